@@ -1,0 +1,82 @@
+# Each target does all of its own set-up: a Python ≥ 3.12 is found, .venv is made, what the target
+# needs is installed. When nothing has changed, set-up costs nothing.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: FORCE help demo test check format format-check lint types layers doctest api bench clean
+
+BIN := .venv/bin
+CACHE := .pytest_cache/d/jax# compiled programs, kept between runs
+
+##@ For users
+help: ## what there is to make
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+demo: .venv/.ready-plot ## set up, then solve and draw the hare and the lynx
+	$(BIN)/python examples/hare_lynx.py
+
+test: .venv/.ready-dev ## set up, then run every test
+	$(BIN)/pytest
+
+##@ For developers
+check: format-check lint types layers doctest test ## all that a commit has to pass
+
+format: .venv/.ready-dev ## rewrite the code in the house format, with the safe fixes of the linter
+	$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+format-check: .venv/.ready-dev ## is all code in the house format?
+	$(BIN)/ruff format --diff
+
+lint: .venv/.ready-dev ## the linter
+	$(BIN)/ruff check
+
+types: .venv/.ready-dev ## the type checker
+	$(BIN)/pyright
+
+layers: .venv/.ready-dev ## imports go strictly down; bodies are short
+	$(BIN)/pytest -n 0 -q tests/static/test_layers.py tests/static/test_style.py
+
+doctest: .venv/.ready-dev ## every example in a docstring, as a user would run it
+	JAX_COMPILATION_CACHE_DIR=$(CACHE) $(BIN)/pytest -q --doctest-modules src/diffeq
+
+api: .venv/.ready-dev ## write down the public API as it is now (tests/static/public_api.txt)
+	$(BIN)/python tests/static/test_public.py
+
+bench: .venv/.ready-bench ## set up, with the peers, then run the benchmarks
+	$(BIN)/python -m benchmarks.run
+
+clean: ## remove what make and the tools wrote, .venv included
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+
+# ---- set-up -------------------------------------------------------------------------------------
+
+# One stamp for each extra.
+.venv/.ready-%: .venv/pyvenv.cfg pyproject.toml
+	@echo "Installing diffeq with its extra '$*' ..."
+	@$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# The first interpreter wins that is new enough and can make a working venv: some systems ship a
+# Python without ensurepip. Looked through: every python3* on the PATH, then the versions of pyenv.
+# A .venv whose interpreter has gone (after an upgrade of the system) is made again.
+.venv/pyvenv.cfg: $(shell test -x $(BIN)/python || echo FORCE)
+	@IFS=:; \
+	for dir in $$PATH "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin; do \
+		set -- "$$@" "$$dir"/python3 "$$dir"/python3.[0-9] "$$dir"/python3.[0-9][0-9]; \
+	done; \
+	[ -z "$$PYTHON" ] || set -- "$$PYTHON"; \
+	for python do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 || continue; \
+		rm -rf .venv; \
+		"$$python" -m venv .venv >/dev/null 2>&1 && $(BIN)/python -m pip --version >/dev/null 2>&1 || continue; \
+		echo "Made .venv with $$python ($$($(BIN)/python --version))."; \
+		exit 0; \
+	done; \
+	rm -rf .venv; \
+	echo "diffeq needs a Python of version 3.12 or newer with the modules venv and ensurepip, and none" \
+		"was found on the PATH or under pyenv. Install one (on Debian or Ubuntu also its package" \
+		"python3-venv), or name one: make PYTHON=/path/to/python3 ..." >&2; \
+	exit 1

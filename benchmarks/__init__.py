@@ -1,0 +1,1 @@
+"""Benchmarks of `diffeq` against its peers: one adapter a peer, at equal achieved error."""

@@ -1,0 +1,250 @@
+"""`Discrete`: the derivative of the numerical solution itself, in every mode and to every order.
+
+The forward loop keeps a tape of its attempts (`tape.py`). The tangent of a solve is a `walk` over
+that tape, linear in the tangents, and what follows (transposes, tangents of tangents, batches)
+follows from `walk`. The controller is not differentiated: each dt is a constant, except where a
+step landed on a stop or on the end, which it follows.
+
+When the tape had to be thinned, an outer walk goes over its windows; each runs its attempts again
+into a second buffer and then walks over that. The buffer *is* the tape while nothing was thinned,
+so both cases are one piece of code and one compilation.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from ..core.status import Status
+from ..core.walk import Tangent, walk
+from ..integrate import Data, State, System, attempt, blank, integrate, replay
+from .tape import Record, Recorder, Row, row_of, rows_for, start_of
+
+__all__ = ["Discrete"]
+
+_DEFAULT_ROWS = 400
+
+
+class Discrete(eqx.Module):
+    """Differentiates the accepted steps. The default, for every problem and every mode.
+
+    Args:
+        rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 400, more if max_steps asks for it.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
+        >>> end = lambda k: de.solve(problem.replace(args=k), rtol=1e-6, adjoint=de.Discrete()).y1
+        >>> round(float(jax.grad(end)(1.0)), 4)
+        -0.3679
+    """
+
+    rows: int | None = eqx.field(static=True, default=None)
+
+    def recorder(self, system: System, max_steps: int) -> Recorder:
+        """The tape for a solve of at most this many attempts."""
+        rows = self.rows or max(_DEFAULT_ROWS, rows_for(max_steps))
+        thins = max_steps > rows
+        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, system.controller.decides)
+
+    def run(self, system: System, data: Data, state: State, max_steps: int) -> tuple[State, list]:
+        """`integrate`, with a derivative."""
+        recorder = self.recorder(system, max_steps)
+        leaves, tree = jax.tree.flatten((data, state))
+        spec = _Spec(system, recorder, tree, taped=False)
+        result = _solve(spec, leaves)
+        return result.state, result.buffers
+
+
+class _Spec(NamedTuple):
+    """What is static about a solve; hashable by identity, for `custom_jvp`."""
+
+    system: System
+    recorder: Recorder
+    tree: Any
+    taped: bool
+
+
+class _Result(NamedTuple):
+    state: State
+    buffers: list
+    record: Any
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(spec: _Spec, leaves: list) -> _Result:
+    data, state = jax.tree.unflatten(spec.tree, leaves)
+    recorder = spec.recorder if spec.taped else None
+    state, buffers, record = integrate(spec.system, data, state, recorder)
+    if recorder is not None:
+        # A tape that could not hold the solve must not pass for one that could.
+        cut = state.status == Status.running
+        cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
+        status = jnp.where(cut, Status.tape_overflow, state.status)
+        state = eqx.tree_at(lambda s: s.status, state, status)
+    return _Result(state, buffers, record)
+
+
+@partial(_solve.defjvp, symbolic_zeros=True)
+def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
+    (leaves,), (dots,) = primals, tangents
+    data, state = jax.tree.unflatten(spec.tree, leaves)
+    result = _solve(spec._replace(taped=True), leaves)
+    dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
+    dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
+            for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record)
+    out = _zeros(result)
+    d_t, d_y, d_buffers = d_end
+    end = eqx.tree_at(lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y)))
+    record = out.record
+    if spec.taped and d_rows is not None:
+        rows = record.rows._replace(t=_filled(d_rows[0], record.rows.t), y=_filled(d_rows[1], record.rows.y))
+        record = record._replace(rows=rows)
+    primal = result if spec.taped else result._replace(record=None)
+    return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
+
+
+def _zeros(tree: Any) -> Any:
+    """The zero tangent of a tree."""
+    def zero(x: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            return jnp.zeros_like(x)
+        return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+    return jax.tree.map(zero, tree)
+
+
+def _filled(dots: Any, zeros: Any) -> Any:
+    """Tangents with the missing ones zero."""
+    return jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None) \
+        if dots is not None else zeros
+
+
+def _tangents(spec: _Spec, data: Data, state: State, leaves: list, dots: list, record: Record) -> Any:
+    """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
+    system, recorder = spec.system, spec.recorder
+    buffers = _blank_like(system, data, state)
+    carry = (state.t, state.y, buffers)
+    of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
+    d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
+    d_carry = [dots[of_state.t], dots[of_state.y], *_first_rows(spec, leaves, dots, buffers)]
+    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), record.rows)
+    step = lambda row, data, carry: replay(system, data, row, *carry)  # noqa: E731
+    tangent = Tangent(step, row, data, carry, d_consts, d_carry)
+    keep = [spec.taped, spec.taped, *(False for _ in jax.tree.leaves(buffers))]
+    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2)
+    go = along.windows if recorder.thins else along.flat
+    end, rows = go(record, tangent.start(d_carry))
+    end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
+    return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:2]
+
+
+class _Along(NamedTuple):
+    """A tangent walked along a tape."""
+
+    tangent: Tangent
+    recorder: Recorder
+    data: Data
+    d_consts: list
+    keep: list
+    others: int
+
+    def flat(self, record: Record, start: list) -> tuple[list, list]:
+        """One walk over all rows."""
+        return self._walk(record.rows, record.attempts, self.data, self.d_consts, start)
+
+    def _walk(self, rows: Row, n: Any, data: Data, d_consts: list, start: list) -> tuple[list, list]:
+        recorded = [rows.t, rows.y, *[None] * self.others]
+        length = self.recorder.rows + 1
+        return self.tangent.run(n, rows, data, recorded, d_consts, start, self.keep, length)
+
+    def windows(self, record: Record, start: list) -> tuple[list, list]:
+        """A walk over windows of a walk over the rows of each."""
+        live = [d is not None for d in self.d_consts]
+        stride, attempts = record.stride, record.attempts
+        thinned = stride > 1
+        count = jnp.where(thinned, -(-attempts // stride), jnp.minimum(attempts, 1))
+        kept_flags = _pick(self.keep, self.tangent.live)
+        blank = [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in _pick(start, kept_flags)]
+
+        def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+            del active
+            data, record = consts
+            dots, d_rows = carry
+            thinned = record.stride > 1
+            n = jnp.where(thinned, jnp.minimum(record.stride, record.attempts - index * record.stride), record.attempts)
+            rows = self._again(data, record, index, jnp.where(thinned, n, 0))
+            out, found = self._walk(rows, n, data, _spread(d_consts, live), list(dots))
+            # The tape's own rows have tangents too: all of them, or the windows' first ones.
+            d_rows = [
+                jnp.where(thinned, old.at[index].set(first), new)
+                for old, first, new in zip(d_rows, _pick(dots, kept_flags), found, strict=True)
+            ]
+            return (tuple(out), tuple(d_rows)), ()
+
+        (end, d_rows), _ = walk(
+            window, 0, count, rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
+            consts=(self.data, record), carry=(tuple(start), tuple(blank)),
+            linear_consts=tuple(_pick(self.d_consts, live)),
+            length=self.recorder.rows + 1, linear=True,
+        )  # fmt: skip
+        return list(end), list(d_rows)
+
+    def _again(self, data: Data, record: Record, index: Any, n: Any) -> Row:
+        """The rows of a window, run again from its first; the tape itself when n is 0."""
+        system = self.recorder.system
+        form, method, _ = system.parts(data)
+        row = jax.tree.map(lambda x: x[index], record.rows)
+        state = start_of(record, index, method.init(form, row.t, row.y))
+
+        def step(active: Any, place: Any, consts: Any, state: State, *rest: Any) -> Any:
+            data, record, first = consts
+            decision = self.recorder.decision(record, first + place)
+            after, tried = attempt(system, data, state, decision)
+            return after, row_of(state, tried)
+
+        places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
+        _, rows = walk(
+            step, 0, n, rows=places, consts=(data, record, index * record.stride), carry=state,
+            buffers=record.rows, length=self.recorder.rows + 1,
+        )  # fmt: skip
+        return rows
+
+
+def _blank_like(system: System, data: Data, state: State) -> Any:
+    """Output buffers for their shapes: what is in them enters no derivative."""
+    shapes = jax.eval_shape(lambda d, s: blank(system, d, s), data, state)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _first_rows(spec: _Spec, leaves: list, dots: list, buffers: Any) -> list:
+    """The tangents of the rows that are written before the first step, a flat list."""
+    live = [d is not None for d in dots]
+    if not jax.tree.leaves(buffers) or not any(live):
+        return [None] * len(jax.tree.leaves(buffers))
+
+    def rows(*xs: Any) -> Any:
+        full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
+        return jax.tree.leaves(blank(spec.system, *jax.tree.unflatten(spec.tree, full)))
+
+    out, dot = jax.jvp(rows, _pick(leaves, live), _pick(dots, live))
+    return [d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _pick(xs: Any, flags: Any) -> list:
+    return [x for x, flag in zip(xs, flags, strict=True) if flag]
+
+
+def _spread(xs: Any, flags: Any) -> list:
+    found = iter(xs)
+    return [next(found) if flag else None for flag in flags]

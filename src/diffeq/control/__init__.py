@@ -1,0 +1,8 @@
+"""Layer 3: how long the next step is, and whether this one was good enough."""
+
+from .base import Controller, Verdict
+from .fixed import Constant, Fixed
+from .initial import initial_step
+from .pid import PID, I, PI
+
+__all__ = ["PI", "PID", "Constant", "Controller", "Fixed", "I", "Verdict", "initial_step"]

@@ -1,0 +1,61 @@
+"""What a controller is: it judges a step by its scaled error and proposes the next dt."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Real
+
+__all__ = ["Controller", "Verdict"]
+
+
+class Verdict(NamedTuple):
+    """Whether the step is accepted, the dt to try next, and the controller's memory."""
+
+    accept: Bool[Array, ""]
+    dt: Real[Array, ""]
+    state: Any
+
+
+class Controller(eqx.Module):
+    """Base of all controllers.
+
+    `dtmin` and `dtmax` are numbers or functions of t, in the problem's unit of time; `norm` takes
+    the vector of scaled errors to a number, accepted when at most 1 (default: the root mean
+    square of Hairer, Nørsett and Wanner).
+    """
+
+    dtmin: Any = None
+    dtmax: Any = None
+    norm: Callable | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether a step can be rejected."""
+        return True
+
+    def init(self, dtype: Any) -> Any:
+        """The memory before the first step."""
+        return ()
+
+    def propose(self, t: Array, dt: Array, index: Array) -> Array:
+        """The dt to attempt from t as step `index`, inside the limits."""
+        del index
+        low, high = self._limit(self.dtmin, t), self._limit(self.dtmax, t)
+        dt = dt if high is None else jnp.minimum(dt, high)
+        return dt if low is None else jnp.maximum(dt, low)
+
+    def stuck(self, t: Array, dt: Array) -> Array:
+        """Whether a rejected dt was already the smallest allowed."""
+        low = self._limit(self.dtmin, t)
+        return jnp.zeros((), bool) if low is None else dt <= low
+
+    @staticmethod
+    def _limit(limit: Any, t: Array) -> Any:
+        limit = limit(t) if callable(limit) else limit
+        return None if limit is None else jnp.asarray(limit, t.dtype)
+
+    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+        """The verdict on a step of dt with squared error norm `error2` (None: no estimate)."""
+        raise NotImplementedError

@@ -1,0 +1,44 @@
+"""The scale of an error: atol + rtol · max(|y0|, |y1|), per component."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..core.norm import magnitude, mean_square
+
+__all__ = ["Tolerance"]
+
+
+class Tolerance(eqx.Module):
+    """rtol and atol, as scalars or arrays of the packed state.
+
+    `floored`: a tolerance may be below what the dtype can reach, so the scale is held above
+    4 eps · |y|, and steps where that mattered are counted.
+    """
+
+    rtol: Array
+    atol: Array
+    floored: bool = eqx.field(static=True, default=False)
+
+    def squared(self, error: Any, y0: Array, y1: Array, norm: Callable | None) -> tuple[Array, Array]:
+        """The squared norm of the scaled error, and whether the floor was touched."""
+        size = jnp.maximum(magnitude(y0), magnitude(y1))
+        scale = self.atol + self.rtol * size
+        touched = jnp.zeros((), bool)
+        if self.floored:
+            floor = 4 * jnp.finfo(size.dtype).eps * size
+            touched = jnp.any(floor > scale)
+            scale = jnp.maximum(scale, floor)
+        if not isinstance(error, tuple):
+            return self._measure(error / scale, norm), touched
+        fifth, third = (self._measure(e / scale, norm) for e in error)
+        # DOP853: |e5|² / sqrt(|e5|² + 0.01 |e3|²), squared; exact zeros stay zero.
+        denominator = fifth + 0.01 * third
+        return jnp.where(denominator > 0, fifth * fifth / jnp.where(denominator > 0, denominator, 1), denominator), touched
+
+    @staticmethod
+    def _measure(scaled: Array, norm: Callable | None) -> Array:
+        return mean_square(scaled) if norm is None else norm(scaled) ** 2

@@ -1,0 +1,59 @@
+"""Steps that are given: all equal, or a list."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Real
+
+from .base import Controller, Verdict
+
+__all__ = ["Constant", "Fixed"]
+
+
+class Constant(Controller):
+    """Steps of the dt that was asked for; what `solve(dt=…)` uses."""
+
+    @property
+    def decides(self) -> bool:
+        """Never: every step is accepted."""
+        return False
+
+    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+        """Accepts."""
+        return Verdict(jnp.ones((), bool), dt, state)
+
+
+class Fixed(Controller):
+    """Steps that end on the given times, in order; with t1 after them if they stop short of it.
+
+    Args:
+        ts: increasing times (decreasing when time runs backwards); the first may be t0.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, a: -y, 1.0, (0.0, 1.0))
+        >>> sol = de.solve(problem, de.RK4(), controller=de.Fixed(jnp.array([0.5, 0.75, 1.0])))
+        >>> int(sol.stats["steps"])
+        3
+    """
+
+    ts: Real[Array, " steps"] = None  # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, ts: Any) -> None:
+        self.ts = jnp.asarray(ts)
+        self.dtmin = self.dtmax = self.norm = None
+
+    @property
+    def decides(self) -> bool:
+        """Never: every step is accepted."""
+        return False
+
+    def propose(self, t: Array, dt: Array, index: Array) -> Array:
+        """The distance to the next of the times; to the end when there is none."""
+        ahead = jnp.searchsorted(self.ts, t, side="right")
+        target = self.ts.at[ahead].get(mode="fill", fill_value=jnp.inf)
+        return (target - t).astype(dt.dtype)
+
+    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+        """Accepts."""
+        return Verdict(jnp.ones((), bool), dt, state)

@@ -1,0 +1,111 @@
+"""The I, PI and PID controllers, in the form of Söderlind's digital filters.
+
+The next step is dt · clip(safety · e₀^(−β₁/k) · e₁^(β₂/k) · e₂^(−β₃/k)), where e₀ is the scaled
+error of this step, e₁ and e₂ those of the accepted steps before, and k the order of the error
+estimate. Exponents are applied to logarithms: one log and one exp a step, no power.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .base import Controller, Verdict
+
+__all__ = ["PID", "I", "PI"]
+
+# An error of zero must not make the next steps' memory infinite (Hairer's 1e-4 for the old error).
+_SMALLEST = 1e-4
+
+
+class PID(Controller):
+    """dt ← dt · clip(safety · e₀^(−β₁/k) e₁^(β₂/k) e₂^(−β₃/k), shrink, grow).
+
+    The default exponents are (0.49, 0.34, 0.10) as in Hairer and Wanner's PID of Gustafsson's kind;
+    `PI()` (the default of `solve`) and `I()` set their own. A rejected step shrinks by the I rule,
+    and the step after it does not grow.
+
+    Reference: soderlind2003, hairer1993.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, a: -y, 1.0, (0.0, 1.0))
+        >>> sol = de.solve(problem, de.Tsit5(), controller=de.PID(dtmax=0.1))
+        >>> int(sol.stats["steps"]) >= 10
+        True
+    """
+
+    exponents: tuple[float, float, float] = eqx.field(static=True, default=(0.49, 0.34, 0.10))
+    safety: float = eqx.field(static=True, default=0.9)
+    shrink: float = eqx.field(static=True, default=0.2)
+    grow: float = eqx.field(static=True, default=10.0)
+
+    def __init__(
+        self,
+        exponents: tuple[float, float, float] = (0.49, 0.34, 0.10),
+        *,
+        safety: float = 0.9,
+        shrink: float = 0.2,
+        grow: float = 10.0,
+        dtmin: Any = None,
+        dtmax: Any = None,
+        norm: Callable | None = None,
+    ) -> None:
+        self.exponents, self.safety, self.shrink, self.grow = tuple(exponents), safety, shrink, grow
+        self.dtmin, self.dtmax, self.norm = dtmin, dtmax, norm
+
+    def init(self, dtype: Any) -> Any:
+        """The logarithms of the last two accepted errors, and whether the last step was rejected."""
+        zero = jnp.zeros((), dtype)
+        memory = (zero,) * (2 if self.exponents[2] else 1 if self.exponents[1] else 0)
+        return memory, jnp.zeros((), bool)
+
+    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+        """Accepts when the norm is at most 1; NaN is a rejection."""
+        memory, was_rejected = state
+        accept = error2 <= 1.0
+        log_error = 0.5 * jnp.log(error2)
+        beta = [b / order for b in self.exponents]
+        log_factor = -beta[0] * log_error
+        for b, past in zip((beta[1], -beta[2]), memory, strict=False):
+            log_factor = log_factor + b * past
+        log_factor = jnp.where(accept, log_factor, -log_error / order) + math.log(self.safety)
+        ceiling = jnp.where(accept & ~was_rejected, self.grow, 1.0)
+        factor = jnp.clip(jnp.exp(log_factor), self.shrink, ceiling)
+        factor = jnp.where(jnp.isfinite(error2), factor, self.shrink)  # and a NaN shrinks the most
+        kept = jnp.maximum(log_error, math.log(_SMALLEST))
+        past = tuple(jnp.where(accept, new, old) for new, old in zip((kept, *memory), memory, strict=False))
+        return Verdict(accept, dt * factor, (past, ~accept))
+
+
+class I(PID):  # noqa: E742 - the name that control theory gives it
+    """The integral controller: dt ← dt · safety · e^(−1/k).
+
+    Example:
+        >>> import diffeq as de
+        >>> de.I().exponents
+        (1.0, 0.0, 0.0)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__((1.0, 0.0, 0.0), **options)
+
+
+class PI(PID):
+    """The proportional–integral controller of Gustafsson: exponents 0.7/k and 0.4/k.
+
+    It damps the oscillation of dt at a stability boundary, and is the default.
+
+    Reference: gustafsson1991, hairer1996.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.PI(dtmax=0.5).exponents
+        (0.7, 0.4, 0.0)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__((0.7, 0.4, 0.0), **options)

@@ -1,0 +1,141 @@
+"""`loop`: a while loop whose predicate is never batched, and which copies no buffer under vmap.
+
+JAX's own `while_loop` under `vmap` selects every carried array at every turn, so a buffer of saved
+values is copied whole. Here the carry has two groups: the *state* of a lane is selected when the
+lane has finished, and *buffers* are left to the body, which is told whether its lane is `active`.
+A buffer that no lane influences (the number of the turn, the stride of a tape) stays common.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .primitive import bound, define, dependents, jaxpr_as_fun, lanes_last, shape_of, split, trace
+
+
+def loop(
+    condition: Callable, body: Callable, state: Any, buffers: Any = (), *, consts: Any = ()
+) -> tuple[Any, Any]:
+    """While `condition(consts, state, buffers)`: state, buffers = `body(active, consts, state, buffers)`.
+
+    Not differentiable by itself: `adjoint/` gives loops their derivative. `body` must write
+    buffers only where `active`, which it is told because an idle lane runs along with the others.
+
+    >>> loop(lambda c, s, b: s < 5, lambda active, _, s, b: (s + 2, b), 0)
+    (Array(6, dtype=int32, weak_type=True), ())
+    """
+    flat, trees = zip(
+        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in (consts, state, buffers)), strict=True
+    )
+    sizes = tuple(len(group) for group in flat)
+    avals = [[shape_of(x) for x in group] for group in flat]
+
+    def unflatten(xs: Sequence) -> list:
+        return [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, sizes), strict=True)]
+
+    def flat_condition(*xs: Any) -> Any:
+        return [condition(*unflatten(xs))]
+
+    def flat_body(active: Any, *xs: Any) -> list:
+        return jax.tree.leaves(body(active, *unflatten(xs)))
+
+    everything = [a for group in avals for a in group]
+    condition_jaxpr, outer = bound(flat_condition, *everything)
+    assert not outer, "a loop's condition closes over nothing"
+    body_jaxpr, outer = bound(flat_body, jax.ShapeDtypeStruct((), bool), *everything)
+    if outer:
+        condition_jaxpr, body_jaxpr = _with_consts(condition_jaxpr, body_jaxpr, outer, everything)
+        flat, sizes = ([*outer, *flat[0]], *flat[1:]), (len(outer) + sizes[0], *sizes[1:])
+    out = loop_p.bind(
+        *(x for group in flat for x in group),
+        condition=condition_jaxpr, body=body_jaxpr, sizes=sizes,
+    )  # fmt: skip
+    state, buffers = split(out, sizes[1:])
+    return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
+
+
+def _with_consts(condition: Any, body: Any, outer: Sequence, avals: Sequence) -> tuple[Any, Any]:
+    """Both jaxprs with what the body closes over as their first consts."""
+    extra = [shape_of(x) for x in outer]
+    test, run, count = jaxpr_as_fun(condition), jaxpr_as_fun(body), len(extra)
+    wider_condition = trace(lambda *xs: test(*xs[count:]), *extra, *avals)
+    wider_body = trace(
+        lambda active, *xs: run(*xs[:count], active, *xs[count:]),
+        jax.ShapeDtypeStruct((), bool), *extra, *avals,
+    )  # fmt: skip
+    return wider_condition, wider_body
+
+
+def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
+    consts, state, buffers = split(xs, sizes)
+    test, run = jaxpr_as_fun(condition), jaxpr_as_fun(body)
+
+    def active(carry: Any) -> Any:
+        return test(*consts, *carry[0], *carry[1])[0]
+
+    def turn(carry: Any) -> Any:
+        on = active(carry)
+        out = run(on if on.ndim else jnp.array(True), *consts, *carry[0], *carry[1])
+        return tuple(split(out, sizes[1:]))
+
+    state, buffers = lax.while_loop(lambda c: jnp.any(active(c)), turn, (state, buffers))
+    return [*state, *buffers]
+
+
+def _abstract(*xs: Any, sizes: Any, **params: Any) -> list:
+    del params
+    return [jax.core.ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
+
+
+def _batch(size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any) -> Any:
+    """Lanes go last; what no lane influences stays common."""
+    mapped = _fixed_point(condition, body, sizes, [a is not None for a in axes])
+    wide = [lanes_last(x, a, size, force=m) for x, a, m in zip(xs, axes, mapped, strict=True)]
+    test_flag = dependents(condition, mapped)[0]
+    in_axes = [-1 if m else None for m in mapped]
+    avals = [shape_of(x) for x in wide]
+    run = jaxpr_as_fun(body)
+
+    def masked(active: Any, *xs: Any) -> list:
+        state, buffers = split(run(active, *xs), sizes[1:])
+        if test_flag:
+            state = [jnp.where(active, a, b) for a, b in zip(state, split(xs, sizes)[1], strict=True)]
+        return [*state, *buffers]
+
+    active = jax.tree.leaves(condition.out_avals)[0]
+    active_aval = jax.ShapeDtypeStruct((*active.shape, size) if test_flag else active.shape, bool)
+    wide_test = jax.vmap(
+        jaxpr_as_fun(condition), in_axes=in_axes, out_axes=-1 if test_flag else None, axis_size=size
+    )
+    wide_body = jax.vmap(
+        masked,
+        in_axes=[-1 if test_flag else None, *in_axes],
+        out_axes=[-1 if m else None for m in mapped[sizes[0] :]],
+        axis_size=size,
+    )
+    out = loop_p.bind(
+        *wide,
+        condition=trace(lambda *xs: wide_test(*xs), *avals),
+        body=trace(lambda *xs: wide_body(*xs), active_aval, *avals),
+        sizes=sizes,
+    )
+    return out, [x.ndim - 1 if m else None for x, m in zip(out, mapped[sizes[0] :], strict=True)]
+
+
+def _fixed_point(condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]) -> list[bool]:
+    """Which operands some lane influences, in the end."""
+    while True:
+        test = dependents(condition, mapped)[0]
+        out = dependents(body, [test, *mapped])
+        forced = [*(test for _ in range(sizes[1])), *(False for _ in range(sizes[2]))]
+        carried = zip(mapped[sizes[0] :], out, forced, strict=True)
+        grown = [*mapped[: sizes[0]], *(m or o or f for m, o, f in carried)]
+        if grown == mapped:
+            return mapped
+        mapped = grown
+
+
+loop_p = define("loop", _implementation, _abstract, batch=_batch)

@@ -1,0 +1,25 @@
+"""Norms of scaled errors."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+__all__ = ["magnitude", "mean_square"]
+
+
+def magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:
+    """|x|, real for complex x.
+
+    >>> magnitude(jnp.array([3.0 + 4.0j]))
+    Array([5.], dtype=float32)
+    """
+    return jnp.abs(x)
+
+
+def mean_square(x: Inexact[Array, "..."]) -> Float[Array, ""]:
+    """(1/n) Σ |x_i|²: the square of Hairer's norm, whose root the controller does not need.
+
+    >>> mean_square(jnp.array([3.0, 4.0]))
+    Array(12.5, dtype=float32)
+    """
+    square = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
+    return jnp.mean(square) if x.ndim else square

@@ -1,0 +1,64 @@
+"""A state as one array: a single array stays as it is, a tree of several leaves becomes a vector."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+__all__ = ["Packing", "as_state"]
+
+
+def as_state(y: Any) -> Any:
+    """A list or tuple of bare numbers is an array; every other tree is kept.
+
+    >>> as_state([1.0, 2])
+    Array([1., 2.], dtype=float32)
+    >>> as_state({"x": [1.0, 2.0]})["x"]
+    [1.0, 2.0]
+    """
+    if isinstance(y, (list, tuple)) and type(y) in (list, tuple) and y and all(map(_is_scalar, y)):
+        return jnp.stack([jnp.asarray(v) for v in y]) if any(map(_is_array, y)) else jnp.asarray(y)
+    return y
+
+
+def _is_scalar(v: Any) -> bool:
+    return isinstance(v, (int, float, complex, np.generic)) or (_is_array(v) and v.ndim == 0)
+
+
+def _is_array(v: Any) -> bool:
+    return isinstance(v, (jax.Array, np.ndarray))
+
+
+class Packing:
+    """How a tree of arrays lies in one array.
+
+    >>> packing = Packing((jnp.zeros(2), jnp.zeros(())))
+    >>> packing.pack((jnp.array([1.0, 2.0]), jnp.array(3.0)))
+    Array([1., 2., 3.], dtype=float32)
+    """
+
+    def __init__(self, tree: Any) -> None:
+        leaves, self.tree = jax.tree.flatten(tree)
+        self.shapes = [jnp.shape(leaf) for leaf in leaves]
+        self.dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+        self.single = len(leaves) == 1
+        self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
+
+    def pack(self, tree: Any) -> Array:
+        """The tree as one array of the common dtype."""
+        leaves = jax.tree.leaves(tree)
+        if self.single:
+            return jnp.asarray(leaves[0], self.dtype)
+        return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, self.dtype)) for leaf in leaves])
+
+    def unpack(self, array: Array) -> Any:
+        """The array as the tree; leading axes (time) stay in front."""
+        if self.single:
+            return jax.tree.unflatten(self.tree, [array])
+        parts = jnp.split(array, self.cuts, axis=-1)
+        lead = array.shape[:-1]
+        leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
+        return jax.tree.unflatten(self.tree, leaves)

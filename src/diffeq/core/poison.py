@@ -1,0 +1,82 @@
+"""`poison`: rows that were not reached are NaN, and a derivative that asks for one is NaN too.
+
+`where(reached, rows, nan)` would give such a row a zero gradient in silence. Here its cotangent,
+unless it is exactly zero, turns the whole cotangent of `anchor` (the state where the solve ended)
+into NaN; rows of padding discard theirs.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Inexact, Int
+
+from .primitive import define, instantiate, is_unknown, is_zero, lanes_last, shape_of, zero_tangent
+
+__all__ = ["Row", "poison"]
+
+
+class Row(IntEnum):
+    """What became of a row of output."""
+
+    missing = 0
+    reached = 1
+    padding = 2
+
+
+def poison(rows: Inexact[Array, "rows ..."], anchor: Array, kind: Int[Array, " rows"]) -> Array:
+    """`rows` where they were reached, else NaN; see the module for the derivative.
+
+    >>> import jax
+    >>> f = lambda x, kind: poison(jnp.stack([x, x]), x, kind)
+    >>> kind = jnp.array([1, 0])
+    >>> f(jnp.array(2.0), kind)
+    Array([ 2., nan], dtype=float32)
+    >>> jax.grad(lambda x: f(x, kind)[0])(2.0), jax.grad(lambda x: f(x, kind)[1])(2.0)
+    (Array(1., dtype=float32, weak_type=True), Array(nan, dtype=float32, weak_type=True))
+    """
+    kind = jnp.broadcast_to(kind.reshape(kind.shape + (1,) * (rows.ndim - kind.ndim)), rows.shape)
+    return poison_p.bind(rows, anchor, kind, lanes=0)[0]
+
+
+def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
+    del anchor, lanes
+    return [jnp.where(kind == Row.reached, rows, jnp.nan)]
+
+
+def _abstract(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
+    del anchor, kind, lanes
+    return [jax.core.ShapedArray(rows.shape, rows.dtype)]
+
+
+def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int) -> tuple[list, list]:
+    rows, anchor, kind = primals
+    out = poison_p.bind(rows, anchor, kind, lanes=lanes)
+    if all(is_zero(t) for t in tangents[:2]):
+        return out, [zero_tangent(out[0])]
+    dots = [instantiate(t, x) for t, x in zip(tangents[:2], primals[:2], strict=True)]
+    return out, poison_p.bind(*dots, kind, lanes=lanes)
+
+
+def _transpose(cotangents: Sequence, rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
+    (ct,) = cotangents
+    if is_zero(ct):
+        return [None, None, None]
+    d_rows = jnp.where(kind == Row.reached, ct, 0) if is_unknown(rows) else None
+    if not is_unknown(anchor):
+        return [d_rows, None, None]
+    asked = jnp.any((kind == Row.missing) & (ct != 0), axis=tuple(range(ct.ndim - lanes)))
+    like = shape_of(anchor)
+    wrong = jnp.where(asked, jnp.nan, 0.0).astype(like.dtype)
+    return [d_rows, jnp.broadcast_to(wrong, like.shape), None]
+
+
+def _batch(size: int, xs: Sequence, axes: Sequence, *, lanes: int) -> tuple[list, list[int]]:
+    wide = [lanes_last(x, a, size, force=True) for x, a in zip(xs, axes, strict=True)]
+    out = poison_p.bind(*wide, lanes=lanes + 1)
+    return out, [out[0].ndim - 1]
+
+
+poison_p = define("poison", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch)

@@ -1,0 +1,160 @@
+"""The one place that touches private corners of JAX: primitives, jaxprs and their dependence.
+
+`walk` and `loop` are written against the few functions of this module, so a change in JAX is
+mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour that we rely on.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array
+
+__all__ = [
+    "Primitive",
+    "bound",
+    "define",
+    "dependents",
+    "influences",
+    "instantiate",
+    "is_unknown",
+    "is_zero",
+    "jaxpr_as_fun",
+    "lanes_last",
+    "shape_of",
+    "split",
+    "trace",
+    "zero_like",
+]
+
+is_unknown = ad.is_undefined_primal
+
+
+def define(
+    name: str,
+    implementation: Callable,
+    abstract: Callable,
+    *,
+    jvp: Callable | None = None,
+    transpose: Callable | None = None,
+    batch: Callable | None = None,
+) -> Primitive:
+    """A primitive with several results, lowered by tracing its `implementation`.
+
+    `jvp(primals, tangents, **params)`, `transpose(cotangents, *operands, **params)` and
+    `batch(size, operands, axes, **params) -> (outputs, axes)` are JAX's own contracts.
+    """
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    compiled = jax.jit(
+        lambda operands, params: implementation(*operands, **dict(params)), static_argnums=1
+    )
+    primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
+    if jvp is not None:
+        ad.primitive_jvps[primitive] = jvp
+    if transpose is not None:
+        ad.primitive_transposes[primitive] = transpose
+    if batch is not None:
+
+        def rule(axis_data: Any, operands: Sequence, axes: Sequence, **params: Any) -> Any:
+            if all(axis is None for axis in axes):
+                out = primitive.bind(*operands, **params)
+                return out, [None] * len(out)
+            return batch(axis_data.size, operands, axes, **params)
+
+        batching.fancy_primitive_batchers[primitive] = rule
+    return primitive
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is a symbolic zero (never materialised)."""
+    return tangent is None or isinstance(tangent, ad.Zero)
+
+
+def instantiate(tangent: Any, like: Any) -> Array:
+    """The tangent as an array: symbolic zeros become zeros of the shape of `like`."""
+    return zero_like(like) if is_zero(tangent) else tangent
+
+
+def zero_like(like: Any) -> Array:
+    """Zeros of the shape and dtype of an array, an abstract value or an unknown operand."""
+    aval = shape_of(like)
+    return jnp.zeros(aval.shape, aval.dtype)
+
+
+def zero_tangent(like: Any) -> Any:
+    """The symbolic zero in the tangent space of `like`."""
+    return ad.Zero(jax.typeof(like).to_tangent_aval())
+
+
+def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array, a tracer, an abstract value or an unknown operand."""
+    aval = x.aval if is_unknown(x) or isinstance(x, Literal) else x
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+def split(xs: Sequence, sizes: Sequence[int]) -> list[list]:
+    """Consecutive pieces of `xs`, with lengths `sizes`."""
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(list(xs[start : start + size]))
+        start += size
+    return pieces
+
+
+def trace(function: Callable, *avals: Any) -> Jaxpr:
+    """The closed jaxpr of `function` at these shapes; it must not close over tracers."""
+    return jax.make_jaxpr(function)(*avals)
+
+
+def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
+    """The jaxpr of `function` with what it closes over as *leading* inputs, and those values.
+
+    This is what makes a closed-over tracer an ordinary operand, hence differentiable.
+    """
+    closed = jax.make_jaxpr(function)(*avals)
+    consts = list(closed.consts)
+    if not consts:
+        return closed, []
+    lifted = trace(
+        lambda consts, args: jax.core.eval_jaxpr(closed.jaxpr, consts, *args),
+        [shape_of(c) for c in consts],
+        [shape_of(a) for a in avals],
+    )
+    return lifted, consts
+
+
+def _variables(xs: Sequence) -> list:
+    return [x for x in xs if not isinstance(x, Literal)]
+
+
+def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
+    """Which outputs depend on the flagged inputs (an equation passes on what any input has)."""
+    marked = {v for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True) if flag}
+    for equation in jaxpr.jaxpr.eqns:
+        if any(v in marked for v in _variables(equation.invars)):
+            marked.update(equation.outvars)
+    return [not isinstance(v, Literal) and v in marked for v in jaxpr.jaxpr.outvars]
+
+
+def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool]:
+    """Which inputs the (flagged) outputs depend on: the same relation, read backwards."""
+    out = jaxpr.jaxpr.outvars
+    flags = [True] * len(out) if outputs is None else outputs
+    marked = set(_variables([v for v, flag in zip(out, flags, strict=True) if flag]))
+    for equation in reversed(jaxpr.jaxpr.eqns):
+        if any(v in marked for v in equation.outvars):
+            marked.update(_variables(equation.invars))
+    return [v in marked for v in jaxpr.jaxpr.invars]
+
+
+def lanes_last(x: Array, axis: int | None, size: int, *, force: bool = False) -> Array:
+    """The batch axis moved to the end, where the lanes of one component lie side by side."""
+    if axis is None:
+        return jnp.broadcast_to(x[..., None], (*x.shape, size)) if force else x
+    return jnp.moveaxis(x, axis, -1)

@@ -1,0 +1,48 @@
+"""Status codes: every way in which a solve can end."""
+
+from enum import IntEnum
+
+__all__ = ["Status"]
+
+
+class Status(IntEnum):
+    """How a solve ended. Integer arrays of it live in solutions, so it survives jit and vmap.
+
+    >>> Status(0).name, Status.success == 0
+    ('success', True)
+    """
+
+    success = 0
+    terminated = 1
+    running = 2
+    max_steps = 3
+    step_too_small = 4
+    nonfinite = 5
+    dtmin = 6
+    bad_times = 7
+    too_many_saves = 8
+    tape_overflow = 9
+
+    @property
+    def ok(self) -> bool:
+        """Whether the solution is complete (a terminal event is a success)."""
+        return self in (Status.success, Status.terminated)
+
+    @property
+    def reason(self) -> str:
+        """One sentence for a person."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Status.success: "the solve reached the end",
+    Status.terminated: "a terminal event ended the solve",
+    Status.running: "the solve is not finished",
+    Status.max_steps: "max_steps attempts were made before the end was reached",
+    Status.step_too_small: "the step became too small to change t",
+    Status.nonfinite: "the state or its derivative became infinite or NaN",
+    Status.dtmin: "the error estimate asks for a step below dtmin",
+    Status.bad_times: "saveat or tspan has times out of order, outside tspan, or not finite",
+    Status.too_many_saves: "more rows were to be saved than max_saves",
+    Status.tape_overflow: "the solve took more steps than its tape can replay",
+}

@@ -1,0 +1,293 @@
+"""The loop: step, judge, write, until the end. Every kind of equation passes through it.
+
+`integrate` runs it. An adjoint that must replay it gives a `recorder`, which sees the state before
+each attempt and what became of it; the loop knows no more of derivatives than that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from .core.loop import loop
+from .core.status import Status
+from .output import Cursor, Output
+from .output.channel import Piece
+
+__all__ = ["Attempt", "Data", "State", "System", "attempt", "begin", "integrate", "replay"]
+
+
+class Data(eqx.Module):
+    """Everything traced that stays the same during a solve."""
+
+    parameters: Any
+    sign: Any
+    t1: Array
+    stops: Any
+    tolerance: Any
+    method: Any
+    controller: Any
+    times: Any
+    max_steps: Int[Array, ""]
+    goal: Int[Array, ""]
+
+
+class State(eqx.Module):
+    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time."""
+
+    t: Array
+    low: Array
+    y: Array
+    dt: Array
+    control: Any
+    memory: Any
+    written: tuple
+    stop: Int[Array, ""]
+    steps: Int[Array, ""]
+    rejected: Int[Array, ""]
+    floored: Int[Array, ""]
+    last_dt: Array
+    status: Int[Array, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Everything static: how to step, to judge and to write. Two of them are never equal, on purpose:
+    one belongs to one trace."""
+
+    form: Callable
+    method: Any
+    controller: Any
+    output: Output
+    has_stops: bool
+    one_step: bool = False
+    meter: Any = None
+
+    def parts(self, data: Data) -> tuple[Any, Any, Any]:
+        """The form, the method and the controller with their arrays in place."""
+        form = self.form(data.parameters, data.sign)
+        return form, eqx.combine(data.method, self.method), eqx.combine(data.controller, self.controller)
+
+
+class Attempt(NamedTuple):
+    """What became of an attempt."""
+
+    dt: Array
+    t1: Array
+    accept: Bool[Array, ""]
+    landing: Bool[Array, ""]
+    cursors: tuple[Cursor, ...]
+    step: Any
+
+
+def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
+    """The state before the first attempt."""
+    form, method, controller = system.parts(data)
+    zero = jnp.zeros((), jnp.int32)
+    finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
+    status = jnp.where(t0 >= data.t1, Status.success, Status.running)
+    return State(
+        t=t0, low=jnp.zeros_like(t0), y=y0, dt=dt,
+        control=controller.init(t0.dtype), memory=method.init(form, t0, y0),
+        written=system.output.first(data.times, t0),
+        stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
+        steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
+        status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
+    )  # fmt: skip
+
+
+def _target(system: System, data: Data, stop: Array) -> Array:
+    """Where the next landing is: a stop, or the end."""
+    if not system.has_stops:
+        return data.t1
+    return jnp.minimum(data.stops.at[stop].get(mode="fill", fill_value=jnp.inf), data.t1)
+
+
+def _field_until(form: Any, limit: Array) -> Any:
+    """The form with stage times held below a discontinuity: a step sees the left limit."""
+    def clipped(f: Callable) -> Callable:
+        return lambda t, *ys: f(jnp.minimum(t, limit), *ys)
+
+    changes = {k: clipped(f) for k, f in vars(form).items() if callable(f)}
+    return type(form)(**{**vars(form), **changes})
+
+
+def _limited(system: System, form: Any, target: Array, landing: Array, t1: Array) -> Any:
+    if not system.has_stops:
+        return form
+    inside = landing & (target < t1)
+    return _field_until(form, jnp.where(inside, jnp.nextafter(target, -jnp.inf), jnp.inf))
+
+
+def attempt(system: System, data: Data, state: State, decision: Any = None) -> tuple[State, Attempt]:
+    """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
+    recorded is followed, so that a second run never takes another path than the first."""
+    form, method, controller = system.parts(data)
+    target = _target(system, data, state.stop)
+    remaining = (target - state.t) - state.low
+    proposed = controller.propose(state.t, state.dt, state.steps)
+    slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
+    landing = proposed * slack >= remaining if decision is None else decision[1]
+    dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
+    limited = _limited(system, form, target, landing, data.t1)
+    step = method.step(limited, state.t, state.y, dt, state.memory)
+    verdict, floored = _judge(method, controller, data, state, step, dt)
+    accept = verdict.accept if decision is None else decision[0]
+    t1, low = _advanced(state, dt, target, landing)
+    cursors = system.output.cursors(data.times, state.written, t1, accept)
+    tried = Attempt(dt, t1, accept, landing, cursors, step)
+    return _after(system, data, state, tried, verdict, low, floored), tried
+
+
+def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array) -> Any:
+    if not controller.decides:
+        finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
+        verdict = controller.judge(None, dt, state.control, 1)
+        return verdict._replace(accept=finite), jnp.zeros((), bool)
+    step = lax.stop_gradient(step)
+    error2, floored = data.tolerance.squared(step.error, lax.stop_gradient(state.y), step.y, controller.norm)
+    verdict = controller.judge(error2.astype(dt.dtype), lax.stop_gradient(dt), state.control, method.error_order)
+    return verdict, floored
+
+
+def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
+    """t + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
+    increment = dt + state.low
+    total = state.t + increment
+    back = total - state.t
+    lost = (state.t - (total - back)) + (increment - back)
+    return jnp.where(landing, target, total), jnp.where(landing, 0, lax.stop_gradient(lost))
+
+
+def _after(
+    system: System, data: Data, state: State, tried: Attempt, verdict: Any, low: Array, floored: Array
+) -> State:
+    """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
+    form, method, controller = system.parts(data)
+    accept, step = tried.accept, tried.step
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
+    at_stop = accept & tried.landing & (tried.t1 < data.t1)
+    memory = step.memory
+    if system.has_stops and jax.tree.leaves(memory):
+        memory = lax.cond(at_stop, lambda: method.init(form, tried.t1, step.y), lambda: memory)
+    steps = state.steps + accept
+    rejected = state.rejected + ~accept
+    status = _status(system, controller, data, state, tried, verdict, steps + rejected)
+    # A landing cuts dt short; the step before it knows better how long the next can be.
+    cut = accept & tried.landing & (verdict.dt < state.dt)
+    return State(
+        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(step.y, state.y),
+        dt=jnp.where(cut, state.dt, verdict.dt), control=verdict.state, memory=keep(memory, state.memory),
+        written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
+        stop=state.stop + at_stop, steps=steps, rejected=rejected, floored=state.floored + (accept & floored),
+        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+    )  # fmt: skip
+
+
+def _status(
+    system: System, controller: Any, data: Data, state: State, tried: Attempt, verdict: Any, attempts: Array
+) -> Array:
+    status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
+    if controller.decides:
+        tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
+        lost = verdict.dt <= jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
+        broken = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y)))
+        small = jnp.where(broken, Status.step_too_small, Status.nonfinite)
+        status = jnp.where(~tried.accept & lost, small, status)
+        status = jnp.where(~tried.accept & controller.stuck(state.t, tried.dt), Status.dtmin, status)
+    else:
+        status = jnp.where(tried.accept, status, Status.nonfinite)
+    done = tried.accept & (tried.t1 >= data.t1)
+    status = jnp.where(done, Status.success, status)
+    overflow = [w + c.n >= ch.length for ch, w, c in
+                zip(system.output.channels, state.written, tried.cursors, strict=True) if ch.kind != "times"]  # fmt: skip
+    if overflow:
+        full = jnp.any(jnp.stack(overflow)) & ~done
+        status = jnp.where(full & tried.accept, Status.too_many_saves, status)
+    return status.astype(jnp.int32)
+
+
+def _write(system: System, data: Data, form: Any, method: Any, t: Array, y: Array, tried: Attempt, buffers: list) -> list:
+    output = system.output
+    if not output.channels:
+        return buffers
+    interpolant = None
+    if output.needs_interpolant:
+        wanted = output.wanted(tried.cursors)
+        interpolant = method.interpolant(form, t, y, tried.dt, tried.step, wanted)
+    piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+    return output.write(data.parameters, data.times, tried.cursors, piece, buffers)
+
+
+def blank(system: System, data: Data, state: State) -> list:
+    """The output buffers before the first step."""
+    if not system.output.channels:
+        return []
+    return system.output.blank(data.parameters, data.times, state.t, state.y, _example(system, data, state))
+
+
+def _example(system: System, data: Data, state: State) -> Any:
+    """The shapes of one dense row."""
+    if all(c.kind != "dense" for c in system.output.channels):
+        return None
+
+    def row(data: Data, state: State) -> Any:
+        form, method, _ = system.parts(data)
+        _, tried = attempt(system, data, state)
+        interpolant = method.interpolant(form, state.t, state.y, tried.dt, tried.step, 1)
+        return state.t, tried.t1, interpolant
+
+    return jax.eval_shape(row, data, state)
+
+
+def integrate(system: System, data: Data, state: State, recorder: Any = None) -> tuple[State, list, Any]:
+    """Runs the loop to the end: the last state, the output buffers, and what the recorder kept."""
+
+    def running(data: Data, state: State, _: Any) -> Any:
+        on = state.status == Status.running
+        return on & (state.steps < data.goal) if system.one_step else on
+
+    def turn(active: Any, data: Data, state: State, carried: Any) -> Any:
+        buffers, record = carried
+        after, tried = attempt(system, data, state)
+        tried = tried._replace(
+            accept=tried.accept & active,
+            cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
+        )
+        form, method, _ = system.parts(data)
+        form = _limited(system, form, _target(system, data, state.stop), tried.landing, data.t1)
+        buffers = _write(system, data, form, method, state.t, state.y, tried, buffers)
+        if recorder is not None:
+            record = recorder.write(record, state, tried)
+        if system.meter is not None:
+            system.meter(active, after, data)
+        return after, (buffers, record)
+
+    buffers = blank(system, data, state)
+    if recorder is None:
+        state, (buffers, _) = loop(running, turn, state, (buffers, ()), consts=data)
+        return state, buffers, None
+    return recorder.run(running, turn, data, state, buffers)
+
+
+def replay(system: System, data: Data, row: Any, t: Array, y: Array, buffers: list) -> tuple[Array, Array, list]:
+    """The recorded attempt again, from (t, y), as a differentiable function of them and of data.
+
+    dt is what it was, except that a step that landed follows its target. A rejected attempt has
+    dt = 0, so that nothing infinite in it can spoil a derivative.
+    """
+    form, method, _ = system.parts(data)
+    target = _target(system, data, row.stop)
+    dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
+    form = _limited(system, form, target, row.landing, data.t1)
+    step = method.step(form, t, y, dt, method.init(form, t, y))
+    t1 = jnp.where(row.landing, target, t + dt)
+    safe = jnp.where(row.accept, dt, 1)
+    tried = Attempt(safe, t1, row.accept, row.landing, row.cursors, step)
+    buffers = _write(system, data, form, method, t, y, tried, buffers)
+    return jnp.where(row.accept, t1, t), jnp.where(row.accept, step.y, y), buffers

@@ -1,0 +1,46 @@
+"""Layer 2: how to make a step. A method is a table; one stepper serves each family of tables.
+
+Every entry of the tables becomes a public class here, so that `de.Tsit5()` exists because
+`tableaus/explicit.py` has its text, and for no other reason.
+"""
+
+from typing import Any
+
+from .base import Method, Step
+from .explicit_rk import ExplicitRK
+from .interpolant import Hermite, Interpolant
+from .tableau import NystromTableau, Splitting, Tableau
+from .tableaus.explicit import EXPLICIT
+
+
+def _named(name: str, family: type, table: Any) -> type:
+    """The family with its table in place, as a class of its own."""
+
+    def __init__(self: Any) -> None:
+        family.__init__(self, table)
+
+    doc = (
+        f"{table.description}\n\n    Order {table.order}"
+        + (f"({table.embedded_order})" if getattr(table, "embedded_order", None) else "")
+        + f", {table.stages} stages.\n\n    Reference: {table.reference}.\n\n    Example:\n"
+        f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
+    )
+    body = {"__init__": __init__, "__doc__": doc, "__module__": __name__, "__repr__": lambda _: f"{name}()"}
+    return type(name, (family,), body)
+
+
+METHODS: dict[str, type] = {name: _named(name, ExplicitRK, table) for name, table in EXPLICIT.items()}
+globals().update(METHODS)
+
+__all__ = [
+    "ExplicitRK",
+    "Hermite",
+    "Interpolant",
+    "METHODS",
+    "Method",
+    "NystromTableau",
+    "Splitting",
+    "Step",
+    "Tableau",
+    *METHODS,
+]

@@ -1,0 +1,107 @@
+"""Explicit Runge–Kutta methods: one stepper for every explicit tableau."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Real
+
+from ..core.walk import walk
+from .base import Method, Step
+from .interpolant import Hermite, Interpolant, RungeKutta, combine
+from .tableau import Tableau
+
+__all__ = ["ExplicitRK"]
+
+
+class ExplicitRK(Method):
+    """y1 = y + dt Σ b_i k_i with k_i = f(t + c_i dt, y + dt Σ_{j<i} a_ij k_j).
+
+    The stages are unrolled: a step is one straight piece of code, and zero coefficients cost
+    nothing. First-same-as-last and the lazily computed stages of dense output are read off the
+    tableau.
+
+    >>> import diffeq as de
+    >>> de.ExplicitRK(de.Tsit5().tableau).order
+    5
+    """
+
+    tableau: Tableau = eqx.field(static=True)
+
+    @property
+    def order(self) -> int:
+        """Order of the solution that the method advances with."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """The estimate y − ŷ is O(dt^(min(p, p̂) + 1))."""
+        embedded = self.tableau.embedded_order
+        return self.order if embedded is None else min(self.order, embedded) + 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the tableau has an embedded solution."""
+        return self.tableau.b_hat is not None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the field in a step."""
+        return self.tableau.stages - self.tableau.fsal
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+        """The first stage, when the last stage of the step before is the same."""
+        return form.field(t, y) if self.tableau.fsal else ()
+
+    def step(self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any) -> Step:
+        """One step; the error is dt Σ (b_i − b̂_i) k_i."""
+        table = self.tableau
+        stages = [memory if table.fsal else form.field(t, y)]
+        point = y
+        for row, c in zip(table.A[1:], table.c[1:], strict=True):
+            point = y + dt * combine(row[: len(stages)], stages)
+            stages.append(form.field(t + float(c) * dt, point))
+        y1 = point if table.fsal else y + dt * combine(table.b, stages)
+        return Step(y1, self._error(dt, stages), stages[-1] if table.fsal else (), tuple(stages))
+
+    def _error(self, dt: Array, stages: list) -> Any:
+        table = self.tableau
+        if table.b_hat is None:
+            return None
+        error = dt * combine(table.b_error, stages)
+        if table.b_error3 is None:
+            return error
+        # Hairer's DOP853 divides the fifth-order estimate by a second one of third order.
+        return error, dt * combine(table.b_error3, stages)
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Interpolant:
+        """The tableau's own dense output, or the cubic through both ends."""
+        table = self.tableau
+        if table.dense is None:
+            return self._hermite(form, t, y, dt, step, wanted)
+        extra = self._lazily(
+            lambda: self._extra_stages(form, t, y, dt, step.data), len(table.extra_c), y, wanted
+        )
+        return RungeKutta(y, dt, (*step.data, *extra), table)
+
+    def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Hermite:
+        if self.tableau.fsal:
+            return Hermite(y, step.y, step.data[0], step.data[-1], dt)
+        (last,) = self._lazily(lambda: (form.field(t + dt, step.y),), 1, y, wanted)
+        return Hermite(y, step.y, step.data[0], last, dt)
+
+    def _extra_stages(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
+        table, found = self.tableau, list(stages)
+        for row, c in zip(table.extra_A, table.extra_c, strict=True):
+            point = y + dt * combine(row[: len(found)], found)
+            found.append(form.field(t + float(c) * dt, point))
+        return tuple(found[len(stages) :])
+
+    @staticmethod
+    def _lazily(compute: Any, count: int, like: Array, wanted: Any) -> tuple:
+        """The extra stages, in a walk of at most one turn: a step without saves pays nothing."""
+        if count == 0:
+            return ()
+        blank = tuple(jnp.zeros_like(like) for _ in range(count))
+        found, _ = walk(lambda *_: (compute(), ()), 0, wanted, carry=blank, length=1)
+        return found

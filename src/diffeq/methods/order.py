@@ -1,0 +1,451 @@
+"""Order conditions, by rooted trees.
+
+A Runge-Kutta method has order p if sum_i b_i Phi_i(tau) = 1/gamma(tau) for every rooted tree tau
+with at most p nodes, where Phi(tau) = prod over branches of A Phi(branch), and gamma(tau) is the
+number of nodes times the gammas of the branches. The trees up to order 10 number 1,842, so one walk
+over them proves any table here, and the same walk, with A, b and c of another kind, serves dense
+output, partitioned methods and methods of Nystrom.
+
+Phi is found once for each branch and shared between all trees that carry it. Arrays of float64 go
+through numpy; arrays of `Fraction` or `Decimal` (dtype object) take the same path, for ``@``, ``*``
+and ``sum`` mean the same for all three. Fractions are exact, but grow without end in a table of 16
+stages with 40 digits each; `precise` makes decimals of 60 digits of them, which tell an order
+condition that holds from one that does not with no doubt left, and are 100 times faster. Floats
+cannot always: the weights of Vern6 are near 300, and its residuals near 1e-11.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from functools import cache, wraps
+from itertools import combinations_with_replacement, islice, takewhile
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+__all__ = [
+    "dense_order_of",
+    "dense_residuals",
+    "density",
+    "extended",
+    "nystrom_order_of",
+    "nystrom_residuals",
+    "nystrom_trees",
+    "order_of",
+    "order_residuals",
+    "partitioned_order_of",
+    "partitioned_residuals",
+    "precise",
+    "real_stability_interval",
+    "rooted_trees",
+    "row_sum_residual",
+    "size",
+    "splitting_nystrom",
+    "splitting_order_of",
+    "splitting_tables",
+    "stability_function",
+    "weights",
+]
+
+MAX_ORDER = 10
+_TOLERANCE = 1e-11
+
+# A tree is the sorted tuple of its branches; the single node is ().
+type Tree = tuple[Tree, ...]
+type Array = np.ndarray
+
+
+# --- trees -------------------------------------------------------------------------------------
+
+
+def _forests(nodes: int, largest: int) -> Iterable[Tree]:
+    """Multisets of trees with so many nodes in all, none larger than `largest`."""
+    if nodes == 0:
+        yield ()
+        return
+    for biggest in range(min(nodes, largest), 0, -1):
+        for count in range(nodes // biggest, 0, -1):
+            for rest in _forests(nodes - count * biggest, biggest - 1):
+                for front in combinations_with_replacement(rooted_trees(biggest), count):
+                    yield (*front, *rest)
+
+
+@cache
+def rooted_trees(n: int) -> tuple[Tree, ...]:
+    """All rooted trees with n nodes: 1, 1, 2, 4, 9, 20, 48, 115, 286, 719 of them."""
+    if not 1 <= n <= MAX_ORDER:
+        raise ValueError(f"n: trees with 1 to {MAX_ORDER} nodes are known here, not {n}")
+    return tuple(_forests(n - 1, n - 1))
+
+
+@cache
+def size(tree: Tree) -> int:
+    """The number of nodes, |tau|."""
+    return 1 + sum(map(size, tree))
+
+
+@cache
+def density(tree: Tree) -> int:
+    """gamma(tau): the exact solution's weight of the tree is 1/gamma."""
+    return size(tree) * math.prod(map(density, tree))
+
+
+# --- Runge-Kutta -------------------------------------------------------------------------------
+
+
+_DIGITS = 60
+
+
+def _deep[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Decimals inside are carried to 60 digits, not to the usual 28."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with localcontext(prec=_DIGITS):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+@_deep
+def precise(rows: Any) -> Array:
+    """Fractions, as a row or as rows, as an array of decimals of 60 digits."""
+    array = np.array(rows, dtype=object)
+    flat = [Decimal(x.numerator) / Decimal(x.denominator) for x in array.flat]
+    return np.array(flat, dtype=object).reshape(array.shape)
+
+
+def _one(*arrays: Array) -> Any:
+    """1, of the kind of number that the arrays hold."""
+    first = np.asarray(arrays[0])
+    return first.flat[0] * 0 + 1 if first.dtype == object else 1.0
+
+
+def _ones(like: Array) -> Array:
+    return np.array([_one(like)] * len(like))
+
+
+def _product(factors: Sequence[Array], ones: Array) -> Array:
+    result = ones
+    for factor in factors:
+        result = result * factor
+    return result
+
+
+class _Weights:
+    """Phi(tau) by stage, each branch once."""
+
+    def __init__(self, A: Array):
+        self._A = np.asarray(A)
+        self._ones = _ones(self._A)
+        self._known: dict[Tree, Array] = {}
+
+    def __call__(self, tree: Tree) -> Array:
+        return _product([self._branch(branch) for branch in tree], self._ones)
+
+    def _branch(self, tree: Tree) -> Array:
+        """A Phi(tau). A A ... 1 is used where c might be: `row_sum_residual` is a separate test."""
+        if tree not in self._known:
+            self._known[tree] = self._A @ self(tree)
+        return self._known[tree]
+
+
+@_deep
+def weights(A: Array, tree: Tree) -> Array:
+    """The elementary weights Phi_i(tau), one for each stage."""
+    return _Weights(A)(tree)
+
+
+def _conditions(A: Array, b: Array) -> Iterator[Any]:
+    """The worst residual for n = 1, 2, ...; made on demand, for the last trees are the most."""
+    phi, one = _Weights(A), _one(A)
+    for n in range(1, MAX_ORDER + 1):
+        yield max(abs(np.asarray(b) @ phi(tree) - one / density(tree)) for tree in rooted_trees(n))
+
+
+def _leading(residuals: Iterable[Any], tol: float) -> int:
+    """How many residuals, from the first one on, vanish."""
+    return sum(1 for _ in takewhile(lambda residual: residual <= tol, residuals))
+
+
+@_deep
+def order_residuals(A: Array, b: Array, c: Array | None = None, order: int = MAX_ORDER) -> list:
+    """The worst |sum_i b_i Phi_i - 1/gamma| over the trees with n nodes, for n = 1, ..., order.
+
+    The numbers are of the kind that A holds. With `c`, the entry n = 1 also has the row sums.
+    """
+    worst = list(islice(_conditions(A, b), order))
+    if c is not None and worst:
+        worst[0] = max(worst[0], row_sum_residual(A, c))
+    return worst
+
+
+@_deep
+def order_of(A: Array, b: Array, c: Array | None = None, tol: float = _TOLERANCE) -> int:
+    """The order of the method: the largest p with all conditions up to p met within `tol`."""
+    if c is not None and row_sum_residual(A, c) > tol:
+        return 0
+    return _leading(_conditions(A, b), tol)
+
+
+@_deep
+def row_sum_residual(A: Array, c: Array) -> Any:
+    """max_i |sum_j A_ij - c_i|."""
+    return max(abs(np.asarray(A).sum(axis=1) - np.asarray(c)))
+
+
+# --- dense output ------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class _Interpolated(Protocol):
+    """What is used of a `Tableau` here; its file imports this one."""
+
+    @property
+    def exact(self) -> Any: ...
+
+
+_THETAS = (Fraction(1, 7), Fraction(1, 3), Fraction(5, 8), Fraction(9, 10), Fraction(1))
+
+
+def extended(tableau: _Interpolated) -> Array:
+    """A over stages and extra stages, as decimals."""
+    A, extra = tableau.exact.A, tableau.exact.extra_A
+    blank = (Fraction(0),) * len(extra)
+    return precise([*((*row, *blank) for row in A), *extra])
+
+
+def _dense_conditions(tableau: _Interpolated, thetas: Sequence[Fraction]) -> Iterator[float]:
+    if tableau.exact.dense is None:
+        raise ValueError("tableau: one with a dense output was wanted")
+    phi = _Weights(extended(tableau))
+    dense, theta = precise(tableau.exact.dense), precise(thetas)
+    b = np.array([theta ** (d + 1) for d in range(dense.shape[1])]).T @ dense.T
+    for n in range(1, MAX_ORDER + 1):
+        exact = theta**n
+        gaps = (abs(b @ phi(tree) - exact / density(tree)) for tree in rooted_trees(n))
+        yield float(max(max(gap) for gap in gaps))
+
+
+@_deep
+def dense_residuals(
+    tableau: _Interpolated, order: int = MAX_ORDER, thetas: Sequence[Fraction] = _THETAS
+) -> list[float]:
+    """The worst |sum_i b_i(theta) Phi_i - theta^n / gamma| for n = 1, ..., order.
+
+    The conditions are polynomials in theta: a few points show whether they hold.
+    """
+    return list(islice(_dense_conditions(tableau, thetas), order))
+
+
+@_deep
+def dense_order_of(tableau: _Interpolated, tol: float = _TOLERANCE) -> int:
+    """The largest p such that b_i(theta) meets every condition up to p, at all theta."""
+    return _leading(_dense_conditions(tableau, _THETAS), tol)
+
+
+# --- linear stability --------------------------------------------------------------------------
+
+
+def _determinant(M: Array) -> list:
+    """The coefficients of det(I - z M), lowest power first, by Faddeev and LeVerrier."""
+    s = len(M)
+    identity = np.diag(_ones(M))
+    coefficients = [identity[0, 0]]
+    power = identity
+    for k in range(1, s + 1):
+        power = M @ power
+        coefficients.append(-np.trace(power) / k)
+        power = power + coefficients[-1] * identity
+    return coefficients
+
+
+def _trimmed(coefficients: list) -> Array:
+    least = 1e-15 * float(max(map(abs, coefficients)))
+    while len(coefficients) > 1 and abs(coefficients[-1]) <= least:
+        coefficients.pop()
+    return np.array(coefficients)
+
+
+@_deep
+def stability_function(A: Array, b: Array) -> tuple[Array, Array]:
+    """R(z) = numerator / denominator, both as coefficients with the lowest power first.
+
+    R(z) = det(I - z A + z 1 b^T) / det(I - z A). For an explicit method this is the polynomial
+    1 + sum_k z^(k + 1) b A^k 1, and the denominator is [1].
+    """
+    A, b = np.asarray(A), np.asarray(b)
+    if not any(A[i, j] for i in range(len(A)) for j in range(i, len(A))):
+        terms, vector = [_ones(A)[0]], _ones(A)
+        for _ in range(len(A)):
+            terms.append(b @ vector)
+            vector = A @ vector
+        return _trimmed(terms), _ones(A)[:1]
+    return _trimmed(_determinant(A - np.outer(_ones(A), b))), _trimmed(_determinant(A))
+
+
+def real_stability_interval(A: Array, b: Array) -> float:
+    """The largest x with |R(z)| <= 1 for all z in [-x, 0]; inf if the whole half line is stable.
+
+    dt * |lambda| near this number, step after step, is how an explicit method feels stiffness.
+    """
+    numerator, denominator = (
+        np.polynomial.Polynomial(np.asarray(side, dtype=float)) for side in stability_function(A, b)
+    )
+
+    def stable(x: Any) -> Any:
+        # A hair above 1, as R(0) = 1 is on the boundary.
+        return abs(numerator(-x)) <= (1 + 1e-10) * abs(denominator(-x))
+
+    reach = 2.0 * len(b) ** 2 + 1  # no explicit method of order 1 reaches past 2 s^2
+    grid = np.concatenate([np.linspace(0, reach, 20_001), np.geomspace(reach, 1e9, 2_001)[1:]])
+    bad = np.flatnonzero(~stable(grid))
+    if len(bad) == 0:
+        return math.inf
+    low, high = grid[max(bad[0] - 1, 0)], grid[bad[0]]
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return float(low)
+
+
+# --- partitioned methods -----------------------------------------------------------------------
+
+
+def _partitioned_conditions(A_q: Array, b_q: Array, A_p: Array, b_p: Array) -> Iterator[Any]:
+    # Phi of a tree with a root of one colour needs its branches with roots of the other.
+    tables, rows = (np.asarray(A_p), np.asarray(A_q)), (np.asarray(b_q), np.asarray(b_p))
+    ones, one = _ones(tables[0]), _one(tables[0])
+    known: dict[tuple[Tree, int], Array] = {}
+
+    def phi(tree: Tree, colour: int) -> Array:
+        return _product([branch(child, colour) for child in tree], ones)
+
+    def branch(tree: Tree, colour: int) -> Array:
+        if (tree, colour) not in known:
+            known[tree, colour] = tables[colour] @ phi(tree, 1 - colour)
+        return known[tree, colour]
+
+    for n in range(1, MAX_ORDER + 1):
+        yield max(
+            abs(row @ phi(tree, colour) - one / density(tree))
+            for tree in rooted_trees(n)
+            for colour, row in enumerate(rows)
+        )
+
+
+@_deep
+def partitioned_residuals(
+    A_q: Array, b_q: Array, A_p: Array, b_p: Array, order: int = MAX_ORDER
+) -> list:
+    """The conditions of order n = 1, ..., order for q' = g(p), p' = f(q), as the worst residuals.
+
+    P_i = p + dt sum_j A_p[i, j] f(Q_j) and Q_i = q + dt sum_j A_q[i, j] g(P_j); the step ends with
+    the rows b_p and b_q. Only trees whose colours alternate from a node to its branches occur, so
+    each rooted tree gives two conditions, one for each colour of its root.
+    """
+    return list(islice(_partitioned_conditions(A_q, b_q, A_p, b_p), order))
+
+
+@_deep
+def partitioned_order_of(
+    A_q: Array, b_q: Array, A_p: Array, b_p: Array, tol: float = _TOLERANCE
+) -> int:
+    """The order of a partitioned method on q' = g(p), p' = f(q)."""
+    return _leading(_partitioned_conditions(A_q, b_q, A_p, b_p), tol)
+
+
+@_deep
+def splitting_tables(kick: Array, drift: Array) -> tuple[Array, Array, Array, Array]:
+    """(A_q, b_q, A_p, b_p) of a composition in which each stage kicks and then drifts.
+
+    The i-th force sees the drifts before it, and the i-th velocity the kicks up to its own.
+    """
+    kick, drift = np.asarray(kick), np.asarray(drift)
+    s = len(kick)
+    before = np.tril(np.ones((s, s), dtype=int), -1)
+    up_to = np.tril(np.ones((s, s), dtype=int))
+    return before * drift, drift, up_to * kick, kick
+
+
+@_deep
+def splitting_nystrom(kick: Array, drift: Array) -> tuple[Array, Array, Array, Array]:
+    """(A, b, b_dot, c) of a composition on x'' = f(t, x), that is with the kinetic energy v^2 / 2.
+
+    Fewer trees occur there, and so a composition may have a higher order than on all separable H.
+    """
+    kick, drift = np.asarray(kick), np.asarray(drift)
+    s = len(kick)
+    c = np.array([_one(drift) * 0 + sum(drift[:i]) for i in range(s)])
+    A = np.tril(np.ones((s, s), dtype=int), -1) * (c[:, None] - c[None, :]) * kick
+    return A, kick * (sum(drift) - c), kick, c
+
+
+def splitting_order_of(kick: Array, drift: Array, tol: float = _TOLERANCE) -> int:
+    """The order of a composition of kicks and drifts on separable Hamiltonians."""
+    return partitioned_order_of(*splitting_tables(kick, drift), tol)
+
+
+# --- methods of Nystrom ------------------------------------------------------------------------
+
+
+@cache
+def nystrom_trees(n: int) -> tuple[Tree, ...]:
+    """The trees with n nodes that x'' = f(t, x) has, rooted in a force.
+
+    As a first-order system, x' = v and v' = f: forces and positions alternate, and a position has
+    at most one branch, for x' = v is linear.
+    """
+    return tuple(tree for tree in rooted_trees(n) if _is_nystrom(tree))
+
+
+@cache
+def _is_nystrom(tree: Tree) -> bool:
+    return all(len(position) <= 1 and all(map(_is_nystrom, position)) for position in tree)
+
+
+def _nystrom_conditions(
+    A: Array, b: Array, b_dot: Array, c: Array, theta: Any = 1
+) -> Iterator[Any]:
+    A, b, b_dot, c = map(np.asarray, (A, b, b_dot, c))
+    ones, one = _ones(A), _one(A)
+    known: dict[Tree, Array] = {}
+
+    def phi(tree: Tree) -> Array:
+        return _product([branch(position) for position in tree], ones)
+
+    def branch(position: Tree) -> Array:
+        if not position:
+            return c
+        if position not in known:
+            known[position] = A @ phi(position[0])
+        return known[position]
+
+    for n in range(1, MAX_ORDER + 1):
+        exact = one * theta**n
+        gaps = [b_dot @ phi(tree) - exact / density(tree) for tree in nystrom_trees(n)]
+        if n > 1:
+            gaps += [b @ phi(t) - exact / (n * density(t)) for t in nystrom_trees(n - 1)]
+        yield max(map(abs, gaps))
+
+
+@_deep
+def nystrom_residuals(
+    A: Array, b: Array, b_dot: Array, c: Array, order: int = MAX_ORDER, theta: Any = 1
+) -> list:
+    """The conditions of order n = 1, ..., order for x'' = f(t, x), as the worst residuals.
+
+    For a tree tau with n nodes, sum_i b_dot_i Phi_i = theta^n / gamma for the velocity, and for
+    one with n - 1 nodes, sum_i b_i Phi_i = theta^n / (n gamma) for the position. Here theta is 1,
+    or with the rows b(theta) and b_dot(theta) a point of the dense output.
+    """
+    return list(islice(_nystrom_conditions(A, b, b_dot, c, theta), order))
+
+
+@_deep
+def nystrom_order_of(
+    A: Array, b: Array, b_dot: Array, c: Array, tol: float = _TOLERANCE, theta: Any = 1
+) -> int:
+    """The order of a Runge-Kutta-Nystrom method on x'' = f(t, x)."""
+    return _leading(_nystrom_conditions(A, b, b_dot, c, theta), tol)

@@ -1,0 +1,1 @@
+"""Tables of coefficients, a file for each family: data, and nothing else."""

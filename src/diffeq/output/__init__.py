@@ -1,0 +1,5 @@
+"""Layer 3: what is kept of a solution: rows at given times, every step, or the dense polynomial."""
+
+from .channel import Channel, Cursor, Output
+
+__all__ = ["Channel", "Cursor", "Output"]

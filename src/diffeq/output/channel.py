@@ -1,0 +1,141 @@
+"""Writing rows. Saves, every step and dense output are one code path through a step's polynomial.
+
+A channel owns a buffer of rows. For each accepted step it says which rows [lo, lo + n) fall into
+it; a `walk` over those rows writes them in place. The same code, replayed by the adjoint with lo
+and n from its tape, is what differentiates saved values and saved times.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..core.walk import walk
+
+__all__ = ["Channel", "Cursor", "Output", "Piece"]
+
+# Up to this many times a row count is a sum of comparisons, which is vectorised; above it, a search.
+_COMPARE = 128
+
+
+class Cursor(NamedTuple):
+    """The rows that one step writes: n of them, from lo."""
+
+    lo: Array
+    n: Array
+
+
+class Piece(NamedTuple):
+    """An accepted step as a channel sees it."""
+
+    t0: Array
+    t1: Array
+    y0: Array
+    y1: Array
+    dt: Array
+    interpolant: Any
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One stream of rows.
+
+    `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
+    the initial state) or "dense" (each step's polynomial). `value(parameters, t, y)` makes a row.
+    """
+
+    kind: str
+    length: int
+    value: Callable
+
+    def first(self, times: Any, t0: Array) -> Array:
+        """How many rows are there before the first step."""
+        if self.kind == "times":
+            return self._count(times, t0)
+        return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
+
+    def cursor(self, times: Any, written: Array, t1: Array, accept: Array) -> Cursor:
+        """The rows of a step that ends at t1, when `written` are there."""
+        if self.kind == "times":
+            return Cursor(written, jnp.where(accept, self._count(times, t1) - written, 0))
+        return Cursor(written, (accept & (written < self.length)).astype(jnp.int32))
+
+    def _count(self, times: Array, t: Array) -> Array:
+        """How many of the sorted times (NaN at the end) are at most t."""
+        if self.length <= _COMPARE:
+            return jnp.sum(times <= t, dtype=jnp.int32)
+        return jnp.searchsorted(times, t, side="right").astype(jnp.int32)
+
+    def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list[Array]:
+        """The buffers, with what is known before the first step."""
+        if self.kind == "dense":
+            leaves = jax.tree.leaves(example)
+            return [jnp.zeros((self.length, *x.shape), x.dtype) for x in leaves]
+        row = self.value(parameters, t0, y0)
+        here = times <= t0 if self.kind == "times" else jnp.arange(self.length) == 0
+        return [jnp.where(here.reshape(-1, *(1,) * x.ndim), x, _unreached(x.dtype)) for x in row]
+
+    def write(self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
+        """The buffers with the step's rows."""
+        rows = times if self.kind == "times" else ()
+
+        def fill(active: Any, time: Any, *_: Any) -> tuple:
+            del active
+            return (), tuple(self._row(parameters, time, piece))
+
+        _, buffers = walk(
+            fill, cursor.lo, cursor.n, rows=rows, buffers=tuple(buffers), length=self.length
+        )
+        return list(buffers)
+
+    def _row(self, parameters: Any, time: Any, piece: Piece) -> list[Array]:
+        if self.kind == "dense":
+            return jax.tree.leaves((piece.t0, piece.t1, piece.interpolant))
+        if self.kind == "steps":
+            return self.value(parameters, piece.t1, piece.y1)
+        y = piece.interpolant((time - piece.t0) / piece.dt)
+        # The end of a step is the step's own result, to the last bit.
+        return self.value(parameters, time, jnp.where(time >= piece.t1, piece.y1, y))
+
+
+def _unreached(dtype: Any) -> Any:
+    return jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """All channels of a solve."""
+
+    channels: tuple[Channel, ...]
+
+    @property
+    def needs_interpolant(self) -> bool:
+        """Whether any row lies inside a step."""
+        return any(c.kind != "steps" for c in self.channels)
+
+    def first(self, times: Any, t0: Array) -> tuple[Array, ...]:
+        """Rows there before the first step, per channel."""
+        return tuple(c.first(ts, t0) for c, ts in zip(self.channels, times, strict=True))
+
+    def cursors(self, times: Any, written: Any, t1: Array, accept: Array) -> tuple[Cursor, ...]:
+        """The rows of a step, per channel."""
+        each = zip(self.channels, times, written, strict=True)
+        return tuple(c.cursor(ts, w, t1, accept) for c, ts, w in each)
+
+    def wanted(self, cursors: tuple[Cursor, ...]) -> Array:
+        """1 when some row lies inside the step, else 0."""
+        inside = [r.n > 0 for c, r in zip(self.channels, cursors, strict=True) if c.kind != "steps"]
+        return jnp.any(jnp.stack(inside)).astype(jnp.int32)
+
+    def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list:
+        """Empty buffers, per channel."""
+        each = zip(self.channels, times, strict=True)
+        return [c.blank(parameters, ts, t0, y0, example) for c, ts in each]
+
+    def write(self, parameters: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
+        """The buffers with a step's rows."""
+        each = zip(self.channels, times, cursors, buffers, strict=True)
+        return [c.write(parameters, ts, r, piece, b) for c, ts, r, b in each]

@@ -1,0 +1,14 @@
+"""Layer 1: what is solved. A problem is an equation with its data; methods see canonical forms."""
+
+from .base import Problem
+from .ode import ODEProblem, SplitODEProblem
+from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+
+__all__ = [
+    "HamiltonianProblem",
+    "ODEProblem",
+    "Problem",
+    "SecondOrderProblem",
+    "Separable",
+    "SplitODEProblem",
+]

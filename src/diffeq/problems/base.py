@@ -1,0 +1,71 @@
+"""What all problems share: being a pytree of arrays, `replace`, and fields that depend on args."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import jax
+
+from ..core.lift import flatten, unflatten
+
+__all__ = ["Problem", "evaluated"]
+
+
+class Problem:
+    """An equation with its data. A pytree whose leaves are all arrays and numbers, so that
+    `jax.jit`, `jax.grad` and `jax.vmap` of a function of problems need no filtering.
+
+    >>> import jax, diffeq as de
+    >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+    >>> jax.tree.leaves(problem)
+    [1.0, 0.0, 1.0, 2.0]
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_node(cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs))
+
+    def _flatten(self) -> tuple[list, Any]:
+        return flatten({name: getattr(self, name) for name in self.fields})
+
+    @classmethod
+    def _unflatten(cls, structure: Any, leaves: Any) -> Self:
+        self = object.__new__(cls)
+        self.__dict__.update(unflatten(structure, leaves))
+        return self
+
+    def replace(self, **changes: Any) -> Self:
+        """The same problem with other fields; unknown names are refused.
+
+        >>> import diffeq as de
+        >>> de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0).replace(args=3.0).args
+        3.0
+        """
+        unknown = [name for name in changes if name not in self.fields]
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__}.replace got {unknown[0]!r}; its fields are "
+                f"{', '.join(self.fields)}."
+            )
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        return other
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.fields)
+        return f"{type(self).__name__}({shown})"
+
+
+def _short(x: Any) -> str:
+    if callable(x):
+        return getattr(x, "__name__", type(x).__name__)
+    text = repr(x)
+    return text if len(text) < 60 else text[:57] + "…"
+
+
+def evaluated(value: Any, args: Any) -> Any:
+    """`value`, or `value(args)`: y0, tspan and others may be functions of the parameters."""
+    is_function = isinstance(value, Callable) and not hasattr(value, "shape")
+    return value(args) if is_function else value

@@ -1,0 +1,294 @@
+"""From a user's problem to a canonical form over packed arrays.
+
+`Canonical.of(problem)` evaluates what depends on args, packs the state, checks what the field
+returns, and turns time round when it runs backwards. Methods never see a problem.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..core.lift import flatten, unflatten
+from ..core.packing import Packing, as_state
+from ..core.primitive import influences, shape_of
+from .base import Problem, evaluated
+from .forms import Ode, Partitioned, Split
+from .ode import ODEProblem, SplitODEProblem
+from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+
+__all__ = ["Canonical", "canonical", "interval", "state_of"]
+
+
+class Canonical(eqx.Module):
+    """A problem at the door of the loop.
+
+    `form(parameters, sign)` gives the canonical equation in the loop's time τ = sign · t, which
+    always runs forwards; `packing` knows the user's tree, and `args(parameters)` the user's args.
+    """
+
+    y0: Array
+    t0: Array
+    t1: Array
+    parameters: Any
+    packing: Packing = eqx.field(static=True)
+    form: Callable = eqx.field(static=True)
+    args: Callable = eqx.field(static=True)
+
+
+def canonical(problem: Problem) -> Canonical:
+    """The problem's canonical form, initial state and interval, checked."""
+    rule = _rule(problem)
+    args = problem.args
+    leaves, structure = flatten(args)
+    leaves = [jnp.asarray(x) for x in leaves]
+    tree = rule.state(problem, args)
+    _check_state(tree)
+    packing = Packing(tree)
+    y0 = packing.pack(tree)
+    t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
+    t = jax.ShapeDtypeStruct((), t0.dtype)
+    traced = [Traced(f, name, t, parts, leaves, structure) for name, f, parts in rule.functions(problem, tree)]
+
+    def form(parameters: Any, sign: Any) -> Any:
+        return rule.form([g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing)
+
+    parameters = tuple((leaves, g.hoisted) for g in traced)
+    return Canonical(
+        y0, t0, t1, parameters, packing, form, lambda parameters: unflatten(structure, parameters[0][0])
+    )
+
+
+def state_of(problem: Problem) -> Any:
+    """The initial state as the user's tree, for checks before anything is traced."""
+    return _rule(problem).state(problem, problem.args)
+
+
+def _rule(problem: Any) -> Any:
+    rule = _RULES.get(type(problem))
+    if rule is None:
+        raise TypeError(
+            f"problem is a {type(problem).__name__}; solve takes one of "
+            f"{', '.join(kind.__name__ for kind in _RULES)}."
+        )
+    return rule
+
+
+class Traced:
+    """A user's function of (t, *parts, args), traced once: in a step it is used many times, and in
+    its derivatives many times more, at the price of one Python call.
+
+    What it closes over is `hoisted`, an input like any other.
+    """
+
+    def __init__(self, f: Callable, name: str, t: Any, parts: tuple, leaves: list, structure: Any) -> None:
+        self.name = name
+        self.parts = parts
+        self.count = [len(jax.tree.leaves(p)) for p in parts]
+        arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
+
+        def call(t: Any, parts: tuple, leaves: list) -> Any:
+            value = as_state(f(t, *parts, unflatten(structure, leaves)))
+            return checked(name, value, parts[0])
+
+        self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
+        self.tree = jax.tree.structure(shape)
+        self.hoisted = list(self.jaxpr.consts)
+
+    def bind(self, leaves: list, hoisted: list, sign: Any) -> Callable:
+        """The function of (τ, *parts) with its parameters in place."""
+
+        def bound(tau: Any, *parts: Any) -> Any:
+            t = turned(sign, tau)
+            flat = [t, *jax.tree.leaves(parts), *leaves]
+            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, self.jaxpr.in_avals, strict=True)]
+            out = jax.core.eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
+            return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
+
+        bound.uses = self.uses
+        return bound
+
+    def uses(self, part: int) -> bool:
+        """Whether the value depends on this part of the state."""
+        start = 1 + sum(self.count[:part])
+        return any(influences(self.jaxpr)[start : start + self.count[part]])
+
+
+def turned(sign: Any, x: Any) -> Any:
+    """x, or −x where time runs backwards. A known direction costs nothing."""
+    return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
+
+
+def checked(name: str, value: Any, like: Any) -> Any:
+    """What a field returned, if it fits the state; a list of scalars stands for a vector."""
+    if jax.tree.structure(value) != jax.tree.structure(like):
+        raise TypeError(f"{name} returned {_describe(value)}; y is {_describe(like)}, and dy/dt must match it.")
+    for (path, dy), y in zip(jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True):
+        where = jax.tree_util.keystr(path)
+        where = f" at {where}" if where else ""
+        if jnp.shape(dy) != jnp.shape(y):
+            raise TypeError(
+                f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and dy/dt "
+                "must match it."
+            )
+        got, state = jnp.result_type(dy), jnp.result_type(y)
+        if jnp.promote_types(got, state) != state:
+            raise TypeError(
+                f"{name} returned dtype {got}{where}, wider than the state's {state}: give y0 as {got}, "
+                f"or cast inside {name}."
+            )
+    return value
+
+
+def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
+    """(t0, t1) in the real dtype of the state, promoted with arrays in tspan."""
+    if not isinstance(tspan, (tuple, list)) and getattr(tspan, "shape", None) != (2,):
+        raise TypeError(f"tspan is {tspan!r}; a pair (t0, t1) is wanted, or a function of args.")
+    if len(tspan) != 2:  # noqa: PLR2004
+        raise TypeError(f"tspan has {len(tspan)} entries; a pair (t0, t1) is wanted.")
+    ends = [evaluated(t, args) for t in tspan]
+    real = jnp.finfo(dtype).dtype
+    time_dtype = jnp.result_type(real, *(t for t in ends if hasattr(t, "dtype")))
+    if not jnp.issubdtype(time_dtype, jnp.floating):
+        time_dtype = real
+    t0, t1 = (jnp.asarray(t, time_dtype) for t in ends)
+    for name, t in (("start", t0), ("end", t1)):
+        if t.shape != ():
+            raise ValueError(f"tspan's {name} has shape {t.shape}; a scalar is wanted.")
+    return t0, t1
+
+
+def _check_state(tree: Any) -> None:
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    if not leaves:
+        raise ValueError("y0 has no arrays in it; give at least one number.")
+    for path, leaf in leaves:
+        name = "y0" + jax.tree_util.keystr(path)
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(f"{name} has dtype {dtype}; a state is real or complex: write 1.0 for 1.")
+
+
+def _describe(tree: Any) -> str:
+    shapes = jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", tree)
+    return str(shapes).replace("'", "")
+
+
+# --- one rule a problem -----------------------------------------------------------------------
+
+
+class _OdeRule:
+    @staticmethod
+    def state(problem: Any, args: Any) -> Any:
+        return as_state(evaluated(problem.y0, args))
+
+    @staticmethod
+    def functions(problem: Any, tree: Any) -> list:
+        return [("f", problem.f, (tree,))]
+
+    @staticmethod
+    def form(at: list, packing: Packing) -> Any:
+        return Ode(_packed(at[0], packing))
+
+
+class _SplitRule(_OdeRule):
+    @staticmethod
+    def functions(problem: Any, tree: Any) -> list:
+        return [("implicit", problem.implicit, (tree,)), ("explicit", problem.explicit, (tree,))]
+
+    @staticmethod
+    def form(at: list, packing: Packing) -> Any:
+        return Split(_packed(at[0], packing), _packed(at[1], packing))
+
+
+def _packed(f: Callable, packing: Packing) -> Callable:
+    return lambda t, y: packing.pack(f(t, packing.unpack(y)))
+
+
+class _MotionRule:
+    """Positions and momenta, each half of the packed state."""
+
+    names = ("x0", "v0")
+
+    @classmethod
+    def state(cls, problem: Any, args: Any) -> Any:
+        q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
+        if _shapes(q) != _shapes(p):
+            first, second = cls.names
+            raise TypeError(f"{second} is {_describe(p)}; it must match {first}, which is {_describe(q)}.")
+        return q, p
+
+    @staticmethod
+    def functions(problem: Any, tree: Any) -> list:
+        return [("f", problem.f, tree)]
+
+    @staticmethod
+    def form(at: list, packing: Packing) -> Any:
+        kick, half = _halved(at[0], packing)
+        del half
+        return Partitioned(lambda t, q, p: p, kick, separable=not at[0].uses(1), identity=True)
+
+
+class _HamiltonianRule(_MotionRule):
+    names = ("q0", "p0")
+
+    @staticmethod
+    def functions(problem: Any, tree: Any) -> list:
+        energy = problem.hamiltonian
+        return [
+            ("∂H/∂p", _slope(energy, of_momentum=True), tree),
+            ("∂H/∂q", _slope(energy, of_momentum=False), tree),
+        ]
+
+    @staticmethod
+    def form(at: list, packing: Packing) -> Any:
+        velocity, force = at
+        drift, _ = _halved(velocity, packing)
+        push, _ = _halved(force, packing)
+        separable = not velocity.uses(0) and not force.uses(1)
+        return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
+
+
+def _slope(energy: Any, *, of_momentum: bool) -> Callable:
+    def slope(t: Any, q: Any, p: Any, args: Any) -> Any:
+        if isinstance(energy, Separable):
+            part = energy.kinetic if of_momentum else energy.potential
+            return jax.grad(lambda z: _scalar(part(t, z, args)))(p if of_momentum else q)
+        return jax.grad(lambda *z: _scalar(energy(t, *z, args)), argnums=int(of_momentum))(q, p)
+
+    return slope
+
+
+def _scalar(energy: Any) -> Any:
+    if jnp.shape(energy) != ():
+        raise TypeError(f"hamiltonian returned shape {jnp.shape(energy)}; an energy is a scalar.")
+    return energy
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
+
+
+def _halved(f: Callable, packing: Packing) -> tuple[Callable, Packing]:
+    """f of trees as a function of (t, q, p) as vectors; each half is packed like positions alone."""
+    blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
+    half = Packing(blank[0])
+    shape = half.shapes[0] if half.single else (-1,)
+
+    def of_vectors(t: Any, q: Array, p: Array) -> Array:
+        trees = (half.unpack(q.reshape(shape)), half.unpack(p.reshape(shape)))
+        return half.pack(f(t, *trees)).ravel()
+
+    return of_vectors, half
+
+
+_RULES: dict[type, Any] = {
+    ODEProblem: _OdeRule,
+    SplitODEProblem: _SplitRule,
+    SecondOrderProblem: _MotionRule,
+    HamiltonianProblem: _HamiltonianRule,
+}

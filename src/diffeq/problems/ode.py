@@ -1,0 +1,57 @@
+"""Ordinary differential equations: y' = f(t, y, args), and y' = implicit + explicit."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.packing import as_state
+from .base import Problem
+
+__all__ = ["ODEProblem", "SplitODEProblem"]
+
+
+class ODEProblem(Problem):
+    """y' = f(t, y, args) on tspan, y(tspan[0]) = y0.
+
+    Args:
+        f: the field; takes t (a real scalar, in the problem's own unit of time), y and args, and
+            returns dy/dt with the structure and shapes of y (a list of scalars will do for a vector).
+        y0: the initial state: any pytree of arrays and numbers, real or complex; or a function of
+            args that returns it.
+        tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
+        args: parameters, any pytree; networks are fine, in args or inside f.
+        jac: what is known of ∂f/∂y (used by implicit methods).
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> round(float(de.solve(problem, rtol=1e-6, atol=1e-6).y1), 5)
+        0.13534
+    """
+
+    fields = ("f", "y0", "tspan", "args", "jac")
+
+    def __init__(self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None) -> None:
+        self.f, self.y0, self.tspan, self.args, self.jac = f, as_state(y0), tspan, args, jac
+
+
+class SplitODEProblem(Problem):
+    """y' = implicit(t, y, args) + explicit(t, y, args): the stiff part, then the rest.
+
+    Methods that make no difference between the parts solve their sum.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.SplitODEProblem(
+        ...     lambda t, y, a: -50.0 * y, lambda t, y, a: 50.0 + 0 * y, 0.0, (0.0, 1.0)
+        ... )
+        >>> round(float(de.solve(problem).y1), 2)
+        1.0
+    """
+
+    fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
+
+    def __init__(
+        self, implicit: Callable, explicit: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None
+    ) -> None:
+        self.implicit, self.explicit = implicit, explicit
+        self.y0, self.tspan, self.args, self.jac = as_state(y0), tspan, args, jac

@@ -1,0 +1,70 @@
+"""Equations of motion: x'' = f(t, x, v, args), and Hamilton's equations."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.packing import as_state
+from .base import Problem
+
+__all__ = ["HamiltonianProblem", "SecondOrderProblem", "Separable"]
+
+
+class SecondOrderProblem(Problem):
+    """x'' = f(t, x, v, args), x(t0) = x0, x'(t0) = v0. The state of its solution is (x, v).
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> spring = de.SecondOrderProblem(lambda t, x, v, k: -k * x, 1.0, 0.0, (0.0, 1.0), 1.0)
+        >>> x, v = de.solve(spring, de.DPRKN6(), rtol=1e-6, atol=1e-6).y1
+        >>> bool(abs(x - jnp.cos(1.0)) < 1e-5)
+        True
+    """
+
+    fields = ("f", "x0", "v0", "tspan", "args")
+
+    def __init__(self, f: Callable, x0: Any, v0: Any, tspan: Any, args: Any = None) -> None:
+        self.f, self.x0, self.v0 = f, as_state(x0), as_state(v0)
+        self.tspan, self.args = tspan, args
+
+
+class Separable:
+    """H(t, q, p) = kinetic(t, p, args) + potential(t, q, args), which splitting methods need.
+
+    Example:
+        >>> import diffeq as de
+        >>> oscillator = de.Separable(lambda t, p, a: p**2 / 2, lambda t, q, a: q**2 / 2)
+        >>> oscillator(0.0, 3.0, 4.0, None)
+        12.5
+    """
+
+    def __init__(self, kinetic: Callable, potential: Callable) -> None:
+        self.kinetic, self.potential = kinetic, potential
+
+    def __call__(self, t: Any, q: Any, p: Any, args: Any) -> Any:
+        """The energy."""
+        return self.kinetic(t, p, args) + self.potential(t, q, args)
+
+
+class HamiltonianProblem(Problem):
+    """q' = ∂H/∂p, p' = −∂H/∂q. The state of its solution is (q, p).
+
+    Args:
+        hamiltonian: `hamiltonian(t, q, p, args)`, a scalar; or `de.Separable(kinetic, potential)`.
+        q0: positions, any pytree of real arrays.
+        p0: momenta, of the same structure.
+        tspan: (t0, t1).
+        args: parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> H = de.Separable(lambda t, p, a: p**2 / 2, lambda t, q, a: q**2 / 2)
+        >>> sol = de.solve(de.HamiltonianProblem(H, 1.0, 0.0, (0.0, 6.0)), de.KahanLi8(), dt=0.1)
+        >>> bool(abs(H(0.0, *sol.y1, None) - 0.5) < 1e-6)
+        True
+    """
+
+    fields = ("hamiltonian", "q0", "p0", "tspan", "args")
+
+    def __init__(self, hamiltonian: Any, q0: Any, p0: Any, tspan: Any, args: Any = None) -> None:
+        self.hamiltonian, self.q0, self.p0 = hamiltonian, as_state(q0), as_state(p0)
+        self.tspan, self.args = tspan, args

@@ -1,0 +1,135 @@
+"""What a user wants to see: from `saveat`, `save` and `dense` to channels of rows, and back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .core.poison import Row, poison
+from .core.status import Status
+from .integrate import Data, State
+from .output import Channel
+from .problems.lowering import Canonical
+
+__all__ = ["Wanted"]
+
+_DENSE = "dense"
+
+
+class Wanted:
+    """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
+
+    def __init__(self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int) -> None:
+        self.door, self.sign, self.dense = door, sign, dense
+        self.is_dict = isinstance(saveat, dict)
+        keys = list(saveat) if self.is_dict else [None]
+        self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
+        self.value = {k: self._row(save.get(k) if isinstance(save, dict) else save) for k in keys}
+        self.trees: dict = {}
+        self.kinds: list[tuple[Any, Channel]] = []
+        for key in keys:
+            at, value = self.at[key], self.value[key]
+            if isinstance(at, str):
+                self.kinds.append((key, Channel("steps", max_saves, self._timed(value))))
+            elif at is not None:
+                self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
+        if dense:
+            self.kinds.append((_DENSE, Channel("dense", max_saves, lambda *_: [])))
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What the loop writes."""
+        return tuple(channel for _, channel in self.kinds)
+
+    @property
+    def trims(self) -> bool:
+        """Whether the number of rows is known only afterwards."""
+        return any(isinstance(at, str) for at in self.at.values())
+
+    def times(self, t0: Array, t1: Array) -> tuple[tuple, Array]:
+        """Each channel's times in the loop's time, and whether any of them is wrong."""
+        found, bad = [], jnp.zeros((), bool)
+        for key, channel in self.kinds:
+            if channel.kind != "times":
+                found.append(())
+                continue
+            times, wrong = _clamped(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
+            found.append(times)
+            bad = bad | wrong
+        return tuple(found), bad
+
+    def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, Any, Any, Any, Any]:
+        """(ts, ys, saved, num) as the user asked for them, and the dense rows with their tree."""
+        rows: dict = {}
+        dense = (None, None)  # the polynomial's rows, and the tree of one
+        written = {key: (c, ts, w, b) for (key, c), ts, w, b in zip(self.kinds, data.times, end.written, buffers, strict=True)}
+        for key, at in self.at.items():
+            rows[key] = self._last_row(data, end, key) if at is None else self._rows(end, key, *written[key])
+        if self.dense:
+            _, _, count, leaves = written[_DENSE]
+            dense = ((jnp.asarray(self.sign), leaves, count), self.example)
+        columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
+        return *(c if self.is_dict else c[None] for c in columns), dense
+
+    def _rows(self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list) -> tuple:
+        index = jnp.arange(channel.length)
+        reached = index < count
+        if channel.kind == "steps":
+            ts, *buffer = buffer
+            ts = jnp.where(reached, ts, jnp.nan)
+            kind = jnp.where(reached, Row.reached, Row.padding)
+        else:
+            ts = self._turned(times)
+            kind = jnp.where(reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing))
+        leaves = [_marked(x, end.y, kind) for x in buffer]
+        return ts, self._tree(key, leaves), reached, count
+
+    def _last_row(self, data: Data, end: State, key: Any) -> tuple:
+        reached = (end.status <= Status.terminated)[None]
+        leaves = [x[None] for x in self.value[key](data.parameters, end.t, end.y)]
+        kind = jnp.where(reached, Row.reached, Row.missing)
+        ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
+        return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
+
+    def _tree(self, key: Any, leaves: list) -> Any:
+        tree = self.trees.get(id(self.value[key]))
+        return self.door.packing.unpack(leaves[0]) if tree is None else jax.tree.unflatten(tree, leaves)
+
+    def _row(self, save: Any) -> Callable:
+        """A row as a list of arrays; remembers the tree that `save` returns."""
+        door = self.door
+
+        def row(parameters: Any, tau: Any, y: Any) -> list:
+            if save is None:
+                return [y]
+            kept = save(self._turned(tau), door.packing.unpack(y), door.args(parameters))
+            leaves, self.trees[id(row)] = jax.tree.flatten(jax.tree.map(jnp.asarray, kept))
+            return leaves
+
+        return row
+
+    def _timed(self, value: Callable) -> Callable:
+        return lambda parameters, tau, y: [self._turned(tau), *value(parameters, tau, y)]
+
+    def _turned(self, x: Any) -> Any:
+        return x if isinstance(self.sign, int) and self.sign == 1 else jnp.asarray(self.sign, x.dtype) * x
+
+
+def _marked(rows: Array, anchor: Array, kind: Array) -> Array:
+    """Rows with NaN where nothing was reached; integers have no NaN, `saved` tells."""
+    if not jnp.issubdtype(rows.dtype, jnp.inexact):
+        return rows
+    return poison(rows, anchor, kind)
+
+
+def _clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
+    """Times within 4 ulp of an end are that end; whether any is out of order or outside."""
+    slack = 4 * jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    times = jnp.where(jnp.abs(times - t0) <= slack, t0, times)
+    times = jnp.where(jnp.abs(times - t1) <= slack, t1, times)
+    padding = jnp.isnan(times)
+    outside = ~padding & ((times < t0) | (times > t1))
+    late = ~padding[1:] & (padding[:-1] | (times[1:] < times[:-1]))
+    return times, jnp.any(outside) | jnp.any(late)

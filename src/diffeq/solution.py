@@ -1,0 +1,219 @@
+"""What a solve returns."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from .core.status import Status
+
+__all__ = ["Last", "Solution", "SolveError"]
+
+
+class Last(NamedTuple):
+    """Where the solve ended: always finite."""
+
+    t: Any
+    y: Any
+    dt: Any
+
+
+class SolveError(RuntimeError):
+    """A solve that did not reach its end: where, why, and what to try.
+
+    `status`, `t`, `y`, `dt` and `index` (of the sample in a batch, else ()) say where; `solution`
+    is what there is of it.
+    """
+
+    def __init__(self, message: str, *, status: Status, t: Any, y: Any, dt: Any, index: tuple, solution: Any) -> None:
+        super().__init__(message)
+        self.status, self.t, self.y, self.dt = status, t, y, dt
+        self.index, self.solution = index, solution
+
+
+class Solution(eqx.Module):
+    """A numerical solution.
+
+    Attributes:
+        ts: saved times; a dict of them when `saveat` was one. In the problem's unit of time.
+        ys: saved values, with the structure of y0 (or of what `save` returned) and a time axis first.
+        saved: which rows were reached. The others are NaN.
+        num: how many were.
+        last: (t, y, dt) of the last accepted step.
+        stats: steps, rejected, evaluations, stops, floored: integers.
+        status: a `Status`, as an integer array.
+    """
+
+    ts: Any
+    ys: Any
+    saved: Any
+    num: Any
+    last: Last
+    stats: dict[str, Any]
+    status: Int[Array, "..."]
+    polynomial: Any
+    about: "About" = eqx.field(static=True)
+
+    @property
+    def success(self) -> Bool[Array, "..."]:
+        """Whether the solve is complete; a terminal event is a success."""
+        return self.status <= Status.terminated
+
+    @property
+    def t1(self) -> Any:
+        """The last time reached."""
+        return self.last.t
+
+    @property
+    def y1(self) -> Any:
+        """The last state reached."""
+        return self.last.y
+
+    @property
+    def events(self) -> tuple:
+        """One record an event; none were given."""
+        return ()
+
+    @property
+    def message(self) -> str:
+        """One sentence on how the solve ended."""
+        return str(Status(int(self.status)).reason)
+
+    def __call__(self, t: Any) -> Any:
+        """The state at t, a time or an array of times, from the dense output."""
+        return self._evaluate(t, slope=False)
+
+    def derivative(self, t: Any) -> Any:
+        """dy/dt at t from the dense output."""
+        return self._evaluate(t, slope=True)
+
+    def _evaluate(self, t: Any, *, slope: bool) -> Any:
+        if self.polynomial is None:
+            raise ValueError("sol(t) needs the solution everywhere: give dense=True to solve.")
+        value = self.about.evaluate(self.polynomial, jnp.asarray(t), slope=slope)
+        return value
+
+    def filled(self, value: Any) -> Any:
+        """`ys` with `value`, of zero derivative, in the rows that were not reached.
+
+        >>> import diffeq as de, jax.numpy as jnp
+        >>> blows_up = de.ODEProblem(lambda t, y, a: y**2, 1.0, (0.0, 2.0))
+        >>> sol = de.solve(blows_up, saveat=jnp.array([0.5, 1.5]), throw=False)
+        >>> [round(float(y), 2) for y in sol.filled(0.0)]
+        [2.0, 0.0]
+        """
+        def fill(mask: Array, tree: Any) -> Any:
+            return jax.tree.map(lambda y: jnp.where(mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim)), y, value), tree)
+
+        if isinstance(self.saved, dict):
+            return {name: fill(self.saved[name], self.ys[name]) for name in self.saved}
+        return fill(self.saved, self.ys)
+
+    def trim(self) -> "Solution":
+        """The solution with only the rows that were reached (on the host)."""
+        def cut(mask: Any, tree: Any) -> Any:
+            keep = np.asarray(mask)
+            if keep.ndim != 1:
+                raise ValueError(f"trim() is for one solution; this is a batch of shape {keep.shape[:-1]}: index it first.")
+            count = int(keep.sum())
+            return jax.tree.map(lambda y: y[:count], tree)
+
+        each = isinstance(self.saved, dict)
+        apply = (lambda tree: {k: cut(self.saved[k], tree[k]) for k in tree}) if each else (lambda tree: cut(self.saved, tree))
+        return eqx.tree_at(
+            lambda s: (s.ts, s.ys, s.saved), self, (apply(self.ts), apply(self.ys), apply(self.saved))
+        )
+
+    def __getitem__(self, index: Any) -> "Solution":
+        """Sample `index` of a batch of solutions."""
+        return jax.tree.map(lambda x: x[index], self)
+
+    def check(self) -> "Solution":
+        """Raises on the host if the solve (or one of a batch) failed, naming index, t, dt and why."""
+        status = np.asarray(self.status)
+        bad = np.argwhere(status > Status.terminated)
+        if len(bad) == 0:
+            return self
+        index = tuple(int(i) for i in bad[0])
+        raise self._error(index, len(bad), status.size)
+
+    def _error(self, index: tuple, failed: int, count: int) -> SolveError:
+        known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
+        one = jax.tree.map(lambda x: np.asarray(x)[index], known)
+        status, (t, y, dt), stats = Status(int(one[0])), one[1], one[2]
+        where = f"sample {index if len(index) > 1 else index[0]} of {count} ({failed} failed): " if index else ""
+        sentence = (
+            f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} after "
+            f"{int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, y = {_shown(y)}. "
+            f"{self.about.advice(status)}"
+        )
+        return SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=index, solution=self)
+
+    def __repr__(self) -> str:
+        if self.status.ndim or isinstance(self.status, jax.core.Tracer):
+            return f"Solution(status={self.status}, ts={jax.tree.map(jnp.shape, self.ts)})"
+        return (
+            f"Solution({Status(int(self.status)).name}, steps={int(self.stats['steps'])}, "
+            f"rejected={int(self.stats['rejected'])}, t1={float(self.t1):.6g})"
+        )
+
+
+def _shown(y: Any) -> str:
+    text = str(y).replace("\n", " ")
+    return text if len(text) < 80 else text[:77] + "…"
+
+
+class About:
+    """What a solution knows of where it came from, for messages and dense output. Equal to any
+    other of the same method, so that solutions of repeated solves have one tree structure."""
+
+    def __init__(self, method: str, packing: Any, adaptive: bool, tree: Any = None, *, trims: bool = False) -> None:
+        self.method, self.packing, self.adaptive = method, packing, adaptive
+        self.tree, self.trims = tree, trims
+
+    def _key(self) -> Any:
+        return self.method, self.adaptive, self.tree, self.trims
+
+    def __hash__(self) -> int:
+        return hash((self.method, self.adaptive, self.trims))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, About) and other._key() == self._key()
+
+    def trimmed(self, sol: Any) -> Any:
+        """The solution without unwritten rows, where their number is known."""
+        return sol.trim() if self.trims and sol.status.ndim == 0 else sol
+
+    def advice(self, status: Status) -> str:
+        """What to try."""
+        return _ADVICE.get(status, "")
+
+    def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
+        """The dense output at t."""
+        sign, leaves, count = polynomial
+        tau = sign * t
+
+        def at(tau: Array) -> Array:
+            row = jnp.clip(jnp.searchsorted(leaves[1][: leaves[1].shape[0]], tau), 0, count - 1)
+            t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
+            theta = (tau - t0) / (t1 - t0)
+            value = sign * interpolant.slope(theta) if slope else interpolant(theta)
+            inside = (tau >= leaves[0][0]) & (tau <= leaves[1][count - 1])
+            return jnp.where(inside, value, jnp.nan)
+
+        flat = jax.vmap(at)(tau.ravel())
+        return self.packing.unpack(flat.reshape(*t.shape, *flat.shape[1:]))
+
+
+_ADVICE: dict[Status, str] = {
+    Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
+    Status.step_too_small: "The solution may be singular there, or the field discontinuous (declare its jumps with stops=).",
+    Status.nonfinite: "The solution may blow up there; check the field at this state, or shorten tspan.",
+    Status.dtmin: "Lower dtmin, or loosen the tolerances.",
+    Status.bad_times: "Save times must be sorted along the direction of time and inside tspan; NaN only at the end.",
+    Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
+    Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…), or a larger max_steps.",
+}

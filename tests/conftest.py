@@ -1,0 +1,30 @@
+"""What tests share: double precision, checked annotations, kept compilations, fixed examples."""
+
+import os
+
+import jax
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+
+# Every annotation of the package is checked at run time, shapes included. The hook has to come
+# before the first import of diffeq. DIFFEQ_CHECK_TYPES=0 leaves it out, to debug without
+# beartype's frames.
+if os.environ.get("DIFFEQ_CHECK_TYPES", "1") != "0":
+    install_import_hook("diffeq", "beartype.beartype")
+
+# The same few examples on every machine: a failure is never a matter of luck.
+settings.register_profile(
+    "diffeq", derandomize=True, max_examples=10, deadline=None, database=None, print_blob=False
+)
+settings.load_profile("diffeq")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep compiled programs between runs and share them between workers, in pytest's own cache."""
+    if hasattr(config, "cache"):
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
