@@ -69,10 +69,10 @@ def _first_call_of(mode, name):
     return _child(name, mode)
 
 
-def first_calls(count):
+def first_calls(count, modes=cases.BOTH):
     """Trace, compile and run, in a fresh process each; by mode and peer."""
     report = {}
-    for mode in cases.BOTH:
+    for mode in modes:
         samples, lacking = _rounds(FIRST_CALL_PEERS, count, functools.partial(_first_call_of, mode))
         report[mode] = {
             "seconds": {name: summary(values) for name, values in samples.items()},
@@ -214,20 +214,25 @@ class _Compiles:
             self.count += 1
 
 
-def second_calls():
-    """Compiles, traces of the field and seconds of a second call, by peer and mode."""
+def second_calls(wanted=None):
+    """Compiles, traces of the field and seconds of a second call, by peer and mode.
+
+    `wanted`: the modes of ours alone, or None for all of them and of diffrax.
+    """
     compiles = _Compiles()
     report = {}
     with jax.enable_x64(True):
         ts = jnp.linspace(0.0, 10.0, 101)
         args = [jnp.array([1.5, 1.0, 3.0, 1.0]) * (1 + 1e-3 * i) for i in range(2)]
-        for name, modes in (("ours", _our_modes), ("diffrax", _diffrax_modes)):
+        both = (("ours", _our_modes), ("diffrax", _diffrax_modes))
+        for name, modes in both if wanted is None else both[:1]:
             try:
                 calls = modes(ts)
             except ImportError as error:
                 report[name] = {"lacking": str(error)}
                 continue
-            report[name] = {mode: _second(call, args, compiles) for mode, call in calls.items()}
+            chosen = calls if wanted is None else wanted
+            report[name] = {mode: _second(calls[mode], args, compiles) for mode in chosen}
     return report
 
 

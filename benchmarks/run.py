@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import machine, peers, precision, probes, timing
-from benchmarks.cases import all_cases
+from benchmarks.cases import BOTH, all_cases
 
 QUICK_PEERS = ("ours", "diffrax", "lax_scan", "scipy")
 PROBES = ("first_call", "second_call", "import")
@@ -145,10 +145,10 @@ def _settings(quick):
 
 def _probes(names, settings):
     """The results of the probes that were asked for."""
-    count = settings["processes"]
+    count, quick = settings["processes"], settings["quick"]
     calls = {
-        "first_call": lambda: probes.first_calls(count),
-        "second_call": probes.second_calls,
+        "first_call": lambda: probes.first_calls(count, ("forward",) if quick else BOTH),
+        "second_call": lambda: probes.second_calls(("forward", "grad") if quick else None),
         "import": lambda: probes.imports(count),
     }
     return {name: _announced(name, calls[name]) for name in PROBES if name in names}
@@ -198,6 +198,8 @@ def main():
     (options.out / name).write_text(json.dumps(results, indent=1) + "\n")
     from benchmarks import report
 
+    if options.quick:
+        print("A smoke test: these figures mean nothing, and sizes are not those of the titles.")
     print(report.table(results))
     if not options.quick and not options.only:
         report.write(results, Path(__file__).parent)

@@ -54,9 +54,11 @@ def interleave(contestants, budget, most_rounds):
         return max(FEWEST_ROUNDS, min(most_rounds, int(share / spent)))
 
     rounds = max(wanted(each) for each in contestants)
+    # Strides are powers of two, so that any two contestants share all the rounds of the slower.
+    strides = [2 ** ((rounds // wanted(each)).bit_length() - 1) for each in contestants]
     for index in range(rounds):
-        for each in contestants:
-            if index % -(-rounds // wanted(each)) == 0 or len(each.samples) + rounds - index <= 3:
+        for each, stride in zip(contestants, strides, strict=True):
+            if index % stride == 0:
                 each.sample(index)
 
 

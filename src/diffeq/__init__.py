@@ -1,5 +1,6 @@
 """Neural networks in differential equations, and differential equations in neural networks, on JAX."""
 
+from . import datasets, nn
 from . import methods as _methods
 from .adjoint import Discrete
 from .control import PI, PID, Controller, Fixed, I
@@ -8,6 +9,8 @@ from .methods import *  # noqa: F403 - enumerated from the tables
 from .problems import HamiltonianProblem, ODEProblem, SecondOrderProblem, Separable, SplitODEProblem
 from .solution import Solution, SolveError
 from .solve import solve
+from .stepping import State, advance, init, step
+from .train import Fit, fit, mse
 
 __version__ = "0.1.0"
 
@@ -16,6 +19,7 @@ __all__ = [
     "PID",
     "Controller",
     "Discrete",
+    "Fit",
     "Fixed",
     "HamiltonianProblem",
     "I",
@@ -25,7 +29,15 @@ __all__ = [
     "Solution",
     "SolveError",
     "SplitODEProblem",
+    "State",
     "Status",
+    "advance",
+    "datasets",
+    "fit",
+    "init",
+    "mse",
+    "nn",
     "solve",
+    "step",
     *_methods.__all__,
 ]

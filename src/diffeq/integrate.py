@@ -101,7 +101,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     )  # fmt: skip
 
 
-def _target(system: System, data: Data, stop: Array) -> Array:
+def _target(system: System, data: Data, stop: Any) -> Array:
     """Where the next landing is: a stop, or the end."""
     if not system.has_stops:
         return data.t1
@@ -132,12 +132,13 @@ def attempt(system: System, data: Data, state: State, decision: Any = None) -> t
     remaining = (target - state.t) - state.low
     proposed = controller.propose(state.t, state.dt, state.steps)
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
-    landing = proposed * slack >= remaining if decision is None else decision[1]
+    accepted, landed = (None, None) if decision is None else decision
+    landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
     limited = _limited(system, form, target, landing, data.t1)
     step = method.step(limited, state.t, state.y, dt, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
-    accept = verdict.accept if decision is None else decision[0]
+    accept = verdict.accept if accepted is None else accepted
     t1, low = _advanced(state, dt, target, landing)
     cursors = system.output.cursors(data.times, state.written, t1, accept)
     tried = Attempt(dt, t1, accept, landing, cursors, step)
@@ -275,7 +276,9 @@ def integrate(system: System, data: Data, state: State, recorder: Any = None) ->
     return recorder.run(running, turn, data, state, buffers)
 
 
-def replay(system: System, data: Data, row: Any, t: Array, y: Array, buffers: list) -> tuple[Array, Array, list]:
+def replay(
+    system: System, data: Data, row: Any, cursors: Any, t: Array, y: Array, buffers: list
+) -> tuple[Array, Array, list]:
     """The recorded attempt again, from (t, y), as a differentiable function of them and of data.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt has
@@ -288,6 +291,6 @@ def replay(system: System, data: Data, row: Any, t: Array, y: Array, buffers: li
     step = method.step(form, t, y, dt, method.init(form, t, y))
     t1 = jnp.where(row.landing, target, t + dt)
     safe = jnp.where(row.accept, dt, 1)
-    tried = Attempt(safe, t1, row.accept, row.landing, row.cursors, step)
+    tried = Attempt(safe, t1, row.accept, row.landing, cursors, step)
     buffers = _write(system, data, form, method, t, y, tried, buffers)
     return jnp.where(row.accept, t1, t), jnp.where(row.accept, step.y, y), buffers

@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
 from ..integrate import Data, State, System, attempt, blank, integrate, replay
-from .tape import Record, Recorder, Row, row_of, rows_for, start_of
+from ..output import Cursor
+from .tape import Record, Recorder, Row, closed, row_of, rows_for, start_of
 
 __all__ = ["Discrete"]
 
@@ -48,9 +50,13 @@ class Discrete(eqx.Module):
 
     def recorder(self, system: System, max_steps: int) -> Recorder:
         """The tape for a solve of at most this many attempts."""
+        if system.one_step:
+            return Recorder(system, 2, False, system.controller.decides)
         rows = self.rows or max(_DEFAULT_ROWS, rows_for(max_steps))
         thins = max_steps > rows
-        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, system.controller.decides)
+        return Recorder(
+            system, rows + rows % 2 if thins else max_steps, thins, system.controller.decides
+        )
 
     def run(self, system: System, data: Data, state: State, max_steps: int) -> tuple[State, list]:
         """`integrate`, with a derivative."""
@@ -101,10 +107,14 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record)
     out = _zeros(result)
     d_t, d_y, d_buffers = d_end
-    end = eqx.tree_at(lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y)))
+    end = eqx.tree_at(
+        lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y))
+    )
     record = out.record
     if spec.taped and d_rows is not None:
-        rows = record.rows._replace(t=_filled(d_rows[0], record.rows.t), y=_filled(d_rows[1], record.rows.y))
+        rows = record.rows._replace(
+            t=_filled(d_rows[0], record.rows.t), y=_filled(d_rows[1], record.rows.y)
+        )
         record = record._replace(rows=rows)
     primal = result if spec.taped else result._replace(record=None)
     return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
@@ -112,6 +122,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
 
 def _zeros(tree: Any) -> Any:
     """The zero tangent of a tree."""
+
     def zero(x: Any) -> Any:
         if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
             return jnp.zeros_like(x)
@@ -122,11 +133,16 @@ def _zeros(tree: Any) -> Any:
 
 def _filled(dots: Any, zeros: Any) -> Any:
     """Tangents with the missing ones zero."""
-    return jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None) \
-        if dots is not None else zeros
+    return (
+        jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None)
+        if dots is not None
+        else zeros
+    )
 
 
-def _tangents(spec: _Spec, data: Data, state: State, leaves: list, dots: list, record: Record) -> Any:
+def _tangents(
+    spec: _Spec, data: Data, state: State, leaves: list, dots: list, record: Record
+) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
     system, recorder = spec.system, spec.recorder
     buffers = _blank_like(system, data, state)
@@ -134,8 +150,10 @@ def _tangents(spec: _Spec, data: Data, state: State, leaves: list, dots: list, r
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
     d_carry = [dots[of_state.t], dots[of_state.y], *_first_rows(spec, leaves, dots, buffers)]
-    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), record.rows)
-    step = lambda row, data, carry: replay(system, data, row, *carry)  # noqa: E731
+    row = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
+    )
+    step = lambda row, data, carry: _replayed(system, data, *row, *carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in jax.tree.leaves(buffers))]
     along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2)
@@ -159,10 +177,14 @@ class _Along(NamedTuple):
         """One walk over all rows."""
         return self._walk(record.rows, record.attempts, self.data, self.d_consts, start)
 
-    def _walk(self, rows: Row, n: Any, data: Data, d_consts: list, start: list) -> tuple[list, list]:
+    def _walk(
+        self, rows: Row, n: Any, data: Data, d_consts: list, start: list
+    ) -> tuple[list, list]:
         recorded = [rows.t, rows.y, *[None] * self.others]
         length = self.recorder.rows + 1
-        return self.tangent.run(n, rows, data, recorded, d_consts, start, self.keep, length)
+        return self.tangent.run(
+            n, _with_next(rows), data, recorded, d_consts, start, self.keep, length
+        )
 
     def windows(self, record: Record, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
@@ -171,19 +193,25 @@ class _Along(NamedTuple):
         thinned = stride > 1
         count = jnp.where(thinned, -(-attempts // stride), jnp.minimum(attempts, 1))
         kept_flags = _pick(self.keep, self.tangent.live)
-        blank = [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in _pick(start, kept_flags)]
+        blank = [
+            jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in _pick(start, kept_flags)
+        ]
 
         def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
             del active
             data, record = consts
             dots, d_rows = carry
             thinned = record.stride > 1
-            n = jnp.where(thinned, jnp.minimum(record.stride, record.attempts - index * record.stride), record.attempts)
+            n = jnp.where(
+                thinned,
+                jnp.minimum(record.stride, record.attempts - index * record.stride),
+                record.attempts,
+            )
             rows = self._again(data, record, index, jnp.where(thinned, n, 0))
             out, found = self._walk(rows, n, data, _spread(d_consts, live), list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
             d_rows = [
-                jnp.where(thinned, old.at[index].set(first), new)
+                jnp.where(thinned, put_row(old, first, index), new)
                 for old, first, new in zip(d_rows, _pick(dots, kept_flags), found, strict=True)
             ]
             return (tuple(out), tuple(d_rows)), ()
@@ -200,21 +228,33 @@ class _Along(NamedTuple):
         """The rows of a window, run again from its first; the tape itself when n is 0."""
         system = self.recorder.system
         form, method, _ = system.parts(data)
-        row = jax.tree.map(lambda x: x[index], record.rows)
-        state = start_of(record, index, method.init(form, row.t, row.y))
+        row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+        state = start_of(system, record, index, method.init(form, row.t, row.y))
 
         def step(active: Any, place: Any, consts: Any, state: State, *rest: Any) -> Any:
             data, record, first = consts
             decision = self.recorder.decision(record, first + place)
             after, tried = attempt(system, data, state, decision)
-            return after, row_of(state, tried)
+            return after, row_of(system, state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
-        _, rows = walk(
+        state, rows = walk(
             step, 0, n, rows=places, consts=(data, record, index * record.stride), carry=state,
-            buffers=record.rows, length=self.recorder.rows + 1,
+            buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
         )  # fmt: skip
-        return rows
+        return jax.tree.map(lambda a, b: jnp.where(n > 0, a, b), closed(rows, state, n), rows)
+
+
+def _with_next(rows: Row) -> tuple[Row, tuple]:
+    """The rows beside what was written when each was done: the next row's `lo`."""
+    return rows, jax.tree.map(lambda lo: jnp.roll(lo, -1, axis=0), rows.lo)
+
+
+def _replayed(
+    system: System, data: Data, row: Row, written: tuple, t: Any, y: Any, buffers: list
+) -> Any:
+    cursors = tuple(Cursor(lo, after - lo) for lo, after in zip(row.lo, written, strict=True))
+    return replay(system, data, row, cursors, t, y, buffers)
 
 
 def _blank_like(system: System, data: Data, state: State) -> Any:
@@ -234,7 +274,9 @@ def _first_rows(spec: _Spec, leaves: list, dots: list, buffers: Any) -> list:
         return jax.tree.leaves(blank(spec.system, *jax.tree.unflatten(spec.tree, full)))
 
     out, dot = jax.jvp(rows, _pick(leaves, live), _pick(dots, live))
-    return [d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)]
+    return [
+        d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)
+    ]
 
 
 def _is_none(x: Any) -> bool:

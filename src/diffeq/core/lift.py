@@ -59,7 +59,12 @@ class Static:
             return NotImplemented
         if self.value is other.value:
             return True
-        return bool(self.by_value and other.by_value and type(self.value) is type(other.value) and self.value == other.value)
+        return bool(
+            self.by_value
+            and other.by_value
+            and type(self.value) is type(other.value)
+            and self.value == other.value
+        )
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"
@@ -104,9 +109,9 @@ def _lift(x: Any, path: tuple[int, ...]) -> Any:
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, np.generic, float, int, complex, jax.ShapeDtypeStruct)) and (
-        getattr(x, "dtype", None) != np.dtype(object)
-    )
+    return isinstance(
+        x, (jax.Array, np.ndarray, np.generic, float, int, complex, jax.ShapeDtypeStruct)
+    ) and (getattr(x, "dtype", None) != np.dtype(object))
 
 
 def _lift_function(f: types.FunctionType, path: tuple[int, ...]) -> Any:
@@ -153,7 +158,9 @@ _names_of: dict[types.CodeType, tuple[str, ...]] = {}
 def _names(code: types.CodeType) -> tuple[str, ...]:
     if code not in _names_of:
         inner = [_names(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-        _names_of[code] = tuple(dict.fromkeys([*code.co_names, *(n for names in inner for n in names)]))
+        _names_of[code] = tuple(
+            dict.fromkeys([*code.co_names, *(n for names in inner for n in names)])
+        )
     return _names_of[code]
 
 
@@ -165,7 +172,9 @@ def _used_globals(f: types.FunctionType) -> dict[str, Any]:
         foreign = isinstance(value, types.FunctionType) and value.__globals__ is not f.__globals__
         if value is _Empty or foreign or isinstance(value, (types.ModuleType, type)):
             continue
-        if isinstance(value, (types.BuiltinFunctionType, np.ufunc, jnp.ufunc)) or hasattr(value, "lower"):
+        if isinstance(value, (types.BuiltinFunctionType, np.ufunc, jnp.ufunc)) or hasattr(
+            value, "lower"
+        ):
             continue
         found[name] = value
     return found
@@ -177,7 +186,9 @@ def _lift_object(x: Any, path: tuple[int, ...]) -> Any:
     plain = attributes and not isinstance(x, (type, types.ModuleType)) and not hasattr(x, "lower")
     if plain and id(x) not in path and hasattr(x, "__call__") and not hasattr(x, "__wrapped__"):
         path = (*path, id(x))
-        return _Node("object", Static(_Shell(x)), {k: _lift(v, path) for k, v in attributes.items()})
+        return _Node(
+            "object", Static(_Shell(x)), {k: _lift(v, path) for k, v in attributes.items()}
+        )
     if not _hashable(x):
         _warn_identity(x)
     return Static(x)

@@ -3,7 +3,8 @@
 JAX's own `while_loop` under `vmap` selects every carried array at every turn, so a buffer of saved
 values is copied whole. Here the carry has two groups: the *state* of a lane is selected when the
 lane has finished, and *buffers* are left to the body, which is told whether its lane is `active`.
-A buffer that no lane influences (the number of the turn, the stride of a tape) stays common.
+A buffer that no lane influences (the number of the turn, the stride of a tape) stays common; it
+must be a count that only grows.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .primitive import bound, define, dependents, jaxpr_as_fun, lanes_last, shape_of, split, trace
+from .lanes import over_lanes
+from .primitive import (
+    bound,
+    define,
+    dependence,
+    dependents,
+    jaxpr_as_fun,
+    lanes_last,
+    shape_of,
+    split,
+    trace,
+)
 
 
 def loop(
@@ -28,7 +40,8 @@ def loop(
     (Array(6, dtype=int32, weak_type=True), ())
     """
     flat, trees = zip(
-        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in (consts, state, buffers)), strict=True
+        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in (consts, state, buffers)),
+        strict=True,
     )
     sizes = tuple(len(group) for group in flat)
     avals = [[shape_of(x) for x in group] for group in flat]
@@ -90,39 +103,47 @@ def _abstract(*xs: Any, sizes: Any, **params: Any) -> list:
     return [jax.core.ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
 
 
-def _batch(size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any) -> Any:
+def _batch(
+    size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any
+) -> Any:
     """Lanes go last; what no lane influences stays common."""
     mapped = _fixed_point(condition, body, sizes, [a is not None for a in axes])
     wide = [lanes_last(x, a, size, force=m) for x, a, m in zip(xs, axes, mapped, strict=True)]
-    test_flag = dependents(condition, mapped)[0]
-    in_axes = [-1 if m else None for m in mapped]
-    avals = [shape_of(x) for x in wide]
-    run = jaxpr_as_fun(body)
+    wide_condition, wide_body = _widened(condition, body, sizes, mapped, size)
+    out = loop_p.bind(*wide, condition=wide_condition, body=wide_body, sizes=sizes)
+    return out, [x.ndim - 1 if m else None for x, m in zip(out, mapped[sizes[0] :], strict=True)]
 
-    def masked(active: Any, *xs: Any) -> list:
-        state, buffers = split(run(active, *xs), sizes[1:])
+
+def _widened(
+    condition: Any, body: Any, sizes: Sequence[int], mapped: Sequence[bool], size: int
+) -> tuple[Any, Any]:
+    """Condition and body of `size` lanes side by side; the state of a finished lane is kept."""
+    test_flag = dependents(condition, mapped)[0]
+    grown = lambda a, m: jax.ShapeDtypeStruct((*a.shape, size) if m else a.shape, a.dtype)  # noqa: E731
+    avals = [grown(a, m) for a, m in zip(condition.in_avals, mapped, strict=True)]
+    test, run = over_lanes(condition, size), over_lanes(body, size)
+
+    def wide_test(*xs: Any) -> list:
+        return _with_lanes(*test(mapped, xs), [test_flag], size)
+
+    def wide_body(active: Any, *xs: Any) -> list:
+        out = _with_lanes(*run([test_flag, *mapped], [active, *xs]), mapped[sizes[0] :], size)
+        state, buffers = split(out, sizes[1:])
         if test_flag:
-            state = [jnp.where(active, a, b) for a, b in zip(state, split(xs, sizes)[1], strict=True)]
+            state = [
+                jnp.where(active, a, b) for a, b in zip(state, split(xs, sizes)[1], strict=True)
+            ]
         return [*state, *buffers]
 
-    active = jax.tree.leaves(condition.out_avals)[0]
-    active_aval = jax.ShapeDtypeStruct((*active.shape, size) if test_flag else active.shape, bool)
-    wide_test = jax.vmap(
-        jaxpr_as_fun(condition), in_axes=in_axes, out_axes=-1 if test_flag else None, axis_size=size
+    return trace(wide_test, *avals), trace(
+        wide_body, grown(condition.out_avals[0], test_flag), *avals
     )
-    wide_body = jax.vmap(
-        masked,
-        in_axes=[-1 if test_flag else None, *in_axes],
-        out_axes=[-1 if m else None for m in mapped[sizes[0] :]],
-        axis_size=size,
-    )
-    out = loop_p.bind(
-        *wide,
-        condition=trace(lambda *xs: wide_test(*xs), *avals),
-        body=trace(lambda *xs: wide_body(*xs), active_aval, *avals),
-        sizes=sizes,
-    )
-    return out, [x.ndim - 1 if m else None for x, m in zip(out, mapped[sizes[0] :], strict=True)]
+
+
+def _with_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size: int) -> list:
+    """Outputs with lanes where they are wanted; where they are not, there are none."""
+    return [lanes_last(x, None, size, force=True) if w and not f else x
+            for x, f, w in zip(xs, flags, wanted, strict=True)]  # fmt: skip
 
 
 def _fixed_point(condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]) -> list[bool]:
@@ -138,4 +159,9 @@ def _fixed_point(condition: Any, body: Any, sizes: Sequence[int], mapped: list[b
         mapped = grown
 
 
+def _dependence(flags: list[bool], *, condition: Any, body: Any, sizes: Any) -> list[bool]:
+    return _fixed_point(condition, body, sizes, flags)[sizes[0] :]
+
+
 loop_p = define("loop", _implementation, _abstract, batch=_batch)
+dependence[loop_p] = _dependence

@@ -47,6 +47,15 @@ class Packing:
         self.single = len(leaves) == 1
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
 
+    def _key(self) -> tuple:
+        return self.tree, tuple(self.shapes), self.dtype
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Packing) and other._key() == self._key()
+
     def pack(self, tree: Any) -> Array:
         """The tree as one array of the common dtype."""
         leaves = jax.tree.leaves(tree)

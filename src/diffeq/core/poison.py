@@ -79,4 +79,6 @@ def _batch(size: int, xs: Sequence, axes: Sequence, *, lanes: int) -> tuple[list
     return out, [out[0].ndim - 1]
 
 
-poison_p = define("poison", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch)
+poison_p = define(
+    "poison", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+)

@@ -14,16 +14,20 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
 __all__ = [
+    "Literal",
     "Primitive",
     "bound",
     "define",
+    "dependence",
     "dependents",
     "influences",
+    "inner_jaxpr",
     "instantiate",
     "is_unknown",
     "is_zero",
     "jaxpr_as_fun",
     "lanes_last",
+    "rebind",
     "shape_of",
     "split",
     "trace",
@@ -49,9 +53,8 @@ def define(
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
-    compiled = jax.jit(
-        lambda operands, params: implementation(*operands, **dict(params)), static_argnums=1
-    )
+    bind = lambda operands, params: primitive.bind(*operands, **dict(params))  # noqa: E731
+    compiled = jax.jit(bind, static_argnums=1)
     primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
@@ -129,16 +132,46 @@ def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
     return lifted, consts
 
 
+def inner_jaxpr(equation: Any) -> Jaxpr | None:
+    """The jaxpr of an equation that only calls it (a nested jit)."""
+    inner = (
+        equation.params.get("jaxpr")
+        if equation.primitive.name in ("jit", "pjit", "closed_call")
+        else None
+    )
+    return inner if inner is not None and hasattr(inner, "consts") else None
+
+
+def rebind(equation: Any, xs: Sequence) -> list:
+    """The outputs of an equation at other inputs."""
+    params = equation.primitive.get_bind_params(equation.params)
+    functions, params = (
+        params if isinstance(params, tuple) else ((), params)
+    )  # a tuple before JAX 0.12
+    out = equation.primitive.bind(*functions, *xs, **params)
+    return list(out) if equation.primitive.multiple_results else [out]
+
+
 def _variables(xs: Sequence) -> list:
     return [x for x in xs if not isinstance(x, Literal)]
 
 
+# Primitives that know better which of their outputs depend on which inputs.
+dependence: dict[Primitive, Callable] = {}
+
+
 def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
-    """Which outputs depend on the flagged inputs (an equation passes on what any input has)."""
+    """Which outputs depend on the flagged inputs.
+
+    An equation passes on what any of its inputs has, unless its primitive has a rule of its own.
+    """
     marked = {v for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True) if flag}
     for equation in jaxpr.jaxpr.eqns:
-        if any(v in marked for v in _variables(equation.invars)):
-            marked.update(equation.outvars)
+        flags = [not isinstance(v, Literal) and v in marked for v in equation.invars]
+        if any(flags):
+            rule = dependence.get(equation.primitive)
+            out = rule(flags, **equation.params) if rule else [True] * len(equation.outvars)
+            marked.update(v for v, flag in zip(equation.outvars, out, strict=True) if flag)
     return [not isinstance(v, Literal) and v in marked for v in jaxpr.jaxpr.outvars]
 
 
@@ -153,8 +186,8 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
     return [v in marked for v in jaxpr.jaxpr.invars]
 
 
-def lanes_last(x: Array, axis: int | None, size: int, *, force: bool = False) -> Array:
+def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
     """The batch axis moved to the end, where the lanes of one component lie side by side."""
     if axis is None:
-        return jnp.broadcast_to(x[..., None], (*x.shape, size)) if force else x
+        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*x.shape, size)) if force else x
     return jnp.moveaxis(x, axis, -1)

@@ -14,6 +14,9 @@ Operands come in six groups:
 * `buffers`: read, then written in place at j; a row that is not visited stays as it was.
   `linear_rows` transpose to buffers that start from zero, and buffers to buffers.
 
+`fresh` promises that nobody, `step` included, looks at what was in a row before it was visited.
+Cotangents of buffers are then only read; without it, visited rows have to be cleared in place.
+
 A walk whose `linear` flag is set is linear in the last four groups together; one without may be
 non-linear in all of them, and has a jvp but no transpose.
 """
@@ -25,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .lanes import over_lanes
 from .primitive import (
     bound,
     define,
@@ -41,6 +45,7 @@ from .primitive import (
     zero_like,
     zero_tangent,
 )
+from .rows import read, write
 
 GROUPS = ("rows", "consts", "carry", "linear_consts", "linear_rows", "buffers")
 
@@ -59,6 +64,7 @@ def walk(
     length: int,
     linear: bool = False,
     reverse: bool = False,
+    fresh: bool = True,
 ) -> tuple[Any, Any]:
     """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
 
@@ -72,7 +78,9 @@ def walk(
     (Array(8., dtype=float32), (Array([1., 2., 4., 0.], dtype=float32),))
     """
     groups = (rows, consts, carry, linear_consts, linear_rows, buffers)
-    flat, trees = zip(*(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in groups), strict=True)
+    flat, trees = zip(
+        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in groups), strict=True
+    )
     sizes = [len(group) for group in flat]
 
     def flat_step(active: Any, *xs: Any) -> list:
@@ -81,13 +89,27 @@ def walk(
         return [*jax.tree.leaves(carry), *jax.tree.leaves(written)]
 
     is_row = (True, False, False, False, True, True)
-    avals = [_row(x) if r else shape_of(x) for r, group in zip(is_row, flat, strict=True) for x in group]
+    avals = [
+        _row(x) if r else shape_of(x) for r, group in zip(is_row, flat, strict=True) for x in group
+    ]
     avals = [jax.ShapeDtypeStruct((), bool), *avals]
     jaxpr, closed_over = bound(flat_step, *avals)
     if closed_over:
-        jaxpr = _consts_after_rows(jaxpr, len(closed_over), sizes, [*map(shape_of, closed_over)], avals)
+        jaxpr = _consts_after_rows(
+            jaxpr, len(closed_over), sizes, [*map(shape_of, closed_over)], avals
+        )
         flat = (flat[0], [*closed_over, *flat[1]], *flat[2:])
-    out = _bind(lo, n, flat, step=jaxpr, lanes=(), length=length, linear=linear, reverse=reverse)
+    out = _bind(
+        lo,
+        n,
+        flat,
+        step=jaxpr,
+        lanes=(),
+        length=length,
+        linear=linear,
+        reverse=reverse,
+        fresh=fresh,
+    )
     out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
 
@@ -121,23 +143,15 @@ def _bind(lo: Any, n: Any, groups: Sequence, *, shared: Any = None, **params: An
 
 
 def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
-    """Row j; with lanes, each lane its own."""
-    if j.ndim == 0:
-        return lax.dynamic_index_in_dim(row, j, keepdims=False)
-    if shared:
+    """Row j; of a row that lanes share, a copy for each of them."""
+    if shared and j.ndim:
         return jnp.moveaxis(row[j], range(j.ndim), range(-j.ndim, 0))
-    return jax.vmap(_fetch, in_axes=-1, out_axes=-1)(row, j)
-
-
-def _put(buffer: Any, value: Any, j: Any) -> Any:
-    if j.ndim == 0:
-        return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
-    return jax.vmap(_put, in_axes=-1, out_axes=-1)(buffer, value, j)
+    return read(row, j)
 
 
 def _implementation(
     lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
-    linear: bool, reverse: bool,
+    linear: bool, reverse: bool, fresh: bool,
 ) -> list:  # fmt: skip
     del linear
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
@@ -147,7 +161,8 @@ def _implementation(
     def body(state: Any) -> Any:
         i, carry, buffers = state
         j = jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
-        active, old = i < n, [_fetch(b, j) for b in buffers]
+        active = i < n
+        old = [zero_like(_row(b)) if fresh else _fetch(b, j) for b in buffers]
         out = run(
             active,
             *[_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)],
@@ -158,9 +173,9 @@ def _implementation(
             *old,
         )
         carry, written = split(out, (len(carry), len(buffers)))
-        if lanes:
-            written = [jnp.where(active, v, o) for v, o in zip(written, old, strict=True)]
-        return i + 1, carry, [_put(b, v, j) for b, v in zip(buffers, written, strict=True)]
+        # A lane that is done writes past the end, which drops it.
+        place = jnp.where(active, j, length) if lanes else j
+        return i + 1, carry, [write(b, v, place) for b, v in zip(buffers, written, strict=True)]
 
     state = (jnp.zeros((), jnp.int32), carry, buffers)
     _, carry, buffers = lax.while_loop(lambda s: s[0] < last, body, state)
@@ -200,24 +215,42 @@ def _pick(xs: Sequence, flags: Sequence[bool]) -> list:
     return [x for x, flag in zip(xs, flags, strict=True) if flag]
 
 
-def _jvp(primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, **params: Any) -> Any:
+def _jvp(
+    primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, **params: Any
+) -> Any:
     lo, n, *xs = primals
     groups, dots = split(xs, sizes), split(tangents[2:], sizes)
     shared = params.pop("shared")
     flags = _active_groups(step, groups, dots)
     if linear and not any(flags[0] + flags[1]):
-        live = [[instantiate(t, x) for x, t in zip(g, ts, strict=True)] for g, ts in zip(groups[2:], dots[2:], strict=True)]
+        live = [
+            [instantiate(t, x) for x, t in zip(g, ts, strict=True)]
+            for g, ts in zip(groups[2:], dots[2:], strict=True)
+        ]
         out = _bind(lo, n, groups, step=step, shared=shared, linear=True, **params)
         dot = _bind(lo, n, [*groups[:2], *live], step=step, shared=shared, linear=True, **params)
         return out, dot
     tangent_step, used = _linearised(step, groups, sizes, flags)
-    out, recorded = _recorded(lo, n, groups, used[2], step=step, shared=shared, linear=linear, **params)
-    residual_rows = _pick([*groups[0], *recorded, *groups[4], *groups[5]], used[0] + used[2] + used[4] + used[5])
-    kept_shared = _pick([*shared, *(False for g in (2, 4, 5) for _ in groups[g])], used[0] + used[2] + used[4] + used[5])
+    out, recorded = _recorded(
+        lo, n, groups, used[2], step=step, shared=shared, linear=linear, **params
+    )
+    residual_rows = _pick(
+        [*groups[0], *recorded, *groups[4], *groups[5]], used[0] + used[2] + used[4] + used[5]
+    )
+    kept_shared = _pick(
+        [*shared, *(False for g in (2, 4, 5) for _ in groups[g])],
+        used[0] + used[2] + used[4] + used[5],
+    )
     residual_consts = _pick([*groups[1], *groups[3]], used[1] + used[3])
-    moving = [_pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g]) for g in range(6)]
+    moving = [
+        _pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g])
+        for g in range(6)
+    ]
     if any(s and f for s, f in zip(shared, flags[0], strict=True)):
-        moving[0] = [_spread(t, n) if s else t for t, s in zip(moving[0], _pick(shared, flags[0]), strict=True)]
+        moving[0] = [
+            _spread(t, n) if s else t
+            for t, s in zip(moving[0], _pick(shared, flags[0]), strict=True)
+        ]
     dot = _bind(
         lo, n,
         [residual_rows, residual_consts, moving[2], moving[1] + moving[3], moving[0] + moving[4], moving[5]],
@@ -235,7 +268,16 @@ def _spread(row: Any, n: Any) -> Any:
     return jnp.broadcast_to(row[(..., *(None,) * n.ndim)], (*row.shape, *n.shape))
 
 
-def _recorded(lo: Any, n: Any, groups: Sequence, wanted: Sequence[bool], *, step: Any, shared: Any, **params: Any) -> Any:
+def _recorded(
+    lo: Any,
+    n: Any,
+    groups: Sequence,
+    wanted: Sequence[bool],
+    *,
+    step: Any,
+    shared: Any,
+    **params: Any,
+) -> Any:
     """The walk itself, and for each wanted carry the rows of its values at the start of a step."""
     sizes = tuple(len(g) for g in groups)
     carry = groups[2]
@@ -258,7 +300,9 @@ def _recorded(lo: Any, n: Any, groups: Sequence, wanted: Sequence[bool], *, step
     return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
 
 
-def _linearised(step: Any, groups: Sequence, sizes: Sequence[int], flags: Sequence) -> tuple[Any, list]:
+def _linearised(
+    step: Any, groups: Sequence, sizes: Sequence[int], flags: Sequence
+) -> tuple[Any, list]:
     """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
 
     Only operands that it uses are kept, so that no carry is recorded for nothing.
@@ -290,7 +334,9 @@ def _linearised(step: Any, groups: Sequence, sizes: Sequence[int], flags: Sequen
         found = iter(xs)
         primals: list = [None] * 6
         for g in order:
-            primals[g] = [next(found) if u else zero_like(a) for a, u in zip(kept[g], used[g], strict=True)]
+            primals[g] = [
+                next(found) if u else zero_like(a) for a, u in zip(kept[g], used[g], strict=True)
+            ]
         dots: list = [None] * 6
         for g in moving_order:
             dots[g] = [next(found) for _ in live[g]]
@@ -300,7 +346,19 @@ def _linearised(step: Any, groups: Sequence, sizes: Sequence[int], flags: Sequen
     return trace(pruned, active_aval, *residual, *moving), used
 
 
-def _transpose(cotangents: Sequence, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, linear: bool, reverse: bool, length: int, **params: Any) -> list:
+def _transpose(
+    cotangents: Sequence,
+    lo: Any,
+    n: Any,
+    *xs: Any,
+    step: Any,
+    sizes: Any,
+    linear: bool,
+    reverse: bool,
+    length: int,
+    fresh: bool,
+    **params: Any,
+) -> list:
     if not linear:
         raise NotImplementedError("only a linear walk has a transpose")
     groups = split(xs, sizes)
@@ -311,47 +369,53 @@ def _transpose(cotangents: Sequence, lo: Any, n: Any, *xs: Any, step: Any, sizes
     )
     sums = [zero_like(k) for k in _pick(groups[3], unknown[3])]
     blank = [zero_like(r) for r in _pick(groups[4], unknown[4])]
-    written = _pick(ct_buffers, unknown[5])
-    read = _pick(ct_buffers, [not u for u in unknown[5]])
+    cleared = [u and not fresh for u in unknown[5]]
+    written, read = _pick(ct_buffers, cleared), _pick(ct_buffers, [not c for c in cleared])
     out = _bind(
         lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
-        step=_transposed_step(step, groups, sizes, unknown),
-        linear=True, reverse=not reverse, length=length, **params,
+        step=_transposed_step(step, groups, sizes, unknown, cleared),
+        linear=True, reverse=not reverse, length=length, fresh=fresh, **params,
     )  # fmt: skip
     d_carry, d_consts, d_rows, d_buffers = (
         iter(g) for g in split(out, (sizes[2], len(sums), len(blank), len(written)))
     )
     d_carry = [d if u else None for d, u in zip(d_carry, unknown[2], strict=True)]
     rest = [next(found) if u else None
-            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4]), (d_buffers, unknown[5]))
-            for u in us]  # fmt: skip
-    return [None, None, *[None] * (sizes[0] + sizes[1]), *d_carry, *rest]
+            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4])) for u in us]  # fmt: skip
+    passed = [(next(d_buffers) if c else ct) if u else None
+              for ct, u, c in zip(ct_buffers, unknown[5], cleared, strict=True)]  # fmt: skip
+    return [None, None, *[None] * (sizes[0] + sizes[1]), *d_carry, *rest, *passed]
 
 
-def _transposed_step(step: Any, groups: Sequence, sizes: Sequence[int], unknown: Sequence) -> Any:
+def _transposed_step(
+    step: Any, groups: Sequence, sizes: Sequence[int], unknown: Sequence, cleared: Sequence[bool]
+) -> Any:
     """(active, rows, consts, λ and sums, –, read ct rows, (blank, ct) rows) → the step before."""
     run = jaxpr_as_fun(step)
     active_aval, *avals = step.in_avals
     kinds = split(avals, sizes)
     sums, blank = _pick(kinds[3], unknown[3]), _pick(kinds[4], unknown[4])
-    written = _pick(kinds[5], unknown[5])
-    read = _pick(kinds[5], [not u for u in unknown[5]])
+    written, read = _pick(kinds[5], cleared), _pick(kinds[5], [not c for c in cleared])
     counts = (sizes[0], sizes[1], sizes[2], len(sums), len(read), len(blank), len(written))
 
     def transposed(active: Any, *xs: Any) -> list:
         rows, consts, lam, acc, ct_read, _, ct_written = split(xs, counts)
         found_w, found_r = iter(ct_written), iter(ct_read)
-        ct_rows = [next(found_w) if u else next(found_r) for u in unknown[5]]
+        ct_rows = [next(found_w) if c else next(found_r) for c in cleared]
 
         def linear_part(*live: Any) -> list:
             values = iter(live)
-            fill = [next(values) if u or g == 2 else zero_like(a)
-                    for g in (2, 3, 4, 5) for a, u in zip(kinds[g], unknown[g], strict=True)]  # fmt: skip
+            moves = ([True] * sizes[2], unknown[3], unknown[4], cleared)
+            fill = [next(values) if m else zero_like(a)
+                    for g, ms in zip((2, 3, 4, 5), moves, strict=True)
+                    for a, m in zip(kinds[g], ms, strict=True)]  # fmt: skip
             return run(active, *rows, *consts, *fill)
 
         live = [*kinds[2], *sums, *blank, *written]
         back = jax.linear_transpose(linear_part, *live)([*lam, *ct_rows])
-        d_carry, d_sums, d_rows, d_buffers = split(back, (sizes[2], len(sums), len(blank), len(written)))
+        d_carry, d_sums, d_rows, d_buffers = split(
+            back, (sizes[2], len(sums), len(blank), len(written))
+        )
         return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
 
     return trace(
@@ -362,7 +426,17 @@ def _transposed_step(step: Any, groups: Sequence, sizes: Sequence[int], unknown:
 # --- many at once -------------------------------------------------------------------------------
 
 
-def _batch(size: int, operands: Sequence, axes: Sequence, *, step: Any, sizes: Any, shared: Any, lanes: Any, **params: Any) -> Any:
+def _batch(
+    size: int,
+    operands: Sequence,
+    axes: Sequence,
+    *,
+    step: Any,
+    sizes: Any,
+    shared: Any,
+    lanes: Any,
+    **params: Any,
+) -> Any:
     """Lanes go last. While lo and n are common, the batch is the same walk of a wider step.
 
     Otherwise each lane reads and writes its own rows, and steps past its own n do nothing.
@@ -377,19 +451,38 @@ def _batch(size: int, operands: Sequence, axes: Sequence, *, step: Any, sizes: A
         lo, n = (lanes_last(x, a, size, force=True) for x, a in zip((lo, n), axes[:2], strict=True))
         mapped[0] = [not s or d is not None for s, d in zip(keep, dims[0], strict=True)]
         keep = [s and not m for s, m in zip(keep, mapped[0], strict=True)]
-    wide = [[lanes_last(x, d, size, force=m) for x, d, m in zip(groups[g], dims[g], mapped[g], strict=True)] for g in range(6)]
+    wide = [
+        [
+            lanes_last(x, d, size, force=m)
+            for x, d, m in zip(groups[g], dims[g], mapped[g], strict=True)
+        ]
+        for g in range(6)
+    ]
     in_axes = [[-1 if m or (own and g == 0) else None for m in mapped[g]] for g in range(6)]
-    wide_step = _widened(step, size, sizes, in_axes, active=-1 if own else None, mask=own and not lanes)
+    wide_step = _widened(
+        step, size, sizes, in_axes, active=-1 if own else None, mask=own and not lanes
+    )
     new_lanes = (*lanes, size) if own else lanes
     out = _bind(lo, n, wide, step=wide_step, shared=tuple(keep), lanes=new_lanes, **params)
     return out, [x.ndim - 1 for x in out]
 
 
-def _widened(step: Any, size: int, sizes: Sequence[int], in_axes: Sequence, *, active: int | None, mask: bool) -> Any:
-    run = jaxpr_as_fun(step)
+def _widened(
+    step: Any, size: int, sizes: Sequence[int], in_axes: Sequence, *, active: int | None, mask: bool
+) -> Any:
+    run = over_lanes(step, size)
+    flags = [active is not None, *[a is not None for g in in_axes for a in g]]
+    avals = [
+        jax.ShapeDtypeStruct((*a.shape, size), a.dtype) if flag else a
+        for a, flag in zip(step.in_avals, flags, strict=True)
+    ]
 
-    def masked(active: Any, *xs: Any) -> list:
-        out = run(active, *xs)
+    def wide(active: Any, *xs: Any) -> list:
+        out, found = run(flags, [active, *xs])
+        out = [
+            lanes_last(x, None if not f else -1, size, force=True)
+            for x, f in zip(out, found, strict=True)
+        ]
         if not mask:
             return out
         # Masked here, not only where it is written: the transpose must see that an idle lane
@@ -397,13 +490,7 @@ def _widened(step: Any, size: int, sizes: Sequence[int], in_axes: Sequence, *, a
         parts = split(xs, sizes)
         return [jnp.where(active, a, b) for a, b in zip(out, (*parts[2], *parts[5]), strict=True)]
 
-    flat_axes = [active, *[a for g in in_axes for a in g]]
-    avals = [
-        a if axis is None else jax.ShapeDtypeStruct((*a.shape, size), a.dtype)
-        for a, axis in zip(step.in_avals, flat_axes, strict=True)
-    ]
-    wide = jax.vmap(masked, in_axes=tuple(flat_axes), out_axes=-1, axis_size=size)
-    return trace(lambda *xs: wide(*xs), *avals)
+    return trace(wide, *avals)
 
 
 walk_p = define("walk", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch)
@@ -420,7 +507,13 @@ class Tangent:
     """
 
     def __init__(
-        self, step: Any, row: Any, consts: Any, carry: Any, const_tangents: Sequence, carry_tangents: Sequence
+        self,
+        step: Any,
+        row: Any,
+        consts: Any,
+        carry: Any,
+        const_tangents: Sequence,
+        carry_tangents: Sequence,
     ) -> None:
         flat, trees = zip(*(jax.tree.flatten(g) for g in (row, consts, carry)), strict=True)
         self.groups = [*(list(map(shape_of, f)) for f in flat), [], [], []]
@@ -428,7 +521,10 @@ class Tangent:
 
         def flat_step(active: Any, *xs: Any) -> list:
             del active
-            parts = [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, self.sizes[:3]), strict=True)]
+            parts = [
+                jax.tree.unflatten(t, x)
+                for t, x in zip(trees, split(xs, self.sizes[:3]), strict=True)
+            ]
             return jax.tree.leaves(step(*parts))
 
         avals = [a for group in self.groups for a in group]
@@ -440,7 +536,11 @@ class Tangent:
 
     def start(self, carry_tangents: Sequence) -> list:
         """The live tangents of the first carry, as arrays."""
-        return [instantiate(t, a) for t, a, f in zip(carry_tangents, self.groups[2], self.live, strict=True) if f]
+        return [
+            instantiate(t, a)
+            for t, a, f in zip(carry_tangents, self.groups[2], self.live, strict=True)
+            if f
+        ]
 
     def run(
         self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
@@ -457,6 +557,6 @@ class Tangent:
         wanted = _pick(keep, self.live)
         out, kept = _recorded(
             0, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
-            linear=True, lanes=(), length=length, reverse=False,
+            linear=True, lanes=(), length=length, reverse=False, fresh=True,
         )  # fmt: skip
         return out, _pick(kept, wanted)

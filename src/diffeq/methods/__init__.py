@@ -9,11 +9,15 @@ from typing import Any
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
 from .interpolant import Hermite, Interpolant
+from .partitioned import Nystrom, Symplectic
 from .tableau import NystromTableau, Splitting, Tableau
 from .tableaus.explicit import EXPLICIT
+from .tableaus.partitioned import NYSTROM, SPLITTINGS
+
+_FAMILIES = ((ExplicitRK, EXPLICIT), (Symplectic, SPLITTINGS), (Nystrom, NYSTROM))
 
 
-def _named(name: str, family: type, table: Any) -> type:
+def _named(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
 
     def __init__(self: Any) -> None:
@@ -29,7 +33,11 @@ def _named(name: str, family: type, table: Any) -> type:
     return type(name, (family,), body)
 
 
-METHODS: dict[str, type] = {name: _named(name, ExplicitRK, table) for name, table in EXPLICIT.items()}
+METHODS: dict[str, type] = {
+    name: _named(name, family, table)
+    for family, tables in _FAMILIES
+    for name, table in tables.items()
+}
 globals().update(METHODS)
 
 __all__ = [
@@ -38,9 +46,11 @@ __all__ = [
     "Interpolant",
     "METHODS",
     "Method",
+    "Nystrom",
     "NystromTableau",
     "Splitting",
     "Step",
+    "Symplectic",
     "Tableau",
     *METHODS,
 ]

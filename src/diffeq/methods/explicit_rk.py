@@ -3,12 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from ..core.walk import walk
-from .base import Method, Step
-from .interpolant import Hermite, Interpolant, RungeKutta, combine
+from .base import Method, Step, lazily
+from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .tableau import Tableau
 
 __all__ = ["ExplicitRK"]
@@ -79,15 +77,18 @@ class ExplicitRK(Method):
         table = self.tableau
         if table.dense is None:
             return self._hermite(form, t, y, dt, step, wanted)
-        extra = self._lazily(
-            lambda: self._extra_stages(form, t, y, dt, step.data), len(table.extra_c), y, wanted
-        )
-        return RungeKutta(y, dt, (*step.data, *extra), table)
+        coefficients = lambda: self._coefficients(form, t, y, dt, step.data)  # noqa: E731
+        return Polynomial(y, lazily(coefficients, table.dense.shape[1], y, wanted), dt)
+
+    def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
+        """q_d = dt Σ_i dense[i, d] k_i, over all stages and those that only dense output has."""
+        stages = (*stages, *self._extra_stages(form, t, y, dt, stages))
+        return tuple(dt * combine(column, stages) for column in self.tableau.dense.T)
 
     def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Hermite:
         if self.tableau.fsal:
             return Hermite(y, step.y, step.data[0], step.data[-1], dt)
-        (last,) = self._lazily(lambda: (form.field(t + dt, step.y),), 1, y, wanted)
+        (last,) = lazily(lambda: (form.field(t + dt, step.y),), 1, y, wanted)
         return Hermite(y, step.y, step.data[0], last, dt)
 
     def _extra_stages(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
@@ -96,12 +97,3 @@ class ExplicitRK(Method):
             point = y + dt * combine(row[: len(found)], found)
             found.append(form.field(t + float(c) * dt, point))
         return tuple(found[len(stages) :])
-
-    @staticmethod
-    def _lazily(compute: Any, count: int, like: Array, wanted: Any) -> tuple:
-        """The extra stages, in a walk of at most one turn: a step without saves pays nothing."""
-        if count == 0:
-            return ()
-        blank = tuple(jnp.zeros_like(like) for _ in range(count))
-        found, _ = walk(lambda *_: (compute(), ()), 0, wanted, carry=blank, length=1)
-        return found

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-__all__ = ["Hermite", "Interpolant", "RungeKutta", "combine"]
+__all__ = ["Hermite", "Interpolant", "RungeKutta", "combine", "polynomial"]
 
 
 def combine(weights: Any, terms: Any) -> Any:
@@ -20,6 +20,18 @@ def combine(weights: Any, terms: Any) -> Any:
             w = float(w)  # noqa: PLW2901 - a Python number is weak and keeps float32 states float32
         total = w * x if total is None else total + w * x
     return total
+
+
+def polynomial(row: np.ndarray, theta: Array, power: int) -> Any:
+    """θ^power Σ_d row_d θ^d by Horner's rule; for a row of zeros 0.0, which `combine` skips."""
+    if not row.any():
+        return 0.0
+    value = jnp.zeros_like(theta)
+    for coefficient in row[::-1]:
+        value = value * theta + float(coefficient)
+    for _ in range(power):
+        value = value * theta
+    return value
 
 
 class Interpolant(eqx.Module):
@@ -60,31 +72,28 @@ class Hermite(Interpolant):
         return 6 * theta * s * rise + s * (1 - 3 * theta) * self.f0 + theta * (3 * theta - 2) * self.f1
 
 
-class RungeKutta(Interpolant):
-    """y0 + dt Σ b_i(θ) k_i, with b_i(θ) = Σ_d dense[i, d] θ^(d+1)."""
+class Polynomial(Interpolant):
+    """y0 + Σ_d q_d θ^d, d from 1.
+
+    >>> one = jnp.array(1.0)
+    >>> Polynomial(one, (2 * one, 3 * one), one)(jnp.array(2.0))  # 1 + 2·2 + 3·4
+    Array(17., dtype=float32)
+    """
 
     y0: Array
+    coefficients: tuple
     dt: Array
-    stages: tuple
-    table: Any = eqx.field(static=True)  # a Tableau: hashable by identity
 
     def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """Horner's rule in θ for each weight."""
-        weights = [self._polynomial(row, theta) for row in self.table.dense]
-        rise = combine(weights, self.stages)
-        return self.y0 + self.dt * rise
+        """Horner's rule."""
+        value = jnp.zeros_like(self.y0)
+        for q in self.coefficients[::-1]:
+            value = (value + q) * theta
+        return self.y0 + value
 
     def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """Σ b_i'(θ) k_i."""
-        powers = np.arange(1, self.table.dense.shape[1] + 1)
-        weights = [self._polynomial(row * powers, theta, lift=False) for row in self.table.dense]
-        return combine(weights, self.stages)
-
-    @staticmethod
-    def _polynomial(row: np.ndarray, theta: Array, *, lift: bool = True) -> Any:
-        if not row.any():
-            return 0.0
-        value = jnp.zeros_like(theta)
-        for coefficient in row[::-1]:
-            value = value * theta + float(coefficient)
-        return value * theta if lift else value
+        """Σ_d d q_d θ^(d−1) / dt."""
+        value = jnp.zeros_like(self.y0)
+        for d, q in reversed(list(enumerate(self.coefficients, 1))):
+            value = value * theta + d * q
+        return value / self.dt

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
+from ..core.loop import loop
+from ..core.rows import get_row
 from ..core.walk import walk
 
 __all__ = ["Channel", "Cursor", "Output", "Piece"]
@@ -60,8 +63,19 @@ class Channel:
     def cursor(self, times: Any, written: Array, t1: Array, accept: Array) -> Cursor:
         """The rows of a step that ends at t1, when `written` are there."""
         if self.kind == "times":
-            return Cursor(written, jnp.where(accept, self._count(times, t1) - written, 0))
+            return Cursor(written, self._passed(times, written, jnp.where(accept, t1, -jnp.inf)))
         return Cursor(written, (accept & (written < self.length)).astype(jnp.int32))
+
+    def _passed(self, times: Array, lo: Array, t: Array) -> Array:
+        """How many times from index lo on are at most t: a step passes few, so they are counted."""
+
+        def ahead(consts: Any, n: Array, _: Any) -> Array:
+            times, lo, t = consts
+            time = get_row(times, jnp.minimum(lo + n, self.length - 1))
+            return (lo + n < self.length) & (time <= t)
+
+        n, _ = loop(ahead, lambda active, consts, n, _: (n + 1, _), jnp.zeros_like(lo), consts=lax.stop_gradient((times, lo, t)))
+        return n
 
     def _count(self, times: Array, t: Array) -> Array:
         """How many of the sorted times (NaN at the end) are at most t."""

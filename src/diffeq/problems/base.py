@@ -2,13 +2,15 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import jax
 
 from ..core.lift import flatten, unflatten
 
 __all__ = ["Problem", "evaluated"]
+
+P = TypeVar("P", bound="Problem")  # not typing.Self, which beartype refuses outside dataclasses
 
 
 class Problem:
@@ -31,12 +33,12 @@ class Problem:
         return flatten({name: getattr(self, name) for name in self.fields})
 
     @classmethod
-    def _unflatten(cls, structure: Any, leaves: Any) -> Self:
+    def _unflatten(cls, structure: Any, leaves: Any) -> Any:
         self = object.__new__(cls)
         self.__dict__.update(unflatten(structure, leaves))
         return self
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: P, **changes: Any) -> P:
         """The same problem with other fields; unknown names are refused.
 
         >>> import diffeq as de

@@ -29,7 +29,7 @@ class Partitioned:
     """q' = drift(t, q, p), p' = kick(t, q, p); the state is (q, p) as one vector, q first.
 
     `separable`: drift does not depend on q, nor kick on p. `identity`: drift is p itself, as in a
-    second-order equation.
+    second-order equation (−p where time runs backwards).
     """
 
     drift: Callable

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state
 from ..core.primitive import influences, shape_of
+from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .forms import Ode, Partitioned, Split
 from .ode import ODEProblem, SplitODEProblem
@@ -55,7 +56,7 @@ def canonical(problem: Problem) -> Canonical:
     traced = [Traced(f, name, t, parts, leaves, structure) for name, f, parts in rule.functions(problem, tree)]
 
     def form(parameters: Any, sign: Any) -> Any:
-        return rule.form([g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing)
+        return rule.form([g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing, sign)
 
     parameters = tuple((leaves, g.hoisted) for g in traced)
     return Canonical(
@@ -91,8 +92,14 @@ class Traced:
         self.count = [len(jax.tree.leaves(p)) for p in parts]
         arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
 
+        own = flatten(f)
+
         def call(t: Any, parts: tuple, leaves: list) -> Any:
-            value = as_state(f(t, *parts, unflatten(structure, leaves)))
+            # f is made anew inside this trace, like args: a module is never seen to cross traces,
+            # and a write to its state is found, wherever it came from.
+            fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
+            with no_writes(name, fresh, args):
+                value = as_state(fresh(t, *parts, args))
             return checked(name, value, parts[0])
 
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
@@ -191,7 +198,7 @@ class _OdeRule:
         return [("f", problem.f, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing) -> Any:
+    def form(at: list, packing: Packing, sign: Any) -> Any:
         return Ode(_packed(at[0], packing))
 
 
@@ -201,7 +208,7 @@ class _SplitRule(_OdeRule):
         return [("implicit", problem.implicit, (tree,)), ("explicit", problem.explicit, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing) -> Any:
+    def form(at: list, packing: Packing, sign: Any) -> Any:
         return Split(_packed(at[0], packing), _packed(at[1], packing))
 
 
@@ -227,10 +234,10 @@ class _MotionRule:
         return [("f", problem.f, tree)]
 
     @staticmethod
-    def form(at: list, packing: Packing) -> Any:
-        kick, half = _halved(at[0], packing)
-        del half
-        return Partitioned(lambda t, q, p: p, kick, separable=not at[0].uses(1), identity=True)
+    def form(at: list, packing: Packing, sign: Any) -> Any:
+        kick = _halved(at[0], packing)
+        separable = not at[0].uses(1)
+        return Partitioned(lambda t, q, p: turned(sign, p), kick, separable, identity=True)
 
 
 class _HamiltonianRule(_MotionRule):
@@ -245,10 +252,10 @@ class _HamiltonianRule(_MotionRule):
         ]
 
     @staticmethod
-    def form(at: list, packing: Packing) -> Any:
+    def form(at: list, packing: Packing, sign: Any) -> Any:
         velocity, force = at
-        drift, _ = _halved(velocity, packing)
-        push, _ = _halved(force, packing)
+        drift = _halved(velocity, packing)
+        push = _halved(force, packing)
         separable = not velocity.uses(0) and not force.uses(1)
         return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
 
@@ -273,7 +280,7 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
 
 
-def _halved(f: Callable, packing: Packing) -> tuple[Callable, Packing]:
+def _halved(f: Callable, packing: Packing) -> Callable:
     """f of trees as a function of (t, q, p) as vectors; each half is packed like positions alone."""
     blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
     half = Packing(blank[0])
@@ -283,7 +290,7 @@ def _halved(f: Callable, packing: Packing) -> tuple[Callable, Packing]:
         trees = (half.unpack(q.reshape(shape)), half.unpack(p.reshape(shape)))
         return half.pack(f(t, *trees)).ravel()
 
-    return of_vectors, half
+    return of_vectors
 
 
 _RULES: dict[type, Any] = {

@@ -1,0 +1,104 @@
+"""A jaxpr over lanes: every array gets one more axis, and it stays the last.
+
+`jax.vmap` moves the batch axis to the front for concatenations, reshapes and broadcasts, so that a
+field written with `jnp.array([...])` would transpose at every stage. Here the operations on shapes
+are told to leave the last axis alone, each component of a state is one contiguous vector over the
+lanes, and everything else goes through `vmap` with axis −1.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .primitive import Literal, dependence, inner_jaxpr, rebind
+
+__all__ = ["over_lanes"]
+
+
+def over_lanes(jaxpr: Any, size: int) -> Callable:
+    """`f(flags, operands) -> (outputs, flags)`: the closed jaxpr where flagged operands have lanes."""
+
+    def run(flags: Sequence[bool], operands: Sequence) -> tuple[list, list[bool]]:
+        values = dict(zip(jaxpr.jaxpr.invars, zip(operands, flags, strict=True), strict=True))
+        values.update(
+            {v: (c, False) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)}
+        )
+        read = lambda v: (v.val, False) if isinstance(v, Literal) else values[v]  # noqa: E731
+        for equation in jaxpr.jaxpr.eqns:
+            inputs = [read(v) for v in equation.invars]
+            outputs = _equation(equation, inputs, size)
+            values.update(zip(equation.outvars, outputs, strict=True))
+        found = [read(v) for v in jaxpr.jaxpr.outvars]
+        return [x for x, _ in found], [flag for _, flag in found]
+
+    return run
+
+
+def _equation(equation: Any, inputs: Sequence, size: int) -> list:
+    xs, flags = [x for x, _ in inputs], [flag for _, flag in inputs]
+    inner = inner_jaxpr(equation)
+    if inner is not None:
+        return list(zip(*over_lanes(inner, size)(flags, xs), strict=True))
+    if not any(flags):
+        return [(x, False) for x in rebind(equation, xs)]
+    rule = _RULES.get(equation.primitive.name)
+    if rule is not None:
+        out = rule(xs, flags, size, equation.params)
+        if out is not None:
+            return [(x, True) for x in out]
+    axes = [-1 if flag else None for flag in flags]
+    knows = dependence.get(equation.primitive)
+    found = knows(flags, **equation.params) if knows else [True] * len(equation.outvars)
+    out_axes = [-1 if flag else None for flag in found]
+    out = jax.vmap(
+        lambda *xs: rebind(equation, xs), in_axes=axes, out_axes=out_axes, axis_size=size
+    )(*xs)
+    return list(zip(out, found, strict=True))
+
+
+def _all(xs: Sequence, flags: Sequence[bool], size: int) -> list:
+    return [x if f else jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size))
+            for x, f in zip(xs, flags, strict=True)]  # fmt: skip
+
+
+def _concatenate(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list:
+    return [lax.concatenate(_all(xs, flags, size), params["dimension"])]
+
+
+def _reshape(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list | None:
+    del flags
+    return None if params["dimensions"] is not None else [xs[0].reshape(*params["new_sizes"], size)]
+
+
+def _broadcast(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list | None:
+    if len(xs) != 1:
+        return None
+    del flags
+    shape = (*params["shape"], size)
+    return [lax.broadcast_in_dim(xs[0], shape, (*params["broadcast_dimensions"], len(shape) - 1))]
+
+
+def _squeeze(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list:
+    del flags, size
+    return [lax.squeeze(xs[0], params["dimensions"])]
+
+
+def _dynamic_slice(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list | None:
+    operand, *starts = xs
+    if any(flags[1:]):
+        return None
+    zero = jnp.zeros((), jnp.result_type(*starts)) if starts else 0
+    return [lax.dynamic_slice(operand, [*starts, zero], (*params["slice_sizes"], size))]
+
+
+# Parameters are those of JAX 0.10 to 0.12; a primitive without a rule here is still right.
+_RULES: dict[str, Callable] = {
+    "concatenate": _concatenate,
+    "reshape": _reshape,
+    "broadcast_in_dim": _broadcast,
+    "squeeze": _squeeze,
+    "dynamic_slice": _dynamic_slice,
+}

@@ -1,0 +1,132 @@
+"""Reading and writing one row of a buffer, with lanes kept last under vmap.
+
+`jax.vmap` of a dynamic slice moves the batch axis to the front, so a tape would be transposed at
+every step. These two primitives are each other's transposes. An index common to all lanes stays
+common, and a row is then one contiguous block; lanes with an index of their own gather and scatter.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, Shaped
+
+from .primitive import define, instantiate, is_unknown, is_zero, lanes_last, zero_like, zero_tangent
+
+__all__ = ["get_row", "put_row", "read", "write"]
+
+
+def get_row(buffer: Shaped[Array, "rows ..."], j: Int[Array, ""]) -> Array:
+    """Row j, which must exist.
+
+    >>> get_row(jnp.array([1.0, 2.0, 3.0]), jnp.int32(1))
+    Array(2., dtype=float32)
+    """
+    return get_p.bind(buffer, jnp.asarray(j, jnp.int32))[0]
+
+
+def put_row(buffer: Shaped[Array, "rows ..."], value: Array, j: Int[Array, ""]) -> Array:
+    """The buffer with row j, which must exist, replaced.
+
+    >>> put_row(jnp.zeros(3), jnp.array(2.0), jnp.int32(1))
+    Array([0., 2., 0.], dtype=float32)
+    """
+    return put_p.bind(buffer, jnp.asarray(value, buffer.dtype), jnp.asarray(j, jnp.int32))[0]
+
+
+def read(buffer: Any, j: Any) -> Any:
+    """Row j; with lanes (the shape of j, last in the buffer), each lane its own."""
+    if j.ndim == 0:
+        return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
+    if buffer.ndim == 1:  # numbers that all lanes share
+        return buffer.at[j].get(mode="promise_in_bounds")
+    return buffer.at[_place(buffer.shape[1:], j)].get(mode="promise_in_bounds")
+
+
+def write(buffer: Any, value: Any, j: Any) -> Any:
+    """The buffer with row j (none, past the end); with lanes one scatter, told that no two lanes write the same place
+    (25 times faster on a CPU than the scatter that vmap makes of an update)."""
+    if j.ndim == 0:
+        return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
+    # Behind a barrier the value is computed by vector code, and not once an element by the scatter.
+    value = lax.optimization_barrier(value)
+    place = _place(value.shape, j)
+    return buffer.at[place].set(value, unique_indices=True, mode="drop")
+
+
+def _place(shape: Sequence[int], j: Any) -> tuple:
+    others = jnp.meshgrid(
+        *(jnp.arange(k, dtype=j.dtype) for k in shape), indexing="ij", sparse=True
+    )
+    return j.reshape((1,) * (len(shape) - j.ndim) + j.shape), *others
+
+
+def _get_jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
+    out = get_p.bind(*primals)
+    if is_zero(tangents[0]):
+        return out, [zero_tangent(out[0])]
+    return out, get_p.bind(tangents[0], primals[1])
+
+
+def _get_transpose(cotangents: Sequence, buffer: Any, j: Any) -> list:
+    (ct,) = cotangents
+    return [None if is_zero(ct) else put_p.bind(zero_like(buffer), ct, j)[0], None]
+
+
+def _put_jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
+    out = put_p.bind(*primals)
+    if is_zero(tangents[0]) and is_zero(tangents[1]):
+        return out, [zero_tangent(out[0])]
+    dots = [instantiate(t, x) for t, x in zip(tangents[:2], primals[:2], strict=True)]
+    return out, put_p.bind(*dots, primals[2])
+
+
+def _put_transpose(cotangents: Sequence, buffer: Any, value: Any, j: Any) -> list:
+    (ct,) = cotangents
+    if is_zero(ct):
+        return [None, None, None]
+    d_value = get_p.bind(ct, j)[0] if is_unknown(value) else None
+    blank = zero_like(value) if is_unknown(value) else jnp.zeros_like(value)
+    d_buffer = put_p.bind(ct, blank, j)[0] if is_unknown(buffer) else None
+    return [d_buffer, d_value, None]
+
+
+def _batch(primitive: Any) -> Any:
+    """Lanes last; an index that all lanes share stays so while no other has lanes."""
+
+    def rule(size: int, xs: Sequence, axes: Sequence) -> tuple[list, list[int]]:
+        j, axis = xs[-1], axes[-1]
+        own = axis is not None or j.ndim > 0
+        shared = len(xs) == 2 and own and axes[0] is None and xs[0].ndim == 1 and j.ndim == 0  # noqa: PLR2004
+        wide = [
+            lanes_last(x, a, size, force=not shared)
+            for x, a in zip(xs[:-1], axes[:-1], strict=True)
+        ]
+        out = primitive().bind(*wide, lanes_last(j, axis, size, force=own))
+        return out, [out[0].ndim - 1]
+
+    return rule
+
+
+def _like(x: Any, shape: Any) -> list:
+    return [jax.core.ShapedArray(shape, x.dtype)]
+
+
+get_p = define(
+    "get_row",
+    lambda buffer, j: [read(buffer, j)],
+    lambda buffer, j: _like(buffer, buffer.shape[1:] or j.shape),
+    jvp=_get_jvp,
+    transpose=_get_transpose,
+    batch=_batch(lambda: get_p),
+)
+put_p = define(
+    "put_row",
+    lambda buffer, value, j: [write(buffer, value, j)],
+    lambda buffer, value, j: _like(buffer, buffer.shape),
+    jvp=_put_jvp,
+    transpose=_put_transpose,
+    batch=_batch(lambda: put_p),
+)

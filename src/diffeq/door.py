@@ -1,0 +1,131 @@
+"""The door of the loop: from a checked call to a `System`, its `Data` and the first `State`.
+
+`solve` and `stepping` both enter here, so that a solve by hand is the same solve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .control import Constant, initial_step
+from .control.error import Tolerance
+from .core.status import Status
+from .integrate import Data, State, System, begin
+from .methods import Method
+from .output import Output
+from .problems.forms import Ode, lower
+from .problems.lowering import Canonical, canonical
+
+__all__ = ["MAX_STEPS", "Door", "failing", "opened", "signed"]
+
+MAX_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Door:
+    """A call that is ready for the loop; t0 and t1 are in the loop's time, which runs forwards."""
+
+    canonical: Canonical
+    sign: Any
+    t0: Any
+    t1: Any
+    method: Method
+    controller: Any
+    system: System
+    data: Data
+
+    def writing(self, output: Output, times: tuple) -> "Door":
+        """The same with rows to write."""
+        system = replace(self.system, output=output)
+        return replace(self, system=system, data=replace(self.data, times=times))
+
+    def begin(self, dt: Any, dt0: Any) -> State:
+        """The state before the first attempt, whose step is given or found."""
+        y0 = self.canonical.y0
+        first = self._first_step(y0, dt if dt is not None else dt0)
+        return begin(self.system, self.data, self.t0, y0, jax.lax.stop_gradient(first))
+
+    def _first_step(self, y0: Any, given: Any) -> Any:
+        if given is not None:
+            return jnp.abs(jnp.asarray(given, self.t0.dtype))
+        form, *_ = self.system.parts(self.data)
+        ode = lower(form, "ode", "the initial step") if not isinstance(form, Ode) else form
+        stopped = jax.lax.stop_gradient((self.t0, y0, self.t1 - self.t0))
+        return initial_step(ode.field, *stopped, self.method.error_order, self.data.tolerance)
+
+
+def opened(
+    problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
+    direction: int | None, floored: bool, max_steps: int,
+) -> Door:  # fmt: skip
+    """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
+    entry = canonical(problem)
+    sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
+    t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
+    stops = _stops(sign, stops, t1)
+    controller = controller if dt is None else Constant()
+    method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
+    controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
+    form = partial(_lowered, entry.form, method, direction)
+    system = System(form, method_rest, controller_rest, Output(()), stops is not None)
+    data = Data(
+        parameters=entry.parameters, sign=sign if direction is None else (), t1=t1,
+        stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
+        method=jax.tree.map(jnp.asarray, method_arrays),
+        controller=jax.tree.map(jnp.asarray, controller_arrays),
+        times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+    )  # fmt: skip
+    return Door(entry, sign, t0, t1, method, controller, system, data)
+
+
+def failing(state: State, bad: Any, status: Status) -> State:
+    """The state with a status, where something is bad and nothing failed before."""
+    found = jnp.where(bad & (state.status <= Status.running), status, state.status)
+    return replace(state, status=found.astype(jnp.int32))
+
+
+def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:
+    """The form that the method steps; a direction of time that is known costs nothing."""
+    sign = sign if direction is None else direction
+    return lower(form(parameters, sign), method.form, repr(method))
+
+
+def signed(sign: Any, x: Any) -> Any:
+    """A time (or a rate) of the problem in the loop's time, or back."""
+    return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
+
+
+def _stops(sign: Any, stops: Any, t1: Any) -> Any:
+    """Sorted stops in the loop's time; None when there are none."""
+    if stops is None or jnp.size(stops) == 0:
+        return None
+    return jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype)))
+
+
+def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Tolerance:
+    real = jnp.finfo(entry.y0.dtype).dtype
+    return Tolerance(_prefix(entry, rtol, real), _prefix(entry, atol, real), floored)
+
+
+def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
+    """A scalar, or a prefix tree of y0, as an array that broadcasts against the packed state."""
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        return jnp.asarray(leaves[0], dtype)
+    like = entry.packing.unpack(entry.y0.astype(dtype))
+
+    def spread(v: Any, part: Any) -> Any:
+        return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)
+
+    try:
+        leaves = jax.tree.leaves(jax.tree.map(spread, value, like))
+    except ValueError as error:
+        raise ValueError(
+            f"a tolerance is {value!r}; a scalar, or a prefix tree of y0, is wanted."
+        ) from error
+    return leaves[0] if entry.packing.single else jnp.concatenate([x.ravel() for x in leaves])

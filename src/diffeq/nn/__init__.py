@@ -1,0 +1,6 @@
+"""Layers: a network in a differential equation, as an Equinox module that any network can use."""
+
+from .layer import Layer
+from .ode import NeuralODE
+
+__all__ = ["Layer", "NeuralODE"]

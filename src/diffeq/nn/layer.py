@@ -1,0 +1,180 @@
+"""`Layer`: a network, the equation it stands in, and how that is solved."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from ..core.lift import flatten, unflatten
+from ..problems import ODEProblem
+from ..solution import Solution
+from ..solve import solve
+
+__all__ = ["Layer"]
+
+
+def of_state(net: Callable, t: Any, y: Any, args: Any, **key: Any) -> Any:
+    """The default field, y' = net(y)."""
+    del t, args
+    return net(y, **key)
+
+
+class Layer(eqx.Module):
+    """A differential equation with a network in it: y' = field(net, t, y, args).
+
+    The layer is an `equinox.Module`: what is trained in it is the network (and the field, when
+    that is a module, too). Save times, tolerances and all other options are constants.
+
+    Args:
+        net: an Equinox module, a Flax NNX module, a function, or, with `field`, any pytree of
+            parameters.
+        tspan: (t0, t1), or a function of args; a call may give another.
+        field: `field(net, t, y, args) -> dy`; by default `net(y)`. It may also take `key=`.
+        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
+
+    Raises:
+        TypeError: an option that `de.solve` does not know; neither a callable net nor a field.
+
+    Example:
+        A network that corrects a known equation, and its parameters in a plain dictionary:
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> def field(net, t, y, rate):
+        ...     return -rate * y + jnp.tanh(net["weight"] @ y)
+        >>> layer = de.nn.Layer({"weight": jnp.eye(2)}, tspan=(0.0, 1.0), field=field)
+        >>> layer(jnp.ones(2), 0.5).ys.shape
+        (1, 2)
+    """
+
+    net: Any
+    field: Any
+    traced: list  # options made inside a trace; else empty
+    constants: "Constants" = eqx.field(static=True)
+
+    def __init__(
+        self, net: Any, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
+    ) -> None:
+        if field is None and not callable(net):
+            raise TypeError(
+                f"net is a {type(net).__name__}, which is not callable: say how it enters the "
+                "equation with field=lambda net, t, y, args: …"
+            )
+        _check_options(solve_options)
+        self.net = net
+        self.field = of_state if field is None else field
+        self.traced, self.constants = _freeze({"tspan": tspan, **solve_options})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The time span and what else is given to `de.solve`."""
+        return _thaw(self.traced, self.constants)
+
+    def problem(
+        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+    ) -> ODEProblem:
+        """The equation, for `de.solve` and all else that takes a problem."""
+        tspan = self.options["tspan"] if tspan is None else tspan
+        if tspan is None:
+            raise TypeError("tspan is not known: give it to the layer, or to its call.")
+        net, field = self.net, self.field
+        if key is None:
+            return ODEProblem(lambda t, y, args: field(net, t, y, args), y0, tspan, args)
+        _check_takes_key(net if field is of_state else field)
+        return ODEProblem(lambda t, y, args: field(net, t, y, args, key=key), y0, tspan, args)
+
+    def __call__(
+        self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None
+    ) -> Solution:
+        """Solves for one sample.
+
+        Args:
+            y0: the initial state.
+            args: what `field` gets as args.
+            tspan: another time span than the layer's.
+            saveat: other save times.
+            key: one key for the whole solve, given to the network (or the field) as `key=`: with
+                it, dropout is the same at every stage of every step.
+        """
+        options = self.options
+        del options["tspan"]
+        if saveat is not None:
+            options["saveat"] = saveat
+        return solve(self.problem(y0, args, tspan=tspan, key=key), **options)
+
+
+class Constants:
+    """Static options, equal by value: arrays by their bytes."""
+
+    def __init__(self, structure: Any, leaves: list) -> None:
+        self.structure, self.leaves = structure, leaves
+        self._key = (structure, tuple(_content(x) for x in leaves))
+        self._hash = hash(self._key)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constants) and other._key == self._key
+
+    def __repr__(self) -> str:
+        if any(x is None for x in self.leaves):
+            return "options"
+        options = unflatten(self.structure, self.leaves)
+        return ", ".join(f"{k}={_short(v)}" for k, v in options.items() if v is not None)
+
+
+def _freeze(options: dict[str, Any]) -> tuple[list, Constants]:
+    """The options apart: what is being traced, and the constants.
+
+    A constant that were a leaf of the layer would be trained: `eqx.filter_grad` and optimisers take
+    every array of floats for a parameter, the save times included.
+    """
+    leaves, structure = flatten(options)
+    known = [not isinstance(x, Tracer) for x in leaves]
+    constants = [
+        (np.asarray(x) if isinstance(x, jax.Array) else x) if k else None
+        for x, k in zip(leaves, known, strict=True)
+    ]
+    return [x for x, k in zip(leaves, known, strict=True) if not k], Constants(structure, constants)
+
+
+def _thaw(traced: list, constants: Constants) -> dict[str, Any]:
+    rest = iter(traced)
+    return unflatten(
+        constants.structure, [next(rest) if x is None else x for x in constants.leaves]
+    )
+
+
+def _content(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return x.shape, x.dtype.str, x.tobytes()
+    return type(x), x
+
+
+def _short(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    known = [name for name in inspect.signature(solve).parameters if name not in ("problem", "key")]
+    for name in options:
+        if name not in known:
+            raise TypeError(
+                f"Layer got {name!r}, which is no option of de.solve: those are {', '.join(known)}."
+            )
+
+
+def _check_takes_key(f: Any) -> None:
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):
+        return
+    if "key" not in parameters and all(p.kind != p.VAR_KEYWORD for p in parameters.values()):
+        name = getattr(f, "__name__", type(f).__name__)
+        raise TypeError(
+            f"key was given, but {name} takes none: write {name}(…, *, key) or leave key out."
+        )

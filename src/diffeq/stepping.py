@@ -1,0 +1,351 @@
+"""A solve by hand: `init` a state, then `step` it, or `advance` it to a time of your choice.
+
+A `State` is a pytree of arrays that holds the whole solve, so it goes through `jax.jit`, `vmap`,
+`lax.scan` and `lax.while_loop`, and both verbs differentiate in every mode.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Real
+
+from .adjoint import Discrete
+from .control import Controller
+from .core.lift import flatten, unflatten
+from .core.packing import Packing, as_state
+from .core.status import Status
+from .door import MAX_STEPS, Door, failing, opened, signed
+from .integrate import State as Inner
+from .integrate import begin
+from .methods import Method
+from .problems import Problem
+from .refuse import checked_call, concrete
+from .solution import About, SolveError
+
+__all__ = ["State", "advance", "init", "step"]
+
+# One step is refused after this many attempts: by then dt has shrunk to nothing.
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is static in a solve by hand."""
+
+    direction: int | None
+    max_steps: int
+    adjoint: Any
+    floored: bool
+    throw: bool
+
+
+class State(eqx.Module):
+    """Where a solve by hand is. Made by `init`; never changed, `step` and `advance` return another.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> state = de.init(problem, de.RK4(), dt=0.25)
+        >>> state.t, state.y, state.dt, de.Status(int(state.status)).name
+        (Array(0., dtype=float32), Array(1., dtype=float32), Array(0.25, dtype=float32), 'running')
+    """
+
+    inner: Inner
+    leaves: list
+    sign: Any
+    packing: Packing = eqx.field(static=True)
+    structure: Hashable = eqx.field(static=True)
+    options: _Options = eqx.field(static=True)
+
+    @property
+    def t(self) -> Real[Array, "..."]:
+        """The time, in the problem's own unit and direction."""
+        return signed(self._direction, self.inner.t)
+
+    @property
+    def y(self) -> Any:
+        """The state there, with the structure of y0."""
+        return self.packing.unpack(self.inner.y)
+
+    @property
+    def dt(self) -> Real[Array, "..."]:
+        """The length of the step to attempt next; negative where time runs backwards."""
+        return signed(self._direction, self.inner.dt)
+
+    @property
+    def status(self) -> Int[Array, "..."]:
+        """`Status.running` before the end of tspan, `Status.success` there; else why not."""
+        return self.inner.status
+
+    @property
+    def _direction(self) -> Any:
+        return self.sign if self.options.direction is None else self.options.direction
+
+    def replace(self, *, t: Any = None, y: Any = None, dt: Any = None, args: Any = None) -> "State":
+        """The state with another t, y, dt or args: a kick, a reset, a new control input.
+
+        All that the method and the controller remember of the past is forgotten (a new dt alone
+        keeps it), and a failure with it. t has to lie inside tspan; the sign of dt is ignored.
+
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> state = de.init(problem, de.RK4(), dt=0.25)
+        >>> de.step(state.replace(y=0.0)).y
+        Array(0., dtype=float32)
+        """
+        changes = {
+            name: _scalar(name, x, self.inner.t)
+            for name, x in (("t", t), ("dt", dt))
+            if x is not None
+        }
+        if y is not None:
+            changes["y"] = _packed(self, y)
+        state = self if args is None else _with_args(self, args)
+        fresh = args is not None or bool(changes.keys() - {"dt"})
+        return _in_time(state, _replaced(state, changes, fresh=fresh), None, t)
+
+    def __repr__(self) -> str:
+        if not concrete(self.inner) or self.status.ndim:
+            return f"State(t={self.t})"
+        name = Status(int(self.status)).name
+        return f"State({name}, t={float(self.t):.6g}, dt={float(self.dt):.3g}, y={self.y})"
+
+
+def init(
+    problem: Problem,
+    method: Method | None = None,
+    *,
+    rtol: Any = None,
+    atol: Any = None,
+    dt: Any = None,
+    dt0: Any = None,
+    controller: Controller | None = None,
+    stops: Any = (),
+    adjoint: Any = None,
+    max_steps: int | None = None,
+    throw: bool = True,
+) -> State:
+    """The start of a solve by hand, at tspan[0].
+
+    Takes the options of `solve` that say how to step; they have the same defaults and checks there.
+
+    Args:
+        problem: what to solve; its tspan bounds every step.
+        method: an instance; None: chosen as `solve` does.
+        rtol, atol: tolerances of a controlled solve.
+        dt: a fixed step.
+        dt0: the first step of a controlled solve.
+        controller: what decides on dt.
+        stops: times at which f is discontinuous; steps end there.
+        adjoint: how to differentiate.
+        max_steps: the most attempts of one `advance`.
+        throw: `step` and `advance` raise `SolveError` when they fail outside a trace.
+
+    Example:
+        >>> import diffeq as de
+        >>> state = de.init(de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0), rtol=1e-6)
+        >>> while state.status == de.Status.running:
+        ...     state = de.step(state)
+        >>> round(float(state.y), 4)
+        0.1353
+    """
+    call = checked_call(
+        problem=problem, method=method, saveat=None, save=None, dense=False, rtol=rtol, atol=atol,
+        dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
+        max_saves=None, throw=throw,
+    )  # fmt: skip
+    leaves, structure = flatten(call.traced)
+    options = _Options(
+        call.direction, max_steps or MAX_STEPS, adjoint or Discrete(), call.floored, bool(throw)
+    )
+    return _raised(_begun(options, structure, leaves))
+
+
+def step(state: State) -> State:
+    """The state after one accepted step, rejected attempts included; at the end of tspan, the same.
+
+    A step never goes beyond tspan[1]: the last one lands on it.
+
+    Raises:
+        SolveError: the step failed (not inside a trace: there `status` tells).
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> state = de.init(problem, de.RK4(), dt=0.25)
+        >>> once = lambda state, _: (de.step(state), state.t)
+        >>> jax.lax.scan(once, state, length=4)[1]
+        Array([0.  , 0.25, 0.5 , 0.75], dtype=float32)
+    """
+    return _raised(_stepped(state))
+
+
+def advance(state: State, t: Any) -> State:
+    """The state at t: steps as many as it takes, the last of which lands on t exactly.
+
+    t lies between `state.t` and tspan[1]; a traced t that does not is the status `bad_times`. What
+    the landing cut off its step is not held against the next one.
+
+    Raises:
+        ValueError: t is known, and before `state.t` or beyond tspan[1].
+        SolveError: a step failed (not inside a trace: there `status` tells).
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> state = de.advance(de.init(problem, rtol=1e-6), 0.5)
+        >>> float(state.t), round(float(state.y), 4)
+        (0.5, 0.3679)
+    """
+    return _raised(_in_time(state, _advanced(state, _scalar("t", t, state.inner.t)), state.t, t))
+
+
+# --- compiled ------------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
+    leaves = [jnp.asarray(x) for x in leaves]
+    door, call = _opened(options, structure, leaves)
+    sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
+    inner = door.begin(call["dt"], call["dt0"])
+    return State(inner, leaves, sign, door.canonical.packing, structure, options)
+
+
+@jax.jit
+def _stepped(state: State) -> State:
+    door, inner = _door(state), state.inner
+    data = replace(door.data, goal=inner.steps + 1, max_steps=_attempts(inner) + _ATTEMPTS)
+    system = replace(door.system, one_step=True)
+    end, _ = state.options.adjoint.run(system, data, inner, _ATTEMPTS)
+    return replace(state, inner=_open(door, end))
+
+
+@jax.jit
+def _advanced(state: State, t: Array) -> State:
+    door, inner, most = _door(state), state.inner, state.options.max_steps
+    goal, bad = _inside(signed(door.sign, t), inner.t, door.t1)
+    here = (goal <= inner.t) & (inner.status == Status.running)
+    inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
+    inner = failing(inner, bad, Status.bad_times)
+    data = replace(door.data, t1=goal, max_steps=_attempts(inner) + most)
+    end, _ = state.options.adjoint.run(door.system, data, inner, most)
+    return replace(state, inner=_past_stops(door, _open(door, end)))
+
+
+@partial(jax.jit, static_argnames="fresh")
+def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
+    door, old = _door(state), state.inner
+    t, bad = _inside(signed(door.sign, changes.get("t", state.t)), door.t0, door.t1)
+    t = jnp.where(bad, old.t, t) if "t" in changes else old.t
+    dt = jnp.abs(changes.get("dt", old.dt))
+    new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
+    names = ("steps", "rejected", "floored", "last_dt")
+    kept = names if fresh else (*names, "low", "memory", "control")
+    new = replace(new, **{name: getattr(old, name) for name in kept})
+    return replace(state, inner=failing(new, bad, Status.bad_times))
+
+
+def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
+    call = unflatten(structure, leaves)
+    names = ("problem", "method", "controller", "rtol", "atol", "dt", "stops")
+    door = opened(
+        **{name: call[name] for name in names}, direction=options.direction,
+        floored=options.floored, max_steps=options.max_steps,
+    )  # fmt: skip
+    return door, call
+
+
+def _door(state: State) -> Door:
+    return _opened(state.options, state.structure, state.leaves)[0]
+
+
+def _attempts(inner: Inner) -> Array:
+    return inner.steps + inner.rejected
+
+
+def _open(door: Door, inner: Inner) -> Inner:
+    """A state that reached a goal before the end of tspan goes on."""
+    on = (inner.status <= Status.terminated) & (inner.t < door.t1)
+    return replace(inner, status=jnp.where(on, Status.running, inner.status).astype(jnp.int32))
+
+
+def _past_stops(door: Door, inner: Inner) -> Inner:
+    """A goal may be a stop: what follows starts afresh on its right."""
+    if not door.system.has_stops:
+        return inner
+    stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
+    form, method, _ = door.system.parts(door.data)
+    memory = jax.lax.cond(
+        stop > inner.stop, lambda: method.init(form, inner.t, inner.y), lambda: inner.memory
+    )
+    return replace(inner, stop=stop, memory=memory)
+
+
+def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
+    """t, which within 4 ulp of an end is that end, and `low` where it is outside; and whether."""
+    slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    t = jnp.where(jnp.abs(t - low) <= slack, low, t)
+    t = jnp.where(jnp.abs(t - high) <= slack, high, t)
+    bad = ~((t >= low) & (t <= high))  # NaN is outside
+    return jnp.where(bad, low, t), bad
+
+
+# --- outside -------------------------------------------------------------------------------------
+
+
+def _with_args(state: State, args: Any) -> State:
+    call = unflatten(state.structure, state.leaves)
+    problem = call["problem"].replace(args=args)
+    leaves, structure = flatten({**call, "problem": problem})
+    return replace(state, leaves=[jnp.asarray(x) for x in leaves], structure=structure)
+
+
+def _scalar(name: str, value: Any, like: Array) -> Array:
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} has shape {jnp.shape(value)}; one number is wanted.")
+    return jnp.asarray(value, like.dtype)
+
+
+def _packed(state: State, y: Any) -> Array:
+    y, packing = as_state(y), state.packing
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(y)]
+    if jax.tree.structure(y) != packing.tree or shapes != packing.shapes:
+        raise TypeError(
+            f"y is {y!r}; the structure and the shapes of y0 are wanted: {packing.tree}, "
+            f"{packing.shapes}."
+        )
+    return packing.pack(y)
+
+
+def _known(state: State) -> bool:
+    return state.status.ndim == 0 and concrete(state.status)
+
+
+def _in_time(before: State, after: State, low: Any, t: Any) -> State:
+    """What became of a state, unless it was asked for a time outside its interval."""
+    if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
+        return after
+    door = _door(before)
+    low = signed(door.sign, door.t0) if low is None else low
+    raise ValueError(
+        f"t is {float(before.t if t is None else t):g}; a time from {float(low):g} to "
+        f"{float(signed(door.sign, door.t1)):g} is wanted."
+    )
+
+
+def _raised(state: State) -> State:
+    """The state, unless it failed where that can be known."""
+    if not (state.options.throw and _known(state) and state.status > Status.running):
+        return state
+    status, t, y, dt = Status(int(state.status)), state.t, state.y, state.dt
+    sentence = (
+        f"{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g}, y = {y}. "
+        f"{About('', state.packing, False).advice(status)}"
+    )
+    raise SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=(), solution=state)
