@@ -84,8 +84,8 @@ for seed in range(1 if SHORT else 3):
     seconds.append(time.perf_counter() - start)
     after_adam = fits[-1].history[: STEPS[0] + 1].min()
     print(
-        f"seed {seed}: loss {fits[-1].history[0]:.3g} → {after_adam:.3g} (Adam) → {fits[-1].loss:.3g}, "
-        f"{seconds[-1]:.1f} s"
+        f"seed {seed}: loss {fits[-1].history[0]:.3g} → {after_adam:.3g} (Adam) → "
+        f"{fits[-1].loss:.3g}, {seconds[-1]:.1f} s"
     )
 
 order = np.argsort([fit.loss for fit in fits])

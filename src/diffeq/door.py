@@ -74,7 +74,7 @@ def opened(
     form = partial(_lowered, entry.form, method, direction)
     system = System(form, method_rest, controller_rest, Output(()), stops is not None)
     data = Data(
-        parameters=entry.parameters, sign=sign if direction is None else (), t1=t1,
+        parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
         stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),

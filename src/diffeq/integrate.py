@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
+from .core.alarm import tripwire
 from .core.loop import loop
 from .core.status import Status
 from .output import Cursor, Output
@@ -27,6 +28,7 @@ class Data(eqx.Module):
 
     parameters: Any
     sign: Any
+    t0: Array
     t1: Array
     stops: Any
     tolerance: Any
@@ -67,6 +69,7 @@ class System:
     has_stops: bool
     one_step: bool = False
     meter: Any = None
+    alarmed: bool = False
 
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
@@ -254,7 +257,7 @@ def integrate(system: System, data: Data, state: State, recorder: Any = None) ->
         return on & (state.steps < data.goal) if system.one_step else on
 
     def turn(active: Any, data: Data, state: State, carried: Any) -> Any:
-        buffers, record = carried
+        buffers, record, shown = carried
         after, tried = attempt(system, data, state)
         tried = tried._replace(
             accept=tried.accept & active,
@@ -266,14 +269,22 @@ def integrate(system: System, data: Data, state: State, recorder: Any = None) ->
         if recorder is not None:
             record = recorder.write(record, state, tried)
         if system.meter is not None:
-            system.meter(active, after, data)
-        return after, (buffers, record)
+            shown = system.meter.report(_percent(data, after), shown)
+        return after, (buffers, record, shown)
 
     buffers = blank(system, data, state)
+    shown = jnp.int32(-1) if system.meter is not None else ()
     if recorder is None:
-        state, (buffers, _) = loop(running, turn, state, (buffers, ()), consts=data)
+        state, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
         return state, buffers, None
-    return recorder.run(running, turn, data, state, buffers)
+    return recorder.run(running, turn, data, state, buffers, shown)
+
+
+def _percent(data: Data, after: State) -> Array:
+    """How much of the way is done, in percent; all of it when nothing more will come."""
+    left = (data.t1 - after.t) / (data.t1 - data.t0)
+    done = after.status != Status.running
+    return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)
 
 
 def replay(
@@ -285,6 +296,8 @@ def replay(
     dt = 0, so that nothing infinite in it can spoil a derivative.
     """
     form, method, _ = system.parts(data)
+    if system.alarmed:
+        y = tripwire(y, t)
     target = _target(system, data, row.stop)
     dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
     form = _limited(system, form, target, row.landing, data.t1)

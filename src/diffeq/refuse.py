@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class Call:
     direction: int | None
     max_steps: int | None
     floored: bool
+    loud: bool
 
 
 def checked_call(
@@ -51,7 +53,8 @@ def checked_call(
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     steps = max_steps if max_steps is not None else _known_steps(span, dt, controller, stops)
-    return Call(traced, direction, steps, _below_eps(rtol))
+    loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
+    return Call(traced, direction, steps, _below_eps(rtol), loud)
 
 
 def concrete(x: Any) -> bool:

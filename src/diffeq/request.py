@@ -36,7 +36,7 @@ class Wanted:
             elif at is not None:
                 self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
         if dense:
-            self.kinds.append((_DENSE, Channel("dense", max_saves, lambda *_: [])))
+            self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial)))
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -69,7 +69,7 @@ class Wanted:
             rows[key] = self._last_row(data, end, key) if at is None else self._rows(end, key, *written[key])
         if self.dense:
             _, _, count, leaves = written[_DENSE]
-            dense = ((jnp.asarray(self.sign), leaves, count), self.example)
+            dense = ((jnp.asarray(self.sign), leaves, count), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
         return *(c if self.is_dict else c[None] for c in columns), dense
 
@@ -109,6 +109,11 @@ class Wanted:
             return leaves
 
         return row
+
+    def _polynomial(self, *parts: Any) -> list:
+        """A step's polynomial as a list of arrays; remembers its tree."""
+        leaves, self.tree = jax.tree.flatten(parts)
+        return leaves
 
     def _timed(self, value: Callable) -> Callable:
         return lambda parameters, tau, y: [self._turned(tau), *value(parameters, tau, y)]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .core.status import Status
+from .diagnosis import advice
 
 __all__ = ["Last", "Solution", "SolveError"]
 
@@ -127,20 +128,34 @@ class Solution(eqx.Module):
             lambda s: (s.ts, s.ys, s.saved), self, (apply(self.ts), apply(self.ys), apply(self.saved))
         )
 
+    def first_and_last(self) -> tuple[float, float]:
+        """The times between which `sol(t)` is defined."""
+        sign, rows, count = self.polynomial
+        return float(sign * rows[0][0]), float(sign * rows[1][count - 1])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Every component against t, on matplotlib axes `ax` or new ones; returns the axes."""
+        from .plot import plot_solution
+
+        return plot_solution(self, ax)
+
     def __getitem__(self, index: Any) -> "Solution":
         """Sample `index` of a batch of solutions."""
         return jax.tree.map(lambda x: x[index], self)
 
-    def check(self) -> "Solution":
-        """Raises on the host if the solve (or one of a batch) failed, naming index, t, dt and why."""
+    def check(self, hint: Any = None) -> "Solution":
+        """Raises on the host if the solve (or one of a batch) failed, naming index, t, dt and why.
+
+        `hint(last)` may add a sentence.
+        """
         status = np.asarray(self.status)
         bad = np.argwhere(status > Status.terminated)
         if len(bad) == 0:
             return self
         index = tuple(int(i) for i in bad[0])
-        raise self._error(index, len(bad), status.size)
+        raise self._error(index, len(bad), status.size, hint)
 
-    def _error(self, index: tuple, failed: int, count: int) -> SolveError:
+    def _error(self, index: tuple, failed: int, count: int, hint: Any) -> SolveError:
         known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
         one = jax.tree.map(lambda x: np.asarray(x)[index], known)
         status, (t, y, dt), stats = Status(int(one[0])), one[1], one[2]
@@ -148,7 +163,7 @@ class Solution(eqx.Module):
         sentence = (
             f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} after "
             f"{int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, y = {_shown(y)}. "
-            f"{self.about.advice(status)}"
+            f"{(hint(one[1]) if hint else '') or advice(status)}"
         )
         return SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=index, solution=self)
 
@@ -187,17 +202,13 @@ class About:
         """The solution without unwritten rows, where their number is known."""
         return sol.trim() if self.trims and sol.status.ndim == 0 else sol
 
-    def advice(self, status: Status) -> str:
-        """What to try."""
-        return _ADVICE.get(status, "")
-
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""
         sign, leaves, count = polynomial
         tau = sign * t
 
         def at(tau: Array) -> Array:
-            row = jnp.clip(jnp.searchsorted(leaves[1][: leaves[1].shape[0]], tau), 0, count - 1)
+            row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
             t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
             theta = (tau - t0) / (t1 - t0)
             value = sign * interpolant.slope(theta) if slope else interpolant(theta)
@@ -206,14 +217,3 @@ class About:
 
         flat = jax.vmap(at)(tau.ravel())
         return self.packing.unpack(flat.reshape(*t.shape, *flat.shape[1:]))
-
-
-_ADVICE: dict[Status, str] = {
-    Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
-    Status.step_too_small: "The solution may be singular there, or the field discontinuous (declare its jumps with stops=).",
-    Status.nonfinite: "The solution may blow up there; check the field at this state, or shorten tspan.",
-    Status.dtmin: "Lower dtmin, or loosen the tolerances.",
-    Status.bad_times: "Save times must be sorted along the direction of time and inside tspan; NaN only at the end.",
-    Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
-    Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…), or a larger max_steps.",
-}

@@ -1,6 +1,6 @@
 """`solve`: defaults, checks across objects, and the way from a user's call to the loop and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -8,14 +8,17 @@ import jax
 
 from .adjoint import Discrete
 from .control import Controller
+from .core.alarm import call_host
 from .core.lift import flatten, unflatten
 from .core.status import Status
+from .diagnosis import stiffness
 from .door import MAX_STEPS, Door, failing, opened, signed
 from .integrate import State
 from .methods import Method
 from .output import Output
+from .output.progress import Meter
 from .problems import Problem
-from .refuse import checked_call
+from .refuse import checked_call, concrete
 from .request import Wanted
 from .solution import About, Last, Solution
 
@@ -35,7 +38,7 @@ class _Options:
     adjoint: Any
     floored: bool
     progress: Any
-    compiled_throw: bool
+    loud: bool
 
 
 def solve(
@@ -104,19 +107,21 @@ def solve(
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense, adjoint or Discrete(),
-        call.floored, progress, throw == "compiled",
+        call.floored, progress, call.loud,
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
-    return _outside(sol, throw)
-
-
-def _outside(sol: Solution, throw: bool | str) -> Solution:
-    """What can only be done where numbers are known: raising, and trimming rows."""
     if isinstance(sol.status, jax.core.Tracer):
         return sol
+    # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
-        sol.check()
+        sol.check(hint=partial(_hint, sol.status, call.traced))
     return sol.about.trimmed(sol)
+
+
+def _hint(status: Any, traced: dict, last: Last) -> str:
+    if int(status) not in (Status.max_steps, Status.dtmin) or not concrete(traced["problem"]):
+        return ""
+    return stiffness(traced["problem"], traced["method"], last)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -133,9 +138,20 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     wanted = Wanted(door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves)
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
+    door = replace(door, system=replace(
+        door.system, meter=Meter() if options.progress else None, alarmed=options.loud,
+    ))  # fmt: skip
     state = failing(door.begin(dt, dt0), bad, Status.bad_times)
     end, buffers = options.adjoint.run(door.system, door.data, state, options.max_steps)
-    return _answer(door, wanted, end, buffers)
+    sol = _answer(door, wanted, end, buffers)
+    if options.loud:
+        call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
+    return sol
+
+
+def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
+    none = Solution((), (), (), (), last, stats, status, None, About("", None, True))
+    none.check()
 
 
 def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:

@@ -21,11 +21,11 @@ LAYERS = (
     ("control", "output", "events"),
     ("integrate",),
     ("adjoint",),
-    ("solve", "solution", "stepping"),
+    ("solve", "solution", "stepping", "door", "refuse", "request"),
     ("nn", "train", "ensemble", "plot", "zoo", "datasets", "torch"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-ONE_PART = {"solution": "solve", "stepping": "solve"}
+ONE_PART = dict.fromkeys(("solution", "stepping", "door", "refuse", "request"), "solve")
 
 HEAVY = {"matplotlib", "optax", "optimistix", "tqdm", "torch", "flax"}
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot

@@ -147,12 +147,14 @@ class Recorder:
         code = get_row(record.decisions, word) >> shift
         return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None  # noqa: PLR2004
 
-    def run(self, running: Any, turn: Any, data: Data, state: State, buffers: list) -> Any:
+    def run(
+        self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
+    ) -> Any:
         """The loop with a tape; thinned between runs of as many turns as there is room for."""
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
-            state, (buffers, record) = loop(limited, turn, state, (buffers, record), consts=data)
+            state, (buffers, record, _) = loop(limited, turn, state, (buffers, record, shown), consts=data)
             return state, buffers, self._closed(record, state)
 
         def room(data: Data, state: State, carried: Any) -> Any:
@@ -161,13 +163,14 @@ class Recorder:
 
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
-            state, (buffers, record) = loop(room, turn, state, carried, consts=data)
-            return state, (buffers, self._thinned(record))
+            state, (buffers, record, shown) = loop(room, turn, state, carried, consts=data)
+            return state, (buffers, self._thinned(record), shown)
 
         def more(data: Data, state: State, carried: Any) -> Any:
             return running(data, state, carried) & (carried[1].attempts < self.capacity)
 
-        state, (buffers, record) = loop(more, fill, state, (buffers, record), consts=data)
+        carried = (buffers, record, shown)
+        state, (buffers, record, _) = loop(more, fill, state, carried, consts=data)
         return state, buffers, self._closed(record, state)
 
     def _closed(self, record: Record, state: State) -> Record:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-__all__ = ["Hermite", "Interpolant", "RungeKutta", "combine", "polynomial"]
+__all__ = ["Hermite", "Interpolant", "Polynomial", "combine"]
 
 
 def combine(weights: Any, terms: Any) -> Any:
@@ -20,18 +20,6 @@ def combine(weights: Any, terms: Any) -> Any:
             w = float(w)  # noqa: PLW2901 - a Python number is weak and keeps float32 states float32
         total = w * x if total is None else total + w * x
     return total
-
-
-def polynomial(row: np.ndarray, theta: Array, power: int) -> Any:
-    """θ^power Σ_d row_d θ^d by Horner's rule; for a row of zeros 0.0, which `combine` skips."""
-    if not row.any():
-        return 0.0
-    value = jnp.zeros_like(theta)
-    for coefficient in row[::-1]:
-        value = value * theta + float(coefficient)
-    for _ in range(power):
-        value = value * theta
-    return value
 
 
 class Interpolant(eqx.Module):

@@ -5,14 +5,15 @@ Both see q' = drift(t, q, p), p' = kick(t, q, p), and a state that is (q, p) as 
 the formulas of second-order equations goes through `drift` here, and both directions are right.
 """
 
+import itertools
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, Real
 
 from .base import Method, Step, lazily
-from .interpolant import Hermite, Interpolant, combine, polynomial
+from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .tableau import NystromTableau, Splitting
 
 __all__ = ["Nystrom", "Symplectic"]
@@ -45,6 +46,9 @@ class Symplectic(Method):
 
     form = "partitioned"
     tableau: Splitting = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        return f"Symplectic({self.tableau.name})"
 
     @property
     def order(self) -> int:
@@ -109,6 +113,9 @@ class Nystrom(Method):
     form = "partitioned"
     tableau: NystromTableau = eqx.field(static=True)
 
+    def __repr__(self) -> str:
+        return f"Nystrom({self.tableau.name})"
+
     @property
     def order(self) -> int:
         """Order of the solution that the method advances with."""
@@ -169,8 +176,20 @@ class Nystrom(Method):
         if table.dense is None or table.dense_dot is None:
             ends = (step.data[0], step.data[-1] if table.fsal else None)
             return _through_ends(self, form, (t, y, dt, step.y), ends, wanted)
+        count = max(table.dense.shape[1] + 1, table.dense_dot.shape[1])
+        coefficients = lambda: self._coefficients(form, t, y, dt, step.data)  # noqa: E731
+        return Polynomial(y, lazily(coefficients, count, y, wanted), dt)
+
+    def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
+        """Those of θ, θ², … in x + θ dt v + dt² Σ b_i(θ) k_i and v + dt Σ ḃ_i(θ) k_i."""
         x, v = form.halves(y)
-        return NystromDense(x, v, dt, step.data, _sense(form, t, x), table)
+        table: Any = self.tableau
+        of_x, of_v = (
+            [combine(column, stages) for column in rows.T]
+            for rows in (table.dense, table.dense_dot)
+        )
+        slopes = [v, *(dt * bend for bend in of_x)]
+        return _joined([dt * form.drift(t, x, z) for z in slopes], [dt * rise for rise in of_v])
 
 
 # --- what they ask of a form ---------------------------------------------------------------------
@@ -212,96 +231,55 @@ def _plus(x: Array, more: Any) -> Array:
 def _through_ends(
     method: Method, form: Any, span: tuple, forces: tuple, wanted: Any
 ) -> Interpolant:
-    """The polynomial through both ends of (t, y, dt, y1); forces that are not known yet, lazily."""
+    """The polynomial through both ends of (t, y, dt, y1); forces that are not known are None."""
     t, y, dt, y1 = span
     (q0, p0), (q1, p1) = form.halves(y), form.halves(y1)
     ends = ((t, q0, p0), (t + dt, q1, p1))
-    missing = [end for end, force in zip(ends, forces, strict=True) if force is None]
-    found = iter(
-        lazily(lambda: tuple(form.kick(*end) for end in missing), len(missing), q0, wanted)
-    )
-    f0, f1 = (next(found) if force is None else force for force in forces)
+
+    def kicks() -> list:
+        pairs = zip(ends, forces, strict=True)
+        return [form.kick(*end) if force is None else force for end, force in pairs]
+
+    def slopes() -> tuple:
+        pairs = zip(ends, kicks(), strict=True)
+        return tuple(jnp.concatenate([form.drift(*end), force]) for end, force in pairs)
+
+    def quintic() -> tuple:
+        return _quintic(lambda z: form.drift(t, q0, z), (q0, q1, p0, p1, *kicks()), dt)
+
     # The slope of x loses a power of dt to the error of x1: below order 4 that is more than the
     # cubic's own error in v.
     if form.identity and method.order > 3:
-        v0, v1, a0, a1 = (form.drift(t, q0, z) for z in (p0, p1, f0, f1))
-        return Quintic(q0, q1, v0, v1, a0, a1, dt, _sense(form, t, q0))
-    v0, v1 = lazily(lambda: tuple(form.drift(*end) for end in ends), 2, q0, wanted)
-    return Hermite(y, y1, jnp.concatenate([v0, f0]), jnp.concatenate([v1, f1]), dt)
+        return Polynomial(y, lazily(quintic, 5, y, wanted), dt)
+    first, last = lazily(slopes, 2, y, wanted)
+    return Hermite(y, y1, first, last, dt)
 
 
-def _sense(form: Any, t: Array, x: Array) -> Array:
-    """dx/dt per unit of v: 1, or −1 where time runs backwards."""
-    return form.drift(t, x, jnp.ones((), x.dtype))
+def _quintic(turned: Any, ends: tuple, dt: Array) -> tuple:
+    """The coefficients of θ, …, θ⁵: in x those of the quintic with the positions, velocities and
+    accelerations of both ends, in v those of its slope. Its error is O(dt⁶) in x, O(dt⁵) in v.
 
-
-class Quintic(Interpolant):
-    """x as the quintic with the positions, velocities and accelerations of both ends; v its slope.
-
-    Its error is O(dt⁶) in x and O(dt⁵) in v.
+    `turned` makes dx/dt of v, and v of dx/dt: it changes the sign where time runs backwards.
     """
-
-    x0: Array
-    x1: Array
-    v0: Array
-    v1: Array
-    a0: Array
-    a1: Array
-    dt: Array
-    sense: Array
-
-    def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """(x, v) at t0 + θ dt."""
-        c3, c4, c5 = self._bends()
-        dt, s = self.dt, theta
-        x = self.x0 + s * (dt * self.v0 + s * (dt**2 * self.a0 / 2 + s * (c3 + s * (c4 + s * c5))))
-        rise = dt * self.a0 + s * (3 * c3 + s * (4 * c4 + s * 5 * c5)) / dt
-        return jnp.concatenate([x, self.sense * (self.v0 + s * rise)])
-
-    def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """Its derivative by t."""
-        c3, c4, c5 = self._bends()
-        dt, s = self.dt, theta
-        dx = self.v0 + s * (dt * self.a0 + s * (3 * c3 + s * (4 * c4 + s * 5 * c5)) / dt)
-        dv = self.a0 + s * (6 * c3 + s * (12 * c4 + s * 20 * c5)) / dt**2
-        return jnp.concatenate([dx, self.sense * dv])
-
-    def _bends(self) -> tuple[Array, Array, Array]:
-        """The coefficients of θ³, θ⁴ and θ⁵, from what a parabola from the left leaves over."""
-        dt = self.dt
-        x = self.x1 - self.x0 - dt * self.v0 - dt**2 * self.a0 / 2
-        v = dt * (self.v1 - self.v0 - dt * self.a0)
-        a = dt**2 * (self.a1 - self.a0)
-        return 10 * x - 4 * v + a / 2, 7 * v - 15 * x - a, 6 * x - 3 * v + a / 2
+    x0, x1, *others = ends
+    v0, v1, a0, a1 = map(turned, others)
+    # What the parabola of the left end leaves over on the right.
+    x = x1 - x0 - dt * v0 - dt**2 * a0 / 2
+    v = dt * (v1 - v0 - dt * a0)
+    a = dt**2 * (a1 - a0)
+    bends = [
+        dt * v0,
+        dt**2 * a0 / 2,
+        10 * x - 4 * v + a / 2,
+        7 * v - 15 * x - a,
+        6 * x - 3 * v + a / 2,
+    ]
+    slopes = [turned(d * c / dt) for d, c in enumerate(bends, 1)]
+    return _joined(bends, slopes[1:])
 
 
-class NystromDense(Interpolant):
-    """x + θ dt v + dt² Σ b_i(θ) k_i and v + dt Σ ḃ_i(θ) k_i, from a table's rows."""
-
-    x: Array
-    v: Array
-    dt: Array
-    stages: tuple
-    sense: Array
-    table: NystromTableau = eqx.field(static=True)
-
-    def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """(x, v) at t0 + θ dt."""
-        bend = self._sum(self.table.dense, theta, 2)
-        rise = self._sum(self.table.dense_dot, theta, 1)
-        x = self.x + self.dt * self.sense * (theta * self.v + self.dt * bend)
-        return jnp.concatenate([x, self.v + self.dt * rise])
-
-    def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
-        """Its derivative by t."""
-        bend = self._sum(_derived(self.table.dense, 2), theta, 1)
-        rise = self._sum(_derived(self.table.dense_dot, 1), theta, 0)
-        return jnp.concatenate([self.sense * (self.v + self.dt * bend), rise])
-
-    def _sum(self, rows: Any, theta: Array, power: int) -> Any:
-        return combine([polynomial(row, theta, power) for row in rows], self.stages)
-
-
-def _derived(rows: Any, power: int) -> Any:
-    """The rows of θ^power Σ_d row_d θ^d after differentiation: of power − 1."""
-    return rows * range(power, power + rows.shape[1])
+def _joined(of_x: list, of_v: list) -> tuple:
+    """Coefficients of both halves as those of the packed state."""
+    zero = jnp.zeros_like(of_x[0])
+    pairs = itertools.zip_longest(of_x, of_v, fillvalue=zero)
+    return tuple(jnp.concatenate(pair) for pair in pairs)

@@ -47,7 +47,8 @@ class Channel:
     """One stream of rows.
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
-    the initial state) or "dense" (each step's polynomial). `value(parameters, t, y)` makes a row.
+    the initial state) or "dense" (each step's polynomial). `value(parameters, t, y)` makes a row;
+    for "dense" `value(t0, t1, interpolant)`.
     """
 
     kind: str
@@ -87,7 +88,7 @@ class Channel:
         """The buffers, with what is known before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
-            return [jnp.zeros((self.length, *x.shape), x.dtype) for x in leaves]
+            return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
         row = self.value(parameters, t0, y0)
         here = times <= t0 if self.kind == "times" else jnp.arange(self.length) == 0
         return [jnp.where(here.reshape(-1, *(1,) * x.ndim), x, _unreached(x.dtype)) for x in row]
@@ -107,7 +108,7 @@ class Channel:
 
     def _row(self, parameters: Any, time: Any, piece: Piece) -> list[Array]:
         if self.kind == "dense":
-            return jax.tree.leaves((piece.t0, piece.t1, piece.interpolant))
+            return self.value(piece.t0, piece.t1, piece.interpolant)
         if self.kind == "steps":
             return self.value(parameters, piece.t1, piece.y1)
         y = piece.interpolant((time - piece.t0) / piece.dt)

@@ -1,0 +1,72 @@
+"""What to try when a solve failed: looked into on the host, where nothing is in a hurry."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .core.status import Status
+from .methods.explicit_rk import ExplicitRK
+from .methods.order import real_stability_interval
+from .problems.forms import Ode, lower
+from .problems.lowering import canonical
+
+__all__ = ["advice", "dominant_rate", "stiffness"]
+
+_ADVICE: dict[Status, str] = {
+    Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
+    Status.step_too_small: "The solution may be singular there, or the field discontinuous "
+    "(declare its jumps with stops=).",
+    Status.nonfinite: "The solution may blow up there: look at the field at this state, or end tspan before it.",
+    Status.dtmin: "Lower dtmin, or loosen the tolerances.",
+    Status.bad_times: "Save times are sorted along the direction of time and inside tspan; NaN only at the end.",
+    Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
+    Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
+}
+
+# An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
+_NEAR = 0.3
+
+
+def advice(status: Status) -> str:
+    """What to try, from the status alone."""
+    return _ADVICE.get(status, "")
+
+
+def stiffness(problem: Any, method: Any, last: Any) -> str:
+    """A sentence if the step was held down by stability and not by accuracy; else nothing."""
+    if not isinstance(method, ExplicitRK):
+        return ""
+    table = method.tableau
+    reach = -abs(float(last.dt)) * dominant_rate(problem, last.t, last.y)
+    limit = real_stability_interval(table.A, table.b)
+    if not reach > _NEAR * float(limit):
+        return ""
+    return (
+        f"The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
+        f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
+    )
+
+
+def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
+    """The largest eigenvalue of ∂f/∂y at (t, y) by modulus, negative where it decays.
+
+    Power iteration with forward derivatives; the Rayleigh quotient tells the sign.
+    """
+    entry = canonical(problem)
+    form = entry.form(entry.parameters, 1)
+    field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
+    state = entry.packing.pack(y)
+    push = jax.jit(lambda v: jax.jvp(lambda y: field(jnp.asarray(t, entry.t0.dtype), y), (state,), (v,))[1])
+    v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype).astype(state.dtype)
+    rate = 0.0
+    for _ in range(turns):
+        norm = float(jnp.linalg.norm(v.ravel()))
+        if not math.isfinite(norm) or norm == 0.0:
+            return rate
+        v = v / norm
+        image = push(v)
+        rate = math.copysign(float(jnp.linalg.norm(image.ravel())), float(jnp.vdot(v, image).real))
+        v = image
+    return rate

@@ -1,0 +1,491 @@
+"""The derivative of the numerical solution, in every mode: against differences and a `lax.scan`."""
+
+import contextlib
+import logging
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import diffeq as de
+
+DT, STEPS = 0.125, 8
+TS = jnp.array([0.0, 0.2, 0.5, 0.5, 1.0])
+A = jnp.array([1.3, 0.4])
+Y0 = jnp.array([0.8, -0.2])
+
+
+def field(t, y, a):
+    return jnp.stack([y[1] * a[0], -a[0] * jnp.sin(y[0]) + a[1] * jnp.cos(t) * y[1] ** 2])
+
+
+PROBLEM = de.ODEProblem(field, Y0, (0.0, 1.0), A)
+
+
+def rk4(f, y0, t0, dt, steps, args):
+    """The same arithmetic in a scan, which JAX differentiates."""
+
+    def step(y, i):
+        t = t0 + i * dt
+        k1 = f(t, y, args)
+        k2 = f(t + dt / 2, y + dt / 2 * k1, args)
+        k3 = f(t + dt / 2, y + dt / 2 * k2, args)
+        k4 = f(t + dt, y + dt * k3, args)
+        y = y + dt * (k1 + 2 * k2 + 2 * k3 + k4) / 6
+        return y, y
+
+    return lax.scan(step, y0, jnp.arange(steps))[1]
+
+
+def measure(ys):
+    return jnp.sum(jnp.sin(ys) * jnp.arange(1.0, 1 + ys.size).reshape(ys.shape))
+
+
+def ours(x, **options):
+    """Of (args, y0): a loss over the states at all steps."""
+    a, y0 = x
+    sol = de.solve(PROBLEM.replace(args=a, y0=y0), de.RK4(), dt=DT, saveat="steps", max_saves=9, **options)
+    return measure(sol.ys[1:])
+
+
+def scan(x):
+    a, y0 = x
+    return measure(rk4(field, y0, 0.0, DT, STEPS, a))
+
+
+X = (A, Y0)
+D, F, R = jax.grad, jax.jacfwd, jax.jacrev
+MODES = {
+    "grad": D,
+    "jacfwd": F,
+    "jacrev": R,
+    "hessian": jax.hessian,
+    "rev over rev": lambda g: R(D(g)),
+    "rev over fwd": lambda g: R(F(g)),
+    "fwd over fwd": lambda g: F(F(g)),
+    "fwd over rev over rev": lambda g: F(R(D(g))),
+    "jvp": lambda g: lambda x: jax.jvp(g, (x,), (jax.tree.map(jnp.cos, x),)),
+    "vmap of grad": lambda g: lambda x: jax.vmap(D(g))(stacked(x)),
+    "grad of vmap": lambda g: D(lambda x: jax.vmap(g)(stacked(x)).sum()),
+    "hessian of vmap": lambda g: jax.hessian(lambda x: jax.vmap(g)(stacked(x)).sum()),
+    "vmap of hessian": lambda g: lambda x: jax.vmap(jax.hessian(g))(stacked(x)),
+    "vmap of jvp": lambda g: lambda x: jax.vmap(lambda x: jax.jvp(g, (x,), (x,)))(stacked(x)),
+    "vmap over part": lambda g: lambda x: jax.vmap(D(lambda a: g((a, x[1]))))(stacked(x)[0]),
+}
+
+
+def stacked(x):
+    return jax.tree.map(lambda v: jnp.stack([v, 0.9 * v, 1.1 * v]), x)
+
+
+def close(a, b, rtol=1e-12, atol=1e-12):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_is_that_of_a_scan(mode):
+    transform = MODES[mode]
+    close(jax.jit(transform(ours))(X), jax.jit(transform(scan))(X), atol=1e-11)
+
+
+def test_eager_modes_are_those_of_jit():
+    for transform in (D, F, jax.hessian):
+        close(transform(ours)(X), jax.jit(transform(scan))(X), atol=1e-11)
+
+
+# --- what can be differentiated, with adaptive steps ----------------------------------------------
+
+TIGHT = {"rtol": 1e-12, "atol": 1e-12, "max_steps": 3000}
+
+
+def difference(f, x, h=1e-4):
+    """Sixth-order central differences along every component of an array (or number)."""
+    x = jnp.asarray(x, float)
+    weights = ((1, 45), (2, -9), (3, 1))
+    each = []
+    for basis in jnp.eye(x.size):
+        step = h * basis.reshape(x.shape)
+        each.append(sum(w * (f(x + i * step) - f(x - i * step)) for i, w in weights) / (60 * h))
+    return jnp.stack(each).reshape(*x.shape, *jnp.shape(each[0]))
+
+
+def solved(y0=Y0, a=A, tspan=(0.0, 1.0), at=None, f=field, **options):
+    return de.solve(de.ODEProblem(f, y0, tspan, a), de.Vern8(), saveat=at, **TIGHT, **options)
+
+
+def jumping(t, y, a):
+    return jnp.where(t < a, 1.0, -2.0) * y
+
+
+INPUTS = {
+    "y0": (lambda y0: measure(solved(y0=y0, at=TS).ys), Y0),
+    "args": (lambda a: measure(solved(a=a, at=TS).ys), A),
+    "t0": (lambda t: measure(solved(tspan=(t, 1.0)).y1), 0.1),
+    "t1": (lambda t: measure(solved(tspan=(0.0, t)).y1), 1.3),
+    "both ends": (lambda ts: measure(solved(tspan=ts).y1), jnp.array([0.2, 1.1])),
+    "backwards": (lambda ts: measure(solved(tspan=ts).y1), jnp.array([1.1, 0.2])),
+    "saveat": (lambda at: measure(solved(at=at).ys), jnp.array([0.15, 0.4, 0.77])),
+    "saveat at t1": (lambda t: measure(solved(at=t[None], tspan=(0.0, t)).ys), 0.7),
+    "saveat of a function of t": (
+        lambda at: measure(solved(at=at, save=lambda t, y, a: t**2 * y).ys),
+        jnp.array([0.15, 0.4]),
+    ),
+    "args through save": (
+        lambda a: measure(solved(a=a, at=TS, save=lambda t, y, a: a * y).ys),
+        A,
+    ),
+    "stops": (
+        lambda s: solved(1.0, s[0], stops=s, f=jumping).y1,
+        jnp.array([0.45]),
+    ),
+    "saves after stops": (
+        lambda s: measure(solved(1.0, s[0], stops=s, f=jumping, at=jnp.array([0.2, 0.6, 0.9])).ys),
+        jnp.array([0.45]),
+    ),
+    "dense output": (lambda a: measure(solved(a=a, dense=True, max_saves=64)(TS)), A),
+    "dense output at t": (lambda t: measure(solved(dense=True, max_saves=64)(t)), jnp.array([0.33, 0.71])),
+    "dense slope": (lambda a: measure(solved(a=a, dense=True, max_saves=64).derivative(TS)), A),
+    "the states of steps": (lambda a: measure(solved(a=a, at="steps", max_saves=64).y1), A),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_with_respect_to(name):
+    loss, x = INPUTS[name]
+    loss = jax.jit(loss)
+    want = difference(loss, x)
+    grad = D(loss)(jnp.asarray(x, float))
+    np.testing.assert_allclose(grad, want, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(F(loss)(jnp.asarray(x, float)), grad, rtol=1e-10, atol=1e-12)
+
+
+def test_saved_times_in_closed_form():
+    """d y(t)/dt is the field at y(t), and its second derivative that of the field."""
+    end = lambda t: solved(jnp.array(1.0), 0.7, at=t[None], f=lambda t, y, a: a * y).ys[0]
+    np.testing.assert_allclose(D(end)(0.3), 0.7 * np.exp(0.21), rtol=1e-8)
+    final = lambda t: solved(jnp.array(1.0), 0.7, (0.0, t), f=lambda t, y, a: a * y).y1
+    np.testing.assert_allclose(D(final)(0.3), 0.7 * np.exp(0.21), rtol=1e-8)
+
+
+def test_python_numbers_of_args_and_pytrees():
+    def f(t, y, args):
+        return {"x": -args["rate"] * y["x"] * args["count"], "z": (args["shift"][0] + 0 * y["z"][0],)}
+
+    def loss(args):
+        y0 = {"x": jnp.array([1.0, 2.0]), "z": (jnp.zeros(()),)}
+        y1 = de.solve(de.ODEProblem(f, y0, (0.0, 1.0), args), rtol=1e-10, atol=1e-10).y1
+        return y1["x"].sum() + y1["z"][0] ** 2
+
+    grad = D(loss, allow_int=True)({"rate": 0.5, "count": 2, "shift": (3.0,)})
+    np.testing.assert_allclose(grad["rate"], -6 * np.exp(-1.0), rtol=1e-8)
+    np.testing.assert_allclose(grad["shift"][0], 6.0, rtol=1e-8)
+
+
+def test_complex_gradients_are_jax_s():
+    spin = de.ODEProblem(lambda t, y, a: a * y * jnp.abs(y), jnp.array(0.5 + 0.1j), (0.0, 1.0), 0.3 + 1.0j)
+    via = lambda a, y0: de.solve(spin.replace(args=a, y0=y0), de.RK4(), dt=DT).y1
+    plain = lambda a, y0: rk4(spin.f, y0, 0.0, DT, STEPS, a)[-1]
+    for f in (lambda g: lambda *x: jnp.abs(g(*x)), lambda g: lambda *x: g(*x).imag):
+        close(
+            D(f(via), (0, 1))(0.3 + 1.0j, 0.5 + 0.1j),
+            D(f(plain), (0, 1))(0.3 + 1.0j, 0.5 + 0.1j),
+        )
+    close(
+        jax.jvp(via, (0.3 + 1.0j, 0.5 + 0.1j), (1j, 1.0 + 0j)),
+        jax.jvp(plain, (0.3 + 1.0j, 0.5 + 0.1j), (1j, 1.0 + 0j)),
+    )
+
+
+def net_of(seed=0):
+    return eqx.nn.MLP(2, 2, 8, 1, jnp.tanh, key=jax.random.key(seed))
+
+
+NET_WAYS = {
+    "args": lambda net: de.ODEProblem(lambda t, y, net: net(y), Y0, (0.0, 1.0), net),
+    "closure": lambda net: de.ODEProblem(lambda t, y, _: net(y), Y0, (0.0, 1.0)),
+    "default": lambda net: de.ODEProblem(lambda t, y, _, net=net: net(y), Y0, (0.0, 1.0)),
+    "a field's attribute": lambda net: de.ODEProblem(Field(net), Y0, (0.0, 1.0)),
+    "keyword": lambda net: de.ODEProblem(with_keyword(net), Y0, (0.0, 1.0)),
+}
+
+
+class Field(eqx.Module):
+    net: eqx.nn.MLP
+
+    def __call__(self, t, y, args):
+        return self.net(y)
+
+
+def with_keyword(net):
+    def f(t, y, args, *, net=net):
+        return net(y)
+
+    return f
+
+
+@pytest.mark.parametrize("way", NET_WAYS)
+def test_a_network_wherever_it_is(way):
+    plain = lambda net: measure(rk4(lambda t, y, net: net(y), Y0, 0.0, DT, STEPS, net)[-1])
+    loss = lambda net: measure(de.solve(NET_WAYS[way](net), de.RK4(), dt=DT).y1)
+    want = eqx.filter_grad(plain)(net_of())
+    close(eqx.filter_grad(loss)(net_of()), want)
+    close(eqx.filter_jit(eqx.filter_grad(loss))(net_of()), want)
+
+
+# --- long solves ----------------------------------------------------------------------------------
+
+
+def bouncy(t, y, a):
+    """Its step size varies, so that some attempts are rejected."""
+    return jnp.stack([y[1], a[0] * (1 - y[0] ** 2) * y[1] - a[1] * y[0]])
+
+
+VDP = de.ODEProblem(bouncy, jnp.array([2.0, 0.0]), (0.0, 12.0), jnp.array([4.0, 1.0]))
+LONG = jnp.linspace(0.0, 12.0, 9)
+
+
+def long(x, rows=None, max_steps=2000, **options):
+    a, y0 = x
+    adjoint = de.Discrete(rows=rows)
+    sol = de.solve(
+        VDP.replace(args=a, y0=y0), saveat=LONG, adjoint=adjoint, max_steps=max_steps,
+        rtol=1e-5, atol=1e-5, **options,
+    )  # fmt: skip
+    return measure(sol.ys) + jnp.sum(sol.y1)
+
+
+LONG_X = (VDP.args, VDP.y0)
+
+
+@pytest.mark.parametrize("rows", [16, 40, 41])
+def test_a_thinned_tape_gives_the_same_gradient(rows):
+    sol = de.solve(VDP, rtol=1e-5, atol=1e-5)
+    assert int(sol.stats["steps"]) > 80
+    assert int(sol.stats["rejected"]) > 5
+    options = {"max_steps": 250}
+    want = D(lambda x: long(x, rows=2000))(LONG_X)
+    close(jax.jit(D(lambda x: long(x, rows, **options)))(LONG_X), want, rtol=1e-9, atol=1e-9)
+
+
+def test_a_thinned_tape_in_other_modes():
+    thin = lambda x: long(x, 16, max_steps=250)
+    wide = lambda x: long(x, 2000)
+    for transform in (F, jax.hessian, lambda g: R(D(g))):
+        close(jax.jit(transform(thin))(LONG_X), jax.jit(transform(wide))(LONG_X), rtol=1e-7, atol=1e-6)
+
+
+def test_a_thinned_tape_under_vmap():
+    """Lanes that thin once, three times and not at all."""
+    many = (jnp.array([[0.1, 1.0], [4.0, 1.0], [8.0, 1.0]]), jnp.stack([VDP.y0] * 3))
+    thin = lambda x: long(x, 16, max_steps=250, throw=False)
+    want = [D(lambda x: long(x, 2000))(jax.tree.map(lambda v: v[i], many)) for i in range(3)]
+    close(jax.vmap(D(thin))(many), jax.tree.map(lambda *x: jnp.stack(x), *want), rtol=1e-7, atol=1e-7)
+    close(
+        D(lambda x: jax.vmap(thin)(x).sum())(many),
+        jax.tree.map(lambda *x: jnp.stack(x), *want), rtol=1e-7, atol=1e-7,
+    )  # fmt: skip
+
+
+def test_a_thinned_tape_with_stops():
+    def f(t, y, a):
+        return -y + jnp.where(t < a[0], 1.0, jnp.where(t < a[1], -1.0, 3.0)) * a
+
+    problem = de.ODEProblem(f, Y0, (0.0, 8.0), jnp.array([1.7, 4.3]))
+
+    def loss(a, rows):
+        options = {"adjoint": de.Discrete(rows=rows), "max_steps": 250}
+        sol = de.solve(problem.replace(args=a), de.Tsit5(), stops=a, saveat=LONG / 2, dt=0.04, **options)
+        return measure(sol.ys)
+
+    want = D(lambda a: loss(a, 250))(problem.args)
+    np.testing.assert_allclose(D(lambda a: loss(a, 16))(problem.args), want, rtol=1e-10)
+    smooth = difference(lambda a: loss(a, 250), problem.args, 1e-3)
+    np.testing.assert_allclose(want, smooth, rtol=1e-4)
+
+
+def test_a_tape_too_short_is_a_status():
+    options = {"adjoint": de.Discrete(rows=8), "rtol": 1e-6, "atol": 1e-6}
+    with pytest.raises(de.SolveError, match="tape"):
+        D(lambda a: de.solve(VDP.replace(args=a), **options).y1.sum())(VDP.args)
+    assert de.solve(VDP, **options).success, "a solve that is not differentiated needs no tape"
+
+
+# --- nothing compiles or traces twice -------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def compilations():
+    """The names of what XLA compiles inside."""
+    names = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            if "Finished XLA compilation" in record.getMessage():
+                names.append(record.getMessage())
+
+    logger, listener = logging.getLogger("jax._src.dispatch"), Listener(level=logging.DEBUG)
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(listener)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield names
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class Counter:
+    """Counts traces; hashable by identity, so that it is no reason to trace again."""
+
+    def __init__(self):
+        self.hits = []
+
+    def __hash__(self):
+        return id(self)
+
+    def __eq__(self, other):
+        return self is other
+
+    def tick(self):
+        self.hits.append(1)
+
+
+def fresh_problem(counter, scale):
+    """A new lambda at each call, closing over a new number."""
+
+    def f(t, y, a):
+        counter.tick()
+        return -scale * a * y
+
+    return lambda a, y0: de.solve(de.ODEProblem(f, y0, (0.0, 1.0), a), saveat=TS).ys.sum()
+
+
+AGAIN = {
+    "forward": lambda g, a: g(a, 1.0),
+    "grad": lambda g, a: D(g, (0, 1))(a, 1.0),
+    "jvp": lambda g, a: jax.jvp(g, (a, 1.0), (1.0, 1.0)),
+    "vmap": lambda g, a: jax.vmap(g, (0, None))(a * jnp.ones(3), 1.0),
+    "hessian": lambda g, a: jax.hessian(g)(a, 1.0),
+    "grad of vmap": lambda g, a: D(lambda a: jax.vmap(g, (0, None))(a, 1.0).sum())(a * jnp.ones(3)),
+}
+
+
+@pytest.mark.parametrize("mode", AGAIN)
+def test_a_fresh_lambda_compiles_and_traces_nothing(mode):
+    counter = Counter()
+    run = lambda scale, a: AGAIN[mode](fresh_problem(counter, scale), a)
+    first = run(0.5, 1.0)
+    traced = len(counter.hits)
+    assert traced > 0
+    run(0.6, 1.1)  # what JAX itself keeps of eager operations
+    with compilations() as names:
+        second = run(0.25, 2.0)
+    assert names == []
+    assert len(counter.hits) == traced
+    del first, second
+
+
+def test_a_second_call_of_one_jitted_gradient_compiles_nothing():
+    counter = Counter()
+    go = jax.jit(D(lambda a, scale: fresh_problem(counter, scale)(a, 1.0)))
+    go(1.0, 0.5)
+    traced = len(counter.hits)
+    with compilations() as names:
+        go(2.0, 0.25)
+    assert names == []
+    assert len(counter.hits) == traced
+
+
+# --- what a function closes over is an input ------------------------------------------------------
+
+
+def test_closure_cells_and_defaults_differentiate():
+    def in_cell(k):
+        return de.solve(de.ODEProblem(lambda t, y, a: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
+
+    def in_default(k):
+        return de.solve(de.ODEProblem(lambda t, y, a, k=k: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
+
+    def in_helper(k):
+        helper = lambda y: -k * y
+        return de.solve(de.ODEProblem(lambda t, y, a: helper(y), 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
+
+    def in_save(k):
+        problem = de.ODEProblem(lambda t, y, a: -0.7 * y, 1.0, (0.0, 1.0))
+        return de.solve(problem, de.RK4(), dt=DT, save=lambda t, y, a: k * y).ys[0]
+
+    plain = lambda k: rk4(lambda t, y, a: -k * y, jnp.array(1.0), 0.0, DT, STEPS, None)[-1]
+    for f in (in_cell, in_default, in_helper):
+        close(D(f)(0.7), D(plain)(0.7))
+        close(jax.jvp(f, (0.7,), (1.0,)), jax.jvp(plain, (0.7,), (1.0,)))
+        close(jax.hessian(f)(0.7), jax.hessian(plain)(0.7), rtol=1e-11)
+        close(jax.vmap(D(f))(jnp.array([0.7, 0.2])), jax.vmap(D(plain))(jnp.array([0.7, 0.2])))
+    close(D(in_save)(3.0), plain(0.7))
+
+
+RATE = 1.0
+
+
+def decays(t, y, a):
+    return -RATE * y
+
+
+def test_a_changed_global_is_seen(monkeypatch):
+    problem = de.ODEProblem(decays, 1.0, (0.0, 1.0))
+    one = de.solve(problem, rtol=1e-8, atol=1e-8).y1
+    monkeypatch.setitem(decays.__globals__, "RATE", 2.0)
+    two = de.solve(problem, rtol=1e-8, atol=1e-8).y1
+    np.testing.assert_allclose([one, two], np.exp([-1.0, -2.0]), rtol=1e-6)
+
+
+def test_a_changed_cell_and_a_changed_attribute_are_seen():
+    class Plant:
+        def __init__(self):
+            self.k = 1.0
+
+        def __call__(self, t, y, a):
+            return -self.k * y
+
+        def method(self, t, y, a):
+            return -self.k * y
+
+    k, plant = 1.0, Plant()
+
+    def f(t, y, a):
+        return -k * y
+
+    fields = (f, plant, plant.method)
+    ends = [de.solve(de.ODEProblem(g, 1.0, (0.0, 1.0)), rtol=1e-8, atol=1e-8).y1 for g in fields]
+    k = plant.k = 2.0
+    ends += [de.solve(de.ODEProblem(g, 1.0, (0.0, 1.0)), rtol=1e-8, atol=1e-8).y1 for g in fields]
+    np.testing.assert_allclose(ends, np.exp([-1.0] * 3 + [-2.0] * 3), rtol=1e-6)
+
+
+def test_functions_of_equal_code_and_other_meaning_are_kept_apart():
+    def make(branch):
+        return lambda t, y, a: (jnp.sin if branch == "sin" else jnp.cos)(y)
+
+    ends = [de.solve(de.ODEProblem(make(b), 0.0, (0.0, 1.0))).y1 for b in ("sin", "cos", "sin")]
+    assert float(ends[0]) == float(ends[2]) == 0.0
+    assert float(ends[1]) > 0.5
+
+
+def test_problems_solutions_and_methods_are_pytrees_of_arrays():
+    sol = de.solve(PROBLEM, saveat=TS, dense=True)
+    for tree in (PROBLEM, sol, de.Tsit5(), de.PI(dtmax=0.5)):
+        assert all(isinstance(x, (jax.Array, float, int)) for x in jax.tree.leaves(tree))
+    grad = D(lambda problem: jnp.sum(de.solve(problem).y1))(PROBLEM)
+    assert isinstance(grad, de.ODEProblem)
+    np.testing.assert_allclose(grad.args, D(lambda a: de.solve(PROBLEM.replace(args=a)).y1.sum())(A), rtol=1e-12)
+
+
+def test_tolerances_and_controllers_have_zero_derivatives():
+    end = lambda rtol, dt0: de.solve(PROBLEM, rtol=rtol, dt0=dt0).y1.sum()
+    assert D(end, (0, 1))(1e-5, 0.1) == (0.0, 0.0)
