@@ -9,11 +9,14 @@
 # That the two meet in proportion to both is an assumption. Here small networks replace it: the harm
 # that lynxes do, b · lynx, and the good that hares do, d · hare, become functions to be learnt.
 #
-#     hare' / hare = a − b · lynx · exp(net₁(lynx))     lynx' / lynx = −c + d · hare · exp(net₂(hare))
+#     hare' / hare = a − b · lynx · exp(net₁(lynx))
+#     lynx' / lynx = −c + d · hare · exp(net₂(hare))
 #
-# They are of one variable each, so that orbits stay closed, as with Lotka and Volterra: one cycle of
-# data cannot say whether cycles grow or die. (A network of both species was tried first. It fits
-# the first cycle four times closer than Lotka and Volterra, and forecasts the second one worse.)
+# They are of one variable each, so that orbits stay closed, as with Lotka and Volterra: one cycle
+# of data cannot say whether cycles grow or die. Honesty asks to add how we came to that: networks
+# of both species were tried first. They fit the first cycle four times closer than Lotka and
+# Volterra do, and forecast the second one worse. So the second cycle has had a say in the form of
+# this model; it has none in what follows.
 #
 # Both models are fitted to the first cycle, 1900–1910, and asked for the second one. How far the
 # networks may bend the equation is one number, chosen within the first cycle alone. Everything is

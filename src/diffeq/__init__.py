@@ -1,6 +1,6 @@
-"""Neural networks in differential equations, and differential equations in neural networks, on JAX."""
+"""Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, nn
+from . import datasets, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
 from .control import PI, PID, Controller, Fixed, I
@@ -14,7 +14,7 @@ from .train import Fit, fit, mse
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
     "Controller",
@@ -39,5 +39,6 @@ __all__ = [
     "nn",
     "solve",
     "step",
+    "zoo",
     *_methods.__all__,
 ]

@@ -18,9 +18,11 @@ _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
     Status.step_too_small: "The solution may be singular there, or the field discontinuous "
     "(declare its jumps with stops=).",
-    Status.nonfinite: "The solution may blow up there: look at the field at this state, or end tspan before it.",
+    Status.nonfinite: "The solution may blow up there: look at the field at this state, or end "
+    "tspan before it.",
     Status.dtmin: "Lower dtmin, or loosen the tolerances.",
-    Status.bad_times: "Save times are sorted along the direction of time and inside tspan; NaN only at the end.",
+    Status.bad_times: "Save times are sorted along the direction of time and inside tspan; NaN "
+    "only at the end.",
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
 }
@@ -44,7 +46,7 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
     if not reach > _NEAR * float(limit):
         return ""
     return (
-        f"The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
+        "The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
         f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
     )
 
@@ -58,8 +60,12 @@ def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
     form = entry.form(entry.parameters, 1)
     field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
     state = entry.packing.pack(y)
-    push = jax.jit(lambda v: jax.jvp(lambda y: field(jnp.asarray(t, entry.t0.dtype), y), (state,), (v,))[1])
-    v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype).astype(state.dtype)
+    push = jax.jit(
+        lambda v: jax.jvp(lambda y: field(jnp.asarray(t, entry.t0.dtype), y), (state,), (v,))[1]
+    )
+    v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype).astype(
+        state.dtype
+    )
     rate = 0.0
     for _ in range(turns):
         norm = float(jnp.linalg.norm(v.ravel()))

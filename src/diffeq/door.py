@@ -72,7 +72,7 @@ def opened(
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
-    system = System(form, method_rest, controller_rest, Output(()), stops is not None)
+    system = System(form, method_rest, controller_rest, Output(()), stops is not None, direction)
     data = Data(
         parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
         stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),

@@ -59,14 +59,16 @@ class State(eqx.Module):
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """Everything static: how to step, to judge and to write. Two of them are never equal, on purpose:
-    one belongs to one trace."""
+    """Everything static: how to step, to judge and to write. Two are never equal, on purpose:
+    one belongs to one trace.
+    """
 
     form: Callable
     method: Any
     controller: Any
     output: Output
     has_stops: bool
+    direction: int | None = None
     one_step: bool = False
     meter: Any = None
     alarmed: bool = False
@@ -74,7 +76,11 @@ class System:
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
         form = self.form(data.parameters, data.sign)
-        return form, eqx.combine(data.method, self.method), eqx.combine(data.controller, self.controller)
+        return (
+            form,
+            eqx.combine(data.method, self.method),
+            eqx.combine(data.controller, self.controller),
+        )
 
 
 class Attempt(NamedTuple):
@@ -104,6 +110,16 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     )  # fmt: skip
 
 
+def _sign(system: System, data: Data) -> Any:
+    return data.sign if system.direction is None else system.direction
+
+
+def _user_time(system: System, data: Data, state: State) -> Array:
+    """The time in the problem's own direction, which limits and lists of steps are given in."""
+    sign = _sign(system, data)
+    return state.t if isinstance(sign, int) and sign == 1 else sign * state.t
+
+
 def _target(system: System, data: Data, stop: Any) -> Array:
     """Where the next landing is: a stop, or the end."""
     if not system.has_stops:
@@ -113,6 +129,7 @@ def _target(system: System, data: Data, stop: Any) -> Array:
 
 def _field_until(form: Any, limit: Array) -> Any:
     """The form with stage times held below a discontinuity: a step sees the left limit."""
+
     def clipped(f: Callable) -> Callable:
         return lambda t, *ys: f(jnp.minimum(t, limit), *ys)
 
@@ -120,25 +137,28 @@ def _field_until(form: Any, limit: Array) -> Any:
     return type(form)(**{**vars(form), **changes})
 
 
-def _limited(system: System, form: Any, target: Array, landing: Array, t1: Array) -> Any:
+def _limited(system: System, data: Data, form: Any, target: Array, landing: Array) -> Any:
     if not system.has_stops:
         return form
-    inside = landing & (target < t1)
+    inside = landing & jnp.any(data.stops == target)
     return _field_until(form, jnp.where(inside, jnp.nextafter(target, -jnp.inf), jnp.inf))
 
 
-def attempt(system: System, data: Data, state: State, decision: Any = None) -> tuple[State, Attempt]:
+def attempt(
+    system: System, data: Data, state: State, decision: Any = None
+) -> tuple[State, Attempt]:
     """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
-    recorded is followed, so that a second run never takes another path than the first."""
+    recorded is followed, so that a second run never takes another path than the first.
+    """
     form, method, controller = system.parts(data)
     target = _target(system, data, state.stop)
     remaining = (target - state.t) - state.low
-    proposed = controller.propose(state.t, state.dt, state.steps)
+    proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     accepted, landed = (None, None) if decision is None else decision
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
-    limited = _limited(system, form, target, landing, data.t1)
+    limited = _limited(system, data, form, target, landing)
     step = method.step(limited, state.t, state.y, dt, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
     accept = verdict.accept if accepted is None else accepted
@@ -154,13 +174,17 @@ def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt
         verdict = controller.judge(None, dt, state.control, 1)
         return verdict._replace(accept=finite), jnp.zeros((), bool)
     step = lax.stop_gradient(step)
-    error2, floored = data.tolerance.squared(step.error, lax.stop_gradient(state.y), step.y, controller.norm)
-    verdict = controller.judge(error2.astype(dt.dtype), lax.stop_gradient(dt), state.control, method.error_order)
+    error2, floored = data.tolerance.squared(
+        step.error, lax.stop_gradient(state.y), step.y, controller.norm
+    )
+    verdict = controller.judge(
+        error2.astype(dt.dtype), lax.stop_gradient(dt), state.control, method.error_order
+    )
     return verdict, floored
 
 
 def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
-    """t + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
+    """T + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
     increment = dt + state.low
     total = state.t + increment
     back = total - state.t
@@ -169,7 +193,13 @@ def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[A
 
 
 def _after(
-    system: System, data: Data, state: State, tried: Attempt, verdict: Any, low: Array, floored: Array
+    system: System,
+    data: Data,
+    state: State,
+    tried: Attempt,
+    verdict: Any,
+    low: Array,
+    floored: Array,
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
     form, method, controller = system.parts(data)
@@ -183,18 +213,26 @@ def _after(
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
     # A landing cuts dt short; the step before it knows better how long the next can be.
-    cut = accept & tried.landing & (verdict.dt < state.dt)
+    cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.decides))
     return State(
         t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(step.y, state.y),
-        dt=jnp.where(cut, state.dt, verdict.dt), control=verdict.state, memory=keep(memory, state.memory),
+        dt=jnp.where(cut, state.dt, verdict.dt), control=verdict.state,
+        memory=keep(memory, state.memory),
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
-        stop=state.stop + at_stop, steps=steps, rejected=rejected, floored=state.floored + (accept & floored),
+        stop=state.stop + at_stop, steps=steps, rejected=rejected,
+        floored=state.floored + (accept & floored),
         last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
     )  # fmt: skip
 
 
 def _status(
-    system: System, controller: Any, data: Data, state: State, tried: Attempt, verdict: Any, attempts: Array
+    system: System,
+    controller: Any,
+    data: Data,
+    state: State,
+    tried: Attempt,
+    verdict: Any,
+    attempts: Array,
 ) -> Array:
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     if controller.decides:
@@ -203,20 +241,34 @@ def _status(
         broken = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y)))
         small = jnp.where(broken, Status.step_too_small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
-        status = jnp.where(~tried.accept & controller.stuck(state.t, tried.dt), Status.dtmin, status)
+        status = jnp.where(
+            ~tried.accept & controller.stuck(_user_time(system, data, state), tried.dt),
+            Status.dtmin,
+            status,
+        )
     else:
         status = jnp.where(tried.accept, status, Status.nonfinite)
     done = tried.accept & (tried.t1 >= data.t1)
     status = jnp.where(done, Status.success, status)
     overflow = [w + c.n >= ch.length for ch, w, c in
-                zip(system.output.channels, state.written, tried.cursors, strict=True) if ch.kind != "times"]  # fmt: skip
+                zip(system.output.channels, state.written, tried.cursors, strict=True)
+                if ch.kind != "times"]  # fmt: skip
     if overflow:
         full = jnp.any(jnp.stack(overflow)) & ~done
         status = jnp.where(full & tried.accept, Status.too_many_saves, status)
     return status.astype(jnp.int32)
 
 
-def _write(system: System, data: Data, form: Any, method: Any, t: Array, y: Array, tried: Attempt, buffers: list) -> list:
+def _write(  # noqa: PLR0917
+    system: System,
+    data: Data,
+    form: Any,
+    method: Any,
+    t: Array,
+    y: Array,
+    tried: Attempt,
+    buffers: list,
+) -> list:
     output = system.output
     if not output.channels:
         return buffers
@@ -232,7 +284,9 @@ def blank(system: System, data: Data, state: State) -> list:
     """The output buffers before the first step."""
     if not system.output.channels:
         return []
-    return system.output.blank(data.parameters, data.times, state.t, state.y, _example(system, data, state))
+    return system.output.blank(
+        data.parameters, data.times, state.t, state.y, _example(system, data, state)
+    )
 
 
 def _example(system: System, data: Data, state: State) -> Any:
@@ -249,7 +303,9 @@ def _example(system: System, data: Data, state: State) -> Any:
     return jax.eval_shape(row, data, state)
 
 
-def integrate(system: System, data: Data, state: State, recorder: Any = None) -> tuple[State, list, Any]:
+def integrate(
+    system: System, data: Data, state: State, recorder: Any = None
+) -> tuple[State, list, Any]:
     """Runs the loop to the end: the last state, the output buffers, and what the recorder kept."""
 
     def running(data: Data, state: State, _: Any) -> Any:
@@ -264,7 +320,7 @@ def integrate(system: System, data: Data, state: State, recorder: Any = None) ->
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
         )
         form, method, _ = system.parts(data)
-        form = _limited(system, form, _target(system, data, state.stop), tried.landing, data.t1)
+        form = _limited(system, data, form, _target(system, data, state.stop), tried.landing)
         buffers = _write(system, data, form, method, state.t, state.y, tried, buffers)
         if recorder is not None:
             record = recorder.write(record, state, tried)
@@ -300,7 +356,7 @@ def replay(
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
     dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
-    form = _limited(system, form, target, row.landing, data.t1)
+    form = _limited(system, data, form, target, row.landing)
     step = method.step(form, t, y, dt, method.init(form, t, y))
     t1 = jnp.where(row.landing, target, t + dt)
     safe = jnp.where(row.accept, dt, 1)

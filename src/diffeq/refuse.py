@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
+from .core.primitive import Tracer
 from .methods import METHODS, Method
 from .problems import Problem
 from .problems.base import evaluated
@@ -31,7 +32,7 @@ class Call:
 
 
 def checked_call(
-    *, problem: Any, method: Any, saveat: Any, save: Any, dense: bool, rtol: Any, atol: Any, dt: Any, dt0: Any,
+    *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
     controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
@@ -45,27 +46,32 @@ def checked_call(
     span = _span(problem)
     if stops is not None and callable(stops):
         stops = stops(problem.args)
-    _check_saveat(saveat, save, span, problem)
+    _check_saveat(saveat, save, span)
     _check_state(problem)
     traced = {
-        "problem": problem, "method": method, "controller": controller, "saveat": _arrays(saveat), "save": save,
+        "problem": problem, "method": method, "controller": controller,
+        "saveat": _arrays(saveat), "save": save,
         "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": _array(stops),
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    steps = max_steps if max_steps is not None else _known_steps(span, dt, controller, stops)
+    steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
     loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
     return Call(traced, direction, steps, _below_eps(rtol), loud)
 
 
 def concrete(x: Any) -> bool:
     """Whether a tree's numbers are known now."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
 
 
 def _check_problem(problem: Any) -> None:
     if isinstance(problem, Problem):
         return
-    hint = "write de.ODEProblem(f, y0, tspan, args) first" if callable(problem) else "give a de.ODEProblem or another problem"
+    hint = (
+        "write de.ODEProblem(f, y0, tspan, args) first"
+        if callable(problem)
+        else "give a de.ODEProblem or another problem"
+    )
     raise TypeError(f"problem is {_shown(problem)}; {hint}.")
 
 
@@ -77,18 +83,32 @@ def _check_method(method: Any) -> None:
         name = known.get(method.lower(), "Tsit5")
         raise TypeError(f"method is the string {method!r}; an instance is wanted: de.{name}().")
     if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(f"method is the class {method.__name__}; an instance is wanted: de.{method.__name__}().")
+        raise TypeError(
+            f"method is the class {method.__name__}; an instance is wanted: de.{method.__name__}()."
+        )
     raise TypeError(f"method is {_shown(method)}; a method is wanted, such as de.Tsit5().")
 
 
-def _check_options(controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any) -> None:
-    if isinstance(controller, type) or not (controller is None or isinstance(controller, Controller)):
-        raise TypeError(f"controller is {_shown(controller)}; an instance is wanted, such as de.PI().")
+def _check_options(
+    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any
+) -> None:
+    if isinstance(controller, type) or not (
+        controller is None or isinstance(controller, Controller)
+    ):
+        raise TypeError(
+            f"controller is {_shown(controller)}; an instance is wanted, such as de.PI()."
+        )
     if isinstance(adjoint, type) or not (adjoint is None or hasattr(adjoint, "run")):
-        raise TypeError(f"adjoint is {_shown(adjoint)}; an instance is wanted, such as de.Discrete().")
+        raise TypeError(
+            f"adjoint is {_shown(adjoint)}; an instance is wanted, such as de.Discrete()."
+        )
     for name, value in (("max_steps", max_steps), ("max_saves", max_saves)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-            raise TypeError(f"{name} is {value!r}; a positive whole number, known before tracing, is wanted.")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1
+        ):
+            raise TypeError(
+                f"{name} is {value!r}; a positive whole number, known before tracing, is wanted."
+            )
     if throw not in (True, False, "compiled"):
         raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
 
@@ -102,8 +122,13 @@ def _tolerance(name: str, value: Any, default: float) -> Any:
         numbers = np.asarray(leaf)
         if numbers.dtype.kind not in "fiu" or np.isnan(numbers).any() or (numbers < 0).any():
             raise ValueError(f"{name} is {_shown(value)}; positive numbers are wanted.")
-        if name == "atol" and (numbers == 0).any() or (name == "rtol" and not np.isfinite(numbers).all()):
-            raise ValueError(f"{name} is {_shown(value)}; it must be positive" + (" and finite." if name == "rtol" else "."))
+        if (name == "atol" and (numbers == 0).any()) or (
+            name == "rtol" and not np.isfinite(numbers).all()
+        ):
+            raise ValueError(
+                f"{name} is {_shown(value)}; it must be positive"
+                + (" and finite." if name == "rtol" else ".")
+            )
     return value
 
 
@@ -116,15 +141,22 @@ def _below_eps(rtol: Any) -> bool:
 
 
 def _default_method(rtol: Any) -> Method:
-    tight = concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
+    tight = (
+        concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
+    )
     return METHODS["Vern7" if tight else "Tsit5"]()
 
 
 def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
     if dt is not None and dt0 is not None:
-        raise ValueError("dt and dt0 were both given: dt is a fixed step, dt0 the first of an adaptive solve.")
+        raise ValueError(
+            "dt and dt0 were both given: dt is a fixed step, dt0 the first of an adaptive solve."
+        )
     if dt is None and not method.adaptive and controller.decides:
-        raise ValueError(f"method {method!r} has no error estimate, so its steps must be given: dt=, or controller=de.Fixed(ts).")
+        raise ValueError(
+            f"method {method!r} has no error estimate, so its steps must be given: dt=, or "
+            "controller=de.Fixed(ts)."
+        )
     for name, value in (("dt", dt), ("dt0", dt0)):
         if value is None or not concrete(value):
             continue
@@ -134,14 +166,18 @@ def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
 
 
 def _span(problem: Problem) -> tuple[float, float] | None:
-    """tspan as numbers, where they are known."""
-    tspan = evaluated(problem.tspan, problem.args) if concrete((problem.args, problem.tspan)) else None
+    """Tspan as numbers, where they are known."""
+    tspan = (
+        evaluated(problem.tspan, problem.args) if concrete((problem.args, problem.tspan)) else None
+    )
     if tspan is None and not callable(problem.tspan):
         tspan = problem.tspan
     if not isinstance(tspan, (tuple, list, np.ndarray, jax.Array)):
         if tspan is None:
             return None
-        raise TypeError(f"tspan is {_shown(tspan)}; a pair (t0, t1) is wanted, or a function of args.")
+        raise TypeError(
+            f"tspan is {_shown(tspan)}; a pair (t0, t1) is wanted, or a function of args."
+        )
     if len(tspan) != 2:
         raise TypeError(f"tspan is {_shown(tspan)}; a pair (t0, t1) is wanted.")
     if any(callable(t) and not hasattr(t, "shape") for t in tspan):
@@ -154,23 +190,25 @@ def _span(problem: Problem) -> tuple[float, float] | None:
     if any(e.shape != () for e in ends):
         raise ValueError(f"tspan is {_shown(tspan)}; two scalars are wanted.")
     if not all(np.isfinite(e) for e in ends):
-        raise ValueError(f"tspan is {_shown(tspan)}; finite times are wanted (use a terminal event for an open end).")
+        raise ValueError(f"tspan is {_shown(tspan)}; finite times are wanted.")
     return float(ends[0]), float(ends[1])
 
 
-def _check_saveat(saveat: Any, save: Any, span: Any, problem: Problem) -> None:
+def _check_saveat(saveat: Any, save: Any, span: Any) -> None:
     if isinstance(save, dict) and not (isinstance(saveat, dict) and set(save) <= set(saveat)):
-        raise ValueError(f"save has the keys {sorted(map(str, save))}; saveat must be a dict with the same keys.")
-    for key, at in (saveat.items() if isinstance(saveat, dict) else [(None, saveat)]):
+        raise ValueError(
+            f"save has the keys {sorted(map(str, save))}; saveat must be a dict with the same keys."
+        )
+    for key, at in saveat.items() if isinstance(saveat, dict) else [(None, saveat)]:
         name = "saveat" if key is None else f"saveat[{key!r}]"
         if at is None or isinstance(at, str):
             if at not in (None, "steps"):
                 raise ValueError(f'{name} is {at!r}; times, "steps" or None is wanted.')
             continue
-        _check_times(name, at, span, problem)
+        _check_times(name, at, span)
 
 
-def _check_times(name: str, at: Any, span: Any, problem: Problem) -> None:
+def _check_times(name: str, at: Any, span: Any) -> None:
     if jnp.ndim(at) != 1 or np.dtype(jnp.result_type(at)).kind not in "fiu":
         raise ValueError(f"{name} is {_shown(at)}; a sequence of times is wanted.")
     if span is None or not concrete(at):
@@ -182,7 +220,10 @@ def _check_times(name: str, at: Any, span: Any, problem: Problem) -> None:
     if np.isnan(times[: len(known)]).any():
         raise ValueError(f"{name} has NaN before a number; NaN is padding, at the end only.")
     if (np.diff(turn * known) < 0).any():
-        raise ValueError(f"{name} is not sorted along the direction of time, from t0 = {t0:g} to t1 = {t1:g}: give np.sort(…).")
+        raise ValueError(
+            f"{name} is not sorted along the direction of time, from t0 = {t0:g} to "
+            f"t1 = {t1:g}: give np.sort(…)."
+        )
     wide = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps  # pyright: ignore
     slack = 4 * wide * max(abs(t0), abs(t1))
     outside = known[(turn * known < turn * t0 - slack) | (turn * known > turn * t1 + slack)]
@@ -200,21 +241,35 @@ def _check_state(problem: Problem) -> None:
             raise ValueError(f"y0{where} has NaN; a finite initial state is wanted.")
 
 
-def _known_steps(span: Any, dt: Any, controller: Any, stops: Any) -> int | None:
+def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
     """How many steps of dt there are at the most, when that is known."""
     if dt is not None and span is not None and concrete((dt, stops)):
-        return max(1, math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6))) + int(np.size(stops)) + 1
+        return (
+            max(1, math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)))
+            + int(np.size(stops))
+            + 1
+        )
     return None
 
 
 def _array(x: Any) -> Any:
-    return None if x is None or np.size(x) == 0 else jnp.asarray(x) if not isinstance(x, jax.Array) else x
+    return (
+        None
+        if x is None or np.size(x) == 0
+        else jnp.asarray(x)
+        if not isinstance(x, jax.Array)
+        else x
+    )
 
 
 def _arrays(saveat: Any) -> Any:
     if isinstance(saveat, dict):
         return {k: _arrays(v) for k, v in saveat.items()}
-    return saveat if saveat is None or isinstance(saveat, (str, jax.Array, np.ndarray)) else jnp.asarray(saveat)
+    return (
+        saveat
+        if saveat is None or isinstance(saveat, (str, jax.Array, np.ndarray))
+        else jnp.asarray(saveat)
+    )
 
 
 def _shown(x: Any) -> str:

@@ -21,7 +21,9 @@ _DENSE = "dense"
 class Wanted:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
-    def __init__(self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int) -> None:
+    def __init__(
+        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int
+    ) -> None:
         self.door, self.sign, self.dense = door, sign, dense
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
@@ -60,20 +62,29 @@ class Wanted:
             bad = bad | wrong
         return tuple(found), bad
 
-    def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, Any, Any, Any, Any]:
+    def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, ...]:
         """(ts, ys, saved, num) as the user asked for them, and the dense rows with their tree."""
         rows: dict = {}
         dense = (None, None)  # the polynomial's rows, and the tree of one
-        written = {key: (c, ts, w, b) for (key, c), ts, w, b in zip(self.kinds, data.times, end.written, buffers, strict=True)}
+        written = {
+            key: (c, ts, w, b)
+            for (key, c), ts, w, b in zip(self.kinds, data.times, end.written, buffers, strict=True)
+        }
         for key, at in self.at.items():
-            rows[key] = self._last_row(data, end, key) if at is None else self._rows(end, key, *written[key])
+            rows[key] = (
+                self._last_row(data, end, key)
+                if at is None
+                else self._rows(end, key, *written[key])
+            )
         if self.dense:
             _, _, count, leaves = written[_DENSE]
             dense = ((jnp.asarray(self.sign), leaves, count), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
         return *(c if self.is_dict else c[None] for c in columns), dense
 
-    def _rows(self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list) -> tuple:
+    def _rows(
+        self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
+    ) -> tuple:
         index = jnp.arange(channel.length)
         reached = index < count
         if channel.kind == "steps":
@@ -82,7 +93,9 @@ class Wanted:
             kind = jnp.where(reached, Row.reached, Row.padding)
         else:
             ts = self._turned(times)
-            kind = jnp.where(reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing))
+            kind = jnp.where(
+                reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing)
+            )
         leaves = [_marked(x, end.y, kind) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
 
@@ -95,7 +108,11 @@ class Wanted:
 
     def _tree(self, key: Any, leaves: list) -> Any:
         tree = self.trees.get(id(self.value[key]))
-        return self.door.packing.unpack(leaves[0]) if tree is None else jax.tree.unflatten(tree, leaves)
+        return (
+            self.door.packing.unpack(leaves[0])
+            if tree is None
+            else jax.tree.unflatten(tree, leaves)
+        )
 
     def _row(self, save: Any) -> Callable:
         """A row as a list of arrays; remembers the tree that `save` returns."""
@@ -119,7 +136,11 @@ class Wanted:
         return lambda parameters, tau, y: [self._turned(tau), *value(parameters, tau, y)]
 
     def _turned(self, x: Any) -> Any:
-        return x if isinstance(self.sign, int) and self.sign == 1 else jnp.asarray(self.sign, x.dtype) * x
+        return (
+            x
+            if isinstance(self.sign, int) and self.sign == 1
+            else jnp.asarray(self.sign, x.dtype) * x
+        )
 
 
 def _marked(rows: Array, anchor: Array, kind: Array) -> Array:

@@ -1,6 +1,6 @@
 """What a solve returns."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
 
@@ -29,7 +30,9 @@ class SolveError(RuntimeError):
     is what there is of it.
     """
 
-    def __init__(self, message: str, *, status: Status, t: Any, y: Any, dt: Any, index: tuple, solution: Any) -> None:
+    def __init__(
+        self, message: str, *, status: Status, t: Any, y: Any, dt: Any, index: tuple, solution: Any
+    ) -> None:
         super().__init__(message)
         self.status, self.t, self.y, self.dt = status, t, y, dt
         self.index, self.solution = index, solution
@@ -40,7 +43,7 @@ class Solution(eqx.Module):
 
     Attributes:
         ts: saved times; a dict of them when `saveat` was one. In the problem's unit of time.
-        ys: saved values, with the structure of y0 (or of what `save` returned) and a time axis first.
+        ys: saved values, with the structure of y0 (or of what `save` returned), time axis first.
         saved: which rows were reached. The others are NaN.
         num: how many were.
         last: (t, y, dt) of the last accepted step.
@@ -94,8 +97,7 @@ class Solution(eqx.Module):
     def _evaluate(self, t: Any, *, slope: bool) -> Any:
         if self.polynomial is None:
             raise ValueError("sol(t) needs the solution everywhere: give dense=True to solve.")
-        value = self.about.evaluate(self.polynomial, jnp.asarray(t), slope=slope)
-        return value
+        return self.about.evaluate(self.polynomial, jnp.asarray(t), slope=slope)
 
     def filled(self, value: Any) -> Any:
         """`ys` with `value`, of zero derivative, in the rows that were not reached.
@@ -106,8 +108,14 @@ class Solution(eqx.Module):
         >>> [round(float(y), 2) for y in sol.filled(0.0)]
         [2.0, 0.0]
         """
+
         def fill(mask: Array, tree: Any) -> Any:
-            return jax.tree.map(lambda y: jnp.where(mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim)), y, value), tree)
+            return jax.tree.map(
+                lambda y: jnp.where(
+                    mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim)), y, value
+                ),
+                tree,
+            )
 
         if isinstance(self.saved, dict):
             return {name: fill(self.saved[name], self.ys[name]) for name in self.saved}
@@ -115,17 +123,27 @@ class Solution(eqx.Module):
 
     def trim(self) -> "Solution":
         """The solution with only the rows that were reached (on the host)."""
+
         def cut(mask: Any, tree: Any) -> Any:
             keep = np.asarray(mask)
             if keep.ndim != 1:
-                raise ValueError(f"trim() is for one solution; this is a batch of shape {keep.shape[:-1]}: index it first.")
+                raise ValueError(
+                    f"trim() is for one solution; this is a batch of shape "
+                    f"{keep.shape[:-1]}: index it first."
+                )
             count = int(keep.sum())
             return jax.tree.map(lambda y: y[:count], tree)
 
         each = isinstance(self.saved, dict)
-        apply = (lambda tree: {k: cut(self.saved[k], tree[k]) for k in tree}) if each else (lambda tree: cut(self.saved, tree))
+        apply = (
+            (lambda tree: {k: cut(self.saved[k], tree[k]) for k in tree})
+            if each
+            else (lambda tree: cut(self.saved, tree))
+        )
         return eqx.tree_at(
-            lambda s: (s.ts, s.ys, s.saved), self, (apply(self.ts), apply(self.ys), apply(self.saved))
+            lambda s: (s.ts, s.ys, s.saved),
+            self,
+            (apply(self.ts), apply(self.ys), apply(self.saved)),
         )
 
     def first_and_last(self) -> tuple[float, float]:
@@ -152,28 +170,39 @@ class Solution(eqx.Module):
         bad = np.argwhere(status > Status.terminated)
         if len(bad) == 0:
             return self
-        index = tuple(int(i) for i in bad[0])
+        index = tuple(int(i) for i in np.atleast_1d(bad[0]))
         raise self._error(index, len(bad), status.size, hint)
 
     def _error(self, index: tuple, failed: int, count: int, hint: Any) -> SolveError:
         known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
         one = jax.tree.map(lambda x: np.asarray(x)[index], known)
-        status, (t, y, dt), stats = Status(int(one[0])), one[1], one[2]
-        where = f"sample {index if len(index) > 1 else index[0]} of {count} ({failed} failed): " if index else ""
-        sentence = (
-            f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} after "
-            f"{int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, y = {_shown(y)}. "
-            f"{(hint(one[1]) if hint else '') or advice(status)}"
+        status, last, stats = Status(int(one[0])), one[1], one[2]
+        t, y, dt = last
+        where = (
+            f"sample {_index(index)} of {count} ({failed} failed): "
+            if index
+            else ""
         )
-        return SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=index, solution=self)
+        sentence = (
+            f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} "
+            f"after {int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, "
+            f"y = {_shown(y)}. {(hint(last) if hint else '') or advice(status)}"
+        )
+        return SolveError(
+            sentence.strip(), status=status, t=t, y=y, dt=dt, index=index, solution=self
+        )
 
     def __repr__(self) -> str:
-        if self.status.ndim or isinstance(self.status, jax.core.Tracer):
+        if self.status.ndim or isinstance(self.status, Tracer):
             return f"Solution(status={self.status}, ts={jax.tree.map(jnp.shape, self.ts)})"
         return (
             f"Solution({Status(int(self.status)).name}, steps={int(self.stats['steps'])}, "
             f"rejected={int(self.stats['rejected'])}, t1={float(self.t1):.6g})"
         )
+
+
+def _index(index: tuple) -> Any:
+    return index if len(index) > 1 else index[0]
 
 
 def _shown(y: Any) -> str:
@@ -183,9 +212,12 @@ def _shown(y: Any) -> str:
 
 class About:
     """What a solution knows of where it came from, for messages and dense output. Equal to any
-    other of the same method, so that solutions of repeated solves have one tree structure."""
+    other of the same method, so that solutions of repeated solves have one tree structure.
+    """
 
-    def __init__(self, method: str, packing: Any, adaptive: bool, tree: Any = None, *, trims: bool = False) -> None:
+    def __init__(
+        self, method: str, packing: Any, adaptive: bool, tree: Any = None, *, trims: bool = False
+    ) -> None:
         self.method, self.packing, self.adaptive = method, packing, adaptive
         self.tree, self.trims = tree, trims
 

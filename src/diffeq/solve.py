@@ -10,6 +10,7 @@ from .adjoint import Discrete
 from .control import Controller
 from .core.alarm import call_host
 from .core.lift import flatten, unflatten
+from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import stiffness
 from .door import MAX_STEPS, Door, failing, opened, signed
@@ -100,17 +101,18 @@ def solve(
         (2, 2)
     """
     call = checked_call(
-        problem=problem, method=method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt,
+        problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=max_saves, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense, adjoint or Discrete(),
+        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
+        adjoint or Discrete(),
         call.floored, progress, call.loud,
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
-    if isinstance(sol.status, jax.core.Tracer):
+    if isinstance(sol.status, Tracer):
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
@@ -135,7 +137,9 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
     )  # fmt: skip
-    wanted = Wanted(door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves)
+    wanted = Wanted(
+        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves
+    )
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(

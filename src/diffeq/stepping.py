@@ -19,13 +19,14 @@ from .control import Controller
 from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
 from .core.status import Status
+from .diagnosis import advice
 from .door import MAX_STEPS, Door, failing, opened, signed
 from .integrate import State as Inner
 from .integrate import begin
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete
-from .solution import About, SolveError
+from .solution import SolveError
 
 __all__ = ["State", "advance", "init", "step"]
 
@@ -155,7 +156,7 @@ def init(
         0.1353
     """
     call = checked_call(
-        problem=problem, method=method, saveat=None, save=None, dense=False, rtol=rtol, atol=atol,
+        problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=None, throw=throw,
     )  # fmt: skip
@@ -346,6 +347,6 @@ def _raised(state: State) -> State:
     status, t, y, dt = Status(int(state.status)), state.t, state.y, state.dt
     sentence = (
         f"{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g}, y = {y}. "
-        f"{About('', state.packing, False).advice(status)}"
+        f"{advice(status)}"
     )
     raise SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=(), solution=state)

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "src" / "diffeq"
 
+SOLVE = ("solve", "solution", "stepping", "diagnosis", "door", "refuse", "request")
 LAYERS = (
     ("core",),
     ("problems", "noise", "interp", "algebra"),
@@ -21,11 +22,11 @@ LAYERS = (
     ("control", "output", "events"),
     ("integrate",),
     ("adjoint",),
-    ("solve", "solution", "stepping", "door", "refuse", "request"),
+    SOLVE,
     ("nn", "train", "ensemble", "plot", "zoo", "datasets", "torch"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-ONE_PART = dict.fromkeys(("solution", "stepping", "door", "refuse", "request"), "solve")
+ONE_PART = dict.fromkeys(SOLVE, "solve")
 
 HEAVY = {"matplotlib", "optax", "optimistix", "tqdm", "torch", "flax"}
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot

@@ -231,7 +231,8 @@ class _Along(NamedTuple):
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
         state = start_of(system, record, index, method.init(form, row.t, row.y))
 
-        def step(active: Any, place: Any, consts: Any, state: State, *rest: Any) -> Any:
+        def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
+            del active
             data, record, first = consts
             decision = self.recorder.decision(record, first + place)
             after, tried = attempt(system, data, state, decision)

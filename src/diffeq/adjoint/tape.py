@@ -25,7 +25,8 @@ _WORD = 32
 
 class Row(NamedTuple):
     """What replays one attempt. `dt` is what was tried, `lo` the rows of output written before it
-    (so that the next row's `lo` says how many it wrote), `code` its decisions."""
+    (so that the next row's `lo` says how many it wrote), `code` its decisions.
+    """
 
     t: Array
     y: Array
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     @property
     def landing(self) -> Bool[Array, ""]:
         """Whether it ended on a stop or on the end."""
-        return (self.code & 2) == 2  # noqa: PLR2004
+        return (self.code & 2) == 2
 
 
 class Record(NamedTuple):
@@ -145,7 +146,7 @@ class Recorder:
             return None, None
         word, shift = self._place(i)
         code = get_row(record.decisions, word) >> shift
-        return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None  # noqa: PLR2004
+        return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None
 
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
@@ -154,7 +155,9 @@ class Recorder:
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
-            state, (buffers, record, _) = loop(limited, turn, state, (buffers, record, shown), consts=data)
+            state, (buffers, record, _) = loop(
+                limited, turn, state, (buffers, record, shown), consts=data
+            )
             return state, buffers, self._closed(record, state)
 
         def room(data: Data, state: State, carried: Any) -> Any:
@@ -189,7 +192,7 @@ class Recorder:
             # What is left in the other half must not pass for attempts of lanes that have finished.
             return todo - 1, (rows._replace(code=rows.code.at[half:].set(0)), control)
 
-        # A loop of at most one turn: under vmap a `cond` would transpose all rows, a select copy them.
+        # A loop of at most one turn: under vmap a `cond` transposes all rows.
         count = full.astype(jnp.int32)
         _, (rows, control) = loop(
             lambda _, todo, rows: todo > 0, thin, count, (record.rows, record.control)

@@ -3,6 +3,6 @@
 from .base import Controller, Verdict
 from .fixed import Constant, Fixed
 from .initial import initial_step
-from .pid import PID, I, PI
+from .pid import PI, PID, I
 
 __all__ = ["PI", "PID", "Constant", "Controller", "Fixed", "I", "Verdict", "initial_step"]

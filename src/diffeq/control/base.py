@@ -39,9 +39,9 @@ class Controller(eqx.Module):
         """The memory before the first step."""
         return ()
 
-    def propose(self, t: Array, dt: Array, index: Array) -> Array:
-        """The dt to attempt from t as step `index`, inside the limits."""
-        del index
+    def propose(self, t: Array, dt: Array, sign: Any) -> Array:
+        """The dt > 0 to attempt from t, inside the limits; `sign` is the direction of time."""
+        del sign
         low, high = self._limit(self.dtmin, t), self._limit(self.dtmax, t)
         dt = dt if high is None else jnp.minimum(dt, high)
         return dt if low is None else jnp.maximum(dt, low)

@@ -23,7 +23,9 @@ class Tolerance(eqx.Module):
     atol: Array
     floored: bool = eqx.field(static=True, default=False)
 
-    def squared(self, error: Any, y0: Array, y1: Array, norm: Callable | None) -> tuple[Array, Array]:
+    def squared(
+        self, error: Any, y0: Array, y1: Array, norm: Callable | None
+    ) -> tuple[Array, Array]:
         """The squared norm of the scaled error, and whether the floor was touched."""
         size = jnp.maximum(magnitude(y0), magnitude(y1))
         scale = self.atol + self.rtol * size
@@ -37,7 +39,9 @@ class Tolerance(eqx.Module):
         fifth, third = (self._measure(e / scale, norm) for e in error)
         # DOP853: |e5|² / sqrt(|e5|² + 0.01 |e3|²), squared; exact zeros stay zero.
         denominator = fifth + 0.01 * third
-        return jnp.where(denominator > 0, fifth * fifth / jnp.where(denominator > 0, denominator, 1), denominator), touched
+        return jnp.where(
+            denominator > 0, fifth * fifth / jnp.where(denominator > 0, denominator, 1), denominator
+        ), touched
 
     @staticmethod
     def _measure(scaled: Array, norm: Callable | None) -> Array:

@@ -48,11 +48,10 @@ class Fixed(Controller):
         """Never: every step is accepted."""
         return False
 
-    def propose(self, t: Array, dt: Array, index: Array) -> Array:
+    def propose(self, t: Array, dt: Array, sign: Any) -> Array:
         """The distance to the next of the times; to the end when there is none."""
-        ahead = jnp.searchsorted(self.ts, t, side="right")
-        target = self.ts.at[ahead].get(mode="fill", fill_value=jnp.inf)
-        return (target - t).astype(dt.dtype)
+        distance = sign * (self.ts - t)
+        return jnp.min(jnp.where(distance > 0, distance, jnp.inf)).astype(dt.dtype)
 
     def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
         """Accepts."""

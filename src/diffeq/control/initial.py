@@ -16,16 +16,22 @@ def initial_step(field: Any, t: Array, y: Array, span: Array, order: int, tolera
     Costs two evaluations. Never longer than the interval.
     """
     scale = tolerance.atol + tolerance.rtol * jnp.abs(y)
-    scale = jnp.where(scale > 0, scale, jnp.finfo(scale.dtype).tiny**0.25)
+    scale = jnp.where(scale > 0, scale, jnp.finfo(scale.dtype).tiny ** 0.25)
     norm = lambda x: jnp.sqrt(mean_square(x / scale))  # noqa: E731
     f0 = field(t, y)
     d0, d1 = norm(y), norm(f0)
     small = (d0 < 1e-5) | (d1 < 1e-5)
-    h0 = jnp.minimum(jnp.where(small, 1e-6 * span, 0.01 * d0 / jnp.where(small, 1, d1)), span).astype(t.dtype)
+    h0 = jnp.minimum(
+        jnp.where(small, 1e-6 * span, 0.01 * d0 / jnp.where(small, 1, d1)), span
+    ).astype(t.dtype)
     f1 = field(t + h0, y + h0 * f0)
     d2 = norm(f1 - f0) / h0
     steepest = jnp.maximum(d1, d2)
     flat = steepest <= 1e-15
-    h1 = jnp.where(flat, jnp.maximum(1e-6 * span, h0 * 1e-3), (0.01 / jnp.where(flat, 1, steepest)) ** (1 / order))
+    h1 = jnp.where(
+        flat,
+        jnp.maximum(1e-6 * span, h0 * 1e-3),
+        (0.01 / jnp.where(flat, 1, steepest)) ** (1 / order),
+    )
     h = jnp.minimum(jnp.minimum(100 * h0, h1), span).astype(t.dtype)
     return jnp.where(jnp.isfinite(h) & (h > 0), h, 1e-6 * span)

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from .base import Controller, Verdict
 
-__all__ = ["PID", "I", "PI"]
+__all__ = ["PI", "PID", "I"]
 
 # An error of zero must not make the next steps' memory infinite (Hairer's 1e-4 for the old error).
 _SMALLEST = 1e-4
@@ -54,11 +54,12 @@ class PID(Controller):
         dtmax: Any = None,
         norm: Callable | None = None,
     ) -> None:
-        self.exponents, self.safety, self.shrink, self.grow = tuple(exponents), safety, shrink, grow
+        self.exponents = (exponents[0], exponents[1], exponents[2])
+        self.safety, self.shrink, self.grow = safety, shrink, grow
         self.dtmin, self.dtmax, self.norm = dtmin, dtmax, norm
 
     def init(self, dtype: Any) -> Any:
-        """The logarithms of the last two accepted errors, and whether the last step was rejected."""
+        """Logarithms of the last accepted errors, and whether the last step was rejected."""
         zero = jnp.zeros((), dtype)
         memory = (zero,) * (2 if self.exponents[2] else 1 if self.exponents[1] else 0)
         return memory, jnp.zeros((), bool)
@@ -77,7 +78,9 @@ class PID(Controller):
         factor = jnp.clip(jnp.exp(log_factor), self.shrink, ceiling)
         factor = jnp.where(jnp.isfinite(error2), factor, self.shrink)  # and a NaN shrinks the most
         kept = jnp.maximum(log_error, math.log(_SMALLEST))
-        past = tuple(jnp.where(accept, new, old) for new, old in zip((kept, *memory), memory, strict=False))
+        past = tuple(
+            jnp.where(accept, new, old) for new, old in zip((kept, *memory), memory, strict=False)
+        )
         return Verdict(accept, dt * factor, (past, ~accept))
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-from .primitive import define, is_unknown, is_zero, lanes_last, zero_tangent
+from .primitive import ShapedArray, define, is_unknown, is_zero, lanes_last, zero_tangent
 
 __all__ = ["call_host", "tripwire"]
 
@@ -22,14 +22,16 @@ def call_host(function: Callable, *values: Any) -> None:
 
 
 def tripwire(y: Inexact[Array, "..."], t: Real[Array, ""]) -> Array:
-    """y itself; but where a cotangent first turns non-finite on its way back, an error names t."""
+    """Y itself; but where a cotangent first turns non-finite on its way back, an error names t."""
     return tripwire_p.bind(y, t, armed=False)[0]
 
 
 def _tripped(cotangent: Any, t: Any) -> None:
     if not np.isfinite(np.asarray(cotangent)).all():
         where = np.asarray(t)
-        shown = f"{float(where):.6g}" if where.ndim == 0 else f"{where.min():.6g} … {where.max():.6g}"
+        shown = (
+            f"{float(where):.6g}" if where.ndim == 0 else f"{where.min():.6g} … {where.max():.6g}"
+        )
         raise FloatingPointError(
             f"the cotangent of y first became infinite or NaN on its way back at t = {shown}: the "
             "solve is finite there, its derivative is not. Look for square roots, divisions or "
@@ -46,7 +48,7 @@ def _implementation(y: Any, t: Any, *, armed: bool) -> list:
 
 def _abstract(y: Any, t: Any, *, armed: bool) -> list:
     del t, armed
-    return [jax.core.ShapedArray(y.shape, y.dtype)]
+    return [ShapedArray(y.shape, y.dtype)]
 
 
 def _jvp(primals: Sequence, tangents: Sequence, *, armed: bool) -> tuple[list, list]:
@@ -59,7 +61,10 @@ def _jvp(primals: Sequence, tangents: Sequence, *, armed: bool) -> tuple[list, l
 def _transpose(cotangents: Sequence, y: Any, t: Any, *, armed: bool) -> list:
     del armed
     ct = cotangents[0]
-    return [None if is_zero(ct) or not is_unknown(y) else tripwire_p.bind(ct, t, armed=True)[0], None]
+    return [
+        None if is_zero(ct) or not is_unknown(y) else tripwire_p.bind(ct, t, armed=True)[0],
+        None,
+    ]
 
 
 def _batch(size: int, xs: Sequence, axes: Sequence, *, armed: bool) -> tuple[list, list]:
@@ -67,4 +72,6 @@ def _batch(size: int, xs: Sequence, axes: Sequence, *, armed: bool) -> tuple[lis
     return tripwire_p.bind(*wide, armed=armed), [wide[0].ndim - 1]
 
 
-tripwire_p = define("tripwire", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch)
+tripwire_p = define(
+    "tripwire", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+)

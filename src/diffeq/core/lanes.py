@@ -19,7 +19,7 @@ __all__ = ["over_lanes"]
 
 
 def over_lanes(jaxpr: Any, size: int) -> Callable:
-    """`f(flags, operands) -> (outputs, flags)`: the closed jaxpr where flagged operands have lanes."""
+    """`f(flags, operands) -> (outputs, flags)`: a jaxpr whose flagged operands have lanes."""
 
     def run(flags: Sequence[bool], operands: Sequence) -> tuple[list, list[bool]]:
         values = dict(zip(jaxpr.jaxpr.invars, zip(operands, flags, strict=True), strict=True))

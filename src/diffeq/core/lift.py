@@ -88,11 +88,13 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(Static, lambda s: ((), s), lambda s, _: s)
 
 
-def _lift(x: Any, path: tuple[int, ...]) -> Any:
+def _lift(x: Any, path: tuple[int, ...]) -> Any:  # noqa: PLR0911 - one line a kind of thing
     """`x` with every leaf an array or a number, functions opened, the rest static."""
     if _is_number(x) or x is None:
         return x
-    if isinstance(x, (tuple, list)) and type(x) in (tuple, list):
+    if type(x) in (list, dict) and not x:
+        return Static(x)  # perhaps a callback fills it: the same one, not a copy
+    if type(x) in (tuple, list):
         return type(x)(_lift(v, path) for v in x)
     if type(x) is dict:
         return {k: _lift(v, path) for k, v in x.items()}
@@ -182,9 +184,9 @@ def _used_globals(f: types.FunctionType) -> dict[str, Any]:
 
 def _lift_object(x: Any, path: tuple[int, ...]) -> Any:
     """A plain object is its attributes, so that changing one is seen by the next call."""
-    attributes = getattr(x, "__dict__", None)
+    attributes: Any = getattr(x, "__dict__", None)
     plain = attributes and not isinstance(x, (type, types.ModuleType)) and not hasattr(x, "lower")
-    if plain and id(x) not in path and hasattr(x, "__call__") and not hasattr(x, "__wrapped__"):
+    if plain and id(x) not in path and callable(x) and not hasattr(x, "__wrapped__"):
         path = (*path, id(x))
         return _Node(
             "object", Static(_Shell(x)), {k: _lift(v, path) for k, v in attributes.items()}
@@ -220,7 +222,7 @@ _seen: Counter = Counter()
 
 def _warn_identity(x: Any) -> None:
     _seen[type(x)] += 1
-    if _seen[type(x)] == 3:  # noqa: PLR2004 - the third re-trace is the one worth a word
+    if _seen[type(x)] == 3:
         warnings.warn(
             f"A {type(x).__name__} in a field is compared by identity, so each new one compiles "
             "again: pass its numbers through args, or give it a hash.",

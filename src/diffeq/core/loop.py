@@ -16,6 +16,7 @@ from jax import lax
 
 from .lanes import over_lanes
 from .primitive import (
+    ShapedArray,
     bound,
     define,
     dependence,
@@ -31,7 +32,7 @@ from .primitive import (
 def loop(
     condition: Callable, body: Callable, state: Any, buffers: Any = (), *, consts: Any = ()
 ) -> tuple[Any, Any]:
-    """While `condition(consts, state, buffers)`: state, buffers = `body(active, consts, state, buffers)`.
+    """state, buffers = body(active, consts, state, buffers) while condition(consts, …) holds.
 
     Not differentiable by itself: `adjoint/` gives loops their derivative. `body` must write
     buffers only where `active`, which it is told because an idle lane runs along with the others.
@@ -100,7 +101,7 @@ def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
 
 def _abstract(*xs: Any, sizes: Any, **params: Any) -> list:
     del params
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
+    return [ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
 
 
 def _batch(
@@ -124,10 +125,12 @@ def _widened(
     test, run = over_lanes(condition, size), over_lanes(body, size)
 
     def wide_test(*xs: Any) -> list:
-        return _with_lanes(*test(mapped, xs), [test_flag], size)
+        out, flags = test(mapped, xs)
+        return _with_lanes(out, flags, [test_flag], size)
 
     def wide_body(active: Any, *xs: Any) -> list:
-        out = _with_lanes(*run([test_flag, *mapped], [active, *xs]), mapped[sizes[0] :], size)
+        out, flags = run([test_flag, *mapped], [active, *xs])
+        out = _with_lanes(out, flags, mapped[sizes[0] :], size)
         state, buffers = split(out, sizes[1:])
         if test_flag:
             state = [

@@ -1,4 +1,4 @@
-"""A state as one array: a single array stays as it is, a tree of several leaves becomes a vector."""
+"""A state as one array: a single array stays as it is, a tree of several becomes a vector."""
 
 import math
 from typing import Any

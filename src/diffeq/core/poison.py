@@ -9,11 +9,19 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
-from .primitive import define, instantiate, is_unknown, is_zero, lanes_last, shape_of, zero_tangent
+from .primitive import (
+    ShapedArray,
+    define,
+    instantiate,
+    is_unknown,
+    is_zero,
+    lanes_last,
+    shape_of,
+    zero_tangent,
+)
 
 __all__ = ["Row", "poison"]
 
@@ -48,7 +56,7 @@ def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
 
 def _abstract(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
     del anchor, kind, lanes
-    return [jax.core.ShapedArray(rows.shape, rows.dtype)]
+    return [ShapedArray(rows.shape, rows.dtype)]
 
 
 def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int) -> tuple[list, list]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend.core import Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -16,10 +17,13 @@ from jaxtyping import Array
 __all__ = [
     "Literal",
     "Primitive",
+    "ShapedArray",
+    "Tracer",
     "bound",
     "define",
     "dependence",
     "dependents",
+    "eval_jaxpr",
     "influences",
     "inner_jaxpr",
     "instantiate",
@@ -97,7 +101,7 @@ def zero_tangent(like: Any) -> Any:
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, a tracer, an abstract value or an unknown operand."""
-    aval = x.aval if is_unknown(x) or isinstance(x, Literal) else x
+    aval: Any = x.aval if is_unknown(x) or isinstance(x, Literal) else x
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
@@ -125,7 +129,7 @@ def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
     if not consts:
         return closed, []
     lifted = trace(
-        lambda consts, args: jax.core.eval_jaxpr(closed.jaxpr, consts, *args),
+        lambda consts, args: eval_jaxpr(closed.jaxpr, consts, *args),
         [shape_of(c) for c in consts],
         [shape_of(a) for a in avals],
     )

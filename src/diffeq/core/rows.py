@@ -8,12 +8,20 @@ common, and a row is then one contiguous block; lanes with an index of their own
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Shaped
 
-from .primitive import define, instantiate, is_unknown, is_zero, lanes_last, zero_like, zero_tangent
+from .primitive import (
+    ShapedArray,
+    define,
+    instantiate,
+    is_unknown,
+    is_zero,
+    lanes_last,
+    zero_like,
+    zero_tangent,
+)
 
 __all__ = ["get_row", "put_row", "read", "write"]
 
@@ -46,8 +54,11 @@ def read(buffer: Any, j: Any) -> Any:
 
 
 def write(buffer: Any, value: Any, j: Any) -> Any:
-    """The buffer with row j (none, past the end); with lanes one scatter, told that no two lanes write the same place
-    (25 times faster on a CPU than the scatter that vmap makes of an update)."""
+    """The buffer with row j (none, past the end).
+
+    With lanes it is one scatter, told that no two lanes write the same place (25 times faster on
+    a CPU than the scatter that vmap makes of an update).
+    """
     if j.ndim == 0:
         return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
     # Behind a barrier the value is computed by vector code, and not once an element by the scatter.
@@ -99,7 +110,7 @@ def _batch(primitive: Any) -> Any:
     def rule(size: int, xs: Sequence, axes: Sequence) -> tuple[list, list[int]]:
         j, axis = xs[-1], axes[-1]
         own = axis is not None or j.ndim > 0
-        shared = len(xs) == 2 and own and axes[0] is None and xs[0].ndim == 1 and j.ndim == 0  # noqa: PLR2004
+        shared = len(xs) == 2 and own and axes[0] is None and xs[0].ndim == 1 and j.ndim == 0
         wide = [
             lanes_last(x, a, size, force=not shared)
             for x, a in zip(xs[:-1], axes[:-1], strict=True)
@@ -111,7 +122,7 @@ def _batch(primitive: Any) -> Any:
 
 
 def _like(x: Any, shape: Any) -> list:
-    return [jax.core.ShapedArray(shape, x.dtype)]
+    return [ShapedArray(shape, x.dtype)]
 
 
 get_p = define(

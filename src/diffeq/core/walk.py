@@ -2,7 +2,8 @@
 
 For i = 0 … n − 1, with j = lo + i (or counted down from lo + n − 1 when `reverse`),
 
-    carry, buffers[j] = step(active, rows[j], consts, carry, linear_consts, linear_rows[j], buffers[j])
+    carry, buffers[j] =
+        step(active, rows[j], consts, carry, linear_consts, linear_rows[j], buffers[j])
 
 The jvp of a walk is a walk, the transpose of a linear walk is the reversed walk, and the batch of
 a walk is a walk, so that every mode and every order of derivative follows from this file.
@@ -30,6 +31,7 @@ from jax import lax
 
 from .lanes import over_lanes
 from .primitive import (
+    ShapedArray,
     bound,
     define,
     dependents,
@@ -185,7 +187,7 @@ def _implementation(
 def _abstract(lo: Any, n: Any, *xs: Any, sizes: Any, **params: Any) -> list:
     del lo, n, params
     parts = split(xs, sizes)
-    return [jax.core.ShapedArray(x.shape, x.dtype) for x in (*parts[2], *parts[5])]
+    return [ShapedArray(x.shape, x.dtype) for x in (*parts[2], *parts[5])]
 
 
 # --- its derivative -----------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def _jvp(
         out = _bind(lo, n, groups, step=step, shared=shared, linear=True, **params)
         dot = _bind(lo, n, [*groups[:2], *live], step=step, shared=shared, linear=True, **params)
         return out, dot
-    tangent_step, used = _linearised(step, groups, sizes, flags)
+    tangent_step, used = _linearised(step, sizes, flags)
     out, recorded = _recorded(
         lo, n, groups, used[2], step=step, shared=shared, linear=linear, **params
     )
@@ -253,7 +255,8 @@ def _jvp(
         ]
     dot = _bind(
         lo, n,
-        [residual_rows, residual_consts, moving[2], moving[1] + moving[3], moving[0] + moving[4], moving[5]],
+        [residual_rows, residual_consts, moving[2],
+         moving[1] + moving[3], moving[0] + moving[4], moving[5]],
         step=tangent_step, shared=tuple(kept_shared), linear=True, **params,
     )  # fmt: skip
     found = iter(dot)
@@ -300,9 +303,7 @@ def _recorded(
     return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
 
 
-def _linearised(
-    step: Any, groups: Sequence, sizes: Sequence[int], flags: Sequence
-) -> tuple[Any, list]:
+def _linearised(step: Any, sizes: Sequence[int], flags: Sequence) -> tuple[Any, list]:
     """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
 
     Only operands that it uses are kept, so that no carry is recorded for nothing.
@@ -373,7 +374,7 @@ def _transpose(
     written, read = _pick(ct_buffers, cleared), _pick(ct_buffers, [not c for c in cleared])
     out = _bind(
         lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
-        step=_transposed_step(step, groups, sizes, unknown, cleared),
+        step=_transposed_step(step, sizes, unknown, cleared),
         linear=True, reverse=not reverse, length=length, fresh=fresh, **params,
     )  # fmt: skip
     d_carry, d_consts, d_rows, d_buffers = (
@@ -381,14 +382,15 @@ def _transpose(
     )
     d_carry = [d if u else None for d, u in zip(d_carry, unknown[2], strict=True)]
     rest = [next(found) if u else None
-            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4])) for u in us]  # fmt: skip
+            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4]))
+            for u in us]  # fmt: skip
     passed = [(next(d_buffers) if c else ct) if u else None
               for ct, u, c in zip(ct_buffers, unknown[5], cleared, strict=True)]  # fmt: skip
     return [None, None, *[None] * (sizes[0] + sizes[1]), *d_carry, *rest, *passed]
 
 
 def _transposed_step(
-    step: Any, groups: Sequence, sizes: Sequence[int], unknown: Sequence, cleared: Sequence[bool]
+    step: Any, sizes: Sequence[int], unknown: Sequence, cleared: Sequence[bool]
 ) -> Any:
     """(active, rows, consts, λ and sums, –, read ct rows, (blank, ct) rows) → the step before."""
     run = jaxpr_as_fun(step)
@@ -531,7 +533,7 @@ class Tangent:
         jaxpr = trace(flat_step, jax.ShapeDtypeStruct((), bool), *avals)
         dots = [[None] * self.sizes[0], list(const_tangents), list(carry_tangents), [], [], []]
         self.flags = _active_groups(jaxpr, self.groups, dots)
-        self.step, self.used = _linearised(jaxpr, self.groups, self.sizes, self.flags)
+        self.step, self.used = _linearised(jaxpr, self.sizes, self.flags)
         self.live = self.flags[2]
 
     def start(self, carry_tangents: Sequence) -> list:
@@ -542,12 +544,13 @@ class Tangent:
             if f
         ]
 
-    def run(
+    def run(  # noqa: PLR0917 - the groups of a walk
         self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
         start: Sequence, keep: Sequence[bool], length: int,
     ) -> tuple[list, list]:  # fmt: skip
         """Walks n rows from the live tangents `start`: the last ones, and for leaves of the carry
-        flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass."""
+        flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass.
+        """
         if any(u and r is None for u, r in zip(self.used[2], recorded, strict=True)):
             raise AssertionError("a carry that was not recorded enters a derivative")
         flat_rows, flat_consts = jax.tree.leaves(rows), jax.tree.leaves(consts)

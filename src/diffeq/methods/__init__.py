@@ -29,7 +29,12 @@ def _named(name: str, family: Any, table: Any) -> type:
         + f", {table.stages} stages.\n\n    Reference: {table.reference}.\n\n    Example:\n"
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
     )
-    body = {"__init__": __init__, "__doc__": doc, "__module__": __name__, "__repr__": lambda _: f"{name}()"}
+    body = {
+        "__init__": __init__,
+        "__doc__": doc,
+        "__module__": __name__,
+        "__repr__": lambda _: f"{name}()",
+    }
     return type(name, (family,), body)
 
 
@@ -40,7 +45,7 @@ METHODS: dict[str, type] = {
 }
 globals().update(METHODS)
 
-__all__ = [
+__all__ = [  # noqa: PLE0604 - the methods are enumerated
     "ExplicitRK",
     "Hermite",
     "Interpolant",

@@ -63,11 +63,15 @@ class Method(eqx.Module):
         del form, t, y
         return ()
 
-    def step(self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any) -> Step:
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
         """One step."""
         raise NotImplementedError
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Interpolant:
+    def interpolant(
+        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
+    ) -> Interpolant:
         """The step as a polynomial. `wanted` is False when nobody will look (stages may be saved).
 
         The default is the cubic through both ends, which costs the slopes there.

@@ -51,7 +51,9 @@ class ExplicitRK(Method):
         """The first stage, when the last stage of the step before is the same."""
         return form.field(t, y) if self.tableau.fsal else ()
 
-    def step(self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any) -> Step:
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
         """One step; the error is dt Σ (b_i − b̂_i) k_i."""
         table = self.tableau
         stages = [memory if table.fsal else form.field(t, y)]
@@ -72,7 +74,9 @@ class ExplicitRK(Method):
         # Hairer's DOP853 divides the fifth-order estimate by a second one of third order.
         return error, dt * combine(table.b_error3, stages)
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Interpolant:
+    def interpolant(
+        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
+    ) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         table = self.tableau
         if table.dense is None:
@@ -83,9 +87,12 @@ class ExplicitRK(Method):
     def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
         """q_d = dt Σ_i dense[i, d] k_i, over all stages and those that only dense output has."""
         stages = (*stages, *self._extra_stages(form, t, y, dt, stages))
-        return tuple(dt * combine(column, stages) for column in self.tableau.dense.T)
+        dense: Any = self.tableau.dense
+        return tuple(dt * combine(column, stages) for column in dense.T)
 
-    def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any) -> Hermite:
+    def _hermite(
+        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
+    ) -> Hermite:
         if self.tableau.fsal:
             return Hermite(y, step.y, step.data[0], step.data[-1], dt)
         (last,) = lazily(lambda: (form.field(t + dt, step.y),), 1, y, wanted)

@@ -57,7 +57,9 @@ class Hermite(Interpolant):
     def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
         """The cubic's derivative by t."""
         s, rise = 1 - theta, (self.y1 - self.y0) / self.dt
-        return 6 * theta * s * rise + s * (1 - 3 * theta) * self.f0 + theta * (3 * theta - 2) * self.f1
+        return (
+            6 * theta * s * rise + s * (1 - 3 * theta) * self.f0 + theta * (3 * theta - 2) * self.f1
+        )
 
 
 class Polynomial(Interpolant):

@@ -17,12 +17,6 @@ from ..solve import solve
 __all__ = ["Layer"]
 
 
-def of_state(net: Callable, t: Any, y: Any, args: Any, **key: Any) -> Any:
-    """The default field, y' = net(y)."""
-    del t, args
-    return net(y, **key)
-
-
 class Layer(eqx.Module):
     """A differential equation with a network in it: y' = field(net, t, y, args).
 
@@ -65,7 +59,7 @@ class Layer(eqx.Module):
             )
         _check_options(solve_options)
         self.net = net
-        self.field = of_state if field is None else field
+        self.field = field
         self.traced, self.constants = _freeze({"tspan": tspan, **solve_options})
 
     @property
@@ -80,11 +74,19 @@ class Layer(eqx.Module):
         tspan = self.options["tspan"] if tspan is None else tspan
         if tspan is None:
             raise TypeError("tspan is not known: give it to the layer, or to its call.")
+        return ODEProblem(self._equation(key), y0, tspan, args)
+
+    def _equation(self, key: Any) -> Callable:
         net, field = self.net, self.field
+        if key is not None:
+            _check_takes_key(net if field is None else field)
+        if field is None:
+            if key is None:
+                return lambda t, y, args: net(y)
+            return lambda t, y, args: net(y, key=key)
         if key is None:
-            return ODEProblem(lambda t, y, args: field(net, t, y, args), y0, tspan, args)
-        _check_takes_key(net if field is of_state else field)
-        return ODEProblem(lambda t, y, args: field(net, t, y, args, key=key), y0, tspan, args)
+            return lambda t, y, args: field(net, t, y, args)
+        return lambda t, y, args: field(net, t, y, args, key=key)
 
     def __call__(
         self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None

@@ -20,7 +20,7 @@ from ..core.walk import walk
 
 __all__ = ["Channel", "Cursor", "Output", "Piece"]
 
-# Up to this many times a row count is a sum of comparisons, which is vectorised; above it, a search.
+# Up to this many times a row count is a sum of comparisons, which is vectorised; above, a search.
 _COMPARE = 128
 
 
@@ -75,7 +75,12 @@ class Channel:
             time = get_row(times, jnp.minimum(lo + n, self.length - 1))
             return (lo + n < self.length) & (time <= t)
 
-        n, _ = loop(ahead, lambda active, consts, n, _: (n + 1, _), jnp.zeros_like(lo), consts=lax.stop_gradient((times, lo, t)))
+        n, _ = loop(
+            ahead,
+            lambda active, consts, n, _: (n + 1, _),
+            jnp.zeros_like(lo),
+            consts=lax.stop_gradient((times, lo, t)),
+        )
         return n
 
     def _count(self, times: Array, t: Array) -> Array:
@@ -93,7 +98,9 @@ class Channel:
         here = times <= t0 if self.kind == "times" else jnp.arange(self.length) == 0
         return [jnp.where(here.reshape(-1, *(1,) * x.ndim), x, _unreached(x.dtype)) for x in row]
 
-    def write(self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
+    def write(
+        self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list
+    ) -> list:
         """The buffers with the step's rows."""
         rows = times if self.kind == "times" else ()
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from ..core.primitive import define, dependence
+from ..core.primitive import ShapedArray, define, dependence
 
 __all__ = ["Meter"]
 
@@ -31,7 +31,7 @@ class Meter:
             self.at = 0
         self.bar.update(percent - self.at)
         self.at = percent
-        if percent >= 100:  # noqa: PLR2004
+        if percent >= 100:
             self.close()
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ def _implementation(percent: Any, shown: Any, *, tell: Callable) -> list:
 
 def _abstract(percent: Any, shown: Any, *, tell: Callable) -> list:
     del percent, tell
-    return [jax.core.ShapedArray(shown.shape, shown.dtype)]
+    return [ShapedArray(shown.shape, shown.dtype)]
 
 
 def _batch(size: int, xs: Sequence, axes: Sequence, *, tell: Callable) -> tuple[list, list]:

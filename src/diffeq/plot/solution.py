@@ -36,7 +36,7 @@ def plot_solution(sol: Any, ax: Any = None) -> Any:
             ax.plot(ts[at], values[at], "o", ms=3.5, color=line.get_color())
     ax.set_xlabel("t")
     ax.spines[["top", "right"]].set_visible(False)
-    if 1 < len(ax.lines) <= 24:  # noqa: PLR2004 - a legend of more says nothing
+    if 1 < len(ax.lines) <= 24:
         ax.legend(frameon=False)
     return ax
 
@@ -46,14 +46,16 @@ def _curves(sol: Any) -> tuple[np.ndarray, Any, np.ndarray | None]:
     if np.ndim(sol.status):
         raise ValueError("plot() draws one solution; this is a batch: index it, sol[0].plot().")
     if isinstance(sol.ts, dict):
-        raise ValueError("plot() draws one set of rows; saveat was a dict: plot sol.ts[key], sol.ys[key] yourself.")
+        raise ValueError(
+            "plot() draws one set of rows; saveat was a dict: draw sol.ts[key], sol.ys[key]."
+        )
     kept = np.asarray(sol.saved)
     rows = np.asarray(sol.ts)[kept]
     if sol.polynomial is not None:
         ends = sol.first_and_last()
-        ts = np.linspace(*ends, 400)
+        ts = np.linspace(ends[0], ends[1], 400)
         return ts, jax.tree.map(np.asarray, sol(ts)), rows if len(rows) > 1 else None
-    if len(rows) < 2:  # noqa: PLR2004
+    if len(rows) < 2:
         raise ValueError("plot() has one row to draw: give saveat= or dense=True to solve.")
     return rows, jax.tree.map(lambda y: np.asarray(y)[kept], sol.ys), rows
 

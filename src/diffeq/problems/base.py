@@ -24,10 +24,14 @@ class Problem:
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    args: Any
+    tspan: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_node(cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs))
+        jax.tree_util.register_pytree_node(
+            cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
+        )
 
     def _flatten(self) -> tuple[list, Any]:
         return flatten({name: getattr(self, name) for name in self.fields})

@@ -1,4 +1,4 @@
-"""The canonical equations that methods see, over packed arrays, and how one is lowered to another."""
+"""The canonical equations that methods see, over packed arrays, and how to lower one to another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state
-from ..core.primitive import influences, shape_of
+from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .forms import Ode, Partitioned, Split
@@ -43,7 +43,7 @@ class Canonical(eqx.Module):
 
 def canonical(problem: Problem) -> Canonical:
     """The problem's canonical form, initial state and interval, checked."""
-    rule = _rule(problem)
+    rule: Any = _rule(problem)
     args = problem.args
     leaves, structure = flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
@@ -53,14 +53,25 @@ def canonical(problem: Problem) -> Canonical:
     y0 = packing.pack(tree)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
-    traced = [Traced(f, name, t, parts, leaves, structure) for name, f, parts in rule.functions(problem, tree)]
+    traced = [
+        Traced(f, name, t, parts, leaves, structure)
+        for name, f, parts in rule.functions(problem, tree)
+    ]
 
     def form(parameters: Any, sign: Any) -> Any:
-        return rule.form([g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing, sign)
+        return rule.form(
+            [g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing, sign
+        )
 
     parameters = tuple((leaves, g.hoisted) for g in traced)
     return Canonical(
-        y0, t0, t1, parameters, packing, form, lambda parameters: unflatten(structure, parameters[0][0])
+        y0,
+        t0,
+        t1,
+        parameters,
+        packing,
+        form,
+        lambda parameters: unflatten(structure, parameters[0][0]),
     )
 
 
@@ -86,7 +97,9 @@ class Traced:
     What it closes over is `hoisted`, an input like any other.
     """
 
-    def __init__(self, f: Callable, name: str, t: Any, parts: tuple, leaves: list, structure: Any) -> None:
+    def __init__(
+        self, f: Callable, name: str, t: Any, parts: tuple, leaves: list, structure: Any
+    ) -> None:
         self.name = name
         self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
@@ -112,11 +125,12 @@ class Traced:
         def bound(tau: Any, *parts: Any) -> Any:
             t = turned(sign, tau)
             flat = [t, *jax.tree.leaves(parts), *leaves]
-            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, self.jaxpr.in_avals, strict=True)]
-            out = jax.core.eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
+            wanted: list[Any] = self.jaxpr.in_avals
+            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
+            out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
             return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
 
-        bound.uses = self.uses
+        bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
     def uses(self, part: int) -> bool:
@@ -133,20 +147,24 @@ def turned(sign: Any, x: Any) -> Any:
 def checked(name: str, value: Any, like: Any) -> Any:
     """What a field returned, if it fits the state; a list of scalars stands for a vector."""
     if jax.tree.structure(value) != jax.tree.structure(like):
-        raise TypeError(f"{name} returned {_describe(value)}; y is {_describe(like)}, and dy/dt must match it.")
-    for (path, dy), y in zip(jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True):
+        raise TypeError(
+            f"{name} returned {_describe(value)}; y is {_describe(like)}, and dy/dt must match it."
+        )
+    for (path, dy), y in zip(
+        jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
+    ):
         where = jax.tree_util.keystr(path)
         where = f" at {where}" if where else ""
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
-                f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and dy/dt "
-                "must match it."
+                f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
+                "dy/dt must match it."
             )
         got, state = jnp.result_type(dy), jnp.result_type(y)
         if jnp.promote_types(got, state) != state:
             raise TypeError(
-                f"{name} returned dtype {got}{where}, wider than the state's {state}: give y0 as {got}, "
-                f"or cast inside {name}."
+                f"{name} returned dtype {got}{where}, wider than the state's {state}: give y0 as "
+                f"{got}, or cast inside {name}."
             )
     return value
 
@@ -155,7 +173,7 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     """(t0, t1) in the real dtype of the state, promoted with arrays in tspan."""
     if not isinstance(tspan, (tuple, list)) and getattr(tspan, "shape", None) != (2,):
         raise TypeError(f"tspan is {tspan!r}; a pair (t0, t1) is wanted, or a function of args.")
-    if len(tspan) != 2:  # noqa: PLR2004
+    if len(tspan) != 2:
         raise TypeError(f"tspan has {len(tspan)} entries; a pair (t0, t1) is wanted.")
     ends = [evaluated(t, args) for t in tspan]
     real = jnp.finfo(dtype).dtype
@@ -177,7 +195,9 @@ def _check_state(tree: Any) -> None:
         name = "y0" + jax.tree_util.keystr(path)
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(f"{name} has dtype {dtype}; a state is real or complex: write 1.0 for 1.")
+            raise TypeError(
+                f"{name} has dtype {dtype}; a state is real or complex: write 1.0 for 1."
+            )
 
 
 def _describe(tree: Any) -> str:
@@ -199,6 +219,7 @@ class _OdeRule:
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any) -> Any:
+        del sign
         return Ode(_packed(at[0], packing))
 
 
@@ -209,6 +230,7 @@ class _SplitRule(_OdeRule):
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any) -> Any:
+        del sign
         return Split(_packed(at[0], packing), _packed(at[1], packing))
 
 
@@ -226,7 +248,9 @@ class _MotionRule:
         q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
         if _shapes(q) != _shapes(p):
             first, second = cls.names
-            raise TypeError(f"{second} is {_describe(p)}; it must match {first}, which is {_describe(q)}.")
+            raise TypeError(
+                f"{second} is {_describe(p)}; it must match {first}, which is {_describe(q)}."
+            )
         return q, p
 
     @staticmethod
@@ -253,6 +277,7 @@ class _HamiltonianRule(_MotionRule):
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any) -> Any:
+        del sign
         velocity, force = at
         drift = _halved(velocity, packing)
         push = _halved(force, packing)
@@ -281,7 +306,7 @@ def _shapes(tree: Any) -> Any:
 
 
 def _halved(f: Callable, packing: Packing) -> Callable:
-    """f of trees as a function of (t, q, p) as vectors; each half is packed like positions alone."""
+    """A function of trees as one of vectors (t, q, p); each half is packed like positions alone."""
     blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
     half = Packing(blank[0])
     shape = half.shapes[0] if half.single else (-1,)

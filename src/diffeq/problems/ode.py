@@ -14,7 +14,7 @@ class ODEProblem(Problem):
 
     Args:
         f: the field; takes t (a real scalar, in the problem's own unit of time), y and args, and
-            returns dy/dt with the structure and shapes of y (a list of scalars will do for a vector).
+            returns dy/dt with the structure and shapes of y (a list of scalars does for a vector).
         y0: the initial state: any pytree of arrays and numbers, real or complex; or a function of
             args that returns it.
         tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
@@ -30,7 +30,9 @@ class ODEProblem(Problem):
 
     fields = ("f", "y0", "tspan", "args", "jac")
 
-    def __init__(self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None) -> None:
+    def __init__(
+        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None
+    ) -> None:
         self.f, self.y0, self.tspan, self.args, self.jac = f, as_state(y0), tspan, args, jac
 
 
@@ -51,7 +53,14 @@ class SplitODEProblem(Problem):
     fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
 
     def __init__(
-        self, implicit: Callable, explicit: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None
+        self,
+        implicit: Callable,
+        explicit: Callable,
+        y0: Any,
+        tspan: Any,
+        args: Any = None,
+        *,
+        jac: Any = None,
     ) -> None:
         self.implicit, self.explicit = implicit, explicit
         self.y0, self.tspan, self.args, self.jac = as_state(y0), tspan, args, jac

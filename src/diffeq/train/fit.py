@@ -327,7 +327,7 @@ def _strong(tree: Any, like: Any) -> Any:
     """Arrays of the dtypes of `like`, none of them weak: so the second step compiles nothing."""
 
     def cast(x: Any, old: Any) -> Any:
-        is_key = jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key)
+        is_key = jnp.issubdtype(old.dtype, jax.dtypes.prng_key)
         return x if is_key else jax.lax.convert_element_type(x, old.dtype)
 
     return jax.tree.map(cast, tree, like)
