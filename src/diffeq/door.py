@@ -39,6 +39,11 @@ class Door:
     system: System
     data: Data
 
+    @property
+    def first_stop(self) -> Any:
+        """How many stops lie before the first step, or where it starts."""
+        return jnp.sum(self.data.stops <= self.t0) if self.system.has_stops else 0
+
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
         system = replace(self.system, output=output)
@@ -101,10 +106,12 @@ def signed(sign: Any, x: Any) -> Any:
 
 
 def _stops(sign: Any, stops: Any, t1: Any) -> Any:
-    """Sorted stops in the loop's time; None when there are none."""
+    """Sorted stops in the loop's time, each once; None when there are none."""
     if stops is None or jnp.size(stops) == 0:
         return None
-    return jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype)))
+    stops = jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype)))
+    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] == stops[:-1]])
+    return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
 
 
 def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Tolerance:

@@ -5,7 +5,8 @@ each attempt and what became of it; the loop knows no more of derivatives than t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,11 +17,22 @@ from jaxtyping import Array, Bool, Int
 
 from .core.alarm import tripwire
 from .core.loop import loop
+from .core.primitive import once
 from .core.status import Status
 from .output import Cursor, Output
 from .output.channel import Piece
 
-__all__ = ["Attempt", "Data", "State", "System", "attempt", "begin", "integrate", "replay"]
+__all__ = [
+    "Attempt",
+    "Data",
+    "State",
+    "System",
+    "attempt",
+    "begin",
+    "integrate",
+    "replay",
+    "started",
+]
 
 
 class Data(eqx.Module):
@@ -72,6 +84,7 @@ class System:
     one_step: bool = False
     meter: Any = None
     alarmed: bool = False
+    traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
@@ -102,7 +115,8 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     return State(
         t=t0, low=jnp.zeros_like(t0), y=y0, dt=dt,
-        control=controller.init(t0.dtype), memory=method.init(form, t0, y0),
+        control=controller.init(t0.dtype),
+        memory=method.init(started(system, data, form, t0), t0, y0),
         written=system.output.first(data.times, t0),
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
@@ -127,21 +141,36 @@ def _target(system: System, data: Data, stop: Any) -> Array:
     return jnp.minimum(data.stops.at[stop].get(mode="fill", fill_value=jnp.inf), data.t1)
 
 
-def _field_until(form: Any, limit: Array) -> Any:
-    """The form with stage times held below a discontinuity: a step sees the left limit."""
+def _field_between(form: Any, low: Any, high: Any) -> Any:
+    """The form with stage times held between two discontinuities; they move along with t."""
 
     def clipped(f: Callable) -> Callable:
-        return lambda t, *ys: f(jnp.minimum(t, limit), *ys)
+        return lambda t, *ys: f(t + lax.stop_gradient(jnp.clip(t, low, high) - t), *ys)
 
     changes = {k: clipped(f) for k, f in vars(form).items() if callable(f)}
     return type(form)(**{**vars(form), **changes})
 
 
-def _limited(system: System, data: Data, form: Any, target: Array, landing: Array) -> Any:
+def _beside(data: Data, t: Array, at: Any, side: float) -> Array:
+    """The float next to t on that side, if t is a stop (and `at`); else no limit."""
+    tiny = side * float(jnp.finfo(t.dtype).tiny)  # a denormal may pass for zero
+    beside = jnp.where(t == 0, tiny, jnp.nextafter(t, jnp.asarray(side * jnp.inf, t.dtype)))
+    return lax.stop_gradient(jnp.where(at & jnp.any(data.stops == t), beside, -side * jnp.inf))
+
+
+def started(system: System, data: Data, form: Any, t: Array) -> Any:
+    """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
-    inside = landing & jnp.any(data.stops == target)
-    return _field_until(form, jnp.where(inside, jnp.nextafter(target, -jnp.inf), jnp.inf))
+    return _field_between(form, _beside(data, t, True, 1), None)
+
+
+def _limited(system: System, data: Data, form: Any, t: Array, target: Array, landing: Array) -> Any:
+    """The form for a step from t: its limit from the right there, from the left where it lands."""
+    if not system.has_stops:
+        return form
+    low, high = _beside(data, t, True, 1), _beside(data, target, landing, -1)
+    return _field_between(form, low, high)
 
 
 def attempt(
@@ -150,6 +179,10 @@ def attempt(
     """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
     recorded is followed, so that a second run never takes another path than the first.
     """
+    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
+
+
+def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
     form, method, controller = system.parts(data)
     target = _target(system, data, state.stop)
     remaining = (target - state.t) - state.low
@@ -158,7 +191,7 @@ def attempt(
     accepted, landed = (None, None) if decision is None else decision
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
-    limited = _limited(system, data, form, target, landing)
+    limited = _limited(system, data, form, state.t, target, landing)
     step = method.step(limited, state.t, state.y, dt, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
     accept = verdict.accept if accepted is None else accepted
@@ -208,7 +241,8 @@ def _after(
     at_stop = accept & tried.landing & (tried.t1 < data.t1)
     memory = step.memory
     if system.has_stops and jax.tree.leaves(memory):
-        memory = lax.cond(at_stop, lambda: method.init(form, tried.t1, step.y), lambda: memory)
+        fresh = started(system, data, form, tried.t1)
+        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, step.y), lambda: memory)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
@@ -259,21 +293,17 @@ def _status(
     return status.astype(jnp.int32)
 
 
-def _write(  # noqa: PLR0917
-    system: System,
-    data: Data,
-    form: Any,
-    method: Any,
-    t: Array,
-    y: Array,
-    tried: Attempt,
-    buffers: list,
+def _write(
+    system: System, data: Data, stop: Any, t: Array, y: Array, tried: Attempt, buffers: list
 ) -> list:
+    """The buffers with the rows of an attempt from (t, y)."""
     output = system.output
     if not output.channels:
         return buffers
     interpolant = None
     if output.needs_interpolant:
+        form, method, _ = system.parts(data)
+        form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
         wanted = output.wanted(tried.cursors)
         interpolant = method.interpolant(form, t, y, tried.dt, tried.step, wanted)
     piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
@@ -319,9 +349,10 @@ def integrate(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
         )
-        form, method, _ = system.parts(data)
-        form = _limited(system, data, form, _target(system, data, state.stop), tried.landing)
-        buffers = _write(system, data, form, method, state.t, state.y, tried, buffers)
+        write = partial(_write, system)
+        buffers = once(
+            system.traces, "write", write, data, state.stop, state.t, state.y, tried, buffers
+        )
         if recorder is not None:
             record = recorder.write(record, state, tried)
         if system.meter is not None:
@@ -356,10 +387,11 @@ def replay(
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
     dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
-    form = _limited(system, data, form, target, row.landing)
+    form = _limited(system, data, form, t, target, row.landing)
     step = method.step(form, t, y, dt, method.init(form, t, y))
     t1 = jnp.where(row.landing, target, t + dt)
     safe = jnp.where(row.accept, dt, 1)
     tried = Attempt(safe, t1, row.accept, row.landing, cursors, step)
-    buffers = _write(system, data, form, method, t, y, tried, buffers)
+    write = partial(_write, system)
+    buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
     return jnp.where(row.accept, t1, t), jnp.where(row.accept, step.y, y), buffers

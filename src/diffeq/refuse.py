@@ -46,8 +46,10 @@ def checked_call(
     span = _span(problem)
     if stops is not None and callable(stops):
         stops = stops(problem.args)
-    _check_saveat(saveat, save, span)
-    _check_state(problem)
+    state = state_of(problem)
+    _check_state(problem, state)
+    eps = _eps(state)
+    _check_saveat(saveat, save, span, eps)
     traced = {
         "problem": problem, "method": method, "controller": controller,
         "saveat": _arrays(saveat), "save": save,
@@ -56,7 +58,7 @@ def checked_call(
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
     loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
-    return Call(traced, direction, steps, _below_eps(rtol), loud)
+    return Call(traced, direction, steps, _below_eps(rtol, eps), loud)
 
 
 def concrete(x: Any) -> bool:
@@ -132,11 +134,15 @@ def _tolerance(name: str, value: Any, default: float) -> Any:
     return value
 
 
-def _below_eps(rtol: Any) -> bool:
+def _eps(state: Any) -> float:
+    """The rounding unit of the state."""
+    return float(jnp.finfo(jnp.result_type(float, *jax.tree.leaves(state))).eps)
+
+
+def _below_eps(rtol: Any, eps: float) -> bool:
     """Whether rtol is, or may be, below what the state's precision can hold."""
     if not concrete(rtol):
         return True
-    eps = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps  # pyright: ignore
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)
 
 
@@ -194,7 +200,7 @@ def _span(problem: Problem) -> tuple[float, float] | None:
     return float(ends[0]), float(ends[1])
 
 
-def _check_saveat(saveat: Any, save: Any, span: Any) -> None:
+def _check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
     if isinstance(save, dict) and not (isinstance(saveat, dict) and set(save) <= set(saveat)):
         raise ValueError(
             f"save has the keys {sorted(map(str, save))}; saveat must be a dict with the same keys."
@@ -205,10 +211,10 @@ def _check_saveat(saveat: Any, save: Any, span: Any) -> None:
             if at not in (None, "steps"):
                 raise ValueError(f'{name} is {at!r}; times, "steps" or None is wanted.')
             continue
-        _check_times(name, at, span)
+        _check_times(name, at, span, eps)
 
 
-def _check_times(name: str, at: Any, span: Any) -> None:
+def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
     if jnp.ndim(at) != 1 or np.dtype(jnp.result_type(at)).kind not in "fiu":
         raise ValueError(f"{name} is {_shown(at)}; a sequence of times is wanted.")
     if span is None or not concrete(at):
@@ -224,17 +230,16 @@ def _check_times(name: str, at: Any, span: Any) -> None:
             f"{name} is not sorted along the direction of time, from t0 = {t0:g} to "
             f"t1 = {t1:g}: give np.sort(…)."
         )
-    wide = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps  # pyright: ignore
-    slack = 4 * wide * max(abs(t0), abs(t1))
+    slack = 4 * eps * max(abs(t0), abs(t1))
     outside = known[(turn * known < turn * t0 - slack) | (turn * known > turn * t1 + slack)]
     if len(outside):
         raise ValueError(f"{name} has {outside[0]:g}, outside tspan = ({t0:g}, {t1:g}).")
 
 
-def _check_state(problem: Problem) -> None:
+def _check_state(problem: Problem, state: Any) -> None:
     if not concrete(jax.tree.leaves(problem)):
         return
-    for path, leaf in jax.tree.flatten_with_path(state_of(problem))[0]:
+    for path, leaf in jax.tree.flatten_with_path(state)[0]:
         value = np.asarray(leaf)
         where = jax.tree_util.keystr(path)
         if value.dtype.kind in "fc" and np.isnan(value).any():

@@ -26,8 +26,20 @@ class Last(NamedTuple):
 class SolveError(RuntimeError):
     """A solve that did not reach its end: where, why, and what to try.
 
-    `status`, `t`, `y`, `dt` and `index` (of the sample in a batch, else ()) say where; `solution`
-    is what there is of it.
+    Attributes:
+        status: the `Status`.
+        t, y, dt: those of the last accepted step, in the problem's units.
+        index: of the sample in a batch, else ().
+        solution: what there is of it; the rows that were not reached are NaN.
+
+    Example:
+        >>> import diffeq as de
+        >>> blows_up = de.ODEProblem(lambda t, y, a: y**2, 1.0, (0.0, 2.0))
+        >>> try:
+        ...     de.solve(blows_up)
+        ... except de.SolveError as error:
+        ...     print(error.status.name, round(float(error.t), 2))
+        step_too_small 1.0
     """
 
     def __init__(
@@ -39,16 +51,34 @@ class SolveError(RuntimeError):
 
 
 class Solution(eqx.Module):
-    """A numerical solution.
+    """A numerical solution: what `solve` returns. A pytree of arrays, so it leaves `jit` and `vmap`.
+
+    With `dense=True`, `sol(t)` is the state at any t of the interval, and `sol.derivative(t)` its
+    slope: y(t0 + θ dt) is the method's own polynomial in θ on each step.
 
     Attributes:
-        ts: saved times; a dict of them when `saveat` was one. In the problem's unit of time.
+        ts: saved times, shape (rows,), in the problem's unit of time; a dict of them when `saveat`
+            was one.
         ys: saved values, with the structure of y0 (or of what `save` returned), time axis first.
-        saved: which rows were reached. The others are NaN.
+        saved: which rows were reached, shape (rows,). The others are NaN.
         num: how many were.
-        last: (t, y, dt) of the last accepted step.
-        stats: steps, rejected, evaluations, stops, floored: integers.
+        last: (t, y, dt) of the last accepted step, always finite.
+        stats: steps, rejected, evaluations (of the field, in steps), stops, and floored (steps
+            whose tolerance was below what the precision can hold): integers.
         status: a `Status`, as an integer array.
+
+    Raises:
+        ValueError: `sol(t)` without dense output; `sol.trim()` of a batch.
+        SolveError: `sol.check()` of a solve that failed.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> sol = de.solve(problem, saveat=jnp.array([0.0, 0.5, 1.0]), dense=True)
+        >>> sol
+        Solution(success, steps=5, rejected=0, t1=1)
+        >>> sol.ys.round(3).tolist(), round(float(sol(0.25)), 3)
+        ([1.0, 0.368, 0.135], 0.607)
     """
 
     ts: Any

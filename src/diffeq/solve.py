@@ -164,7 +164,7 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
         "steps": end.steps,
         "rejected": end.rejected,
         "evaluations": (end.steps + end.rejected) * door.method.evaluations,
-        "stops": end.stop,
+        "stops": end.stop - door.first_stop,
         "floored": end.floored,
     }
     packing, decides = door.canonical.packing, door.controller.decides

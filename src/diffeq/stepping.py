@@ -22,7 +22,7 @@ from .core.status import Status
 from .diagnosis import advice
 from .door import MAX_STEPS, Door, failing, opened, signed
 from .integrate import State as Inner
-from .integrate import begin
+from .integrate import begin, started
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete
@@ -282,8 +282,9 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
         return inner
     stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
     form, method, _ = door.system.parts(door.data)
+    fresh = started(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(
-        stop > inner.stop, lambda: method.init(form, inner.t, inner.y), lambda: inner.memory
+        stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
     )
     return replace(inner, stop=stop, memory=memory)
 

@@ -98,9 +98,7 @@ def test_eager_modes_are_those_of_jit():
         close(transform(ours)(X), jax.jit(transform(scan))(X), atol=1e-11)
 
 
-# --- what can be differentiated, with adaptive steps ----------------------------------------------
-
-TIGHT = {"rtol": 1e-12, "atol": 1e-12, "max_steps": 3000}
+# --- what can be differentiated: against differences, of steps whose number does not change -------
 
 
 def difference(f, x, h=1e-4):
@@ -115,11 +113,11 @@ def difference(f, x, h=1e-4):
 
 
 def solved(y0=Y0, a=A, tspan=(0.0, 1.0), at=None, f=field, **options):
-    return de.solve(de.ODEProblem(f, y0, tspan, a), de.Vern8(), saveat=at, **TIGHT, **options)
+    return de.solve(de.ODEProblem(f, y0, tspan, a), de.Tsit5(), saveat=at, dt=0.12, **options)
 
 
 def jumping(t, y, a):
-    return jnp.where(t < a, 1.0, -2.0) * y
+    return jnp.where(t < a, jnp.cos(3 * t), -t) * y + t
 
 
 INPUTS = {
@@ -147,10 +145,14 @@ INPUTS = {
         lambda s: measure(solved(1.0, s[0], stops=s, f=jumping, at=jnp.array([0.2, 0.6, 0.9])).ys),
         jnp.array([0.45]),
     ),
-    "dense output": (lambda a: measure(solved(a=a, dense=True, max_saves=64)(TS)), A),
-    "dense output at t": (lambda t: measure(solved(dense=True, max_saves=64)(t)), jnp.array([0.33, 0.71])),
-    "dense slope": (lambda a: measure(solved(a=a, dense=True, max_saves=64).derivative(TS)), A),
-    "the states of steps": (lambda a: measure(solved(a=a, at="steps", max_saves=64).y1), A),
+    "dense output": (lambda a: measure(solved(a=a, dense=True, max_saves=16)(TS)), A),
+    "dense output at t": (lambda t: measure(solved(dense=True, max_saves=16)(t)), jnp.array([0.33, 0.71])),
+    "dense slope": (lambda a: measure(solved(a=a, dense=True, max_saves=16).derivative(TS)), A),
+    "stops, backwards": (
+        lambda s: solved(1.0, s[0], (1.0, 0.0), stops=s, f=jumping).y1,
+        jnp.array([0.45]),
+    ),
+    "the states of steps": (lambda a: measure(solved(a=a, at="steps", max_saves=16).y1), A),
 }  # fmt: skip
 
 
@@ -160,16 +162,23 @@ def test_with_respect_to(name):
     loss = jax.jit(loss)
     want = difference(loss, x)
     grad = D(loss)(jnp.asarray(x, float))
-    np.testing.assert_allclose(grad, want, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(F(loss)(jnp.asarray(x, float)), grad, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(grad, want, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(F(loss)(jnp.asarray(x, float)), grad, rtol=1e-11, atol=1e-12)
+
+
+def test_adaptive_steps_agree_to_their_tolerance():
+    end = lambda a: measure(
+        de.solve(PROBLEM.replace(args=a), de.Vern7(), saveat=TS, rtol=1e-11, atol=1e-11).ys
+    )
+    np.testing.assert_allclose(D(end)(A), difference(jax.jit(end), A, 1e-3), rtol=1e-6)
 
 
 def test_saved_times_in_closed_form():
-    """d y(t)/dt is the field at y(t), and its second derivative that of the field."""
-    end = lambda t: solved(jnp.array(1.0), 0.7, at=t[None], f=lambda t, y, a: a * y).ys[0]
-    np.testing.assert_allclose(D(end)(0.3), 0.7 * np.exp(0.21), rtol=1e-8)
-    final = lambda t: solved(jnp.array(1.0), 0.7, (0.0, t), f=lambda t, y, a: a * y).y1
-    np.testing.assert_allclose(D(final)(0.3), 0.7 * np.exp(0.21), rtol=1e-8)
+    """d y(t)/dt is the field at y(t)."""
+    end = lambda t: solved(1.0, 0.7, at=t[None], f=lambda t, y, a: a * y).ys[0]
+    np.testing.assert_allclose(D(end)(0.3), 0.7 * np.exp(0.21), rtol=1e-5)
+    final = lambda t: solved(1.0, 0.7, (0.0, t), f=lambda t, y, a: a * y).y1
+    np.testing.assert_allclose(D(final)(0.3), 0.7 * np.exp(0.21), rtol=1e-5)
 
 
 def test_python_numbers_of_args_and_pytrees():
@@ -275,8 +284,9 @@ def test_a_thinned_tape_gives_the_same_gradient(rows):
 def test_a_thinned_tape_in_other_modes():
     thin = lambda x: long(x, 16, max_steps=250)
     wide = lambda x: long(x, 2000)
-    for transform in (F, jax.hessian, lambda g: R(D(g))):
-        close(jax.jit(transform(thin))(LONG_X), jax.jit(transform(wide))(LONG_X), rtol=1e-7, atol=1e-6)
+    want = jax.jit(F(D(wide)))(LONG_X)
+    for transform in (lambda g: F(D(g)), lambda g: R(F(g))):
+        close(jax.jit(transform(thin))(LONG_X), want, rtol=1e-7, atol=1e-6)
 
 
 def test_a_thinned_tape_under_vmap():
@@ -299,13 +309,13 @@ def test_a_thinned_tape_with_stops():
 
     def loss(a, rows):
         options = {"adjoint": de.Discrete(rows=rows), "max_steps": 250}
-        sol = de.solve(problem.replace(args=a), de.Tsit5(), stops=a, saveat=LONG / 2, dt=0.04, **options)
+        sol = de.solve(problem.replace(args=a), de.Tsit5(), stops=a, saveat=LONG / 2, dt=0.041, **options)
         return measure(sol.ys)
 
     want = D(lambda a: loss(a, 250))(problem.args)
     np.testing.assert_allclose(D(lambda a: loss(a, 16))(problem.args), want, rtol=1e-10)
-    smooth = difference(lambda a: loss(a, 250), problem.args, 1e-3)
-    np.testing.assert_allclose(want, smooth, rtol=1e-4)
+    smooth = difference(jax.jit(lambda a: loss(a, 250)), problem.args, 1e-4)
+    np.testing.assert_allclose(want, smooth, rtol=1e-7)
 
 
 def test_a_tape_too_short_is_a_status():

@@ -22,7 +22,7 @@ from jax.custom_derivatives import SymbolicZero
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, blank, integrate, replay
+from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
 from ..output import Cursor
 from .tape import Record, Recorder, Row, closed, row_of, rows_for, start_of
 
@@ -37,6 +37,13 @@ class Discrete(eqx.Module):
     Args:
         rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
             rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 400, more if max_steps asks for it.
+
+    The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
+    dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
+    for the numbers that the solve returns. A solve of more attempts than can be replayed ends with
+    the status `tape_overflow` when it is differentiated.
+
+    Reference: hager2000.
 
     Example:
         >>> import jax, diffeq as de
@@ -112,9 +119,10 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     )
     record = out.record
     if spec.taped and d_rows is not None:
-        rows = record.rows._replace(
-            t=_filled(d_rows[0], record.rows.t), y=_filled(d_rows[1], record.rows.y)
-        )
+        reals, y = record.rows.reals, record.rows.y
+        if d_rows[0] is not None:
+            reals = reals.at[:, 0].set(d_rows[0])
+        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
         record = record._replace(rows=rows)
     primal = result if spec.taped else result._replace(record=None)
     return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
@@ -156,7 +164,7 @@ def _tangents(
     step = lambda row, data, carry: _replayed(system, data, *row, *carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in jax.tree.leaves(buffers))]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2)
+    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, state.control)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
@@ -172,6 +180,7 @@ class _Along(NamedTuple):
     d_consts: list
     keep: list
     others: int
+    control: Any
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
         """One walk over all rows."""
@@ -229,14 +238,16 @@ class _Along(NamedTuple):
         system = self.recorder.system
         form, method, _ = system.parts(data)
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-        state = start_of(system, record, index, method.init(form, row.t, row.y))
+        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+        channels = len(system.output.channels)
+        state = start_of(record, index, memory, self.control, channels)
 
         def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
             del active
             data, record, first = consts
             decision = self.recorder.decision(record, first + place)
             after, tried = attempt(system, data, state, decision)
-            return after, row_of(system, state, tried)
+            return after, row_of(state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         state, rows = walk(
@@ -246,15 +257,17 @@ class _Along(NamedTuple):
         return jax.tree.map(lambda a, b: jnp.where(n > 0, a, b), closed(rows, state, n), rows)
 
 
-def _with_next(rows: Row) -> tuple[Row, tuple]:
+def _with_next(rows: Row) -> tuple[Row, Any]:
     """The rows beside what was written when each was done: the next row's `lo`."""
-    return rows, jax.tree.map(lambda lo: jnp.roll(lo, -1, axis=0), rows.lo)
+    return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
 def _replayed(
-    system: System, data: Data, row: Row, written: tuple, t: Any, y: Any, buffers: list
+    system: System, data: Data, row: Row, after: Any, t: Any, y: Any, buffers: list
 ) -> Any:
-    cursors = tuple(Cursor(lo, after - lo) for lo, after in zip(row.lo, written, strict=True))
+    channels = len(system.output.channels)
+    ends = row._replace(whole=after).lo(channels)
+    cursors = tuple(Cursor(lo, end - lo) for lo, end in zip(row.lo(channels), ends, strict=True))
     return replay(system, data, row, cursors, t, y, buffers)
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt8
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
 from ..core.rows import get_row, put_row
@@ -21,36 +22,56 @@ from ..integrate import Attempt, Data, State, System, attempt
 __all__ = ["Record", "Recorder", "Row"]
 
 _WORD = 32
+_FIRST = 2  # of the whole numbers of a row, where those of output begin
 
 
 class Row(NamedTuple):
-    """What replays one attempt. `dt` is what was tried, `lo` the rows of output written before it
-    (so that the next row's `lo` says how many it wrote), `code` its decisions.
+    """What replays one attempt, as three arrays: a tape is written at every turn of the loop, and
+    three writes cost less than one for each number.
+
+    `reals` is t, the dt that was tried, and the controller's memory; `whole` the decisions (bit 0:
+    accepted, bit 1: landed), the next stop, the rows of output written before the attempt (so that
+    the next row says how many it wrote), and what else the controller keeps.
     """
 
-    t: Array
+    reals: Float[Array, "..."]
+    whole: Int[Array, "..."]
     y: Array
-    dt: Array
-    code: UInt8[Array, ""]
-    stop: Any
-    lo: tuple
 
     @property
-    def accept(self) -> Bool[Array, ""]:
+    def t(self) -> Array:
+        """Where the attempt started."""
+        return self.reals[..., 0]
+
+    @property
+    def dt(self) -> Array:
+        """What was tried."""
+        return self.reals[..., 1]
+
+    @property
+    def accept(self) -> Bool[Array, "..."]:
         """Whether the attempt was accepted."""
-        return (self.code & 1) == 1
+        return (self.whole[..., 0] & 1) == 1
 
     @property
-    def landing(self) -> Bool[Array, ""]:
+    def landing(self) -> Bool[Array, "..."]:
         """Whether it ended on a stop or on the end."""
-        return (self.code & 2) == 2
+        return (self.whole[..., 0] & 2) == 2
+
+    @property
+    def stop(self) -> Array:
+        """The number of the next stop."""
+        return self.whole[..., 1]
+
+    def lo(self, channels: int) -> tuple:
+        """The rows of output written before the attempt, per channel."""
+        return tuple(self.whole[..., _FIRST + i] for i in range(channels))
 
 
 class Record(NamedTuple):
     """The tape: rows (one more than asked for: the last takes what is thrown away)."""
 
     rows: Row
-    control: Any
     decisions: Any
     attempts: Int[Array, ""]
     stride: Int[Array, ""]
@@ -73,11 +94,26 @@ def rows_for(attempts: int) -> int:
     return rows
 
 
-def row_of(system: System, state: State, tried: Attempt) -> Row:
+def row_of(state: State, tried: Attempt) -> Row:
     """The row of an attempt made from a state."""
-    code = tried.accept.astype(jnp.uint8) | (tried.landing.astype(jnp.uint8) << 1)
-    return Row(
-        state.t, state.y, tried.dt, code, state.stop if system.has_stops else (), state.written
+    code = tried.accept.astype(jnp.int32) | (tried.landing.astype(jnp.int32) << 1)
+    memory = jax.tree.leaves(state.control)
+    real = [x.astype(state.t.dtype) for x in memory if _is_real(x)]
+    other = [x.astype(jnp.int32) for x in memory if not _is_real(x)]
+    reals = jnp.stack([state.t, lax.stop_gradient(tried.dt), *real])
+    return Row(reals, jnp.stack([code, state.stop, *state.written, *other]), state.y)
+
+
+def _is_real(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _memory(row: Row, like: Any, channels: int) -> Any:
+    """The controller's memory in a row."""
+    leaves, tree = jax.tree.flatten(like)
+    real, other = iter(row.reals[2:]), iter(row.whole[_FIRST + channels :])
+    return jax.tree.unflatten(
+        tree, [next(real if _is_real(x) else other).astype(x.dtype) for x in leaves]
     )
 
 
@@ -102,15 +138,11 @@ class Recorder:
 
     def blank(self, data: Data, state: State) -> Record:
         """An empty tape, of the shapes that an attempt has."""
-        tried = jax.eval_shape(lambda d, s: attempt(self.system, d, s)[1], data, state)
-        shape = jax.eval_shape(lambda s, a: row_of(self.system, s, a), state, tried)
-        control = state.control if self.thins else ()
-        rows, control = jax.tree.map(
-            lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), (shape, control)
-        )
+        shape = jax.eval_shape(lambda d, s: row_of(s, attempt(self.system, d, s)[1]), data, state)
+        rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
         words = -(-self.capacity * self.bits // _WORD) if self.thins and self.decides else 0
         decisions = jnp.zeros((words,), jnp.uint32)
-        return Record(rows, control, decisions, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+        return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""
@@ -118,22 +150,20 @@ class Recorder:
             return self._only(record, state, tried)
         i, stride = record.attempts, record.stride
         place = jnp.where(i % stride == 0, i // stride, self.rows) if self.thins else i
-        put = lambda rows, x: put_row(rows, x, place)  # noqa: E731
-        row = row_of(self.system, state, tried)
-        rows = jax.tree.map(put, record.rows, row)
-        control = jax.tree.map(put, record.control, state.control) if self.thins else ()
+        row = row_of(state, tried)
+        rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
         if decisions.shape[0]:
             word, shift = self._place(i)
-            mask = row.code.astype(jnp.uint32) & (2**self.bits - 1)
+            mask = row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
-        return Record(rows, control, decisions, i + 1, stride)
+        return Record(rows, decisions, i + 1, stride)
 
     def _only(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
-        done = (record.rows.code[0] & 1) == 1
+        done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
-        rows = jax.tree.map(put, record.rows, row_of(self.system, state, tried))
+        rows = jax.tree.map(put, record.rows, row_of(state, tried))
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
@@ -188,30 +218,30 @@ class Recorder:
 
         def thin(active: Any, _: Any, todo: Array, rows: Any) -> tuple[Array, Any]:
             del active
-            rows, control = jax.tree.map(lambda x: x.at[:half].set(x[0 : 2 * half : 2]), rows)
+            rows = jax.tree.map(lambda x: x.at[:half].set(x[0 : 2 * half : 2]), rows)
             # What is left in the other half must not pass for attempts of lanes that have finished.
-            return todo - 1, (rows._replace(code=rows.code.at[half:].set(0)), control)
+            return todo - 1, rows._replace(whole=rows.whole.at[half:, 0].set(0))
 
         # A loop of at most one turn: under vmap a `cond` transposes all rows.
         count = full.astype(jnp.int32)
-        _, (rows, control) = loop(
-            lambda _, todo, rows: todo > 0, thin, count, (record.rows, record.control)
-        )
-        return record._replace(rows=rows, control=control, stride=record.stride * (1 + count))
+        _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
+        return record._replace(rows=rows, stride=record.stride * (1 + count))
 
 
 def closed(rows: Row, state: State, place: Array) -> Row:
-    """The rows with what was written in the end, as a last row's `lo`."""
-    put = lambda lo, written: put_row(lo, written, place)  # noqa: E731
-    return rows._replace(lo=jax.tree.map(put, rows.lo, state.written))
+    """The rows with what was written in the end in place of the next row's."""
+    last = jnp.stack([jnp.zeros_like(state.stop), state.stop, *state.written])
+    last = jnp.pad(last, (0, rows.whole.shape[-1] - last.shape[0]))
+    return rows._replace(whole=put_row(rows.whole, last, place))
 
 
-def start_of(system: System, record: Record, index: Array, memory: Any) -> State:
+def start_of(record: Record, index: Array, memory: Any, control: Any, channels: int) -> State:
     """The state that a window starts from."""
-    row, control = jax.tree.map(lambda x: get_row(x, index), (record.rows, record.control))
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero = jnp.zeros((), jnp.int32)
     return State(
-        t=row.t, low=jnp.zeros_like(row.t), y=row.y, dt=row.dt, control=control, memory=memory,
-        written=row.lo, stop=row.stop if system.has_stops else zero, steps=zero, rejected=zero,
-        floored=zero, last_dt=jnp.zeros_like(row.t), status=zero,
+        t=row.t, low=jnp.zeros_like(row.t), y=row.y, dt=row.dt,
+        control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
+        stop=row.stop, steps=zero, rejected=zero, floored=zero,
+        last_dt=jnp.zeros_like(row.t), status=zero,
     )  # fmt: skip

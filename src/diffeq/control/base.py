@@ -19,11 +19,35 @@ class Verdict(NamedTuple):
 
 
 class Controller(eqx.Module):
-    """Base of all controllers.
+    """Base of all controllers: what judges a step by its scaled error and proposes the next dt.
 
-    `dtmin` and `dtmax` are numbers or functions of t, in the problem's unit of time; `norm` takes
-    the vector of scaled errors to a number, accepted when at most 1 (default: the root mean
-    square of Hairer, Nørsett and Wanner).
+    A step is accepted when norm(error / (atol + rtol · max(|y0|, |y1|))) ≤ 1. A subclass gives
+    `judge(error2, dt, state, order)`, which sees the square of that norm (None without an
+    estimate) and returns a `diffeq.control.Verdict(accept, dt, state)`.
+
+    Args:
+        dtmin, dtmax: numbers or functions of t, in the problem's unit of time. A step that is
+            rejected at `dtmin` ends the solve with the status `dtmin`.
+        norm: takes the vector of scaled errors to a number (default: its root mean square).
+
+    Raises:
+        NotImplementedError: a subclass has left out `judge`.
+
+    Reference: hairer1993, II.4.
+
+    Example:
+        Steps that are halved or doubled, and nothing between:
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> from diffeq.control import Verdict
+        >>> class Halving(de.Controller):
+        ...     def judge(self, error2, dt, state, order):
+        ...         accept = error2 <= 1.0
+        ...         factor = jnp.where(accept, jnp.where(error2 < 1e-4, 2.0, 1.0), 0.5)
+        ...         return Verdict(accept, dt * factor, state)
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> round(float(de.solve(problem, controller=Halving()).y1), 3)
+        0.135
     """
 
     dtmin: Any = None

@@ -27,7 +27,8 @@ class Fixed(Controller):
     """Steps that end on the given times, in order; with t1 after them if they stop short of it.
 
     Args:
-        ts: increasing times (decreasing when time runs backwards); the first may be t0.
+        ts: increasing times (decreasing when time runs backwards); the first may be t0. In the
+            problem's unit of time. Times outside tspan are passed over.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de

@@ -31,6 +31,7 @@ __all__ = [
     "is_zero",
     "jaxpr_as_fun",
     "lanes_last",
+    "once",
     "rebind",
     "shape_of",
     "split",
@@ -154,6 +155,24 @@ def rebind(equation: Any, xs: Sequence) -> list:
     )  # a tuple before JAX 0.12
     out = equation.primitive.bind(*functions, *xs, **params)
     return list(out) if equation.primitive.multiple_results else [out]
+
+
+def once(cache: dict, key: Any, function: Callable, *args: Any) -> Any:
+    """`function(*args)`, traced once for these shapes; later calls replay its equations.
+
+    Replaying costs a tenth of tracing, and a step is wanted in the loop, in its taped twin, in
+    their tangents and transposes. `function` must not close over tracers.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    avals = [shape_of(jnp.asarray(x)) for x in leaves]
+    key = (key, tree, tuple((a.shape, a.dtype) for a in avals))
+    if key not in cache:
+        flat = lambda leaves: function(*jax.tree.unflatten(tree, leaves))  # noqa: E731
+        jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(avals)
+        cache[key] = jaxpr, jax.tree.structure(shape)
+    jaxpr, out = cache[key]
+    leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
+    return jax.tree.unflatten(out, eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *leaves))
 
 
 def _variables(xs: Sequence) -> list:

@@ -8,8 +8,14 @@ __all__ = ["Status"]
 class Status(IntEnum):
     """How a solve ended. Integer arrays of it live in solutions, so it survives jit and vmap.
 
-    >>> Status(0).name, Status.success == 0
-    ('success', True)
+    `status.reason` is a sentence, and `status.ok` says whether the solution is complete.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.Status(0).name, de.Status.success == 0
+        ('success', True)
+        >>> de.Status.nonfinite.reason
+        'the state or its derivative became infinite or NaN'
     """
 
     success = 0

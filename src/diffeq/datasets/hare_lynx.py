@@ -15,6 +15,13 @@ class HareLynx(NamedTuple):
         hare: pelts of the snowshoe hare, Lepus americanus, in thousands.
         lynx: pelts of the Canada lynx, Lynx canadensis, in thousands.
 
+    Reference: howard2009.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.datasets.hare_lynx()._fields
+        ('years', 'hare', 'lynx')
+
     """
 
     years: Float64[np.ndarray, " 21"]

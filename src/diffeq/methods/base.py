@@ -17,10 +17,18 @@ __all__ = ["Method", "Step", "lazily"]
 
 
 class Step(NamedTuple):
-    """One attempted step from t to t + dt.
+    """One attempted step from t to t + dt: what `Method.step` returns.
 
-    `error` is the embedded error estimate, in the units of y (None: the method has none); `memory`
-    goes to the next step; `data` is whatever the method's `interpolant` wants to see again.
+    Attributes:
+        y: the state at t + dt, of the shape of the packed state.
+        error: the estimated error of y, in its units and shape; None where the method has none.
+        memory: what goes to the next step, as a first stage that is the same as the last one here.
+        data: whatever the method's `interpolant` wants to see again, such as the stages.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.Step(y=1.0, error=None, memory=(), data=())
+        Step(y=1.0, error=None, memory=(), data=())
     """
 
     y: Inexact[Array, "..."]
@@ -30,9 +38,41 @@ class Step(NamedTuple):
 
 
 class Method(eqx.Module):
-    """A one-step scheme. Subclasses give `order`, `step`, and what else they need.
+    """A one-step scheme, (t, y) ↦ y1 ≈ y(t + dt). Subclasses give `order`, `step`, what else they need.
 
-    `form` names the canonical equation that `step` takes (`problems/forms.py`).
+    `form` names the equation that `step` takes: "ode", with `form.field(t, y)`; "split", with
+    `form.implicit(t, y)` and `form.explicit(t, y)`; or "partitioned", with `form.drift(t, q, p)`,
+    `form.kick(t, q, p)` and `form.halves(y)`. y is one array: a tree is packed into a vector. Time
+    runs forwards here (backward problems are turned round at the door), so dt > 0.
+
+    A method that estimates its error says so by `adaptive`, returns the estimate in its `Step`, and
+    gives its power of dt as `error_order`. Steps are differentiated, batched and compiled like any
+    JAX function, so write `step` in `jax.numpy`.
+
+    Raises:
+        NotImplementedError: `order` or `step` was left out.
+
+    Reference: hairer1993, II.
+
+    Example:
+        Heun's method, with the difference to Euler's as its estimate:
+
+        >>> import diffeq as de
+        >>> class MyHeun(de.Method):
+        ...     @property
+        ...     def order(self):
+        ...         return 2
+        ...     @property
+        ...     def adaptive(self):
+        ...         return True
+        ...     def step(self, form, t, y, dt, memory):
+        ...         first = form.field(t, y)
+        ...         last = form.field(t + dt, y + dt * first)
+        ...         error = dt / 2 * (last - first)
+        ...         return de.Step(y + dt / 2 * (first + last), error, (), ())
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> round(float(de.solve(problem, MyHeun(), rtol=1e-4).y1), 3)
+        0.135
     """
 
     form: ClassVar[str] = "ode"

@@ -395,6 +395,28 @@ class Tableau(_Text):
     * ``b_error`` = b - b_hat and ``b_error3`` = b - b_hat3, subtracted before rounding, or None
     * ``extra_A`` (e, s + e), ``extra_c`` (e,), empty where there are none
     * ``dense`` (s + e, degree) or None: b_i(theta) = sum_d dense[i, d] theta^(d + 1)
+
+    Raises:
+        ValueError: the text cannot be read; it names the table and the entry. Texts are read at
+            first use.
+
+    Reference: hairer1993, II.
+
+    Example:
+        >>> import diffeq as de
+        >>> table = de.Tableau('''
+        ... name: Mine
+        ... order: 2(1)
+        ...
+        ... 0     |
+        ... 1/2   | 1/2
+        ... b     | 0    1
+        ... b_hat | 1    0
+        ... ''')
+        >>> table.stages, table.order, table.fsal, table.b_error.tolist()
+        (2, 2, False, [-1.0, 1.0])
+        >>> de.ExplicitRK(table).adaptive
+        True
     """
 
     @cached_property
@@ -517,6 +539,23 @@ class Splitting(_Text):
 
     Some methods have their order only where T is quadratic in p, as in x'' = f(t, x): the header
     then says ``kinetic: quadratic``, and `quadratic_kinetic` is True.
+
+    Raises:
+        ValueError: rows other than ``kick`` and ``drift``, or of different length.
+
+    Reference: yoshida1990.
+
+    Example:
+        >>> import diffeq as de
+        >>> leapfrog = de.Splitting('''
+        ... name: Leapfrog
+        ... order: 2
+        ...
+        ... kick  | 1/2  1/2
+        ... drift | 1    0
+        ... ''')
+        >>> leapfrog.symmetric, leapfrog.fsal, de.Symplectic(leapfrog).order
+        (True, True, 2)
     """
 
     @property
@@ -608,6 +647,27 @@ class NystromTableau(_Text):
     v(theta) = v + dt sum_i b_dot_i(theta) k_i
 
     ``dense`` and ``dense_dot`` are these as (s, degree) arrays, or None.
+
+    Raises:
+        ValueError: no row ``b`` or ``b_dot``, or one that is too long.
+
+    Reference: dormand1987; hairer1993, II.14.
+
+    Example:
+        Verlet's method, as a table for x'' = f(t, x):
+
+        >>> import diffeq as de
+        >>> table = de.NystromTableau('''
+        ... name: Verlet
+        ... order: 2
+        ...
+        ... 0     |
+        ... 1     | 1/2
+        ... b     | 1/2  0
+        ... b_dot | 1/2  1/2
+        ... ''')
+        >>> table.stages, table.fsal, de.Nystrom(table).adaptive
+        (2, True, False)
     """
 
     velocity_free: ClassVar[bool] = True

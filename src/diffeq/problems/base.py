@@ -19,8 +19,8 @@ class Problem:
 
     >>> import jax, diffeq as de
     >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
-    >>> jax.tree.leaves(problem)
-    [1.0, 0.0, 1.0, 2.0]
+    >>> sorted(jax.tree.leaves(problem))
+    [0.0, 1.0, 1.0, 2.0]
     """
 
     fields: ClassVar[tuple[str, ...]] = ()

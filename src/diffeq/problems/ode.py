@@ -19,7 +19,13 @@ class ODEProblem(Problem):
             args that returns it.
         tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
         args: parameters, any pytree; networks are fine, in args or inside f.
-        jac: what is known of ∂f/∂y (used by implicit methods).
+        jac: what is known of ∂f/∂y, for implicit methods (there are none yet: it is kept, not used).
+
+    Raises:
+        TypeError: (by `solve`) f returns another structure, other shapes or a wider dtype than y's;
+            y0 is made of integers; tspan is no pair.
+
+    Reference: hairer1993, I.
 
     Example:
         >>> import diffeq as de
@@ -39,7 +45,16 @@ class ODEProblem(Problem):
 class SplitODEProblem(Problem):
     """y' = implicit(t, y, args) + explicit(t, y, args): the stiff part, then the rest.
 
-    Methods that make no difference between the parts solve their sum.
+    Methods that make no difference between the parts solve their sum; today these are all.
+
+    Args:
+        implicit, explicit: fields, each with the arguments and the result of `ODEProblem`'s f.
+        y0, tspan, args, jac: as in `ODEProblem`; jac is that of `implicit`.
+
+    Raises:
+        TypeError: (by `solve`) a part returns what does not fit y; the message says which.
+
+    Reference: hairer1996.
 
     Example:
         >>> import diffeq as de

@@ -12,6 +12,20 @@ __all__ = ["HamiltonianProblem", "SecondOrderProblem", "Separable"]
 class SecondOrderProblem(Problem):
     """x'' = f(t, x, v, args), x(t0) = x0, x'(t0) = v0. The state of its solution is (x, v).
 
+    Args:
+        f: the acceleration, with the structure and shapes of x. Symplectic and Nyström methods want
+            one that does not depend on v; whether it does is found by tracing it.
+        x0: positions, any pytree of arrays and numbers; or a function of args that returns it.
+        v0: velocities, of the same structure, in units of x over units of t.
+        tspan: (t0, t1), or a function of args.
+        args: parameters, any pytree.
+
+    Raises:
+        TypeError: (by `solve`) x0 and v0 differ in structure or shapes; f returns what does not fit
+            x; the method needs an f without v.
+
+    Reference: hairer1993, II.14.
+
     Example:
         >>> import jax.numpy as jnp, diffeq as de
         >>> spring = de.SecondOrderProblem(lambda t, x, v, k: -k * x, 1.0, 0.0, (0.0, 1.0), 1.0)
@@ -29,6 +43,15 @@ class SecondOrderProblem(Problem):
 
 class Separable:
     """H(t, q, p) = kinetic(t, p, args) + potential(t, q, args), which splitting methods need.
+
+    Args:
+        kinetic: `kinetic(t, p, args)`, a scalar energy.
+        potential: `potential(t, q, args)`, a scalar in the same unit.
+
+    Raises:
+        TypeError: (by `solve`) an energy is no scalar.
+
+    Reference: yoshida1990.
 
     Example:
         >>> import diffeq as de
@@ -52,8 +75,14 @@ class HamiltonianProblem(Problem):
         hamiltonian: `hamiltonian(t, q, p, args)`, a scalar; or `de.Separable(kinetic, potential)`.
         q0: positions, any pytree of real arrays.
         p0: momenta, of the same structure.
-        tspan: (t0, t1).
-        args: parameters.
+        tspan: (t0, t1), or a function of args.
+        args: parameters, any pytree.
+
+    Raises:
+        TypeError: (by `solve`) the energy is no scalar; q0 and p0 differ in structure or shapes; a
+            symplectic method was given an energy that is not `Separable`.
+
+    Reference: yoshida1990.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de

@@ -38,6 +38,12 @@ class Reference:
         amplification: the maximum norm of ∂y(t1)/∂y0. A perturbation δ of the start arrives as up
             to amplification × δ: no float64 solver can be asked for less than some 1e-16 times it.
 
+    Example:
+        >>> import diffeq as de
+        >>> reference = de.zoo.lotka_volterra().reference
+        >>> reference.ts.tolist(), reference.ys.shape
+        ([2.5, 5.0, 7.5, 10.0], (4, 2))
+
     """
 
     ts: Float64[np.ndarray, " rows"]
@@ -72,6 +78,13 @@ class Case:
         invariants: functions (t, y, args) that are constant along a solution.
         hamiltonian: for a mechanical system with the state (q, p), its kinetic(t, p, args) and
             potential(t, q, args) energy.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.spiral()
+        >>> sol = de.solve(case.problem(), rtol=1e-5, atol=1e-7)
+        >>> bool(abs(sol.y1 - case.reference.y1).max() < 1e-3)
+        True
 
     """
 
@@ -160,6 +173,11 @@ def case(name: str) -> Case:
 
     Raises:
         KeyError: there is none.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.zoo.case("lorenz").title
+        'Lorenz attractor'
 
     """
     if name not in _register:

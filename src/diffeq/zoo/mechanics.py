@@ -42,6 +42,12 @@ def pleiades() -> Case:
     x, the seven y, and their velocities in the same order. Energy and momentum are constant.
 
     Reference: hairer1993, II.10.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.pleiades()
+        >>> case.y0.size, case.tspan
+        (28, (0.0, 3.0))
     """
     return Case(
         name="pleiades",
@@ -89,6 +95,12 @@ def arenstorf() -> Case:
     digits that the book prints it closes to 5e-27 (`reference.agreement["closure"]`).
 
     Reference: hairer1993, II.0; arenstorf1963.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.arenstorf()
+        >>> case.y0.size, case.tspan
+        (4, (0.0, 17.065216560157964))
     """
     return Case(
         name="arenstorf",
@@ -129,6 +141,12 @@ def henon_heiles() -> Case:
     0.1297, over (0, 50). The state is (q₁, q₂, p₁, p₂); `hamiltonian_problem()` has (q, p).
 
     Reference: henon1964.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.henon_heiles()
+        >>> case.y0.size, case.tspan
+        (4, (0.0, 50.0))
     """
     return Case(
         name="henon_heiles",

@@ -27,6 +27,12 @@ def lotka_volterra() -> Case:
     (0, 10), two turns. d x − c log x + b y − a log y is constant.
 
     Reference: rackauckas2019, the first example.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.lotka_volterra()
+        >>> case.y0.size, case.tspan
+        (2, (0.0, 10.0))
     """
     return Case(
         name="lotka_volterra",
@@ -53,6 +59,12 @@ def spiral() -> Case:
     u' = −a u³ − b v³, v' = b u³ − a v³, with (a, b) = (0.1, 2) from (2, 0) over (0, 1.5).
 
     Reference: rackauckas2019, the neural ODE; after chen2018.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.spiral()
+        >>> case.y0.size, case.tspan
+        (2, (0.0, 1.5))
     """
     return Case(
         name="spiral",
@@ -80,6 +92,12 @@ def lorenz() -> Case:
     digits to mean something at the end.
 
     Reference: lorenz1963.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.lorenz()
+        >>> case.y0.size, case.tspan
+        (3, (0.0, 10.0))
     """
     return Case(
         name="lorenz",
@@ -106,6 +124,12 @@ def van_der_pol() -> Case:
     μ for a stiff problem; the reference is for this one.
 
     Reference: hairer1993, I.16.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.van_der_pol()
+        >>> case.y0.size, case.tspan
+        (2, (0.0, 20.0))
     """
     return Case(
         name="van_der_pol",
@@ -132,6 +156,12 @@ def brusselator() -> Case:
     u' = A + u² v − (B + 1) u, v' = B u − u² v, with (A, B) = (1, 3) from (1.5, 3) over (0, 20).
 
     Reference: hairer1993, I.16 for the model, II.4 for these numbers.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.brusselator()
+        >>> case.y0.size, case.tspan
+        (2, (0.0, 20.0))
     """
     return Case(
         name="brusselator",
@@ -169,6 +199,12 @@ def brusselator_diffusion() -> Case:
     reference solves the 80 equations, not the partial differential equation.
 
     Reference: hairer1996, IV.1.
+
+    Example:
+        >>> import diffeq as de
+        >>> case = de.zoo.brusselator_diffusion()
+        >>> case.y0.size, case.tspan
+        (80, (0.0, 10.0))
     """
     n = 40
     u0 = [1 + math.sin(2 * math.pi * i / (n + 1)) for i in range(1, n + 1)]

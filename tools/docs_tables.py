@@ -1,0 +1,189 @@
+"""Writes the tables in `docs/` that are made from the code: `python tools/docs_tables.py`.
+
+`docs/choose/methods.md` lists every method there is, with what follows from its coefficients. The
+file is committed; `tests/static/test_docs.py` holds that it is current.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import diffeq as de
+
+DOCS = Path(__file__).parents[1] / "docs"
+METHODS_PAGE = DOCS / "choose" / "methods.md"
+
+INTRO = """\
+<!-- Written by tools/docs_tables.py from the coefficients. Do not edit: run it again. -->
+
+# Which method?
+
+| You have | Take |
+|---|---|
+| an ODE that is not stiff, and no wish to choose | nothing: `de.solve(problem)` takes `Tsit5`, and `Vern7` below `rtol=1e-6` |
+| loose tolerances, a field that is not smooth | `Bosh3` |
+| tolerances of 1e-6 to 1e-9 | `Vern7`, `Dopri8` |
+| tolerances below that (in double precision) | `Vern9` |
+| x'' = f(t, x) without velocity, to a tolerance | `DPRKN6` |
+| a separable Hamiltonian, or molecular dynamics, over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
+| a hyperbolic equation in space, discretised so that Euler steps keep its bounds | `SSPRK33`, `SSPRK43`, `SSPRK104` |
+| a fixed step and no reason for another | `RK4` |
+| a stiff problem | nothing yet: implicit methods are the next thing to be built |
+
+All of them are explicit, so the step times the fastest rate of decay has to stay inside the
+*interval* below. A solve that runs out of steps because of that says so.
+"""
+
+COLUMNS = """\
+
+**order**: p(p̂), with p̂ that of the embedded solution which estimates the error; without p̂ give
+`dt=`. **stages**: evaluations of the field in a step; *FSAL* methods share one with the next step.
+**dense**: order of the interpolant that `saveat=` and `dense=True` read; all the others use the
+cubic (order 3) through both ends{quintic}. **interval**: {interval}.
+"""
+
+
+def stability_polynomial(table: de.Tableau) -> np.ndarray:
+    """R(z) of y' = λy with z = λ dt, coefficients from 1 up: 1, b·1, b·A·1, …"""
+    powers, vector = [1.0], np.ones(table.stages)
+    for _ in range(table.stages):
+        powers.append(float(table.b @ vector))
+        vector = table.A @ vector
+    return np.array(powers)
+
+
+def first_crossing(size: np.ndarray, points: np.ndarray, slack: float) -> float:
+    """The end of the interval from 0 on which `size` is at most 1."""
+    outside = np.flatnonzero(size > 1 + slack)
+    return float(points[outside[0] - 1]) if len(outside) else float(points[-1])
+
+
+def real_interval(table: de.Tableau) -> float:
+    """The largest x for which |R(−s)| ≤ 1 for all s in [0, x]."""
+    points = np.linspace(0.0, 30.0, 300_001)
+    values = np.polynomial.polynomial.polyval(-points, stability_polynomial(table))
+    return first_crossing(np.abs(values), points, 1e-9)
+
+
+def kick_drift(table: de.Splitting, z: float) -> np.ndarray:
+    """The step for x'' = −ω²x with z = ω dt, on (ωx, v)."""
+    step = np.eye(2)
+    for kick, drift in zip(table.kick, table.drift, strict=True):
+        step = np.array([[1, 0], [-kick * z, 1]]) @ step
+        step = np.array([[1, drift * z], [0, 1]]) @ step
+    return step
+
+
+def nystrom_step(table: de.NystromTableau, z: float) -> np.ndarray:
+    """The same for a Runge–Kutta–Nyström method."""
+    s = table.stages
+    # k = −ω² (x + c dt v + dt² A k), written with K = k/ω and X = ωx.
+    solve = np.linalg.inv(np.eye(s) + z**2 * table.A)
+    of_x, of_v = -solve @ np.ones(s), -solve @ (z * table.c)
+    return np.array(
+        [
+            [1 + z**2 * table.b @ of_x, z + z**2 * table.b @ of_v],
+            [z * table.b_dot @ of_x, 1 + z * table.b_dot @ of_v],
+        ]
+    )
+
+
+def oscillation_interval(step: object, table: object) -> float:
+    """The largest ω dt up to which oscillations do not grow."""
+    points = np.linspace(0.0, 10.0, 10_001)
+    radii = [np.abs(np.linalg.eigvals(step(table, z))).max() for z in points]
+    return first_crossing(np.array(radii), points, 1e-6)
+
+
+def citations() -> dict[str, str]:
+    """Author and year of each key of references.bib, with a link where there is a DOI."""
+    found = {}
+    text = (DOCS / "references.bib").read_text(encoding="utf8")
+    for key, entry in re.findall(r"^@\w+\{(\w+),(.*?)^\}", text, re.S | re.M):
+        names = re.search(r"(?:author|editor)\s*=\s*\{(.*?)\},\n", entry, re.S)
+        year = re.search(r"year\s*=\s*\{(\d+)\}", entry)
+        doi = re.search(r"doi\s*=\s*\{(.*?)\}", entry)
+        people = [one.split(",")[0] for one in re.split(r"\s+and\s+", names[1])] if names else [key]
+        who = f"{people[0]} et al." if len(people) > 2 else " & ".join(people)
+        label = f"{plain(who)} {year[1] if year else ''}"
+        found[key] = f"[{label}](https://doi.org/{doi[1]})" if doi else label
+    return found
+
+
+def plain(text: str) -> str:
+    """A name without TeX."""
+    accents = {r"{\o}": "ø", r"{\"o}": "ö", r"{\"u}": "ü", r"\'e": "é"}
+    for tex, letter in accents.items():
+        text = text.replace(tex, letter)
+    return re.sub(r"[{}\\]", "", text)
+
+
+def row(name: str, interval: float, cited: dict[str, str]) -> str:
+    """The line of one method."""
+    table = getattr(de, name)().tableau
+    pair = f"({table.embedded_order})" if table.embedded_order else ""
+    cells = [
+        f"`{name}`",
+        f"{table.order}{pair}",
+        f"{table.stages}{', FSAL' if table.fsal else ''}",
+        str(table.dense_order or "–"),
+        f"{interval:.2f}",
+        table.description,
+        cited[table.reference],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = "| method | order | stages | dense | interval | what for | reference |\n|---|---|---|---|---|---|---|"
+
+
+def section(title: str, takes: str, interval: str, rows: list[str], *, quintic: bool) -> str:
+    """A family and its table."""
+    other = ", or, from order 4 on, the quintic with the accelerations" if quintic else ""
+    text = COLUMNS.format(interval=interval, quintic=other)
+    return "\n".join([f"\n## {title}\n\n{takes}", text, HEAD, *rows]) + "\n"
+
+
+def methods_page() -> str:
+    """`docs/choose/methods.md`."""
+    cited = citations()
+    made = {name: kind() for name, kind in de.METHODS.items()}
+    explicit = [
+        row(name, real_interval(method.tableau), cited)
+        for name, method in made.items()
+        if isinstance(method, de.ExplicitRK)
+    ]
+    moving = []
+    for name, method in made.items():
+        if isinstance(method, de.Symplectic | de.Nystrom):
+            step = kick_drift if isinstance(method, de.Symplectic) else nystrom_step
+            moving.append(row(name, oscillation_interval(step, method.tableau), cited))
+    left_over = len(made) - len(explicit) - len(moving)
+    if left_over:
+        raise NotImplementedError(f"{left_over} methods are of a family that has no table here")
+    return (
+        INTRO
+        + section(
+            "Explicit Runge–Kutta methods",
+            "For every problem. `de.ExplicitRK(tableau)` makes another of a `de.Tableau`.",
+            "|λ dt| up to which y' = λy with λ < 0 does not grow",
+            explicit,
+            quintic=False,
+        )
+        + section(
+            "Methods for equations of motion",
+            "The splittings take a `SecondOrderProblem` whose f does not depend on v, or a "
+            "`HamiltonianProblem` of a\n`de.Separable`; Nyström methods take the first. "
+            "`de.Symplectic(splitting)` and `de.Nystrom(tableau)` make others.",
+            "ω dt up to which x'' = −ω²x does not grow",
+            moving,
+            quintic=True,
+        )
+    )
+
+
+if __name__ == "__main__":
+    METHODS_PAGE.parent.mkdir(exist_ok=True)
+    METHODS_PAGE.write_text(methods_page(), encoding="utf8")
+    print(f"wrote {METHODS_PAGE.relative_to(DOCS.parent)}")
