@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import diffeq as de
+from diffeq.methods.order import real_stability_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
@@ -38,32 +39,10 @@ All of them are explicit, so the step times the fastest rate of decay has to sta
 COLUMNS = """\
 
 **order**: p(p̂), with p̂ that of the embedded solution which estimates the error; without p̂ give
-`dt=`. **stages**: evaluations of the field in a step; *FSAL* methods share one with the next step.
-**dense**: order of the interpolant that `saveat=` and `dense=True` read; all the others use the
-cubic (order 3) through both ends{quintic}. **interval**: {interval}.
+`dt=`. **stages**: evaluations of the field in a step; *FSAL* methods share one with the next
+step. **dense**: order of the interpolant that `saveat=` and `dense=True` read; all the others use
+the cubic (order 3) through both ends{quintic}. **interval**: {interval}.
 """
-
-
-def stability_polynomial(table: de.Tableau) -> np.ndarray:
-    """R(z) of y' = λy with z = λ dt, coefficients from 1 up: 1, b·1, b·A·1, …"""
-    powers, vector = [1.0], np.ones(table.stages)
-    for _ in range(table.stages):
-        powers.append(float(table.b @ vector))
-        vector = table.A @ vector
-    return np.array(powers)
-
-
-def first_crossing(size: np.ndarray, points: np.ndarray, slack: float) -> float:
-    """The end of the interval from 0 on which `size` is at most 1."""
-    outside = np.flatnonzero(size > 1 + slack)
-    return float(points[outside[0] - 1]) if len(outside) else float(points[-1])
-
-
-def real_interval(table: de.Tableau) -> float:
-    """The largest x for which |R(−s)| ≤ 1 for all s in [0, x]."""
-    points = np.linspace(0.0, 30.0, 300_001)
-    values = np.polynomial.polynomial.polyval(-points, stability_polynomial(table))
-    return first_crossing(np.abs(values), points, 1e-9)
 
 
 def kick_drift(table: de.Splitting, z: float) -> np.ndarray:
@@ -75,25 +54,12 @@ def kick_drift(table: de.Splitting, z: float) -> np.ndarray:
     return step
 
 
-def nystrom_step(table: de.NystromTableau, z: float) -> np.ndarray:
-    """The same for a Runge–Kutta–Nyström method."""
-    s = table.stages
-    # k = −ω² (x + c dt v + dt² A k), written with K = k/ω and X = ωx.
-    solve = np.linalg.inv(np.eye(s) + z**2 * table.A)
-    of_x, of_v = -solve @ np.ones(s), -solve @ (z * table.c)
-    return np.array(
-        [
-            [1 + z**2 * table.b @ of_x, z + z**2 * table.b @ of_v],
-            [z * table.b_dot @ of_x, 1 + z * table.b_dot @ of_v],
-        ]
-    )
-
-
-def oscillation_interval(step: object, table: object) -> float:
+def oscillation_interval(table: de.Splitting) -> float:
     """The largest ω dt up to which oscillations do not grow."""
     points = np.linspace(0.0, 10.0, 10_001)
-    radii = [np.abs(np.linalg.eigvals(step(table, z))).max() for z in points]
-    return first_crossing(np.array(radii), points, 1e-6)
+    radii = [np.abs(np.linalg.eigvals(kick_drift(table, z))).max() for z in points]
+    outside = np.flatnonzero(np.array(radii) > 1 + 1e-6)
+    return float(points[outside[0] - 1])
 
 
 def citations() -> dict[str, str]:
@@ -119,7 +85,7 @@ def plain(text: str) -> str:
     return re.sub(r"[{}\\]", "", text)
 
 
-def row(name: str, interval: float, cited: dict[str, str]) -> str:
+def row(name: str, interval: float | None, cited: dict[str, str]) -> str:
     """The line of one method."""
     table = getattr(de, name)().tableau
     pair = f"({table.embedded_order})" if table.embedded_order else ""
@@ -128,7 +94,7 @@ def row(name: str, interval: float, cited: dict[str, str]) -> str:
         f"{table.order}{pair}",
         f"{table.stages}{', FSAL' if table.fsal else ''}",
         str(table.dense_order or "–"),
-        f"{interval:.2f}",
+        "–" if interval is None else f"{interval:.2f}",
         table.description,
         cited[table.reference],
     ]
@@ -150,15 +116,16 @@ def methods_page() -> str:
     cited = citations()
     made = {name: kind() for name, kind in de.METHODS.items()}
     explicit = [
-        row(name, real_interval(method.tableau), cited)
+        row(name, real_stability_interval(method.tableau.A, method.tableau.b), cited)
         for name, method in made.items()
         if isinstance(method, de.ExplicitRK)
     ]
     moving = []
     for name, method in made.items():
-        if isinstance(method, de.Symplectic | de.Nystrom):
-            step = kick_drift if isinstance(method, de.Symplectic) else nystrom_step
-            moving.append(row(name, oscillation_interval(step, method.tableau), cited))
+        if isinstance(method, de.Symplectic):
+            moving.append(row(name, oscillation_interval(method.tableau), cited))
+        elif isinstance(method, de.Nystrom):
+            moving.append(row(name, None, cited))
     left_over = len(made) - len(explicit) - len(moving)
     if left_over:
         raise NotImplementedError(f"{left_over} methods are of a family that has no table here")
@@ -176,7 +143,7 @@ def methods_page() -> str:
             "The splittings take a `SecondOrderProblem` whose f does not depend on v, or a "
             "`HamiltonianProblem` of a\n`de.Separable`; Nyström methods take the first. "
             "`de.Symplectic(splitting)` and `de.Nystrom(tableau)` make others.",
-            "ω dt up to which x'' = −ω²x does not grow",
+            "ω dt up to which x'' = −ω²x does not grow, of splittings",
             moving,
             quintic=True,
         )

@@ -120,14 +120,21 @@ def _lift_function(f: types.FunctionType, path: tuple[int, ...]) -> Any:
     if id(f) in path:  # a function that calls itself
         return Static(f)
     path = (*path, id(f))
-    cells = tuple(_lift(_content(cell), path) for cell in f.__closure__ or ())
+    cells = tuple(_lift_seen(_content(cell), path) for cell in f.__closure__ or ())
     used = _used_globals(f)
     # A helper's numbers are inputs too, as long as it lives in the same module as its caller; a
     # library's functions are taken as they are.
-    outer = {k: _lift(v, path) for k, v in used.items()}
+    outer = {k: _lift_seen(v, path) for k, v in used.items()}
     static = (f.__code__, Static(_Globals(f.__globals__)), f.__name__, f.__qualname__)
     children = (cells, outer, _lift(f.__defaults__, path), _lift(f.__kwdefaults__, path))
     return _Node("function", static, children)
+
+
+def _lift_seen(x: Any, path: tuple[int, ...]) -> Any:
+    """What a function sees from outside. A bare int or bool there is a loop's length or a switch,
+    so it is static, by value; in args and everywhere else it is a number like any other.
+    """
+    return Static(x) if type(x) in (int, bool) else _lift(x, path)
 
 
 class _Globals:

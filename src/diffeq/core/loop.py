@@ -37,8 +37,9 @@ def loop(
     Not differentiable by itself: `adjoint/` gives loops their derivative. `body` must write
     buffers only where `active`, which it is told because an idle lane runs along with the others.
 
-    >>> loop(lambda c, s, b: s < 5, lambda active, _, s, b: (s + 2, b), 0)
-    (Array(6, dtype=int32, weak_type=True), ())
+    >>> state, _ = loop(lambda c, s, b: s < 5, lambda active, _, s, b: (s + 2, b), 0)
+    >>> int(state)
+    6
     """
     flat, trees = zip(
         *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in (consts, state, buffers)),
