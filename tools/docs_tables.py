@@ -1,7 +1,8 @@
 """Writes the tables in `docs/` that are made from the code: `python tools/docs_tables.py`.
 
-`docs/choose/methods.md` lists every method there is, with what follows from its coefficients. The
-file is committed; `tests/static/test_docs.py` holds that it is current.
+`docs/choose/methods.md` lists every method there is, with what follows from its coefficients, and
+`docs/reference/all_methods.md` their classes. Both are committed; `tests/static/test_docs.py` holds
+that they are current.
 """
 
 import re
@@ -14,6 +15,7 @@ from diffeq.methods.order import real_stability_interval
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
+CLASSES_PAGE = DOCS / "reference" / "all_methods.md"
 
 INTRO = """\
 <!-- Written by tools/docs_tables.py from the coefficients. Do not edit: run it again. -->
@@ -22,13 +24,13 @@ INTRO = """\
 
 | You have | Take |
 |---|---|
-| an ODE that is not stiff, and no wish to choose | nothing: `de.solve(problem)` takes `Tsit5`, and `Vern7` below `rtol=1e-6` |
+| an ODE that is not stiff | the default: `Tsit5`, and `Vern7` where `rtol` is below 1e-6 |
 | loose tolerances, a field that is not smooth | `Bosh3` |
 | tolerances of 1e-6 to 1e-9 | `Vern7`, `Dopri8` |
 | tolerances below that (in double precision) | `Vern9` |
 | x'' = f(t, x) without velocity, to a tolerance | `DPRKN6` |
-| a separable Hamiltonian, or molecular dynamics, over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
-| a hyperbolic equation in space, discretised so that Euler steps keep its bounds | `SSPRK33`, `SSPRK43`, `SSPRK104` |
+| a separable Hamiltonian over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
+| a hyperbolic equation, discretised in space | `SSPRK33`, `SSPRK43`, `SSPRK104` |
 | a fixed step and no reason for another | `RK4` |
 | a stiff problem | nothing yet: implicit methods are the next thing to be built |
 
@@ -101,7 +103,7 @@ def row(name: str, interval: float | None, cited: dict[str, str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = "| method | order | stages | dense | interval | what for | reference |\n|---|---|---|---|---|---|---|"
+HEAD = "| method | order | stages | dense | interval | what for | reference |\n" + "|---" * 7 + "|"
 
 
 def section(title: str, takes: str, interval: str, rows: list[str], *, quintic: bool) -> str:
@@ -150,7 +152,23 @@ def methods_page() -> str:
     )
 
 
+def classes_page() -> str:
+    """`docs/reference/all_methods.md`: the classes are made at run time, so they are listed here."""
+    lines = [
+        "<!-- Written by tools/docs_tables.py. Do not edit: run it again. -->\n\n# All methods\n\n"
+        "`de.METHODS` maps names to these classes. None takes an argument; numbers and references\n"
+        "are in [Which method?](../choose/methods.md).\n"
+    ]
+    for name, kind in de.METHODS.items():
+        family, what = kind.__bases__[0].__name__, kind().tableau.description
+        lines.append(f"* `{name}()` – {what} A [`{family}`](methods.md).")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {METHODS_PAGE: methods_page, CLASSES_PAGE: classes_page}
+
 if __name__ == "__main__":
-    METHODS_PAGE.parent.mkdir(exist_ok=True)
-    METHODS_PAGE.write_text(methods_page(), encoding="utf8")
-    print(f"wrote {METHODS_PAGE.relative_to(DOCS.parent)}")
+    for path, page in PAGES.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(page(), encoding="utf8")
+        print(f"wrote {path.relative_to(DOCS.parent)}")

@@ -122,7 +122,7 @@ def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Toleran
 def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
     """A scalar, or a prefix tree of y0, as an array that broadcasts against the packed state."""
     leaves = jax.tree.leaves(value)
-    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+    if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jnp.asarray(leaves[0], dtype)
     like = entry.packing.unpack(entry.y0.astype(dtype))
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from .core.alarm import tripwire
 from .core.loop import loop
+from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
 from .output import Cursor, Output
@@ -162,14 +163,14 @@ def started(system: System, data: Data, form: Any, t: Array) -> Any:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
-    return _field_between(form, _beside(data, t, True, 1), None)
+    return _field_between(form, _beside(data, t, True, 1.0), None)
 
 
 def _limited(system: System, data: Data, form: Any, t: Array, target: Array, landing: Array) -> Any:
     """The form for a step from t: its limit from the right there, from the left where it lands."""
     if not system.has_stops:
         return form
-    low, high = _beside(data, t, True, 1), _beside(data, target, landing, -1)
+    low, high = _beside(data, t, True, 1.0), _beside(data, target, landing, -1.0)
     return _field_between(form, low, high)
 
 
@@ -192,7 +193,7 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
     limited = _limited(system, data, form, state.t, target, landing)
-    step = method.step(limited, state.t, state.y, dt, state.memory)
+    step = method.step(limited, state.t, state.y, in_dtype_of(dt, state.y), state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
     accept = verdict.accept if accepted is None else accepted
     t1, low = _advanced(state, dt, target, landing)
@@ -305,7 +306,7 @@ def _write(
         form, method, _ = system.parts(data)
         form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
         wanted = output.wanted(tried.cursors)
-        interpolant = method.interpolant(form, t, y, tried.dt, tried.step, wanted)
+        interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step, wanted)
     piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
     return output.write(data.parameters, data.times, tried.cursors, piece, buffers)
 
@@ -327,7 +328,8 @@ def _example(system: System, data: Data, state: State) -> Any:
     def row(data: Data, state: State) -> Any:
         form, method, _ = system.parts(data)
         _, tried = attempt(system, data, state)
-        interpolant = method.interpolant(form, state.t, state.y, tried.dt, tried.step, 1)
+        dt = in_dtype_of(tried.dt, state.y)
+        interpolant = method.interpolant(form, state.t, state.y, dt, tried.step, 1)
         return state.t, tried.t1, interpolant
 
     return jax.eval_shape(row, data, state)
@@ -388,7 +390,7 @@ def replay(
     target = _target(system, data, row.stop)
     dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
     form = _limited(system, data, form, t, target, row.landing)
-    step = method.step(form, t, y, dt, method.init(form, t, y))
+    step = method.step(form, t, y, in_dtype_of(dt, y), method.init(form, t, y))
     t1 = jnp.where(row.landing, target, t + dt)
     safe = jnp.where(row.accept, dt, 1)
     tried = Attempt(safe, t1, row.accept, row.landing, cursors, step)

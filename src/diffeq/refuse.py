@@ -49,10 +49,11 @@ def checked_call(
     state = state_of(problem)
     _check_state(problem, state)
     eps = _eps(state)
+    saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
     traced = {
         "problem": problem, "method": method, "controller": controller,
-        "saveat": _arrays(saveat), "save": save,
+        "saveat": saveat, "save": save,
         "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": _array(stops),
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
@@ -68,13 +69,23 @@ def concrete(x: Any) -> bool:
 
 def _check_problem(problem: Any) -> None:
     if isinstance(problem, Problem):
-        return
+        return _check_functions(problem)
     hint = (
         "write de.ODEProblem(f, y0, tspan, args) first"
         if callable(problem)
         else "give a de.ODEProblem or another problem"
     )
     raise TypeError(f"problem is {_shown(problem)}; {hint}.")
+
+
+def _check_functions(problem: Problem) -> None:
+    for name in problem.fields:
+        kind = type(getattr(problem, name))
+        if any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__):
+            raise TypeError(
+                f"{name} is a torch module ({kind.__name__}); a function of JAX arrays is wanted. "
+                "To solve with torch see diffeq.torch."
+            )
 
 
 def _check_method(method: Any) -> None:
@@ -242,8 +253,9 @@ def _check_state(problem: Problem, state: Any) -> None:
     for path, leaf in jax.tree.flatten_with_path(state)[0]:
         value = np.asarray(leaf)
         where = jax.tree_util.keystr(path)
-        if value.dtype.kind in "fc" and np.isnan(value).any():
-            raise ValueError(f"y0{where} has NaN; a finite initial state is wanted.")
+        if value.dtype.kind in "fc" and not np.isfinite(value).all():
+            found = "NaN" if np.isnan(value).any() else "inf"
+            raise ValueError(f"y0{where} has {found}; a finite initial state is wanted.")
 
 
 def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
@@ -274,6 +286,8 @@ def _arrays(saveat: Any) -> Any:
         saveat
         if saveat is None or isinstance(saveat, (str, jax.Array, np.ndarray))
         else jnp.asarray(saveat)
+        if isinstance(saveat, (list, tuple))
+        else saveat
     )
 
 

@@ -208,11 +208,7 @@ class Solution(eqx.Module):
         one = jax.tree.map(lambda x: np.asarray(x)[index], known)
         status, last, stats = Status(int(one[0])), one[1], one[2]
         t, y, dt = last
-        where = (
-            f"sample {_index(index)} of {count} ({failed} failed): "
-            if index
-            else ""
-        )
+        where = f"sample {_index(index)} of {count} ({failed} failed): " if index else ""
         sentence = (
             f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} "
             f"after {int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, "
@@ -272,7 +268,7 @@ class About:
         def at(tau: Array) -> Array:
             row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
             t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
-            theta = (tau - t0) / (t1 - t0)
+            theta = ((tau - t0) / (t1 - t0)).astype(jnp.finfo(self.packing.dtype).dtype)
             value = sign * interpolant.slope(theta) if slope else interpolant(theta)
             inside = (tau >= leaves[0][0]) & (tau <= leaves[1][count - 1])
             return jnp.where(inside, value, jnp.nan)

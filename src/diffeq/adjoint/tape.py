@@ -216,11 +216,15 @@ class Recorder:
         full = record.attempts >= self.rows * record.stride
         half = self.rows // 2
 
-        def thin(active: Any, _: Any, todo: Array, rows: Any) -> tuple[Array, Any]:
+        def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:
             del active
-            rows = jax.tree.map(lambda x: x.at[:half].set(x[0 : 2 * half : 2]), rows)
+            # Slices and a concatenation, which lanes pass through; an update would transpose all.
+            kept = lambda x: jnp.concatenate([x[0 : 2 * half : 2], x[half:]])  # noqa: E731
+            rows = jax.tree.map(kept, rows)
             # What is left in the other half must not pass for attempts of lanes that have finished.
-            return todo - 1, rows._replace(whole=rows.whole.at[half:, 0].set(0))
+            at, column = (lax.broadcasted_iota(jnp.int32, rows.whole.shape, i) for i in (0, 1))
+            whole = jnp.where((at >= half) & (column == 0), 0, rows.whole)
+            return todo - 1, rows._replace(whole=whole)
 
         # A loop of at most one turn: under vmap a `cond` transposes all rows.
         count = full.astype(jnp.int32)

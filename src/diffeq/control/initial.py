@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.norm import mean_square
+from ..core.norm import in_dtype_of, mean_square
 
 __all__ = ["initial_step"]
 
@@ -24,7 +24,7 @@ def initial_step(field: Any, t: Array, y: Array, span: Array, order: int, tolera
     h0 = jnp.minimum(
         jnp.where(small, 1e-6 * span, 0.01 * d0 / jnp.where(small, 1, d1)), span
     ).astype(t.dtype)
-    f1 = field(t + h0, y + h0 * f0)
+    f1 = field(t + h0, y + in_dtype_of(h0, y) * f0)
     d2 = norm(f1 - f0) / h0
     steepest = jnp.maximum(d1, d2)
     flat = steepest <= 1e-15

@@ -1,9 +1,11 @@
 """Norms of scaled errors."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-__all__ = ["magnitude", "mean_square"]
+__all__ = ["in_dtype_of", "magnitude", "mean_square"]
 
 
 def magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:
@@ -23,3 +25,12 @@ def mean_square(x: Inexact[Array, "..."]) -> Float[Array, ""]:
     """
     square = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
     return jnp.mean(square) if x.ndim else square
+
+
+def in_dtype_of(x: Any, y: Any) -> Any:
+    """x (a time, a position in a step) in the real dtype of y: time may be wider than the state.
+
+    >>> in_dtype_of(jnp.array(1.0), jnp.zeros(2, jnp.complex64)).dtype
+    dtype('float32')
+    """
+    return x.astype(jnp.finfo(y.dtype).dtype)

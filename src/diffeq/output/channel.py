@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..core.loop import loop
+from ..core.norm import in_dtype_of
 from ..core.rows import get_row
 from ..core.walk import walk
 
@@ -118,7 +119,7 @@ class Channel:
             return self.value(piece.t0, piece.t1, piece.interpolant)
         if self.kind == "steps":
             return self.value(parameters, piece.t1, piece.y1)
-        y = piece.interpolant((time - piece.t0) / piece.dt)
+        y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0))
         # The end of a step is the step's own result, to the last bit.
         return self.value(parameters, time, jnp.where(time >= piece.t1, piece.y1, y))
 

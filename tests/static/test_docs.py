@@ -1,0 +1,78 @@
+"""The docs are true: their programs run and print what they say, their tables are current, and
+every public name is in the reference.
+"""
+
+import contextlib
+import importlib.util
+import io
+import re
+from pathlib import Path
+
+import jax
+import pytest
+from test_public import NAMES
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted((DOCS / "learn").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SAID = re.compile(r"# → (.*)$", re.MULTILINE)
+
+
+def programs(page: Path) -> list[str]:
+    return BLOCK.findall(page.read_text(encoding="utf8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_programs_print_what_the_page_says(page: Path) -> None:
+    """Block by block in one namespace, in single precision, as a reader would run them."""
+    names: dict = {"__name__": page.stem}
+    with jax.enable_x64(False):
+        for block in programs(page):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(block, str(page), "exec"), names)
+            assert out.getvalue().splitlines() == SAID.findall(block), block
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf8")
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert {page for page in pages if page not in navigation} == set()
+    assert set(re.findall(r"[\w/-]+\.md", navigation)) <= pages
+
+
+def test_links_lead_somewhere() -> None:
+    for page in DOCS.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", page.read_text(encoding="utf8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    pages = [page.read_text(encoding="utf8") for page in (DOCS / "reference").glob("*.md")]
+    listed = re.findall(r"^::: diffeq\.(\S+)$", "\n".join(pages), re.MULTILINE)
+    listed += re.findall(r"^ {8}- (\w+)$", "\n".join(pages), re.MULTILINE)
+    listed += re.findall(r"`(?:de\.)?(\w+)(?:\(\))?`", (DOCS / "reference" / "all_methods.md").read_text("utf8"))
+    last = {name.rpartition(".")[2] for name in listed}
+    wanted = {name.rpartition(".")[2] for name in NAMES} - {"__version__"}
+    assert wanted - last == set()
+
+
+def test_tables_are_current() -> None:
+    spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "tools" / "docs_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    for path, page in tables.PAGES.items():
+        assert page() == path.read_text(encoding="utf8"), "run: python tools/docs_tables.py"
+
+
+def test_every_cited_key_is_in_the_bibliography() -> None:
+    known = set(re.findall(r"^@\w+\{(\w+),", (DOCS / "references.bib").read_text("utf8"), re.M))
+    cited = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text(encoding="utf8")
+        for line in re.findall(r"(?:Reference: |reference: |source=\")([^\n]*)", text):
+            cited |= set(re.findall(r"\b[a-z]+(?:17|18|19|20)\d\d\b", line))
+    assert cited - known == set()
