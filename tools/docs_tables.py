@@ -47,21 +47,16 @@ the cubic (order 3) through both ends{quintic}. **interval**: {interval}.
 """
 
 
-def kick_drift(table: de.Splitting, z: float) -> np.ndarray:
-    """The step for x'' = −ω²x with z = ω dt, on (ωx, v)."""
-    step = np.eye(2)
-    for kick, drift in zip(table.kick, table.drift, strict=True):
-        step = np.array([[1, 0], [-kick * z, 1]]) @ step
-        step = np.array([[1, drift * z], [0, 1]]) @ step
-    return step
-
-
 def oscillation_interval(table: de.Splitting) -> float:
-    """The largest ω dt up to which oscillations do not grow."""
-    points = np.linspace(0.0, 10.0, 10_001)
-    radii = [np.abs(np.linalg.eigvals(kick_drift(table, z))).max() for z in points]
-    outside = np.flatnonzero(np.array(radii) > 1 + 1e-6)
-    return float(points[outside[0] - 1])
+    """The largest ω dt up to which x'' = −ω²x does not grow: |trace| ≤ 2, as areas are kept."""
+    z = np.linspace(0.0, 10.0, 10_001)
+    zero, one = np.zeros_like(z), np.ones_like(z)
+    x, v = np.array([one, zero]), np.array([zero, one])  # ωx and v, from both unit vectors
+    for kick, drift in zip(table.kick, table.drift, strict=True):
+        v = v - kick * z * x
+        x = x + drift * z * v
+    outside = np.flatnonzero(np.abs(x[0] + v[1]) > 2 + 1e-9)
+    return float(z[outside[0] - 1])
 
 
 def citations() -> dict[str, str]:
@@ -152,13 +147,19 @@ def methods_page() -> str:
     )
 
 
+CLASSES = """\
+<!-- Written by tools/docs_tables.py. Do not edit: run it again. -->
+
+# All methods
+
+`de.METHODS` maps names to these classes. None takes an argument; numbers and references are in
+[Which method?](../choose/methods.md).
+"""
+
+
 def classes_page() -> str:
-    """`docs/reference/all_methods.md`: the classes are made at run time, so they are listed here."""
-    lines = [
-        "<!-- Written by tools/docs_tables.py. Do not edit: run it again. -->\n\n# All methods\n\n"
-        "`de.METHODS` maps names to these classes. None takes an argument; numbers and references\n"
-        "are in [Which method?](../choose/methods.md).\n"
-    ]
+    """`docs/reference/all_methods.md`, since the classes are made at run time."""
+    lines = [CLASSES]
     for name, kind in de.METHODS.items():
         family, what = kind.__bases__[0].__name__, kind().tableau.description
         lines.append(f"* `{name}()` – {what} A [`{family}`](methods.md).")

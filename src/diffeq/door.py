@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from .control import Constant, initial_step
 from .control.error import Tolerance
+from .core.packing import as_state
 from .core.status import Status
 from .integrate import Data, State, System, begin
 from .methods import Method
@@ -121,9 +122,9 @@ def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Toleran
 
 def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
     """A scalar, or a prefix tree of y0, as an array that broadcasts against the packed state."""
-    leaves = jax.tree.leaves(value)
+    value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
-        return jnp.asarray(leaves[0], dtype)
+        return jnp.asarray(value, dtype)
     like = entry.packing.unpack(entry.y0.astype(dtype))
 
     def spread(v: Any, part: Any) -> Any:

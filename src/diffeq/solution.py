@@ -51,7 +51,7 @@ class SolveError(RuntimeError):
 
 
 class Solution(eqx.Module):
-    """A numerical solution: what `solve` returns. A pytree of arrays, so it leaves `jit` and `vmap`.
+    """A numerical solution, what `solve` returns: a pytree of arrays, so `jit` may return it.
 
     With `dense=True`, `sol(t)` is the state at any t of the interval, and `sol.derivative(t)` its
     slope: y(t0 + θ dt) is the method's own polynomial in θ on each step.

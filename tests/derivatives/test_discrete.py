@@ -1,4 +1,5 @@
 """The derivative of the numerical solution, in every mode: against differences and a `lax.scan`."""
+# ruff: noqa: B023, E501, D403
 
 import contextlib
 import logging
@@ -47,7 +48,9 @@ def measure(ys):
 def ours(x, **options):
     """Of (args, y0): a loss over the states at all steps."""
     a, y0 = x
-    sol = de.solve(PROBLEM.replace(args=a, y0=y0), de.RK4(), dt=DT, saveat="steps", max_saves=9, **options)
+    sol = de.solve(
+        PROBLEM.replace(args=a, y0=y0), de.RK4(), dt=DT, saveat="steps", max_saves=9, **options
+    )
     return measure(sol.ys[1:])
 
 
@@ -152,6 +155,10 @@ INPUTS = {
         lambda s: solved(1.0, s[0], (1.0, 0.0), stops=s, f=jumping).y1,
         jnp.array([0.45]),
     ),
+    "saves on the ends of steps that move": (
+        lambda t: measure(solved(tspan=(t, 1.0), at=jnp.array([0.1 + 2 * 0.12, 0.1 + 5 * 0.12])).ys),
+        0.1,
+    ),
     "the states of steps": (lambda a: measure(solved(a=a, at="steps", max_saves=16).y1), A),
 }  # fmt: skip
 
@@ -183,7 +190,10 @@ def test_saved_times_in_closed_form():
 
 def test_python_numbers_of_args_and_pytrees():
     def f(t, y, args):
-        return {"x": -args["rate"] * y["x"] * args["count"], "z": (args["shift"][0] + 0 * y["z"][0],)}
+        return {
+            "x": -args["rate"] * y["x"] * args["count"],
+            "z": (args["shift"][0] + 0 * y["z"][0],),
+        }
 
     def loss(args):
         y0 = {"x": jnp.array([1.0, 2.0]), "z": (jnp.zeros(()),)}
@@ -196,7 +206,9 @@ def test_python_numbers_of_args_and_pytrees():
 
 
 def test_complex_gradients_are_jax_s():
-    spin = de.ODEProblem(lambda t, y, a: a * y * jnp.abs(y), jnp.array(0.5 + 0.1j), (0.0, 1.0), 0.3 + 1.0j)
+    spin = de.ODEProblem(
+        lambda t, y, a: a * y * jnp.abs(y), jnp.array(0.5 + 0.1j), (0.0, 1.0), 0.3 + 1.0j
+    )
     via = lambda a, y0: de.solve(spin.replace(args=a, y0=y0), de.RK4(), dt=DT).y1
     plain = lambda a, y0: rk4(spin.f, y0, 0.0, DT, STEPS, a)[-1]
     for f in (lambda g: lambda *x: jnp.abs(g(*x)), lambda g: lambda *x: g(*x).imag):
@@ -294,7 +306,9 @@ def test_a_thinned_tape_under_vmap():
     many = (jnp.array([[0.1, 1.0], [4.0, 1.0], [8.0, 1.0]]), jnp.stack([VDP.y0] * 3))
     thin = lambda x: long(x, 16, max_steps=250, throw=False)
     want = [D(lambda x: long(x, 2000))(jax.tree.map(lambda v: v[i], many)) for i in range(3)]
-    close(jax.vmap(D(thin))(many), jax.tree.map(lambda *x: jnp.stack(x), *want), rtol=1e-7, atol=1e-7)
+    close(
+        jax.vmap(D(thin))(many), jax.tree.map(lambda *x: jnp.stack(x), *want), rtol=1e-7, atol=1e-7
+    )
     close(
         D(lambda x: jax.vmap(thin)(x).sum())(many),
         jax.tree.map(lambda *x: jnp.stack(x), *want), rtol=1e-7, atol=1e-7,
@@ -309,7 +323,9 @@ def test_a_thinned_tape_with_stops():
 
     def loss(a, rows):
         options = {"adjoint": de.Discrete(rows=rows), "max_steps": 250}
-        sol = de.solve(problem.replace(args=a), de.Tsit5(), stops=a, saveat=LONG / 2, dt=0.041, **options)
+        sol = de.solve(
+            problem.replace(args=a), de.Tsit5(), stops=a, saveat=LONG / 2, dt=0.041, **options
+        )
         return measure(sol.ys)
 
     want = D(lambda a: loss(a, 250))(problem.args)
@@ -421,11 +437,15 @@ def test_closure_cells_and_defaults_differentiate():
         return de.solve(de.ODEProblem(lambda t, y, a: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
 
     def in_default(k):
-        return de.solve(de.ODEProblem(lambda t, y, a, k=k: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
+        return de.solve(
+            de.ODEProblem(lambda t, y, a, k=k: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT
+        ).y1
 
     def in_helper(k):
         helper = lambda y: -k * y
-        return de.solve(de.ODEProblem(lambda t, y, a: helper(y), 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1
+        return de.solve(
+            de.ODEProblem(lambda t, y, a: helper(y), 1.0, (0.0, 1.0)), de.RK4(), dt=DT
+        ).y1
 
     def in_save(k):
         problem = de.ODEProblem(lambda t, y, a: -0.7 * y, 1.0, (0.0, 1.0))
@@ -493,7 +513,9 @@ def test_problems_solutions_and_methods_are_pytrees_of_arrays():
         assert all(isinstance(x, (jax.Array, float, int)) for x in jax.tree.leaves(tree))
     grad = D(lambda problem: jnp.sum(de.solve(problem).y1))(PROBLEM)
     assert isinstance(grad, de.ODEProblem)
-    np.testing.assert_allclose(grad.args, D(lambda a: de.solve(PROBLEM.replace(args=a)).y1.sum())(A), rtol=1e-12)
+    np.testing.assert_allclose(
+        grad.args, D(lambda a: de.solve(PROBLEM.replace(args=a)).y1.sum())(A), rtol=1e-12
+    )
 
 
 def test_tolerances_and_controllers_have_zero_derivatives():

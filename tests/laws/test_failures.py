@@ -1,4 +1,5 @@
 """A solve never lies: what raises, what is NaN, what a failed lane's derivative is, what is refused."""
+# ruff: noqa: B023, E501, D403
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,9 @@ def test_eager_derivatives_raise_or_are_nan(transform):
         assert np.isnan(jax.tree.leaves(out)[-1]).all()
 
 
-@pytest.mark.parametrize("transform", [lambda f: jax.grad(f)(1.0), lambda f: jax.jvp(f, (1.0,), (1.0,))])
+@pytest.mark.parametrize(
+    "transform", [lambda f: jax.grad(f)(1.0), lambda f: jax.jvp(f, (1.0,), (1.0,))]
+)
 def test_eager_grad_and_jvp_raise(transform):
     with pytest.raises(de.SolveError, match="stopped at"):
         transform(lambda a: solve(a).ys.sum())
@@ -75,7 +78,9 @@ def test_throw_false_leaves_it_to_check():
     assert solve(0.2).check() is not None
 
 
-@pytest.mark.parametrize("wrap", [jax.jit, lambda f: lambda a: jax.tree.map(lambda x: x[0], jax.vmap(f)(jnp.stack([a])))])
+@pytest.mark.parametrize(
+    "wrap", [jax.jit, lambda f: lambda a: jax.tree.map(lambda x: x[0], jax.vmap(f)(jnp.stack([a])))]
+)
 def test_inside_jit_or_vmap_nothing_raises(wrap):
     sol = wrap(solve)(jnp.array(1.0))
     assert sol.saved.tolist() == [True, True, False, False]
@@ -104,7 +109,9 @@ def test_statuses():
 
 
 def test_last_is_finite_when_the_field_is_nan_from_the_start():
-    sol = de.solve(de.ODEProblem(lambda t, y, a: y / 0.0 * 0.0, jnp.ones(2), (0.0, 1.0)), throw=False)
+    sol = de.solve(
+        de.ODEProblem(lambda t, y, a: y / 0.0 * 0.0, jnp.ones(2), (0.0, 1.0)), throw=False
+    )
     assert not bool(sol.success)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(sol.last))
     assert np.isnan(sol.ys).all()
@@ -155,9 +162,13 @@ LOSSES = {
     "the gradient of each": lambda: jax.vmap(jax.grad(lambda a: solve(a).ys.sum()))(AS),
     "the gradient of the sum": lambda: jax.grad(lambda a: jnp.sum(jax.vmap(solve)(a).ys))(AS),
     "under jit": lambda: jax.jit(jax.grad(lambda a: jnp.sum(jax.vmap(solve)(a).ys)))(AS),
-    "forward": lambda: jax.vmap(lambda a: jax.jvp(lambda a: solve(a).ys.sum(), (a,), (1.0,))[1])(AS),
+    "forward": lambda: jax.vmap(lambda a: jax.jvp(lambda a: solve(a).ys.sum(), (a,), (1.0,))[1])(
+        AS
+    ),
     "a thinned tape": lambda: jax.grad(
-        lambda a: jnp.sum(jax.vmap(lambda a: solve(a, adjoint=de.Discrete(rows=32), max_steps=900))(a).ys)
+        lambda a: jnp.sum(
+            jax.vmap(lambda a: solve(a, adjoint=de.Discrete(rows=32), max_steps=900))(a).ys
+        )
     )(AS),
 }
 
@@ -254,7 +265,9 @@ def test_padding_discards_its_cotangent():
 
 def test_the_last_state_of_a_failed_solve_differentiates():
     """`last` is a state that was reached."""
-    grad = jax.grad(lambda a: jax.jit(solve, static_argnames="max_steps")(a, max_steps=3).y1.sum())(0.4)
+    grad = jax.grad(lambda a: jax.jit(solve, static_argnames="max_steps")(a, max_steps=3).y1.sum())(
+        0.4
+    )
     assert np.isfinite(grad)
 
 

@@ -1,4 +1,5 @@
 """What must hold whatever the numbers: one computation written two ways gives one answer."""
+# ruff: noqa: E501
 
 import warnings
 
@@ -69,7 +70,9 @@ def test_vmap_is_a_loop_over_lanes_that_need_very_different_steps():
 
 def test_vmap_over_tspan_and_saveat_with_padding():
     ends = jnp.array([1.0, 2.0, 0.5])
-    times = jnp.array([[0.0, 0.5, 1.0, jnp.nan], [0.1, 0.1, 1.9, 2.0], [0.25, jnp.nan, jnp.nan, jnp.nan]])
+    times = jnp.array(
+        [[0.0, 0.5, 1.0, jnp.nan], [0.1, 0.1, 1.9, 2.0], [0.25, jnp.nan, jnp.nan, jnp.nan]]
+    )
     solve = lambda t1, at: de.solve(PROBLEM.replace(tspan=(0.0, t1)), saveat=at)
     many = jax.vmap(solve)(ends, times)
     for i in range(3):
@@ -168,7 +171,9 @@ def test_tree_is_array():
 
 
 def test_tolerances_may_be_prefix_trees():
-    tree = de.ODEProblem(lambda t, y, a: (-y[0], jnp.sin(50 * t) + 0 * y[1]), (1.0, jnp.zeros(2)), (0.0, 2.0))
+    tree = de.ODEProblem(
+        lambda t, y, a: (-y[0], jnp.sin(50 * t) + 0 * y[1]), (1.0, jnp.zeros(2)), (0.0, 2.0)
+    )
     assert jax.tree.structure(tree.y0) == jax.tree.structure((1.0, 1.0))
     loose = de.solve(tree, atol=(1e-6, jnp.inf)).stats["steps"]
     tight = de.solve(tree, atol=(1e-6, 1e-9)).stats["steps"]
@@ -233,7 +238,9 @@ def test_saveat_is_dense(method):
     np.testing.assert_allclose(sol(TS), sol.ys, rtol=0, atol=1e-13)
     inside = jnp.linspace(0.05, 1.95, 17)
     field = jax.vmap(lambda t: pendulum(t, sol(t), 2.0))(inside)
-    np.testing.assert_allclose(sol.derivative(inside), field, atol=1e-3 if not method.adaptive else 2e-5)
+    np.testing.assert_allclose(
+        sol.derivative(inside), field, atol=1e-3 if not method.adaptive else 2e-5
+    )
     assert sol(0.7).shape == (2,)
     assert sol(jnp.ones((2, 3))).shape == (2, 3, 2)
     assert np.isnan(sol(2.5)).all()
@@ -296,7 +303,9 @@ def test_save_takes_functions_and_dicts():
     energy = lambda t, y, k: 0.5 * y[1] ** 2 - k * jnp.cos(y[0]) + t
     full = de.solve(PROBLEM, saveat=TS)
     lone = de.solve(PROBLEM, saveat=TS, save=energy)
-    np.testing.assert_allclose(lone.ys, jax.vmap(lambda t, y: energy(t, y, 2.0))(TS, full.ys), rtol=1e-13)
+    np.testing.assert_allclose(
+        lone.ys, jax.vmap(lambda t, y: energy(t, y, 2.0))(TS, full.ys), rtol=1e-13
+    )
     both = de.solve(
         PROBLEM, saveat={"a": TS, "end": None, "each": "steps"},
         save={"a": lambda t, y, k: {"angle": y[0], "count": jnp.int32(3)}},
@@ -352,7 +361,10 @@ def test_a_field_that_includes_its_jump_is_seen_from_the_left():
     """`t >= at` and `t > at` are one input: a step to a stop never looks at the right."""
     ends = [
         de.solve(de.ODEProblem(f, 0.0, (0.0, 1.0)), de.Tsit5(), dt=0.3, stops=jnp.array([0.5])).y1
-        for f in (lambda t, y, a: jnp.where(t >= 0.5, 7.0, 1.0), lambda t, y, a: jnp.where(t <= 0.5, 1.0, 7.0))
+        for f in (
+            lambda t, y, a: jnp.where(t >= 0.5, 7.0, 1.0),
+            lambda t, y, a: jnp.where(t <= 0.5, 1.0, 7.0),
+        )
     ]
     np.testing.assert_allclose(ends, 0.5 + 3.5, rtol=1e-13)
 
@@ -371,7 +383,12 @@ def test_a_stop_at_zero_and_at_the_ends():
     solve = lambda *tspan: de.solve(
         rise.replace(tspan=tspan), de.Tsit5(), dt=0.3, stops=jnp.array([0.0])
     )
-    for tspan, area in (((-1.0, 1.0), 6.0), ((1.0, -1.0), -6.0), ((-1.0, 0.0), 1.0), ((0.0, -1.0), -1.0)):
+    for tspan, area in (
+        ((-1.0, 1.0), 6.0),
+        ((1.0, -1.0), -6.0),
+        ((-1.0, 0.0), 1.0),
+        ((0.0, -1.0), -1.0),
+    ):
         np.testing.assert_allclose(solve(*tspan).y1, area, rtol=1e-13)
 
 
@@ -380,6 +397,7 @@ def test_stops_padded_with_nan_land_on_the_rest():
     sol = de.solve(problem, de.RK4(), dt=0.06, stops=jnp.array([0.45, jnp.nan]), saveat="steps")
     assert {0.45, 1.0} <= set(np.asarray(sol.ts).tolist())
     assert int(sol.stats["stops"]) == 1
+
 
 @pytest.mark.parametrize(("dt", "steps"), [(0.1, 10), (0.3, 4), (1 / 3, 3), (5.0, 1), (1e-3, 1000)])
 def test_fixed_dt_lands_on_t1_with_the_exact_count(dt, steps):

@@ -1,4 +1,5 @@
 """What `walk`, `loop`, `rows` and `poison` promise: each transformation is that of plain JAX."""
+# ruff: noqa: B023, E501, D403
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,9 @@ MODES = {
     "rev over rev": lambda f: R(D(f, (0, 1, 2)), (0, 1, 2)),
     "rev over fwd": lambda f: R(F(f, (0, 1)), (0, 1)),
     "fwd over fwd": lambda f: F(F(f, (0, 1)), (0, 1)),
-    "third": lambda f: D(lambda p: D(lambda p: D(f, 1)(Y0, p, ROWS))(p)) and (
-        lambda y0, p, rows: D(D(D(lambda p: f(y0, p, rows))))(p)
+    "third": lambda f: (
+        D(lambda p: D(lambda p: D(f, 1)(Y0, p, ROWS))(p))
+        and (lambda y0, p, rows: D(D(D(lambda p: f(y0, p, rows))))(p))
     ),
     "linearize": lambda f: lambda *x: jax.linearize(f, *x)[1](*x),
     "only rows": lambda f: D(f, 2),
@@ -97,21 +99,27 @@ def test_n_and_lo_are_traced():
     assert len(traces) == 1
 
 
-NS, LOS = jnp.array([6, 2, 0]), jnp.array([0, 3, 1])
+NS, LOS = np.array([6, 2, 0]), np.array([0, 3, 1])
 PS = jnp.array([1.5, 0.7, 1.0])
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, lambda f: D(f), lambda f: D(D(f)), lambda f: F(F(f)), lambda f: F(D(f))])
+@pytest.mark.parametrize(
+    "transform",
+    [lambda f: f, lambda f: D(f), lambda f: D(D(f)), lambda f: F(F(f)), lambda f: F(D(f))],
+)
 @pytest.mark.parametrize("batched", ["p", "n", "p n", "p n lo"])
 def test_vmap_is_a_loop(transform, batched):
     names = batched.split()
-    pick = lambda name, xs, other: xs if name in names else jnp.broadcast_to(other, xs.shape)
+    pick = lambda name, xs, other: xs if name in names else np.broadcast_to(other, xs.shape)
     ps, ns, los = pick("p", PS, 1.5), pick("n", NS, 3), pick("lo", LOS, 0)
     axes = (0 if "p" in names else None, 0 if "n" in names else None, 0 if "lo" in names else None)
     given = [xs if a == 0 else xs[0] for xs, a in zip((ps, ns, los), axes, strict=True)]
     one = lambda p, n, lo: transform(lambda p: measure(walked(Y0, p, n=n, lo=lo)))(p)
     many = jax.jit(jax.vmap(one, axes))(*given)
-    loops = [transform(lambda p, i=i: measure(scanned(Y0, p, n=ns[i], lo=los[i])))(ps[i]) for i in range(3)]
+    loops = [
+        transform(lambda p, i=i: measure(scanned(Y0, p, n=ns[i], lo=los[i])))(ps[i])
+        for i in range(3)
+    ]
     close(many, jnp.stack(loops))
 
 
@@ -168,22 +176,42 @@ def test_the_transpose_is_the_transpose(n):
     out = go(*operands)
     ct = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=float)).reshape(x.shape), out)
     back = jax.linear_transpose(go, *operands)(ct)
-    left = sum(jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(ct), jax.tree.leaves(out), strict=True))
+    left = sum(
+        jnp.vdot(a, b) for a, b in zip(jax.tree.leaves(ct), jax.tree.leaves(out), strict=True)
+    )
     right = sum(jnp.vdot(a, b) for a, b in zip(back, operands, strict=True))
     close(left, right)
-    twice = jax.linear_transpose(lambda ct: jax.linear_transpose(go, *operands)(ct), ct)(operands)[0]
+    twice = jax.linear_transpose(lambda ct: jax.linear_transpose(go, *operands)(ct), ct)(operands)[
+        0
+    ]
     close(twice, out)
 
 
-@pytest.mark.parametrize("axes", [(0, None, None, None), (None, 0, None, 0), (None, None, 0, None), (0, 0, 0, 0), (None, None, None, 0)])
+@pytest.mark.parametrize(
+    "axes",
+    [
+        (0, None, None, None),
+        (None, 0, None, 0),
+        (None, None, 0, None),
+        (0, 0, 0, 0),
+        (None, None, None, 0),
+    ],
+)
 def test_vmap_of_a_transpose_with_unbatched_linear_operands(axes):
-    batched = [jnp.stack([x, 2 * x, -x]) if a == 0 else x for x, a in zip((*OPERANDS, jnp.array(3)), axes, strict=True)]
+    batched = [
+        jnp.stack([x, 2 * x, -x]) if a == 0 else x
+        for x, a in zip((*OPERANDS, jnp.array(3)), axes, strict=True)
+    ]
     if axes[3] == 0:
-        batched[3] = NS
-    loss = lambda y, w, rows, n: jnp.sum(linear(y, w, rows, n)[0]) + jnp.sum(linear(y, w, rows, n)[1][0] ** 2)
+        batched[3] = jnp.asarray(NS)
+    loss = lambda y, w, rows, n: (
+        jnp.sum(linear(y, w, rows, n)[0]) + jnp.sum(linear(y, w, rows, n)[1][0] ** 2)
+    )
     many = jax.vmap(D(loss, (0, 1, 2)), axes)(*batched)
     for i in range(3):
-        one = D(loss, (0, 1, 2))(*(x[i] if a == 0 else x for x, a in zip(batched, axes, strict=True)))
+        one = D(loss, (0, 1, 2))(
+            *(x[i] if a == 0 else x for x, a in zip(batched, axes, strict=True))
+        )
         close(jax.tree.map(lambda x: x[i], many), one)
 
 
@@ -245,7 +273,10 @@ def test_a_walk_in_a_walk():
         many = jax.jit(jax.vmap(lambda n, k: transform(lambda p: ours(p, n, k))(1.5)))(ns, each)
         close(many, jnp.stack([transform(lambda p: plain(p, *lane))(1.5) for lane in lanes]))
     total = lambda p: jnp.sum(jax.vmap(lambda n, k: ours(p, n, k))(ns, each))
-    close(jax.jit(jax.hessian(total))(1.5), D(D(lambda p: sum(plain(p, *lane) for lane in lanes)))(1.5))
+    close(
+        jax.jit(jax.hessian(total))(1.5),
+        D(D(lambda p: sum(plain(p, *lane) for lane in lanes)))(1.5),
+    )
 
 
 # --- loop -----------------------------------------------------------------------------------------
@@ -259,7 +290,13 @@ def count(limit, start=0.0):
         place = jnp.where(active, i, LENGTH)
         return (x + 0.5, i + 1), put_row(buffer, x, place)
 
-    return loop(lambda limit, state, _: state[0] < limit, body, (start, 0), jnp.full(LENGTH + 1, -1.0), consts=limit)
+    return loop(
+        lambda limit, state, _: state[0] < limit,
+        body,
+        (start, 0),
+        jnp.full(LENGTH + 1, -1.0),
+        consts=limit,
+    )
 
 
 def test_loop_is_a_while_loop_and_vmap_a_python_loop():
@@ -294,7 +331,12 @@ def test_rows_are_indexing():
     f = lambda b, v: jnp.sum(jnp.sin(put_row(b, v * get_row(b, j), j + 1)))
     g = lambda b, v: jnp.sum(jnp.sin(b.at[4].set(v * b[3])))
     v = jnp.array([0.3, 0.7])
-    for transform in (lambda f: D(f, (0, 1)), lambda f: F(f, (0, 1)), lambda f: jax.hessian(f, (0, 1)), lambda f: R(D(f, 1), 0)):
+    for transform in (
+        lambda f: D(f, (0, 1)),
+        lambda f: F(f, (0, 1)),
+        lambda f: jax.hessian(f, (0, 1)),
+        lambda f: R(D(f, 1), 0),
+    ):
         close(transform(f)(BUFFER, v), transform(g)(BUFFER, v))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from test_public import NAMES
+from tests.static.test_public import NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -52,7 +52,9 @@ def test_the_reference_lists_every_public_name() -> None:
     pages = [page.read_text(encoding="utf8") for page in (DOCS / "reference").glob("*.md")]
     listed = re.findall(r"^::: diffeq\.(\S+)$", "\n".join(pages), re.MULTILINE)
     listed += re.findall(r"^ {8}- (\w+)$", "\n".join(pages), re.MULTILINE)
-    listed += re.findall(r"`(?:de\.)?(\w+)(?:\(\))?`", (DOCS / "reference" / "all_methods.md").read_text("utf8"))
+    listed += re.findall(
+        r"`(?:de\.)?(\w+)(?:\(\))?`", (DOCS / "reference" / "all_methods.md").read_text("utf8")
+    )
     last = {name.rpartition(".")[2] for name in listed}
     wanted = {name.rpartition(".")[2] for name in NAMES} - {"__version__"}
     assert wanted - last == set()

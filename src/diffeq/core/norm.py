@@ -28,7 +28,7 @@ def mean_square(x: Inexact[Array, "..."]) -> Float[Array, ""]:
 
 
 def in_dtype_of(x: Any, y: Any) -> Any:
-    """x (a time, a position in a step) in the real dtype of y: time may be wider than the state.
+    """X (a time, a position in a step) in the real dtype of y: time may be wider than the state.
 
     >>> in_dtype_of(jnp.array(1.0), jnp.zeros(2, jnp.complex64)).dtype
     dtype('float32')

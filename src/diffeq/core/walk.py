@@ -97,6 +97,7 @@ def walk(
     avals = [jax.ShapeDtypeStruct((), bool), *avals]
     jaxpr, closed_over = bound(flat_step, *avals)
     if closed_over:
+        closed_over = [*map(jnp.asarray, closed_over)]
         jaxpr = _consts_after_rows(
             jaxpr, len(closed_over), sizes, [*map(shape_of, closed_over)], avals
         )

@@ -38,7 +38,7 @@ class Step(NamedTuple):
 
 
 class Method(eqx.Module):
-    """A one-step scheme, (t, y) ↦ y1 ≈ y(t + dt). Subclasses give `order`, `step`, what else they need.
+    """A one-step scheme, (t, y) ↦ y1 ≈ y(t + dt). Subclasses give `order` and `step`.
 
     `form` names the equation that `step` takes: "ode", with `form.field(t, y)`; "split", with
     `form.implicit(t, y)` and `form.explicit(t, y)`; or "partitioned", with `form.drift(t, q, p)`,

@@ -25,9 +25,9 @@ def combine(weights: Any, terms: Any) -> Any:
 class Interpolant(eqx.Module):
     """A step as a function of θ = (t − t0)/dt: `__call__(θ)` its value, `slope(θ)` its dy/dt.
 
-    The base of what `Method.interpolant` returns. It is a pytree of arrays, which `dense=True` keeps
-    for each step; saved times are read from it, too. θ is a scalar from 0 to 1, and values have the
-    shape of the packed state: y's own for a single array, one vector for a tree.
+    The base of what `Method.interpolant` returns. It is a pytree of arrays that `dense=True` keeps
+    for each step; saved times are read from it, too. θ is a scalar from 0 to 1, and values have
+    the shape of the packed state: y's own for a single array, one vector for a tree.
 
     Raises:
         NotImplementedError: a subclass has left out one of the two.

@@ -120,8 +120,10 @@ class Channel:
         if self.kind == "steps":
             return self.value(parameters, piece.t1, piece.y1)
         y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0))
-        # The end of a step is the step's own result, to the last bit.
-        return self.value(parameters, time, jnp.where(time >= piece.t1, piece.y1, y))
+        # The end of a step is the step's own result, to the last bit; but a time that is saved does
+        # not move with the end of a step, so its derivative is the interpolant's.
+        end = lax.stop_gradient(piece.y1) + (y - lax.stop_gradient(y))
+        return self.value(parameters, time, jnp.where(time >= piece.t1, end, y))
 
 
 def _unreached(dtype: Any) -> Any:

@@ -19,7 +19,7 @@ class ODEProblem(Problem):
             args that returns it.
         tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
         args: parameters, any pytree; networks are fine, in args or inside f.
-        jac: what is known of ∂f/∂y, for implicit methods (there are none yet: it is kept, not used).
+        jac: what is known of ∂f/∂y, for implicit methods; there are none yet, so it is not used.
 
     Raises:
         TypeError: (by `solve`) f returns another structure, other shapes or a wider dtype than y's;

@@ -1,0 +1,62 @@
+"""Why did it fail, inside jit(vmap(grad))? What is left to look at, and what it says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+
+TS = jnp.linspace(0.0, 2.0, 5)
+PROBLEM = de.ODEProblem(lambda t, y, a: {"x": a * y["x"] ** 2}, {"x": jnp.array(1.0)}, (0.0, 2.0))
+RATES = jnp.array([0.1, 0.8, 0.3])
+
+
+@jax.jit
+def train(rates):
+    def loss(a):
+        sol = de.solve(PROBLEM.replace(args=a), saveat=TS)
+        return jnp.sum(sol.ys["x"]), sol
+
+    (values, sol), grads = jax.vmap(jax.value_and_grad(loss, has_aux=True))(rates)
+    return values, sol, grads
+
+
+def test_a_solution_comes_out_of_jit_vmap_grad_and_says_why():
+    values, sol, grads = train(RATES)
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert np.isnan(grads).tolist() == [False, True, False]
+    assert not de.Status(int(sol.status[1])).ok
+    np.testing.assert_allclose(sol.last.t[1], 1.25, rtol=1e-2)
+    assert np.isfinite(sol.last.y["x"]).all()
+    assert np.isfinite(sol.last.dt).all()
+    with pytest.raises(de.SolveError) as caught:
+        sol.check()
+    error = caught.value
+    assert error.index == (1,)
+    assert error.t == pytest.approx(1.25, rel=1e-2)
+    words = str(error)
+    for piece in ("sample 1 of 3 (1 failed)", "t = 1.2", "dt = ", "steps", "rejected", "y = "):
+        assert piece in words, words
+    assert "step" in sol[1].message or "infinite" in sol[1].message
+
+
+def test_what_failed_can_be_run_again_alone():
+    _, sol, _ = train(RATES)
+    bad = int(np.flatnonzero(~np.asarray(sol.success))[0])
+    with pytest.raises(de.SolveError) as caught:
+        de.solve(PROBLEM.replace(args=RATES[bad]), saveat=TS)
+    np.testing.assert_allclose(caught.value.t, sol.last.t[bad], rtol=1e-6)
+    until = de.solve(PROBLEM.replace(args=RATES[bad], tspan=(0.0, 1.2)), saveat="steps")
+    assert bool(until.success)
+    assert bool(jnp.all(jnp.diff(until.ys["x"]) > 0))
+
+
+def test_repr_in_and_out_of_a_trace():
+    sol = de.solve(PROBLEM.replace(args=0.1), saveat=TS)
+    assert repr(sol).startswith("Solution(success, steps=")
+    seen = []
+    jax.jit(lambda a: seen.append(repr(de.solve(PROBLEM.replace(args=a), saveat=TS))))(0.1)
+    assert "Solution" in seen[0]
+    assert "Solution" in repr(train(RATES)[1])
+    assert "ODEProblem" in repr(PROBLEM)
