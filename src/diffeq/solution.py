@@ -103,7 +103,7 @@ class Solution(eqx.Module):
 
     @property
     def y1(self) -> Any:
-        """The last state reached."""
+        """The last state reached: finite also when the solve failed, unlike the rows of `ys`."""
         return self.last.y
 
     @property
