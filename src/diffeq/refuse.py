@@ -41,9 +41,12 @@ def checked_call(
     _check_options(controller, adjoint, max_steps, max_saves, throw)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
     method = _default_method(rtol) if method is None else method
+    if dt is not None and controller is not None:
+        raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
     _check_steps(method, controller, dt, dt0)
     span = _span(problem)
+    _check_direction(dt, span)
     if stops is not None and callable(stops):
         stops = stops(problem.args)
     state = state_of(problem)
@@ -180,6 +183,14 @@ def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
         number = np.asarray(value)
         if number.shape != () or not np.isfinite(number) or number == 0:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
+
+
+def _check_direction(dt: Any, span: Any) -> None:
+    """A dt > 0 is a length, right for both directions of time; dt < 0 says which it means."""
+    if dt is not None and span is not None and concrete(dt) and dt < 0 and span[1] > span[0]:
+        raise ValueError(
+            f"dt is {dt!r}, but tspan = ({span[0]:g}, {span[1]:g}) runs forwards; give dt > 0."
+        )
 
 
 def _span(problem: Problem) -> tuple[float, float] | None:

@@ -62,6 +62,7 @@ class Solution(eqx.Module):
         ys: saved values, with the structure of y0 (or of what `save` returned), time axis first.
         saved: which rows were reached, shape (rows,). The others are NaN.
         num: how many were.
+        y1: the state at the end; NaN, like its derivative, when the end was not reached.
         last: (t, y, dt) of the last accepted step, always finite.
         stats: steps, rejected, evaluations (of the field, in steps), stops, and floored (steps
             whose tolerance was below what the precision can hold): integers.
@@ -85,6 +86,7 @@ class Solution(eqx.Module):
     ys: Any
     saved: Any
     num: Any
+    y1: Any
     last: Last
     stats: dict[str, Any]
     status: Int[Array, "..."]
@@ -100,11 +102,6 @@ class Solution(eqx.Module):
     def t1(self) -> Any:
         """The last time reached."""
         return self.last.t
-
-    @property
-    def y1(self) -> Any:
-        """The last state reached: finite also when the solve failed, unlike the rows of `ys`."""
-        return self.last.y
 
     @property
     def events(self) -> tuple:
@@ -227,7 +224,7 @@ class Solution(eqx.Module):
         )
 
 
-def _index(index: tuple) -> Any:
+def _index(index: Any) -> Any:
     return index if len(index) > 1 else index[0]
 
 

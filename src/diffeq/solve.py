@@ -5,11 +5,14 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .adjoint import Discrete
 from .control import Controller
 from .core.alarm import call_host
 from .core.lift import flatten, unflatten
+from .core.poison import Row as RowKind
+from .core.poison import poison
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import stiffness
@@ -154,7 +157,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
 
 
 def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
-    none = Solution((), (), (), (), last, stats, status, None, About("", None, True))
+    none = Solution((), (), (), (), (), last, stats, status, None, About("", None, True))
     none.check()
 
 
@@ -170,4 +173,6 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
     packing, decides = door.canonical.packing, door.controller.decides
     last = Last(signed(door.sign, end.t), packing.unpack(end.y), signed(door.sign, end.last_dt))
     about = About(repr(door.method), packing, decides, dense[1], trims=wanted.trims)
-    return Solution(ts, ys, saved, num, last, stats, end.status, dense[0], about)
+    kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
+    y1 = packing.unpack(poison(end.y, end.y, kind))
+    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about)

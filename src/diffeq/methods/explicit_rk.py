@@ -32,6 +32,13 @@ class ExplicitRK(Method):
 
     tableau: Tableau = eqx.field(static=True)
 
+    def __check_init__(self) -> None:
+        if not self.tableau.explicit:
+            raise ValueError(
+                f"{self.tableau.name or 'this tableau'} is implicit; ExplicitRK takes tableaus "
+                "whose A is strictly lower triangular."
+            )
+
     @property
     def order(self) -> int:
         """Order of the solution that the method advances with."""

@@ -4,6 +4,7 @@
 returns, and turns time round when it runs backwards. Methods never see a problem.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,9 +60,8 @@ def canonical(problem: Problem) -> Canonical:
     ]
 
     def form(parameters: Any, sign: Any) -> Any:
-        return rule.form(
-            [g.bind(*parameters[i], sign) for i, g in enumerate(traced)], packing, sign
-        )
+        bound = [g.bind(own[0], own[1], sign) for g, own in zip(traced, parameters, strict=True)]
+        return rule.form(bound, packing, sign)
 
     parameters = tuple((leaves, g.hoisted) for g in traced)
     return Canonical(
@@ -105,6 +105,7 @@ class Traced:
         self.count = [len(jax.tree.leaves(p)) for p in parts]
         arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
 
+        _check_arguments(f, name, len(parts))
         own = flatten(f)
 
         def call(t: Any, parts: tuple, leaves: list) -> Any:
@@ -137,6 +138,22 @@ class Traced:
         """Whether the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
+
+
+def _check_arguments(f: Any, name: str, parts: int) -> None:
+    """Whether f can be called as f(t, y, args), said before Python says it less well."""
+    states = {1: "y", 2: "x, v"}[parts]
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*range(parts + 2))
+    except TypeError as error:
+        raise TypeError(
+            f"{name}{signature} cannot be called as {name}(t, {states}, args), which is how solve "
+            "calls it: t first, and args last also when it is not used."
+        ) from error
 
 
 def turned(sign: Any, x: Any) -> Any:
