@@ -115,7 +115,8 @@ def test_last_is_finite_when_the_field_is_nan_from_the_start():
     assert not bool(sol.success)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(sol.last))
     assert np.isnan(sol.ys).all()
-    np.testing.assert_array_equal(sol.y1, [1.0, 1.0])
+    assert np.isnan(sol.y1).all()
+    np.testing.assert_array_equal(sol.last.y, [1.0, 1.0])
 
 
 def test_max_steps_counts_attempts_and_is_enough_when_it_is():
@@ -263,12 +264,22 @@ def test_padding_discards_its_cotangent():
     assert np.isfinite(pull(jnp.ones((200, 2)))[0])
 
 
-def test_the_last_state_of_a_failed_solve_differentiates():
-    """`last` is a state that was reached."""
-    grad = jax.grad(lambda a: jax.jit(solve, static_argnames="max_steps")(a, max_steps=3).y1.sum())(
-        0.4
-    )
-    assert np.isfinite(grad)
+@pytest.mark.parametrize(("of", "finite"), [(lambda s: s.last.y, True), (lambda s: s.y1, False)])
+def test_the_last_state_of_a_failed_solve_differentiates_and_its_end_does_not(of, finite):
+    """`last` is a state that was reached; `y1` is the end, which was not."""
+    failed = jax.jit(solve, static_argnames="max_steps")
+    value, grad = jax.value_and_grad(lambda a: of(failed(a, max_steps=3)).sum())(0.4)
+    assert np.isfinite(value) == finite
+    assert np.isfinite(grad) == finite
+
+
+def test_a_tape_that_overflows_is_never_a_number():
+    problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
+    short = {"dt": 0.01, "adjoint": de.Discrete(rows=4)}
+    end = lambda k: de.solve(problem.replace(args=k), de.Euler(), **short).y1
+    value, grad = jax.jit(jax.value_and_grad(end))(1.0)
+    assert np.isnan(value)
+    assert np.isnan(grad)
 
 
 def test_throw_compiled_raises_inside_jit():

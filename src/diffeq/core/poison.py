@@ -34,7 +34,7 @@ class Row(IntEnum):
     padding = 2
 
 
-def poison(rows: Inexact[Array, "rows ..."], anchor: Array, kind: Int[Array, " rows"]) -> Array:
+def poison(rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."]) -> Array:
     """`rows` where they were reached, else NaN; see the module for the derivative.
 
     >>> import jax
