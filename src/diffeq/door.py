@@ -12,17 +12,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .control import Constant, initial_step
+from .control import Constant
 from .control.error import Tolerance
 from .core.packing import as_state
-from .core.status import Status
-from .integrate import Data, State, System, begin
+from .integrate import Data, Start, System
 from .methods import Method
 from .output import Output
-from .problems.forms import Ode, lower
+from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
 
-__all__ = ["MAX_STEPS", "Door", "failing", "opened", "signed"]
+__all__ = ["MAX_STEPS", "Door", "opened", "signed"]
 
 MAX_STEPS = 100_000
 
@@ -50,19 +49,11 @@ class Door:
         system = replace(self.system, output=output)
         return replace(self, system=system, data=replace(self.data, times=times))
 
-    def begin(self, dt: Any, dt0: Any) -> State:
-        """The state before the first attempt, whose step is given or found."""
-        y0 = self.canonical.y0
-        first = self._first_step(y0, dt if dt is not None else dt0)
-        return begin(self.system, self.data, self.t0, y0, jax.lax.stop_gradient(first))
-
-    def _first_step(self, y0: Any, given: Any) -> Any:
-        if given is not None:
-            return jnp.abs(jnp.asarray(given, self.t0.dtype))
-        form, *_ = self.system.parts(self.data)
-        ode = lower(form, "ode", "the initial step") if not isinstance(form, Ode) else form
-        stopped = jax.lax.stop_gradient((self.t0, y0, self.t1 - self.t0))
-        return initial_step(ode.field, *stopped, self.method.error_order, self.data.tolerance)
+    def start(self, dt: Any, dt0: Any, bad: Any = False) -> Start:
+        """Where the loop starts; its first step is given, or found there."""
+        given = dt if dt is not None else dt0
+        first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
+        return Start(self.t0, self.canonical.y0, first, jnp.asarray(bad))
 
 
 def opened(
@@ -87,12 +78,6 @@ def opened(
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
     )  # fmt: skip
     return Door(entry, sign, t0, t1, method, controller, system, data)
-
-
-def failing(state: State, bad: Any, status: Status) -> State:
-    """The state with a status, where something is bad and nothing failed before."""
-    found = jnp.where(bad & (state.status <= Status.running), status, state.status)
-    return replace(state, status=found.astype(jnp.int32))
 
 
 def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:

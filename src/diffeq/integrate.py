@@ -5,7 +5,7 @@ each attempt and what became of it; the loop knows no more of derivatives than t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
+from .control import initial_step
 from .core.alarm import tripwire
 from .core.loop import loop
 from .core.norm import in_dtype_of
@@ -22,14 +23,17 @@ from .core.primitive import once
 from .core.status import Status
 from .output import Cursor, Output
 from .output.channel import Piece
+from .problems.forms import lower
 
 __all__ = [
     "Attempt",
     "Data",
+    "Start",
     "State",
     "System",
     "attempt",
     "begin",
+    "failing",
     "integrate",
     "replay",
     "started",
@@ -69,6 +73,11 @@ class State(eqx.Module):
     last_dt: Array
     status: Int[Array, ""]
 
+    def state(self, system: "System", data: Data) -> "State":
+        """Itself: a solve may go on from a state as well as from a `Start`."""
+        del system, data
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class System:
@@ -106,6 +115,32 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+
+
+class Start(eqx.Module):
+    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found."""
+
+    t: Array
+    y: Array
+    dt: Any
+    bad: Bool[Array, ""]
+
+    def state(self, system: "System", data: Data) -> State:
+        """The state before the first attempt."""
+        dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
+        return failing(begin(system, data, self.t, self.y, dt), self.bad, Status.bad_times)
+
+    def _first_step(self, system: "System", data: Data) -> Array:
+        form, method, _ = system.parts(data)
+        ode = lower(form, "ode", "the initial step")
+        t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
+        return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
+
+
+def failing(state: State, bad: Any, status: Status) -> State:
+    """The state with a status, where something is bad and nothing failed before."""
+    found = jnp.where(bad & (state.status <= Status.running), status, state.status)
+    return replace(state, status=found.astype(jnp.int32))
 
 
 def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
@@ -325,8 +360,9 @@ def _example(system: System, data: Data, state: State) -> Any:
     if all(c.kind != "dense" for c in system.output.channels):
         return None
 
-    def row(data: Data, state: State) -> Any:
+    def row(data: Data, state: Any) -> Any:
         form, method, _ = system.parts(data)
+        state = state.state(system, data)
         _, tried = attempt(system, data, state)
         dt = in_dtype_of(tried.dt, state.y)
         interpolant = method.interpolant(form, state.t, state.y, dt, tried.step, 1)

@@ -16,7 +16,7 @@ from .core.poison import poison
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import stiffness
-from .door import MAX_STEPS, Door, failing, opened, signed
+from .door import MAX_STEPS, Door, opened, signed
 from .integrate import State
 from .methods import Method
 from .output import Output
@@ -148,8 +148,8 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.loud,
     ))  # fmt: skip
-    state = failing(door.begin(dt, dt0), bad, Status.bad_times)
-    end, buffers = options.adjoint.run(door.system, door.data, state, options.max_steps)
+    start = door.start(dt, dt0, bad)
+    end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)
     sol = _answer(door, wanted, end, buffers)
     if options.loud:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)

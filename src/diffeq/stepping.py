@@ -20,9 +20,9 @@ from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
 from .core.status import Status
 from .diagnosis import advice
-from .door import MAX_STEPS, Door, failing, opened, signed
+from .door import MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
-from .integrate import begin, started
+from .integrate import begin, failing, started
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete
@@ -214,7 +214,7 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    inner = door.begin(call["dt"], call["dt0"])
+    inner = door.start(call["dt"], call["dt0"]).state(door.system, door.data)
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
 

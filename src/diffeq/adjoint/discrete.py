@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
@@ -65,10 +66,10 @@ class Discrete(eqx.Module):
             system, rows + rows % 2 if thins else max_steps, thins, system.controller.decides
         )
 
-    def run(self, system: System, data: Data, state: State, max_steps: int) -> tuple[State, list]:
-        """`integrate`, with a derivative."""
+    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+        """`integrate` from a `Start` or a `State`, with a derivative."""
         recorder = self.recorder(system, max_steps)
-        leaves, tree = jax.tree.flatten((data, state))
+        leaves, tree = jax.tree.flatten((data, start))
         spec = _Spec(system, recorder, tree, taped=False)
         result = _solve(spec, leaves)
         return result.state, result.buffers
@@ -91,9 +92,13 @@ class _Result(NamedTuple):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solve(spec: _Spec, leaves: list) -> _Result:
-    data, state = jax.tree.unflatten(spec.tree, leaves)
+    data, start = jax.tree.unflatten(spec.tree, leaves)
     recorder = spec.recorder if spec.taped else None
-    state, buffers, record = integrate(spec.system, data, state, recorder)
+
+    def run(data: Data, start: Any) -> Any:
+        return integrate(spec.system, data, start.state(spec.system, data), recorder)
+
+    state, buffers, record = block(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
@@ -111,7 +116,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record)
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
     out = _zeros(result)
     d_t, d_y, d_buffers = d_end
     end = eqx.tree_at(
@@ -149,7 +154,7 @@ def _filled(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: State, leaves: list, dots: list, record: Record
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, control: Any
 ) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
     system, recorder = spec.system, spec.recorder
@@ -164,7 +169,7 @@ def _tangents(
     step = lambda row, data, carry: _replayed(system, data, *row, *carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in jax.tree.leaves(buffers))]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, state.control)
+    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))

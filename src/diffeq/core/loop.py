@@ -23,9 +23,11 @@ from .primitive import (
     dependents,
     jaxpr_as_fun,
     lanes_last,
+    once_traced,
     shape_of,
     split,
     trace,
+    zero_like,
 )
 
 
@@ -70,6 +72,33 @@ def loop(
     )  # fmt: skip
     state, buffers = split(out, sizes[1:])
     return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
+
+
+def block(function: Callable, *args: Any) -> Any:
+    """`function(*args)` as one turn of a loop: XLA on a CPU makes one native function of a small
+    loop, where it would run each piece of straight code as a task of its own, with threads that
+    wait for each other longer than the pieces take. Not differentiable.
+
+    >>> block(lambda x, y: x + y, 1.0, 2.0)
+    Array(3., dtype=float32, weak_type=True)
+    """
+    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
+    run, out = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), leaves)
+    blank = [zero_like(a) for a in run.out_avals]
+    evaluate = jaxpr_as_fun(run)
+
+    def turn(active: Any, consts: Any, i: Any, _: Any) -> tuple[Any, list]:
+        del active, _
+        # Tied to the turn, nothing is invariant: XLA would move it out of the loop.
+        i, leaves = lax.optimization_barrier((i, consts[1]))
+        return i + 1, evaluate(*leaves)
+
+    # A count that XLA cannot see is 1, or it would take the loop apart.
+    count = lax.optimization_barrier(jnp.int32(1))
+    _, found = loop(
+        lambda consts, i, _: i < consts[0], turn, jnp.int32(0), blank, consts=(count, leaves)
+    )
+    return jax.tree.unflatten(out, found)
 
 
 def _with_consts(condition: Any, body: Any, outer: Sequence, avals: Sequence) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend.core import Jaxpr, Literal, Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "jaxpr_as_fun",
     "lanes_last",
     "once",
+    "once_traced",
     "rebind",
     "shape_of",
     "split",
@@ -63,6 +64,7 @@ def define(
     primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
+    primitive.to_lojax = lambda *xs, **params: primitive.bind(*xs, **_lowered(params))
     if jvp is not None:
         ad.primitive_jvps[primitive] = jvp
     if transpose is not None:
@@ -77,6 +79,14 @@ def define(
 
         batching.fancy_primitive_batchers[primitive] = rule
     return primitive
+
+
+def _lowered(params: dict) -> dict:
+    """Parameters whose jaxprs have only equations that lower: JAX's own functions of arrays may be
+    written in primitives of a higher kind (`jnp.searchsorted` is, from 0.12).
+    """
+    high = lambda x: isinstance(x, Jaxpr) and getattr(x, "is_high", False)  # noqa: E731
+    return {k: partial_eval.lower_jaxpr2(x) if high(x) else x for k, x in params.items()}
 
 
 def is_zero(tangent: Any) -> bool:
@@ -167,12 +177,16 @@ def once(cache: dict, key: Any, function: Callable, *args: Any) -> Any:
     avals = [shape_of(jnp.asarray(x)) for x in leaves]
     key = (key, tree, tuple((a.shape, a.dtype) for a in avals))
     if key not in cache:
-        flat = lambda leaves: function(*jax.tree.unflatten(tree, leaves))  # noqa: E731
-        jaxpr, shape = jax.make_jaxpr(flat, return_shape=True)(avals)
-        cache[key] = jaxpr, jax.tree.structure(shape)
+        cache[key] = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), avals)
     jaxpr, out = cache[key]
     leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
     return jax.tree.unflatten(out, eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *leaves))
+
+
+def once_traced(function: Callable, avals: Sequence) -> tuple[Jaxpr, Any]:
+    """The jaxpr of a function of a list of arrays, and the tree of what it returns."""
+    jaxpr, shape = jax.make_jaxpr(function, return_shape=True)([shape_of(a) for a in avals])
+    return jaxpr, jax.tree.structure(shape)
 
 
 def _variables(xs: Sequence) -> list:
