@@ -21,6 +21,7 @@ from .core.loop import loop
 from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
+from .core.walk import walk
 from .output import Cursor, Output
 from .output.channel import Piece
 from .problems.forms import lower
@@ -336,17 +337,28 @@ def _write(
     output = system.output
     if not output.channels:
         return buffers
-    interpolant = None
-    if output.needs_interpolant:
-        form, method, _ = system.parts(data)
-        form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
-        wanted = output.wanted(tried.cursors)
-        interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step, wanted)
-    piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
-    return output.write(data.parameters, data.times, tried.cursors, piece, buffers)
+
+    def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
+        del active
+        data, stop, t, y, tried = consts
+        interpolant = None
+        if output.needs_interpolant:
+            form, method, _ = system.parts(data)
+            form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
+            interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
+        piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+        return output.write(data.parameters, data.times, tried.cursors, piece, buffers), ()
+
+    # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
+    # save nothing have no rows to write, so that no buffer needs a mask.
+    buffers, _ = walk(
+        save, 0, output.any(tried.cursors), consts=(data, stop, t, y, tried), carry=buffers,
+        length=1, masked=False,
+    )  # fmt: skip
+    return buffers
 
 
-def blank(system: System, data: Data, state: State) -> list:
+def blank(system: System, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
     if not system.output.channels:
         return []
@@ -355,7 +367,7 @@ def blank(system: System, data: Data, state: State) -> list:
     )
 
 
-def _example(system: System, data: Data, state: State) -> Any:
+def _example(system: System, data: Data, state: "State | Start") -> Any:
     """The shapes of one dense row."""
     if all(c.kind != "dense" for c in system.output.channels):
         return None
@@ -365,7 +377,7 @@ def _example(system: System, data: Data, state: State) -> Any:
         state = state.state(system, data)
         _, tried = attempt(system, data, state)
         dt = in_dtype_of(tried.dt, state.y)
-        interpolant = method.interpolant(form, state.t, state.y, dt, tried.step, 1)
+        interpolant = method.interpolant(form, state.t, state.y, dt, tried.step)
         return state.t, tried.t1, interpolant
 
     return jax.eval_shape(row, data, state)

@@ -35,7 +35,7 @@ def stepper(name):
 
     def polynomial(dt):
         step = method.step(form, t, y, dt, method.init(form, t, y))
-        return step, method.interpolant(form, t, y, dt, step, 1)
+        return step, method.interpolant(form, t, y, dt, step)
 
     return y, polynomial
 

@@ -276,7 +276,7 @@ def _replayed(
     return replay(system, data, row, cursors, t, y, buffers)
 
 
-def _blank_like(system: System, data: Data, state: State) -> Any:
+def _blank_like(system: System, data: Data, state: Any) -> Any:
     """Output buffers for their shapes: what is in them enters no derivative."""
     shapes = jax.eval_shape(lambda d, s: blank(system, d, s), data, state)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -17,6 +17,7 @@ Operands come in six groups:
 
 `fresh` promises that nobody, `step` included, looks at what was in a row before it was visited.
 Cotangents of buffers are then only read; without it, visited rows have to be cleared in place.
+A step that by itself leaves the carry of an idle lane alone need not be `masked`.
 
 A walk whose `linear` flag is set is linear in the last four groups together; one without may be
 non-linear in all of them, and has a jvp but no transpose.
@@ -67,6 +68,7 @@ def walk(
     linear: bool = False,
     reverse: bool = False,
     fresh: bool = True,
+    masked: bool = True,
 ) -> tuple[Any, Any]:
     """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
 
@@ -112,6 +114,7 @@ def walk(
         linear=linear,
         reverse=reverse,
         fresh=fresh,
+        masked=masked,
     )
     out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
@@ -154,9 +157,9 @@ def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
 
 def _implementation(
     lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
-    linear: bool, reverse: bool, fresh: bool,
+    linear: bool, reverse: bool, fresh: bool, masked: bool,
 ) -> list:  # fmt: skip
-    del linear
+    del linear, masked
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
     run = jaxpr_as_fun(step)
     last = jnp.max(n) if lanes else n
@@ -462,8 +465,14 @@ def _batch(
         for g in range(6)
     ]
     in_axes = [[-1 if m or (own and g == 0) else None for m in mapped[g]] for g in range(6)]
+    masks = own and not lanes and params["masked"]
     wide_step = _widened(
-        step, size, sizes, in_axes, active=-1 if own else None, mask=own and not lanes
+        step,
+        size,
+        sizes,
+        in_axes,
+        active=-1 if own else None,
+        mask=masks,
     )
     new_lanes = (*lanes, size) if own else lanes
     out = _bind(lo, n, wide, step=wide_step, shared=tuple(keep), lanes=new_lanes, **params)
@@ -561,6 +570,6 @@ class Tangent:
         wanted = _pick(keep, self.live)
         out, kept = _recorded(
             0, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
-            linear=True, lanes=(), length=length, reverse=False, fresh=True,
+            linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
         )  # fmt: skip
         return out, _pick(kept, wanted)

@@ -7,13 +7,11 @@ To write a scheme of your own, subclass `Method`, give `order` and `step`, and p
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Real
 
-from ..core.walk import walk
 from .interpolant import Hermite, Interpolant
 
-__all__ = ["Method", "Step", "lazily"]
+__all__ = ["Method", "Step"]
 
 
 class Step(NamedTuple):
@@ -109,21 +107,9 @@ class Method(eqx.Module):
         """One step."""
         raise NotImplementedError
 
-    def interpolant(
-        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
-    ) -> Interpolant:
-        """The step as a polynomial. `wanted` is False when nobody will look (stages may be saved).
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+        """The step as a polynomial; asked for in steps in which something is saved.
 
         The default is the cubic through both ends, which costs the slopes there.
         """
-        del wanted
         return Hermite(y, step.y, form.field(t, y), form.field(t + dt, step.y), dt)
-
-
-def lazily(compute: Any, count: int, like: Array, wanted: Any) -> tuple:
-    """`count` more slopes, in a walk of at most one turn: a step without saves pays nothing."""
-    if count == 0:
-        return ()
-    blank = tuple(jnp.zeros_like(like) for _ in range(count))
-    found, _ = walk(lambda *_: (compute(), ()), 0, wanted, carry=blank, length=1)
-    return found

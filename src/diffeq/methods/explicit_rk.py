@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Real
 
-from .base import Method, Step, lazily
+from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .tableau import Tableau
 
@@ -87,15 +87,12 @@ class ExplicitRK(Method):
         # Hairer's DOP853 divides the fifth-order estimate by a second one of third order.
         return error, dt * combine(table.b_error3, stages)
 
-    def interpolant(
-        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
-    ) -> Interpolant:
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         table = self.tableau
         if table.dense is None:
-            return self._hermite(form, t, y, dt, step, wanted)
-        coefficients = lambda: self._coefficients(form, t, y, dt, step.data)  # noqa: E731
-        return Polynomial(y, lazily(coefficients, table.dense.shape[1], y, wanted), dt)
+            return self._hermite(form, t, y, dt, step)
+        return Polynomial(y, self._coefficients(form, t, y, dt, step.data), dt)
 
     def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
         """q_d = dt Σ_i dense[i, d] k_i, over all stages and those that only dense output has."""
@@ -103,13 +100,10 @@ class ExplicitRK(Method):
         dense: Any = self.tableau.dense
         return tuple(dt * combine(column, stages) for column in dense.T)
 
-    def _hermite(
-        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
-    ) -> Hermite:
+    def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Hermite:
         if self.tableau.fsal:
             return Hermite(y, step.y, step.data[0], step.data[-1], dt)
-        (last,) = lazily(lambda: (form.field(t + dt, step.y),), 1, y, wanted)
-        return Hermite(y, step.y, step.data[0], last, dt)
+        return Hermite(y, step.y, step.data[0], form.field(t + dt, step.y), dt)
 
     def _extra_stages(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
         table, found = self.tableau, list(stages)

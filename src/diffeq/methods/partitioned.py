@@ -12,7 +12,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from .base import Method, Step, lazily
+from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .tableau import NystromTableau, Splitting
 
@@ -86,11 +86,9 @@ class Symplectic(Method):
         last = force if table.fsal else None
         return Step(jnp.concatenate([q, p]), None, last if table.fsal else (), (first, last))
 
-    def interpolant(
-        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
-    ) -> Interpolant:
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The quintic or the cubic with the exact slopes of both ends."""
-        return _through_ends(self, form, (t, y, dt, step.y), step.data, wanted)
+        return _through_ends(self, form, (t, y, dt, step.y), step.data)
 
 
 class Nystrom(Method):
@@ -168,17 +166,13 @@ class Nystrom(Method):
         of_x = form.drift(t, x, dt * combine(table.b_error, stages))
         return dt * jnp.concatenate([of_x, combine(table.b_dot_error, stages)])
 
-    def interpolant(
-        self, form: Any, t: Array, y: Array, dt: Array, step: Step, wanted: Any
-    ) -> Interpolant:
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the quintic through both ends."""
         table = self.tableau
         if table.dense is None or table.dense_dot is None:
             ends = (step.data[0], step.data[-1] if table.fsal else None)
-            return _through_ends(self, form, (t, y, dt, step.y), ends, wanted)
-        count = max(table.dense.shape[1] + 1, table.dense_dot.shape[1])
-        coefficients = lambda: self._coefficients(form, t, y, dt, step.data)  # noqa: E731
-        return Polynomial(y, lazily(coefficients, count, y, wanted), dt)
+            return _through_ends(self, form, (t, y, dt, step.y), ends)
+        return Polynomial(y, self._coefficients(form, t, y, dt, step.data), dt)
 
     def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
         """Those of θ, θ², … in x + θ dt v + dt² Σ b_i(θ) k_i and v + dt Σ ḃ_i(θ) k_i."""
@@ -228,9 +222,7 @@ def _plus(x: Array, more: Any) -> Array:
 # --- the step as a polynomial --------------------------------------------------------------------
 
 
-def _through_ends(
-    method: Method, form: Any, span: tuple, forces: tuple, wanted: Any
-) -> Interpolant:
+def _through_ends(method: Method, form: Any, span: tuple, forces: tuple) -> Interpolant:
     """The polynomial through both ends of (t, y, dt, y1); forces that are not known are None."""
     t, y, dt, y1 = span
     (q0, p0), (q1, p1) = form.halves(y), form.halves(y1)
@@ -250,8 +242,8 @@ def _through_ends(
     # The slope of x loses a power of dt to the error of x1: below order 4 that is more than the
     # cubic's own error in v.
     if form.identity and method.order > 3:
-        return Polynomial(y, lazily(quintic, 5, y, wanted), dt)
-    first, last = lazily(slopes, 2, y, wanted)
+        return Polynomial(y, quintic(), dt)
+    first, last = slopes()
     return Hermite(y, y1, first, last, dt)
 
 

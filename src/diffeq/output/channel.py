@@ -150,10 +150,9 @@ class Output:
         each = zip(self.channels, times, written, strict=True)
         return tuple(c.cursor(ts, w, t1, accept) for c, ts, w in each)
 
-    def wanted(self, cursors: tuple[Cursor, ...]) -> Array:
-        """1 when some row lies inside the step, else 0."""
-        inside = [r.n > 0 for c, r in zip(self.channels, cursors, strict=True) if c.kind != "steps"]
-        return jnp.any(jnp.stack(inside)).astype(jnp.int32)
+    def any(self, cursors: tuple[Cursor, ...]) -> Array:
+        """1 when the step has a row to write, else 0."""
+        return jnp.any(jnp.stack([cursor.n > 0 for cursor in cursors])).astype(jnp.int32)
 
     def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list:
         """Empty buffers, per channel."""
