@@ -79,8 +79,8 @@ def block(function: Callable, *args: Any) -> Any:
     loop, where it would run each piece of straight code as a task of its own, with threads that
     wait for each other longer than the pieces take. Not differentiable.
 
-    >>> block(lambda x, y: x + y, 1.0, 2.0)
-    Array(3., dtype=float32, weak_type=True)
+    >>> float(block(lambda x, y: x + y, 1.0, 2.0))
+    3.0
     """
     leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
     run, out = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), leaves)
