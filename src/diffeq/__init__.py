@@ -3,10 +3,18 @@
 from . import datasets, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
-from .control import PI, PID, Controller, Fixed, I
+from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
-from .problems import HamiltonianProblem, ODEProblem, SecondOrderProblem, Separable, SplitODEProblem
+from .methods.interpolant import Polynomial
+from .problems import (
+    HamiltonianProblem,
+    ODEProblem,
+    Problem,
+    SecondOrderProblem,
+    Separable,
+    SplitODEProblem,
+)
 from .solution import Solution, SolveError
 from .solve import solve
 from .stepping import State, advance, init, step
@@ -24,6 +32,8 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "HamiltonianProblem",
     "I",
     "ODEProblem",
+    "Polynomial",
+    "Problem",
     "SecondOrderProblem",
     "Separable",
     "Solution",
@@ -31,6 +41,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "SplitODEProblem",
     "State",
     "Status",
+    "Verdict",
     "advance",
     "datasets",
     "fit",

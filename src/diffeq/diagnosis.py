@@ -5,14 +5,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from .core.primitive import Tracer
 from .core.status import Status
+from .methods import METHODS
 from .methods.explicit_rk import ExplicitRK
 from .methods.order import real_stability_interval
 from .problems.forms import Ode, lower
 from .problems.lowering import canonical
 
-__all__ = ["advice", "dominant_rate", "stiffness"]
+__all__ = ["advice", "dominant_rate", "hint", "not_finite", "stiffness"]
 
 _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
@@ -27,6 +30,14 @@ _ADVICE: dict[Status, str] = {
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
 }
 
+_NONE_YET = (
+    " No implicit method is in this version yet. Until then: a larger max_steps=, a shorter tspan, "
+    "a model without its fastest part, or another library for this problem."
+)
+
+_HELD_DOWN = (Status.max_steps, Status.dtmin)
+_NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite)
+
 # An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
 _NEAR = 0.3
 
@@ -34,6 +45,32 @@ _NEAR = 0.3
 def advice(status: Status) -> str:
     """What to try, from the status alone."""
     return _ADVICE.get(status, "")
+
+
+def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
+    """What to try, from all that is known of the solve that failed."""
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, last))):
+        return advice(status)
+    found = stiffness(problem, method, last) if status in _HELD_DOWN else ""
+    why = not_finite(problem.args) if status in _NUMERIC else ""
+    return f"{why} {found or advice(status)}".strip()
+
+
+def not_finite(args: Any) -> str:
+    """A sentence if a number in args is NaN or infinite; else nothing.
+
+    Said after a failure and not refused before: masked data and open bounds are such numbers, too.
+
+    >>> not_finite({"k": jnp.array([1.0, jnp.nan])})
+    "args['k'] has NaN, which may be why."
+    """
+    for path, leaf in jax.tree.flatten_with_path(args)[0]:
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not jnp.issubdtype(dtype, jnp.inexact) or np.isfinite(leaf).all():
+            continue
+        found = "NaN" if np.isnan(leaf).any() else "inf"
+        return f"args{jax.tree_util.keystr(path)} has {found}, which may be why."
+    return ""
 
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
@@ -48,7 +85,7 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
     return (
         "The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
         f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
-    )
+    ) + ("" if "Rodas5P" in METHODS else _NONE_YET)
 
 
 def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:

@@ -110,7 +110,7 @@ def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
     value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jnp.asarray(value, dtype)
-    like = entry.packing.unpack(entry.y0.astype(dtype))
+    like = entry.packing.unpack(jnp.zeros(entry.y0.shape, dtype))
 
     def spread(v: Any, part: Any) -> Any:
         return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)

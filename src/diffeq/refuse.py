@@ -15,9 +15,9 @@ from .core.primitive import Tracer
 from .methods import METHODS, Method
 from .problems import Problem
 from .problems.base import evaluated
-from .problems.lowering import state_of
+from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call"]
+__all__ = ["Call", "checked_call", "concrete", "is_real"]
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,21 @@ def checked_call(
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
     _check_steps(method, controller, dt, dt0)
+    _check_limits(controller)
     span = _span(problem)
-    _check_direction(dt, span)
-    if stops is not None and callable(stops):
-        stops = stops(problem.args)
+    _check_direction("dt", dt, span)
+    _check_direction("dt0", dt0, span)
+    stops = _times("stops", stops(problem.args) if callable(stops) else stops)
     state = state_of(problem)
     _check_state(problem, state)
     eps = _eps(state)
+    _check_save(save)
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
     traced = {
         "problem": problem, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": _array(stops),
+        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
@@ -68,6 +70,12 @@ def checked_call(
 def concrete(x: Any) -> bool:
     """Whether a tree's numbers are known now."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
+
+
+def is_real(x: Any) -> bool:
+    """Whether x is a real number, or an array of them: no string, no bool, nothing complex."""
+    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
 
 
 def _check_problem(problem: Any) -> None:
@@ -89,6 +97,14 @@ def _check_functions(problem: Problem) -> None:
                 f"{name} is a torch module ({kind.__name__}); a function of JAX arrays is wanted. "
                 "To solve with torch see diffeq.torch."
             )
+    for name, f, arguments in functions_of(problem):
+        if not callable(f):
+            raise TypeError(f"{name} is {_shown(f)}; a function {name}({arguments}) is wanted.")
+    jac = getattr(problem, "jac", None)
+    if not (jac is None or callable(jac)):
+        raise TypeError(
+            f"jac is {_shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, or None."
+        )
 
 
 def _check_method(method: Any) -> None:
@@ -134,9 +150,9 @@ def _tolerance(name: str, value: Any, default: float) -> Any:
         return default
     if not concrete(value):
         return value
-    for leaf in jax.tree.leaves(value):
+    for leaf in jax.tree.leaves(value) or [value]:
         numbers = np.asarray(leaf)
-        if numbers.dtype.kind not in "fiu" or np.isnan(numbers).any() or (numbers < 0).any():
+        if not (is_real(numbers) and numbers.size) or not (numbers >= 0).all():
             raise ValueError(f"{name} is {_shown(value)}; positive numbers are wanted.")
         if (name == "atol" and (numbers == 0).any()) or (
             name == "rtol" and not np.isfinite(numbers).all()
@@ -181,15 +197,31 @@ def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
         if value is None or not concrete(value):
             continue
         number = np.asarray(value)
-        if number.shape != () or not np.isfinite(number) or number == 0:
+        if number.shape != () or not is_real(number) or not np.isfinite(number) or number == 0:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
 
 
-def _check_direction(dt: Any, span: Any) -> None:
+def _check_limits(controller: Controller) -> None:
+    """Limits of dt, where they are numbers that are known: positive, and in order."""
+    limits = {"dtmin": controller.dtmin, "dtmax": controller.dtmax}
+    known = {k: x for k, x in limits.items() if not (x is None or callable(x)) and concrete(x)}
+    for name, x in known.items():
+        if np.shape(x) != () or not is_real(x) or not x > 0:
+            raise ValueError(
+                f"{name} is {x!r}; one positive number is wanted, or None for no limit."
+            )
+    if len(known) == 2 and known["dtmin"] > known["dtmax"]:
+        raise ValueError(
+            f"dtmin is {known['dtmin']!r}, above dtmax = {known['dtmax']!r}: no step lies between."
+        )
+
+
+def _check_direction(name: str, dt: Any, span: Any) -> None:
     """A dt > 0 is a length, right for both directions of time; dt < 0 says which it means."""
     if dt is not None and span is not None and concrete(dt) and dt < 0 and span[1] > span[0]:
         raise ValueError(
-            f"dt is {dt!r}, but tspan = ({span[0]:g}, {span[1]:g}) runs forwards; give dt > 0."
+            f"{name} is {dt!r}, but tspan = ({span[0]:g}, {span[1]:g}) runs forwards; give "
+            f"{name} > 0."
         )
 
 
@@ -215,11 +247,20 @@ def _span(problem: Problem) -> tuple[float, float] | None:
     if not concrete(list(tspan)):
         return None
     ends = [np.asarray(t) for t in tspan]
-    if any(e.shape != () for e in ends):
-        raise ValueError(f"tspan is {_shown(tspan)}; two scalars are wanted.")
+    if any(e.shape != () or not is_real(e) for e in ends):
+        raise ValueError(f"tspan is {_shown(tspan)}; two scalars, real numbers, are wanted.")
     if not all(np.isfinite(e) for e in ends):
         raise ValueError(f"tspan is {_shown(tspan)}; finite times are wanted.")
     return float(ends[0]), float(ends[1])
+
+
+def _check_save(save: Any) -> None:
+    for key, f in save.items() if isinstance(save, dict) else [(None, save)]:
+        name = "save" if key is None else f"save[{key!r}]"
+        if not (f is None or callable(f)):
+            raise TypeError(
+                f"{name} is {_shown(f)}; a function save(t, y, args) is wanted, or None for y."
+            )
 
 
 def _check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
@@ -227,6 +268,8 @@ def _check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
         raise ValueError(
             f"save has the keys {sorted(map(str, save))}; saveat must be a dict with the same keys."
         )
+    if isinstance(saveat, dict) and not saveat:
+        raise ValueError("saveat is {}; at least one key is wanted, or None for the state at t1.")
     for key, at in saveat.items() if isinstance(saveat, dict) else [(None, saveat)]:
         name = "saveat" if key is None else f"saveat[{key!r}]"
         if at is None or isinstance(at, str):
@@ -237,8 +280,12 @@ def _check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
 
 
 def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
-    if jnp.ndim(at) != 1 or np.dtype(jnp.result_type(at)).kind not in "fiu":
+    if np.ndim(at) != 1 or not is_real(at):
         raise ValueError(f"{name} is {_shown(at)}; a sequence of times is wanted.")
+    if np.size(at) == 0:
+        raise ValueError(
+            f"{name} is empty; at least one time is wanted, or None for the state at t1 alone."
+        )
     if span is None or not concrete(at):
         return
     times = np.asarray(at, float)
@@ -261,12 +308,11 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
 def _check_state(problem: Problem, state: Any) -> None:
     if not concrete(jax.tree.leaves(problem)):
         return
-    for path, leaf in jax.tree.flatten_with_path(state)[0]:
+    for name, leaf in named_leaves(problem, state):
         value = np.asarray(leaf)
-        where = jax.tree_util.keystr(path)
-        if value.dtype.kind in "fc" and not np.isfinite(value).all():
+        if not np.isfinite(value).all():
             found = "NaN" if np.isnan(value).any() else "inf"
-            raise ValueError(f"y0{where} has {found}; a finite initial state is wanted.")
+            raise ValueError(f"{name} has {found}; a finite initial state is wanted.")
 
 
 def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
@@ -274,32 +320,31 @@ def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
     if dt is not None and span is not None and concrete((dt, stops)):
         return (
             max(1, math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)))
-            + int(np.size(stops))
+            + (0 if stops is None else int(np.size(stops)))
             + 1
         )
     return None
 
 
-def _array(x: Any) -> Any:
-    return (
-        None
-        if x is None or np.size(x) == 0
-        else jnp.asarray(x)
-        if not isinstance(x, jax.Array)
-        else x
-    )
+def _times(name: str, x: Any) -> Any:
+    """A sequence of times as an array; None where there are none."""
+    if x is None or (isinstance(x, (tuple, list)) and not x):
+        return None
+    x = _arrays(x)
+    if np.ndim(x) != 1 or not is_real(x):
+        raise ValueError(f"{name} is {_shown(x)}; a sequence of times is wanted.")
+    return jnp.asarray(x) if np.size(x) else None
 
 
 def _arrays(saveat: Any) -> Any:
     if isinstance(saveat, dict):
         return {k: _arrays(v) for k, v in saveat.items()}
-    return (
-        saveat
-        if saveat is None or isinstance(saveat, (str, jax.Array, np.ndarray))
-        else jnp.asarray(saveat)
-        if isinstance(saveat, (list, tuple))
-        else saveat
-    )
+    if not isinstance(saveat, (list, tuple)):
+        return saveat
+    try:
+        return jnp.asarray(saveat)
+    except (TypeError, ValueError):
+        return saveat  # what is no array is refused by its name
 
 
 def _shown(x: Any) -> str:

@@ -11,6 +11,8 @@ from .core.poison import Row, poison
 from .core.status import Status
 from .integrate import Data, State
 from .output import Channel
+from .problems.called import check_arguments, noted
+from .problems.forms import lower
 from .problems.lowering import Canonical
 
 __all__ = ["Wanted"]
@@ -78,9 +80,15 @@ class Wanted:
             )
         if self.dense:
             _, _, count, leaves = written[_DENSE]
-            dense = ((jnp.asarray(self.sign), leaves, count), self.tree)
+            dense = ((jnp.asarray(self.sign), leaves, count, self._start()), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
         return *(c if self.is_dict else c[None] for c in columns), dense
+
+    def _start(self) -> tuple:
+        """(t, y, y') at the start: all that dense output knows where no step was taken."""
+        t, y = self._turned(self.door.t0), self.door.y0
+        form = self.door.form(self.door.parameters, self.sign)
+        return t, y, lower(form, "ode", "dense output").field(t, y)
 
     def _rows(
         self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
@@ -117,12 +125,16 @@ class Wanted:
     def _row(self, save: Any) -> Callable:
         """A row as a list of arrays; remembers the tree that `save` returns."""
         door = self.door
+        if save is not None:
+            check_arguments(save, "save", "t, y, args")
 
         def row(parameters: Any, tau: Any, y: Any) -> list:
             if save is None:
                 return [y]
-            kept = save(self._turned(tau), door.packing.unpack(y), door.args(parameters))
-            leaves, self.trees[id(row)] = jax.tree.flatten(jax.tree.map(jnp.asarray, kept))
+            t, tree = self._turned(tau), door.packing.unpack(y)
+            with noted("save", "t, y, args", t, tree):
+                kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(parameters)))
+            leaves, self.trees[id(row)] = jax.tree.flatten(kept)
             return leaves
 
         return row

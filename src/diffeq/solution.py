@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from .core.norm import in_dtype_of
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
@@ -68,8 +69,11 @@ class Solution(eqx.Module):
             whose tolerance was below what the precision can hold): integers.
         status: a `Status`, as an integer array.
 
+    `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
+
     Raises:
         ValueError: `sol(t)` without dense output; `sol.trim()` of a batch.
+        TypeError, IndexError: `sol[i]` of one solution; a sample that the batch does not have.
         SolveError: `sol.check()` of a solve that failed.
 
     Example:
@@ -175,8 +179,9 @@ class Solution(eqx.Module):
 
     def first_and_last(self) -> tuple[float, float]:
         """The times between which `sol(t)` is defined."""
-        sign, rows, count = self.polynomial
-        return float(sign * rows[0][0]), float(sign * rows[1][count - 1])
+        sign, rows, count, (t0, *_) = self.polynomial
+        ends = (rows[0][0], rows[1][count - 1]) if count else (t0, t0)
+        return float(sign * ends[0]), float(sign * ends[1])
 
     def plot(self, ax: Any = None) -> Any:
         """Every component against t, on matplotlib axes `ax` or new ones; returns the axes."""
@@ -186,6 +191,14 @@ class Solution(eqx.Module):
 
     def __getitem__(self, index: Any) -> "Solution":
         """Sample `index` of a batch of solutions."""
+        if not self.status.ndim:
+            raise TypeError(
+                f"sol[{index!r}] is a sample of a batch, and this is one solution: its saved rows "
+                "are sol.ys (with times sol.ts), its value at t is sol(t)."
+            )
+        # JAX would take the last sample for one beyond it.
+        if not any(isinstance(i, Tracer) for i in jax.tree.leaves(index)):
+            np.broadcast_to(np.zeros(()), self.status.shape)[index]
         return jax.tree.map(lambda x: x[index], self)
 
     def check(self, hint: Any = None) -> "Solution":
@@ -259,16 +272,21 @@ class About:
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""
-        sign, leaves, count = polynomial
+        sign, leaves, count, (start, y0, slope0) = polynomial
         tau = sign * t
 
         def at(tau: Array) -> Array:
             row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
             t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
-            theta = ((tau - t0) / (t1 - t0)).astype(jnp.finfo(self.packing.dtype).dtype)
-            value = sign * interpolant.slope(theta) if slope else interpolant(theta)
+            theta = jnp.where(count > 0, (tau - t0) / jnp.where(count > 0, t1 - t0, 1), 0)
+            theta = theta.astype(jnp.finfo(self.packing.dtype).dtype)
+            value = interpolant.slope(theta) if slope else interpolant(theta)
             inside = (tau >= leaves[0][0]) & (tau <= leaves[1][count - 1])
-            return jnp.where(inside, value, jnp.nan)
+            # Without a step there is only the point at which the solve started.
+            point = slope0 if slope else y0 + in_dtype_of(tau - start, y0) * slope0
+            value = jnp.where(count > 0, value, point)
+            inside = jnp.where(count > 0, inside, tau == start)
+            return jnp.where(inside, sign * value if slope else value, jnp.nan)
 
         flat = jax.vmap(at)(tau.ravel())
         return self.packing.unpack(flat.reshape(*t.shape, *flat.shape[1:]))

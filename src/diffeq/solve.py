@@ -15,14 +15,14 @@ from .core.poison import Row as RowKind
 from .core.poison import poison
 from .core.primitive import Tracer
 from .core.status import Status
-from .diagnosis import stiffness
+from .diagnosis import hint
 from .door import MAX_STEPS, Door, opened, signed
 from .integrate import State
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
 from .problems import Problem
-from .refuse import checked_call, concrete
+from .refuse import checked_call
 from .request import Wanted
 from .solution import About, Last, Solution
 
@@ -119,14 +119,9 @@ def solve(
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
-        sol.check(hint=partial(_hint, sol.status, call.traced))
+        problem, method = call.traced["problem"], call.traced["method"]
+        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
     return sol.about.trimmed(sol)
-
-
-def _hint(status: Any, traced: dict, last: Last) -> str:
-    if int(status) not in (Status.max_steps, Status.dtmin) or not concrete(traced["problem"]):
-        return ""
-    return stiffness(traced["problem"], traced["method"], last)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

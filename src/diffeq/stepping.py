@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Real
 
 from .adjoint import Discrete
@@ -19,14 +20,14 @@ from .control import Controller
 from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
 from .core.status import Status
-from .diagnosis import advice
+from .diagnosis import hint
 from .door import MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, failing, started
 from .methods import Method
 from .problems import Problem
-from .refuse import checked_call, concrete
-from .solution import SolveError
+from .refuse import checked_call, concrete, is_real
+from .solution import Last, SolveError
 
 __all__ = ["State", "advance", "init", "step"]
 
@@ -173,6 +174,7 @@ def step(state: State) -> State:
     A step never goes beyond tspan[1]: the last one lands on it.
 
     Raises:
+        TypeError: what was given is no `State`.
         SolveError: the step failed (not inside a trace: there `status` tells).
 
     Example:
@@ -183,7 +185,7 @@ def step(state: State) -> State:
         >>> jax.lax.scan(once, state, length=4)[1]
         Array([0.  , 0.25, 0.5 , 0.75], dtype=float32)
     """
-    return _raised(_stepped(state))
+    return _raised(_stepped(_a_state(state)))
 
 
 def advance(state: State, t: Any) -> State:
@@ -193,6 +195,7 @@ def advance(state: State, t: Any) -> State:
     the landing cut off its step is not held against the next one.
 
     Raises:
+        TypeError: what was given is no `State`.
         ValueError: t is known, and before `state.t` or beyond tspan[1].
         SolveError: a step failed (not inside a trace: there `status` tells).
 
@@ -203,7 +206,8 @@ def advance(state: State, t: Any) -> State:
         >>> float(state.t), round(float(state.y), 4)
         (0.5, 0.3679)
     """
-    return _raised(_in_time(state, _advanced(state, _scalar("t", t, state.inner.t)), state.t, t))
+    goal = _scalar("t", t, _a_state(state).inner.t)
+    return _raised(_in_time(state, _advanced(state, goal), state.t, t))
 
 
 # --- compiled ------------------------------------------------------------------------------------
@@ -308,16 +312,25 @@ def _with_args(state: State, args: Any) -> State:
     return replace(state, leaves=[jnp.asarray(x) for x in leaves], structure=structure)
 
 
+def _a_state(state: Any) -> State:
+    if not isinstance(state, State):
+        raise TypeError(
+            f"state is {state!r}; a State is wanted, which de.init(problem, method) makes."
+        )
+    return state
+
+
 def _scalar(name: str, value: Any, like: Array) -> Array:
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name} has shape {jnp.shape(value)}; one number is wanted.")
+    if np.shape(value) != () or not is_real(value):
+        raise ValueError(f"{name} is {value!r}; one number is wanted.")
     return jnp.asarray(value, like.dtype)
 
 
 def _packed(state: State, y: Any) -> Array:
     y, packing = as_state(y), state.packing
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(y)]
-    if jax.tree.structure(y) != packing.tree or shapes != packing.shapes:
+    shapes = [np.shape(x) for x in jax.tree.leaves(y)]
+    words = any(isinstance(x, str) for x in jax.tree.leaves(y))
+    if jax.tree.structure(y) != packing.tree or shapes != packing.shapes or words:
         raise TypeError(
             f"y is {y!r}; the structure and the shapes of y0 are wanted: {packing.tree}, "
             f"{packing.shapes}."
@@ -346,8 +359,10 @@ def _raised(state: State) -> State:
     if not (state.options.throw and _known(state) and state.status > Status.running):
         return state
     status, t, y, dt = Status(int(state.status)), state.t, state.y, state.dt
+    call = unflatten(state.structure, state.leaves)
+    last = Last(t, y, signed(state._direction, state.inner.last_dt))
     sentence = (
         f"{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g}, y = {y}. "
-        f"{advice(status)}"
+        f"{hint(status, call['problem'], call['method'], last)}"
     )
     raise SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=(), solution=state)

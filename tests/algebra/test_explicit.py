@@ -163,6 +163,8 @@ def test_entry_is_documented(tableau):
     assert tableau.description.endswith(".")
     assert f"{{{tableau.reference}," in BIBLIOGRAPHY
     assert repr(tableau).startswith(f"Tableau {tableau.name} of order {tableau.order}")
+    assert "\n" not in repr(tableau)
+    assert str(tableau).startswith(f"{tableau!r}\n")
 
 
 # --- by convergence ----------------------------------------------------------------------------

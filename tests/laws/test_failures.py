@@ -299,6 +299,12 @@ def problem(f=F, y0=(1.0, 2.0), tspan=(0.0, 1.0), args=None):
     return de.ODEProblem(f, y0, tspan, args)
 
 
+def half_an_energy():
+    energy = de.Separable(F, F)
+    energy.potential = None
+    return de.HamiltonianProblem(energy, 1.0, 1.0, (0.0, 1.0))
+
+
 class Torchy:
     """What a torch module looks like from outside."""
 
@@ -317,7 +323,16 @@ REFUSED = {
     "None of f": (lambda: unchecked(problem(lambda t, y, a: None)), TypeError, r"f returned"),
     "complex f": (lambda: unchecked(problem(lambda t, y, a: 1j * y)), TypeError, r"f returned dtype complex128, wider than the state's float64"),
     "wide f": (lambda: unchecked(problem(lambda t, y, a: y.astype(jnp.float64), jnp.ones(2, jnp.float32))), TypeError, r"f returned dtype float64.*float32"),
-    "arity of f": (lambda: unchecked(problem(lambda y, t: y)), TypeError, r"f"),
+    "arity of f": (lambda: unchecked(problem(lambda t, y: y)), TypeError, r"f\(t, y\) cannot be called as f\(t, y, args\)"),
+    "odeint's order": (lambda: unchecked(problem(lambda y, t, a: -y)), TypeError, r"f\(y, t, a\) does not have t first, but is called as f\(t, y, args\)\. Change the order"),
+    "no f": (lambda: unchecked(problem().replace(f=None)), TypeError, r"f is None; a function f\(t, y, args\)"),
+    "no explicit part": (lambda: unchecked(de.SplitODEProblem(F, F, 1.0, (0.0, 1.0)).replace(explicit=3)), TypeError, r"explicit is 3; a function explicit\(t, y, args\)"),
+    "arity of an energy": (lambda: unchecked(de.HamiltonianProblem(lambda q, p: p**2, 1.0, 1.0, (0.0, 1.0))), TypeError, r"hamiltonian\(q, p\) cannot be called as hamiltonian\(t, q, p, args\)"),
+    "half an energy": (lambda: unchecked(half_an_energy()), TypeError, r"potential is None; a function potential\(t, q, args\)"),
+    "a word for jac": (lambda: unchecked(problem().replace(jac="nonsense")), TypeError, r"jac is 'nonsense'; a function jac"),
+    "a word for y0": (lambda: unchecked(problem(y0="f4")), TypeError, r"y0 is 'f4'; a number or an array"),
+    "words in y0": (lambda: unchecked(problem(y0={"a": 1.0, "b": "x"})), TypeError, r"y0\['b'\] is 'x'"),
+    "a word for v0": (lambda: unchecked(de.SecondOrderProblem(F, 1.0, "x", (0.0, 1.0))), TypeError, r"v0 is 'x'"),
     "integer y0": (lambda: unchecked(problem(y0=jnp.array([1, 2]))), TypeError, r"y0 has dtype int.*write 1\.0 for 1"),
     "integer leaf": (lambda: unchecked(problem(lambda t, y, a: y, {"n": jnp.array(1), "x": 1.0})), TypeError, r"y0\['n'\] has dtype int"),
     "empty y0": (lambda: unchecked(problem(y0={})), ValueError, r"y0 has no arrays"),
@@ -325,6 +340,9 @@ REFUSED = {
     "infinity in y0": (lambda: unchecked(problem(y0=[1.0, float("inf")])), ValueError, r"y0 has inf; a finite"),
     "infinite tspan": (lambda: unchecked(problem(tspan=(0.0, float("inf")))), ValueError, r"tspan is \(0\.0, inf\); finite times"),
     "NaN tspan": (lambda: unchecked(problem(tspan=(0.0, float("nan")))), ValueError, r"tspan is .*nan.*finite"),
+    "a word for tspan": (lambda: unchecked(problem(tspan="01")), TypeError, r"tspan is '01'; a pair"),
+    "words in tspan": (lambda: unchecked(problem(tspan=("0", "1"))), ValueError, r"tspan is \('0', '1'\); two scalars, real"),
+    "complex tspan": (lambda: unchecked(problem(tspan=(0, 1j))), ValueError, r"tspan is .*1j.*real"),
     "a number for tspan": (lambda: unchecked(problem(tspan=1.0)), TypeError, r"tspan is 1\.0; a pair"),
     "three ends": (lambda: unchecked(problem(tspan=(0.0, 1.0, 2.0))), TypeError, r"tspan .*pair \(t0, t1\)"),
     "a vector as an end": (lambda: unchecked(problem(tspan=(0.0, jnp.ones(2)))), ValueError, r"tspan .*scalar"),
@@ -332,6 +350,8 @@ REFUSED = {
     "atol of zero": (lambda: unchecked(problem(), atol=0.0), ValueError, r"atol is 0\.0; it must be positive"),
     "NaN rtol": (lambda: unchecked(problem(), rtol=float("nan")), ValueError, r"rtol is nan"),
     "infinite rtol": (lambda: unchecked(problem(), rtol=float("inf")), ValueError, r"rtol is inf.*finite"),
+    "a word for rtol": (lambda: unchecked(problem(), rtol="1e-3"), ValueError, r"rtol is '1e-3'; positive"),
+    "no rtol in it": (lambda: unchecked(problem(), rtol=[]), ValueError, r"rtol is \[\]; positive"),
     "a string for a method": (lambda: unchecked(problem(), "tsit5"), TypeError, r"method is the string 'tsit5'.*de\.Tsit5\(\)"),
     "another string": (lambda: unchecked(problem(), "RK45"), TypeError, r"method is the string 'RK45'.*de\."),
     "a class for a method": (lambda: unchecked(problem(), de.Tsit5), TypeError, r"method is .*Tsit5; an instance is wanted: de\.Tsit5\(\)"),
@@ -339,6 +359,17 @@ REFUSED = {
     "no error estimate": (lambda: unchecked(problem(), de.RK4()), ValueError, r"method RK4.* no error estimate.*dt="),
     "dt and dt0": (lambda: unchecked(problem(), dt=0.1, dt0=0.1), ValueError, r"dt and dt0"),
     "dt of zero": (lambda: unchecked(problem(), dt=0.0), ValueError, r"dt is 0\.0"),
+    "a word for dt": (lambda: unchecked(problem(), dt="0.1"), ValueError, r"dt is '0\.1'; one finite number"),
+    "complex dt": (lambda: unchecked(problem(), dt=1j), ValueError, r"dt is 1j"),
+    "dt backwards": (lambda: unchecked(problem(), dt=-0.1), ValueError, r"dt is -0\.1, but tspan .* runs forwards; give dt > 0"),
+    "dt0 backwards": (lambda: unchecked(problem(), dt0=-0.1), ValueError, r"dt0 is -0\.1, but tspan .* runs forwards; give dt0 > 0"),
+    "dtmin above dtmax": (lambda: unchecked(problem(), controller=de.PI(dtmin=1.0, dtmax=0.1)), ValueError, r"dtmin is 1\.0, above dtmax = 0\.1"),
+    "negative dtmax": (lambda: unchecked(problem(), controller=de.PI(dtmax=-0.1)), ValueError, r"dtmax is -0\.1; one positive number"),
+    "a word for dtmin": (lambda: unchecked(problem(), controller=de.PI(dtmin="a")), ValueError, r"dtmin is 'a'"),
+    "controller string": (lambda: unchecked(problem(), controller="PI"), TypeError, r"controller is 'PI'; an instance is wanted, such as de\.PI\(\)"),
+    "rows": (lambda: de.Discrete(rows=-1), ValueError, r"rows is -1; a positive whole number"),
+    "stops": (lambda: unchecked(problem(), stops=0.5), ValueError, r"stops is 0\.5; a sequence of times"),
+    "a word for stops": (lambda: unchecked(problem(), stops=["a"]), ValueError, r"stops is \['a'\]"),
     "NaN dt0": (lambda: unchecked(problem(), dt0=float("nan")), ValueError, r"dt0 is nan"),
     "controller class": (lambda: unchecked(problem(), controller=de.PI), TypeError, r"controller is the class PI; an instance"),
     "adjoint class": (lambda: unchecked(problem(), adjoint=de.Discrete), TypeError, r"adjoint is the class Discrete; an instance"),
@@ -352,11 +383,19 @@ REFUSED = {
     "NaN inside saveat": (lambda: unchecked(problem(), saveat=[0.2, float("nan"), 0.5]), ValueError, r"saveat has NaN before"),
     "a number for saveat": (lambda: unchecked(problem(), saveat=0.5), ValueError, r"saveat is .*0\.5.*; a sequence"),
     "a word for saveat": (lambda: unchecked(problem(), saveat="all"), ValueError, r"saveat is 'all'"),
+    "words in saveat": (lambda: unchecked(problem(), saveat=["a"]), ValueError, r"saveat is \['a'\]; a sequence"),
+    "no times": (lambda: unchecked(problem(), saveat=[]), ValueError, r"saveat is empty; .* None for the state at t1"),
+    "no keys": (lambda: unchecked(problem(), saveat={}), ValueError, r"saveat is \{\}; at least one key"),
+    "a number for save": (lambda: unchecked(problem(), save=3), TypeError, r"save is 3; a function save\(t, y, args\)"),
+    "arity of save": (lambda: unchecked(problem(), save=lambda t, y: y), TypeError, r"save\(t, y\) cannot be called as save\(t, y, args\)"),
     "saveat in a dict": (lambda: unchecked(problem(), saveat={"a": [2.0]}), ValueError, r"saveat\['a'\] has 2"),
     "keys of save": (lambda: unchecked(problem(), saveat={"a": [0.5]}, save={"b": F}), ValueError, r"save has the keys \['b'\]"),
     "an unknown keyword": (lambda: unchecked(problem(), tol=1e-3), TypeError, r"tol"),
     "an unknown field": (lambda: problem().replace(parameters=1), TypeError, r"ODEProblem\.replace got 'parameters'; its fields are f, y0"),
     "a torch module": (lambda: unchecked(problem(Torchy())), TypeError, r"diffeq\.torch"),
+    "a problem for a state": (lambda: getattr(de.step, "__wrapped__", de.step)(problem()), TypeError, r"state is ODEProblem.*; a State is wanted, which de\.init"),
+    "a sample of one": (lambda: unchecked(problem())[0], TypeError, r"sol\[0\] is a sample of a batch, and this is one solution.*sol\.ys"),
+    "a sample too many": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k))(jnp.ones(2))[2], IndexError, r"index 2 is out of bounds"),
     "no dense output": (lambda: unchecked(problem())(0.5), ValueError, r"dense=True"),
     "a tolerance tree": (lambda: unchecked(problem(), rtol={"z": 1e-3}), ValueError, r"tolerance is .*prefix tree"),
 }  # fmt: skip

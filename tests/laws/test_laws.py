@@ -154,6 +154,20 @@ def test_zero_length_returns_y0(direction):
     assert np.isfinite(moved)
 
 
+@pytest.mark.parametrize("go", [lambda f: f, jax.jit, lambda f: lambda t: jax.vmap(f)(t[None])[0]])
+def test_dense_output_of_zero_length_is_its_point(go):
+    t0, y0 = jnp.array(0.4), {"x": jnp.array([1.0, 0.3])}
+    tree = de.ODEProblem(lambda t, y, k: {"x": pendulum(t, y["x"], k)}, y0, (0.0, 2.0), 2.0)
+    at = lambda y0, t0, s: de.solve(tree.replace(y0=y0, tspan=(t0, t0)), dense=True)(s)["x"]
+    sol = go(lambda t0: de.solve(tree.replace(tspan=(t0, t0)), dense=True))(t0)
+    slope = pendulum(t0, y0["x"], 2.0)
+    np.testing.assert_array_equal(sol(t0)["x"], y0["x"])
+    np.testing.assert_allclose(sol.derivative(t0)["x"], slope, rtol=1e-14)
+    assert np.isnan(sol(jnp.array([0.3, 0.5]))["x"]).all()
+    np.testing.assert_array_equal(jax.jacrev(at)(y0, t0, t0)["x"], np.eye(2))
+    np.testing.assert_allclose(jax.jacfwd(at, 2)(y0, t0, t0), slope, rtol=1e-14)
+
+
 # --- state ----------------------------------------------------------------------------------------
 
 
@@ -188,12 +202,17 @@ def test_complex_state_is_its_real_pair():
     sol = de.solve(spin, saveat=TS, **TIGHT)
     np.testing.assert_allclose(sol.ys[:, 0], jnp.exp(rate * TS) * (1 + 0.5j), rtol=1e-8)
     assert sol.ts.dtype == jnp.float64
-    mixed = de.ODEProblem(lambda t, y, a: (a * y[0], -y[1]), (1.0 + 0.5j, 1.0), (0.0, 2.0), rate)
-    try:
-        y1 = de.solve(mixed, **TIGHT).y1
-    except TypeError:
-        pytest.fail("a tree with a real and a complex leaf does not solve")
-    np.testing.assert_allclose(y1[1], np.exp(-2.0), rtol=1e-7)
+    both = lambda t, y, a: {"c": a * y["c"], "r": -y["r"] * abs(y["c"])}
+    mixed = de.ODEProblem(both, {"c": 1.0 + 0.5j, "r": jnp.ones(2)}, (0.0, 2.0), 3.0j)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y1 = de.solve(mixed, rtol=1e-9, atol={"c": 1e-9, "r": 1e-9}).y1
+        end = lambda r: de.solve(mixed.replace(y0={"c": 1.0 + 0.5j, "r": r}), **TIGHT).y1["r"]
+        slope = jax.jacrev(end)(jnp.ones(2))
+    assert (y1["c"].dtype, y1["r"].dtype) == (jnp.complex128, jnp.float64)
+    decay = np.exp(-2.0 * abs(1.0 + 0.5j))
+    np.testing.assert_allclose(y1["r"], [decay, decay], rtol=1e-7)
+    np.testing.assert_allclose(slope, decay * np.eye(2), rtol=1e-7)
 
 
 @settings(max_examples=6)
@@ -278,6 +297,11 @@ def test_within_4_ulp_of_an_end_is_that_end():
     above = np.nextafter(2.0, 3.0)
     sol = de.solve(PROBLEM, saveat=np.array([-1e-17, above]))
     np.testing.assert_array_equal(sol.ys, jnp.stack([PROBLEM.y0, sol.y1]))
+    # It moves with that end, as its derivative does.
+    end = lambda t1, at: de.solve(PROBLEM.replace(tspan=(0.0, t1)), saveat=at, **TIGHT).ys[-1]
+    by_t1, by_at = jax.jacfwd(end, (0, 1))(2.0, jnp.array([1.0, above]))
+    np.testing.assert_allclose(by_t1, pendulum(2.0, end(2.0, TS), 2.0), rtol=1e-6)
+    np.testing.assert_array_equal(by_at, 0.0)
 
 
 def test_unsorted_save_times_are_a_status_when_traced():

@@ -1,5 +1,10 @@
 """Why did it fail, inside jit(vmap(grad))? What is left to look at, and what it says."""
 
+# ruff: noqa: E501
+
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +55,52 @@ def test_what_failed_can_be_run_again_alone():
     until = de.solve(PROBLEM.replace(args=RATES[bad], tspan=(0.0, 1.2)), saveat="steps")
     assert bool(until.success)
     assert bool(jnp.all(jnp.diff(until.ys["x"]) > 0))
+
+
+def stiff(t, y, k):
+    return k * (jnp.cos(t) - y)
+
+
+BY_HAND = lambda problem, max_steps: de.advance(de.init(problem, max_steps=max_steps), 100.0)
+
+
+@pytest.mark.parametrize("go", [de.solve, BY_HAND])
+def test_a_stiff_problem_is_told_what_to_try(go):
+    problem = de.ODEProblem(stiff, 0.0, (0.0, 100.0), 1e5)
+    with pytest.raises(de.SolveError, match=r"stiff: try Rodas5P") as caught:
+        go(problem, max_steps=300)
+    assert hasattr(de, "Rodas5P") != ("No implicit method is in this version" in str(caught.value))
+
+
+@pytest.mark.parametrize("dt", [None, 0.1])
+def test_a_number_in_args_that_spoils_the_solve_is_named(dt):
+    args = {"fine": jnp.ones(2), "k": jnp.array([1.0, jnp.nan])}
+    problem = de.ODEProblem(lambda t, y, a: -a["k"] * y, jnp.ones(2), (0.0, 1.0), args)
+    with pytest.raises(de.SolveError, match=r"args\['k'\] has NaN, which may be why"):
+        de.solve(problem, de.Tsit5(), dt=dt)
+    with pytest.raises(de.SolveError, match=r"args\['k'\] has NaN"):
+        de.step(de.init(problem, de.Tsit5(), dt=dt))
+
+
+def branches(t, y, args):
+    return -y if y[0] > 0 else y
+
+
+NOTED = {
+    "branch": (branches, jax.errors.TracerBoolConversionError, r"jnp\.where.*jax\.lax\.cond.*stops="),
+    "math": (lambda t, y, a: [math.sin(y[0]), 0.0], jax.errors.JAXTypeError, r"Use jax\.numpy"),
+    "numpy": (lambda t, y, a: np.sin(y), jax.errors.JAXTypeError, r"Use jax\.numpy"),
+    "order": (lambda u, s, a: [u[1], -u[0]], IndexError, r"f\(t, y, args\), t first; here t is float64\[\], y is float64\[2\]"),
+    "shape": (lambda u, s, a: -u, TypeError, r"f\(t, y, args\), t first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NOTED)
+def test_an_error_inside_a_field_says_what_may_be_meant(what):
+    field, error, words = NOTED[what]
+    with pytest.raises(error) as caught:
+        de.solve(de.ODEProblem(field, [1.0, 0.0], (0.0, 1.0)))
+    assert re.search(words, caught.value.__notes__[0]), caught.value.__notes__
 
 
 def test_repr_in_and_out_of_a_trace():

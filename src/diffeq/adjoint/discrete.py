@@ -56,6 +56,11 @@ class Discrete(eqx.Module):
 
     rows: int | None = eqx.field(static=True, default=None)
 
+    def __check_init__(self) -> None:
+        whole = isinstance(self.rows, (int, np.integer)) and not isinstance(self.rows, bool)
+        if self.rows is not None and not (whole and self.rows > 0):
+            raise ValueError(f"rows is {self.rows!r}; a positive whole number is wanted, or None.")
+
     def recorder(self, system: System, max_steps: int) -> Recorder:
         """The tape for a solve of at most this many attempts."""
         if system.one_step:
@@ -259,7 +264,8 @@ class _Along(NamedTuple):
             step, 0, n, rows=places, consts=(data, record, index * record.stride), carry=state,
             buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
         )  # fmt: skip
-        return jax.tree.map(lambda a, b: jnp.where(n > 0, a, b), closed(rows, state, n), rows)
+        # The tape itself has its end written already; past it, a row may be thrown away.
+        return closed(rows, state, jnp.where(n > 0, n, self.recorder.rows))
 
 
 def _with_next(rows: Row) -> tuple[Row, Any]:

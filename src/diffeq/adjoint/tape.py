@@ -22,16 +22,17 @@ from ..integrate import Attempt, Data, State, System, attempt
 __all__ = ["Record", "Recorder", "Row"]
 
 _WORD = 32
-_FIRST = 2  # of the whole numbers of a row, where those of output begin
+_MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
 
 
 class Row(NamedTuple):
     """What replays one attempt, as three arrays: a tape is written at every turn of the loop, and
     three writes cost less than one for each number.
 
-    `reals` is t, the dt that was tried, and the controller's memory; `whole` the decisions (bit 0:
-    accepted, bit 1: landed), the next stop, the rows of output written before the attempt (so that
-    the next row says how many it wrote), and what else the controller keeps.
+    `reals` is t, the dt that was tried, and the controller's memory. `whole` is a word of bits
+    (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next stop),
+    the rows of output written before the attempt (so that the next row says how many it wrote), and
+    what else the controller keeps.
     """
 
     reals: Float[Array, "..."]
@@ -61,11 +62,11 @@ class Row(NamedTuple):
     @property
     def stop(self) -> Array:
         """The number of the next stop."""
-        return self.whole[..., 1]
+        return self.whole[..., 0] >> _STOP
 
     def lo(self, channels: int) -> tuple:
         """The rows of output written before the attempt, per channel."""
-        return tuple(self.whole[..., _FIRST + i] for i in range(channels))
+        return tuple(self.whole[..., 1 + i] for i in range(channels))
 
 
 class Record(NamedTuple):
@@ -96,25 +97,35 @@ def rows_for(attempts: int) -> int:
 
 def row_of(state: State, tried: Attempt) -> Row:
     """The row of an attempt made from a state."""
-    code = tried.accept.astype(jnp.int32) | (tried.landing.astype(jnp.int32) << 1)
-    memory = jax.tree.leaves(state.control)
-    real = [x.astype(state.t.dtype) for x in memory if _is_real(x)]
-    other = [x.astype(jnp.int32) for x in memory if not _is_real(x)]
-    reals = jnp.stack([state.t, lax.stop_gradient(tried.dt), *real])
-    return Row(reals, jnp.stack([code, state.stop, *state.written, *other]), state.y)
+    reals, flags, whole = _sorted(state.control)
+    word = state.stop << _STOP
+    for place, flag in enumerate([tried.accept, tried.landing, *flags]):
+        word = word | (flag.astype(jnp.int32) << place)
+    reals = jnp.stack(
+        [state.t, lax.stop_gradient(tried.dt), *(x.astype(state.t.dtype) for x in reals)]
+    )
+    return Row(
+        reals, jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)]), state.y
+    )
 
 
-def _is_real(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+def _sorted(memory: Any) -> tuple[list, list, list]:
+    """The leaves of a controller's memory: reals, flags, and the rest."""
+    leaves = jax.tree.leaves(memory)
+    flags = [x for x in leaves if x.dtype == bool][: _STOP - _MEMORY]
+    reals = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    taken = {id(x) for x in (*flags, *reals)}
+    return reals, flags, [x for x in leaves if id(x) not in taken]
 
 
 def _memory(row: Row, like: Any, channels: int) -> Any:
     """The controller's memory in a row."""
     leaves, tree = jax.tree.flatten(like)
-    real, other = iter(row.reals[2:]), iter(row.whole[_FIRST + channels :])
-    return jax.tree.unflatten(
-        tree, [next(real if _is_real(x) else other).astype(x.dtype) for x in leaves]
-    )
+    reals, flags, whole = _sorted(like)
+    found = {id(x): row.reals[2 + i] for i, x in enumerate(reals)}
+    found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
+    found |= {id(x): row.whole[1 + channels + i] for i, x in enumerate(whole)}
+    return jax.tree.unflatten(tree, [found[id(x)].astype(x.dtype) for x in leaves])
 
 
 @dataclass(frozen=True)
@@ -234,7 +245,7 @@ class Recorder:
 
 def closed(rows: Row, state: State, place: Array) -> Row:
     """The rows with what was written in the end in place of the next row's."""
-    last = jnp.stack([jnp.zeros_like(state.stop), state.stop, *state.written])
+    last = jnp.stack([state.stop << _STOP, *state.written])
     last = jnp.pad(last, (0, rows.whole.shape[-1] - last.shape[0]))
     return rows._replace(whole=put_row(rows.whole, last, place))
 

@@ -11,7 +11,13 @@ __all__ = ["Controller", "Verdict"]
 
 
 class Verdict(NamedTuple):
-    """Whether the step is accepted, the dt to try next, and the controller's memory."""
+    """What a controller says of a step: whether to accept it, the dt > 0 to try next, its memory.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.Verdict(accept=True, dt=0.1, state=())
+        Verdict(accept=True, dt=0.1, state=())
+    """
 
     accept: Bool[Array, ""]
     dt: Real[Array, ""]
@@ -23,7 +29,7 @@ class Controller(eqx.Module):
 
     A step is accepted when norm(error / (atol + rtol · max(|y0|, |y1|))) ≤ 1. A subclass gives
     `judge(error2, dt, state, order)`, which sees the square of that norm (None without an
-    estimate) and returns a `diffeq.control.Verdict(accept, dt, state)`.
+    estimate) and returns a `Verdict(accept, dt, state)`.
 
     Args:
         dtmin, dtmax: numbers or functions of t, in the problem's unit of time. A step that is
@@ -39,12 +45,11 @@ class Controller(eqx.Module):
         Steps that are halved or doubled, and nothing between:
 
         >>> import jax.numpy as jnp, diffeq as de
-        >>> from diffeq.control import Verdict
         >>> class Halving(de.Controller):
         ...     def judge(self, error2, dt, state, order):
         ...         accept = error2 <= 1.0
         ...         factor = jnp.where(accept, jnp.where(error2 < 1e-4, 2.0, 1.0), 0.5)
-        ...         return Verdict(accept, dt * factor, state)
+        ...         return de.Verdict(accept, dt * factor, state)
         >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
         >>> round(float(de.solve(problem, controller=Halving()).y1), 3)
         0.135

@@ -45,6 +45,8 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
     if not any(flags):
         return [(x, False) for x in rebind(equation, xs)]
     rule = _RULES.get(equation.primitive.name)
+    if equation.primitive.name in ELEMENTWISE:
+        return [(_elementwise(equation, xs, flags, size), True)]
     if rule is not None:
         out = rule(xs, flags, size, equation.params)
         if out is not None:
@@ -57,6 +59,29 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
         lambda *xs: rebind(equation, xs), in_axes=axes, out_axes=out_axes, axis_size=size
     )(*xs)
     return list(zip(out, found, strict=True))
+
+
+# One value out for each value in, at the same place; a scalar goes with all.
+ELEMENTWISE = frozenset(
+    "abs add add_any and atan2 cbrt ceil clamp convert_element_type cos cosh copy div eq erf erfc "
+    "exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg "
+    "nextafter not or pow rem round rsqrt select_n shift_left shift_right_arithmetic "
+    "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor".split()
+)
+
+
+def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) -> Any:
+    """Numbers with lanes beside an array with lanes; JAX would put the lanes first."""
+    shape = (*equation.outvars[0].aval.shape, size)
+
+    def wide(x: Any, flag: bool) -> Any:
+        rank = jnp.ndim(x)
+        if flag:
+            return x if rank == len(shape) else lax.broadcast_in_dim(x, shape, (len(shape) - 1,))
+        whole = rank or equation.primitive.name == "select_n"  # whose cases have one shape
+        return lax.broadcast_in_dim(x, shape, range(rank)) if whole else x
+
+    return rebind(equation, [wide(x, flag) for x, flag in zip(xs, flags, strict=True)])[0]
 
 
 def _all(xs: Sequence, flags: Sequence[bool], size: int) -> list:
@@ -81,6 +106,10 @@ def _broadcast(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> 
     return [lax.broadcast_in_dim(xs[0], shape, (*params["broadcast_dimensions"], len(shape) - 1))]
 
 
+def _stack(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list:
+    return [jnp.stack(_all(xs, flags, size), axis=params["axis"])]
+
+
 def _squeeze(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list:
     del flags, size
     return [lax.squeeze(xs[0], params["dimensions"])]
@@ -100,5 +129,6 @@ _RULES: dict[str, Callable] = {
     "reshape": _reshape,
     "broadcast_in_dim": _broadcast,
     "squeeze": _squeeze,
+    "stack": _stack,
     "dynamic_slice": _dynamic_slice,
 }

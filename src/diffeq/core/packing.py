@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 __all__ = ["Packing", "as_state"]
@@ -38,17 +39,20 @@ class Packing:
     >>> packing = Packing((jnp.zeros(2), jnp.zeros(())))
     >>> packing.pack((jnp.array([1.0, 2.0]), jnp.array(3.0)))
     Array([1., 2., 3.], dtype=float32)
+
+    Beside complex leaves a real one is a complex part of the array, and real again in the tree.
     """
 
-    def __init__(self, tree: Any) -> None:
+    def __init__(self, tree: Any, dtype: Any = None) -> None:
         leaves, self.tree = jax.tree.flatten(tree)
         self.shapes = [jnp.shape(leaf) for leaf in leaves]
-        self.dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+        self.dtype = jnp.result_type(*leaves or [float]) if dtype is None else dtype
+        self.real = [not jnp.iscomplexobj(leaf) for leaf in leaves]
         self.single = len(leaves) == 1
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
 
     def _key(self) -> tuple:
-        return self.tree, tuple(self.shapes), self.dtype
+        return self.tree, tuple(self.shapes), self.dtype, tuple(self.real)
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -66,8 +70,13 @@ class Packing:
     def unpack(self, array: Array) -> Any:
         """The array as the tree; leading axes (time) stay in front."""
         if self.single:
-            return jax.tree.unflatten(self.tree, [array])
+            return jax.tree.unflatten(self.tree, [_as_real(array) if self.real[0] else array])
         parts = jnp.split(array, self.cuts, axis=-1)
         lead = array.shape[:-1]
         leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
+        leaves = [_as_real(x) if real else x for x, real in zip(leaves, self.real, strict=True)]
         return jax.tree.unflatten(self.tree, leaves)
+
+
+def _as_real(x: Array) -> Array:
+    return lax.real(x) if jnp.iscomplexobj(x) else x

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend.core import Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir, partial_eval
@@ -194,7 +195,7 @@ def _variables(xs: Sequence) -> list:
 
 
 # Primitives that know better which of their outputs depend on which inputs.
-dependence: dict[Primitive, Callable] = {}
+dependence: dict[Primitive, Callable] = {lax.optimization_barrier_p: lambda flags: flags}
 
 
 def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:

@@ -263,6 +263,10 @@ class _Text:
     def __hash__(self) -> int:
         return hash(self._text)
 
+    def __repr__(self) -> str:
+        """The name and the order: methods and messages show that; `print` shows the table."""
+        return self._title()
+
     def _title(self) -> str:
         order = "" if self._declared_order is None else f" of order {self._declared_order}"
         pair = "" if self.embedded_order is None else f"({self.embedded_order})"
@@ -505,7 +509,7 @@ class Tableau(_Text):
         exact = self.exact
         return _end_stage(exact.A, exact.c, exact.extra_A, exact.extra_c, exact.b)
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         exact = self.exact
         rows = [
             (_shown(c), row[:i] if self.explicit else row)
@@ -612,7 +616,7 @@ class Splitting(_Text):
         core = factors[ends[0] : ends[-1] + 1]
         return core == core[::-1]
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         kick, drift = self.exact
         return f"{self._title()}\n{_layout([('kick', kick), ('drift', drift)])}"
 
@@ -765,7 +769,7 @@ class NystromTableau(_Text):
         """The last stage is the first one of the next step."""
         return self.exact.c[-1] == 1 and self.exact.A[-1] == self.exact.b
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         exact = self.exact
         pairs = zip(exact.c, exact.A, strict=True)
         rows = [(_shown(c), row[:i]) for i, (c, row) in enumerate(pairs)]

@@ -15,15 +15,18 @@ P = TypeVar("P", bound="Problem")  # not typing.Self, which beartype refuses out
 
 class Problem:
     """An equation with its data. A pytree whose leaves are all arrays and numbers, so that
-    `jax.jit`, `jax.grad` and `jax.vmap` of a function of problems need no filtering.
+    `jax.jit`, `jax.grad` and `jax.vmap` of a function of problems need no filtering. The base of
+    all problems, to name in annotations; what `solve` takes are its subclasses.
 
-    >>> import jax, diffeq as de
-    >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
-    >>> sorted(jax.tree.leaves(problem))
-    [0.0, 1.0, 1.0, 2.0]
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> isinstance(problem, de.Problem), sorted(jax.tree.leaves(problem))
+        (True, [0.0, 1.0, 1.0, 2.0])
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    functions: ClassVar[dict[str, str]] = {}  # those that are, and what they are called with
     args: Any
     tspan: Any
 

@@ -4,14 +4,14 @@
 returns, and turns time round when it runs backwards. Methods never see a problem.
 """
 
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from ..core.lift import flatten, unflatten
@@ -19,11 +19,12 @@ from ..core.packing import Packing, as_state
 from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
+from .called import check_arguments, described, noted
 from .forms import Ode, Partitioned, Split
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
-__all__ = ["Canonical", "canonical", "interval", "state_of"]
+__all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
 
 
 class Canonical(eqx.Module):
@@ -48,14 +49,15 @@ def canonical(problem: Problem) -> Canonical:
     args = problem.args
     leaves, structure = flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
-    tree = rule.state(problem, args)
-    _check_state(tree)
+    tree = state_of(problem)
     packing = Packing(tree)
     y0 = packing.pack(tree)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
+    for name, f, arguments in functions_of(problem):
+        check_arguments(f, name, arguments)
     traced = [
-        Traced(f, name, t, parts, leaves, structure)
+        Traced(f, name, problem.functions[name], t, parts, leaves, structure)
         for name, f, parts in rule.functions(problem, tree)
     ]
 
@@ -76,8 +78,42 @@ def canonical(problem: Problem) -> Canonical:
 
 
 def state_of(problem: Problem) -> Any:
-    """The initial state as the user's tree, for checks before anything is traced."""
-    return _rule(problem).state(problem, problem.args)
+    """The initial state as the user's tree: real or complex numbers, and at least one."""
+    rule = _rule(problem)
+    tree = rule.state(problem, problem.args)
+    if not jax.tree.leaves(tree):
+        raise ValueError(f"{rule.names[0]} has no arrays in it; give at least one number.")
+    for name, leaf in named_leaves(problem, tree):
+        dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+        if jnp.issubdtype(dtype, jnp.inexact):
+            continue
+        if jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool):
+            raise TypeError(
+                f"{name} has dtype {dtype}; a state is real or complex: write 1.0 for 1."
+            )
+        raise TypeError(
+            f"{name} is {leaf!r}; a number or an array is wanted, or a tree of these, or a "
+            "function of args."
+        )
+    return tree
+
+
+def named_leaves(problem: Problem, state: Any) -> Iterator[tuple[str, Any]]:
+    """The leaves of a problem's state with their names: y0['x'], or x0 and v0."""
+    names = _rule(problem).names
+    parts = [state] if len(names) == 1 else state
+    for name, part in zip(names, parts, strict=True):
+        for path, leaf in jax.tree.flatten_with_path(part)[0]:
+            yield name + jax.tree_util.keystr(path), leaf
+
+
+def functions_of(problem: Any) -> Iterator[tuple[str, Any, str]]:
+    """(name, function, what it is called with), for each function of a problem."""
+    for name, arguments in problem.functions.items():
+        f = getattr(problem, name)
+        yield name, f, arguments
+        if isinstance(f, Separable):
+            yield from functions_of(f)
 
 
 def _rule(problem: Any) -> Any:
@@ -98,23 +134,22 @@ class Traced:
     """
 
     def __init__(
-        self, f: Callable, name: str, t: Any, parts: tuple, leaves: list, structure: Any
-    ) -> None:
+        self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
+        structure: Any,
+    ) -> None:  # fmt: skip
         self.name = name
         self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
         arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
 
-        _check_arguments(f, name, len(parts))
         own = flatten(f)
 
         def call(t: Any, parts: tuple, leaves: list) -> Any:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
-            with no_writes(name, fresh, args):
-                value = as_state(fresh(t, *parts, args))
-            return checked(name, value, parts[0])
+            with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
+                return checked(name, as_state(fresh(t, *parts, args)), parts[0])
 
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
         self.tree = jax.tree.structure(shape)
@@ -140,22 +175,6 @@ class Traced:
         return any(influences(self.jaxpr)[start : start + self.count[part]])
 
 
-def _check_arguments(f: Any, name: str, parts: int) -> None:
-    """Whether f can be called as f(t, y, args), said before Python says it less well."""
-    states = {1: "y", 2: "x, v"}[parts]
-    try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*range(parts + 2))
-    except TypeError as error:
-        raise TypeError(
-            f"{name}{signature} cannot be called as {name}(t, {states}, args), which is how solve "
-            "calls it: t first, and args last also when it is not used."
-        ) from error
-
-
 def turned(sign: Any, x: Any) -> Any:
     """x, or −x where time runs backwards. A known direction costs nothing."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
@@ -165,7 +184,7 @@ def checked(name: str, value: Any, like: Any) -> Any:
     """What a field returned, if it fits the state; a list of scalars stands for a vector."""
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(
-            f"{name} returned {_describe(value)}; y is {_describe(like)}, and dy/dt must match it."
+            f"{name} returned {described(value)}; y is {described(like)}, and dy/dt must match it."
         )
     for (path, dy), y in zip(
         jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
@@ -204,28 +223,12 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     return t0, t1
 
 
-def _check_state(tree: Any) -> None:
-    leaves, _ = jax.tree.flatten_with_path(tree)
-    if not leaves:
-        raise ValueError("y0 has no arrays in it; give at least one number.")
-    for path, leaf in leaves:
-        name = "y0" + jax.tree_util.keystr(path)
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise TypeError(
-                f"{name} has dtype {dtype}; a state is real or complex: write 1.0 for 1."
-            )
-
-
-def _describe(tree: Any) -> str:
-    shapes = jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", tree)
-    return str(shapes).replace("'", "")
-
-
 # --- one rule a problem -----------------------------------------------------------------------
 
 
 class _OdeRule:
+    names: tuple[str, ...] = ("y0",)
+
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
         return as_state(evaluated(problem.y0, args))
@@ -258,7 +261,7 @@ def _packed(f: Callable, packing: Packing) -> Callable:
 class _MotionRule:
     """Positions and momenta, each half of the packed state."""
 
-    names = ("x0", "v0")
+    names: tuple[str, ...] = ("x0", "v0")
 
     @classmethod
     def state(cls, problem: Any, args: Any) -> Any:
@@ -266,7 +269,7 @@ class _MotionRule:
         if _shapes(q) != _shapes(p):
             first, second = cls.names
             raise TypeError(
-                f"{second} is {_describe(p)}; it must match {first}, which is {_describe(q)}."
+                f"{second} is {described(p)}; it must match {first}, which is {described(q)}."
             )
         return q, p
 
@@ -288,8 +291,8 @@ class _HamiltonianRule(_MotionRule):
     def functions(problem: Any, tree: Any) -> list:
         energy = problem.hamiltonian
         return [
-            ("∂H/∂p", _slope(energy, of_momentum=True), tree),
-            ("∂H/∂q", _slope(energy, of_momentum=False), tree),
+            ("hamiltonian", _slope(energy, of_momentum=True), tree),
+            ("hamiltonian", _slope(energy, of_momentum=False), tree),
         ]
 
     @staticmethod
@@ -325,12 +328,12 @@ def _shapes(tree: Any) -> Any:
 def _halved(f: Callable, packing: Packing) -> Callable:
     """A function of trees as one of vectors (t, q, p); each half is packed like positions alone."""
     blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
-    half = Packing(blank[0])
-    shape = half.shapes[0] if half.single else (-1,)
+    of_q, of_p = (Packing(half, packing.dtype) for half in blank)
+    shape = of_q.shapes[0] if of_q.single else (-1,)
 
     def of_vectors(t: Any, q: Array, p: Array) -> Array:
-        trees = (half.unpack(q.reshape(shape)), half.unpack(p.reshape(shape)))
-        return half.pack(f(t, *trees)).ravel()
+        trees = (of_q.unpack(q.reshape(shape)), of_p.unpack(p.reshape(shape)))
+        return of_q.pack(f(t, *trees)).ravel()
 
     return of_vectors
 

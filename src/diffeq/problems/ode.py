@@ -1,7 +1,7 @@
 """Ordinary differential equations: y' = f(t, y, args), and y' = implicit + explicit."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.packing import as_state
 from .base import Problem
@@ -22,8 +22,9 @@ class ODEProblem(Problem):
         jac: what is known of ∂f/∂y, for implicit methods; there are none yet, so it is not used.
 
     Raises:
-        TypeError: (by `solve`) f returns another structure, other shapes or a wider dtype than y's;
-            y0 is made of integers; tspan is no pair.
+        TypeError: (by `solve`) f takes other arguments, or t in another place than the first;
+            returns another structure, other shapes or a wider dtype than y's; y0 is made of
+            integers; tspan is no pair.
 
     Reference: hairer1993, I.
 
@@ -35,6 +36,7 @@ class ODEProblem(Problem):
     """
 
     fields = ("f", "y0", "tspan", "args", "jac")
+    functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
     def __init__(
         self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None
@@ -66,6 +68,7 @@ class SplitODEProblem(Problem):
     """
 
     fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
+    functions: ClassVar[dict[str, str]] = {"implicit": "t, y, args", "explicit": "t, y, args"}
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Equations of motion: x'' = f(t, x, v, args), and Hamilton's equations."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from ..core.packing import as_state
 from .base import Problem
@@ -35,6 +35,7 @@ class SecondOrderProblem(Problem):
     """
 
     fields = ("f", "x0", "v0", "tspan", "args")
+    functions: ClassVar[dict[str, str]] = {"f": "t, x, v, args"}
 
     def __init__(self, f: Callable, x0: Any, v0: Any, tspan: Any, args: Any = None) -> None:
         self.f, self.x0, self.v0 = f, as_state(x0), as_state(v0)
@@ -59,6 +60,8 @@ class Separable:
         >>> oscillator(0.0, 3.0, 4.0, None)
         12.5
     """
+
+    functions: ClassVar[dict[str, str]] = {"kinetic": "t, p, args", "potential": "t, q, args"}
 
     def __init__(self, kinetic: Callable, potential: Callable) -> None:
         self.kinetic, self.potential = kinetic, potential
@@ -93,6 +96,7 @@ class HamiltonianProblem(Problem):
     """
 
     fields = ("hamiltonian", "q0", "p0", "tspan", "args")
+    functions: ClassVar[dict[str, str]] = {"hamiltonian": "t, q, p, args"}
 
     def __init__(self, hamiltonian: Any, q0: Any, p0: Any, tspan: Any, args: Any = None) -> None:
         self.hamiltonian, self.q0, self.p0 = hamiltonian, as_state(q0), as_state(p0)
