@@ -23,9 +23,9 @@ def _method(case):
 def _options(case, rtol, atol):
     if case.dt is not None:
         return {"dt": case.dt}
-    # `max_steps` is a counter here, with a default of 100,000: given where a case needs more.
+    # `max_steps` is a counter here, with a default of 65,536: given where a case needs more.
     options = {"rtol": rtol, "atol": atol}
-    return options | ({"max_steps": case.max_steps} if case.max_steps > 100_000 else {})
+    return options | ({"max_steps": case.max_steps} if case.max_steps > 65_536 else {})
 
 
 def _solve(case, y0, args, rtol, atol):

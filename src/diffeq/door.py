@@ -23,7 +23,7 @@ from .problems.lowering import Canonical, canonical
 
 __all__ = ["MAX_STEPS", "Door", "opened", "signed"]
 
-MAX_STEPS = 100_000
+MAX_STEPS = 65_536
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int
 
 from .control import initial_step
 from .core.alarm import tripwire
+from .core.graft import grafted
 from .core.loop import loop
 from .core.norm import in_dtype_of
 from .core.primitive import once
@@ -425,23 +426,32 @@ def _percent(data: Data, after: State) -> Array:
 
 
 def replay(
-    system: System, data: Data, row: Any, cursors: Any, t: Array, y: Array, buffers: list
-) -> tuple[Array, Array, list]:
-    """The recorded attempt again, from (t, y), as a differentiable function of them and of data.
+    system: System, data: Data, row: Any, cursors: Any, carried: tuple[Array, Array, Any, list]
+) -> tuple[Array, Array, Any, list]:
+    """The recorded attempt again, as a differentiable function of data and of what the step before
+    has left: t, y, the method's memory, and the rows of output.
 
-    dt is what it was, except that a step that landed follows its target. A rejected attempt has
-    dt = 0, so that nothing infinite in it can spoil a derivative.
+    dt is what it was, except that a step that landed follows its target. A rejected attempt is a
+    step of dt = 0: it changes nothing, and nothing infinite in it can spoil a derivative. The
+    memory at (t, y) is known; only its derivative comes from the step before.
     """
+    t, y, memory, buffers = carried
     form, method, _ = system.parts(data)
     if system.alarmed:
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
-    dt = jnp.where(row.accept, jnp.where(row.landing, target - t, row.dt), 0)
-    form = _limited(system, data, form, t, target, row.landing)
-    step = method.step(form, t, y, in_dtype_of(dt, y), method.init(form, t, y))
-    t1 = jnp.where(row.landing, target, t + dt)
-    safe = jnp.where(row.accept, dt, 1)
-    tried = Attempt(safe, t1, row.accept, row.landing, cursors, step)
+    landed = row.accept & row.landing
+    dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
+    limited = _limited(system, data, form, t, target, row.landing)
+    memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
+    step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
+    t1 = jnp.where(landed, target, t + dt)
+    after = step.memory
+    if system.has_stops and jax.tree.leaves(after):
+        anew = method.init(started(system, data, form, t1), t1, step.y)
+        at_stop = landed & (t1 < data.t1)
+        after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
+    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return jnp.where(row.accept, t1, t), jnp.where(row.accept, step.y, y), buffers
+    return t1, step.y, after, buffers

@@ -104,7 +104,7 @@ class Wanted:
             kind = jnp.where(
                 reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing)
             )
-        leaves = [_marked(x, end.y, kind) for x in buffer]
+        leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
 
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
@@ -155,11 +155,11 @@ class Wanted:
         )
 
 
-def _marked(rows: Array, anchor: Array, kind: Array) -> Array:
+def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:
     """Rows with NaN where nothing was reached; integers have no NaN, `saved` tells."""
     if not jnp.issubdtype(rows.dtype, jnp.inexact):
         return rows
-    return poison(rows, anchor, kind)
+    return poison(rows, anchor, kind, marked=marked)
 
 
 def _clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:

@@ -84,7 +84,7 @@ def solve(
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
-        max_steps: the most attempts. None: the known number for `dt`, else 100,000.
+        max_steps: the most attempts. None: the known number for `dt`, else 65,536.
         max_saves: rows kept by "steps" and `dense` (default 4,096).
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to

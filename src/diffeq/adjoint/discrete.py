@@ -29,7 +29,7 @@ from .tape import Record, Recorder, Row, closed, row_of, rows_for, start_of
 
 __all__ = ["Discrete"]
 
-_DEFAULT_ROWS = 400
+_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 
 
 class Discrete(eqx.Module):
@@ -37,7 +37,7 @@ class Discrete(eqx.Module):
 
     Args:
         rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
-            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 400, more if max_steps asks for it.
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for it.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
@@ -123,7 +123,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
     out = _zeros(result)
-    d_t, d_y, d_buffers = d_end
+    d_t, d_y, _, d_buffers = d_end
     end = eqx.tree_at(
         lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y))
     )
@@ -163,17 +163,19 @@ def _tangents(
 ) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
     system, recorder = spec.system, spec.recorder
-    buffers = _blank_like(system, data, state)
-    carry = (state.t, state.y, buffers)
+    first = partial(_first, system)
+    memory, buffers = _blank_like(first, data, state)
+    carry = (state.t, state.y, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
-    d_carry = [dots[of_state.t], dots[of_state.y], *_first_rows(spec, leaves, dots, buffers)]
+    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
+    d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
     )
-    step = lambda row, data, carry: _replayed(system, data, *row, *carry)  # noqa: E731
+    step = lambda row, data, carry: _replayed(system, data, *row, carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
-    keep = [spec.taped, spec.taped, *(False for _ in jax.tree.leaves(buffers))]
+    keep = [spec.taped, spec.taped, *(False for _ in d_first)]
     along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
@@ -273,32 +275,37 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(
-    system: System, data: Data, row: Row, after: Any, t: Any, y: Any, buffers: list
-) -> Any:
+def _replayed(system: System, data: Data, row: Row, after: Any, carried: tuple) -> Any:
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     cursors = tuple(Cursor(lo, end - lo) for lo, end in zip(row.lo(channels), ends, strict=True))
-    return replay(system, data, row, cursors, t, y, buffers)
+    return replay(system, data, row, cursors, carried)
 
 
-def _blank_like(system: System, data: Data, state: Any) -> Any:
-    """Output buffers for their shapes: what is in them enters no derivative."""
-    shapes = jax.eval_shape(lambda d, s: blank(system, d, s), data, state)
+def _first(system: System, data: Data, state: Any) -> tuple[Any, list]:
+    """The method's memory and the rows of output before the first step."""
+    form, method, _ = system.parts(data)
+    memory = method.init(started(system, data, form, state.t), state.t, state.y)
+    return memory, blank(system, data, state)
+
+
+def _blank_like(function: Any, *args: Any) -> Any:
+    """Zeros in the shape of what a function returns: what is in them enters no derivative."""
+    shapes = jax.eval_shape(function, *args)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
-def _first_rows(spec: _Spec, leaves: list, dots: list, buffers: Any) -> list:
-    """The tangents of the rows that are written before the first step, a flat list."""
+def _first_tangents(spec: _Spec, first: Any, leaves: list, dots: list, like: Any) -> list:
+    """The tangents of what is there before the first step, a flat list."""
     live = [d is not None for d in dots]
-    if not jax.tree.leaves(buffers) or not any(live):
-        return [None] * len(jax.tree.leaves(buffers))
+    if not jax.tree.leaves(like) or not any(live):
+        return [None] * len(jax.tree.leaves(like))
 
-    def rows(*xs: Any) -> Any:
+    def flat(*xs: Any) -> Any:
         full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
-        return jax.tree.leaves(blank(spec.system, *jax.tree.unflatten(spec.tree, full)))
+        return jax.tree.leaves(first(*jax.tree.unflatten(spec.tree, full)))
 
-    out, dot = jax.jvp(rows, _pick(leaves, live), _pick(dots, live))
+    out, dot = jax.jvp(flat, _pick(leaves, live), _pick(dots, live))
     return [
         d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)
     ]

@@ -75,11 +75,11 @@ def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) 
     shape = (*equation.outvars[0].aval.shape, size)
 
     def wide(x: Any, flag: bool) -> Any:
-        rank = jnp.ndim(x)
-        if flag:
-            return x if rank == len(shape) else lax.broadcast_in_dim(x, shape, (len(shape) - 1,))
-        whole = rank or equation.primitive.name == "select_n"  # whose cases have one shape
-        return lax.broadcast_in_dim(x, shape, range(rank)) if whole else x
+        x = jnp.asarray(x)
+        if x.ndim == len(shape):
+            return x
+        at = (len(shape) - 1,) if flag else range(x.ndim)
+        return lax.broadcast_in_dim(x, shape, at)
 
     return rebind(equation, [wide(x, flag) for x, flag in zip(xs, flags, strict=True)])[0]
 

@@ -24,6 +24,7 @@ from .primitive import (
     jaxpr_as_fun,
     lanes_last,
     once_traced,
+    rearranged,
     shape_of,
     split,
     trace,
@@ -64,7 +65,9 @@ def loop(
     assert not outer, "a loop's condition closes over nothing"
     body_jaxpr, outer = bound(flat_body, jax.ShapeDtypeStruct((), bool), *everything)
     if outer:
-        condition_jaxpr, body_jaxpr = _with_consts(condition_jaxpr, body_jaxpr, outer, everything)
+        condition_jaxpr, body_jaxpr = _with_consts(
+            condition_jaxpr, body_jaxpr, len(outer), everything
+        )
         flat, sizes = ([*outer, *flat[0]], *flat[1:]), (len(outer) + sizes[0], *sizes[1:])
     out = loop_p.bind(
         *(x for group in flat for x in group),
@@ -101,16 +104,14 @@ def block(function: Callable, *args: Any) -> Any:
     return jax.tree.unflatten(out, found)
 
 
-def _with_consts(condition: Any, body: Any, outer: Sequence, avals: Sequence) -> tuple[Any, Any]:
-    """Both jaxprs with what the body closes over as their first consts."""
-    extra = [shape_of(x) for x in outer]
-    test, run, count = jaxpr_as_fun(condition), jaxpr_as_fun(body), len(extra)
-    wider_condition = trace(lambda *xs: test(*xs[count:]), *extra, *avals)
-    wider_body = trace(
-        lambda active, *xs: run(*xs[:count], active, *xs[count:]),
-        jax.ShapeDtypeStruct((), bool), *extra, *avals,
-    )  # fmt: skip
-    return wider_condition, wider_body
+def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tuple[Any, Any]:
+    """Both jaxprs with what the body closes over (its first inputs) as their first consts."""
+    count = len(avals)
+    outer, rest = body.in_avals[:extra], range(extra + 1, extra + 1 + count)
+    return (
+        rearranged(condition, [*[None] * extra, *range(count)], [*outer, *avals]),
+        rearranged(body, [extra, *range(extra), *rest], [body.in_avals[extra], *outer, *avals]),
+    )
 
 
 def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:

@@ -34,8 +34,12 @@ class Row(IntEnum):
     padding = 2
 
 
-def poison(rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."]) -> Array:
+def poison(
+    rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."], *, marked: bool = False
+) -> Array:
     """`rows` where they were reached, else NaN; see the module for the derivative.
+
+    `marked`: rows that were not reached are NaN already, and need no second pass over all of them.
 
     >>> import jax
     >>> f = lambda x, kind: poison(jnp.stack([x, x]), x, kind)
@@ -46,29 +50,32 @@ def poison(rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."]) 
     [1.0, nan]
     """
     kind = jnp.broadcast_to(kind.reshape(kind.shape + (1,) * (rows.ndim - kind.ndim)), rows.shape)
-    return poison_p.bind(rows, anchor, kind, lanes=0)[0]
+    return poison_p.bind(rows, anchor, kind, lanes=0, marked=marked)[0]
 
 
-def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
+def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool) -> list:
     del anchor, lanes
-    return [jnp.where(kind == Row.reached, rows, jnp.nan)]
+    return [rows] if marked else [jnp.where(kind == Row.reached, rows, jnp.nan)]
 
 
-def _abstract(rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
-    del anchor, kind, lanes
+def _abstract(rows: Any, anchor: Any, kind: Any, **params: Any) -> list:
+    del anchor, kind, params
     return [ShapedArray(rows.shape, rows.dtype)]
 
 
-def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int) -> tuple[list, list]:
+def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int, marked: bool) -> tuple[list, list]:
     rows, anchor, kind = primals
-    out = poison_p.bind(rows, anchor, kind, lanes=lanes)
+    out = poison_p.bind(rows, anchor, kind, lanes=lanes, marked=marked)
     if all(is_zero(t) for t in tangents[:2]):
         return out, [zero_tangent(out[0])]
     dots = [instantiate(t, x) for t, x in zip(tangents[:2], primals[:2], strict=True)]
-    return out, poison_p.bind(*dots, kind, lanes=lanes)
+    return out, poison_p.bind(*dots, kind, lanes=lanes, marked=False)
 
 
-def _transpose(cotangents: Sequence, rows: Any, anchor: Any, kind: Any, *, lanes: int) -> list:
+def _transpose(
+    cotangents: Sequence, rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool
+) -> list:
+    del marked
     (ct,) = cotangents
     if is_zero(ct):
         return [None, None, None]
@@ -81,9 +88,11 @@ def _transpose(cotangents: Sequence, rows: Any, anchor: Any, kind: Any, *, lanes
     return [d_rows, jnp.broadcast_to(wrong, like.shape), None]
 
 
-def _batch(size: int, xs: Sequence, axes: Sequence, *, lanes: int) -> tuple[list, list[int]]:
+def _batch(
+    size: int, xs: Sequence, axes: Sequence, *, lanes: int, marked: bool
+) -> tuple[list, list[int]]:
     wide = [lanes_last(x, a, size, force=True) for x, a in zip(xs, axes, strict=True)]
-    out = poison_p.bind(*wide, lanes=lanes + 1)
+    out = poison_p.bind(*wide, lanes=lanes + 1, marked=marked)
     return out, [out[0].ndim - 1]
 
 

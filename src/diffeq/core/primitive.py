@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray, Tracer, eval_jaxpr
-from jax.extend.core import Jaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
@@ -25,6 +25,7 @@ __all__ = [
     "dependence",
     "dependents",
     "eval_jaxpr",
+    "influence",
     "influences",
     "inner_jaxpr",
     "instantiate",
@@ -34,6 +35,7 @@ __all__ = [
     "lanes_last",
     "once",
     "once_traced",
+    "rearranged",
     "rebind",
     "shape_of",
     "split",
@@ -138,14 +140,24 @@ def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
     """
     closed = jax.make_jaxpr(function)(*avals)
     consts = list(closed.consts)
-    if not consts:
-        return closed, []
-    lifted = trace(
-        lambda consts, args: eval_jaxpr(closed.jaxpr, consts, *args),
-        [shape_of(c) for c in consts],
-        [shape_of(a) for a in avals],
-    )
-    return lifted, consts
+    return (
+        _closed(partial_eval.convert_constvars_jaxpr(closed.jaxpr)) if consts else closed
+    ), consts
+
+
+def _closed(jaxpr: Any) -> Jaxpr:
+    """Closed over nothing. One class serves for both kinds of jaxpr from JAX 0.12 on."""
+    return jaxpr if hasattr(jaxpr, "consts") else partial_eval.close_jaxpr(jaxpr)
+
+
+def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Jaxpr:
+    """The same equations with the inputs in another order; None is an input that is not used."""
+    inner = jaxpr.jaxpr
+    inputs = [Var(ShapedArray(a.shape, a.dtype)) if i is None else inner.invars[i]
+              for i, a in zip(order, avals, strict=True)]  # fmt: skip
+    assert not jaxpr.consts
+    debug = inner.debug_info._replace(arg_names=None)
+    return _closed(type(inner)((), inputs, inner.outvars, inner.eqns, inner.effects, debug))
 
 
 def inner_jaxpr(equation: Any) -> Jaxpr | None:
@@ -198,6 +210,10 @@ def _variables(xs: Sequence) -> list:
 dependence: dict[Primitive, Callable] = {lax.optimization_barrier_p: lambda flags: flags}
 
 
+# Primitives whose value is made of some of their inputs alone.
+influence: dict[Primitive, Sequence[bool]] = {}
+
+
 def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
     """Which outputs depend on the flagged inputs.
 
@@ -220,7 +236,8 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
     marked = set(_variables([v for v, flag in zip(out, flags, strict=True) if flag]))
     for equation in reversed(jaxpr.jaxpr.eqns):
         if any(v in marked for v in equation.outvars):
-            marked.update(_variables(equation.invars))
+            asked = influence.get(equation.primitive, [True] * len(equation.invars))
+            marked.update(_variables([v for v, a in zip(equation.invars, asked, strict=True) if a]))
     return [v in marked for v in jaxpr.jaxpr.invars]
 
 

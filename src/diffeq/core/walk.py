@@ -42,6 +42,7 @@ from .primitive import (
     is_zero,
     jaxpr_as_fun,
     lanes_last,
+    rearranged,
     shape_of,
     split,
     trace,
@@ -100,9 +101,7 @@ def walk(
     jaxpr, closed_over = bound(flat_step, *avals)
     if closed_over:
         closed_over = [*map(jnp.asarray, closed_over)]
-        jaxpr = _consts_after_rows(
-            jaxpr, len(closed_over), sizes, [*map(shape_of, closed_over)], avals
-        )
+        jaxpr = _consts_after_rows(jaxpr, len(closed_over), sizes[0])
         flat = (flat[0], [*closed_over, *flat[1]], *flat[2:])
     out = _bind(
         lo,
@@ -120,16 +119,11 @@ def walk(
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
 
 
-def _consts_after_rows(jaxpr: Any, extra: int, sizes: list, closed: list, avals: list) -> Any:
+def _consts_after_rows(jaxpr: Any, extra: int, rows: int) -> Any:
     """Re-orders the inputs (closed…, active, rows, …) to (active, rows, closed…, …)."""
-    cut = 1 + sizes[0]
-    run = jaxpr_as_fun(jaxpr)
-
-    def step(*xs: Any) -> list:
-        head, consts, tail = split(xs, (cut, extra, len(xs) - cut - extra))
-        return run(*consts, *head, *tail)
-
-    return trace(step, *avals[:cut], *closed, *avals[cut:])
+    cut, count = extra + 1 + rows, len(jaxpr.in_avals)
+    order = [*range(extra, cut), *range(extra), *range(cut, count)]
+    return rearranged(jaxpr, order, [jaxpr.in_avals[i] for i in order])
 
 
 def _row(x: Any) -> jax.ShapeDtypeStruct:
@@ -159,32 +153,38 @@ def _implementation(
     lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
     linear: bool, reverse: bool, fresh: bool, masked: bool,
 ) -> list:  # fmt: skip
-    del linear, masked
+    del masked
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
     run = jaxpr_as_fun(step)
     last = jnp.max(n) if lanes else n
+    # A linear step uses its rows in many places, and the compiler would read them anew in each. A
+    # turn ahead, they are carried and read once. Lanes with places of their own gather: not twice.
+    ahead = linear and not lanes
+
+    def place(i: Any) -> Any:
+        return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
+
+    def fetched(i: Any) -> tuple[list, list]:
+        j = place(i)
+        residual = [_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)]
+        return residual, [_fetch(r, j) for r in linear_rows]
 
     def body(state: Any) -> Any:
-        i, carry, buffers = state
-        j = jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
+        i, carry, buffers, now = state
+        j = place(i)
         active = i < n
+        here, linear_here = now if ahead else fetched(i)
         old = [zero_like(_row(b)) if fresh else _fetch(b, j) for b in buffers]
-        out = run(
-            active,
-            *[_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)],
-            *consts,
-            *carry,
-            *linear_consts,
-            *[_fetch(r, j) for r in linear_rows],
-            *old,
-        )
+        out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
         carry, written = split(out, (len(carry), len(buffers)))
         # A lane that is done writes past the end, which drops it.
-        place = jnp.where(active, j, length) if lanes else j
-        return i + 1, carry, [write(b, v, place) for b, v in zip(buffers, written, strict=True)]
+        at = jnp.where(active, j, length) if lanes else j
+        buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
+        return i + 1, carry, buffers, fetched(i + 1) if ahead else ()
 
-    state = (jnp.zeros((), jnp.int32), carry, buffers)
-    _, carry, buffers = lax.while_loop(lambda s: s[0] < last, body, state)
+    zero = jnp.zeros((), jnp.int32)
+    state = (zero, carry, buffers, fetched(zero) if ahead else ())
+    _, carry, buffers, _ = lax.while_loop(lambda s: s[0] < last, body, state)
     return [*carry, *buffers]
 
 

@@ -21,9 +21,6 @@ from ..core.walk import walk
 
 __all__ = ["Channel", "Cursor", "Output", "Piece"]
 
-# Up to this many times a row count is a sum of comparisons, which is vectorised; above, a search.
-_COMPARE = 128
-
 
 class Cursor(NamedTuple):
     """The rows that one step writes: n of them, from lo."""
@@ -59,7 +56,7 @@ class Channel:
     def first(self, times: Any, t0: Array) -> Array:
         """How many rows are there before the first step."""
         if self.kind == "times":
-            return self._count(times, t0)
+            return self._passed(times, jnp.zeros((), jnp.int32), t0)
         return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
 
     def cursor(self, times: Any, written: Array, t1: Array, accept: Array) -> Cursor:
@@ -84,20 +81,21 @@ class Channel:
         )
         return n
 
-    def _count(self, times: Array, t: Array) -> Array:
-        """How many of the sorted times (NaN at the end) are at most t."""
-        if self.length <= _COMPARE:
-            return jnp.sum(times <= t, dtype=jnp.int32)
-        return jnp.searchsorted(times, t, side="right").astype(jnp.int32)
-
     def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list[Array]:
         """The buffers, with what is known before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
-        row = self.value(parameters, t0, y0)
-        here = times <= t0 if self.kind == "times" else jnp.arange(self.length) == 0
-        return [jnp.where(here.reshape(-1, *(1,) * x.ndim), x, _unreached(x.dtype)) for x in row]
+        row = jax.eval_shape(self.value, parameters, t0, y0)
+        buffers = tuple(
+            jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row
+        )
+
+        def fill(*_: Any) -> tuple:
+            return (), tuple(self.value(parameters, t0, y0))
+
+        there = self.first(times, t0)
+        return list(walk(fill, 0, there, buffers=buffers, length=self.length)[1])
 
     def write(
         self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list
