@@ -30,6 +30,7 @@ from .tape import Record, Recorder, Row, closed, row_of, rows_for, start_of
 __all__ = ["Discrete"]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
+_KNOWN_ROWS = 1024
 
 
 class Discrete(eqx.Module):
@@ -37,7 +38,8 @@ class Discrete(eqx.Module):
 
     Args:
         rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
-            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for it.
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for it; all, up to 1,024, where
+            dt fixes their number.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
@@ -65,11 +67,12 @@ class Discrete(eqx.Module):
         """The tape for a solve of at most this many attempts."""
         if system.one_step:
             return Recorder(system, 2, False, system.controller.decides)
-        rows = self.rows or max(_DEFAULT_ROWS, rows_for(max_steps))
+        decides = system.controller.decides
+        # Rows of a known number of steps are all used: none is filled with zeros for nothing.
+        default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
+        rows = self.rows or max(default, rows_for(max_steps))
         thins = max_steps > rows
-        return Recorder(
-            system, rows + rows % 2 if thins else max_steps, thins, system.controller.decides
-        )
+        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
@@ -210,9 +213,8 @@ class _Along(NamedTuple):
     def windows(self, record: Record, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
         live = [d is not None for d in self.d_consts]
-        stride, attempts = record.stride, record.attempts
-        thinned = stride > 1
-        count = jnp.where(thinned, -(-attempts // stride), jnp.minimum(attempts, 1))
+        windows = (record.attempts + record.stride - 1) >> record.shift
+        count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
         kept_flags = _pick(self.keep, self.tangent.live)
         blank = [
             jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in _pick(start, kept_flags)
@@ -222,10 +224,10 @@ class _Along(NamedTuple):
             del active
             data, record = consts
             dots, d_rows = carry
-            thinned = record.stride > 1
+            thinned = record.thinned
             n = jnp.where(
                 thinned,
-                jnp.minimum(record.stride, record.attempts - index * record.stride),
+                jnp.minimum(record.stride, record.attempts - (index << record.shift)),
                 record.attempts,
             )
             rows = self._again(data, record, index, jnp.where(thinned, n, 0))
@@ -263,7 +265,7 @@ class _Along(NamedTuple):
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         state, rows = walk(
-            step, 0, n, rows=places, consts=(data, record, index * record.stride), carry=state,
+            step, 0, n, rows=places, consts=(data, record, index << record.shift), carry=state,
             buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
         )  # fmt: skip
         # The tape itself has its end written already; past it, a row may be thrown away.

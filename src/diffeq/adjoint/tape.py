@@ -75,7 +75,17 @@ class Record(NamedTuple):
     rows: Row
     decisions: Any
     attempts: Int[Array, ""]
-    stride: Int[Array, ""]
+    shift: Int[Array, ""]
+
+    @property
+    def stride(self) -> Array:
+        """Attempts from one row to the next: a power of two, so that nothing is ever divided."""
+        return 1 << self.shift
+
+    @property
+    def thinned(self) -> Array:
+        """Whether any row has gone."""
+        return self.shift > 0
 
 
 def capacity(rows: int) -> int:
@@ -153,14 +163,15 @@ class Recorder:
         rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
         words = -(-self.capacity * self.bits // _WORD) if self.thins and self.decides else 0
         decisions = jnp.zeros((words,), jnp.uint32)
-        return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32))
+        return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""
         if self.system.one_step:
             return self._only(record, state, tried)
-        i, stride = record.attempts, record.stride
-        place = jnp.where(i % stride == 0, i // stride, self.rows) if self.thins else i
+        i = record.attempts
+        kept = (i & (record.stride - 1)) == 0
+        place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
         row = row_of(state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
@@ -168,7 +179,7 @@ class Recorder:
             word, shift = self._place(i)
             mask = row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
-        return Record(rows, decisions, i + 1, stride)
+        return Record(rows, decisions, i + 1, record.shift)
 
     def _only(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
@@ -178,8 +189,8 @@ class Recorder:
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
-        each = _WORD // self.bits
-        return i // each, (self.bits * (i % each)).astype(jnp.uint32)
+        bits = self.bits * i
+        return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
     def decision(self, record: Record, i: Array) -> Any:
         """Whether attempt i was accepted, and whether it landed; None for what is not recorded."""
@@ -203,7 +214,7 @@ class Recorder:
 
         def room(data: Data, state: State, carried: Any) -> Any:
             record = carried[1]
-            return running(data, state, carried) & (record.attempts < self.rows * record.stride)
+            return running(data, state, carried) & (record.attempts < self.rows << record.shift)
 
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
@@ -219,12 +230,12 @@ class Recorder:
 
     def _closed(self, record: Record, state: State) -> Record:
         """The tape with what was written after the last attempt, where the next row would be."""
-        place = jnp.where(record.stride > 1, self.rows, record.attempts)
+        place = jnp.where(record.thinned, self.rows, record.attempts)
         return record._replace(rows=closed(record.rows, state, place))
 
     def _thinned(self, record: Record) -> Record:
         """Every second row, if the tape is full."""
-        full = record.attempts >= self.rows * record.stride
+        full = record.attempts >= self.rows << record.shift
         half = self.rows // 2
 
         def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:
@@ -240,7 +251,7 @@ class Recorder:
         # A loop of at most one turn: under vmap a `cond` transposes all rows.
         count = full.astype(jnp.int32)
         _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
-        return record._replace(rows=rows, stride=record.stride * (1 + count))
+        return record._replace(rows=rows, shift=record.shift + count)
 
 
 def closed(rows: Row, state: State, place: Array) -> Row:

@@ -2,10 +2,10 @@
 
 The next step is dt · clip(e₀^(−β₁/k) · e₁^(β₂/k) · e₂^(−β₃/k), shrink, grow), where e₀ is the error
 of this step *relative to the set point* safety^k, e₁ and e₂ those of the accepted steps before, and
-k the order of the error estimate. The set point is where dt stays as it is, for all exponents alike;
-with the safety as a factor of dt, as it is often written, a controller with Σβ = 0.3 would settle at
-safety^(k/0.3), a sixth of the tolerance for k = 5. Exponents are applied to logarithms: one log and
-one exp a step, no power.
+k the order of the error estimate. The set point is where dt stays as it is, for all exponents
+alike; with the safety as a factor of dt, as it is often written, a controller with Σβ = 0.3 would
+settle at safety^(k/0.3), a sixth of the tolerance for k = 5. Exponents are applied to logarithms:
+one log and one exp a step, no power.
 """
 
 import math
@@ -101,7 +101,7 @@ class I(PID):  # noqa: E742 - the name that control theory gives it
 
 
 class PI(PID):
-    """A proportional–integral controller of Gustafsson's kind: exponents 0.9/k and 0.1/k. The default.
+    """A proportional–integral controller of Gustafsson's kind, the default: exponents 0.9 and 0.1.
 
     The little memory is enough to damp the oscillation of dt at a stability boundary (van der Pol,
     μ = 100, Tsit5: 13 rejected steps, where `I()` has 1,300). Of twenty-five settings tried on 23

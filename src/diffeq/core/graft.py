@@ -5,7 +5,6 @@ same as a last one), but its derivative is there already, and cheaper than anoth
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Array, Inexact
 

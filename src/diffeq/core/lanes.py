@@ -63,10 +63,12 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
 
 # One value out for each value in, at the same place; a scalar goes with all.
 ELEMENTWISE = frozenset(
-    "abs add add_any and atan2 cbrt ceil clamp convert_element_type cos cosh copy div eq erf erfc "
-    "exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg "
-    "nextafter not or pow rem round rsqrt select_n shift_left shift_right_arithmetic "
-    "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor".split()
+    """
+    abs add add_any and atan2 cbrt ceil clamp convert_element_type cos cosh copy div eq erf erfc exp
+    exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
+    nextafter not or pow rem round rsqrt select_n shift_left shift_right_arithmetic
+    shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    """.split()  # noqa: SIM905 - read as words
 )
 
 
