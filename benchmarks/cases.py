@@ -206,7 +206,7 @@ def _network_cases():
         "tolerance": 1e-7,
         "dt0": 1e-2,
         "reference_steps": 900,
-        "peers": (*JAX_PEERS, "torchdiffeq", "torchdiffeq_direct"),
+        "peers": (*JAX_PEERS, "lax_scan", "torchdiffeq", "torchdiffeq_direct"),
     }
     return [
         Case(name="ode_demo", title="ode_demo training step, batch as one state", **demo),

@@ -18,7 +18,9 @@ from a reference (many small Runge–Kutta steps in float64), relative to the la
 variants of the inputs (of a slow solve, over those that fit in three seconds); for a gradient it is
 the larger one of the loss and its gradient. What is Tsit5 here is Dopri5 where a peer has no other
 (SciPy, torchdiffeq, `jax.experimental.ode`). JAX peers are under `jax.jit`, with their default
-adjoint and their default way to fail."""
+adjoint and their default way to fail. In `ode_demo`, `lax_scan` is a bound rather than a peer: the
+three Dopri5 steps that the solve takes, of lengths known before, without error, controller or
+search; no JAX solver can be faster than its dot products."""
 
 
 def metrics(results):

@@ -38,8 +38,8 @@ class Discrete(eqx.Module):
 
     Args:
         rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
-            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for it; all, up to 1,024, where
-            dt fixes their number.
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for
+            it; and all, up to 1,024, where dt fixes their number.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
@@ -176,7 +176,7 @@ def _tangents(
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
     )
-    step = lambda row, data, carry: _replayed(system, data, *row, carry)  # noqa: E731
+    step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in d_first)]
     along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
@@ -277,7 +277,8 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, data: Data, row: Row, after: Any, carried: tuple) -> Any:
+def _replayed(system: System, data: Data, rows: tuple[Row, Any], carried: tuple) -> Any:
+    row, after = rows
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     cursors = tuple(Cursor(lo, end - lo) for lo, end in zip(row.lo(channels), ends, strict=True))

@@ -27,6 +27,7 @@ from .primitive import (
     rearranged,
     shape_of,
     split,
+    staged,
     trace,
     zero_like,
 )
@@ -116,7 +117,7 @@ def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tupl
 
 def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
     consts, state, buffers = split(xs, sizes)
-    test, run = jaxpr_as_fun(condition), jaxpr_as_fun(body)
+    test, run = staged(condition), staged(body)
 
     def active(carry: Any) -> Any:
         return test(*consts, *carry[0], *carry[1])[0]

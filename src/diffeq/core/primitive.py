@@ -39,6 +39,7 @@ __all__ = [
     "rebind",
     "shape_of",
     "split",
+    "staged",
     "trace",
     "zero_like",
 ]
@@ -90,6 +91,22 @@ def _lowered(params: dict) -> dict:
     """
     high = lambda x: isinstance(x, Jaxpr) and getattr(x, "is_high", False)  # noqa: E731
     return {k: partial_eval.lower_jaxpr2(x) if high(x) else x for k, x in params.items()}
+
+
+def staged(jaxpr: Jaxpr) -> Callable:
+    """`jaxpr` as a function, for an implementation: lowered as it is, and not traced once more."""
+    return lambda *xs: _staged_p.bind(*xs, jaxpr=jaxpr)
+
+
+_staged_p = Primitive("staged")
+_staged_p.multiple_results = True
+_staged_p.def_abstract_eval(
+    lambda *_, jaxpr: [ShapedArray(a.shape, a.dtype) for a in jaxpr.out_avals]
+)
+mlir.register_lowering(
+    _staged_p,
+    lambda ctx, *xs, jaxpr: mlir.core_call_lowering(ctx, *xs, name="staged", call_jaxpr=jaxpr),
+)
 
 
 def is_zero(tangent: Any) -> bool:

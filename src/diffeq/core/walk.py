@@ -45,6 +45,7 @@ from .primitive import (
     rearranged,
     shape_of,
     split,
+    staged,
     trace,
     zero_like,
     zero_tangent,
@@ -155,7 +156,7 @@ def _implementation(
 ) -> list:  # fmt: skip
     del masked
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
-    run = jaxpr_as_fun(step)
+    run = staged(step)
     last = jnp.max(n) if lanes else n
     # A linear step uses its rows in many places, and the compiler would read them anew in each. A
     # turn ahead, they are carried and read once. Lanes with places of their own gather: not twice.
