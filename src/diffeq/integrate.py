@@ -361,11 +361,13 @@ def _write(
 
 def blank(system: System, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
-    if not system.output.channels:
+    output = system.output
+    if not output.channels:
         return []
-    return system.output.blank(
-        data.parameters, data.times, state.t, state.y, _example(system, data, state)
-    )
+    known = isinstance(state, State)
+    written = state.written if known else output.first(data.times, state.t)
+    example = _example(system, data, state)
+    return output.blank(data.parameters, state.t, state.y, example, written)
 
 
 def _example(system: System, data: Data, state: "State | Start") -> Any:

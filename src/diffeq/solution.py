@@ -81,7 +81,7 @@ class Solution(eqx.Module):
         >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
         >>> sol = de.solve(problem, saveat=jnp.array([0.0, 0.5, 1.0]), dense=True)
         >>> sol
-        Solution(success, steps=5, rejected=0, t1=1)
+        Solution(success, steps=4, rejected=0, t1=1)
         >>> sol.ys.round(3).tolist(), round(float(sol(0.25)), 3)
         ([1.0, 0.368, 0.135], 0.607)
     """

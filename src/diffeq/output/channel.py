@@ -81,8 +81,10 @@ class Channel:
         )
         return n
 
-    def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list[Array]:
-        """The buffers, with what is known before the first step."""
+    def blank(
+        self, parameters: Any, t0: Array, y0: Array, example: Any, written: Array
+    ) -> list[Array]:
+        """The buffers, with the rows that are `written` before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
@@ -94,8 +96,7 @@ class Channel:
         def fill(*_: Any) -> tuple:
             return (), tuple(self.value(parameters, t0, y0))
 
-        there = self.first(times, t0)
-        return list(walk(fill, 0, there, buffers=buffers, length=self.length)[1])
+        return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
     def write(
         self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list
@@ -152,10 +153,10 @@ class Output:
         """1 when the step has a row to write, else 0."""
         return jnp.any(jnp.stack([cursor.n > 0 for cursor in cursors])).astype(jnp.int32)
 
-    def blank(self, parameters: Any, times: Any, t0: Array, y0: Array, example: Any) -> list:
-        """Empty buffers, per channel."""
-        each = zip(self.channels, times, strict=True)
-        return [c.blank(parameters, ts, t0, y0, example) for c, ts in each]
+    def blank(self, parameters: Any, t0: Array, y0: Array, example: Any, written: Any) -> list:
+        """Buffers with the rows that are written before the first step, per channel."""
+        each = zip(self.channels, written, strict=True)
+        return [c.blank(parameters, t0, y0, example, w) for c, w in each]
 
     def write(self, parameters: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
         """The buffers with a step's rows."""
