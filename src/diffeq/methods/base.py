@@ -21,6 +21,8 @@ class Step(NamedTuple):
         y: the state at t + dt, of the shape of the packed state.
         error: the estimated error of y, in its units and shape; None where the method has none.
         memory: what goes to the next step, as a first stage that is the same as the last one here.
+            It must be what `Method.init` returns at (t + dt, y): a shortcut, and no history, for
+            the reverse pass makes it anew from the state.
         data: whatever the method's `interpolant` wants to see again, such as the stages.
 
     Example:
@@ -97,7 +99,7 @@ class Method(eqx.Module):
         return 1
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
-        """The memory before the first step, and after a discontinuity."""
+        """The memory at (t, y): at the start, after a discontinuity, and in the reverse pass."""
         del form, t, y
         return ()
 
