@@ -90,6 +90,23 @@ def close(a, b, rtol=1e-12, atol=1e-12):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
 
 
+@pytest.mark.parametrize("steps", [15, 30, 60])
+def test_windows_keep_the_rows_that_lie_on_the_ends_of_steps(steps):
+    """Run again from its first row, a step may end an ulp beside the time that it ended on."""
+    ts = jnp.linspace(0.0, 1.0, 11)
+
+    def loss(a, rows):
+        problem = de.ODEProblem(
+            lambda t, y, a: jnp.stack([y[1], -a * y[0] * jnp.cos(t)]), [1.0, 0.0], (0.0, 1.0), a
+        )
+        options = {"saveat": ts, "dt": 1.0 / steps, "max_steps": 64}
+        sol = de.solve(problem, de.Tsit5(), adjoint=de.Discrete(rows=rows), **options)
+        return jnp.sum(sol.ys**2)
+
+    whole, thinned = (jax.value_and_grad(loss)(2.0, rows) for rows in (64, 8))
+    close(thinned, whole, rtol=1e-13)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_that_of_a_scan(mode):
     transform = MODES[mode]

@@ -25,7 +25,7 @@ from ..core.status import Status
 from ..core.walk import Tangent, walk
 from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
 from ..output import Cursor
-from .tape import Record, Recorder, Row, closed, row_of, rows_for, start_of
+from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
 __all__ = ["Discrete"]
 
@@ -264,12 +264,18 @@ class _Along(NamedTuple):
             return after, row_of(state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
-        state, rows = walk(
+        _, rows = walk(
             step, 0, n, rows=places, consts=(data, record, index << record.shift), carry=state,
             buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
         )  # fmt: skip
-        # The tape itself has its end written already; past it, a row may be thrown away.
-        return closed(rows, state, jnp.where(n > 0, n, self.recorder.rows))
+        # What the window has written in all is what the tape says: run again, a step may end an ulp
+        # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
+        # its last row may be thrown away.)
+        windows = (record.attempts + record.stride - 1) >> record.shift
+        following = jnp.where(index + 1 < windows, index + 1, self.recorder.rows)
+        end = get_row(record.rows.whole, following)
+        place = jnp.where(n > 0, n, self.recorder.rows)
+        return rows._replace(whole=put_row(rows.whole, end, place))
 
 
 def _with_next(rows: Row) -> tuple[Row, Any]:
@@ -281,7 +287,8 @@ def _replayed(system: System, data: Data, rows: tuple[Row, Any], carried: tuple)
     row, after = rows
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
-    cursors = tuple(Cursor(lo, end - lo) for lo, end in zip(row.lo(channels), ends, strict=True))
+    each = zip(row.lo(channels), ends, strict=True)
+    cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
     return replay(system, data, row, cursors, carried)
 
 

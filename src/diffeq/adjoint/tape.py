@@ -230,8 +230,10 @@ class Recorder:
 
     def _closed(self, record: Record, state: State) -> Record:
         """The tape with what was written after the last attempt, where the next row would be."""
-        place = jnp.where(record.thinned, self.rows, record.attempts)
-        return record._replace(rows=closed(record.rows, state, place))
+        rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
+        end = jnp.stack([state.stop << _STOP, *state.written])
+        end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
+        return record._replace(rows=rows._replace(whole=put_row(rows.whole, end, place)))
 
     def _thinned(self, record: Record) -> Record:
         """Every second row, if the tape is full."""
@@ -252,13 +254,6 @@ class Recorder:
         count = full.astype(jnp.int32)
         _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
         return record._replace(rows=rows, shift=record.shift + count)
-
-
-def closed(rows: Row, state: State, place: Array) -> Row:
-    """The rows with what was written in the end in place of the next row's."""
-    last = jnp.stack([state.stop << _STOP, *state.written])
-    last = jnp.pad(last, (0, rows.whole.shape[-1] - last.shape[0]))
-    return rows._replace(whole=put_row(rows.whole, last, place))
 
 
 def start_of(record: Record, index: Array, memory: Any, control: Any, channels: int) -> State:
