@@ -35,6 +35,7 @@ __all__ = [
     "System",
     "attempt",
     "begin",
+    "compensated",
     "failing",
     "integrate",
     "replay",
@@ -254,8 +255,15 @@ def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt
     return verdict, floored
 
 
+def compensated(dtype: Any) -> bool:
+    """Whether the rounding errors of time are kept: what a double loses, no one can see."""
+    return dtype != jnp.float64
+
+
 def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
     """T + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
+    if not compensated(state.t.dtype):
+        return jnp.where(landing, target, state.t + dt), state.low
     increment = dt + state.low
     total = state.t + increment
     back = total - state.t

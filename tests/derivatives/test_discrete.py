@@ -107,6 +107,37 @@ def test_windows_keep_the_rows_that_lie_on_the_ends_of_steps(steps):
     close(thinned, whole, rtol=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "options"),
+    [
+        (jnp.float64, 1e-12, {"rtol": 1e-8, "atol": 1e-8}),
+        (jnp.float64, 1e-12, {"rtol": 1e-8, "atol": 1e-8, "stops": jnp.array([1.0])}),
+        (jnp.float64, 1e-12, {"dt": 3.0 / 213, "stops": jnp.array([1.0])}),
+        (jnp.float64, 1e-12, {"dt": 3.0 / 243}),  # a step ends on the jump itself
+        (jnp.float32, 1e-4, {"dt": 3.0 / 213, "stops": jnp.array([1.0])}),
+    ],
+)
+def test_windows_run_again_take_the_same_steps(dtype, tolerance, options):
+    """To the last bit: after a landing, across a jump of the field, and beside other lanes."""
+    ts = jnp.linspace(0.0, 3.0, 31, dtype=dtype)
+
+    def field(t, y, a):
+        jump = jnp.where(t > 1.0, 0.5, 0.0).astype(dtype)
+        return jnp.stack([y[1], -a * y[0] * (1 + jump * jnp.cos(t))])
+
+    def loss(a, rows):
+        problem = de.ODEProblem(field, jnp.array([1.0, 0.0], dtype), (0.0, 3.0), a)
+        adjoint = de.Discrete(rows=rows)
+        sol = de.solve(problem, de.Tsit5(), saveat=ts, adjoint=adjoint, max_steps=400, **options)
+        return jnp.sum(jnp.sin(3 * sol.ys) * jnp.arange(31, dtype=dtype)[:, None])
+
+    lanes = jnp.array([0.7, 1.9, 2.6], dtype)
+    whole, thinned = (
+        jax.vmap(jax.grad(lambda a, rows=rows: loss(a, rows)))(lanes) for rows in (400, 32)
+    )
+    np.testing.assert_allclose(thinned, whole, rtol=tolerance)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_that_of_a_scan(mode):
     transform = MODES[mode]

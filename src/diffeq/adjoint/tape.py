@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
 from ..core.rows import get_row, put_row
-from ..integrate import Attempt, Data, State, System, attempt
+from ..integrate import Attempt, Data, State, System, attempt, compensated
 
 __all__ = ["Record", "Recorder", "Row"]
 
@@ -29,10 +29,10 @@ class Row(NamedTuple):
     """What replays one attempt, as three arrays: a tape is written at every turn of the loop, and
     three writes cost less than one for each number.
 
-    `reals` is t, the dt that was tried, and the controller's memory. `whole` is a word of bits
-    (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next stop),
-    the rows of output written before the attempt (so that the next row says how many it wrote), and
-    what else the controller keeps.
+    `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
+    of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
+    stop), the rows of output written before the attempt (so that the next row says how many it
+    wrote), and what else the controller keeps.
     """
 
     reals: Float[Array, "..."]
@@ -46,8 +46,14 @@ class Row(NamedTuple):
 
     @property
     def dt(self) -> Array:
-        """What was tried."""
+        """What was tried; before a landing, what was proposed."""
         return self.reals[..., 1]
+
+    @property
+    def low(self) -> Array:
+        """What completes t."""
+        kept = compensated(self.reals.dtype)
+        return self.reals[..., 2] if kept else jnp.zeros_like(self.reals[..., 0])
 
     @property
     def accept(self) -> Bool[Array, "..."]:
@@ -111,9 +117,11 @@ def row_of(state: State, tried: Attempt) -> Row:
     word = state.stop << _STOP
     for place, flag in enumerate([tried.accept, tried.landing, *flags]):
         word = word | (flag.astype(jnp.int32) << place)
-    reals = jnp.stack(
-        [state.t, lax.stop_gradient(tried.dt), *(x.astype(state.t.dtype) for x in reals)]
-    )
+    # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
+    # goes on with the dt that was proposed.
+    dt = jnp.where(tried.landing, state.dt, lax.stop_gradient(tried.dt))
+    low = [state.low] if compensated(dt.dtype) else []
+    reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
     return Row(
         reals, jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)]), state.y
     )
@@ -132,7 +140,8 @@ def _memory(row: Row, like: Any, channels: int) -> Any:
     """The controller's memory in a row."""
     leaves, tree = jax.tree.flatten(like)
     reals, flags, whole = _sorted(like)
-    found = {id(x): row.reals[2 + i] for i, x in enumerate(reals)}
+    first = 2 + compensated(row.reals.dtype)
+    found = {id(x): row.reals[first + i] for i, x in enumerate(reals)}
     found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
     found |= {id(x): row.whole[1 + channels + i] for i, x in enumerate(whole)}
     return jax.tree.unflatten(tree, [found[id(x)].astype(x.dtype) for x in leaves])
@@ -261,7 +270,7 @@ def start_of(record: Record, index: Array, memory: Any, control: Any, channels: 
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero = jnp.zeros((), jnp.int32)
     return State(
-        t=row.t, low=jnp.zeros_like(row.t), y=row.y, dt=row.dt,
+        t=row.t, low=row.low, y=row.y, dt=row.dt,
         control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
         stop=row.stop, steps=zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero,
