@@ -58,8 +58,9 @@ def test_order_on_a_hamiltonian(name):
         sol = de.solve(motion, method, dt=dt, max_steps=400)
         return jnp.max(jnp.abs(flat(sol.y1) - exact))
 
-    order = 3 if name == "McAte5" else method.order
-    assert slope(error, 2.0 / STEPS, 5e-14) == pytest.approx(order, abs=0.25)
+    excess = slope(error, 2.0 / STEPS, 2e-13) - (3 if name == "McAte5" else method.order)
+    # Above rounding, KahanLi8 has here a slope that comes down to 8 from above: 10.7, 9.2, 8.7.
+    assert -0.25 < excess < (0.8 if name == "KahanLi8" else 0.25)
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if METHODS[n]().adaptive])
