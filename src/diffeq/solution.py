@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .core.norm import in_dtype_of
+from .core.packing import Treelike
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
@@ -246,7 +247,7 @@ def _shown(y: Any) -> str:
     return text if len(text) < 80 else text[:77] + "…"
 
 
-class About:
+class About(Treelike):
     """What a solution knows of where it came from, for messages and dense output. Equal to any
     other of the same method, so that solutions of repeated solves have one tree structure.
     """
