@@ -513,6 +513,16 @@ def test_a_second_call_of_one_jitted_gradient_compiles_nothing():
     assert len(counter.hits) == traced
 
 
+def test_another_dt_of_as_many_steps_compiles_nothing():
+    go = D(lambda a, dt: de.solve(PROBLEM.replace(args=a), de.RK4(), dt=dt).y1.sum())
+    first = go(A, 0.1)
+    go(A, 0.09)  # what JAX itself keeps of eager operations
+    with compilations() as names:
+        second = go(A, 0.08)
+    assert names == []
+    assert not np.array_equal(first, second)
+
+
 # --- what a function closes over is an input ------------------------------------------------------
 
 
