@@ -30,6 +30,7 @@ from .problems.forms import lower
 __all__ = [
     "Attempt",
     "Data",
+    "Decision",
     "Start",
     "State",
     "System",
@@ -118,6 +119,20 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+
+
+class Decision(NamedTuple):
+    """What is known of an attempt that is made again. Its dt is not: a tape of all of them would be
+    as long as the solve. The controller finds it once more, from an error estimate that is mostly
+    rounding where tolerances are tight, so that the second run drifts. The last step that was
+    accepted before the next row of the tape therefore `closes` the gap, and ends where it did.
+    """
+
+    accept: Any = None
+    landing: Any = None  # known where there are stops
+    closes: Any = None
+    end: Any = None
+    end_low: Any = None
 
 
 class Start(eqx.Module):
@@ -215,8 +230,8 @@ def _limited(system: System, data: Data, form: Any, t: Array, target: Array, lan
 def attempt(
     system: System, data: Data, state: State, decision: Any = None
 ) -> tuple[State, Attempt]:
-    """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
-    recorded is followed, so that a second run never takes another path than the first.
+    """One attempt: the state after it, accepted or not. A `Decision` that was recorded is followed,
+    so that a second run never takes another path than the first.
     """
     return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
 
@@ -227,20 +242,36 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     remaining = (target - state.t) - state.low
     proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
-    accepted, landed = (None, None) if decision is None else decision
-    landing = proposed * slack >= remaining if landed is None else landed
+    landing, decision = proposed * slack >= remaining, decision or Decision()
+    if decision.accept is not None:
+        proposed, landing = _followed(system, data, state, decision, proposed, landing)
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
     limited = _limited(system, data, form, state.t, target, landing)
     step = method.step(limited, state.t, state.y, in_dtype_of(dt, state.y), state.memory)
-    verdict, floored = _judge(method, controller, data, state, step, dt)
-    accept = verdict.accept if accepted is None else accepted
+    verdict, floored = _judge(method, controller, data, state, step, dt, decision.accept)
+    accept = verdict.accept if decision.accept is None else decision.accept
     t1, low = _advanced(state, dt, target, landing)
     cursors = system.output.cursors(data.times, state.written, t1, accept)
     tried = Attempt(dt, t1, accept, landing, cursors, step)
     return _after(system, data, state, tried, verdict, low, floored), tried
 
 
-def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array) -> Any:
+def _followed(
+    system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array
+) -> tuple[Array, Array]:
+    """What to try, and whether it lands, where that was decided before."""
+    closes = decision.closes & decision.accept
+    left = (decision.end - state.t) + (decision.end_low - state.low)
+    proposed = jnp.where(closes, left, proposed)
+    if system.has_stops:
+        return proposed, decision.landing
+    # Without stops there is one landing that is accepted: the end.
+    return proposed, jnp.where(decision.accept, closes & (decision.end >= data.t1), landing)
+
+
+def _judge(
+    method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array, accepted: Any
+) -> tuple[Any, Array]:
     if not controller.decides:
         finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
         verdict = controller.judge(None, dt, state.control, 1)
@@ -249,9 +280,16 @@ def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt
     error2, floored = data.tolerance.squared(
         step.error, lax.stop_gradient(state.y), step.y, controller.norm
     )
-    verdict = controller.judge(
-        error2.astype(dt.dtype), lax.stop_gradient(dt), state.control, method.error_order
+    error2 = error2.astype(dt.dtype)
+    judge = lambda error2: controller.judge(  # noqa: E731
+        error2, lax.stop_gradient(dt), state.control, method.error_order
     )
+    verdict = judge(error2)
+    if accepted is not None:
+        # Rounding may put an error that was all but 1 on the other side of it.
+        above = 1 + jnp.finfo(dt.dtype).eps
+        border = jnp.where(accepted, jnp.minimum(error2, 1), jnp.maximum(error2, above))
+        verdict = judge(jnp.where(verdict.accept == accepted, error2, border))
     return verdict, floored
 
 

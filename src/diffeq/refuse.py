@@ -1,8 +1,11 @@
 """Checks of a call before anything is traced: the argument's name, what came, what was wanted."""
 
+import difflib
+import functools
 import inspect
 import math
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +14,47 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
+from .core.packing import as_state
 from .core.primitive import Tracer
 from .methods import METHODS, Method
 from .problems import Problem
 from .problems.base import evaluated
+from .problems.called import described
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call", "concrete", "is_real"]
+__all__ = ["Call", "checked_call", "concrete", "is_real", "keywords"]
+
+_FEW_STEPS = 16
+_MAX_SAVES = 4096
+
+# What others call it.
+_MEANT = {
+    "t_eval": "saveat", "dense_output": "dense", "first_step": "dt0", "max_step": "controller",
+    "solver": "method", "alg": "method", "stepsize_controller": "controller", "tstops": "stops",
+    "reltol": "rtol", "abstol": "atol", "maxiters": "max_steps", "sensealg": "adjoint",
+    "args": "problem", "y0": "problem", "t_span": "problem", "tspan": "problem", "p": "problem",
+}  # fmt: skip
+
+
+def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """The same function, which says of a keyword that it does not know what may be meant."""
+    known = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        for name in options:
+            if name not in known:
+                raise TypeError(_unknown(function.__name__, name, known))
+        return function(*args, **options)
+
+    return checked
+
+
+def _unknown(function: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    meant = _MEANT.get(name) or (near[0] if near else "")
+    ask = f" Is {meant} meant?" if meant in known else ""
+    return f"{function} got {name!r}, which it does not know; it takes {', '.join(known)}.{ask}"
 
 
 @dataclass(frozen=True)
@@ -27,6 +64,7 @@ class Call:
     traced: dict[str, Any]
     direction: int | None
     max_steps: int | None
+    max_saves: int
     floored: bool
     loud: bool
 
@@ -52,6 +90,8 @@ def checked_call(
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
     state = state_of(problem)
     _check_state(problem, state)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        _check_prefix(name, tolerance, state)
     eps = _eps(state)
     _check_save(save)
     saveat = _arrays(saveat)
@@ -62,9 +102,20 @@ def checked_call(
         "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
-    loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
-    return Call(traced, direction, steps, _below_eps(rtol, eps), loud)
+    known = _known_steps(span, dt, stops)
+    steps = max_steps if max_steps is not None else known
+    saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
+    loud = throw == "compiled" or (throw is True and _loud_by_default())
+    return Call(traced, direction, steps, saves, _below_eps(rtol, eps), loud)
+
+
+def _loud_by_default() -> bool:
+    value = os.environ.get("DIFFEQ_THROW", "")
+    if value not in ("", "compiled"):
+        raise ValueError(
+            f"the environment variable DIFFEQ_THROW is {value!r}; 'compiled' is wanted, or nothing."
+        )
+    return value == "compiled"
 
 
 def concrete(x: Any) -> bool:
@@ -164,6 +215,24 @@ def _tolerance(name: str, value: Any, default: float) -> Any:
     return value
 
 
+def _check_prefix(name: str, value: Any, state: Any) -> None:
+    """A tolerance is one for all of the state, or one for each of its parts."""
+    single = jax.tree_util.all_leaves([state])
+    try:
+        jax.tree.map(_check_fits, as_state(value) if single else value, state)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is {_shown(value)}; a number is wanted, or a prefix tree of y0, which is "
+            f"{described(state)}."
+        ) from error
+
+
+def _check_fits(value: Any, part: Any) -> None:
+    for leaf in jax.tree.leaves(part):
+        if np.broadcast_shapes(np.shape(value), np.shape(leaf)) != np.shape(leaf):
+            raise ValueError("is larger than the part of the state that it is for")
+
+
 def _eps(state: Any) -> float:
     """The rounding unit of the state."""
     return float(jnp.finfo(jnp.result_type(float, *jax.tree.leaves(state))).eps)
@@ -227,14 +296,12 @@ def _check_direction(name: str, dt: Any, span: Any) -> None:
 
 def _span(problem: Problem) -> tuple[float, float] | None:
     """Tspan as numbers, where they are known."""
-    tspan = (
-        evaluated(problem.tspan, problem.args) if concrete((problem.args, problem.tspan)) else None
-    )
-    if tspan is None and not callable(problem.tspan):
-        tspan = problem.tspan
-    if not isinstance(tspan, (tuple, list, np.ndarray, jax.Array)):
-        if tspan is None:
+    tspan, known = problem.tspan, concrete((problem.args, problem.tspan))
+    if callable(tspan) and not hasattr(tspan, "shape"):
+        if not known:
             return None
+        tspan = tspan(problem.args)
+    if not isinstance(tspan, (tuple, list, np.ndarray, jax.Array)):
         raise TypeError(
             f"tspan is {_shown(tspan)}; a pair (t0, t1) is wanted, or a function of args."
         )
@@ -316,13 +383,13 @@ def _check_state(problem: Problem, state: Any) -> None:
 
 
 def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
-    """How many steps of dt there are at the most, when that is known."""
+    """How many steps of dt there are at the most, when that is known: a power of two. A count is
+    part of the program, and another dt need not compile another one.
+    """
     if dt is not None and span is not None and concrete((dt, stops)):
-        return (
-            max(1, math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)))
-            + (0 if stops is None else int(np.size(stops)))
-            + 1
-        )
+        steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
+        steps += 0 if stops is None else int(np.size(stops))
+        return max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
     return None
 
 
@@ -339,7 +406,7 @@ def _times(name: str, x: Any) -> Any:
 def _arrays(saveat: Any) -> Any:
     if isinstance(saveat, dict):
         return {k: _arrays(v) for k, v in saveat.items()}
-    if not isinstance(saveat, (list, tuple)):
+    if not isinstance(saveat, Sequence) or isinstance(saveat, str):
         return saveat
     try:
         return jnp.asarray(saveat)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .core.norm import in_dtype_of
+from .core.packing import Treelike
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
@@ -114,8 +115,20 @@ class Solution(eqx.Module):
 
     @property
     def message(self) -> str:
-        """One sentence on how the solve ended."""
-        return str(Status(int(self.status)).reason)
+        """One sentence on how the solve ended, or how many of a batch failed."""
+        status = self._known_status()
+        if not status.ndim:
+            return Status(int(status)).reason
+        failed = int((status > Status.terminated).sum())
+        return f"{failed or 'none'} of {status.size} solves failed"
+
+    def _known_status(self) -> np.ndarray:
+        if isinstance(self.status, Tracer):
+            raise TypeError(
+                "The status is not known inside jit or vmap: look at the solution that comes out "
+                "of it, at sol.status in where(…), or give throw='compiled' to solve."
+            )
+        return np.asarray(self.status)
 
     def __call__(self, t: Any) -> Any:
         """The state at t, a time or an array of times, from the dense output."""
@@ -206,7 +219,7 @@ class Solution(eqx.Module):
 
         `hint(last)` may add a sentence.
         """
-        status = np.asarray(self.status)
+        status = self._known_status()
         bad = np.argwhere(status > Status.terminated)
         if len(bad) == 0:
             return self
@@ -246,7 +259,7 @@ def _shown(y: Any) -> str:
     return text if len(text) < 80 else text[:77] + "…"
 
 
-class About:
+class About(Treelike):
     """What a solution knows of where it came from, for messages and dense output. Equal to any
     other of the same method, so that solutions of repeated solves have one tree structure.
     """

@@ -13,7 +13,7 @@ from .core.alarm import call_host
 from .core.lift import flatten, unflatten
 from .core.poison import Row as RowKind
 from .core.poison import poison
-from .core.primitive import Tracer
+from .core.primitive import Tracer, in_a_trace
 from .core.status import Status
 from .diagnosis import hint
 from .door import MAX_STEPS, Door, opened, signed
@@ -22,13 +22,11 @@ from .methods import Method
 from .output import Output
 from .output.progress import Meter
 from .problems import Problem
-from .refuse import checked_call
+from .refuse import checked_call, keywords
 from .request import Wanted
 from .solution import About, Last, Solution
 
 __all__ = ["solve"]
-
-_MAX_SAVES = 4096
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,11 @@ class _Options:
     adjoint: Any
     floored: bool
     progress: Any
+    alarmed: bool
     loud: bool
 
 
+@keywords
 def solve(
     problem: Problem,
     method: Method | None = None,
@@ -84,8 +84,8 @@ def solve(
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
-        max_steps: the most attempts. None: the known number for `dt`, else 65,536.
-        max_saves: rows kept by "steps" and `dense` (default 4,096).
+        max_steps: the most attempts. None: enough for `dt` where that is known, else 65,536.
+        max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -110,9 +110,8 @@ def solve(
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
-        adjoint or Discrete(),
-        call.floored, progress, call.loud,
+        call.direction, call.max_steps or MAX_STEPS, call.max_saves, dense, adjoint or Discrete(),
+        call.floored, progress, call.loud, call.loud and in_a_trace(leaves),
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -141,7 +140,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(
-        door.system, meter=Meter() if options.progress else None, alarmed=options.loud,
+        door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
     ))  # fmt: skip
     start = door.start(dt, dt0, bad)
     end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)

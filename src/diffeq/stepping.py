@@ -26,7 +26,7 @@ from .integrate import State as Inner
 from .integrate import begin, failing, started
 from .methods import Method
 from .problems import Problem
-from .refuse import checked_call, concrete, is_real
+from .refuse import checked_call, concrete, is_real, keywords
 from .solution import Last, SolveError
 
 __all__ = ["State", "advance", "init", "step"]
@@ -118,6 +118,7 @@ class State(eqx.Module):
         return f"State({name}, t={float(self.t):.6g}, dt={float(self.dt):.3g}, y={self.y})"
 
 
+@keywords
 def init(
     problem: Problem,
     method: Method | None = None,

@@ -118,7 +118,7 @@ def test_windows_keep_the_rows_that_lie_on_the_ends_of_steps(steps):
     ],
 )
 def test_windows_run_again_take_the_same_steps(dtype, tolerance, options):
-    """To the last bit: after a landing, across a jump of the field, and beside other lanes."""
+    """After a landing, across a jump of the field, and beside other lanes."""
     ts = jnp.linspace(0.0, 3.0, 31, dtype=dtype)
 
     def field(t, y, a):
@@ -136,6 +136,42 @@ def test_windows_run_again_take_the_same_steps(dtype, tolerance, options):
         jax.vmap(jax.grad(lambda a, rows=rows: loss(a, rows)))(lanes) for rows in (400, 32)
     )
     np.testing.assert_allclose(thinned, whole, rtol=tolerance)
+
+
+def cycles(p, rows, max_steps, dtype=jnp.float64, **options):
+    """Lotka and Volterra's equations, with saves."""
+    field = lambda t, y, p: jnp.stack([p[0] * y[0] - y[0] * y[1], -p[1] * y[1] + y[0] * y[1]])
+    problem = de.ODEProblem(field, jnp.ones(2, dtype), (0.0, 10.0), p)
+    ts = jnp.linspace(0.0, 10.0, 21, dtype=dtype)
+    adjoint = de.Discrete(rows=rows)
+    return de.solve(problem, saveat=ts, adjoint=adjoint, max_steps=max_steps, **options).ys
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "tight"), [(jnp.float64, 1e-11, 1e-12), (jnp.float32, 3e-6, 1e-4)]
+)
+def test_windows_run_again_do_not_drift(dtype, tolerance, tight):
+    """An error estimate that is mostly rounding gives another dt in another program: of two runs,
+    the fifth digit in double precision, the second in single.
+    """
+    p, options = jnp.array([1.5, 3.0], dtype), {"rtol": tolerance, "atol": tolerance}
+    loss = lambda p, rows, most: jnp.sum(cycles(p, rows, most, dtype, **options) ** 2)
+    whole, thinned = (jax.grad(loss)(p, *each) for each in ((1024, 1024), (16, 256)))
+    close(thinned / jnp.linalg.norm(whole), whole / jnp.linalg.norm(whole), rtol=0, atol=tight)
+
+
+def test_a_tape_that_is_full_to_the_last_row():
+    """A solve of exactly as many attempts as can be replayed has its derivative: of all that it
+    reached before max_steps ended it.
+    """
+    options = {"rtol": 1e-8, "atol": 1e-8, "throw": False}
+    rows = lambda rows, most: jax.jacfwd(lambda p: cycles(p, rows, most, **options))(
+        jnp.array([1.5, 3.0])
+    )
+    full, whole = rows(8, 64), rows(400, 400)
+    reached = ~jnp.isnan(full).any(axis=(1, 2))
+    assert 5 < int(reached.sum()) < 21
+    close(full[reached], whole[reached], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -475,6 +511,16 @@ def test_a_second_call_of_one_jitted_gradient_compiles_nothing():
         go(2.0, 0.25)
     assert names == []
     assert len(counter.hits) == traced
+
+
+def test_another_dt_of_as_many_steps_compiles_nothing():
+    go = D(lambda a, dt: de.solve(PROBLEM.replace(args=a), de.RK4(), dt=dt).y1.sum())
+    first = go(A, 0.1)
+    go(A, 0.09)  # what JAX itself keeps of eager operations
+    with compilations() as names:
+        second = go(A, 0.08)
+    assert names == []
+    assert not np.array_equal(first, second)
 
 
 # --- what a function closes over is an input ------------------------------------------------------

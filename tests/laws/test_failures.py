@@ -1,6 +1,8 @@
 """A solve never lies: what raises, what is NaN, what a failed lane's derivative is, what is refused."""
 # ruff: noqa: B023, E501, D403
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -282,6 +284,27 @@ def test_a_tape_that_overflows_is_never_a_number():
     assert np.isnan(grad)
 
 
+def test_throw_compiled_is_the_plain_error_where_nothing_is_compiled(monkeypatch):
+    with pytest.raises(de.SolveError, match=r"stopped at t = ") as caught:
+        solve(1.0, throw="compiled")
+    assert caught.value.status == de.Status.step_too_small
+    monkeypatch.setenv("DIFFEQ_THROW", "compiled")
+    with pytest.raises(de.SolveError):
+        solve(1.0)
+    monkeypatch.setenv("DIFFEQ_THROW", "always")
+    with pytest.raises(ValueError, match="DIFFEQ_THROW is 'always'; 'compiled' is wanted"):
+        solve(0.2)
+
+
+def test_how_a_batch_ended():
+    sols = jax.vmap(lambda a: solve(a))(AS)
+    assert sols.message == "1 of 3 solves failed"
+    assert sols[0].message == "the solve reached the end"
+    for look in (lambda sol: sol.check(), lambda sol: sol.message):
+        with pytest.raises(TypeError, match=r"not known inside jit or vmap.*throw='compiled'"):
+            jax.jit(lambda a, look=look: look(solve(a)))(0.2)
+
+
 def test_throw_compiled_raises_inside_jit():
     with pytest.raises(Exception, match="stopped at t"):
         jax.block_until_ready(jax.jit(lambda a: solve(a, throw="compiled").ys)(1.0))
@@ -292,7 +315,7 @@ def test_throw_compiled_raises_inside_jit():
 
 F = lambda t, y, a: -y
 # As users see it: in the tests annotations are checked too, and would speak first.
-unchecked = getattr(de.solve, "__wrapped__", de.solve)
+unchecked = inspect.unwrap(de.solve)
 
 
 def problem(f=F, y0=(1.0, 2.0), tspan=(0.0, 1.0), args=None):
@@ -390,14 +413,20 @@ REFUSED = {
     "arity of save": (lambda: unchecked(problem(), save=lambda t, y: y), TypeError, r"save\(t, y\) cannot be called as save\(t, y, args\)"),
     "saveat in a dict": (lambda: unchecked(problem(), saveat={"a": [2.0]}), ValueError, r"saveat\['a'\] has 2"),
     "keys of save": (lambda: unchecked(problem(), saveat={"a": [0.5]}, save={"b": F}), ValueError, r"save has the keys \['b'\]"),
-    "an unknown keyword": (lambda: unchecked(problem(), tol=1e-3), TypeError, r"tol"),
+    "an unknown keyword": (lambda: de.solve(problem(), tol=1e-3), TypeError, r"solve got 'tol', which it does not know; it takes problem, method, saveat.*\. Is atol meant\?|Is rtol"),
+    "SciPy's keyword": (lambda: de.solve(problem(), t_eval=[0.5]), TypeError, r"solve got 't_eval'.* Is saveat meant\?"),
+    "an unknown keyword of init": (lambda: de.init(problem(), solver=de.Tsit5()), TypeError, r"init got 'solver'.* Is method meant\?"),
     "an unknown field": (lambda: problem().replace(parameters=1), TypeError, r"ODEProblem\.replace got 'parameters'; its fields are f, y0"),
     "a torch module": (lambda: unchecked(problem(Torchy())), TypeError, r"diffeq\.torch"),
     "a problem for a state": (lambda: getattr(de.step, "__wrapped__", de.step)(problem()), TypeError, r"state is ODEProblem.*; a State is wanted, which de\.init"),
     "a sample of one": (lambda: unchecked(problem())[0], TypeError, r"sol\[0\] is a sample of a batch, and this is one solution.*sol\.ys"),
     "a sample too many": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k))(jnp.ones(2))[2], IndexError, r"index 2 is out of bounds"),
     "no dense output": (lambda: unchecked(problem())(0.5), ValueError, r"dense=True"),
-    "a tolerance tree": (lambda: unchecked(problem(), rtol={"z": 1e-3}), ValueError, r"tolerance is .*prefix tree"),
+    "a tolerance tree": (lambda: unchecked(problem(), rtol={"z": 1e-3}), ValueError, r"rtol is \{'z': 0\.001\}; a number is wanted, or a prefix tree of y0, which is float64\[2\]"),
+    "a tolerance too long": (lambda: unchecked(problem(), atol=jnp.ones(3)), ValueError, r"atol is .*; a number is wanted, or a prefix tree of y0, which is float64\[2\]"),
+    "a tolerance wider than y0": (lambda: unchecked(problem(y0=1.0), rtol=[1e-3, 1e-3]), ValueError, r"rtol is \[0\.001, 0\.001\]; a number is wanted"),
+    "no numbers in y0": (lambda: unchecked(problem(y0=jnp.zeros(0))), ValueError, r"y0 is float64\[0\], empty"),
+    "no tspan": (lambda: unchecked(problem(tspan=None)), TypeError, r"tspan is None; a pair"),
 }  # fmt: skip
 
 

@@ -364,6 +364,12 @@ def test_exactly_as_many_rows_as_steps_is_enough():
 # --- stops and fixed steps -------------------------------------------------------------------------
 
 
+def test_a_dt_that_is_known_has_room_for_all_its_steps():
+    sol = de.solve(PROBLEM, de.RK4(), dt=2.0 / 5000, saveat="steps", dense=True)
+    assert sol.ts.shape == (5001,)
+    same(sol(1.0), sol.ys[2500], rtol=1e-12)
+
+
 @pytest.mark.parametrize("order", [[0.3, 0.71], [0.71, 0.3, 0.3], [5.0, 0.3, -1.0, 0.71, jnp.nan]])
 def test_stops_keep_the_order(order):
     def field(t, y, a):

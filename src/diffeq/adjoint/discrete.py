@@ -255,27 +255,29 @@ class _Along(NamedTuple):
         memory = method.init(started(system, data, form, row.t), row.t, row.y)
         channels = len(system.output.channels)
         state = start_of(record, index, memory, self.control, channels)
+        windows = (record.attempts + record.stride - 1) >> record.shift
+        following = jnp.where(index + 1 < windows, index + 1, self.recorder.rows)
+        end = jax.tree.map(lambda x: get_row(x, following), record.rows)
+        first = index << record.shift
+        last = self.recorder.last_accepted(record, first, n)
 
         def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
             del active
-            data, record, first = consts
-            decision = self.recorder.decision(record, first + place)
+            data, record, first, last, end = consts
+            decision = self.recorder.decision(record, first + place, last, end)
             after, tried = attempt(system, data, state, decision)
             return after, row_of(state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         _, rows = walk(
-            step, 0, n, rows=places, consts=(data, record, index << record.shift), carry=state,
+            step, 0, n, rows=places, consts=(data, record, first, last, end), carry=state,
             buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
         )  # fmt: skip
         # What the window has written in all is what the tape says: run again, a step may end an ulp
         # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
         # its last row may be thrown away.)
-        windows = (record.attempts + record.stride - 1) >> record.shift
-        following = jnp.where(index + 1 < windows, index + 1, self.recorder.rows)
-        end = get_row(record.rows.whole, following)
         place = jnp.where(n > 0, n, self.recorder.rows)
-        return rows._replace(whole=put_row(rows.whole, end, place))
+        return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
 def _with_next(rows: Row) -> tuple[Row, Any]:

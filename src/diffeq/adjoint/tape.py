@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
 from ..core.rows import get_row, put_row
-from ..integrate import Attempt, Data, State, System, attempt, compensated
+from ..integrate import Attempt, Data, Decision, State, System, attempt, compensated
 
 __all__ = ["Record", "Recorder", "Row"]
 
@@ -201,13 +201,31 @@ class Recorder:
         bits = self.bits * i
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
-    def decision(self, record: Record, i: Array) -> Any:
-        """Whether attempt i was accepted, and whether it landed; None for what is not recorded."""
+    def decision(self, record: Record, i: Array, last: Array, end: Row) -> Any:
+        """What became of attempt i, whose window ends with the accepted attempt `last` at `end`;
+        None where all of it follows from dt.
+        """
         if not record.decisions.shape[0]:
-            return None, None
+            return None
+        accept, landing = self._decided(record.decisions, i)
+        return Decision(accept, landing, i == last, end.t, end.low)
+
+    def _decided(self, decisions: Array, i: Array) -> tuple[Array, Array]:
         word, shift = self._place(i)
-        code = get_row(record.decisions, word) >> shift
-        return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None
+        code = get_row(decisions, word) >> shift
+        return (code & 1) == 1, (code & 2) == 2
+
+    def last_accepted(self, record: Record, first: Array, n: Array) -> Array:
+        """The last attempt that was accepted, of n from `first`; the one before it if none was."""
+        if not record.decisions.shape[0]:
+            return first + n - 1
+
+        def rejected(consts: Any, i: Array, _: Any) -> Array:
+            decisions, first = consts
+            return (i >= first) & ~self._decided(decisions, i)[0]
+
+        earlier = lambda active, consts, i, _: (i - 1, _)  # noqa: E731
+        return loop(rejected, earlier, first + n - 1, consts=(record.decisions, first))[0]
 
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
@@ -238,15 +256,20 @@ class Recorder:
         return state, buffers, self._closed(record, state)
 
     def _closed(self, record: Record, state: State) -> Record:
-        """The tape with what was written after the last attempt, where the next row would be."""
+        """The tape with the end of the solve, and what was written, where the next row would be."""
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
         end = jnp.stack([state.stop << _STOP, *state.written])
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
-        return record._replace(rows=rows._replace(whole=put_row(rows.whole, end, place)))
+        t = jnp.stack([state.t, state.dt, *([state.low] if compensated(state.t.dtype) else [])])
+        t = jnp.pad(t, (0, rows.reals.shape[-1] - t.shape[0]))
+        whole, reals = put_row(rows.whole, end, place), put_row(rows.reals, t, place)
+        return record._replace(rows=rows._replace(reals=reals, whole=whole))
 
     def _thinned(self, record: Record) -> Record:
-        """Every second row, if the tape is full."""
+        """Every second row, if the tape is full and more is to come."""
         full = record.attempts >= self.rows << record.shift
+        # A tape that has held all it can stays: windows longer than its rows fit nowhere.
+        full = full & (record.attempts < self.capacity)
         half = self.rows // 2
 
         def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:

@@ -4,18 +4,28 @@ A problem holds functions, modules, numbers and arrays. `flatten` separates what
 array and number, in the cells, defaults, globals and attributes of functions too) from what is
 static (code, names, shapes). Two fresh lambdas of the same code have equal structures, so the
 second one re-traces nothing; and what a lambda closes over is an input, so it differentiates.
+
+A Python int or bool that a function sees from outside (in a cell, a global, a default, an
+attribute, or in a list of these) is a loop's length, a shape or a switch: it is static, by value.
+In args it is a number like any other.
 """
 
 import copy
+import dataclasses
+import enum
+import functools
 import types
 import warnings
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from .changes import changed_names, changes_itself
 
 __all__ = ["flatten", "unflatten"]
 
@@ -32,7 +42,7 @@ def flatten(x: Any) -> tuple[list, Hashable]:
     >>> unflatten(structure, [3.0])(1.0)
     3.0
     """
-    return jax.tree.flatten(_lift(x, ()))
+    return jax.tree.flatten(_lift(x, _Way()))
 
 
 def unflatten(structure: Hashable, leaves: Any) -> Any:
@@ -71,6 +81,7 @@ class Static:
 
 
 _ByIdentity = (types.FunctionType, types.ModuleType, dict)
+_INSIDE = tuple(str(Path(p).parent) for p in (jax.__file__, Path(__file__).parent))
 
 
 class _Node:
@@ -88,26 +99,39 @@ jax.tree_util.register_pytree_node(
 jax.tree_util.register_pytree_node(Static, lambda s: ((), s), lambda s, _: s)
 
 
-def _lift(x: Any, path: tuple[int, ...]) -> Any:  # noqa: PLR0911 - one line a kind of thing
+class _Way(NamedTuple):
+    """How `_lift` came to a thing: through which functions and objects (their ids), and whether
+    through any.
+    """
+
+    through: tuple[int, ...] = ()
+    outside: bool = False
+
+    def into(self, x: Any) -> "_Way":
+        """The way to what a function or an object holds."""
+        return _Way((*self.through, id(x)), True)
+
+
+def _lift(x: Any, way: _Way) -> Any:  # noqa: PLR0911 - one line a kind of thing
     """`x` with every leaf an array or a number, functions opened, the rest static."""
+    if way.outside and type(x) in (int, bool):
+        return Static(x)
     if _is_number(x) or x is None:
         return x
     if type(x) in (list, dict) and not x:
-        return Static(x)  # perhaps a callback fills it: the same one, not a copy
+        return Static(x)  # the same one, not a copy: perhaps a callback fills it
     if type(x) in (tuple, list):
-        return type(x)(_lift(v, path) for v in x)
+        return type(x)(_lift(v, way) for v in x)
     if type(x) is dict:
-        return {k: _lift(v, path) for k, v in x.items()}
-    if isinstance(x, types.FunctionType):
-        return _lift_function(x, path)
-    if isinstance(x, types.MethodType):
-        return _Node("method", Static(None), (_lift(x.__func__, path), _lift(x.__self__, path)))
+        return {k: _lift(v, way) for k, v in x.items()}
+    if type(x) in _FUNCTIONS:
+        return _FUNCTIONS[type(x)](x, way)
     if _is_nnx(x):
         return _lift_nnx(x)
     if jax.tree_util.all_leaves([x]):
-        return _lift_object(x, path)
+        return _lift_object(x, way)
     leaves, tree = jax.tree.flatten(x)
-    return _Node("tree", Static(tree), [_lift(leaf, path) for leaf in leaves])
+    return _Node("tree", Static(tree), [_lift(leaf, way) for leaf in leaves])
 
 
 def _is_number(x: Any) -> bool:
@@ -116,25 +140,41 @@ def _is_number(x: Any) -> bool:
     ) and (getattr(x, "dtype", None) != np.dtype(object))
 
 
-def _lift_function(f: types.FunctionType, path: tuple[int, ...]) -> Any:
-    if id(f) in path:  # a function that calls itself
+def _lift_function(f: types.FunctionType, way: _Way) -> Any:
+    if id(f) in way.through:  # a function that calls itself
         return Static(f)
-    path = (*path, id(f))
-    cells = tuple(_lift_seen(_content(cell), path) for cell in f.__closure__ or ())
-    used = _used_globals(f)
+    way = way.into(f)
+    changed = changed_names(f.__code__)
+
+    def seen(name: str, x: Any) -> Any:
+        kept = name in changed and (type(x) in (list, dict) or _is_record(x))
+        return Static(x) if kept else _lift(x, way)
+
+    contents = map(_content, f.__closure__ or ())
+    cells = tuple(map(seen, f.__code__.co_freevars, contents))
     # A helper's numbers are inputs too, as long as it lives in the same module as its caller; a
     # library's functions are taken as they are.
-    outer = {k: _lift_seen(v, path) for k, v in used.items()}
+    outer = {name: seen(name, x) for name, x in _used_globals(f).items()}
     static = (f.__code__, Static(_Globals(f.__globals__)), f.__name__, f.__qualname__)
-    children = (cells, outer, _lift(f.__defaults__, path), _lift(f.__kwdefaults__, path))
+    children = (cells, outer, _lift(f.__defaults__, way), _lift(f.__kwdefaults__, way))
     return _Node("function", static, children)
 
 
-def _lift_seen(x: Any, path: tuple[int, ...]) -> Any:
-    """What a function sees from outside. A bare int or bool there is a loop's length or a switch,
-    so it is static, by value; in args and everywhere else it is a number like any other.
-    """
-    return Static(x) if type(x) in (int, bool) else _lift(x, path)
+def _lift_method(x: types.MethodType, way: _Way) -> Any:
+    return _Node("method", Static(None), (_lift(x.__func__, way), _lift(x.__self__, way)))
+
+
+def _lift_partial(x: functools.partial, way: _Way) -> Any:
+    given = (x.args, tuple(x.keywords.values()))
+    parts = (_lift(x.func, way), _lift(given, way.into(x)))
+    return _Node("partial", Static(tuple(x.keywords)), parts)
+
+
+_FUNCTIONS: dict[type, Any] = {
+    types.FunctionType: _lift_function,
+    types.MethodType: _lift_method,
+    functools.partial: _lift_partial,
+}
 
 
 class _Globals:
@@ -189,18 +229,49 @@ def _used_globals(f: types.FunctionType) -> dict[str, Any]:
     return found
 
 
-def _lift_object(x: Any, path: tuple[int, ...]) -> Any:
+def _lift_object(x: Any, way: _Way) -> Any:
     """A plain object is its attributes, so that changing one is seen by the next call."""
-    attributes: Any = getattr(x, "__dict__", None)
-    plain = attributes and not isinstance(x, (type, types.ModuleType)) and not hasattr(x, "lower")
-    if plain and id(x) not in path and callable(x) and not hasattr(x, "__wrapped__"):
-        path = (*path, id(x))
-        return _Node(
-            "object", Static(_Shell(x)), {k: _lift(v, path) for k, v in attributes.items()}
-        )
-    if not _hashable(x):
-        _warn_identity(x)
+    attributes = _attributes(x)
+    if attributes and id(x) not in way.through and (_is_callable(x) or _is_record(x)):
+        way = way.into(x)
+        held = {k: _lift(v, way) for k, v in attributes.items()}
+        return _Node("object", Static(_Shell(x)), held)
+    _note_identity(x)
     return Static(x)
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """What an object holds; nothing for classes, modules and compiled functions."""
+    if isinstance(x, (type, types.ModuleType, enum.Enum)) or hasattr(x, "lower"):
+        return {}
+    slots = [n for c in type(x).__mro__ for n in vars(c).get("__slots__", ()) if hasattr(x, n)]
+    return {n: getattr(x, n) for n in slots if n != "__dict__"} | getattr(x, "__dict__", {})
+
+
+def _is_callable(x: Any) -> bool:
+    return callable(x) and not hasattr(x, "__wrapped__")
+
+
+def _is_record(x: Any, depth: int = 3) -> bool:
+    """Whether an object holds data and nothing else, such as a dataclass of settings."""
+    kind = type(x)
+    made_plainly = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ in (
+        object.__reduce__,
+        types.SimpleNamespace.__reduce__,
+    )
+    if not made_plainly or hasattr(kind, "__del__") or hasattr(kind, "__copy__"):
+        return False
+    if changes_itself(kind) or (_says_equal(kind) and not dataclasses.is_dataclass(kind)):
+        return False
+    return all(_is_data(v, depth) for v in _attributes(x).values())
+
+
+def _is_data(x: Any, depth: int) -> bool:
+    if x is None or isinstance(x, (str, types.FunctionType)) or _is_number(x):
+        return True
+    if not jax.tree_util.all_leaves([x]):
+        return all(_is_data(leaf, depth) for leaf in jax.tree.leaves(x))
+    return depth > 0 and bool(_attributes(x)) and _is_record(x, depth - 1)
 
 
 class _Shell:
@@ -216,24 +287,30 @@ class _Shell:
         return isinstance(other, _Shell) and type(other.example) is type(self.example)
 
 
-def _hashable(x: Any) -> bool:
-    try:
-        hash(x)
-    except TypeError:
-        return False
-    return True
+def _says_equal(kind: type) -> bool:
+    """Whether a class says itself how its objects are compared."""
+    return kind.__hash__ not in (None, object.__hash__)
 
 
-_seen: Counter = Counter()
+_by_identity: dict[Any, set[int]] = defaultdict(set)
 
 
-def _warn_identity(x: Any) -> None:
-    _seen[type(x)] += 1
-    if _seen[type(x)] == 3:
+def _note_identity(x: Any) -> None:
+    """Counts the different things of one kind that are compared by identity; the third is told."""
+    inner = getattr(x, "__wrapped__", x)
+    if inner is x and _says_equal(type(x)) and Static(x).by_value:
+        return
+    if isinstance(x, (type, types.ModuleType, types.BuiltinFunctionType)):
+        return
+    seen = _by_identity[type(x), getattr(inner, "__code__", None)]
+    known = id(x) in seen
+    seen.add(id(x))
+    if not known and len(seen) == 3:
         warnings.warn(
-            f"A {type(x).__name__} in a field is compared by identity, so each new one compiles "
-            "again: pass its numbers through args, or give it a hash.",
-            stacklevel=2,
+            f"The third {type(x).__name__} of its kind is in a field. It is compared by identity, "
+            "so each new one compiles again: make it once, pass its numbers through args, or give "
+            "it a hash and equality by value.",
+            skip_file_prefixes=_INSIDE,
         )
 
 
@@ -260,10 +337,16 @@ def _rebuild_function(static: Any, parts: Any) -> types.FunctionType:
     return f
 
 
+def _rebuild_partial(names: Static, parts: Any) -> functools.partial:
+    f, (args, values) = parts
+    return functools.partial(f, *args, **dict(zip(names.value, values, strict=True)))
+
+
 def _rebuild_object(static: Static, attributes: dict) -> Any:
     example = static.value.example
     fresh = copy.copy(example)
-    fresh.__dict__.update(attributes)
+    for name, value in attributes.items():
+        object.__setattr__(fresh, name, value)  # a frozen dataclass has no other way
     return fresh
 
 
@@ -292,6 +375,7 @@ def _rebuild_nnx(static: Any, leaves: list) -> Any:
 _REBUILD = {
     "function": _rebuild_function,
     "method": lambda _, parts: types.MethodType(*parts),
+    "partial": _rebuild_partial,
     "object": _rebuild_object,
     "tree": lambda static, leaves: jax.tree.unflatten(static.value, leaves),
     "nnx": _rebuild_nnx,

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["Packing", "as_state"]
+__all__ = ["Packing", "Treelike", "as_state"]
 
 
 def as_state(y: Any) -> Any:
@@ -33,7 +33,26 @@ def _is_array(v: Any) -> bool:
     return isinstance(v, (jax.Array, np.ndarray))
 
 
-class Packing:
+class Treelike:
+    """Has a tree structure `tree`, which is pickled as a tree: structures lose the identity of what
+    their nodes hold.
+    """
+
+    tree: Any
+
+    def __getstate__(self) -> dict:
+        tree = self.tree
+        if tree is not None:
+            tree = jax.tree.unflatten(tree, range(tree.num_leaves))
+        return {**self.__dict__, "tree": tree}
+
+    def __setstate__(self, state: dict) -> None:
+        tree = state["tree"]
+        tree = None if tree is None else jax.tree.structure(tree)
+        self.__dict__.update(state, tree=tree)
+
+
+class Packing(Treelike):
     """How a tree of arrays lies in one array.
 
     >>> packing = Packing((jnp.zeros(2), jnp.zeros(())))

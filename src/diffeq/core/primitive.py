@@ -25,6 +25,7 @@ __all__ = [
     "dependence",
     "dependents",
     "eval_jaxpr",
+    "in_a_trace",
     "influence",
     "influences",
     "inner_jaxpr",
@@ -45,6 +46,11 @@ __all__ = [
 ]
 
 is_unknown = ad.is_undefined_primal
+
+
+def in_a_trace(leaves: Sequence) -> bool:
+    """Whether a computation with these is traced: by them, or by the `jit` that it stands in."""
+    return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
 
 
 def define(

@@ -83,6 +83,8 @@ def state_of(problem: Problem) -> Any:
     tree = rule.state(problem, problem.args)
     if not jax.tree.leaves(tree):
         raise ValueError(f"{rule.names[0]} has no arrays in it; give at least one number.")
+    if all(np.size(leaf) == 0 for leaf in jax.tree.leaves(tree)):
+        raise ValueError(f"{rule.names[0]} is {described(tree)}, empty; give at least one number.")
     for name, leaf in named_leaves(problem, tree):
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.inexact):
