@@ -6,12 +6,20 @@ that they are current.
 """
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 import diffeq as de
-from diffeq.methods.order import real_stability_interval
+from diffeq.methods.order import (
+    damping_at_infinity,
+    precise,
+    real_stability_interval,
+    rosenbrock_index1_residuals,
+    stability_function,
+    stage_order_of,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
@@ -32,10 +40,13 @@ INTRO = """\
 | a separable Hamiltonian over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
 | a hyperbolic equation, discretised in space | `SSPRK33`, `SSPRK43`, `SSPRK104` |
 | a fixed step and no reason for another | `RK4` |
-| a stiff problem | nothing yet: implicit methods are the next thing to be built |
+| a stiff problem | `Rodas5P`; `KenCarp5` for a large one; `RadauIIA5` at tight tolerances |
+| a stiff problem at loose tolerances, or not smooth | `Rosenbrock23`, `TRBDF2` |
+| stiff in one part and not in the other (`SplitODEProblem`) | `KenCarp3`, `KenCarp4`, `KenCarp5` |
+| a mass matrix, algebraic equations | `Rodas5P`, the default for a `DAEProblem`; `RadauIIA5` |
 
-All of them are explicit, so the step times the fastest rate of decay has to stay inside the
-*interval* below. A solve that runs out of steps because of that says so.
+An explicit method's step times the fastest rate of decay has to stay inside its *interval* below. A
+solve that runs out of steps because of that says so, and what to take.
 """
 
 COLUMNS = """\
@@ -76,7 +87,7 @@ def citations() -> dict[str, str]:
 
 def plain(text: str) -> str:
     """A name without TeX."""
-    accents = {r"{\o}": "ø", r"{\"o}": "ö", r"{\"u}": "ü", r"\'e": "é"}
+    accents = {r"{\o}": "ø", r"{\ae}": "æ", r"{\"o}": "ö", r"{\"u}": "ü", r"\'e": "é"}
     for tex, letter in accents.items():
         text = text.replace(tex, letter)
     return re.sub(r"[{}\\]", "", text)
@@ -98,6 +109,46 @@ def row(name: str, interval: float | None, cited: dict[str, str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+ROSENBROCK = """
+## Rosenbrock methods
+
+For stiff problems and mass matrices, on every problem that has a field: one Jacobian, one LU and
+as many linear solves as stages in a step, and no iteration. `de.Rosenbrock(tableau)` makes another
+of a `de.RosenbrockTableau`.
+
+**order**: p(p̂) as above. **dense**: order of the method's own interpolant. **index 1**: orders of
+the differential and of the algebraic components where the mass matrix is singular. **decay**:
+|R(z)| at z = −1, −10, −∞, what a step makes of y' = λy with z = λ dt.
+"""
+
+ROSENBROCK_HEAD = (
+    "| method | order | stages | dense | index 1 | decay | what for | reference |\n"
+    + "|---" * 8
+    + "|"
+)
+
+
+def rosenbrock_row(name: str, table: de.RosenbrockTableau, cited: dict[str, str]) -> str:
+    """The line of a Rosenbrock method."""
+    alpha, beta, b, _ = (precise(x) for x in table.classical)
+    pairs = rosenbrock_index1_residuals(alpha, beta, b, table.order + 1)
+    columns = list(zip(*pairs, strict=True))
+    orders = [sum(1 for _ in takewhile(lambda gap: gap < 1e-11, gaps)) for gaps in columns]
+    numerator, denominator = (np.asarray(x, float)[::-1] for x in stability_function(beta, b))
+    decay = [abs(np.polyval(numerator, z) / np.polyval(denominator, z)) for z in (-1, -10, -1e9)]
+    cells = [
+        f"`{name}`",
+        f"{table.order}({table.embedded_order})",
+        str(table.stages),
+        str(table.dense_order),
+        f"{orders[0]}, {orders[1]}",
+        ", ".join(f"{x:.2g}" if x > 1e-6 else "0" for x in decay),
+        table.description,
+        cited[table.reference],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 HEAD = "| method | order | stages | dense | interval | what for | reference |\n" + "|---" * 7 + "|"
 
 
@@ -106,6 +157,46 @@ def section(title: str, takes: str, interval: str, rows: list[str], *, quintic: 
     other = ", or, from order 4 on, the quintic with the accelerations" if quintic else ""
     text = COLUMNS.format(interval=interval, quintic=other)
     return "\n".join([f"\n## {title}\n\n{takes}", text, HEAD, *rows]) + "\n"
+
+
+IMPLICIT = """
+## Implicit Runge–Kutta methods
+
+For stiff problems, and for a `DAEProblem` with a mass matrix that may be singular. They solve their
+stages by Newton's method ([how](../theory/newton.md)). Those with an *IMEX* half take a
+`SplitODEProblem`, and step its second part with that. `de.DIRK(tableau)` and `de.FIRK(tableau)`
+make others of a `de.Tableau`.
+
+**order**: p(p̂), with p̂ that of the embedded solution which estimates the error; without p̂ give
+`dt=`. **stages**: those that are solved, one after the other or all at once. **stage order**: what
+is left of the order where a problem is infinitely stiff. **dense**: order of the interpolant that
+`saveat=` and `dense=True` read; all the others use the cubic (order 3) through both ends. **at ∞**:
+the factor by which one step damps an infinitely fast decay; 0 is L-stable. All are A-stable.
+
+| method | order | stages | stage order | dense | at ∞ | what for | reference |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def implicit_row(name: str, cited: dict[str, str]) -> str:
+    """The line of one implicit Runge–Kutta method."""
+    table = getattr(de, name)().tableau
+    pair = f"({table.embedded_order})" if table.embedded_order else ""
+    solved = sum(1 for row in table.A if any(row))
+    together = "" if table.diagonally_implicit else " at once"
+    half = ", IMEX" if table.explicit_A is not None else ""
+    first = 0 if table.diagonally_implicit else table.stages - solved
+    cells = [
+        f"`{name}`",
+        f"{table.order}{pair}",
+        f"{solved}{together}{half}",
+        str(stage_order_of(table.A[first:, first:], table.c[first:])),
+        str(table.dense_order or "–"),
+        f"{damping_at_infinity(table.A, table.b):.0f}",
+        table.description,
+        cited[table.reference],
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def methods_page() -> str:
@@ -117,13 +208,23 @@ def methods_page() -> str:
         for name, method in made.items()
         if isinstance(method, de.ExplicitRK)
     ]
+    implicit = [
+        implicit_row(name, cited)
+        for name, method in made.items()
+        if isinstance(method, (de.DIRK, de.FIRK))
+    ]
+    rosenbrock = [
+        rosenbrock_row(name, method.tableau, cited)
+        for name, method in made.items()
+        if isinstance(method, de.Rosenbrock)
+    ]
     moving = []
     for name, method in made.items():
         if isinstance(method, de.Symplectic):
             moving.append(row(name, oscillation_interval(method.tableau), cited))
         elif isinstance(method, de.Nystrom):
             moving.append(row(name, None, cited))
-    left_over = len(made) - len(explicit) - len(moving)
+    left_over = len(made) - len(explicit) - len(implicit) - len(rosenbrock) - len(moving)
     if left_over:
         raise NotImplementedError(f"{left_over} methods are of a family that has no table here")
     return (
@@ -135,6 +236,11 @@ def methods_page() -> str:
             explicit,
             quintic=False,
         )
+        + "\n".join([ROSENBROCK, ROSENBROCK_HEAD, *rosenbrock])
+        + "\n"
+        + IMPLICIT
+        + "\n".join(implicit)
+        + "\n"
         + section(
             "Methods for equations of motion",
             "The splittings take a `SecondOrderProblem` whose f does not depend on v, or a "

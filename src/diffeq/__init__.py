@@ -3,11 +3,13 @@
 from . import datasets, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
+from .consistent import consistent
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
+    DAEProblem,
     HamiltonianProblem,
     ODEProblem,
     Problem,
@@ -18,14 +20,25 @@ from .problems import (
 from .solution import Solution, SolveError
 from .solve import solve
 from .stepping import State, advance, init, step
-from .train import Fit, fit, mse
+from .train import (
+    Collocation,
+    Fit,
+    Shooting,
+    collocate,
+    fit,
+    fit_growing,
+    mse,
+    multiple_shooting,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "Collocation",
     "Controller",
+    "DAEProblem",
     "Discrete",
     "Fit",
     "Fixed",
@@ -36,6 +49,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Problem",
     "SecondOrderProblem",
     "Separable",
+    "Shooting",
     "Solution",
     "SolveError",
     "SplitODEProblem",
@@ -43,10 +57,14 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Status",
     "Verdict",
     "advance",
+    "collocate",
+    "consistent",
     "datasets",
     "fit",
+    "fit_growing",
     "init",
     "mse",
+    "multiple_shooting",
     "nn",
     "solve",
     "step",

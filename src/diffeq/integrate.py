@@ -23,9 +23,9 @@ from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
 from .core.walk import walk
+from .methods.mass import slope_of
 from .output import Cursor, Output
 from .output.channel import Piece
-from .problems.forms import lower
 
 __all__ = [
     "Attempt",
@@ -76,6 +76,7 @@ class State(eqx.Module):
     floored: Int[Array, ""]
     last_dt: Array
     status: Int[Array, ""]
+    evaluations: Any
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -100,12 +101,13 @@ class System:
     alarmed: bool = False
     traces: dict = field(init=False, default_factory=dict)
 
-    def parts(self, data: Data) -> tuple[Any, Any, Any]:
+    def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
         form = self.form(data.parameters, data.sign)
+        final = final or not self.controller.decides
         return (
             form,
-            eqx.combine(data.method, self.method),
+            eqx.combine(data.method, self.method).tuned(data.tolerance, final=final),
             eqx.combine(data.controller, self.controller),
         )
 
@@ -136,26 +138,29 @@ class Decision(NamedTuple):
 
 
 class Start(eqx.Module):
-    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found."""
+    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found, and
+    `status` says what is wrong with it, if anything.
+    """
 
     t: Array
     y: Array
     dt: Any
-    bad: Bool[Array, ""]
+    status: Int[Array, ""]
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
         dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
-        return failing(begin(system, data, self.t, self.y, dt), self.bad, Status.bad_times)
+        found = begin(system, data, self.t, self.y, dt)
+        return failing(found, self.status > Status.running, self.status)
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
-        ode = lower(form, "ode", "the initial step")
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
-        return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
+        slope = partial(slope_of, form)
+        return initial_step(slope, t, y, span, method.error_order, data.tolerance)
 
 
-def failing(state: State, bad: Any, status: Status) -> State:
+def failing(state: State, bad: Any, status: Any) -> State:
     """The state with a status, where something is bad and nothing failed before."""
     found = jnp.where(bad & (state.status <= Status.running), status, state.status)
     return replace(state, status=found.astype(jnp.int32))
@@ -175,6 +180,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
+        evaluations=zero if method.evaluations is None else (),
     )  # fmt: skip
 
 
@@ -274,12 +280,14 @@ def _judge(
 ) -> tuple[Any, Array]:
     if not controller.decides:
         finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
+        finite = finite if step.solved is None else finite & step.solved
         verdict = controller.judge(None, dt, state.control, 1)
         return verdict._replace(accept=finite), jnp.zeros((), bool)
     step = lax.stop_gradient(step)
     error2, floored = data.tolerance.squared(
         step.error, lax.stop_gradient(state.y), step.y, controller.norm
     )
+    error2 = error2 if step.solved is None else jnp.where(step.solved, error2, jnp.inf)
     error2 = error2.astype(dt.dtype)
     judge = lambda error2: controller.judge(  # noqa: E731
         error2, lax.stop_gradient(dt), state.control, method.error_order
@@ -340,6 +348,7 @@ def _after(
         stop=state.stop + at_stop, steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
         last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+        evaluations=() if step.evaluations is None else state.evaluations + step.evaluations,
     )  # fmt: skip
 
 
@@ -353,19 +362,19 @@ def _status(
     attempts: Array,
 ) -> Array:
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
+    finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
+    solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
     if controller.decides:
         tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
         lost = verdict.dt <= jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
-        broken = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y)))
-        small = jnp.where(broken, Status.step_too_small, Status.nonfinite)
+        small = jnp.where(solved, Status.step_too_small, unsolved)
+        small = jnp.where(finite, small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
-        status = jnp.where(
-            ~tried.accept & controller.stuck(_user_time(system, data, state), tried.dt),
-            Status.dtmin,
-            status,
-        )
+        stuck = controller.stuck(_user_time(system, data, state), tried.dt)
+        status = jnp.where(~tried.accept & stuck, jnp.where(solved, Status.dtmin, unsolved), status)
     else:
-        status = jnp.where(tried.accept, status, Status.nonfinite)
+        broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
+        status = jnp.where(tried.accept, status, broken)
     done = tried.accept & (tried.t1 >= data.t1)
     status = jnp.where(done, Status.success, status)
     overflow = [w + c.n >= ch.length for ch, w, c in
@@ -474,27 +483,36 @@ def _percent(data: Data, after: State) -> Array:
 
 
 def replay(
-    system: System, data: Data, row: Any, cursors: Any, carried: tuple[Array, Array, Any, list]
-) -> tuple[Array, Array, Any, list]:
+    system: System, data: Data, harmless: tuple[Array, Array], row: Any, cursors: Any,
+    carried: tuple[Array, Array, Any, list],
+) -> tuple[Array, Array, Any, list]:  # fmt: skip
     """The recorded attempt again, as a differentiable function of data and of what the step before
     has left: t, y, the method's memory, and the rows of output.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
-    step of dt = 0: it changes nothing, and nothing infinite in it can spoil a derivative. The
-    memory at (t, y) is known; only its derivative comes from the step before.
+    step of dt = 0, which changes nothing, from a `harmless` (t, y): zero times what is infinite at
+    the state where a solve broke down would be NaN, for all that share its parameters. The memory
+    at (t, y) is known, or recorded; only its derivative comes from the step before.
     """
-    t, y, memory, buffers = carried
-    form, method, _ = system.parts(data)
+    t0, y0, memory, buffers = carried
+    form, method, _ = system.parts(data, final=True)
     if system.alarmed:
-        y = tripwire(y, t)
+        y0 = tripwire(y0, t0)
+    t, y = (
+        grafted(jnp.where(row.accept, x, safe), x)
+        for x, safe in zip((t0, y0), harmless, strict=True)
+    )
     target = _target(system, data, row.stop)
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
     limited = _limited(system, data, form, t, target, row.landing)
-    memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
+    known = method.init(limited, t, y)
+    if method.remembers:  # the value that was recorded, with the derivative of the same quantity
+        known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
+    memory = jax.tree.map(grafted, known, memory)
     step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
     t1 = jnp.where(landed, target, t + dt)
-    after = step.memory
+    after = jax.tree.map(partial(jnp.where, row.accept), step.memory, memory)
     if system.has_stops and jax.tree.leaves(after):
         anew = method.init(started(system, data, form, t1), t1, step.y)
         at_stop = landed & (t1 < data.t1)

@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
-from .core.packing import as_state
+from .core.packing import Packing, as_state
 from .core.primitive import Tracer
 from .methods import METHODS, Method
-from .problems import Problem
+from .problems import DAEProblem, Problem
 from .problems.base import evaluated
 from .problems.called import described
+from .problems.dae import packed_differential, packed_mass
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call", "concrete", "is_real", "keywords"]
+__all__ = ["Call", "checked_call", "checked_problem", "concrete", "is_real", "keywords"]
 
 _FEW_STEPS = 16
 _MAX_SAVES = 4096
@@ -71,17 +72,21 @@ class Call:
 
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any,
+    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any,
+    throw: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
-    _check_options(controller, adjoint, max_steps, max_saves, throw)
-    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    method = _default_method(rtol) if method is None else method
+    _check_options(controller, adjoint, max_steps, max_saves, init, throw)
+    if method is None:
+        method = _default_method(problem, _tolerance("rtol", rtol, 1e-3))
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
+    # With steps that are given, tolerances say how exactly an implicit method solves its equations.
+    defaults = (1e-3, 1e-6) if dt is None and controller.decides else (1e-12, 1e-14)
+    rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
@@ -116,6 +121,12 @@ def _loud_by_default() -> bool:
             f"the environment variable DIFFEQ_THROW is {value!r}; 'compiled' is wanted, or nothing."
         )
     return value == "compiled"
+
+
+def checked_problem(problem: Any) -> None:
+    """Refuses what cannot be lowered, as `checked_call` does."""
+    _check_problem(problem)
+    _check_state(problem, state_of(problem))
 
 
 def concrete(x: Any) -> bool:
@@ -173,7 +184,7 @@ def _check_method(method: Any) -> None:
 
 
 def _check_options(
-    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any
+    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any, throw: Any
 ) -> None:
     if isinstance(controller, type) or not (
         controller is None or isinstance(controller, Controller)
@@ -192,6 +203,8 @@ def _check_options(
             raise TypeError(
                 f"{name} is {value!r}; a positive whole number, known before tracing, is wanted."
             )
+    if not isinstance(init, str) or init not in ("consistent", "check", "given"):
+        raise ValueError(f"init is {init!r}; 'consistent', 'check' or 'given' is wanted.")
     if throw not in (True, False, "compiled"):
         raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
 
@@ -245,7 +258,9 @@ def _below_eps(rtol: Any, eps: float) -> bool:
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)
 
 
-def _default_method(rtol: Any) -> Method:
+def _default_method(problem: Problem, rtol: Any) -> Method:
+    if isinstance(problem, DAEProblem):
+        return METHODS["Rodas5P"]()
     tight = (
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )
@@ -372,7 +387,25 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
         raise ValueError(f"{name} has {outside[0]:g}, outside tspan = ({t0:g}, {t1:g}).")
 
 
+def _check_mass(problem: Any, state: Any) -> None:
+    """A mass matrix and what is said to be differential, where they are known."""
+    packing = Packing(state)
+    mass, kept = packed_mass(problem, packing), packed_differential(problem, packing)
+    if not concrete((mass, kept)):
+        return
+    if not np.isfinite(np.asarray(mass)).all():
+        raise ValueError("mass_matrix has NaN or inf; finite numbers are wanted.")
+    rank = np.count_nonzero(mass) if mass.ndim == 1 else np.linalg.matrix_rank(np.asarray(mass))
+    if kept is not None and np.count_nonzero(kept) != rank:
+        raise ValueError(
+            f"differential has {np.count_nonzero(kept)} components that are True; as many as "
+            f"mass_matrix has rank are wanted, and it has rank {rank}."
+        )
+
+
 def _check_state(problem: Problem, state: Any) -> None:
+    if isinstance(problem, DAEProblem):
+        _check_mass(problem, state)
     if not concrete(jax.tree.leaves(problem)):
         return
     for name, leaf in named_leaves(problem, state):

@@ -10,12 +10,12 @@ from jaxtyping import Array
 from .core.poison import Row, poison
 from .core.status import Status
 from .integrate import Data, State
+from .methods.mass import slope_of
 from .output import Channel
 from .problems.called import check_arguments, noted
-from .problems.forms import lower
 from .problems.lowering import Canonical
 
-__all__ = ["Wanted"]
+__all__ = ["Wanted", "clamped"]
 
 _DENSE = "dense"
 
@@ -48,9 +48,9 @@ class Wanted:
         return tuple(channel for _, channel in self.kinds)
 
     @property
-    def trims(self) -> bool:
-        """Whether the number of rows is known only afterwards."""
-        return any(isinstance(at, str) for at in self.at.values())
+    def trims(self) -> frozenset:
+        """The keys of the sets whose number of rows is known only afterwards."""
+        return frozenset(key for key, at in self.at.items() if isinstance(at, str))
 
     def times(self, t0: Array, t1: Array) -> tuple[tuple, Array]:
         """Each channel's times in the loop's time, and whether any of them is wrong."""
@@ -59,7 +59,7 @@ class Wanted:
             if channel.kind != "times":
                 found.append(())
                 continue
-            times, wrong = _clamped(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
+            times, wrong = clamped(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
             found.append(times)
             bad = bad | wrong
         return tuple(found), bad
@@ -88,7 +88,7 @@ class Wanted:
         """(t, y, y') at the start: all that dense output knows where no step was taken."""
         t, y = self._turned(self.door.t0), self.door.y0
         form = self.door.form(self.door.parameters, self.sign)
-        return t, y, lower(form, "ode", "dense output").field(t, y)
+        return t, y, slope_of(form, t, y)
 
     def _rows(
         self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
@@ -162,11 +162,17 @@ def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) ->
     return poison(rows, anchor, kind, marked=marked)
 
 
-def _clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
-    """Times within 4 ulp of an end are that end; whether any is out of order or outside."""
-    slack = 4 * jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-    times = jnp.where(jnp.abs(times - t0) <= slack, t0, times)
-    times = jnp.where(jnp.abs(times - t1) <= slack, t1, times)
+def clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
+    """Times within 4 ulp of an end are that end; whether any is out of order or outside.
+
+    An ulp is that of the end on the inside, so that 1e-9 after 0 is a time of its own however far
+    t1 is; and that of the larger end on the outside, where sums that miss an end of 0 come to lie.
+    """
+    ulp = 4 * jnp.finfo(times.dtype).eps
+    wide = ulp * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    low = (times >= t0 - wide) & (times <= t0 + ulp * jnp.abs(t0))
+    high = (times <= t1 + wide) & (times >= t1 - ulp * jnp.abs(t1))
+    times = jnp.where(high, t1, jnp.where(low, t0, times))
     padding = jnp.isnan(times)
     outside = ~padding & ((times < t0) | (times > t1))
     late = ~padding[1:] & (padding[:-1] | (times[1:] < times[:-1]))

@@ -141,6 +141,11 @@ class Solution(eqx.Module):
     def _evaluate(self, t: Any, *, slope: bool) -> Any:
         if self.polynomial is None:
             raise ValueError("sol(t) needs the solution everywhere: give dense=True to solve.")
+        if self.status.ndim:
+            raise ValueError(
+                f"sol(t) is for one solution; this is a batch of shape {self.status.shape}: index "
+                "it, sol[0](t), or give jax.vmap(lambda sol: sol(t)) all of it."
+            )
         return self.about.evaluate(self.polynomial, jnp.asarray(t), slope=slope)
 
     def filled(self, value: Any) -> Any:
@@ -167,8 +172,14 @@ class Solution(eqx.Module):
 
     def trim(self) -> "Solution":
         """The solution with only the rows that were reached (on the host)."""
+        return self._cut(frozenset(self.saved) if isinstance(self.saved, dict) else {None})
 
-        def cut(mask: Any, tree: Any) -> Any:
+    def _cut(self, keys: Any) -> "Solution":
+        """Without the rows that were not reached, in these of its sets; a lone one has no key."""
+
+        def cut(key: Any, mask: Any, tree: Any) -> Any:
+            if key not in keys:
+                return tree
             keep = np.asarray(mask)
             if keep.ndim != 1:
                 raise ValueError(
@@ -178,12 +189,11 @@ class Solution(eqx.Module):
             count = int(keep.sum())
             return jax.tree.map(lambda y: y[:count], tree)
 
-        each = isinstance(self.saved, dict)
-        apply = (
-            (lambda tree: {k: cut(self.saved[k], tree[k]) for k in tree})
-            if each
-            else (lambda tree: cut(self.saved, tree))
-        )
+        def apply(tree: Any) -> Any:
+            if isinstance(self.saved, dict):
+                return {k: cut(k, self.saved[k], tree[k]) for k in tree}
+            return cut(None, self.saved, tree)
+
         return eqx.tree_at(
             lambda s: (s.ts, s.ys, s.saved),
             self,
@@ -265,7 +275,12 @@ class About(Treelike):
     """
 
     def __init__(
-        self, method: str, packing: Any, adaptive: bool, tree: Any = None, *, trims: bool = False
+        self,
+        method: str,
+        packing: Any,
+        adaptive: bool,
+        tree: Any = None,
+        trims: frozenset = frozenset(),
     ) -> None:
         self.method, self.packing, self.adaptive = method, packing, adaptive
         self.tree, self.trims = tree, trims
@@ -280,8 +295,8 @@ class About(Treelike):
         return isinstance(other, About) and other._key() == self._key()
 
     def trimmed(self, sol: Any) -> Any:
-        """The solution without unwritten rows, where their number is known."""
-        return sol.trim() if self.trims and sol.status.ndim == 0 else sol
+        """The solution without rows that no step has filled, where their number is known."""
+        return sol._cut(self.trims) if self.trims and sol.status.ndim == 0 else sol
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .adjoint import Discrete
+from .consistent import settled
 from .control import Controller
 from .core.alarm import call_host
 from .core.lift import flatten, unflatten
@@ -42,6 +43,7 @@ class _Options:
     progress: Any
     alarmed: bool
     loud: bool
+    init: str
 
 
 @keywords
@@ -61,6 +63,7 @@ def solve(
     adjoint: Any = None,
     max_steps: int | None = None,
     max_saves: int | None = None,
+    init: str = "consistent",
     progress: Any = None,
     throw: bool | str = True,
 ) -> Solution:
@@ -70,14 +73,18 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`.
-        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
+            `DAEProblem`.
+        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
+            for a `DAEProblem`.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
         save: `save(t, y, args)`, what to keep of a state; or a dict with the keys of `saveat`.
         dense: keep the polynomial of each step, so that `sol(t)` works.
-        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6.
+        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6; with
+            a fixed step, where they only say how exactly implicit methods solve their equations,
+            1e-12 and 1e-14.
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
         controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
@@ -86,6 +93,9 @@ def solve(
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: enough for `dt` where that is known, else 65,536.
         max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many.
+        init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
+            the algebraic parts of y0 as guesses; "check" refuses those that miss the tolerance;
+            "given" takes them as they are.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -106,12 +116,13 @@ def solve(
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, throw=throw,
+        max_saves=max_saves, init=init, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction, call.max_steps or MAX_STEPS, call.max_saves, dense, adjoint or Discrete(),
         call.floored, progress, call.loud, call.loud and in_a_trace(leaves),
+        init,
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -134,6 +145,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
     )  # fmt: skip
+    door, found = settled(door, problem, options.init)
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves
     )
@@ -142,12 +154,18 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
     ))  # fmt: skip
-    start = door.start(dt, dt0, bad)
+    start = door.start(dt, dt0, bad=bad, found=found)
     end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)
     sol = _answer(door, wanted, end, buffers)
     if options.loud:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
     return sol
+
+
+def _evaluations(method: Method, end: State) -> Any:
+    """How often the field was evaluated: so often a step, or as the steps have counted."""
+    each = method.evaluations
+    return end.evaluations if each is None else (end.steps + end.rejected) * each
 
 
 def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
@@ -160,13 +178,13 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
     stats = {
         "steps": end.steps,
         "rejected": end.rejected,
-        "evaluations": (end.steps + end.rejected) * door.method.evaluations,
+        "evaluations": _evaluations(door.method, end),
         "stops": end.stop - door.first_stop,
         "floored": end.floored,
     }
     packing, decides = door.canonical.packing, door.controller.decides
     last = Last(signed(door.sign, end.t), packing.unpack(end.y), signed(door.sign, end.last_dt))
-    about = About(repr(door.method), packing, decides, dense[1], trims=wanted.trims)
+    about = About(repr(door.method), packing, decides, dense[1], wanted.trims)
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
     y1 = packing.unpack(poison(end.y, end.y, kind))
     return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about)

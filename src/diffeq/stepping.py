@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, Real
 
 from .adjoint import Discrete
+from .consistent import settled
 from .control import Controller
 from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
@@ -27,6 +28,7 @@ from .integrate import begin, failing, started
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete, is_real, keywords
+from .request import clamped
 from .solution import Last, SolveError
 
 __all__ = ["State", "advance", "init", "step"]
@@ -44,6 +46,7 @@ class _Options:
     adjoint: Any
     floored: bool
     throw: bool
+    init: str
 
 
 class State(eqx.Module):
@@ -131,6 +134,7 @@ def init(
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
+    init: str = "consistent",
     throw: bool = True,
 ) -> State:
     """The start of a solve by hand, at tspan[0].
@@ -147,6 +151,7 @@ def init(
         stops: times at which f is discontinuous; steps end there.
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
+        init: what to do with the initial values of a `DAEProblem`.
         throw: `step` and `advance` raise `SolveError` when they fail outside a trace.
 
     Example:
@@ -160,11 +165,16 @@ def init(
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=None, throw=throw,
+        max_saves=None, init=init, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, max_steps or MAX_STEPS, adjoint or Discrete(), call.floored, bool(throw)
+        call.direction,
+        max_steps or MAX_STEPS,
+        adjoint or Discrete(),
+        call.floored,
+        bool(throw),
+        init,
     )
     return _raised(_begun(options, structure, leaves))
 
@@ -219,7 +229,8 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    inner = door.start(call["dt"], call["dt0"]).state(door.system, door.data)
+    door, found = settled(door, call["problem"], options.init)
+    inner = door.start(call["dt"], call["dt0"], found=found).state(door.system, door.data)
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
 
@@ -251,7 +262,7 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
     new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
-    names = ("steps", "rejected", "floored", "last_dt")
+    names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "low", "memory", "control")
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=failing(new, bad, Status.bad_times))
@@ -296,10 +307,8 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
 
 def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
     """t, which within 4 ulp of an end is that end, and `low` where it is outside; and whether."""
-    slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(low), jnp.abs(high))
-    t = jnp.where(jnp.abs(t - low) <= slack, low, t)
-    t = jnp.where(jnp.abs(t - high) <= slack, high, t)
-    bad = ~((t >= low) & (t <= high))  # NaN is outside
+    (t,), bad = clamped(t[None], low, high)
+    bad = bad | jnp.isnan(t)
     return jnp.where(bad, low, t), bad
 
 

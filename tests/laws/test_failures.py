@@ -266,6 +266,13 @@ def test_padding_discards_its_cotangent():
     assert np.isfinite(pull(jnp.ones((200, 2)))[0])
 
 
+def test_a_lane_of_nothing_but_padding_leaves_the_gradients_of_others_alone():
+    times = jnp.array([[0.25, 0.5], [jnp.nan, jnp.nan]])
+    both = lambda a: jax.vmap(lambda at: solve(a, at).filled(0.0))(times).sum()
+    alone = jax.grad(lambda a: solve(a, times[0]).ys.sum())(0.4)
+    np.testing.assert_allclose(jax.grad(both)(0.4), alone, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("of", "finite"), [(lambda s: s.last.y, True), (lambda s: s.y1, False)])
 def test_the_last_state_of_a_failed_solve_differentiates_and_its_end_does_not(of, finite):
     """`last` is a state that was reached; `y1` is the end, which was not."""
@@ -273,6 +280,40 @@ def test_the_last_state_of_a_failed_solve_differentiates_and_its_end_does_not(of
     value, grad = jax.value_and_grad(lambda a: of(failed(a, max_steps=3)).sum())(0.4)
     assert np.isfinite(value) == finite
     assert np.isfinite(grad) == finite
+
+
+DECAY = lambda t, y, a: -a * y
+WILD = {  # method, options, field, y0 of the bad lane, and of a good one
+    "a missing sample": (de.Tsit5(), {}, DECAY, jnp.nan, 1.0),
+    "a missing sample, no stage kept": (de.RK4(), {"dt": 0.1}, DECAY, jnp.nan, 1.0),
+    "no field at y0": (de.Tsit5(), {"dt": 0.1}, lambda t, y, a: a * jnp.log(y + 2.0), -3.0, 1.0),
+    "numbers too large": (de.RK4(), {"dt": 0.1}, lambda t, y, a: a * y**2, 1.0, 0.1),
+    "a field that ends": (de.Tsit5(), {}, lambda t, y, a: -a * jnp.sqrt(y) - 0.1, 0.5, 5.0),
+}
+
+
+@pytest.mark.parametrize("name", WILD)
+def test_a_bad_sample_never_spoils_what_all_share(name):
+    """The gradient by a parameter of all lanes is that of the good ones: zero times what is
+    infinite where a lane broke down is zero.
+    """
+    method, options, field, bad, good = WILD[name]
+
+    @jax.jit
+    @jax.grad
+    def gradient(a, y0s, weights):
+        def one(y0):
+            problem = de.ODEProblem(field, y0, (0.0, 2.0), a)
+            sol = de.solve(problem, method, saveat=TS, throw=False, **options)
+            return jnp.where(sol.success, sol.filled(1.0).sum(), 0.0)
+
+        return weights @ jax.vmap(one)(y0s)
+
+    with_bad, with_good = (jnp.array([good, x, 1.5 * good]) for x in (bad, good))
+    want = gradient(1.0, with_good, jnp.array([1.0, 0.0, 1.0]))
+    assert np.isfinite(want)
+    np.testing.assert_allclose(gradient(1.0, with_bad, jnp.ones(3)), want, rtol=1e-12)
+    np.testing.assert_array_equal(gradient(1.0, with_bad, jnp.array([0.0, 1.0, 0.0])), 0.0)
 
 
 def test_a_tape_that_overflows_is_never_a_number():
@@ -421,6 +462,7 @@ REFUSED = {
     "a problem for a state": (lambda: getattr(de.step, "__wrapped__", de.step)(problem()), TypeError, r"state is ODEProblem.*; a State is wanted, which de\.init"),
     "a sample of one": (lambda: unchecked(problem())[0], TypeError, r"sol\[0\] is a sample of a batch, and this is one solution.*sol\.ys"),
     "a sample too many": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k))(jnp.ones(2))[2], IndexError, r"index 2 is out of bounds"),
+    "a batch of dense output": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k, dense=True))(jnp.ones(2))(0.5), ValueError, r"a batch of shape \(2,\): index it, sol\[0\]\(t\)"),
     "no dense output": (lambda: unchecked(problem())(0.5), ValueError, r"dense=True"),
     "a tolerance tree": (lambda: unchecked(problem(), rtol={"z": 1e-3}), ValueError, r"rtol is \{'z': 0\.001\}; a number is wanted, or a prefix tree of y0, which is float64\[2\]"),
     "a tolerance too long": (lambda: unchecked(problem(), atol=jnp.ones(3)), ValueError, r"atol is .*; a number is wanted, or a prefix tree of y0, which is float64\[2\]"),

@@ -304,6 +304,21 @@ def test_within_4_ulp_of_an_end_is_that_end():
     np.testing.assert_array_equal(by_at, 0.0)
 
 
+@pytest.mark.parametrize("go", [lambda f: f, jax.jit])
+def test_a_time_just_after_zero_is_not_zero_however_far_the_end_is(go):
+    """A transient of 1e-6 in a solve to 1e11, saved at times of all magnitudes."""
+    problem = de.ODEProblem(lambda t, y, a: 1.0 - y, 0.0, (0.0, 1e11))
+    ts = jnp.array([1e-300, 1e-12, 1e-9, 1e-6, 1e-3, 1.0])
+    early = lambda ts: de.solve(
+        problem, saveat=ts, rtol=1e-8, atol=1e-20, max_steps=60, throw=False
+    )
+    sol = go(early)(ts)
+    np.testing.assert_array_equal(sol.ts, ts)
+    np.testing.assert_allclose(sol.ys[:5], -jnp.expm1(-ts[:5]), rtol=1e-7)
+    state = de.advance(de.init(problem, rtol=1e-8, atol=1e-20), 1e-6)
+    np.testing.assert_allclose([state.t, state.y], [1e-6, 1e-6], rtol=1e-6)
+
+
 def test_unsorted_save_times_are_a_status_when_traced():
     go = jax.jit(lambda at: de.solve(PROBLEM, saveat=at))
     for at in ([0.5, 0.2], [0.5, 3.0], [jnp.nan, 0.5]):
@@ -339,6 +354,15 @@ def test_save_takes_functions_and_dicts():
     np.testing.assert_array_equal(both.ys["end"][0], both.y1)
     assert both.ts["each"].shape[0] == int(both.stats["steps"]) + 1
     assert both.ys["each"].shape[0] == int(both.num["each"])
+
+
+def test_padding_stays_beside_steps_that_are_trimmed():
+    at = {"some": jnp.array([0.5, jnp.nan]), "each": "steps"}
+    sol = de.solve(PROBLEM, saveat=at)
+    assert sol.ys["some"].shape == (2, 2)
+    assert np.isnan(sol.ys["some"][1]).all()
+    assert sol.ts["each"].shape == (int(sol.num["each"]),)
+    assert sol.trim().ys["some"].shape == (1, 2)
 
 
 def test_steps():

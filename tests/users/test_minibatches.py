@@ -63,6 +63,20 @@ def test_padding_enters_neither_value_nor_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
+def test_a_sample_without_any_time_changes_nothing():
+    """A batch that is filled up with empty samples: rates that all samples share stay finite."""
+    y0s, times, _ = series()
+    empty = times.at[3].set(NAN)
+
+    def total(rates, y0s, times):
+        problem = de.ODEProblem(lambda t, y, a: a @ y**3, y0s[0], (0.0, 1.2), rates)
+        one = lambda y0, ts: de.solve(problem.replace(y0=y0), saveat=ts).filled(0.0)
+        return jnp.sum(jax.vmap(one)(y0s, times) ** 2)
+
+    got, want = (jax.grad(total)(TRUE, y0s[:n], empty[:n]) for n in (4, 3))
+    np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
 def test_a_jitted_training_step_compiles_once_and_learns():
     batch, net = series(), network()
     optimizer = optax.adam(0.02)

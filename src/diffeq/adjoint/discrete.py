@@ -18,7 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
 
+from ..core.graft import grafted
 from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
@@ -124,7 +126,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = _zeros(result)
     d_t, d_y, _, d_buffers = d_end
     end = eqx.tree_at(
@@ -162,28 +164,40 @@ def _filled(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, control: Any
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
 ) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
-    system, recorder = spec.system, spec.recorder
-    first = partial(_first, system)
+    system, recorder, record = spec.system, spec.recorder, result.record
+    harmless = _harmless(state, result.state)
+    first = partial(_first, system, harmless)
     memory, buffers = _blank_like(first, data, state)
     carry = (state.t, state.y, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
-    d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
+    consts = data, harmless
+    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), None, None]
     d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
     d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
     )
-    step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
-    tangent = Tangent(step, row, data, carry, d_consts, d_carry)
+    step = lambda row, consts, carry: _replayed(system, consts, row, carry)  # noqa: E731
+    tangent = Tangent(step, row, consts, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
+    along = _Along(tangent, recorder, consts, d_consts, keep, len(keep) - 2, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
     return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:2]
+
+
+def _harmless(start: Any, end: State) -> tuple[Array, Array]:
+    """A (t, y) at which the field is as tame as it gets: the start. Where the field is not finite
+    even there, as for a sample that is missing, zero is the best guess.
+    """
+    moved = end.steps > (start.steps if isinstance(start, State) else 0)
+    wild = ~moved & (end.status == Status.nonfinite)
+    t, y = jax.lax.stop_gradient((start.t, start.y))
+    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y)
 
 
 class _Along(NamedTuple):
@@ -191,23 +205,23 @@ class _Along(NamedTuple):
 
     tangent: Tangent
     recorder: Recorder
-    data: Data
+    consts: tuple[Data, tuple]
     d_consts: list
     keep: list
     others: int
-    control: Any
+    end: State
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
         """One walk over all rows."""
-        return self._walk(record.rows, record.attempts, self.data, self.d_consts, start)
+        return self._walk(record.rows, record.attempts, self.consts, self.d_consts, start)
 
     def _walk(
-        self, rows: Row, n: Any, data: Data, d_consts: list, start: list
+        self, rows: Row, n: Any, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
         recorded = [rows.t, rows.y, *[None] * self.others]
         length = self.recorder.rows + 1
         return self.tangent.run(
-            n, _with_next(rows), data, recorded, d_consts, start, self.keep, length
+            n, _with_next(rows), consts, recorded, d_consts, start, self.keep, length
         )
 
     def windows(self, record: Record, start: list) -> tuple[list, list]:
@@ -222,7 +236,7 @@ class _Along(NamedTuple):
 
         def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
             del active
-            data, record = consts
+            consts, record = consts
             dots, d_rows = carry
             thinned = record.thinned
             n = jnp.where(
@@ -230,8 +244,8 @@ class _Along(NamedTuple):
                 jnp.minimum(record.stride, record.attempts - (index << record.shift)),
                 record.attempts,
             )
-            rows = self._again(data, record, index, jnp.where(thinned, n, 0))
-            out, found = self._walk(rows, n, data, _spread(d_consts, live), list(dots))
+            rows = self._again(consts[0], record, index, jnp.where(thinned, n, 0))
+            out, found = self._walk(rows, n, consts, _spread(d_consts, live), list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
             d_rows = [
                 jnp.where(thinned, put_row(old, first, index), new)
@@ -241,7 +255,7 @@ class _Along(NamedTuple):
 
         (end, d_rows), _ = walk(
             window, 0, count, rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
-            consts=(self.data, record), carry=(tuple(start), tuple(blank)),
+            consts=(self.consts, record), carry=(tuple(start), tuple(blank)),
             linear_consts=tuple(_pick(self.d_consts, live)),
             length=self.recorder.rows + 1, linear=True,
         )  # fmt: skip
@@ -252,9 +266,11 @@ class _Along(NamedTuple):
         system = self.recorder.system
         form, method, _ = system.parts(data)
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+        memory = row.memory
+        if not method.remembers:
+            memory = method.init(started(system, data, form, row.t), row.t, row.y)
         channels = len(system.output.channels)
-        state = start_of(record, index, memory, self.control, channels)
+        state = start_of(record, index, memory, self.end, channels)
         windows = (record.attempts + record.stride - 1) >> record.shift
         following = jnp.where(index + 1 < windows, index + 1, self.recorder.rows)
         end = jax.tree.map(lambda x: get_row(x, following), record.rows)
@@ -266,7 +282,7 @@ class _Along(NamedTuple):
             data, record, first, last, end = consts
             decision = self.recorder.decision(record, first + place, last, end)
             after, tried = attempt(system, data, state, decision)
-            return after, row_of(state, tried)
+            return after, row_of(system, state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         _, rows = walk(
@@ -285,19 +301,27 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, data: Data, rows: tuple[Row, Any], carried: tuple) -> Any:
+def _replayed(system: System, consts: tuple, rows: tuple[Row, Any], carried: tuple) -> Any:
+    data, harmless = consts
     row, after = rows
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, row, cursors, carried)
+    return replay(system, data, harmless, row, cursors, carried)
 
 
-def _first(system: System, data: Data, state: Any) -> tuple[Any, list]:
-    """The method's memory and the rows of output before the first step."""
+def _first(
+    system: System, harmless: tuple[Array, Array], data: Data, state: Any
+) -> tuple[Any, list]:
+    """The method's memory and the rows of output before the first step, without what may be NaN
+    there: zero times that must not become a derivative.
+    """
     form, method, _ = system.parts(data)
-    memory = method.init(started(system, data, form, state.t), state.t, state.y)
+    t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
+    memory = method.init(started(system, data, form, t), t, y)
+    finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
+    state = eqx.tree_at(lambda s: s.y, state, grafted(finite, state.y))
     return memory, blank(system, data, state)
 
 

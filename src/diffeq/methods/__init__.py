@@ -7,14 +7,27 @@ Every entry of the tables becomes a public class here, so that `de.Tsit5()` exis
 from typing import Any
 
 from .base import Method, Step
+from .dirk import DIRK
 from .explicit_rk import ExplicitRK
+from .firk import FIRK
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
-from .tableau import NystromTableau, Splitting, Tableau
+from .rosenbrock import Rosenbrock
+from .tableau import NystromTableau, RosenbrockTableau, Splitting, Tableau
+from .tableaus.dirk import DIRK_TABLES
 from .tableaus.explicit import EXPLICIT
+from .tableaus.firk import FIRK_TABLES
 from .tableaus.partitioned import NYSTROM, SPLITTINGS
+from .tableaus.rosenbrock import ROSENBROCK
 
-_FAMILIES = ((ExplicitRK, EXPLICIT), (Symplectic, SPLITTINGS), (Nystrom, NYSTROM))
+_FAMILIES = (
+    (ExplicitRK, EXPLICIT),
+    (Rosenbrock, ROSENBROCK),
+    (DIRK, DIRK_TABLES),
+    (FIRK, FIRK_TABLES),
+    (Symplectic, SPLITTINGS),
+    (Nystrom, NYSTROM),
+)
 
 
 def _named(name: str, family: Any, table: Any) -> type:
@@ -46,6 +59,8 @@ METHODS: dict[str, type] = {
 globals().update(METHODS)
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
+    "DIRK",
+    "FIRK",
     "ExplicitRK",
     "Hermite",
     "Interpolant",
@@ -53,6 +68,8 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Method",
     "Nystrom",
     "NystromTableau",
+    "Rosenbrock",
+    "RosenbrockTableau",
     "Splitting",
     "Step",
     "Symplectic",

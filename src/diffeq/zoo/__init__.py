@@ -21,6 +21,14 @@ from diffeq.zoo.oscillators import (
     spiral,
     van_der_pol,
 )
+from diffeq.zoo.stiff import (
+    hires,
+    oregonator,
+    pollution,
+    robertson,
+    robertson_long,
+    van_der_pol_stiff,
+)
 
 __all__ = [
     "Case",
@@ -32,9 +40,15 @@ __all__ = [
     "cases",
     "detest",
     "henon_heiles",
+    "hires",
     "lorenz",
     "lotka_volterra",
+    "oregonator",
     "pleiades",
+    "pollution",
+    "robertson",
+    "robertson_long",
     "spiral",
     "van_der_pol",
+    "van_der_pol_stiff",
 ]

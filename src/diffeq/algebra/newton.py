@@ -1,0 +1,100 @@
+"""Simplified Newton: one matrix for all turns, stopped by its rate; for the equations of a step.
+
+It finds a root without a derivative, which `rooted` of `roots.py` gives it: that of the equation,
+with the Jacobian at the root and not the one that the turns went with.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Int, Real
+
+from ..core.loop import loop
+from ..core.primitive import bound, jaxpr_as_fun, shape_of
+
+__all__ = ["Bounds", "Root", "frozen", "newton"]
+
+_RUNNING, _FOUND, _LOST = 0, 1, 2
+
+
+class Bounds(NamedTuple):
+    """How far Newton goes: `size` measures an update in the scale of the error, where 1 is the
+    tolerance, `limit` is what may be left of it, and `turns` how many there are at the most.
+    """
+
+    size: Callable
+    limit: Any
+    turns: int
+
+
+class Root(NamedTuple):
+    """What Newton found: x, whether it is a root, in how many turns, and the factor θ/(1 − θ) by
+    which the last update bounds what is left.
+    """
+
+    x: Array
+    found: Bool[Array, ""]
+    turns: Int[Array, ""]
+    factor: Real[Array, ""]
+
+
+def newton(
+    residual: Callable, solve: Callable, guess: Array, bounds: Bounds, factor: Any = 1.0
+) -> Root:
+    """Turns of x ← x + solve(residual(x)), until what is left is within the bounds.
+
+    With the rate θ = |δ|/|δ before| of the updates δ, those to come add up to at most
+    θ/(1 − θ) |δ|, which is what stops the turns; before there is a rate, `factor` stands for
+    θ/(1 − θ), and what another equation with the same matrix has left is a good one. The turns end
+    without a root when θ ≥ 1, or when θ says that those left will not do.
+
+    Reference: hairer1996, IV.8.
+
+    >>> close = Bounds(jnp.abs, 1e-6, 10)
+    >>> found = newton(lambda x: 2 - x**2, lambda r: r / 3, jnp.array(1.5), close)
+    >>> bool(found.found), int(found.turns), round(float(found.x), 5)
+    (True, 4, 1.41421)
+    """
+
+    def running(limit: Any, state: Any, _: Any) -> Any:
+        del limit
+        return state[-1] == _RUNNING
+
+    def turn(active: Any, limit: Any, state: Any, buffers: Any) -> Any:
+        del active
+        x, before, factor, turns, _ = state
+        delta = update(x)
+        norm = size(delta)
+        first = turns == 0
+        rate = norm / jnp.where(first, jnp.inf, before)
+        factor = jnp.where(first, factor, rate / jnp.where(rate < 1, 1 - rate, 1))
+        left = bounds.turns - 1 - turns
+        found = (factor * norm <= limit) | (norm == 0)
+        hopeless = ~first & ((rate >= 1) | (rate**left * factor * norm > limit))
+        lost = ~jnp.isfinite(norm) | hopeless | (left == 0)
+        status = jnp.where(found, _FOUND, jnp.where(lost, _LOST, _RUNNING))
+        return (x + delta, norm, factor, turns + 1, status.astype(jnp.int32)), buffers
+
+    real = jnp.finfo(guess.dtype).dtype
+    limit, factor = (jnp.asarray(x, real) for x in (bounds.limit, factor))
+    guess, limit, factor = lax.stop_gradient((guess, limit, factor))
+    update, size = frozen(lambda x: solve(residual(x)), guess), frozen(bounds.size, guess)
+    zero = jnp.zeros((), jnp.int32)
+    state = (guess, jnp.zeros_like(limit), factor, zero, zero)
+    (x, _, factor, turns, status), _ = loop(running, turn, state, consts=limit)
+    return Root(x, status == _FOUND, turns, factor)
+
+
+def frozen(function: Callable, x: Array) -> Callable:
+    """The function with all that it closes over as constants, for a loop has no derivative.
+
+    >>> import jax
+    >>> slope = jax.grad(lambda a: frozen(lambda x: a * x, a)(a))
+    >>> float(slope(jnp.array(3.0)))
+    3.0
+    """
+    jaxpr, outer = bound(function, shape_of(x))
+    run, outer = jaxpr_as_fun(jaxpr), lax.stop_gradient(outer)
+    return lambda x: run(*outer, x)[0]

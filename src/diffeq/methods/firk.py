@@ -1,0 +1,322 @@
+"""Fully implicit Runge–Kutta methods: all stages at once, one system for each eigenvalue of A⁻¹.
+
+As in `dirk.py` the unknowns are the displacements u_i = Y_i − y of the stages, which solve
+(A⁻¹ ⊗ M) U = dt F(U). In the eigenvectors of A⁻¹ the matrix of Newton's method falls apart into
+λ M − dt J, one n×n matrix for each real eigenvalue and one complex one for each pair, in place of
+one of order sn: five times less work for three stages.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Real
+
+from ..algebra import factored, solve
+from ..algebra.newton import Bounds, frozen, newton
+from ..algebra.roots import rooted
+from ..core.loop import loop
+from .base import Step
+from .implicit import Aim, Implicit, factors_of, inverse_of, slopes_at
+from .interpolant import Hermite, Interpolant, Polynomial
+from .mass import combined, slope_of, times
+from .tableau import Tableau
+
+__all__ = ["FIRK"]
+
+# A step that grows more than this is too far from the one before to be extrapolated from it.
+_FARTHEST = 4.0
+
+
+class FIRK(Implicit):
+    """M (Y_i − y) = dt Σ_j a_ij f(t + c_j dt, Y_j), all stages at once; y1 = y + dt Σ b_j f(…).
+
+    One Jacobian and, for three stages, one real and one complex LU serve all the Newton iterations
+    of a step, which start from the polynomial of the step before. They stop at a hundredth of the
+    tolerance, or give up as soon as their rate says that they will not converge: the step is then
+    rejected and shortened (a solve that cannot go on ends with the status `newton_failed`).
+
+    M may be singular (a `DAEProblem` of index 1). The error is that of an embedded method with the
+    slope at the start as a further stage, and passes through (M − γ dt J)⁻¹; where it is not
+    accepted, it is looked at once more with f(t, y + error) for the slope, which damps what is
+    infinitely stiff. Dense output of RadauIIA5 is its collocation polynomial.
+
+    A step is differentiated by the implicit function theorem, exactly up to Newton's error, with
+    the Jacobians at the stages; that takes an LU of order sn a step.
+
+    Args:
+        tableau: an implicit `Tableau` whose A is regular, but for a first stage that may be the
+            slope at the start; the named methods, such as `RadauIIA5()`, bring theirs.
+
+    Raises:
+        ValueError: A is singular.
+
+    Reference: hairer1996, IV.8.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * (y - 1), 0.0, (0.0, 1.0), 1e6)
+        >>> sol = de.solve(problem, de.RadauIIA5())
+        >>> round(float(sol.y1), 3), bool(sol.stats["steps"] < 30)
+        (1.0, True)
+    """
+
+    form = "mass"
+
+    tableau: Tableau = eqx.field(static=True)
+
+    def __init__(self, tableau: Tableau) -> None:
+        self.tableau, self.aim = tableau, Aim()
+        first = int(not any(tableau.A[0]))
+        A = tableau.A[first:, first:]
+        if not len(A) or np.linalg.matrix_rank(A) < len(A):
+            raise ValueError(f"{tableau.name or 'this tableau'}: a regular A is wanted.")
+
+    @property
+    def order(self) -> int:
+        """Order of the solution that the method advances with."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """The estimate y − ŷ is O(dt^(min(p, p̂) + 1))."""
+        embedded = self.tableau.embedded_order
+        return self.order if embedded is None else min(self.order, embedded) + 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the tableau has an embedded solution."""
+        return self.tableau.b_hat is not None
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Memory":
+        """The slope at the start; of the step before nothing is known."""
+        slope = form.field(t, y) if self.tableau.fsal else ()
+        blank = jnp.zeros((len(_numbers(self.tableau).nodes), y.size), y.dtype)
+        return _Memory(slope, blank, jnp.zeros_like(blank[0, 0]), jnp.ones_like(blank[0, 0]))
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step; its data are the stages, and the slopes at both ends where they are known."""
+        numbers, bounds = _numbers(self.tableau), self.aim.bounds(y)
+        slope = memory.slope if self.tableau.fsal else form.field(t, y) if numbers.starts else 0 * y
+        system = _System(numbers, form, t, y, dt, dt * slope.ravel())
+        slopes = slopes_at(form, *lax.stop_gradient((t, y)))
+        inverses = [inverse_of(factors_of(form, dt, 1 / x, slopes)) for x in numbers.values]
+        found = newton(
+            system.residual, lambda r: _transformed(numbers, inverses, r),
+            system.guess(memory), bounds, memory.factor,
+        )  # fmt: skip
+        moves = rooted(system.residual, found.x, system.inverse)
+        error, extra = None, 0
+        if numbers.error is not None:
+            error, extra = system.error(inverses[0], moves, bounds)
+            error = error.reshape(y.shape)
+        y1 = y + _sum(numbers.end, moves).reshape(y.shape)
+        after = self._after(system, memory, moves, found.factor)
+        count = found.turns * len(numbers.nodes) + extra
+        return Step(y1, error, after, (moves, memory.slope, after.slope), found.found, count)
+
+    def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_Memory":
+        slope = ()
+        if self.tableau.fsal:
+            slope = jnp.where(system.dt > 0, system.last_slope(moves), memory.slope)
+        hints = moves, system.dt, jnp.clip(factor, jnp.finfo(moves.dtype).eps, 1.0) ** 0.8
+        return _Memory(slope, *lax.stop_gradient(hints))
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+        """The tableau's own dense output, or the cubic with the slopes of both ends."""
+        moves, before, after = step.data
+        dense = _numbers(self.tableau).dense
+        if dense is None:
+            if form.mass is not None or not self.tableau.fsal:
+                before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
+            return Hermite(y, step.y, before, after, dt)
+        return Polynomial(y, tuple(_sum(row, moves).reshape(y.shape) for row in dense), dt)
+
+
+class _Memory(NamedTuple):
+    """What one step leaves to the next: its last slope, M y'. The rest are hints for Newton, which
+    change no result by more than its error, and which a replay does without: the stages, the dt
+    that they belong to, and the rate.
+    """
+
+    slope: Any
+    moves: Array
+    dt: Array
+    factor: Array
+
+
+# --- the equations of a step ---------------------------------------------------------------------
+
+
+class _System(NamedTuple):
+    """R(U) = dt F(U) + δ first − (A⁻¹ ⊗ M) U = 0 from (t, y), `first` being dt times the slope
+    there; a stage is a row of U.
+    """
+
+    numbers: "_Numbers"
+    form: Any
+    t: Array
+    y: Array
+    dt: Array
+    first: Array
+
+    def residual(self, moves: Array) -> Array:
+        """R(U)."""
+        numbers, mass = self.numbers, self.form.mass
+        coupled = jnp.stack([times(mass, _sum(row, moves)) for row in numbers.coupling])
+        forces = self.dt * jax.vmap(self._force)(self._times(), moves) - coupled
+        if not np.any(numbers.start):
+            return forces
+        return forces + jnp.asarray(numbers.start, forces.dtype)[:, None] * self.first
+
+    def inverse(self, moves: Array, r: Array) -> Array:
+        """The δ with −R_U δ = r, at U: one system of all stages."""
+        mass, numbers = self.form.mass, self.numbers
+        slopes = jax.vmap(lambda t, u: slopes_at(self.form, t, self._at(u)))(self._times(), moves)
+        m, n = moves.shape
+        blocks = [
+            [combined(mass, 0 * slopes[i]) * float(numbers.coupling[i, j]) for j in range(m)]
+            for i in range(m)
+        ]
+        for i in range(m):
+            blocks[i][i] = blocks[i][i] - self.dt * slopes[i]
+        matrix = jnp.block(blocks)
+        if mass is not None:
+            matrix = jnp.where(self.dt == 0, jnp.eye(m * n, dtype=matrix.dtype), matrix)
+        return solve(factored(matrix), r.ravel()).reshape(m, n)
+
+    def guess(self, memory: _Memory) -> Array:
+        """The polynomial of the step before; or along the slope at the start."""
+        numbers, dtype = self.numbers, self.first.dtype
+        nodes = jnp.asarray(numbers.nodes, dtype)[:, None]
+        known = numbers.starts and self.form.mass is None
+        line = nodes * self.first if known else 0 * nodes * self.first
+        if numbers.dense is None:
+            return line
+        growth = self.dt / jnp.where(memory.dt > 0, memory.dt, 1)
+        theta = 1 + nodes * growth
+        curve = sum(
+            _sum(row, memory.moves) * (theta**d - 1) for d, row in enumerate(numbers.dense, 1)
+        )
+        return jnp.where((memory.dt > 0) & (growth <= _FARTHEST), curve, line)
+
+    def error(self, inverse: Callable, moves: Array, bounds: Bounds) -> tuple[Array, Any]:
+        """The filtered error, and the evaluations that it took; it has no derivative."""
+        share, row = self.numbers.error
+        rest = times(self.form.mass, _sum(row, moves))
+        estimate = lax.stop_gradient(inverse(share * self.first + rest))
+        if share == 0:
+            return estimate, 0
+
+        def refined(error: Array) -> Array:
+            slope = self.dt * self._force(self.t, error)
+            return inverse(share * slope + rest)
+
+        again = frozen(refined, estimate)
+        wanted = (bounds.size(estimate) > 1).astype(jnp.int32)
+        # A loop of at most one turn: a step that is accepted pays nothing.
+        (error, _), _ = loop(
+            lambda _, state, __: state[1] > 0,
+            lambda _, __, state, buffers: ((again(state[0]), state[1] - 1), buffers),
+            (estimate, wanted),
+        )
+        return error, wanted
+
+    def last_slope(self, moves: Array) -> Array:
+        """M y' at the end, which the last stage has found."""
+        numbers = self.numbers
+        slope = times(self.form.mass, _sum(numbers.coupling[-1], moves))
+        if numbers.start[-1] != 0:
+            slope = slope - float(numbers.start[-1]) * self.first
+        return (slope / jnp.where(self.dt > 0, self.dt, 1)).reshape(self.y.shape)
+
+    def _at(self, u: Array) -> Array:
+        return self.y + u.reshape(self.y.shape)
+
+    def _force(self, t: Array, u: Array) -> Array:
+        return self.form.field(t, self._at(u)).ravel()
+
+    def _times(self) -> Array:
+        return self.t + jnp.asarray(self.numbers.nodes, self.dt.dtype) * self.dt
+
+
+def _sum(weights: Any, rows: Array) -> Array:
+    # A product with a matrix could be a call of a library.
+    return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
+
+
+def _transformed(numbers: "_Numbers", inverses: list, r: Array) -> Array:
+    """The solution with the frozen matrix, in the eigenvectors of A⁻¹."""
+    total = jnp.zeros_like(r)
+    for value, inverse, vector, dual in zip(
+        numbers.values, inverses, numbers.vectors, numbers.duals, strict=True
+    ):
+        wide = jnp.result_type(r.dtype, type(value))
+        part = inverse(jnp.sum(jnp.asarray(dual, wide)[:, None] * r, axis=0)) / value
+        # A complex eigenvalue stands for its conjugate, too.
+        share = (jnp.asarray(vector, wide)[:, None] * part).real
+        total = total + (2 * share if isinstance(value, complex) else share)
+    return total
+
+
+# --- the tableau, said of displacements -----------------------------------------------------------
+
+
+class _Numbers(NamedTuple):
+    """What a step reads. `values`, `vectors`, `duals`: A⁻¹ = Σ value · vector dualᵀ, of each pair
+    of complex eigenvalues one, the real ones first. `coupling` is A⁻¹, and `start` what it makes of
+    the slope at the start.
+    """
+
+    nodes: np.ndarray
+    starts: bool
+    coupling: np.ndarray
+    start: np.ndarray
+    values: tuple
+    vectors: tuple
+    duals: tuple
+    end: np.ndarray
+    error: Any
+    dense: np.ndarray | None
+
+
+@cache
+def _numbers(table: Tableau) -> _Numbers:
+    """The numbers of a tableau: the slopes are A⁻¹ U, but for the one at the start."""
+    first = int(not any(table.A[0]))
+    coupling = np.linalg.inv(table.A[first:, first:])
+    start = coupling @ table.A[first:, 0] if first else np.zeros(len(coupling))
+    values, vectors, duals = _eigen(coupling)
+    end = np.eye(len(coupling))[-1] if table.stiffly_accurate else table.b[first:] @ coupling
+    error = None
+    if table.b_error is not None:
+        error = (float(table.b_error[0]) if first else 0.0), table.b_error[first:] @ coupling
+    dense = None if table.dense is None else table.dense[first:].T @ coupling
+    return _Numbers(
+        table.c[first:], bool(first), coupling, start, values, vectors, duals, end, error, dense
+    )
+
+
+def _eigen(matrix: np.ndarray) -> tuple[tuple, tuple, tuple]:
+    """Eigenvalues with right and left eigenvectors: the real ones, and one of each other pair."""
+    values, vectors = np.linalg.eig(matrix.astype(complex))
+    duals, size = np.linalg.inv(vectors), np.abs(values).max()
+    found = []
+    for value, vector, dual in zip(values, vectors.T, duals, strict=True):
+        if abs(value.imag) <= 1e-12 * size:
+            real = vector / vector[np.argmax(abs(vector))]
+            found.append(
+                (float(value.real), real.real, (dual * vector[np.argmax(abs(vector))]).real)
+            )
+        elif value.imag > 0:
+            found.append((complex(value), vector, dual))
+    found.sort(key=lambda one: isinstance(one[0], complex))
+    values, vectors, duals = zip(*found, strict=True)
+    return values, vectors, duals

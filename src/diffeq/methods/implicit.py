@@ -1,0 +1,107 @@
+"""What methods that solve equations have in common: how exactly they solve them.
+
+A root that is off by a small part of the tolerance costs the step no accuracy, so Newton stops
+there. It gives up early, for a shorter step is cheaper than many turns; but where nobody would try
+again with one (a fixed dt, or the replay of a step that was accepted once), it goes on.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ..algebra import Factors, factored, jacobian, solve
+from ..algebra.newton import Bounds
+from ..algebra.small_lu import LARGEST
+from ..core.norm import magnitude, mean_square
+from .base import Method
+from .mass import combined
+
+__all__ = ["Aim", "Implicit", "factors_of", "inverse_of", "slopes_at"]
+
+# Hairer and Wanner's κ, the error of Newton in tolerances, lies between 1e-1 and 1e-2.
+_KAPPA = 1e-2
+_TURNS, _FINAL_TURNS = 10, 50
+# Of a method that no solve has tuned.
+_RTOL, _ATOL = 1e-13, 1e-15
+
+
+class Aim(eqx.Module):
+    """How exactly equations are solved: to a part of a tolerance. `final` says that nobody tries
+    again with a shorter step.
+    """
+
+    tolerance: Any = None
+    final: bool = eqx.field(static=True, default=True)
+
+    def bounds(self, y: Array) -> Bounds:
+        """How Newton measures its updates beside y, as vectors, and where it stops."""
+        y = lax.stop_gradient(y)
+        scale = _ATOL + _RTOL * magnitude(y)
+        if self.tolerance is not None:
+            scale = jnp.broadcast_to(lax.stop_gradient(self.tolerance.scale(y)), y.shape)
+        scale = scale.ravel()
+
+        def size(update: Array) -> Array:
+            return jnp.sqrt(mean_square(update / scale))
+
+        rounding = 10 * jnp.finfo(y.dtype).eps * size(y.ravel())
+        turns = _FINAL_TURNS if self.final else _TURNS
+        return Bounds(size, jnp.maximum(_KAPPA, rounding), turns)
+
+
+class Implicit(Method):
+    """The base of methods that solve their equations by Newton's method. `aim` is how exactly,
+    which a solve fills in (`tuned`).
+    """
+
+    real_view: ClassVar[bool] = True
+
+    aim: Aim = eqx.field(kw_only=True, default_factory=Aim)
+
+    @property
+    def evaluations(self) -> int | None:
+        """None: as many as Newton takes turns, counted step by step; Jacobians aside."""
+        return None
+
+    @property
+    def remembers(self) -> bool:
+        """Always: slopes and starts of Newton's method are known up to its error."""
+        return True
+
+    def tuned(self, tolerance: Any, *, final: bool = False) -> "Implicit":
+        """The method for a solve to this tolerance."""
+        return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
+
+
+def slopes_at(form: Any, t: Array, y: Array) -> Array:
+    """∂f/∂y at (t, y), of the implicit part where there are two."""
+    return jacobian(getattr(form, "implicit", None) or form.field, t, y, form.jac)
+
+
+def inverse_of(factors: Factors) -> Callable:
+    """The map r ↦ A⁻¹ r, without a derivative, for many right sides one after the other.
+
+    A small matrix is inverted: a product is one sum over its entries, where two triangles are a
+    chain of as many steps as they have rows. Newton's method corrects what rounding loses by it.
+    """
+    factors = lax.stop_gradient(factors)
+    n = len(factors.lu)
+    if n > LARGEST:
+        return lambda r: solve(factors, r)
+    inverse = solve(factors, jnp.eye(n, dtype=factors.lu.dtype))
+    return lambda r: jnp.sum(inverse * r, axis=1)
+
+
+def factors_of(form: Any, dt: Array, scale: Any, slopes: Array) -> Factors:
+    """The factors of M − dt scale J. A step of dt = 0 (a rejected attempt, in a replay) leaves all
+    where it is, also where M is singular: the matrix is 1 there.
+    """
+    mass = getattr(form, "mass", None)
+    matrix = combined(mass, -(dt * scale) * slopes)
+    if mass is not None:
+        matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
+    return factored(matrix)
