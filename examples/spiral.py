@@ -42,7 +42,7 @@ data = de.solve(truth, de.Tsit5(), saveat=ts, rtol=1e-6, atol=1e-8).ys
 # ## The model
 #
 # A layer is a network, the way in which it enters the equation, and how that is solved. Below about
-# 1e-6 single precision cannot follow a tolerance; the solver then works at its floor.
+# 1e-6 single precision cannot follow a tolerance; the solver then works at its floor, and says so.
 
 
 # %%

@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
+from .core.lift import INSIDE
 from .core.packing import Packing, as_state
 from .core.primitive import Tracer
 from .methods import METHODS, Method
@@ -98,6 +100,7 @@ def checked_call(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         _check_prefix(name, tolerance, state)
     eps = _eps(state)
+    _notice_precision(rtol, state)
     _check_save(save)
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
@@ -256,6 +259,30 @@ def _below_eps(rtol: Any, eps: float) -> bool:
     if not concrete(rtol):
         return True
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)
+
+
+_noticed: set[str] = set()
+
+
+def _notice_precision(rtol: Any, state: Any) -> None:
+    """Says once that a tolerance is below what the state's dtype can reach."""
+    if not concrete(rtol):
+        return
+    asked = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
+    eps, dtype = _eps(state), str(jnp.result_type(float, *jax.tree.leaves(state)))
+    if dtype in _noticed or not asked or min(asked) >= 4 * eps:
+        return
+    _noticed.add(dtype)
+    way = {
+        True: "Give y0 in a wider dtype for more.",
+        False: "jax.config.update('jax_enable_x64', True) at the start of a program gives more.",
+    }[jax.config.jax_enable_x64]  # pyright: ignore[reportAttributeAccessIssue]
+    warnings.warn(
+        f"rtol is {min(asked):g}, and {dtype} cannot hold an error below "
+        f"{4 * eps:.2g}: steps are judged at that (sol.stats['floored'] counts them). "
+        + ("" if eps < 1e-15 else way),
+        skip_file_prefixes=INSIDE,
+    )
 
 
 def _default_method(problem: Problem, rtol: Any) -> Method:

@@ -230,11 +230,18 @@ def test_rescaled_units_give_the_same_steps(of_time, of_y):
     same(b.ys / r, a.ys)
 
 
-def test_float32_with_tolerances_below_eps_finishes():
+def test_float32_with_tolerances_below_eps_finishes_and_is_noticed_once(monkeypatch):
     problem = de.ODEProblem(pendulum, PROBLEM.y0.astype(jnp.float32), (0.0, 2.0), jnp.float32(2.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    monkeypatch.setattr("diffeq.refuse._noticed", set())
+    with pytest.warns(
+        UserWarning, match=r"rtol is 1e-12, and float32 .* 4.8e-07.*wider dtype"
+    ) as one:
         sol = de.solve(problem, de.Tsit5(), rtol=1e-12, atol=1e-30, max_steps=20_000)
+    assert len(one) == 1
+    assert one[0].filename == __file__, "the warning is about the user's line"
+    de.solve(
+        problem, rtol=1e-12, atol=1e-30, max_steps=20_000
+    )  # told once, and warnings are errors
     assert bool(sol.success)
     assert sol.y1.dtype == sol.t1.dtype == jnp.float32
     assert int(sol.stats["floored"]) > 0

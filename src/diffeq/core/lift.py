@@ -27,7 +27,7 @@ import numpy as np
 
 from .changes import changed_names, changes_itself
 
-__all__ = ["flatten", "unflatten"]
+__all__ = ["INSIDE", "flatten", "unflatten"]
 
 
 def flatten(x: Any) -> tuple[list, Hashable]:
@@ -81,7 +81,8 @@ class Static:
 
 
 _ByIdentity = (types.FunctionType, types.ModuleType, dict)
-_INSIDE = tuple(str(Path(p).parent) for p in (jax.__file__, Path(__file__).parent))
+# Where a warning is not about: it shows the user's line.
+INSIDE = tuple(str(Path(p).parent) for p in (jax.__file__, Path(__file__).parent))
 
 
 class _Node:
@@ -310,7 +311,7 @@ def _note_identity(x: Any) -> None:
             f"The third {type(x).__name__} of its kind is in a field. It is compared by identity, "
             "so each new one compiles again: make it once, pass its numbers through args, or give "
             "it a hash and equality by value.",
-            skip_file_prefixes=_INSIDE,
+            skip_file_prefixes=INSIDE,
         )
 
 
