@@ -40,6 +40,11 @@ def problem(method: Method, t1: float = 4.0) -> de.ODEProblem | de.SecondOrderPr
     return de.ODEProblem(field, STARTS[:, :2] if method.real_view else STARTS, (0.0, t1))
 
 
+def example(method: Method) -> str:
+    """One method for all that are tried on the same problem."""
+    return "KahanLi8" if method.form == "partitioned" else "Rodas4" if method.real_view else "Vern9"
+
+
 def flat(tree: object) -> jax.Array:
     """All leaves as one vector."""
     return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])

@@ -5,7 +5,7 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.convergence.measure import ALL, PARTITIONED, flat, form_of, problem, slope
+from tests.convergence.measure import ALL, PARTITIONED, example, flat, form_of, problem, slope
 
 import diffeq as de
 from diffeq.methods import METHODS
@@ -20,15 +20,10 @@ FLOOR = {"Vern6": 1e-10, "KenCarp5": 1e-12}
 
 
 @cache
-def reference(example: str) -> np.ndarray:
+def reference(name: str) -> np.ndarray:
     """The end of the problem that this method is tried on."""
-    exact = problem(METHODS[example](), T1)
+    exact = problem(METHODS[name](), T1)
     return np.asarray(flat(de.solve(exact, de.Vern9(), dt=T1 / 500).y1))
-
-
-def example(method) -> str:
-    """One method for all that are tried on the same problem."""
-    return "KahanLi8" if method.form == "partitioned" else "Rodas4" if method.real_view else "Vern9"
 
 
 @pytest.mark.parametrize("name", ALL)
