@@ -88,6 +88,7 @@ def checked_call(
     controller = PI() if controller is None else controller
     # With steps that are given, tolerances say how exactly an implicit method solves its equations.
     defaults = (1e-3, 1e-6) if dt is None and controller.decides else (1e-12, 1e-14)
+    asked = rtol
     rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
@@ -100,7 +101,7 @@ def checked_call(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         _check_prefix(name, tolerance, state)
     eps = _eps(state)
-    _notice_precision(rtol, state)
+    _notice_precision(asked, state)
     _check_save(save)
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
@@ -265,8 +266,8 @@ _noticed: set[str] = set()
 
 
 def _notice_precision(rtol: Any, state: Any) -> None:
-    """Says once that a tolerance is below what the state's dtype can reach."""
-    if not concrete(rtol):
+    """Says once that a tolerance that was asked for is below what the state's dtype can reach."""
+    if rtol is None or not concrete(rtol):
         return
     asked = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
     eps, dtype = _eps(state), str(jnp.result_type(float, *jax.tree.leaves(state)))
