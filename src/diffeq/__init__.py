@@ -5,6 +5,7 @@ from . import methods as _methods
 from .adjoint import Discrete
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
+from .events import AfterStep, Event, Periodic, PresetTimes, doses
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
@@ -25,14 +26,18 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "AfterStep",
     "Controller",
     "Discrete",
+    "Event",
     "Fit",
     "Fixed",
     "HamiltonianProblem",
     "I",
     "ODEProblem",
+    "Periodic",
     "Polynomial",
+    "PresetTimes",
     "Problem",
     "SecondOrderProblem",
     "Separable",
@@ -44,6 +49,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Verdict",
     "advance",
     "datasets",
+    "doses",
     "fit",
     "init",
     "mse",

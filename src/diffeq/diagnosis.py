@@ -28,6 +28,10 @@ _ADVICE: dict[Status, str] = {
     "only at the end.",
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
+    Status.zeno: "An affect leaves its own or another condition true, or jumps follow each other "
+    "ever faster (a ball that comes to rest): end the solve there with a terminal event, or let "
+    "the affect move the state clear of the condition.",
+    Status.too_many_events: "Give more rows with max_events=.",
 }
 
 _NONE_YET = (

@@ -15,15 +15,17 @@ import jax.numpy as jnp
 from .control import Constant
 from .control.error import Tolerance
 from .core.packing import as_state
+from .events import NO_EVENTS, Events, lowered
 from .integrate import Data, Start, System
 from .methods import Method
 from .output import Output
 from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
 
-__all__ = ["MAX_STEPS", "Door", "opened", "signed"]
+__all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
 
 MAX_STEPS = 65_536
+MAX_EVENTS = 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Door:
 
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
-    direction: int | None, floored: bool, max_steps: int,
+    events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
     entry = canonical(problem)
@@ -69,10 +71,15 @@ def opened(
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
-    system = System(form, method_rest, controller_rest, Output(()), stops is not None, direction)
+    parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
+    happenings = Events(parts, entry.packing) if parts else NO_EVENTS
+    system = System(
+        form, method_rest, controller_rest, Output(()), stops is not None, direction,
+        events=happenings,
+    )  # fmt: skip
     data = Data(
         parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
-        stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
+        stops=() if stops is None else stops, events=own, tolerance=_tolerance(entry, rtol, atol, floored),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),

@@ -23,9 +23,10 @@ from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
 from .core.walk import walk
-from .output import Cursor, Output
-from .output.channel import Piece
-from .problems.forms import lower
+from .events import NO_EVENTS, Anew, Ending
+from .methods.interpolant import Part
+from .output import Cursor, Output, Piece
+from .problems.forms import lower, rate_of
 
 __all__ = [
     "Attempt",
@@ -51,6 +52,7 @@ class Data(eqx.Module):
     t0: Array
     t1: Array
     stops: Any
+    events: Any
     tolerance: Any
     method: Any
     controller: Any
@@ -70,6 +72,7 @@ class State(eqx.Module):
     memory: Any
     written: tuple
     stop: Int[Array, ""]
+    events: Any
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     floored: Int[Array, ""]
@@ -97,6 +100,7 @@ class System:
     one_step: bool = False
     meter: Any = None
     alarmed: bool = False
+    events: Any = NO_EVENTS
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
@@ -108,6 +112,10 @@ class System:
             eqx.combine(data.controller, self.controller),
         )
 
+    def happenings(self, data: Data) -> Any:
+        """The events with their parameters."""
+        return self.events.bound(data.events, data.parameters[0][0], _sign(self, data))
+
 
 class Attempt(NamedTuple):
     """What became of an attempt."""
@@ -118,6 +126,7 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+    end: Ending | None
 
 
 class Start(eqx.Module):
@@ -152,13 +161,14 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
+    known = system.happenings(data).start(t0, y0, _anew(system, data))
     return State(
         t=t0, low=jnp.zeros_like(t0), y=y0, dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(started(system, data, form, t0), t0, y0),
-        written=system.output.first(data.times, t0),
+        written=system.output.first(data.times, system.happenings(data).shown(known, t0)),
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
-        steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
+        events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
     )  # fmt: skip
 
@@ -212,31 +222,54 @@ def _limited(system: System, data: Data, form: Any, t: Array, target: Array, lan
     return _field_between(form, low, high)
 
 
+def _anew(system: System, data: Data) -> Anew:
+    """How to go on after an event: as from a start, with the dt that was proposed, which is tried
+    like any other (Hairer's first step, where a component is zero, would be far too short).
+    """
+    form, method, _ = system.parts(data)
+    return Anew(
+        memory=lambda t, y: method.init(started(system, data, form, t), t, y),
+        rate=rate_of(form) and (lambda t, y: rate_of(started(system, data, form, t))(t, y)),
+    )
+
+
 def attempt(
     system: System, data: Data, state: State, decision: Any = None
 ) -> tuple[State, Attempt]:
-    """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
-    recorded is followed, so that a second run never takes another path than the first.
+    """One attempt: the state after it, accepted or not. A `decision` (accept, landing, what
+    happened) that was recorded is followed, so that a second run never takes another path than the
+    first.
     """
     return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
 
 
 def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
     form, method, controller = system.parts(data)
-    target = _target(system, data, state.stop)
+    events = system.happenings(data)
+    accepted, landed, flags = (None, None, None) if decision is None else decision
+    known, fired = system.events.followed(state.events, flags)
+    target = events.target(known, _target(system, data, state.stop))
     remaining = (target - state.t) - state.low
     proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
-    accepted, landed = (None, None) if decision is None else decision
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
+    dt, landing = events.held(known, dt, landing)
     limited = _limited(system, data, form, state.t, target, landing)
-    step = method.step(limited, state.t, state.y, in_dtype_of(dt, state.y), state.memory)
+    scaled = in_dtype_of(dt, state.y)
+    step = method.step(limited, state.t, state.y, scaled, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
     accept = verdict.accept if accepted is None else accepted
-    t1, low = _advanced(state, dt, target, landing)
-    cursors = system.output.cursors(data.times, state.written, t1, accept)
-    tried = Attempt(dt, t1, accept, landing, cursors, step)
+    way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
+    start = (state.t, state.y)
+    reach = events.reach(known, accept, start, dt, landing, way, fired)
+    t1, low = _advanced(state, reach.dt, target, reach.landing)
+    span = (state.t, dt, t1)
+    t1, end = events.happen(known, reach, span, target, accept, step, _anew(system, data), fired)
+    still = lambda: _anew(system, lax.stop_gradient(data))  # noqa: E731
+    end = events.settle(known, reach, span, end, still, accept)
+    cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
+    tried = Attempt(dt, t1, accept, landing, cursors, step, end)
     return _after(system, data, state, tried, verdict, low, floored), tried
 
 
@@ -282,26 +315,30 @@ def _after(
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
     form, method, controller = system.parts(data)
-    accept, step = tried.accept, tried.step
+    accept, end = tried.accept, tried.end
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
-    at_stop = accept & tried.landing & (tried.t1 < data.t1)
-    memory = step.memory
+    at_stop = accept & end.landing & (tried.t1 < data.t1)
+    if system.events.live and system.has_stops:
+        at_stop = at_stop & (_target(system, data, state.stop) == tried.t1)
+    memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
         fresh = started(system, data, form, tried.t1)
-        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, step.y), lambda: memory)
+        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
     # A landing cuts dt short; the step before it knows better how long the next can be.
     cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.decides))
+    following = partial(system.events.following, end, accept, tried.dt, state.dt, controller)
     return State(
-        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(step.y, state.y),
-        dt=jnp.where(cut, state.dt, verdict.dt), control=verdict.state,
-        memory=keep(memory, state.memory),
+        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(end.y, state.y),
+        dt=following(jnp.where(cut, state.dt, verdict.dt)),
+        control=system.events.afresh(end, controller, verdict.state), memory=keep(memory, state.memory),
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
-        stop=state.stop + at_stop, steps=steps, rejected=rejected,
+        stop=state.stop + at_stop, events=keep(end.known, state.events),
+        steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
-        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+        last_dt=keep(lax.stop_gradient(end.dt), state.last_dt), status=status,
     )  # fmt: skip
 
 
@@ -328,15 +365,16 @@ def _status(
         )
     else:
         status = jnp.where(tried.accept, status, Status.nonfinite)
-    done = tried.accept & (tried.t1 >= data.t1)
+    done = system.events.over(tried.end, tried.accept & (tried.t1 >= data.t1))
     status = jnp.where(done, Status.success, status)
-    overflow = [w + c.n >= ch.length for ch, w, c in
-                zip(system.output.channels, state.written, tried.cursors, strict=True)
-                if ch.kind != "times"]  # fmt: skip
-    if overflow:
-        full = jnp.any(jnp.stack(overflow)) & ~done
-        status = jnp.where(full & tried.accept, Status.too_many_saves, status)
-    return status.astype(jnp.int32)
+    full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)
+    if overflow := full(events=False):
+        many = jnp.any(jnp.stack(overflow)) & ~done
+        status = jnp.where(many & tried.accept, Status.too_many_saves, status)
+    if overflow := full(events=True):
+        many = jnp.any(jnp.stack(overflow))
+        status = jnp.where(many & tried.accept, Status.too_many_events, status)
+    return system.events.status(tried.end, tried.accept, status).astype(jnp.int32)
 
 
 def _write(
@@ -346,16 +384,12 @@ def _write(
     output = system.output
     if not output.channels:
         return buffers
+    tried = tried if system.events.live else tried._replace(end=None)
 
     def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
         del active
         data, stop, t, y, tried = consts
-        interpolant = None
-        if output.needs_interpolant:
-            form, method, _ = system.parts(data)
-            form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
-            interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
-        piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+        piece = _piece(system, data, stop, t, y, tried)
         return output.write(data.parameters, data.times, tried.cursors, piece, buffers), ()
 
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
@@ -367,15 +401,38 @@ def _write(
     return buffers
 
 
+def _piece(system: System, data: Data, stop: Any, t: Array, y: Array, tried: Attempt) -> Piece:
+    """What output sees of an attempt."""
+    end, interpolant = tried.end, None if tried.end is None else tried.end.path
+    if system.output.needs_interpolant and interpolant is None:
+        form, method, _ = system.parts(data)
+        target = _target(system, data, stop) if end is None else end.target
+        form = _limited(system, data, form, t, target, tried.landing)
+        interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
+    if end is None:
+        return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+    if end.path is not None:
+        interpolant = Part(interpolant, end.theta)
+    dt = jnp.where(end.dt > 0, end.dt, 1)
+    return Piece(t, tried.t1, y, end.y, dt, interpolant, system.events.happened(end))
+
+
 def blank(system: System, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
     output = system.output
     if not output.channels:
         return []
     known = isinstance(state, State)
-    written = state.written if known else output.first(data.times, state.t)
+    written = state.written if known else _written_at_start(system, data, state)
     example = _example(system, data, state)
     return output.blank(data.parameters, state.t, state.y, example, written)
+
+
+def _written_at_start(system: System, data: Data, start: Start) -> tuple:
+    """The rows that are there before the first step, which an event may change."""
+    events = system.happenings(data)
+    known = events.start(start.t, start.y, _anew(system, data))
+    return system.output.first(data.times, events.shown(known, start.t))
 
 
 def _example(system: System, data: Data, state: "State | Start") -> Any:
@@ -384,12 +441,11 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         return None
 
     def row(data: Data, state: Any) -> Any:
-        form, method, _ = system.parts(data)
         state = state.state(system, data)
         _, tried = attempt(system, data, state)
-        dt = in_dtype_of(tried.dt, state.y)
-        interpolant = method.interpolant(form, state.t, state.y, dt, tried.step)
-        return state.t, tried.t1, interpolant
+        tried = tried if system.events.live else tried._replace(end=None)
+        piece = _piece(system, data, state.stop, state.t, state.y, tried)
+        return state.t, tried.t1, piece.interpolant
 
     return jax.eval_shape(row, data, state)
 
@@ -409,6 +465,7 @@ def integrate(
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
+            end=system.events.only_if(active, tried.end),
         )
         write = partial(_write, system)
         buffers = once(
@@ -449,19 +506,30 @@ def replay(
     form, method, _ = system.parts(data)
     if system.alarmed:
         y = tripwire(y, t)
-    target = _target(system, data, row.stop)
+    events = system.happenings(data)
+    known, fired, theta = system.events.read(row)
+    target = events.target(known, _target(system, data, row.stop))
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
+    dt, landed = events.held(known, dt, landed)
     limited = _limited(system, data, form, t, target, row.landing)
     memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
-    step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
+    scaled = in_dtype_of(dt, y)
+    step = method.step(limited, t, y, scaled, memory)
     t1 = jnp.where(landed, target, t + dt)
-    after = step.memory
+    t1, end = events.again(
+        known, fired, theta, (t, dt, t1), landed, target, step,
+        partial(method.interpolant, limited, t, y, scaled, step),
+        _anew(system, data),
+    )  # fmt: skip
+    after = end.memory
     if system.has_stops and jax.tree.leaves(after):
-        anew = method.init(started(system, data, form, t1), t1, step.y)
-        at_stop = landed & (t1 < data.t1)
+        anew = method.init(started(system, data, form, t1), t1, end.y)
+        at_stop = end.landing & (t1 < data.t1)
+        if system.events.live:
+            at_stop = at_stop & (_target(system, data, row.stop) == t1)
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
-    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step)
+    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step, end)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return t1, step.y, after, buffers
+    return t1, end.y, after, buffers

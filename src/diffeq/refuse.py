@@ -12,6 +12,7 @@ import numpy as np
 
 from .control import PI, Controller
 from .core.primitive import Tracer
+from .events import Happening
 from .methods import METHODS, Method
 from .problems import Problem
 from .problems.base import evaluated
@@ -33,12 +34,15 @@ class Call:
 
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any,
+    controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any,
+    max_events: Any, throw: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
-    _check_options(controller, adjoint, max_steps, max_saves, throw)
+    most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
+    _check_options(controller, adjoint, most, throw)
+    events = _events(events)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
     method = _default_method(rtol) if method is None else method
     if dt is not None and controller is not None:
@@ -59,10 +63,10 @@ def checked_call(
     traced = {
         "problem": problem, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops,
+        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "events": events, "stops": stops,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
+    steps = max_steps if max_steps is not None else _known_steps(span, dt, stops, events)
     loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
     return Call(traced, direction, steps, _below_eps(rtol, eps), loud)
 
@@ -121,9 +125,7 @@ def _check_method(method: Any) -> None:
     raise TypeError(f"method is {_shown(method)}; a method is wanted, such as de.Tsit5().")
 
 
-def _check_options(
-    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any
-) -> None:
+def _check_options(controller: Any, adjoint: Any, most: dict[str, Any], throw: Any) -> None:
     if isinstance(controller, type) or not (
         controller is None or isinstance(controller, Controller)
     ):
@@ -134,7 +136,7 @@ def _check_options(
         raise TypeError(
             f"adjoint is {_shown(adjoint)}; an instance is wanted, such as de.Discrete()."
         )
-    for name, value in (("max_steps", max_steps), ("max_saves", max_saves)):
+    for name, value in most.items():
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1
         ):
@@ -315,8 +317,26 @@ def _check_state(problem: Problem, state: Any) -> None:
             raise ValueError(f"{name} has {found}; a finite initial state is wanted.")
 
 
-def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
+def _events(events: Any) -> tuple:
+    """The events of a solve, all of them, and nothing else."""
+    given = events if isinstance(events, (tuple, list)) else (events,)
+    for i, event in enumerate(given):
+        name = f"events[{i}]" if isinstance(events, (tuple, list)) else "events"
+        if inspect.isclass(event) and issubclass(event, Happening):
+            raise TypeError(
+                f"{name} is the class {event.__name__}; an instance is wanted, such as "
+                f"de.{event.__name__}(…)."
+            )
+        if not isinstance(event, Happening):
+            hint = "de.Event(condition)" if callable(event) else "de.Event(condition, affect)"
+            raise TypeError(f"{name} is {_shown(event)}; an event is wanted, such as {hint}.")
+    return tuple(given)
+
+
+def _known_steps(span: Any, dt: Any, stops: Any, events: tuple) -> int | None:
     """How many steps of dt there are at the most, when that is known."""
+    if events:
+        return None
     if dt is not None and span is not None and concrete((dt, stops)):
         return (
             max(1, math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)))

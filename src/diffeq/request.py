@@ -14,18 +14,20 @@ from .output import Channel
 from .problems.called import check_arguments, noted
 from .problems.forms import lower
 from .problems.lowering import Canonical
+from .solution import Occurrences
 
 __all__ = ["Wanted"]
 
-_DENSE = "dense"
+_DENSE, _EVENT = "dense", "event"
 
 
 class Wanted:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
     def __init__(
-        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int
-    ) -> None:
+        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int,
+        events: Any,
+    ) -> None:  # fmt: skip
         self.door, self.sign, self.dense = door, sign, dense
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
@@ -41,6 +43,12 @@ class Wanted:
                 self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
         if dense:
             self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial)))
+        self.records = [
+            Channel("event", part.length, self._occurrence(part.count), i)
+            for i, part in enumerate(events.parts)
+        ]
+        self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]
+        self.vectors = [part.vector for part in events.parts]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -65,7 +73,9 @@ class Wanted:
         return tuple(found), bad
 
     def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, ...]:
-        """(ts, ys, saved, num) as the user asked for them, and the dense rows with their tree."""
+        """(ts, ys, saved, num) as the user asked for them, the dense rows with their tree, and what
+        is recorded of each event.
+        """
         rows: dict = {}
         dense = (None, None)  # the polynomial's rows, and the tree of one
         written = {
@@ -82,7 +92,10 @@ class Wanted:
             _, _, count, leaves = written[_DENSE]
             dense = ((jnp.asarray(self.sign), leaves, count, self._start()), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
-        return *(c if self.is_dict else c[None] for c in columns), dense
+        happened = tuple(
+            self._occurrences(end, *written[_EVENT, channel.place]) for channel in self.records
+        )
+        return *(c if self.is_dict else c[None] for c in columns), dense, happened
 
     def _start(self) -> tuple:
         """(t, y, y') at the start: all that dense output knows where no step was taken."""
@@ -101,11 +114,32 @@ class Wanted:
             kind = jnp.where(reached, Row.reached, Row.padding)
         else:
             ts = self._turned(times)
-            kind = jnp.where(
-                reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing)
-            )
+            absent = jnp.isnan(times)
+            if self.records:  # beyond a terminal event nothing is missing: it is padding, too
+                absent = absent | (end.status == Status.terminated)
+            kind = jnp.where(reached, Row.reached, jnp.where(absent, Row.padding, Row.missing))
         leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
+
+    def _occurrence(self, count: int) -> Callable:
+        """The record of one time that an event happens."""
+
+        def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
+            flags = jnp.zeros(count, bool) if flags is None else flags
+            return [self._turned(tau), before, after, flags]
+
+        return row
+
+    def _occurrences(
+        self, end: State, channel: Channel, _: Any, count: Array, buffer: list
+    ) -> Occurrences:
+        ts, before, after, fired = buffer
+        kind = jnp.where(jnp.arange(channel.length) < count, Row.reached, Row.padding)
+        rows = (_marked(x, end.y, kind, marked=True) for x in (before, after))
+        before, after = map(self.door.packing.unpack, rows)
+        ts = _marked(ts, end.t, kind, marked=True)
+        fired = fired if self.vectors[channel.place] else fired[:, 0]
+        return Occurrences(ts, before, after, fired, count)
 
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
         reached = (end.status <= Status.terminated)[None]

@@ -13,7 +13,7 @@ from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
 
-__all__ = ["Last", "Solution", "SolveError"]
+__all__ = ["Last", "Occurrences", "Solution", "SolveError"]
 
 
 class Last(NamedTuple):
@@ -22,6 +22,20 @@ class Last(NamedTuple):
     t: Any
     y: Any
     dt: Any
+
+
+class Occurrences(NamedTuple):
+    """What is recorded of one event: for each time that it happened, the state before and after it.
+
+    `fired` says which rows there are (for a vector of conditions: which of them fired), `num` how
+    many. What is behind them is NaN, and is cut off outside of traces.
+    """
+
+    ts: Any
+    before: Any
+    after: Any
+    fired: Any
+    num: Any
 
 
 class SolveError(RuntimeError):
@@ -68,6 +82,8 @@ class Solution(eqx.Module):
         stats: steps, rejected, evaluations (of the field, in steps), stops, and floored (steps
             whose tolerance was below what the precision can hold): integers.
         status: a `Status`, as an integer array.
+        events: for each event a record with `ts`, the states `before` and `after`, `fired` (which
+            of a vector of conditions) and `num`, how many there are; rows behind them are NaN.
 
     `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
 
@@ -96,6 +112,7 @@ class Solution(eqx.Module):
     status: Int[Array, "..."]
     polynomial: Any
     about: "About" = eqx.field(static=True)
+    events: tuple = ()
 
     @property
     def success(self) -> Bool[Array, "..."]:
@@ -106,11 +123,6 @@ class Solution(eqx.Module):
     def t1(self) -> Any:
         """The last time reached."""
         return self.last.t
-
-    @property
-    def events(self) -> tuple:
-        """One record an event; none were given."""
-        return ()
 
     @property
     def message(self) -> str:
@@ -237,6 +249,12 @@ class Solution(eqx.Module):
         )
 
 
+def _trimmed(record: Occurrences) -> Occurrences:
+    count = int(record.num)
+    rows = jax.tree.map(lambda x: x[:count], record[:-1])
+    return Occurrences(*rows, record.num)
+
+
 def _index(index: Any) -> Any:
     return index if len(index) > 1 else index[0]
 
@@ -268,7 +286,11 @@ class About:
 
     def trimmed(self, sol: Any) -> Any:
         """The solution without unwritten rows, where their number is known."""
-        return sol.trim() if self.trims and sol.status.ndim == 0 else sol
+        if sol.status.ndim:
+            return sol
+        events = tuple(_trimmed(record) for record in sol.events)
+        sol = eqx.tree_at(lambda s: s.events, sol, events) if events else sol
+        return sol.trim() if self.trims else sol
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""

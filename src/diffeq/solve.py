@@ -16,7 +16,7 @@ from .core.poison import poison
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import hint
-from .door import MAX_STEPS, Door, opened, signed
+from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State
 from .methods import Method
 from .output import Output
@@ -38,6 +38,7 @@ class _Options:
     direction: int | None
     max_steps: int
     max_saves: int
+    max_events: int
     dense: bool
     adjoint: Any
     floored: bool
@@ -57,10 +58,12 @@ def solve(
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
+    events: Any = (),
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
     max_saves: int | None = None,
+    max_events: int | None = None,
     progress: Any = None,
     throw: bool | str = True,
 ) -> Solution:
@@ -81,11 +84,14 @@ def solve(
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
         controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
+        events: what happens at times that the solve finds (`Event`), that are given (`PresetTimes`,
+            `Periodic`, `doses`), or after steps (`AfterStep`): one, or a tuple of them.
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: the known number for `dt`, else 65,536.
         max_saves: rows kept by "steps" and `dense` (default 4,096).
+        max_events: rows kept by each event that has no list of times (default 1,024).
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -105,14 +111,13 @@ def solve(
     """
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
-        dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, throw=throw,
+        dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+        max_steps=max_steps, max_saves=max_saves, max_events=max_events, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
-        adjoint or Discrete(),
-        call.floored, progress, call.loud,
+        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES,
+        max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -130,14 +135,16 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
 
 
 def _run(options: _Options, *, problem: Any, method: Any, controller: Any, saveat: Any, save: Any,
-         rtol: Any, atol: Any, dt: Any, dt0: Any, stops: Any) -> Solution:  # fmt: skip
+         rtol: Any, atol: Any, dt: Any, dt0: Any, events: Any, stops: Any) -> Solution:  # fmt: skip
     door = opened(
-        problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
+        problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
+        max_events=options.max_events,
     )  # fmt: skip
     wanted = Wanted(
-        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves
-    )
+        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves,
+        events=door.system.events,
+    )  # fmt: skip
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(
@@ -157,7 +164,7 @@ def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
 
 
 def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
-    ts, ys, saved, num, dense = wanted.gather(door.data, end, buffers)
+    ts, ys, saved, num, dense, happened = wanted.gather(door.data, end, buffers)
     stats = {
         "steps": end.steps,
         "rejected": end.rejected,
@@ -170,4 +177,6 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
     about = About(repr(door.method), packing, decides, dense[1], trims=wanted.trims)
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
     y1 = packing.unpack(poison(end.y, end.y, kind))
-    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about)
+    if happened:
+        stats["events"] = sum(record.num for record in happened)
+    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened)

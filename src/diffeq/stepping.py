@@ -21,7 +21,7 @@ from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
 from .core.status import Status
 from .diagnosis import hint
-from .door import MAX_STEPS, Door, opened, signed
+from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, failing, started
 from .methods import Method
@@ -127,6 +127,7 @@ def init(
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
+    events: Any = (),
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
@@ -143,6 +144,7 @@ def init(
         dt: a fixed step.
         dt0: the first step of a controlled solve.
         controller: what decides on dt.
+        events: what happens; steps end there. A step may be one round of several at one time.
         stops: times at which f is discontinuous; steps end there.
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
@@ -158,8 +160,8 @@ def init(
     """
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
-        dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=None, throw=throw,
+        dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+        max_steps=max_steps, max_saves=None, max_events=None, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
@@ -235,7 +237,9 @@ def _stepped(state: State) -> State:
 def _advanced(state: State, t: Array) -> State:
     door, inner, most = _door(state), state.inner, state.options.max_steps
     goal, bad = _inside(signed(door.sign, t), inner.t, door.t1)
-    here = (goal <= inner.t) & (inner.status == Status.running)
+    events = door.system.happenings(door.data)
+    shown = events.shown(inner.events, inner.t)
+    here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
     inner = failing(inner, bad, Status.bad_times)
     data = replace(door.data, t1=goal, max_steps=_attempts(inner) + most)
@@ -252,16 +256,19 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt")
     kept = names if fresh else (*names, "low", "memory", "control")
+    new = replace(
+        new, events=door.system.happenings(door.data).moved(old.events, new.events, t == old.t)
+    )
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=failing(new, bad, Status.bad_times))
 
 
 def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
     call = unflatten(structure, leaves)
-    names = ("problem", "method", "controller", "rtol", "atol", "dt", "stops")
+    names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops")
     door = opened(
         **{name: call[name] for name in names}, direction=options.direction,
-        floored=options.floored, max_steps=options.max_steps,
+        floored=options.floored, max_steps=options.max_steps, max_events=MAX_EVENTS,
     )  # fmt: skip
     return door, call
 
@@ -276,7 +283,7 @@ def _attempts(inner: Inner) -> Array:
 
 def _open(door: Door, inner: Inner) -> Inner:
     """A state that reached a goal before the end of tspan goes on."""
-    on = (inner.status <= Status.terminated) & (inner.t < door.t1)
+    on = (inner.status == Status.success) & (inner.t < door.t1)
     return replace(inner, status=jnp.where(on, Status.running, inner.status).astype(jnp.int32))
 
 

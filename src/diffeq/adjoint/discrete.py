@@ -119,6 +119,7 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
 @partial(_solve.defjvp, symbolic_zeros=True)
 def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
     (leaves,), (dots,) = primals, tangents
+    spec.system.events.check_differentiable()
     data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
@@ -253,15 +254,14 @@ class _Along(NamedTuple):
         form, method, _ = system.parts(data)
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
         memory = method.init(started(system, data, form, row.t), row.t, row.y)
-        channels = len(system.output.channels)
-        state = start_of(record, index, memory, self.control, channels)
+        state = start_of(system, record, index, memory, self.control)
 
         def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
             del active
             data, record, first = consts
             decision = self.recorder.decision(record, first + place)
             after, tried = attempt(system, data, state, decision)
-            return after, row_of(state, tried)
+            return after, row_of(system, state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         _, rows = walk(

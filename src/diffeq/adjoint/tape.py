@@ -32,7 +32,8 @@ class Row(NamedTuple):
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
     stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), and what else the controller keeps.
+    wrote), and what else the controller keeps. Where there are events, what they know before it and
+    what happened is at the end of `whole`, and where, at the end of `reals`.
     """
 
     reals: Float[Array, "..."]
@@ -111,20 +112,23 @@ def rows_for(attempts: int) -> int:
     return rows
 
 
-def row_of(state: State, tried: Attempt) -> Row:
+def row_of(system: System, state: State, tried: Attempt) -> Row:
     """The row of an attempt made from a state."""
     reals, flags, whole = _sorted(state.control)
     word = state.stop << _STOP
     for place, flag in enumerate([tried.accept, tried.landing, *flags]):
         word = word | (flag.astype(jnp.int32) << place)
     # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
-    # goes on with the dt that was proposed.
-    dt = jnp.where(tried.landing, state.dt, lax.stop_gradient(tried.dt))
+    # goes on with the dt that was proposed. So does what comes after a round without a step.
+    kept = system.events.keeps_dt(state.events, tried.landing)
+    dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
     low = [state.low] if compensated(dt.dtype) else []
+    reals = [*reals, *system.events.thetas(tried.end)]
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
-    return Row(
-        reals, jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)]), state.y
-    )
+    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)])
+    if happened := system.events.coded(state.events, tried.end):
+        whole = jnp.concatenate([whole, *happened])
+    return Row(reals, whole, state.y)
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -163,15 +167,28 @@ class Recorder:
 
     @property
     def bits(self) -> int:
-        """Bits of a decision: accepted or not; and where there are stops, landed or not."""
+        """Bits of a decision: accepted or not; where there are stops or events, landed or not; and
+        which events happened. A power of two, so that a decision lies in one word or fills several.
+        """
+        flags = self.system.events.bits
+        if flags:
+            return 1 << (2 + flags - 1).bit_length()
         return 2 if self.system.has_stops else 1
+
+    @property
+    def words(self) -> int:
+        """Words of a decision."""
+        return max(1, self.bits // _WORD)
 
     def blank(self, data: Data, state: State) -> Record:
         """An empty tape, of the shapes that an attempt has."""
-        shape = jax.eval_shape(lambda d, s: row_of(s, attempt(self.system, d, s)[1]), data, state)
+        row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
+        shape = jax.eval_shape(row, data, state)
         rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
-        words = -(-self.capacity * self.bits // _WORD) if self.thins and self.decides else 0
-        decisions = jnp.zeros((words,), jnp.uint32)
+        count = -(-self.capacity * self.bits // (_WORD * self.words))
+        count = count if self.thins and (self.decides or self.system.events.bits) else 0
+        several = (self.words,) if self.words > 1 else ()
+        decisions = jnp.zeros((count, *several), jnp.uint32)
         return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
@@ -181,12 +198,12 @@ class Recorder:
         i = record.attempts
         kept = (i & (record.stride - 1)) == 0
         place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
-        row = row_of(state, tried)
+        row = row_of(self.system, state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
         if decisions.shape[0]:
             word, shift = self._place(i)
-            mask = row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+            mask = self._decided(row, state, tried)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return Record(rows, decisions, i + 1, record.shift)
 
@@ -194,20 +211,39 @@ class Recorder:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
         done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
-        rows = jax.tree.map(put, record.rows, row_of(state, tried))
+        rows = jax.tree.map(put, record.rows, row_of(self.system, state, tried))
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
-        bits = self.bits * i
+        bits = min(self.bits, _WORD) * i
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
+    def _decided(self, row: Row, state: State, tried: Attempt) -> Array:
+        """The bits of an attempt: a word, or a vector of words."""
+        events = self.system.events
+        if not events.bits:
+            return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+        flags = events.decided(state.events, tried.end)
+        bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), flags])
+        bits = jnp.pad(bits, (0, self.bits - bits.shape[0])).reshape(self.words, -1)
+        places = jnp.arange(bits.shape[1], dtype=jnp.uint32)
+        words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
+        return words if self.words > 1 else words[0]
+
     def decision(self, record: Record, i: Array) -> Any:
-        """Whether attempt i was accepted, and whether it landed; None for what is not recorded."""
+        """Whether attempt i was accepted, whether it landed, and what happened; None for what is
+        not recorded.
+        """
         if not record.decisions.shape[0]:
-            return None, None
+            return None, None, None
         word, shift = self._place(i)
         code = get_row(record.decisions, word) >> shift
-        return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None
+        flags = self.system.events.bits
+        if not flags:
+            return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None, None
+        places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
+        bits = ((jnp.atleast_1d(code)[:, None] >> places) & 1).ravel() == 1
+        return bits[0], bits[1], bits[2 : 2 + flags]
 
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
@@ -240,7 +276,7 @@ class Recorder:
     def _closed(self, record: Record, state: State) -> Record:
         """The tape with what was written after the last attempt, where the next row would be."""
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
-        end = jnp.stack([state.stop << _STOP, *state.written])
+        end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
         return record._replace(rows=rows._replace(whole=put_row(rows.whole, end, place)))
 
@@ -265,13 +301,14 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(record: Record, index: Array, memory: Any, control: Any, channels: int) -> State:
+def start_of(system: System, record: Record, index: Array, memory: Any, control: Any) -> State:
     """The state that a window starts from."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-    zero = jnp.zeros((), jnp.int32)
+    zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
+    known, _, _ = system.events.read(row)
     return State(
         t=row.t, low=row.low, y=row.y, dt=row.dt,
         control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
-        stop=row.stop, steps=zero, rejected=zero, floored=zero,
+        stop=row.stop, events=known, steps=zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero,
     )  # fmt: skip

@@ -28,6 +28,8 @@ class Status(IntEnum):
     bad_times = 7
     too_many_saves = 8
     tape_overflow = 9
+    zeno = 10
+    too_many_events = 11
 
     @property
     def ok(self) -> bool:
@@ -51,4 +53,6 @@ _REASONS = {
     Status.bad_times: "saveat or tspan has times out of order, outside tspan, or not finite",
     Status.too_many_saves: "more rows were to be saved than max_saves",
     Status.tape_overflow: "the solve took more steps than its tape can replay",
+    Status.zeno: "events went on happening without time going on",
+    Status.too_many_events: "more events happened than max_events",
 }

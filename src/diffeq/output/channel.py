@@ -30,7 +30,9 @@ class Cursor(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """An accepted step as a channel sees it."""
+    """An accepted step as a channel sees it; `happened` is what happened at its end, if there are
+    events (`events.jump.Happened`).
+    """
 
     t0: Array
     t1: Array
@@ -38,6 +40,7 @@ class Piece(NamedTuple):
     y1: Array
     dt: Array
     interpolant: Any
+    happened: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,15 @@ class Channel:
     """One stream of rows.
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
-    the initial state) or "dense" (each step's polynomial). `value(parameters, t, y)` makes a row;
-    for "dense" `value(t0, t1, interpolant)`.
+    the initial state), "dense" (each step's polynomial) or "event" (each time that event number
+    `place` happens). `value(parameters, t, y)` makes a row; for "dense" `value(t0, t1,
+    interpolant)`, for "event" `value(t, before, after, flags)`.
     """
 
     kind: str
     length: int
     value: Callable
+    place: int = 0
 
     def first(self, times: Any, t0: Array) -> Array:
         """How many rows are there before the first step."""
@@ -59,11 +64,26 @@ class Channel:
             return self._passed(times, jnp.zeros((), jnp.int32), t0)
         return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
 
-    def cursor(self, times: Any, written: Array, t1: Array, accept: Array) -> Cursor:
+    def cursor(self, times: Any, written: Array, t1: Array, accept: Array, shown: Any) -> Cursor:
         """The rows of a step that ends at t1, when `written` are there."""
         if self.kind == "times":
-            return Cursor(written, self._passed(times, written, jnp.where(accept, t1, -jnp.inf)))
+            until = t1 if shown is None else shown.until
+            return Cursor(written, self._passed(times, written, jnp.where(accept, until, -jnp.inf)))
+        if shown is not None:
+            accept = accept & self._has_row(shown)
         return Cursor(written, (accept & (written < self.length)).astype(jnp.int32))
+
+    def _has_row(self, shown: Any) -> Array:
+        if self.kind == "event":
+            return shown.happened[self.place]
+        return shown.settled if self.kind == "steps" else shown.moved
+
+    def full(self, written: Array, cursor: Cursor, shown: Any) -> Array:
+        """Whether a step leaves no room for the next one; for an event, had no room for its own."""
+        if self.kind == "event":
+            assert shown is not None
+            return shown.happened[self.place] & (written >= self.length)
+        return written + cursor.n >= self.length
 
     def _passed(self, times: Array, lo: Array, t: Array) -> Array:
         """How many times from index lo on are at most t: a step passes few, so they are counted."""
@@ -88,6 +108,9 @@ class Channel:
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
+        if self.kind == "event":
+            row = jax.eval_shape(lambda: self.value(t0, y0, y0, None))
+            return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row]
         row = jax.eval_shape(self.value, parameters, t0, y0)
         buffers = tuple(
             jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row
@@ -118,10 +141,18 @@ class Channel:
             return self.value(piece.t0, piece.t1, piece.interpolant)
         if self.kind == "steps":
             return self.value(parameters, piece.t1, piece.y1)
+        if self.kind == "event":
+            chain, flags, _ = piece.happened
+            return self.value(piece.t1, *chain[self.place : self.place + 2], flags[self.place])
         y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0))
         # The end of a step is the step's own result, to the last bit; but a time that is saved does
         # not move with the end of a step, so its derivative is the interpolant's.
         end = lax.stop_gradient(piece.y1) + (y - lax.stop_gradient(y))
+        if piece.happened is not None:
+            # After an event it is that of the solution which goes on from there.
+            _, flags, rate = piece.happened
+            onward = piece.y1 + in_dtype_of(time - piece.t1, rate) * rate
+            end = jnp.where(jnp.any(jnp.concatenate(flags)), onward, end)
         return self.value(parameters, time, jnp.where(time >= piece.t1, end, y))
 
 
@@ -138,16 +169,24 @@ class Output:
     @property
     def needs_interpolant(self) -> bool:
         """Whether any row lies inside a step."""
-        return any(c.kind != "steps" for c in self.channels)
+        return any(c.kind in ("times", "dense") for c in self.channels)
 
     def first(self, times: Any, t0: Array) -> tuple[Array, ...]:
         """Rows there before the first step, per channel."""
         return tuple(c.first(ts, t0) for c, ts in zip(self.channels, times, strict=True))
 
-    def cursors(self, times: Any, written: Any, t1: Array, accept: Array) -> tuple[Cursor, ...]:
+    def cursors(
+        self, times: Any, written: Any, t1: Array, accept: Array, shown: Any = None
+    ) -> tuple[Cursor, ...]:
         """The rows of a step, per channel."""
         each = zip(self.channels, times, written, strict=True)
-        return tuple(c.cursor(ts, w, t1, accept) for c, ts, w in each)
+        return tuple(c.cursor(ts, w, t1, accept, shown) for c, ts, w in each)
+
+    def full(self, written: Any, cursors: Any, shown: Any, *, events: bool) -> list:
+        """Whether channels (those of events, or the others) have no more room, for each of them."""
+        each = zip(self.channels, written, cursors, strict=True)
+        return [c.full(w, r, shown) for c, w, r in each
+                if c.kind != "times" and (c.kind == "event") == events]  # fmt: skip
 
     def any(self, cursors: tuple[Cursor, ...]) -> Array:
         """1 when the step has a row to write, else 0."""

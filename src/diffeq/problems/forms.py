@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["Ode", "Partitioned", "Split", "lower"]
+__all__ = ["Ode", "Partitioned", "Split", "lower", "rate_of"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ _REASONS = {
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",
 }
+
+
+def rate_of(form: Any) -> Callable | None:
+    """dy/dt as a function of (t, y), where the form has one."""
+    rule = _RULES.get((type(form), Ode))
+    return None if rule is None else rule(form).field
 
 
 def lower(form: Any, wanted: str, method: str) -> Any:

@@ -127,16 +127,18 @@ def _rule(problem: Any) -> Any:
 
 
 class Traced:
-    """A user's function of (t, *parts, args), traced once: in a step it is used many times, and in
-    its derivatives many times more, at the price of one Python call.
+    """A user's function of (t, *parts, args, *extra), traced once: in a step it is used many times,
+    and in its derivatives many times more, at the price of one Python call.
 
-    What it closes over is `hoisted`, an input like any other.
+    What it closes over is `hoisted`, an input like any other. `check(name, value, parts)` returns
+    the value, if it is one that the function may return.
     """
 
     def __init__(
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any,
+        structure: Any, *, extra: tuple = (), check: Any = None,
     ) -> None:  # fmt: skip
+        check = _rate if check is None else check
         self.name = name
         self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
@@ -144,14 +146,15 @@ class Traced:
 
         own = flatten(f)
 
-        def call(t: Any, parts: tuple, leaves: list) -> Any:
+        def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
             with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
-                return checked(name, as_state(fresh(t, *parts, args)), parts[0])
+                return check(name, fresh(t, *parts, args, *extra), parts)
 
-        self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
+        shaped = jax.make_jaxpr(call, return_shape=True)
+        self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
         self.tree = jax.tree.structure(shape)
         self.hoisted = list(self.jaxpr.consts)
 
@@ -159,15 +162,18 @@ class Traced:
         """The function of (τ, *parts) with its parameters in place."""
 
         def bound(tau: Any, *parts: Any) -> Any:
-            t = turned(sign, tau)
-            flat = [t, *jax.tree.leaves(parts), *leaves]
-            wanted: list[Any] = self.jaxpr.in_avals
-            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
-            out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
-            return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
+            value = self.at(leaves, hoisted, turned(sign, tau), *parts)
+            return jax.tree.map(lambda x: turned(sign, x), value)
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         return bound
+
+    def at(self, leaves: list, hoisted: list, t: Any, *parts: Any, extra: tuple = ()) -> Any:
+        """The value at the problem's own time t, as it was returned."""
+        flat = [t, *jax.tree.leaves(parts), *leaves, *jax.tree.leaves(extra)]
+        wanted: list[Any] = self.jaxpr.in_avals
+        flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
+        return jax.tree.unflatten(self.tree, eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat))
 
     def uses(self, part: int) -> bool:
         """Whether the value depends on this part of the state."""
@@ -175,16 +181,20 @@ class Traced:
         return any(influences(self.jaxpr)[start : start + self.count[part]])
 
 
+def _rate(name: str, value: Any, parts: tuple) -> Any:
+    return checked(name, as_state(value), parts[0])
+
+
 def turned(sign: Any, x: Any) -> Any:
     """x, or −x where time runs backwards. A known direction costs nothing."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
 
 
-def checked(name: str, value: Any, like: Any) -> Any:
-    """What a field returned, if it fits the state; a list of scalars stands for a vector."""
+def checked(name: str, value: Any, like: Any, what: str = "dy/dt") -> Any:
+    """What a field (or an affect) returned, if it fits the state."""
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(
-            f"{name} returned {described(value)}; y is {described(like)}, and dy/dt must match it."
+            f"{name} returned {described(value)}; y is {described(like)}, and {what} must match it."
         )
     for (path, dy), y in zip(
         jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
@@ -194,7 +204,7 @@ def checked(name: str, value: Any, like: Any) -> Any:
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
-                "dy/dt must match it."
+                f"{what} must match it."
             )
         got, state = jnp.result_type(dy), jnp.result_type(y)
         if jnp.promote_types(got, state) != state:

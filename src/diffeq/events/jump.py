@@ -1,0 +1,676 @@
+"""What happens at the end of a step: which events, in which order, and what they leave behind.
+
+A step is cut where the first condition crosses; or it has landed on a given time; or it has simply
+ended. Then all that happens there happens in the order of the user's list, each event from the
+state that the one before it left. What an affect makes true happens at the same instant: it is
+`pending`, and the next turn of the loop is no step (its dt is 0) but the next round. Given times
+that coincide are rounds of their own, with steps of length zero between them, so that each keeps
+its own derivative.
+
+A solve without events has `NoEvents`, which does and keeps nothing.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from ..core.loop import loop
+from ..core.norm import in_dtype_of
+from ..core.packing import Packing
+from ..core.status import Status
+from ..core.walk import walk
+from ..problems.lowering import turned
+from .locate import Stand, first_crossing, located
+from .part import Part
+
+__all__ = ["NO_EVENTS", "Anew", "Ending", "Events", "NoEvents", "Reach"]
+
+# After so many rounds at one and the same time it will not go on.
+_ZENO = 256
+
+
+class Memory(NamedTuple):
+    """What is known before a step: how conditions stand, which of them wait for the next round, how
+    many of each list of times have passed, for how many rounds time stood still, and whether a
+    terminal event has happened.
+    """
+
+    stand: Stand
+    pending: Bool[Array, " k"]
+    index: Int[Array, " lists"]
+    stalled: Int[Array, ""]
+    ending: Bool[Array, ""]
+
+
+class Anew(NamedTuple):
+    """How to start again from (t, y): the method's memory, and dy/dt (None: not known)."""
+
+    memory: Callable
+    rate: Callable | None
+
+
+class Reach(NamedTuple):
+    """How far a step goes: to `theta`, if it is `cut` there, or all the way, to a landing or not.
+
+    `first` says which condition crosses there (or which of them wait for this round), `crossed`
+    which others do at the same time, `stand` how all of them stand, and `scale` how large they are
+    in the step, whose polynomial is `way`.
+    """
+
+    dt: Array
+    landing: Array
+    theta: Any = ()
+    cut: Any = ()
+    first: Any = ()
+    crossed: Any = ()
+    stand: Any = ()
+    scale: Any = ()
+    way: Any = None
+
+
+class Shown(NamedTuple):
+    """Which rows of output a step has: those up to the time `until`, at which all is over if it is
+    `settled`; a polynomial if it has `moved`; and for each event whether it `happened`.
+    """
+
+    until: Array
+    settled: Array
+    moved: Array
+    happened: tuple
+
+
+class Happened(NamedTuple):
+    """What happened at the end of a step: the state before and after each event, their flags, and
+    dy/dt after all of them.
+    """
+
+    chain: tuple
+    flags: tuple
+    rate: Array
+
+
+class Ending(NamedTuple):
+    """What became of the end of a step.
+
+    `memory` is the method's, and `known` is what the events know.
+    `chain` has the state before and after each event, in order, `rate` dy/dt after all of them, and
+    `shown` which rows of output there are.
+    """
+
+    dt: Array
+    landing: Array
+    y: Array
+    memory: Any
+    known: Any = ()
+    theta: Any = ()
+    fired: Any = ()
+    chain: Any = ()
+    rate: Any = ()
+    shown: Any = None
+    target: Any = ()
+    path: Any = None
+
+    @property
+    def happened(self) -> Array:
+        """Whether anything happened."""
+        return jnp.any(self.fired)
+
+
+class NoEvents:
+    """Nothing ever happens."""
+
+    live = False
+    bits = 0
+    parts: tuple = ()
+
+    def check_differentiable(self) -> None:
+        """Nothing to refuse."""
+
+    def bound(self, own: Any, leaves: Any, sign: Any) -> "NoEvents":
+        """Itself."""
+        del own, leaves, sign
+        return self
+
+    def start(self, t: Array, y: Array, anew: Anew) -> tuple:
+        """Nothing to remember."""
+        del t, y, anew
+        return ()
+
+    def shown(self, known: Any, t: Array) -> Array:
+        """Rows at the start are those of the initial state."""
+        del known
+        return t
+
+    def target(self, known: Any, target: Array) -> Array:
+        """No other time to land on."""
+        del known
+        return target
+
+    def held(self, known: Any, dt: Array, landing: Array) -> tuple[Array, Array]:
+        """Time goes on."""
+        del known
+        return dt, landing
+
+    def reach(self, known: Any, accept: Array, start: tuple, dt: Array, landing: Array,
+              way: Callable, fired: Any) -> Reach:  # fmt: skip
+        """The whole step."""
+        del known, accept, start, way, fired
+        return Reach(dt, landing)
+
+    def happen(self, known: Any, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
+               anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
+        """Nothing."""
+        del known, target, accept, anew, fired
+        return span[2], Ending(reach.dt, reach.landing, step.y, step.memory)
+
+    def settle(
+        self, known: Any, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
+    ) -> Ending:
+        """There is nothing to settle."""
+        del known, reach, span, still, accept
+        return end
+
+    def again(self, known: Any, fired: Any, theta: Any, span: tuple, landing: Array, target: Array,  # noqa: PLR0917
+              step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
+        """Nothing."""
+        del known, fired, theta, target, way, anew
+        return span[2], Ending(span[1], landing, step.y, step.memory)
+
+    def only_if(self, active: Array, end: Ending) -> Ending:
+        """Nothing can be taken back."""
+        del active
+        return end
+
+    def over(self, end: Ending, done: Array) -> Array:
+        """Nothing keeps a solve from its end."""
+        del end
+        return done
+
+    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
+                  proposed: Array) -> Array:  # fmt: skip
+        """The dt that was proposed."""
+        del end, accept, dt, before, controller
+        return proposed
+
+    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
+        """The controller goes on."""
+        del end, controller
+        return memory
+
+    def status(self, end: Ending, accept: Array, status: Array) -> Array:
+        """Nothing ends a solve."""
+        del end, accept
+        return status
+
+    def keeps_dt(self, known: Any, landing: Array) -> Array:
+        """After a landing the dt goes on that was proposed."""
+        del known
+        return landing
+
+    def followed(self, known: Any, flags: Any) -> tuple[Any, Any]:
+        """Nothing to follow."""
+        del flags
+        return known, None
+
+    def coded(self, known: Any, end: Ending) -> list:
+        """Nothing to write on a tape."""
+        del known, end
+        return []
+
+    def thetas(self, end: Ending) -> list:
+        """Nothing to write on a tape."""
+        del end
+        return []
+
+    def read(self, row: Any) -> tuple:
+        """Nothing to read from it."""
+        del row
+        return (), (), ()
+
+
+NO_EVENTS = NoEvents()
+
+
+class Events:
+    """All events of a solve, static: traced functions, and where each one's flags are.
+
+    Flags are in the order: conditions, lists of times, conditions after steps.
+    """
+
+    live = True
+
+    def __init__(self, parts: tuple[Part, ...], packing: Packing) -> None:
+        self.parts, self.packing = parts, packing
+        self.crossings = [p for p in parts if p.kind == "crossing"]
+        self.lists = [p for p in parts if p.kind == "times"]
+        self.afters = [p for p in parts if p.kind == "after"]
+        none = np.zeros(0, np.int32)
+        conditions = [p.condition for p in self.crossings]
+        self.direction = np.concatenate([none, *(c.direction for c in conditions)])
+        self.level = np.concatenate([none.astype(bool), *(c.level for c in conditions)])
+        self.count = sum(p.count for p in self.crossings)
+        start = 0
+        self.flags: dict[int, slice] = {}
+        for part in (*self.crossings, *self.lists, *self.afters):
+            self.flags[part.place] = slice(start, start + part.count)
+            start += part.count
+        self.all = start
+        self.number = {part.place: i for i, part in enumerate(self.lists)}
+
+    @property
+    def bits(self) -> int:
+        """Flags that a second run has to follow."""
+        return 1 + self.all
+
+    def decided(self, known: Memory, end: Ending) -> Array:
+        """Those flags: whether this was a round without a step, and what happened."""
+        return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
+
+    def followed(self, known: Memory, flags: Any) -> tuple[Memory, Any]:
+        """What is known, and what is to happen, in a second run that was given them."""
+        if flags is None:
+            return known, None
+        waiting, fired = flags[0], flags[1:]
+        return known._replace(pending=fired[: self.count] & waiting), fired
+
+    # --- on the tape ---
+
+    def keeps_dt(self, known: Memory, landing: Array) -> Array:
+        """After a landing, or a round without a step, the dt goes on that was proposed."""
+        return landing | jnp.any(known.pending)
+
+    def coded(self, known: Memory, end: Ending) -> list[Array]:
+        """What is known before a step and what happened at its end, as whole numbers."""
+        return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
+
+    def thetas(self, end: Ending) -> list[Array]:
+        """Where a step was cut."""
+        return [end.theta]
+
+    def read(self, row: Any) -> tuple[Memory, Array, Array]:
+        """What is known, what happened and where, from the ends of a row of the tape."""
+        k, s = self.count, len(self.lists)
+        sizes = [k, k, k, s, 1, 1, self.all]
+        whole = row.whole[row.whole.shape[0] - sum(sizes) :]
+        side, on, pending, index, stalled, ending, fired = jnp.split(whole, np.cumsum(sizes)[:-1])
+        known = Memory(Stand(side, on == 1), pending == 1, index, stalled[0], ending[0] == 1)
+        return known, (fired == 1) & row.accept, row.reals[-1]
+
+    # --- for the loop ---
+
+    def only_if(self, active: Array, end: Ending) -> Ending:
+        """What happened, if its lane has not finished."""
+        return end._replace(fired=end.fired & active)
+
+    def over(self, end: Ending, done: Array) -> Array:
+        """A solve is at its end when all is over there."""
+        return done & end.shown.settled
+
+    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
+                  proposed: Array) -> Array:  # fmt: skip
+        """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
+        it. A round without a step says nothing of it. Where most of a step was cut off, it was too
+        long: what is left of it was rounded to the size of the whole.
+        """
+        if not controller.decides:
+            return jnp.where(accept & (dt == 0), before, proposed)
+        long = (end.dt < dt) & (end.known.stalled == 0)
+        proposed = jnp.where(accept & long, jnp.minimum(proposed, 4 * end.dt), proposed)
+        return jnp.where(accept & (dt == 0), before, proposed)
+
+    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
+        """The controller's memory, which starts anew after an event."""
+        fresh = controller.init(end.dt.dtype)
+        return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
+
+    def status(self, end: Ending, accept: Array, status: Array) -> Array:
+        """Of a terminal event, when its instant is over; or of instants that never are."""
+        known, most = end.known, _ZENO + 4 * self.count
+        ended = accept & known.ending & ~jnp.any(known.pending)
+        status = jnp.where(ended & (status <= Status.running), Status.terminated, status)
+        return jnp.where(accept & (known.stalled > most), Status.zeno, status)
+
+    def happened(self, end: Ending) -> Happened:
+        """What output sees of it."""
+        return Happened(end.chain, self._flags(end.fired), end.rate)
+
+    def _flags(self, fired: Array) -> tuple[Array, ...]:
+        return tuple(fired[self.flags[part.place]] for part in self.parts)
+
+    def check_differentiable(self) -> None:
+        """Refuses conditions whose time has no derivative."""
+        for part in self.crossings:
+            if not part.condition.smooth:
+                raise TypeError(
+                    f"events[{part.place}].condition returns a boolean that is no comparison a < b of "
+                    "numbers, so the time at which it becomes true has no derivative. Return a "
+                    "number that changes sign there: a - b for a > b, jnp.minimum(a - b, c - d) "
+                    "for (a > b) & (c > d), jnp.maximum for |."
+                )
+
+    def bound(self, own: Any, leaves: Any, sign: Any) -> "Bound":
+        """With their parameters in place."""
+        return Bound(self, own, leaves, sign)
+
+
+class Bound:
+    """Events with their parameters: `own` of each, and the leaves of args."""
+
+    def __init__(self, events: Events, own: Any, leaves: list, sign: Any) -> None:
+        self.events, self.own, self.leaves, self.sign = events, own, leaves, sign
+
+    # --- what is looked at ---
+
+    def _look(self, how: str, parts: list, tau: Array, y: Array) -> Array:
+        t, tree = turned(self.sign, tau), self.events.packing.unpack(y)
+        found = [getattr(p.condition, how)(self.own[p.place]["condition"], self.leaves, t, tree)
+                 for p in parts]  # fmt: skip
+        if not found:
+            return jnp.zeros(0, bool if how == "truths" else tau.dtype)
+        return jnp.concatenate([x.astype(jnp.result_type(*found)) for x in found])
+
+    def numbers(self, tau: Array, y: Array) -> Array:
+        """What crosses zero."""
+        return self._look("numbers", self.events.crossings, tau, y)
+
+    def truths(self, tau: Array, y: Array) -> Array:
+        """Which of these are true."""
+        return self._look("truths", self.events.crossings, tau, y)
+
+    def moving(self, tau: Array, y: Array, anew: Anew) -> tuple[Array, Array]:
+        """What crosses zero, and how fast it changes along the solution."""
+        if anew.rate is None:
+            n = self.numbers(tau, y)
+            return n, jnp.zeros_like(n)
+        return jax.jvp(self.numbers, (tau, y), (jnp.ones_like(tau), anew.rate(tau, y)))
+
+    def times(self, index: Array) -> list[Array]:
+        """The next of each list of times."""
+        return [p.time(self.own[p.place], index[i]) for i, p in enumerate(self.events.lists)]
+
+    def target(self, known: Memory, target: Array) -> Array:
+        """Where the next landing is."""
+        for time in self.times(known.index):
+            target = jnp.where(time < target, time, target)
+        return target
+
+    def held(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
+        """While an instant is not over, no time passes."""
+        waiting = jnp.any(known.pending)
+        return jnp.where(waiting, 0, dt), landing & ~waiting
+
+    def start(self, t: Array, y: Array, anew: Anew) -> Memory:
+        """Before the first step. A boolean that is true happens; a zero is no crossing."""
+        e, (n, slope) = self.events, self.moving(t, y, anew)
+        on = n == 0
+        side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
+        true = e.level & (self.truths(t, y) | (on & (slope > 0))) & (e.direction > 0)
+        side = jnp.where(side == 0, -e.direction, side).astype(jnp.int32)
+        index = [p.passed(self.own[p.place], t) for p in e.lists]
+        zero = jnp.zeros((), jnp.int32)
+        index = jnp.stack([zero, *index])[1:].astype(jnp.int32)
+        return Memory(Stand(side, on), true, index, zero, jnp.zeros((), bool))
+
+    def shown(self, known: Memory, t: Array) -> Array:
+        """Rows at the start are shown when all is over there."""
+        return jnp.where(self._settled(known, t), t, -jnp.inf)
+
+    def _settled(self, known: Memory, t: Array) -> Array:
+        """Whether no other round follows at t."""
+        overdue = [time <= t for time in self.times(known.index)]
+        return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
+
+    # --- how far a step goes ---
+
+    def reach(self, known: Memory, accept: Array, start: tuple, dt: Array, landing: Array,
+              way: Callable, fired: Any) -> Reach:  # fmt: skip
+        """To the first crossing, or all the way; a decision, which is not differentiated."""
+        e, none, (t, y) = self.events, jnp.zeros(0, bool), start
+        if not e.crossings:
+            one = in_dtype_of(jnp.ones_like(dt), y)
+            return Reach(dt, landing, one, jnp.zeros((), bool), none, none, known.stand, none)
+        path, waiting = way(), jnp.any(known.pending)
+        still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
+        values = lambda theta: still.numbers(_at(t0, theta, length), line(theta))  # noqa: E731
+        moving = accept & ~waiting & (length > 0)
+        ulps = 16 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t0 + length))
+        slack = jnp.minimum(ulps / jnp.where(length > 0, length, 1), 1e-3)
+        slack = in_dtype_of(slack, lax.stop_gradient(y))
+        wanted = None if fired is None else fired[: e.count] & ~waiting
+        found = first_crossing(values, known.stand, e.direction, slack, wanted, moving)
+        cut = moving & jnp.any(found.first) & ~(landing & (found.theta >= 1))
+        stand = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.stand, known.stand)
+        first = jnp.where(waiting, known.pending, found.first & moving)
+        short = jnp.where(cut, found.theta.astype(dt.dtype) * dt, dt)
+        return Reach(
+            short, landing & ~cut, found.theta, cut, first, found.crossed & moving, stand,
+            found.scale, path,
+        )  # fmt: skip
+
+    def still(self) -> "Bound":
+        """The same, of which nothing has a derivative."""
+        own, leaves = lax.stop_gradient((self.own, self.leaves))
+        return Bound(self.events, own, leaves, self.sign)
+
+    # --- what happens there ---
+
+    def happen(self, known: Memory, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
+               anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
+        """All events of this round; `span` is (t, dt, t1), dt of the whole step."""
+        if fired is None:
+            t, _, t1 = span
+            y = (
+                step.y
+                if reach.way is None
+                else jnp.where(reach.cut, reach.way(reach.theta), step.y)
+            )
+            after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
+            due = self._due(known.index, reach.landing, target)
+            fired = jnp.concatenate([reach.first, due, after])
+        return self._applied(known, fired & accept, reach, span, target, step, anew)
+
+    def again(self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array,  # noqa: PLR0917
+              target: Array, step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
+        """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
+        e, (t, dt, t1) = self.events, span
+        crossed = fired[: e.count] & ~jnp.any(known.pending)
+        cut = jnp.any(crossed) & ~(landing & (theta >= 1))
+        theta = jnp.where(cut, theta, 1).astype(dt.dtype)
+        t1 = jnp.where(cut, t + theta * dt, t1)
+        reach = Reach(
+            jnp.where(cut, theta * dt, dt), landing & ~cut, in_dtype_of(theta, step.y), cut,
+            way=way() if e.crossings else None,
+        )  # fmt: skip
+        return self._applied(known, fired, reach, (t, dt, t1), target, step, anew)
+
+    def _due(self, index: Array, landing: Array, target: Array) -> Array:
+        """Which list of times has its next here: of several the first one."""
+        due, found = [], jnp.zeros((), bool)
+        for time in self.times(index):
+            now = landing & (time == target) & ~found
+            found = found | now
+            due.append(now)
+        return jnp.stack(due) if due else jnp.zeros(0, bool)
+
+    def _applied(
+        self, known: Memory, fired: Array, reach: Reach, span: tuple, target: Array, step: Any,
+        anew: Anew,
+    ) -> tuple[Array, Ending]:  # fmt: skip
+        """What has `fired`, as a function of everything else. Returns t1 and the ending.
+
+        A walk of at most one turn: a step in which nothing happens costs nothing here.
+        """
+        e, (t, dt, t1) = self.events, span
+        crossed = fired[: e.count] & ~jnp.any(known.pending)
+
+        def happen(active: Any, _: Any, consts: Any, carry: Any, *__: Any) -> tuple[Any, Any]:
+            del active
+            t, dt, way, own, leaves = consts
+            bound = Bound(e, own, leaves, self.sign)
+            t1, y, *_ = carry
+            if e.crossings:
+                x = (t, dt, way, own, leaves, crossed)
+                root = located(partial(_crossing, e, self.sign), reach.theta, reach.cut, x)
+                moved = (root - lax.stop_gradient(root)).astype(
+                    t.dtype
+                )  # 0, but for its derivative
+                t1 = jnp.where(reach.cut, t1 + moved * dt, t1)
+                y = jnp.where(reach.cut, way(root), y)
+            chain = [y]
+            for part in e.parts:
+                flags = fired[e.flags[part.place]]
+                chain.append(bound._only(part, known.index, t1, chain[-1], flags))
+            y = chain[-1]
+            rate = jnp.zeros_like(y) if anew.rate is None else anew.rate(t1, y)
+            return (t1, y, anew.memory(t1, y), tuple(chain), rate), ()
+
+        chain = (step.y,) * (len(e.parts) + 1)
+        carry = (t1, step.y, step.memory, chain, jnp.zeros_like(step.y))
+        consts = (t, dt, reach.way, self.own, self.leaves)
+        n = jnp.any(fired).astype(jnp.int32)
+        (t1, y, memory, chain, rate), _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
+        return t1, Ending(
+            reach.dt, reach.landing, y, memory, theta=reach.theta, fired=fired, chain=chain,
+            rate=rate, target=target, path=reach.way,
+        )  # fmt: skip
+
+    def _only(self, part: Part, index: Array, tau: Array, y: Array, fired: Array) -> Array:
+        """Y after an event, if it has fired. Where it has not it is not looked at: one event's NaN
+        is not the derivative of another.
+        """
+        if part.affect is None:
+            return y
+        now = jnp.any(fired)
+        if len(self.events.parts) == 1:
+            return jnp.where(now, self._affected(part, index, tau, y, fired), y)
+
+        def affected(active: Any, _: Any, consts: Any, y: Array, *__: Any) -> tuple[Array, Any]:
+            del active
+            return self._affected(part, index, tau, y, fired), ()
+
+        return walk(affected, 0, now.astype(jnp.int32), carry=y, length=1)[0]
+
+    def _affected(self, part: Part, index: Array, tau: Array, y: Array, fired: Array) -> Array:
+        """Y after an event."""
+        packing = self.events.packing
+        t, own = turned(self.sign, tau), self.own[part.place]
+        number = self.events.number.get(part.place)
+        extra = part.extra(own, None if number is None else index[number], fired)
+        value = part.affect.at(self.leaves, own["affect"], t, packing.unpack(y), extra=extra)
+        return packing.pack(value)
+
+    # --- and what follows from it ---
+
+    def settle(
+        self, known: Memory, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
+    ) -> Ending:
+        """What is known after a round, and how to go on; a decision, as `reach` is."""
+        e, bound, anew = self.events, self.still(), still()
+        (t, dt, t1), chain = lax.stop_gradient((span, end.chain))
+        fired = end.fired
+        state = _Round(jnp.any(fired).astype(jnp.int32), reach.stand, jnp.zeros(e.count, bool))
+
+        def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
+            del active
+            stand, pending = state.stand, state.pending
+            watch = _Watch(bound, known, reach, fired, t1, chain[0], anew)
+            for part, y in zip(e.parts, chain[1:], strict=True):
+                stand, pending = watch.after(part, y, stand, pending)
+            return _Round(state.todo - 1, stand, pending), buffers
+
+        state, _ = loop(lambda c, s, b: s.todo > 0, turn, state)
+        last = [jnp.any(fired[e.flags[p.place]]) for p in e.parts if p.terminal]
+        moved = accept & (t1 > t)
+        ulps = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t1), dt)
+        due = fired[e.count : e.count + len(e.lists)]
+        after = Memory(
+            state.stand, state.pending, known.index + due,
+            jnp.where(t1 - t > ulps, 0, known.stalled + jnp.any(fired[: e.count])),
+            jnp.any(jnp.stack([known.ending, *last])),
+        )  # fmt: skip
+        settled = bound._settled(after, t1)
+        before = jnp.nextafter(t1, jnp.full_like(t1, -jnp.inf))
+        happened = tuple(map(jnp.any, e._flags(fired)))
+        shown = Shown(jnp.where(settled, t1, before), settled, moved, happened)
+        return end._replace(known=after, shown=shown)
+
+
+def _at(t: Array, theta: Array, dt: Array) -> Array:
+    return t + theta.astype(t.dtype) * dt
+
+
+def _crossing(events: Events, sign: Any, theta: Array, x: Any) -> Array:
+    """The condition that crosses, at θ."""
+    t, dt, way, own, leaves, which = x
+    bound = Bound(events, own, leaves, sign)
+    numbers = bound.numbers(_at(t, theta, dt), way(theta))
+    return jnp.sum(jnp.where(which, numbers, 0))
+
+
+class _Round(NamedTuple):
+    """The state of a round; `todo` is 1 before it, and 0 after it."""
+
+    todo: Array
+    stand: Stand
+    pending: Array
+
+
+class _Watch:
+    """How conditions stand while one event after the other changes the state."""
+
+    def __init__(
+        self, bound: Bound, known: Memory, reach: Reach, fired: Array, t1: Array, y: Array,
+        anew: Anew,
+    ) -> None:  # fmt: skip
+        self.bound, self.t1, self.anew = bound, t1, anew
+        self.events, self.count = bound.events, bound.events.count
+        if not self.count:
+            return
+        self.fired = fired[: self.count]
+        self.together = reach.crossed & ~self.fired
+        # A root is a zero to rounding, and stays one if the affect does not touch it.
+        eps = jnp.finfo(t1.dtype).eps
+        residual = jnp.abs(bound.numbers(t1, y))
+        self.small = 2 * residual + 16 * eps * reach.scale
+        # (Where g jumps over zero it is none.)
+        root = reach.crossed & (known.stand.on | (residual <= 0.1 * reach.scale))
+        self.root = root | reach.stand.on
+
+    def after(self, part: Part, y: Array, stand: Stand, pending: Array) -> tuple[Stand, Array]:
+        """How they stand after `part`, and which of them that makes happen."""
+        if not self.count:
+            return stand, pending
+        level, direction = self.events.level, self.events.direction
+        n, slope = self.bound.moving(self.t1, y, self.anew)
+        on = jnp.where(level, False, n == 0) | (self.root & (jnp.abs(n) <= self.small))
+        true = jnp.where(self.bound.truths(self.t1, y), 1, -1)
+        side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
+        place = self.events.parts.index(part)
+        own = self.fired & self._of([part])
+        # What does not move is where it came from (so that nothing that rests on a wall falls
+        # through it), or where it was.
+        back = own & (self.anew.rate is not None)
+        side = jnp.where(side == 0, jnp.where(back, -stand.side, stand.side), side)
+        waits = self.fired & self._of(self.events.parts[place + 1 :])  # not applied yet
+        # What crosses at the same time is next, with a root of its own: unless this event has
+        # stopped it, and then it happens all the same.
+        next_ = self.together & on & (stand.side * side < 0)
+        wanted = (direction == 0) | (side == direction)
+        hit = (stand.side * side < 0) & wanted & ~own & ~waits & ~next_
+        hit = hit | (self.together & ~next_)
+        kept = waits | next_
+        stand = Stand(jnp.where(kept, stand.side, side), jnp.where(kept, stand.on, on))
+        return stand, pending | hit
+
+    def _of(self, parts: Any) -> np.ndarray:
+        flags = np.zeros(self.count, bool)
+        for part in parts:
+            if part.kind == "crossing":
+                flags[self.events.flags[part.place]] = True
+        return flags
