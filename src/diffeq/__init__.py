@@ -4,6 +4,7 @@ from . import datasets, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
 from .control import PI, PID, Controller, Fixed, I, Verdict
+from .core.packing import hold
 from .core.status import Status
 from .events import AfterStep, Event, Periodic, PresetTimes, doses
 from .methods import *  # noqa: F403 - enumerated from the tables
@@ -51,6 +52,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "datasets",
     "doses",
     "fit",
+    "hold",
     "init",
     "mse",
     "nn",

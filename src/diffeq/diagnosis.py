@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .core.packing import released
 from .core.primitive import Tracer
 from .core.status import Status
 from .methods import METHODS
@@ -98,7 +99,8 @@ def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
     Power iteration with forward derivatives; the Rayleigh quotient tells the sign.
     """
     entry = canonical(problem)
-    form = entry.form(entry.parameters, 1)
+    y = released(y)
+    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
     field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
     state = entry.packing.pack(y)
     push = jax.jit(

@@ -55,7 +55,7 @@ class Door:
         """Where the loop starts; its first step is given, or found there."""
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        return Start(self.t0, self.canonical.y0, first, jnp.asarray(bad))
+        return Start(self.t0, self.canonical.y0, self.canonical.held, first, jnp.asarray(bad))
 
 
 def opened(
@@ -78,7 +78,7 @@ def opened(
         events=happenings,
     )  # fmt: skip
     data = Data(
-        parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
+        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (), t0=t0, t1=t1,
         stops=() if stops is None else stops, events=own, tolerance=_tolerance(entry, rtol, atol, floored),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
@@ -87,10 +87,12 @@ def opened(
     return Door(entry, sign, t0, t1, method, controller, system, data)
 
 
-def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:
+def _lowered(
+    form: Callable, method: Method, direction: Any, parameters: Any, sign: Any, held: Any
+) -> Any:
     """The form that the method steps; a direction of time that is known costs nothing."""
     sign = sign if direction is None else direction
-    return lower(form(parameters, sign), method.form, repr(method))
+    return lower(form(parameters, sign, held), method.form, repr(method))
 
 
 def signed(sign: Any, x: Any) -> Any:
@@ -117,7 +119,7 @@ def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
     value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jnp.asarray(value, dtype)
-    like = entry.packing.unpack(jnp.zeros(entry.y0.shape, dtype))
+    like = entry.packing.rates_of(jnp.zeros(entry.y0.shape, dtype))
 
     def spread(v: Any, part: Any) -> Any:
         return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)

@@ -48,6 +48,7 @@ class Data(eqx.Module):
     """Everything traced that stays the same during a solve."""
 
     parameters: Any
+    held: Any
     sign: Any
     t0: Array
     t1: Array
@@ -67,6 +68,7 @@ class State(eqx.Module):
     t: Array
     low: Array
     y: Array
+    held: Any
     dt: Array
     control: Any
     memory: Any
@@ -105,7 +107,7 @@ class System:
 
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
-        form = self.form(data.parameters, data.sign)
+        form = self.form(data.parameters, data.sign, data.held)
         return (
             form,
             eqx.combine(data.method, self.method),
@@ -114,7 +116,8 @@ class System:
 
     def happenings(self, data: Data) -> Any:
         """The events with their parameters."""
-        return self.events.bound(data.events, data.parameters[0][0], _sign(self, data))
+        leaves = data.parameters[0][0]
+        return self.events.bound(data.events, leaves, _sign(self, data), data.held)
 
 
 class Attempt(NamedTuple):
@@ -134,11 +137,13 @@ class Start(eqx.Module):
 
     t: Array
     y: Array
+    held: Any
     dt: Any
     bad: Bool[Array, ""]
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
+        data = beside(data, self.held)
         dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
         return failing(begin(system, data, self.t, self.y, dt), self.bad, Status.bad_times)
 
@@ -147,6 +152,11 @@ class Start(eqx.Module):
         ode = lower(form, "ode", "the initial step")
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
         return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
+
+
+def beside(data: Data, held: Any) -> Data:
+    """The data with what is held now in place."""
+    return replace(data, held=held) if jax.tree.leaves(held) else data
 
 
 def failing(state: State, bad: Any, status: Status) -> State:
@@ -163,7 +173,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     known = system.happenings(data).start(t0, y0, _anew(system, data))
     return State(
-        t=t0, low=jnp.zeros_like(t0), y=y0, dt=dt,
+        t=t0, low=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(started(system, data, form, t0), t0, y0),
         written=system.output.first(data.times, system.happenings(data).shown(known, t0)),
@@ -226,11 +236,18 @@ def _anew(system: System, data: Data) -> Anew:
     """How to go on after an event: as from a start, with the dt that was proposed, which is tried
     like any other (Hairer's first step, where a component is zero, would be far too short).
     """
-    form, method, _ = system.parts(data)
-    return Anew(
-        memory=lambda t, y: method.init(started(system, data, form, t), t, y),
-        rate=rate_of(form) and (lambda t, y: rate_of(started(system, data, form, t))(t, y)),
-    )
+
+
+    def at(t: Array, held: Any) -> tuple[Any, Any]:
+        form, method, _ = system.parts(beside(data, held))
+        return started(system, data, form, t), method
+
+    def memory(t: Array, y: Array, held: Any) -> Any:
+        form, method = at(t, held)
+        return method.init(form, t, y)
+
+    known = rate_of(system.parts(data)[0]) is not None
+    return Anew(memory, (lambda t, y, held: rate_of(at(t, held)[0])(t, y)) if known else None)
 
 
 def attempt(
@@ -244,6 +261,7 @@ def attempt(
 
 
 def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
+    data = beside(data, state.held)
     form, method, controller = system.parts(data)
     events = system.happenings(data)
     accepted, landed, flags = (None, None, None) if decision is None else decision
@@ -254,7 +272,7 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
-    dt, landing = events.held(known, dt, landing)
+    dt, landing = events.paused(known, dt, landing)
     limited = _limited(system, data, form, state.t, target, landing)
     scaled = in_dtype_of(dt, state.y)
     step = method.step(limited, state.t, state.y, scaled, state.memory)
@@ -332,6 +350,7 @@ def _after(
     following = partial(system.events.following, end, accept, tried.dt, state.dt, controller)
     return State(
         t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(end.y, state.y),
+        held=keep(end.held, state.held),
         dt=following(jnp.where(cut, state.dt, verdict.dt)),
         control=system.events.afresh(end, controller, verdict.state), memory=keep(memory, state.memory),
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
@@ -410,11 +429,13 @@ def _piece(system: System, data: Data, stop: Any, t: Array, y: Array, tried: Att
         form = _limited(system, data, form, t, target, tried.landing)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
     if end is None:
-        return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+        held = (data.held, data.held)
+        return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant, held)
     if end.path is not None:
         interpolant = Part(interpolant, end.theta)
     dt = jnp.where(end.dt > 0, end.dt, 1)
-    return Piece(t, tried.t1, y, end.y, dt, interpolant, system.events.happened(end))
+    held, happened = (data.held, end.held), system.events.happened(end)
+    return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
 
 
 def blank(system: System, data: Data, state: "State | Start") -> list:
@@ -425,11 +446,12 @@ def blank(system: System, data: Data, state: "State | Start") -> list:
     known = isinstance(state, State)
     written = state.written if known else _written_at_start(system, data, state)
     example = _example(system, data, state)
-    return output.blank(data.parameters, state.t, state.y, example, written)
+    return output.blank(data.parameters, state.t, state.y, state.held, example, written)
 
 
 def _written_at_start(system: System, data: Data, start: Start) -> tuple:
     """The rows that are there before the first step, which an event may change."""
+    data = beside(data, start.held)
     events = system.happenings(data)
     known = events.start(start.t, start.y, _anew(system, data))
     return system.output.first(data.times, events.shown(known, start.t))
@@ -442,10 +464,11 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
 
     def row(data: Data, state: Any) -> Any:
         state = state.state(system, data)
+        data = beside(data, state.held)
         _, tried = attempt(system, data, state)
         tried = tried if system.events.live else tried._replace(end=None)
         piece = _piece(system, data, state.stop, state.t, state.y, tried)
-        return state.t, tried.t1, piece.interpolant
+        return state.t, tried.t1, piece.interpolant, data.held
 
     return jax.eval_shape(row, data, state)
 
@@ -468,8 +491,9 @@ def integrate(
             end=system.events.only_if(active, tried.end),
         )
         write = partial(_write, system)
+        now = beside(data, state.held)
         buffers = once(
-            system.traces, "write", write, data, state.stop, state.t, state.y, tried, buffers
+            system.traces, "write", write, now, state.stop, state.t, state.y, tried, buffers
         )
         if recorder is not None:
             record = recorder.write(record, state, tried)
@@ -493,16 +517,17 @@ def _percent(data: Data, after: State) -> Array:
 
 
 def replay(
-    system: System, data: Data, row: Any, cursors: Any, carried: tuple[Array, Array, Any, list]
-) -> tuple[Array, Array, Any, list]:
+    system: System, data: Data, row: Any, cursors: Any, carried: tuple[Array, Array, Any, Any, list]
+) -> tuple[Array, Array, Any, Any, list]:
     """The recorded attempt again, as a differentiable function of data and of what the step before
-    has left: t, y, the method's memory, and the rows of output.
+    has left: t, y, what is held beside it, the method's memory, and the rows of output.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
     step of dt = 0: it changes nothing, and nothing infinite in it can spoil a derivative. The
     memory at (t, y) is known; only its derivative comes from the step before.
     """
-    t, y, memory, buffers = carried
+    t, y, held, memory, buffers = carried
+    data = beside(data, held)
     form, method, _ = system.parts(data)
     if system.alarmed:
         y = tripwire(y, t)
@@ -511,7 +536,7 @@ def replay(
     target = events.target(known, _target(system, data, row.stop))
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
-    dt, landed = events.held(known, dt, landed)
+    dt, landed = events.paused(known, dt, landed)
     limited = _limited(system, data, form, t, target, row.landing)
     memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
     scaled = in_dtype_of(dt, y)
@@ -532,4 +557,4 @@ def replay(
     tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step, end)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return t1, end.y, after, buffers
+    return t1, end.y, end.held, after, buffers

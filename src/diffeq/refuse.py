@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
+from .core.packing import moving
 from .core.primitive import Tracer
 from .events import Happening
 from .methods import METHODS, Method
@@ -56,7 +57,7 @@ def checked_call(
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
     state = state_of(problem)
     _check_state(problem, state)
-    eps = _eps(state)
+    eps = _eps(moving(state))
     _check_save(save)
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
@@ -310,7 +311,7 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
 def _check_state(problem: Problem, state: Any) -> None:
     if not concrete(jax.tree.leaves(problem)):
         return
-    for name, leaf in named_leaves(problem, state):
+    for name, leaf in named_leaves(problem, moving(state)):
         value = np.asarray(leaf)
         if not np.isfinite(value).all():
             found = "NaN" if np.isnan(value).any() else "inf"

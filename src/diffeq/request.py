@@ -99,9 +99,9 @@ class Wanted:
 
     def _start(self) -> tuple:
         """(t, y, y') at the start: all that dense output knows where no step was taken."""
-        t, y = self._turned(self.door.t0), self.door.y0
-        form = self.door.form(self.door.parameters, self.sign)
-        return t, y, lower(form, "ode", "dense output").field(t, y)
+        t, y, held = self._turned(self.door.t0), self.door.y0, self.door.held
+        form = self.door.form(self.door.parameters, self.sign, held)
+        return t, y, lower(form, "ode", "dense output").field(t, y), held
 
     def _rows(
         self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
@@ -126,24 +126,26 @@ class Wanted:
 
         def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
             flags = jnp.zeros(count, bool) if flags is None else flags
-            return [self._turned(tau), before, after, flags]
+            (y0, held0), (y1, held1) = before, after
+            return [self._turned(tau), flags, y0, *held0, y1, *held1]
 
         return row
 
     def _occurrences(
         self, end: State, channel: Channel, _: Any, count: Array, buffer: list
     ) -> Occurrences:
-        ts, before, after, fired = buffer
+        ts, fired, *rows = buffer
         kind = jnp.where(jnp.arange(channel.length) < count, Row.reached, Row.padding)
-        rows = (_marked(x, end.y, kind, marked=True) for x in (before, after))
-        before, after = map(self.door.packing.unpack, rows)
+        rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
+        states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
+        before, after = (self.door.packing.unpack(*x) for x in states)
         ts = _marked(ts, end.t, kind, marked=True)
         fired = fired if self.vectors[channel.place] else fired[:, 0]
         return Occurrences(ts, before, after, fired, count)
 
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
         reached = (end.status <= Status.terminated)[None]
-        leaves = [x[None] for x in self.value[key](data.parameters, end.t, end.y)]
+        leaves = [x[None] for x in self.value[key](data.parameters, end.t, end.y, end.held)]
         kind = jnp.where(reached, Row.reached, Row.missing)
         ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
         return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
@@ -151,7 +153,7 @@ class Wanted:
     def _tree(self, key: Any, leaves: list) -> Any:
         tree = self.trees.get(id(self.value[key]))
         return (
-            self.door.packing.unpack(leaves[0])
+            self.door.packing.unpack(leaves[0], leaves[1:])
             if tree is None
             else jax.tree.unflatten(tree, leaves)
         )
@@ -162,10 +164,10 @@ class Wanted:
         if save is not None:
             check_arguments(save, "save", "t, y, args")
 
-        def row(parameters: Any, tau: Any, y: Any) -> list:
+        def row(parameters: Any, tau: Any, y: Any, held: Any) -> list:
             if save is None:
-                return [y]
-            t, tree = self._turned(tau), door.packing.unpack(y)
+                return [y, *held]
+            t, tree = self._turned(tau), door.packing.unpack(y, held)
             with noted("save", "t, y, args", t, tree):
                 kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(parameters)))
             leaves, self.trees[id(row)] = jax.tree.flatten(kept)
@@ -179,7 +181,7 @@ class Wanted:
         return leaves
 
     def _timed(self, value: Callable) -> Callable:
-        return lambda parameters, tau, y: [self._turned(tau), *value(parameters, tau, y)]
+        return lambda parameters, tau, *of: [self._turned(tau), *value(parameters, tau, *of)]
 
     def _turned(self, x: Any) -> Any:
         return (

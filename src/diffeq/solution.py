@@ -294,12 +294,12 @@ class About:
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""
-        sign, leaves, count, (start, y0, slope0) = polynomial
+        sign, leaves, count, (start, y0, slope0, held0) = polynomial
         tau = sign * t
 
         def at(tau: Array) -> Array:
             row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
-            t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
+            t0, t1, interpolant, held = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
             theta = jnp.where(count > 0, (tau - t0) / jnp.where(count > 0, t1 - t0, 1), 0)
             theta = theta.astype(jnp.finfo(self.packing.dtype).dtype)
             value = interpolant.slope(theta) if slope else interpolant(theta)
@@ -308,7 +308,10 @@ class About:
             point = slope0 if slope else y0 + in_dtype_of(tau - start, y0) * slope0
             value = jnp.where(count > 0, value, point)
             inside = jnp.where(count > 0, inside, tau == start)
-            return jnp.where(inside, sign * value if slope else value, jnp.nan)
+            held = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), held, held0)
+            return jnp.where(inside, sign * value if slope else value, jnp.nan), held
 
-        flat = jax.vmap(at)(tau.ravel())
-        return self.packing.unpack(flat.reshape(*t.shape, *flat.shape[1:]))
+        flat, held = jax.vmap(at)(tau.ravel())
+        shaped = lambda x: x.reshape(*t.shape, *x.shape[1:])  # noqa: E731
+        held = [jnp.zeros_like(x) if slope else x for x in map(shaped, held)]
+        return self.packing.unpack(shaped(flat), held)

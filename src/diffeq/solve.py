@@ -173,10 +173,12 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
         "floored": end.floored,
     }
     packing, decides = door.canonical.packing, door.controller.decides
-    last = Last(signed(door.sign, end.t), packing.unpack(end.y), signed(door.sign, end.last_dt))
+    y = packing.unpack(end.y, end.held)
+    last = Last(signed(door.sign, end.t), y, signed(door.sign, end.last_dt))
     about = About(repr(door.method), packing, decides, dense[1], trims=wanted.trims)
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
-    y1 = packing.unpack(poison(end.y, end.y, kind))
+    held = [poison(x, end.y, kind) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in end.held]
+    y1 = packing.unpack(poison(end.y, end.y, kind), held)
     if happened:
         stats["events"] = sum(record.num for record in happened)
     return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened)

@@ -18,12 +18,12 @@ from jaxtyping import Array, Int, Real
 from .adjoint import Discrete
 from .control import Controller
 from .core.lift import flatten, unflatten
-from .core.packing import Packing, as_state
+from .core.packing import Packing, as_state, released
 from .core.status import Status
 from .diagnosis import hint
 from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
-from .integrate import begin, failing, started
+from .integrate import begin, beside, failing, started
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete, is_real
@@ -72,7 +72,7 @@ class State(eqx.Module):
     @property
     def y(self) -> Any:
         """The state there, with the structure of y0."""
-        return self.packing.unpack(self.inner.y)
+        return self.packing.unpack(self.inner.y, self.inner.held)
 
     @property
     def dt(self) -> Real[Array, "..."]:
@@ -106,7 +106,7 @@ class State(eqx.Module):
             if x is not None
         }
         if y is not None:
-            changes["y"] = _packed(self, y)
+            changes["y"], changes["held"] = _packed(self, y)
         state = self if args is None else _with_args(self, args)
         fresh = args is not None or bool(changes.keys() - {"dt"})
         return _in_time(state, _replaced(state, changes, fresh=fresh), None, t)
@@ -253,12 +253,11 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t, bad = _inside(signed(door.sign, changes.get("t", state.t)), door.t0, door.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
+    data = beside(door.data, changes.get("held", old.held))
+    new = begin(door.system, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt")
-    kept = names if fresh else (*names, "low", "memory", "control")
-    new = replace(
-        new, events=door.system.happenings(door.data).moved(old.events, new.events, t == old.t)
-    )
+    kept = names if fresh else (*names, "low", "memory", "control", "events")
+    new = replace(new, events=door.system.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=failing(new, bad, Status.bad_times))
 
@@ -292,7 +291,7 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
     if not door.system.has_stops:
         return inner
     stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
-    form, method, _ = door.system.parts(door.data)
+    form, method, _ = door.system.parts(beside(door.data, inner.held))
     fresh = started(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
@@ -333,16 +332,17 @@ def _scalar(name: str, value: Any, like: Array) -> Array:
     return jnp.asarray(value, like.dtype)
 
 
-def _packed(state: State, y: Any) -> Array:
-    y, packing = as_state(y), state.packing
+def _packed(state: State, y: Any) -> tuple[Array, tuple]:
+    y, packing = as_state(released(y)), state.packing
     shapes = [np.shape(x) for x in jax.tree.leaves(y)]
     words = any(isinstance(x, str) for x in jax.tree.leaves(y))
-    if jax.tree.structure(y) != packing.tree or shapes != packing.shapes or words:
+    if jax.tree.structure(y) != packing.tree or shapes != packing.all_shapes or words:
         raise TypeError(
             f"y is {y!r}; the structure and the shapes of y0 are wanted: {packing.tree}, "
-            f"{packing.shapes}."
+            f"{packing.all_shapes}."
         )
-    return packing.pack(y)
+    held = zip(packing.held_of(y), state.inner.held, strict=True)
+    return packing.pack(y), tuple(jnp.asarray(new, old.dtype) for new, old in held)
 
 
 def _known(state: State) -> bool:

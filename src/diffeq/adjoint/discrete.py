@@ -10,6 +10,7 @@ into a second buffer and then walks over that. The buffer *is* the tape while no
 so both cases are one piece of code and one compilation.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
+from ..integrate import Data, State, System, attempt, beside, blank, integrate, replay, started
 from ..output import Cursor
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
@@ -127,16 +128,17 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
     out = _zeros(result)
-    d_t, d_y, _, d_buffers = d_end
-    end = eqx.tree_at(
-        lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y))
-    )
+    d_t, d_y, d_held, _, d_buffers = d_end
+    zero = out.state
+    d_t, d_y, d_held = _filled((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    end = dataclasses.replace(zero, t=d_t, y=d_y, held=d_held)
     record = out.record
     if spec.taped and d_rows is not None:
         reals, y = record.rows.reals, record.rows.y
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
-        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
+        held = _filled(tuple(d_rows[2:]), record.rows.held)
+        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y), held=held)
         record = record._replace(rows=rows)
     primal = result if spec.taped else result._replace(record=None)
     return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
@@ -165,26 +167,29 @@ def _filled(dots: Any, zeros: Any) -> Any:
 def _tangents(
     spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, control: Any
 ) -> Any:
-    """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
+    """The tangents of (t, y, held, memory, buffers) at the end; and of the first three in the rows
+    of the tape.
+    """
     system, recorder = spec.system, spec.recorder
     first = partial(_first, system)
     memory, buffers = _blank_like(first, data, state)
-    carry = (state.t, state.y, memory, buffers)
+    carry = (state.t, state.y, state.held, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
     d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
-    d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
+    d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
     )
     step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
-    keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
+    kept = 2 + len(of_state.held)
+    keep = [spec.taped] * kept + [False] * len(d_first)
+    along = _Along(tangent, recorder, data, d_consts, keep, len(d_first), control)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
-    return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:2]
+    return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:kept]
 
 
 class _Along(NamedTuple):
@@ -205,7 +210,7 @@ class _Along(NamedTuple):
     def _walk(
         self, rows: Row, n: Any, data: Data, d_consts: list, start: list
     ) -> tuple[list, list]:
-        recorded = [rows.t, rows.y, *[None] * self.others]
+        recorded = [rows.t, rows.y, *rows.held, *[None] * self.others]
         length = self.recorder.rows + 1
         return self.tangent.run(
             n, _with_next(rows), data, recorded, d_consts, start, self.keep, length
@@ -251,8 +256,8 @@ class _Along(NamedTuple):
     def _again(self, data: Data, record: Record, index: Any, n: Any) -> Row:
         """The rows of a window, run again from its first; the tape itself when n is 0."""
         system = self.recorder.system
-        form, method, _ = system.parts(data)
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+        form, method, _ = system.parts(beside(data, row.held))
         memory = method.init(started(system, data, form, row.t), row.t, row.y)
         state = start_of(system, record, index, memory, self.control)
 
@@ -294,7 +299,7 @@ def _replayed(system: System, data: Data, rows: tuple[Row, Any], carried: tuple)
 
 def _first(system: System, data: Data, state: Any) -> tuple[Any, list]:
     """The method's memory and the rows of output before the first step."""
-    form, method, _ = system.parts(data)
+    form, method, _ = system.parts(beside(data, state.held))
     memory = method.init(started(system, data, form, state.t), state.t, state.y)
     return memory, blank(system, data, state)
 

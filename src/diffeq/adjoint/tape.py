@@ -26,7 +26,7 @@ _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the st
 
 
 class Row(NamedTuple):
-    """What replays one attempt, as three arrays: a tape is written at every turn of the loop, and
+    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at every turn of the loop, and
     three writes cost less than one for each number.
 
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
@@ -39,6 +39,7 @@ class Row(NamedTuple):
     reals: Float[Array, "..."]
     whole: Int[Array, "..."]
     y: Array
+    held: tuple = ()
 
     @property
     def t(self) -> Array:
@@ -128,7 +129,7 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)])
     if happened := system.events.coded(state.events, tried.end):
         whole = jnp.concatenate([whole, *happened])
-    return Row(reals, whole, state.y)
+    return Row(reals, whole, state.y, state.held)
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -307,7 +308,7 @@ def start_of(system: System, record: Record, index: Array, memory: Any, control:
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
     known, _, _ = system.events.read(row)
     return State(
-        t=row.t, low=row.low, y=row.y, dt=row.dt,
+        t=row.t, low=row.low, y=row.y, held=row.held, dt=row.dt,
         control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
         stop=row.stop, events=known, steps=zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero,

@@ -49,7 +49,7 @@ class Memory(NamedTuple):
 
 
 class Anew(NamedTuple):
-    """How to start again from (t, y): the method's memory, and dy/dt (None: not known)."""
+    """How to start again from (t, y, held): the method's memory, and dy/dt (None: not known)."""
 
     memory: Callable
     rate: Callable | None
@@ -98,14 +98,15 @@ class Happened(NamedTuple):
 class Ending(NamedTuple):
     """What became of the end of a step.
 
-    `memory` is the method's, and `known` is what the events know.
-    `chain` has the state before and after each event, in order, `rate` dy/dt after all of them, and
+    `memory` is the method's, and `known` is what the events know. `held` is what is held beside y.
+    `chain` has both before and after each event, in order, `rate` dy/dt after all of them, and
     `shown` which rows of output there are.
     """
 
     dt: Array
     landing: Array
     y: Array
+    held: Any
     memory: Any
     known: Any = ()
     theta: Any = ()
@@ -129,13 +130,16 @@ class NoEvents:
     bits = 0
     parts: tuple = ()
 
+    def __init__(self, held: Any = ()) -> None:
+        self.held = held
+
     def check_differentiable(self) -> None:
         """Nothing to refuse."""
 
-    def bound(self, own: Any, leaves: Any, sign: Any) -> "NoEvents":
-        """Itself."""
+    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "NoEvents":
+        """The same; what is held stays as it is."""
         del own, leaves, sign
-        return self
+        return NoEvents(held)
 
     def start(self, t: Array, y: Array, anew: Anew) -> tuple:
         """Nothing to remember."""
@@ -152,7 +156,7 @@ class NoEvents:
         del known
         return target
 
-    def held(self, known: Any, dt: Array, landing: Array) -> tuple[Array, Array]:
+    def paused(self, known: Any, dt: Array, landing: Array) -> tuple[Array, Array]:
         """Time goes on."""
         del known
         return dt, landing
@@ -167,7 +171,7 @@ class NoEvents:
                anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
         """Nothing."""
         del known, target, accept, anew, fired
-        return span[2], Ending(reach.dt, reach.landing, step.y, step.memory)
+        return span[2], Ending(reach.dt, reach.landing, step.y, self.held, step.memory)
 
     def settle(
         self, known: Any, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
@@ -180,7 +184,7 @@ class NoEvents:
               step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
         """Nothing."""
         del known, fired, theta, target, way, anew
-        return span[2], Ending(span[1], landing, step.y, step.memory)
+        return span[2], Ending(span[1], landing, step.y, self.held, step.memory)
 
     def only_if(self, active: Array, end: Ending) -> Ending:
         """Nothing can be taken back."""
@@ -191,6 +195,11 @@ class NoEvents:
         """Nothing keeps a solve from its end."""
         del end
         return done
+
+    def moved(self, old: Any, new: Any, still: Array) -> Any:
+        """Nothing to remember."""
+        del old, still
+        return new
 
     def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
                   proposed: Array) -> Array:  # fmt: skip
@@ -312,6 +321,12 @@ class Events:
         """A solve is at its end when all is over there."""
         return done & end.shown.settled
 
+    def moved(self, old: Memory, new: Memory, still: Array) -> Memory:
+        """What is known of a state that was put in another's place; at the same time, the given
+        times that are over stay so.
+        """
+        return new._replace(index=jnp.where(still, old.index, new.index))
+
     def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
                   proposed: Array) -> Array:  # fmt: skip
         """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
@@ -354,21 +369,28 @@ class Events:
                     "for (a > b) & (c > d), jnp.maximum for |."
                 )
 
-    def bound(self, own: Any, leaves: Any, sign: Any) -> "Bound":
-        """With their parameters in place."""
-        return Bound(self, own, leaves, sign)
+    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "Bound":
+        """With their parameters in place, and what is held."""
+        return Bound(self, own, leaves, sign, held)
 
 
 class Bound:
-    """Events with their parameters: `own` of each, and the leaves of args."""
+    """Events with their parameters: `own` of each, and the leaves of args; and what is held during
+    the step.
+    """
 
-    def __init__(self, events: Events, own: Any, leaves: list, sign: Any) -> None:
+    def __init__(self, events: Events, own: Any, leaves: list, sign: Any, held: Any) -> None:
         self.events, self.own, self.leaves, self.sign = events, own, leaves, sign
+        self.held = held
+
+    def beside(self, held: Any) -> "Bound":
+        """The same beside other held leaves."""
+        return Bound(self.events, self.own, self.leaves, self.sign, held)
 
     # --- what is looked at ---
 
     def _look(self, how: str, parts: list, tau: Array, y: Array) -> Array:
-        t, tree = turned(self.sign, tau), self.events.packing.unpack(y)
+        t, tree = turned(self.sign, tau), self.events.packing.unpack(y, self.held)
         found = [getattr(p.condition, how)(self.own[p.place]["condition"], self.leaves, t, tree)
                  for p in parts]  # fmt: skip
         if not found:
@@ -388,7 +410,8 @@ class Bound:
         if anew.rate is None:
             n = self.numbers(tau, y)
             return n, jnp.zeros_like(n)
-        return jax.jvp(self.numbers, (tau, y), (jnp.ones_like(tau), anew.rate(tau, y)))
+        ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
+        return jax.jvp(self.numbers, (tau, y), ones)
 
     def times(self, index: Array) -> list[Array]:
         """The next of each list of times."""
@@ -400,7 +423,7 @@ class Bound:
             target = jnp.where(time < target, time, target)
         return target
 
-    def held(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
+    def paused(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
         """While an instant is not over, no time passes."""
         waiting = jnp.any(known.pending)
         return jnp.where(waiting, 0, dt), landing & ~waiting
@@ -455,8 +478,8 @@ class Bound:
 
     def still(self) -> "Bound":
         """The same, of which nothing has a derivative."""
-        own, leaves = lax.stop_gradient((self.own, self.leaves))
-        return Bound(self.events, own, leaves, self.sign)
+        own, leaves, held = lax.stop_gradient((self.own, self.leaves, self.held))
+        return Bound(self.events, own, leaves, self.sign, held)
 
     # --- what happens there ---
 
@@ -512,58 +535,59 @@ class Bound:
         def happen(active: Any, _: Any, consts: Any, carry: Any, *__: Any) -> tuple[Any, Any]:
             del active
             t, dt, way, own, leaves = consts
-            bound = Bound(e, own, leaves, self.sign)
-            t1, y, *_ = carry
+            t1, y, held, *_ = carry
+            bound = Bound(e, own, leaves, self.sign, held)
             if e.crossings:
-                x = (t, dt, way, own, leaves, crossed)
+                x = (t, dt, way, own, leaves, held, crossed)
                 root = located(partial(_crossing, e, self.sign), reach.theta, reach.cut, x)
-                moved = (root - lax.stop_gradient(root)).astype(
-                    t.dtype
-                )  # 0, but for its derivative
+                moved = (root - lax.stop_gradient(root)).astype(t.dtype)  # zero, but it moves
                 t1 = jnp.where(reach.cut, t1 + moved * dt, t1)
                 y = jnp.where(reach.cut, way(root), y)
-            chain = [y]
+            chain = [(y, held)]
             for part in e.parts:
                 flags = fired[e.flags[part.place]]
                 chain.append(bound._only(part, known.index, t1, chain[-1], flags))
-            y = chain[-1]
-            rate = jnp.zeros_like(y) if anew.rate is None else anew.rate(t1, y)
-            return (t1, y, anew.memory(t1, y), tuple(chain), rate), ()
+            y, held = chain[-1]
+            rate = jnp.zeros_like(y) if anew.rate is None else anew.rate(t1, y, held)
+            return (t1, y, held, anew.memory(t1, y, held), tuple(chain), rate), ()
 
-        chain = (step.y,) * (len(e.parts) + 1)
-        carry = (t1, step.y, step.memory, chain, jnp.zeros_like(step.y))
+        chain = ((step.y, self.held),) * (len(e.parts) + 1)
+        carry = (t1, step.y, self.held, step.memory, chain, jnp.zeros_like(step.y))
         consts = (t, dt, reach.way, self.own, self.leaves)
         n = jnp.any(fired).astype(jnp.int32)
-        (t1, y, memory, chain, rate), _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
+        end, _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
+        t1, y, held, memory, chain, rate = end
         return t1, Ending(
-            reach.dt, reach.landing, y, memory, theta=reach.theta, fired=fired, chain=chain,
+            reach.dt, reach.landing, y, held, memory, theta=reach.theta, fired=fired, chain=chain,
             rate=rate, target=target, path=reach.way,
         )  # fmt: skip
 
-    def _only(self, part: Part, index: Array, tau: Array, y: Array, fired: Array) -> Array:
-        """Y after an event, if it has fired. Where it has not it is not looked at: one event's NaN
-        is not the derivative of another.
+    def _only(self, part: Part, index: Array, tau: Array, state: tuple, fired: Array) -> tuple:
+        """The state after an event, if it has fired. Where it has not it is not looked at: one
+        event's NaN is not the derivative of another.
         """
         if part.affect is None:
-            return y
+            return state
         now = jnp.any(fired)
         if len(self.events.parts) == 1:
-            return jnp.where(now, self._affected(part, index, tau, y, fired), y)
+            after = self._affected(part, index, tau, state, fired)
+            return jax.tree.map(lambda a, b: jnp.where(now, a, b), after, state)
 
-        def affected(active: Any, _: Any, consts: Any, y: Array, *__: Any) -> tuple[Array, Any]:
+        def affected(active: Any, _: Any, consts: Any, state: tuple, *__: Any) -> tuple[tuple, Any]:
             del active
-            return self._affected(part, index, tau, y, fired), ()
+            return self._affected(part, index, tau, state, fired), ()
 
-        return walk(affected, 0, now.astype(jnp.int32), carry=y, length=1)[0]
+        return walk(affected, 0, now.astype(jnp.int32), carry=state, length=1)[0]
 
-    def _affected(self, part: Part, index: Array, tau: Array, y: Array, fired: Array) -> Array:
-        """Y after an event."""
+    def _affected(self, part: Part, index: Array, tau: Array, state: tuple, fired: Array) -> tuple:
+        """The state after an event: what is solved, and what is held."""
         packing = self.events.packing
         t, own = turned(self.sign, tau), self.own[part.place]
         number = self.events.number.get(part.place)
         extra = part.extra(own, None if number is None else index[number], fired)
-        value = part.affect.at(self.leaves, own["affect"], t, packing.unpack(y), extra=extra)
-        return packing.pack(value)
+        value = part.affect.at(self.leaves, own["affect"], t, packing.unpack(*state), extra=extra)
+        held = zip(packing.held_of(value), state[1], strict=True)
+        return packing.pack(value), tuple(jnp.asarray(a, b.dtype) for a, b in held)
 
     # --- and what follows from it ---
 
@@ -579,9 +603,9 @@ class Bound:
         def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
             del active
             stand, pending = state.stand, state.pending
-            watch = _Watch(bound, known, reach, fired, t1, chain[0], anew)
-            for part, y in zip(e.parts, chain[1:], strict=True):
-                stand, pending = watch.after(part, y, stand, pending)
+            watch = _Watch(bound, known, reach, fired, t1, chain[0][0], anew)
+            for part, (y, held) in zip(e.parts, chain[1:], strict=True):
+                stand, pending = watch.after(part, bound.beside(held), y, stand, pending)
             return _Round(state.todo - 1, stand, pending), buffers
 
         state, _ = loop(lambda c, s, b: s.todo > 0, turn, state)
@@ -607,8 +631,8 @@ def _at(t: Array, theta: Array, dt: Array) -> Array:
 
 def _crossing(events: Events, sign: Any, theta: Array, x: Any) -> Array:
     """The condition that crosses, at θ."""
-    t, dt, way, own, leaves, which = x
-    bound = Bound(events, own, leaves, sign)
+    t, dt, way, own, leaves, held, which = x
+    bound = Bound(events, own, leaves, sign, held)
     numbers = bound.numbers(_at(t, theta, dt), way(theta))
     return jnp.sum(jnp.where(which, numbers, 0))
 
@@ -628,7 +652,7 @@ class _Watch:
         self, bound: Bound, known: Memory, reach: Reach, fired: Array, t1: Array, y: Array,
         anew: Anew,
     ) -> None:  # fmt: skip
-        self.bound, self.t1, self.anew = bound, t1, anew
+        self.t1, self.anew = t1, anew
         self.events, self.count = bound.events, bound.events.count
         if not self.count:
             return
@@ -642,14 +666,16 @@ class _Watch:
         root = reach.crossed & (known.stand.on | (residual <= 0.1 * reach.scale))
         self.root = root | reach.stand.on
 
-    def after(self, part: Part, y: Array, stand: Stand, pending: Array) -> tuple[Stand, Array]:
+    def after(
+        self, part: Part, bound: Bound, y: Array, stand: Stand, pending: Array
+    ) -> tuple[Stand, Array]:
         """How they stand after `part`, and which of them that makes happen."""
         if not self.count:
             return stand, pending
         level, direction = self.events.level, self.events.direction
-        n, slope = self.bound.moving(self.t1, y, self.anew)
+        n, slope = bound.moving(self.t1, y, self.anew)
         on = jnp.where(level, False, n == 0) | (self.root & (jnp.abs(n) <= self.small))
-        true = jnp.where(self.bound.truths(self.t1, y), 1, -1)
+        true = jnp.where(bound.truths(self.t1, y), 1, -1)
         side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
         place = self.events.parts.index(part)
         own = self.fired & self._of([part])

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
 from ..core.lift import flatten
-from ..core.packing import as_state
+from ..core.packing import as_state, released
 from ..core.primitive import shape_of
 from ..problems.base import evaluated
-from ..problems.lowering import Canonical, Traced, checked
+from ..problems.called import described
+from ..problems.lowering import Canonical, Traced
 from .condition import Condition
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes
 
@@ -135,7 +136,7 @@ def lowered(
     """
     leaves, structure = flatten(problem.args)
     leaves = [jnp.asarray(x) for x in leaves]
-    tree = door.packing.unpack(door.y0)
+    tree = door.packing.marked(door.y0, door.held)
     t = shape_of(door.t0)
 
     def trace(f: Any, name: str, arguments: str, extra: tuple = ()) -> Any:
@@ -242,6 +243,28 @@ def _hoisted(**traced: Traced | None) -> dict:
 
 def _same_state(name: str, value: Any, parts: tuple) -> Any:
     """What an affect returned, if it is a state like the one that it got."""
-    like = parts[0]
+    value, like = released(value), released(parts[0])
     fits = jax.tree.structure(value) == jax.tree.structure(like)
-    return checked(name, value if fits else as_state(value), like, "the new y")
+    value = value if fits else as_state(value)
+    if jax.tree.structure(value) != jax.tree.structure(like):
+        raise TypeError(
+            f"{name} returned {described(value)}; y is {described(like)}, and what an event makes "
+            "of it must match it."
+        )
+    for (path, new), old in zip(
+        jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
+    ):
+        where = jax.tree_util.keystr(path)
+        where = f" at {where}" if where else ""
+        if jnp.shape(new) != jnp.shape(old):
+            raise TypeError(
+                f"{name} returned shape {jnp.shape(new)}{where}; y has shape {jnp.shape(old)} "
+                "there, and an event may not change it."
+            )
+        got, kept = jnp.result_type(new), jnp.result_type(old)
+        if jnp.result_type(new, jnp.zeros((), kept)) != kept:
+            raise TypeError(
+                f"{name} returned dtype {got}{where}; y has dtype {kept} there, and an event may "
+                f"not change it: write .astype({kept}) in the affect, or give y0 as {got}."
+            )
+    return value

@@ -30,8 +30,8 @@ class Cursor(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """An accepted step as a channel sees it; `happened` is what happened at its end, if there are
-    events (`events.jump.Happened`).
+    """An accepted step as a channel sees it; `held` what is held beside y, before and after it, and
+    `happened` what happened at its end, if there are events (`events.jump.Happened`).
     """
 
     t0: Array
@@ -40,6 +40,7 @@ class Piece(NamedTuple):
     y1: Array
     dt: Array
     interpolant: Any
+    held: tuple = ((), ())
     happened: Any = None
 
 
@@ -49,8 +50,8 @@ class Channel:
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
     the initial state), "dense" (each step's polynomial) or "event" (each time that event number
-    `place` happens). `value(parameters, t, y)` makes a row; for "dense" `value(t0, t1,
-    interpolant)`, for "event" `value(t, before, after, flags)`.
+    `place` happens). `value(parameters, t, y, held)` makes a row; for "dense" `value(t0, t1,
+    interpolant, held)`, for "event" `value(t, before, after, flags)`.
     """
 
     kind: str
@@ -102,22 +103,22 @@ class Channel:
         return n
 
     def blank(
-        self, parameters: Any, t0: Array, y0: Array, example: Any, written: Array
+        self, parameters: Any, t0: Array, y0: Array, held: Any, example: Any, written: Array
     ) -> list[Array]:
         """The buffers, with the rows that are `written` before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
         if self.kind == "event":
-            row = jax.eval_shape(lambda: self.value(t0, y0, y0, None))
+            row = jax.eval_shape(lambda: self.value(t0, (y0, held), (y0, held), None))
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row]
-        row = jax.eval_shape(self.value, parameters, t0, y0)
+        row = jax.eval_shape(self.value, parameters, t0, y0, held)
         buffers = tuple(
             jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row
         )
 
         def fill(*_: Any) -> tuple:
-            return (), tuple(self.value(parameters, t0, y0))
+            return (), tuple(self.value(parameters, t0, y0, held))
 
         return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
@@ -138,9 +139,9 @@ class Channel:
 
     def _row(self, parameters: Any, time: Any, piece: Piece) -> list[Array]:
         if self.kind == "dense":
-            return self.value(piece.t0, piece.t1, piece.interpolant)
+            return self.value(piece.t0, piece.t1, piece.interpolant, piece.held[0])
         if self.kind == "steps":
-            return self.value(parameters, piece.t1, piece.y1)
+            return self.value(parameters, piece.t1, piece.y1, piece.held[1])
         if self.kind == "event":
             chain, flags, _ = piece.happened
             return self.value(piece.t1, *chain[self.place : self.place + 2], flags[self.place])
@@ -153,7 +154,9 @@ class Channel:
             _, flags, rate = piece.happened
             onward = piece.y1 + in_dtype_of(time - piece.t1, rate) * rate
             end = jnp.where(jnp.any(jnp.concatenate(flags)), onward, end)
-        return self.value(parameters, time, jnp.where(time >= piece.t1, end, y))
+        last = time >= piece.t1
+        held = jax.tree.map(lambda a, b: jnp.where(last, a, b), piece.held[1], piece.held[0])
+        return self.value(parameters, time, jnp.where(last, end, y), held)
 
 
 def _unreached(dtype: Any) -> Any:
@@ -192,10 +195,12 @@ class Output:
         """1 when the step has a row to write, else 0."""
         return jnp.any(jnp.stack([cursor.n > 0 for cursor in cursors])).astype(jnp.int32)
 
-    def blank(self, parameters: Any, t0: Array, y0: Array, example: Any, written: Any) -> list:
+    def blank(
+        self, parameters: Any, t0: Array, y0: Array, held: Any, example: Any, written: Any
+    ) -> list:
         """Buffers with the rows that are written before the first step, per channel."""
         each = zip(self.channels, written, strict=True)
-        return [c.blank(parameters, t0, y0, example, w) for c, w in each]
+        return [c.blank(parameters, t0, y0, held, example, w) for c, w in each]
 
     def write(self, parameters: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
         """The buffers with a step's rows."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.lift import flatten, unflatten
-from ..core.packing import Packing, as_state
+from ..core.packing import Packing, as_state, moving, released
 from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
@@ -30,11 +30,13 @@ __all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves",
 class Canonical(eqx.Module):
     """A problem at the door of the loop.
 
-    `form(parameters, sign)` gives the canonical equation in the loop's time τ = sign · t, which
-    always runs forwards; `packing` knows the user's tree, and `args(parameters)` the user's args.
+    `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
+    which always runs forwards, beside leaves that are `held`; `packing` knows the user's tree, and
+    `args(parameters)` the user's args.
     """
 
     y0: Array
+    held: tuple
     t0: Array
     t1: Array
     parameters: Any
@@ -51,7 +53,8 @@ def canonical(problem: Problem) -> Canonical:
     leaves = [jnp.asarray(x) for x in leaves]
     tree = state_of(problem)
     packing = Packing(tree)
-    y0 = packing.pack(tree)
+    plain = released(tree)
+    y0, held = packing.pack(plain), packing.held_of(plain)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
     for name, f, arguments in functions_of(problem):
@@ -61,13 +64,14 @@ def canonical(problem: Problem) -> Canonical:
         for name, f, parts in rule.functions(problem, tree)
     ]
 
-    def form(parameters: Any, sign: Any) -> Any:
+    def form(parameters: Any, sign: Any, held: Any = ()) -> Any:
         bound = [g.bind(own[0], own[1], sign) for g, own in zip(traced, parameters, strict=True)]
-        return rule.form(bound, packing, sign)
+        return rule.form(bound, packing.beside(held), sign)
 
     parameters = tuple((leaves, g.hoisted) for g in traced)
     return Canonical(
         y0,
+        held,
         t0,
         t1,
         parameters,
@@ -78,12 +82,15 @@ def canonical(problem: Problem) -> Canonical:
 
 
 def state_of(problem: Problem) -> Any:
-    """The initial state as the user's tree: real or complex numbers, and at least one."""
+    """The initial state as the user's tree: real or complex numbers, and at least one; and leaves
+    that are marked as held, of any kind.
+    """
     rule = _rule(problem)
     tree = rule.state(problem, problem.args)
-    if not jax.tree.leaves(tree):
-        raise ValueError(f"{rule.names[0]} has no arrays in it; give at least one number.")
-    for name, leaf in named_leaves(problem, tree):
+    if not jax.tree.leaves(moving(tree)):
+        found = "only leaves that are held" if jax.tree.leaves(tree) else "no arrays"
+        raise ValueError(f"{rule.names[0]} has {found} in it; give at least one number to solve.")
+    for name, leaf in named_leaves(problem, moving(tree)):
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.inexact):
             continue
@@ -95,6 +102,9 @@ def state_of(problem: Problem) -> Any:
             f"{name} is {leaf!r}; a number or an array is wanted, or a tree of these, or a "
             "function of args."
         )
+    for name, leaf in named_leaves(problem, released(tree)):
+        if not hasattr(leaf, "dtype") and np.asarray(leaf).dtype.kind not in "biufc":
+            raise TypeError(f"{name} is held and is {leaf!r}; a number or an array is wanted.")
     return tree
 
 
@@ -140,18 +150,19 @@ class Traced:
     ) -> None:  # fmt: skip
         check = _rate if check is None else check
         self.name = name
-        self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
-        arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
+        arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), released(p)) for p in parts]
 
         own = flatten(f)
+
+        marked = parts
 
         def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
             with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
-                return check(name, fresh(t, *parts, args, *extra), parts)
+                return check(name, fresh(t, *parts, args, *extra), marked)
 
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
@@ -182,7 +193,26 @@ class Traced:
 
 
 def _rate(name: str, value: Any, parts: tuple) -> Any:
-    return checked(name, as_state(value), parts[0])
+    """What a field returned, if it fits the state; leaves that are held have none."""
+    like = moving(parts[0])
+    holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
+    return checked(name, _without_held(value, parts[0]) if holds else as_state(value), like)
+
+
+def _without_held(value: Any, like: Any) -> Any:
+    """The value with None where `like` is held; dictionaries may leave such keys out."""
+    if not jax.tree.leaves(moving(like)):
+        return moving(like)
+    if isinstance(like, dict) and isinstance(value, dict) and not value.keys() - like.keys():
+        found = {k: _without_held(value.get(k), x) for k, x in like.items()
+                 if k in value or not jax.tree.leaves(moving(x))}  # fmt: skip
+        return type(value)(found) if type(value) is dict else found
+    if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)):
+        if len(value) == len(like):
+            parts = [_without_held(v, x) for v, x in zip(value, like, strict=True)]
+            return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+        return value
+    return as_state(value)
 
 
 def turned(sign: Any, x: Any) -> Any:
@@ -190,11 +220,11 @@ def turned(sign: Any, x: Any) -> Any:
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
 
 
-def checked(name: str, value: Any, like: Any, what: str = "dy/dt") -> Any:
-    """What a field (or an affect) returned, if it fits the state."""
+def checked(name: str, value: Any, like: Any) -> Any:
+    """What a field returned, if it fits the state; a list of scalars stands for a vector."""
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(
-            f"{name} returned {described(value)}; y is {described(like)}, and {what} must match it."
+            f"{name} returned {described(value)}; y is {described(like)}, and dy/dt must match it."
         )
     for (path, dy), y in zip(
         jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
@@ -204,7 +234,7 @@ def checked(name: str, value: Any, like: Any, what: str = "dy/dt") -> Any:
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
-                f"{what} must match it."
+                "dy/dt must match it."
             )
         got, state = jnp.result_type(dy), jnp.result_type(y)
         if jnp.promote_types(got, state) != state:
@@ -276,7 +306,7 @@ class _MotionRule:
     @classmethod
     def state(cls, problem: Any, args: Any) -> Any:
         q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
-        if _shapes(q) != _shapes(p):
+        if _shapes(moving(q)) != _shapes(moving(p)):
             first, second = cls.names
             raise TypeError(
                 f"{second} is {described(p)}; it must match {first}, which is {described(q)}."
@@ -301,8 +331,8 @@ class _HamiltonianRule(_MotionRule):
     def functions(problem: Any, tree: Any) -> list:
         energy = problem.hamiltonian
         return [
-            ("hamiltonian", _slope(energy, of_momentum=True), tree),
-            ("hamiltonian", _slope(energy, of_momentum=False), tree),
+            ("hamiltonian", _slope(energy, tree, of_momentum=True), tree),
+            ("hamiltonian", _slope(energy, tree, of_momentum=False), tree),
         ]
 
     @staticmethod
@@ -315,14 +345,41 @@ class _HamiltonianRule(_MotionRule):
         return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
 
 
-def _slope(energy: Any, *, of_momentum: bool) -> Callable:
+def _slope(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable:
+    """The derivative of an energy by positions or momenta (but for those that are held)."""
+    marked = tree[of_momentum]
+
     def slope(t: Any, q: Any, p: Any, args: Any) -> Any:
-        if isinstance(energy, Separable):
-            part = energy.kinetic if of_momentum else energy.potential
-            return jax.grad(lambda z: _scalar(part(t, z, args)))(p if of_momentum else q)
-        return jax.grad(lambda *z: _scalar(energy(t, *z, args)), argnums=int(of_momentum))(q, p)
+        def of_part(z: Any) -> Any:
+            z = _beside(z, p if of_momentum else q, marked)
+            if isinstance(energy, Separable):
+                part = energy.kinetic if of_momentum else energy.potential
+                return _scalar(part(t, z, args))
+            return _scalar(energy(t, q, z, args) if of_momentum else energy(t, z, p, args))
+
+        found = jax.grad(of_part)(_moving_of(p if of_momentum else q, marked))
+        packing = Packing(marked)
+        return jax.tree.unflatten(packing.rates, found) if packing.holds else found
 
     return slope
+
+
+def _moving_of(tree: Any, marked: Any) -> Any:
+    """Those leaves of the tree that are not held in the marked one."""
+    packing = Packing(marked)
+    if not packing.holds:
+        return tree
+    each = zip(jax.tree.leaves(tree), packing.held, strict=True)
+    return [x for x, held in each if not held]
+
+
+def _beside(own: Any, tree: Any, marked: Any) -> Any:
+    """The tree with others of those leaves."""
+    packing = Packing(marked)
+    if not packing.holds:
+        return own
+    each, found = zip(jax.tree.leaves(tree), packing.held, strict=True), iter(own)
+    return jax.tree.unflatten(packing.tree, [x if held else next(found) for x, held in each])
 
 
 def _scalar(energy: Any) -> Any:
@@ -337,12 +394,14 @@ def _shapes(tree: Any) -> Any:
 
 def _halved(f: Callable, packing: Packing) -> Callable:
     """A function of trees as one of vectors (t, q, p); each half is packed like positions alone."""
-    blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
+    blank = packing.marked(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
     of_q, of_p = (Packing(half, packing.dtype) for half in blank)
     shape = of_q.shapes[0] if of_q.single else (-1,)
+    count = sum(of_q.held)
 
     def of_vectors(t: Any, q: Array, p: Array) -> Array:
-        trees = (of_q.unpack(q.reshape(shape)), of_p.unpack(p.reshape(shape)))
+        kept = (packing.kept[:count], packing.kept[count:])
+        trees = (of_q.unpack(q.reshape(shape), kept[0]), of_p.unpack(p.reshape(shape), kept[1]))
         return of_q.pack(f(t, *trees)).ravel()
 
     return of_vectors
