@@ -1,12 +1,13 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, nn, zoo
+from . import datasets, interp, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.packing import hold
 from .core.status import Status
 from .events import AfterStep, Event, Periodic, PresetTimes, doses
+from .interp.hold import infusions
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
@@ -53,7 +54,9 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "doses",
     "fit",
     "hold",
+    "infusions",
     "init",
+    "interp",
     "mse",
     "nn",
     "solve",

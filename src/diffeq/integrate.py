@@ -237,7 +237,6 @@ def _anew(system: System, data: Data) -> Anew:
     like any other (Hairer's first step, where a component is zero, would be far too short).
     """
 
-
     def at(t: Array, held: Any) -> tuple[Any, Any]:
         form, method, _ = system.parts(beside(data, held))
         return started(system, data, form, t), method

@@ -14,6 +14,7 @@ from .control import PI, Controller
 from .core.packing import moving
 from .core.primitive import Tracer
 from .events import Happening
+from .interp.base import jumps_in
 from .methods import METHODS, Method
 from .problems import Problem
 from .problems.base import evaluated
@@ -55,6 +56,7 @@ def checked_call(
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
+    stops = _with_jumps(problem, stops)
     state = state_of(problem)
     _check_state(problem, state)
     eps = _eps(moving(state))
@@ -355,6 +357,15 @@ def _times(name: str, x: Any) -> Any:
     if np.ndim(x) != 1 or not is_real(x):
         raise ValueError(f"{name} is {_shown(x)}; a sequence of times is wanted.")
     return jnp.asarray(x) if np.size(x) else None
+
+
+def _with_jumps(problem: Problem, stops: Any) -> Any:
+    """The stops, and the times at which inputs jump that the problem depends on."""
+    functions = [f for _, f, _ in functions_of(problem)]
+    jumps = jumps_in(problem.args, getattr(problem, "control", None), *functions)
+    if not jumps:
+        return stops
+    return jnp.concatenate([*(() if stops is None else (stops,)), *jumps])
 
 
 def _arrays(saveat: Any) -> Any:

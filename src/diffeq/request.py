@@ -90,7 +90,8 @@ class Wanted:
             )
         if self.dense:
             _, _, count, leaves = written[_DENSE]
-            dense = ((jnp.asarray(self.sign), leaves, count, self._start()), self.tree)
+            last = (end.t, end.y, end.held) if self.records else None
+            dense = ((jnp.asarray(self.sign), leaves, count, self._start(), last), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
         happened = tuple(
             self._occurrences(end, *written[_EVENT, channel.place]) for channel in self.records

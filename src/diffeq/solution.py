@@ -191,7 +191,7 @@ class Solution(eqx.Module):
 
     def first_and_last(self) -> tuple[float, float]:
         """The times between which `sol(t)` is defined."""
-        sign, rows, count, (t0, *_) = self.polynomial
+        sign, rows, count, (t0, *_), _ = self.polynomial
         ends = (rows[0][0], rows[1][count - 1]) if count else (t0, t0)
         return float(sign * ends[0]), float(sign * ends[1])
 
@@ -294,11 +294,12 @@ class About:
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""
-        sign, leaves, count, (start, y0, slope0, held0) = polynomial
+        sign, leaves, count, (start, y0, slope0, held0), end = polynomial
         tau = sign * t
 
         def at(tau: Array) -> Array:
-            row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
+            # At the end of a step the next one says what is there: it comes after an event.
+            row = jnp.clip(jnp.searchsorted(leaves[1], tau, side="right"), 0, count - 1)
             t0, t1, interpolant, held = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
             theta = jnp.where(count > 0, (tau - t0) / jnp.where(count > 0, t1 - t0, 1), 0)
             theta = theta.astype(jnp.finfo(self.packing.dtype).dtype)
@@ -309,6 +310,13 @@ class About:
             value = jnp.where(count > 0, value, point)
             inside = jnp.where(count > 0, inside, tau == start)
             held = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), held, held0)
+            if end is not None:  # and after the last step, where an event may have been, the end
+                t1, y1, held1 = end
+                last, rate = tau >= t1, interpolant.slope(theta)
+                onward = rate if slope else y1 + in_dtype_of(tau - t1, y1) * rate
+                onward = jnp.where(count > 0, onward, slope0 if slope else y1)
+                value = jnp.where(last, onward, value)
+                held = jax.tree.map(lambda a, b: jnp.where(last, a, b), held1, held)
             return jnp.where(inside, sign * value if slope else value, jnp.nan), held
 
         flat, held = jax.vmap(at)(tau.ravel())

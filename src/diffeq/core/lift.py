@@ -92,6 +92,8 @@ def _lift(x: Any, path: tuple[int, ...]) -> Any:  # noqa: PLR0911 - one line a k
     """`x` with every leaf an array or a number, functions opened, the rest static."""
     if _is_number(x) or x is None:
         return x
+    if _is_prepared(x):
+        return _lift(x.__lifted__(), path)
     if type(x) in (list, dict) and not x:
         return Static(x)  # perhaps a callback fills it: the same one, not a copy
     if type(x) in (tuple, list):
@@ -106,8 +108,13 @@ def _lift(x: Any, path: tuple[int, ...]) -> Any:  # noqa: PLR0911 - one line a k
         return _lift_nnx(x)
     if jax.tree_util.all_leaves([x]):
         return _lift_object(x, path)
-    leaves, tree = jax.tree.flatten(x)
+    leaves, tree = jax.tree.flatten(x, is_leaf=_is_prepared)
     return _Node("tree", Static(tree), [_lift(leaf, path) for leaf in leaves])
+
+
+def _is_prepared(x: Any) -> bool:
+    """Whether x has more to it than its leaves: a table with slopes, found once for a solve."""
+    return hasattr(type(x), "__lifted__")
 
 
 def _is_number(x: Any) -> bool:
