@@ -78,8 +78,9 @@ def opened(
         events=happenings,
     )  # fmt: skip
     data = Data(
-        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (), t0=t0, t1=t1,
-        stops=() if stops is None else stops, events=own, tolerance=_tolerance(entry, rtol, atol, floored),
+        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
+        t0=t0, t1=t1, stops=() if stops is None else stops, events=own,
+        tolerance=_tolerance(entry, rtol, atol, floored),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),

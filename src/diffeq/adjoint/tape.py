@@ -26,8 +26,8 @@ _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the st
 
 
 class Row(NamedTuple):
-    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at every turn of the loop, and
-    three writes cost less than one for each number.
+    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at
+    every turn of the loop, and three writes cost less than one for each number.
 
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next

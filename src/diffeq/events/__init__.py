@@ -1,7 +1,9 @@
 """Layer 3: what happens during a solve: where, and what becomes of the state."""
 
+from .ending import Anew, Ending
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes, doses
-from .jump import NO_EVENTS, Anew, Ending, Events, NoEvents
+from .jump import Events
+from .none import NO_EVENTS, NoEvents
 from .part import lowered
 
 __all__ = [

@@ -72,7 +72,7 @@ def _number_or_truth(name: str, value: Any, parts: Any) -> Any:
             "boolean, or a vector (k,) of either."
         )
     dtype = jnp.result_type(value)
-    if not (dtype == bool or jnp.issubdtype(dtype, jnp.floating)):
+    if not (jnp.issubdtype(dtype, jnp.bool) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
             f"{name} returned dtype {dtype}; a real number that changes sign at the event is "
             "wanted, or a boolean."

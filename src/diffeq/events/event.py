@@ -56,9 +56,9 @@ class Event(Happening):
     it is, to every order.
 
     Args:
-        condition: returns a number g, or a vector (k,) of them, that changes sign at the event; or a
-            boolean, which happens when it becomes true (and at t0, if it is true there). One that
-            ends in a comparison a < b, a <= b, a > b, a >= b is located and differentiated as a − b;
+        condition: returns a number g, or a vector (k,) of them, that changes sign at the event; or
+            a boolean, which happens when it becomes true (and at t0, if it is true there). One that
+            ends in a comparison (<, <=, >, >=) of a and b is located and differentiated as a − b;
             any other is located by bisection, and has no derivative.
         affect: returns the state after the event, of the structure, shapes and dtypes of y. With a
             vector of conditions it is called with `fired`, booleans (k,), as a fourth argument.

@@ -6,8 +6,6 @@ state that the one before it left. What an affect makes true happens at the same
 `pending`, and the next turn of the loop is no step (its dt is 0) but the next round. Given times
 that coincide are rounds of their own, with steps of length zero between them, so that each keeps
 its own derivative.
-
-A solve without events has `NoEvents`, which does and keeps nothing.
 """
 
 from collections.abc import Callable
@@ -18,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array
 
 from ..core.loop import loop
 from ..core.norm import in_dtype_of
@@ -26,224 +24,15 @@ from ..core.packing import Packing
 from ..core.status import Status
 from ..core.walk import walk
 from ..problems.lowering import turned
+from .ending import Anew, Ending, Happened, Memory, Reach, Shown
 from .locate import Stand, first_crossing, located
 from .part import Part
+from .watch import Watch
 
-__all__ = ["NO_EVENTS", "Anew", "Ending", "Events", "NoEvents", "Reach"]
+__all__ = ["Bound", "Events"]
 
 # After so many rounds at one and the same time it will not go on.
 _ZENO = 256
-
-
-class Memory(NamedTuple):
-    """What is known before a step: how conditions stand, which of them wait for the next round, how
-    many of each list of times have passed, for how many rounds time stood still, and whether a
-    terminal event has happened.
-    """
-
-    stand: Stand
-    pending: Bool[Array, " k"]
-    index: Int[Array, " lists"]
-    stalled: Int[Array, ""]
-    ending: Bool[Array, ""]
-
-
-class Anew(NamedTuple):
-    """How to start again from (t, y, held): the method's memory, and dy/dt (None: not known)."""
-
-    memory: Callable
-    rate: Callable | None
-
-
-class Reach(NamedTuple):
-    """How far a step goes: to `theta`, if it is `cut` there, or all the way, to a landing or not.
-
-    `first` says which condition crosses there (or which of them wait for this round), `crossed`
-    which others do at the same time, `stand` how all of them stand, and `scale` how large they are
-    in the step, whose polynomial is `way`.
-    """
-
-    dt: Array
-    landing: Array
-    theta: Any = ()
-    cut: Any = ()
-    first: Any = ()
-    crossed: Any = ()
-    stand: Any = ()
-    scale: Any = ()
-    way: Any = None
-
-
-class Shown(NamedTuple):
-    """Which rows of output a step has: those up to the time `until`, at which all is over if it is
-    `settled`; a polynomial if it has `moved`; and for each event whether it `happened`.
-    """
-
-    until: Array
-    settled: Array
-    moved: Array
-    happened: tuple
-
-
-class Happened(NamedTuple):
-    """What happened at the end of a step: the state before and after each event, their flags, and
-    dy/dt after all of them.
-    """
-
-    chain: tuple
-    flags: tuple
-    rate: Array
-
-
-class Ending(NamedTuple):
-    """What became of the end of a step.
-
-    `memory` is the method's, and `known` is what the events know. `held` is what is held beside y.
-    `chain` has both before and after each event, in order, `rate` dy/dt after all of them, and
-    `shown` which rows of output there are.
-    """
-
-    dt: Array
-    landing: Array
-    y: Array
-    held: Any
-    memory: Any
-    known: Any = ()
-    theta: Any = ()
-    fired: Any = ()
-    chain: Any = ()
-    rate: Any = ()
-    shown: Any = None
-    target: Any = ()
-    path: Any = None
-
-    @property
-    def happened(self) -> Array:
-        """Whether anything happened."""
-        return jnp.any(self.fired)
-
-
-class NoEvents:
-    """Nothing ever happens."""
-
-    live = False
-    bits = 0
-    parts: tuple = ()
-
-    def __init__(self, held: Any = ()) -> None:
-        self.held = held
-
-    def check_differentiable(self) -> None:
-        """Nothing to refuse."""
-
-    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "NoEvents":
-        """The same; what is held stays as it is."""
-        del own, leaves, sign
-        return NoEvents(held)
-
-    def start(self, t: Array, y: Array, anew: Anew) -> tuple:
-        """Nothing to remember."""
-        del t, y, anew
-        return ()
-
-    def shown(self, known: Any, t: Array) -> Array:
-        """Rows at the start are those of the initial state."""
-        del known
-        return t
-
-    def target(self, known: Any, target: Array) -> Array:
-        """No other time to land on."""
-        del known
-        return target
-
-    def paused(self, known: Any, dt: Array, landing: Array) -> tuple[Array, Array]:
-        """Time goes on."""
-        del known
-        return dt, landing
-
-    def reach(self, known: Any, accept: Array, start: tuple, dt: Array, landing: Array,
-              way: Callable, fired: Any) -> Reach:  # fmt: skip
-        """The whole step."""
-        del known, accept, start, way, fired
-        return Reach(dt, landing)
-
-    def happen(self, known: Any, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
-               anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
-        """Nothing."""
-        del known, target, accept, anew, fired
-        return span[2], Ending(reach.dt, reach.landing, step.y, self.held, step.memory)
-
-    def settle(
-        self, known: Any, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
-    ) -> Ending:
-        """There is nothing to settle."""
-        del known, reach, span, still, accept
-        return end
-
-    def again(self, known: Any, fired: Any, theta: Any, span: tuple, landing: Array, target: Array,  # noqa: PLR0917
-              step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
-        """Nothing."""
-        del known, fired, theta, target, way, anew
-        return span[2], Ending(span[1], landing, step.y, self.held, step.memory)
-
-    def only_if(self, active: Array, end: Ending) -> Ending:
-        """Nothing can be taken back."""
-        del active
-        return end
-
-    def over(self, end: Ending, done: Array) -> Array:
-        """Nothing keeps a solve from its end."""
-        del end
-        return done
-
-    def moved(self, old: Any, new: Any, still: Array) -> Any:
-        """Nothing to remember."""
-        del old, still
-        return new
-
-    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
-                  proposed: Array) -> Array:  # fmt: skip
-        """The dt that was proposed."""
-        del end, accept, dt, before, controller
-        return proposed
-
-    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
-        """The controller goes on."""
-        del end, controller
-        return memory
-
-    def status(self, end: Ending, accept: Array, status: Array) -> Array:
-        """Nothing ends a solve."""
-        del end, accept
-        return status
-
-    def keeps_dt(self, known: Any, landing: Array) -> Array:
-        """After a landing the dt goes on that was proposed."""
-        del known
-        return landing
-
-    def followed(self, known: Any, flags: Any) -> tuple[Any, Any]:
-        """Nothing to follow."""
-        del flags
-        return known, None
-
-    def coded(self, known: Any, end: Ending) -> list:
-        """Nothing to write on a tape."""
-        del known, end
-        return []
-
-    def thetas(self, end: Ending) -> list:
-        """Nothing to write on a tape."""
-        del end
-        return []
-
-    def read(self, row: Any) -> tuple:
-        """Nothing to read from it."""
-        del row
-        return (), (), ()
-
-
-NO_EVENTS = NoEvents()
 
 
 class Events:
@@ -348,7 +137,7 @@ class Events:
         """Of a terminal event, when its instant is over; or of instants that never are."""
         known, most = end.known, _ZENO + 4 * self.count
         ended = accept & known.ending & ~jnp.any(known.pending)
-        status = jnp.where(ended & (status <= Status.running), Status.terminated, status)
+        status = jnp.where(ended & (status <= Status.max_steps), Status.terminated, status)
         return jnp.where(accept & (known.stalled > most), Status.zeno, status)
 
     def happened(self, end: Ending) -> Happened:
@@ -363,8 +152,8 @@ class Events:
         for part in self.crossings:
             if not part.condition.smooth:
                 raise TypeError(
-                    f"events[{part.place}].condition returns a boolean that is no comparison a < b of "
-                    "numbers, so the time at which it becomes true has no derivative. Return a "
+                    f"events[{part.place}].condition returns a boolean that is no comparison a < b "
+                    "of numbers, so the time at which it becomes true has no derivative. Return a "
                     "number that changes sign there: a - b for a > b, jnp.minimum(a - b, c - d) "
                     "for (a > b) & (c > d), jnp.maximum for |."
                 )
@@ -483,23 +272,25 @@ class Bound:
 
     # --- what happens there ---
 
-    def happen(self, known: Memory, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
-               anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
+    def happen(  # noqa: PLR0917
+        self, known: Memory, reach: Reach, span: Any, target: Array, accept: Array, step: Any,
+        anew: Anew, fired: Any,
+    ) -> tuple[Array, Ending]:  # fmt: skip
         """All events of this round; `span` is (t, dt, t1), dt of the whole step."""
         if fired is None:
             t, _, t1 = span
-            y = (
-                step.y
-                if reach.way is None
-                else jnp.where(reach.cut, reach.way(reach.theta), step.y)
-            )
+            y = step.y
+            if self.events.afters and reach.way is not None:
+                y = jnp.where(reach.cut, reach.way(reach.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
             due = self._due(known.index, reach.landing, target)
             fired = jnp.concatenate([reach.first, due, after])
         return self._applied(known, fired & accept, reach, span, target, step, anew)
 
-    def again(self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array,  # noqa: PLR0917
-              target: Array, step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
+    def again(  # noqa: PLR0917
+        self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array,
+        target: Array, step: Any, way: Callable, anew: Anew,
+    ) -> tuple[Array, Ending]:  # fmt: skip
         """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
         e, (t, dt, t1) = self.events, span
         crossed = fired[: e.count] & ~jnp.any(known.pending)
@@ -574,7 +365,7 @@ class Bound:
             return jax.tree.map(lambda a, b: jnp.where(now, a, b), after, state)
 
         def affected(active: Any, _: Any, consts: Any, state: tuple, *__: Any) -> tuple[tuple, Any]:
-            del active
+            del active, consts
             return self._affected(part, index, tau, state, fired), ()
 
         return walk(affected, 0, now.astype(jnp.int32), carry=state, length=1)[0]
@@ -603,7 +394,7 @@ class Bound:
         def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
             del active
             stand, pending = state.stand, state.pending
-            watch = _Watch(bound, known, reach, fired, t1, chain[0][0], anew)
+            watch = Watch(bound, known, reach, fired, t1, chain[0][0], anew)
             for part, (y, held) in zip(e.parts, chain[1:], strict=True):
                 stand, pending = watch.after(part, bound.beside(held), y, stand, pending)
             return _Round(state.todo - 1, stand, pending), buffers
@@ -643,60 +434,3 @@ class _Round(NamedTuple):
     todo: Array
     stand: Stand
     pending: Array
-
-
-class _Watch:
-    """How conditions stand while one event after the other changes the state."""
-
-    def __init__(
-        self, bound: Bound, known: Memory, reach: Reach, fired: Array, t1: Array, y: Array,
-        anew: Anew,
-    ) -> None:  # fmt: skip
-        self.t1, self.anew = t1, anew
-        self.events, self.count = bound.events, bound.events.count
-        if not self.count:
-            return
-        self.fired = fired[: self.count]
-        self.together = reach.crossed & ~self.fired
-        # A root is a zero to rounding, and stays one if the affect does not touch it.
-        eps = jnp.finfo(t1.dtype).eps
-        residual = jnp.abs(bound.numbers(t1, y))
-        self.small = 2 * residual + 16 * eps * reach.scale
-        # (Where g jumps over zero it is none.)
-        root = reach.crossed & (known.stand.on | (residual <= 0.1 * reach.scale))
-        self.root = root | reach.stand.on
-
-    def after(
-        self, part: Part, bound: Bound, y: Array, stand: Stand, pending: Array
-    ) -> tuple[Stand, Array]:
-        """How they stand after `part`, and which of them that makes happen."""
-        if not self.count:
-            return stand, pending
-        level, direction = self.events.level, self.events.direction
-        n, slope = bound.moving(self.t1, y, self.anew)
-        on = jnp.where(level, False, n == 0) | (self.root & (jnp.abs(n) <= self.small))
-        true = jnp.where(bound.truths(self.t1, y), 1, -1)
-        side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
-        place = self.events.parts.index(part)
-        own = self.fired & self._of([part])
-        # What does not move is where it came from (so that nothing that rests on a wall falls
-        # through it), or where it was.
-        back = own & (self.anew.rate is not None)
-        side = jnp.where(side == 0, jnp.where(back, -stand.side, stand.side), side)
-        waits = self.fired & self._of(self.events.parts[place + 1 :])  # not applied yet
-        # What crosses at the same time is next, with a root of its own: unless this event has
-        # stopped it, and then it happens all the same.
-        next_ = self.together & on & (stand.side * side < 0)
-        wanted = (direction == 0) | (side == direction)
-        hit = (stand.side * side < 0) & wanted & ~own & ~waits & ~next_
-        hit = hit | (self.together & ~next_)
-        kept = waits | next_
-        stand = Stand(jnp.where(kept, stand.side, side), jnp.where(kept, stand.on, on))
-        return stand, pending | hit
-
-    def _of(self, parts: Any) -> np.ndarray:
-        flags = np.zeros(self.count, bool)
-        for part in parts:
-            if part.kind == "crossing":
-                flags[self.events.flags[part.place]] = True
-        return flags

@@ -57,8 +57,8 @@ class _Rule(NamedTuple):
     zero: Array
 
     def sides(self, h: Array) -> Array:
-        """±1; a zero counts as the side that it is reached for."""
-        side = jnp.sign(h).astype(jnp.int32)
+        """±1; a zero, and what is no number any more, counts as where it was on the way to."""
+        side = jnp.sign(jnp.where(jnp.isnan(h), 0, h)).astype(jnp.int32)
         return jnp.where(side == 0, self.zero, side)
 
     def crossed(self, before: Array, after: Array) -> Array:
@@ -101,7 +101,9 @@ def first_crossing(
     sides = rule.sides(bracket.hb)
     later = deflated(bracket.b + slack + 8 * jnp.finfo(slack.dtype).eps * bracket.b)
     soon = rule.crossed(sides, rule.sides(later))  # so soon that it counts as at the same time
-    crossed = found & (rule.crossed(bracket.side, sides) | soon)
+    over = rule.crossed(bracket.side, sides)
+    found = found & ~jnp.any(over & jnp.isnan(bracket.hb))  # the border of a domain is no zero
+    crossed = found & (over | soon)
     first = crossed & (jnp.cumsum(crossed) == 1)
     theta = jnp.where(found, bracket.b, 1)
     if wanted is not None:
@@ -110,7 +112,7 @@ def first_crossing(
         late = jnp.any(wanted & (jnp.abs(g[-1]) < jnp.abs(start)))
         theta = jnp.where(jnp.any(wanted) & ~found, late.astype(theta.dtype), theta)
     side = jnp.where(crossed, jnp.where(first, -bracket.side, bracket.side), sides)
-    side = jnp.where(found, side, rule.sides(h[-1]))
+    side = jnp.where(found, side, jnp.where(jnp.isnan(h[-1]), stand.side, rule.sides(h[-1])))
     # What has risen from a zero is off it when its number says so, too.
     there = jnp.where(stand.on, start + bracket.b.astype(g.dtype) * bracket.hb, bracket.hb)
     rests = stand.on & (jnp.sign(jnp.where(found, there, g[-1])) != side) & ~first
