@@ -185,7 +185,7 @@ def test_times_and_amounts_of_doses():
 
 
 def test_doses_at_saved_times_and_at_the_ends():
-    """A row at a dose is after it: it moves with its amount, and as from the right with its time."""
+    """A row at a dose is after it, and moves as from the right with the time of the dose."""
     x = jnp.array([0.7, 0.0, 1.0, 3.0, 1.0, 2.0, 3.0])
     jacobian = jax.jacrev(dosed)(x)
     by_amount = np.stack([(dosed(x + 1e-5 * e) - dosed(x - 1e-5 * e)) / 2e-5
