@@ -17,6 +17,7 @@ from .control.error import Tolerance
 from .core.packing import as_state
 from .integrate import Data, Start, System
 from .methods import Method
+from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
@@ -46,8 +47,11 @@ class Door:
 
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
-        system = replace(self.system, output=output)
-        return replace(self, system=system, data=replace(self.data, times=times))
+        noise = self.system.noise.writing(output.needs_interpolant)
+        marks = tuple(noise.marks(self.data.noise, ts) if c.kind == "times" else ()
+                      for c, ts in zip(output.channels, times, strict=True))  # fmt: skip
+        system = replace(self.system, output=output, noise=noise)
+        return replace(self, system=system, data=replace(self.data, times=times, marks=marks))
 
     def start(self, dt: Any, dt0: Any, bad: Any = False) -> Start:
         """Where the loop starts; its first step is given, or found there."""
@@ -58,9 +62,11 @@ class Door:
 
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
-    direction: int | None, floored: bool, max_steps: int,
+    direction: int | None, floored: bool, max_steps: int, key: Any = None, by_hand: bool = False,
 ) -> Door:  # fmt: skip
-    """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
+    """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
+    solve `by_hand` may stop anywhere.
+    """
     entry = canonical(problem)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
@@ -69,15 +75,29 @@ def opened(
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
-    system = System(form, method_rest, controller_rest, Output(()), stops is not None, direction)
+    noise = _noise(entry, method, controller, cuts=by_hand or stops is not None)
+    system = System(
+        form, method_rest, controller_rest, Output(()), stops is not None, direction, noise=noise
+    )
     data = Data(
         parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
         stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+        noise=noise.source(key, t0, t1),
     )  # fmt: skip
     return Door(entry, sign, t0, t1, method, controller, system, data)
+
+
+def _noise(entry: Canonical, method: Method, controller: Any, *, cuts: bool) -> Silent:
+    """The noise of a problem, as its steps need it."""
+    if entry.noise is None:
+        return Silent()
+    dtype = jnp.finfo(entry.y0.dtype).dtype.name
+    if controller.decides:
+        return Tree(entry.noise, dtype, True, cuts)
+    return Steps(entry.noise, dtype, method.area)
 
 
 def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:

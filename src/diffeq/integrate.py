@@ -20,12 +20,14 @@ from .core.alarm import tripwire
 from .core.graft import grafted
 from .core.loop import loop
 from .core.norm import in_dtype_of
-from .core.primitive import once
+from .core.primitive import alone, once
 from .core.status import Status
 from .core.walk import walk
+from .methods import Method, Step
+from .noise import Silent
 from .output import Cursor, Output
 from .output.channel import Piece
-from .problems.forms import lower
+from .problems.forms import paces
 
 __all__ = [
     "Attempt",
@@ -57,10 +59,18 @@ class Data(eqx.Module):
     times: Any
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
+    noise: Any = ()
+    marks: Any = ()
+    failed: Any = None
 
 
 class State(eqx.Module):
-    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time."""
+    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time.
+
+    Steps that are given are one clock for all lanes of a batch: nothing of a lane but y, memory and
+    `failed` (the step that was not finite, or −1) enters it, and what does not differ from lane to
+    lane is not kept for each. A lane that has failed stays where it is while the clock goes on.
+    """
 
     t: Array
     low: Array
@@ -75,6 +85,8 @@ class State(eqx.Module):
     floored: Int[Array, ""]
     last_dt: Array
     status: Int[Array, ""]
+    path: Any
+    failed: Any
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -97,6 +109,7 @@ class System:
     one_step: bool = False
     meter: Any = None
     alarmed: bool = False
+    noise: Any = field(default_factory=Silent)
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data) -> tuple[Any, Any, Any]:
@@ -118,6 +131,8 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+    drawn: Any = ()
+    code: Any = None
 
 
 class Start(eqx.Module):
@@ -135,9 +150,8 @@ class Start(eqx.Module):
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
-        ode = lower(form, "ode", "the initial step")
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
-        return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
+        return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
 
 def failing(state: State, bad: Any, status: Status) -> State:
@@ -160,6 +174,8 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
+        path=system.noise.start(data.noise, t0, dt),
+        failed=None if controller.decides else jnp.full((), -1, jnp.int32),
     )  # fmt: skip
 
 
@@ -215,8 +231,8 @@ def _limited(system: System, data: Data, form: Any, t: Array, target: Array, lan
 def attempt(
     system: System, data: Data, state: State, decision: Any = None
 ) -> tuple[State, Attempt]:
-    """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
-    recorded is followed, so that a second run never takes another path than the first.
+    """One attempt: the state after it, accepted or not. A `decision` (accept, landing, the code of
+    the draw) that was recorded is followed, so that a second run never takes another path.
     """
     return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
 
@@ -225,19 +241,38 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     form, method, controller = system.parts(data)
     target = _target(system, data, state.stop)
     remaining = (target - state.t) - state.low
-    proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
+    longest = system.noise.longest(state.dt)
+    proposed = controller.propose(_user_time(system, data, state), longest, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
-    accepted, landed = (None, None) if decision is None else decision
+    accepted, landed, code = (None, None, None) if decision is None else decision
     landing = proposed * slack >= remaining if landed is None else landed
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
+    draw = system.noise.draw(data.noise, state.path, dt, landing, (target, remaining), code)
+    dt, landing = draw.dt, draw.landing
     limited = _limited(system, data, form, state.t, target, landing)
+    limited = system.noise.bound(limited, data.noise, draw.drawn, dt)
     step = method.step(limited, state.t, state.y, in_dtype_of(dt, state.y), state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt)
-    accept = verdict.accept if accepted is None else accepted
+    sound = verdict.accept if accepted is None else accepted
+    accept = sound if controller.decides else jnp.ones((), bool)
     t1, low = _advanced(state, dt, target, landing)
     cursors = system.output.cursors(data.times, state.written, t1, accept)
-    tried = Attempt(dt, t1, accept, landing, cursors, step)
-    return _after(system, data, state, tried, verdict, low, floored), tried
+    tried = Attempt(dt, t1, accept, landing, cursors, step, draw.drawn, draw.code)
+    after = _after(system, data, state, tried, verdict, low, floored)
+    path = jax.tree.map(partial(jnp.where, accept), draw.accepted, draw.rejected)
+    return _failing(replace(after, path=path), state, step, sound), tried
+
+
+def _failing(after: State, before: State, step: Any, sound: Array) -> State:
+    """The state after a given step: y stays from the first step on that is not finite."""
+    if before.failed is None:
+        return after
+    sound = sound & (before.failed < 0)
+    failed = jnp.where(sound | (before.failed >= 0), before.failed, before.steps)
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, old)  # noqa: E731
+    status = jnp.where(alone(failed >= 0), Status.nonfinite, after.status).astype(jnp.int32)
+    y, memory = keep(step.y, before.y), keep(after.memory, before.memory)
+    return replace(after, y=y, memory=memory, status=status, failed=failed)
 
 
 def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array) -> Any:
@@ -301,7 +336,8 @@ def _after(
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
         stop=state.stop + at_stop, steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
-        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status, path=state.path,
+        failed=state.failed,
     )  # fmt: skip
 
 
@@ -317,7 +353,8 @@ def _status(
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     if controller.decides:
         tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
-        lost = verdict.dt <= jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
+        tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
+        lost = verdict.dt <= system.noise.shortest(data.noise, tiny)
         broken = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y)))
         small = jnp.where(broken, Status.step_too_small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
@@ -326,8 +363,6 @@ def _status(
             Status.dtmin,
             status,
         )
-    else:
-        status = jnp.where(tried.accept, status, Status.nonfinite)
     done = tried.accept & (tried.t1 >= data.t1)
     status = jnp.where(done, Status.success, status)
     overflow = [w + c.n >= ch.length for ch, w, c in
@@ -354,9 +389,11 @@ def _write(
         if output.needs_interpolant:
             form, method, _ = system.parts(data)
             form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
+            form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
             interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
         piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
-        return output.write(data.parameters, data.times, tried.cursors, piece, buffers), ()
+        rows = [(ts, *marks) for ts, marks in zip(data.times, data.marks, strict=True)]
+        return output.write(data.parameters, rows, tried.cursors, piece, buffers), ()
 
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
     # save nothing have no rows to write, so that no buffer needs a mask.
@@ -388,6 +425,7 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         state = state.state(system, data)
         _, tried = attempt(system, data, state)
         dt = in_dtype_of(tried.dt, state.y)
+        form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, state.t, state.y, dt, tried.step)
         return state.t, tried.t1, interpolant
 
@@ -423,9 +461,44 @@ def integrate(
     buffers = blank(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
     if recorder is None:
-        state, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
-        return state, buffers, None
-    return recorder.run(running, turn, data, state, buffers, shown)
+        end, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
+        return _settled(system, data, state, end), buffers, None
+    end, buffers, record = recorder.run(running, turn, data, state, buffers, shown)
+    return _settled(system, data, state, end), buffers, record
+
+
+class _Still(Method):
+    """Stays where it is: what runs a clock alone."""
+
+    def step(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> Step:
+        """No step."""
+        return Step(y, None, (), ())
+
+
+def _settled(system: System, data: Data, first: State, end: State) -> State:
+    """The end of a solve by given steps: in a lane that failed, the clock is set back to where that
+    was. It is run again for that, so that no lane has to keep it in every turn.
+    """
+    if end.failed is None:
+        return end
+    still = replace(system, method=_Still(), noise=Silent(), meter=None)
+    data = replace(data, method=still.method, noise=())
+    count = end.failed
+
+    def before(consts: Any, state: State, _: Any) -> Any:
+        return state.steps < consts[1]
+
+    def turn(active: Any, consts: Any, state: State, _: Any) -> Any:
+        del active
+        return _attempt(still, consts[0], state, None)[0], ()
+
+    start = replace(first, y=end.y, memory=(), path=())
+    there, _ = loop(before, turn, start, consts=(data, count))
+    there = replace(
+        there, y=end.y, memory=end.memory, path=end.path, failed=count,
+        rejected=end.rejected + 1, status=jnp.int32(Status.nonfinite),
+    )  # fmt: skip
+    return jax.tree.map(partial(jnp.where, count >= 0), there, end)
 
 
 def _percent(data: Data, after: State) -> Array:
@@ -450,9 +523,13 @@ def replay(
     if system.alarmed:
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
-    landed = row.accept & row.landing
-    dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
+    accept = row.accept if data.failed is None else (data.failed < 0) | (row.step < data.failed)
+    landed = accept & row.landing
+    whole = system.noise.length(data.noise, row.drawn, row.dt)
+    whole = jnp.where(row.landing, target - t, whole)
+    dt = jnp.where(accept, whole, 0)
     limited = _limited(system, data, form, t, target, row.landing)
+    limited = system.noise.bound(limited, data.noise, row.drawn, whole, accept)
     memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
     step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
     t1 = jnp.where(landed, target, t + dt)
@@ -461,7 +538,8 @@ def replay(
         anew = method.init(started(system, data, form, t1), t1, step.y)
         at_stop = landed & (t1 < data.t1)
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
-    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step)
+    shown = jnp.where(accept, dt, 1)
+    tried = Attempt(shown, t1, accept, row.landing, cursors, step, row.drawn)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
     return t1, step.y, after, buffers

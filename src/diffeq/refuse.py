@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .control import PI, Controller
+from .control import PI, PID, Controller
 from .core.primitive import Tracer
 from .methods import METHODS, Method
 from .problems import Problem
@@ -33,20 +33,28 @@ class Call:
 
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any,
+    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any, key: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
     _check_options(controller, adjoint, max_steps, max_saves, throw)
-    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    method = _default_method(rtol) if method is None else method
+    _check_key(problem, key)
+    noisy = problem.stochastic
+    rtol = _tolerance("rtol", rtol, 1e-2 if noisy else 1e-3)
+    atol = _tolerance("atol", atol, 1e-2 if noisy else 1e-6)
+    if method is None:
+        method = _default_noisy(problem, controller, dt) if noisy else _default_method(rtol)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
-    controller = PI() if controller is None else controller
+    controller = (_calm() if noisy else PI()) if controller is None else controller
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
+    if noisy and span is not None and span[1] < span[0]:
+        raise ValueError(
+            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; an SDE is solved forwards in time."
+        )
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
@@ -59,7 +67,7 @@ def checked_call(
     traced = {
         "problem": problem, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops,
+        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops, "key": key,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
@@ -181,6 +189,57 @@ def _default_method(rtol: Any) -> Method:
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )
     return METHODS["Vern7" if tight else "Tsit5"]()
+
+
+def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
+    """The method for an SDE; those of order 3/2 take diagonal, scalar or additive noise."""
+    if problem.noise != "general":
+        return METHODS["SOSRA" if problem.additive else "SOSRI"]()
+    if problem.additive:
+        return METHODS["SOSRA"]()
+    name = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
+    if dt is None and (controller is None or controller.decides):
+        raise ValueError(
+            "no method for general noise controls its steps: give dt= (the method is then "
+            f"{name}()), or declare additive=True if the diffusion does not depend on y."
+        )
+    return METHODS[name]()
+
+
+def _calm() -> Controller:
+    """For noise: the error of a step is random, so dt follows many of them, not each; and the set
+    point is low, for a step that is rejected because of its noise biases the path (see
+    `docs/theory/noise.md`).
+    """
+    return PID((0.3, 0.0, 0.0), safety=0.5)
+
+
+def _check_key(problem: Problem, key: Any) -> None:
+    """A key for an equation with noise, and for no other."""
+    if not problem.stochastic:
+        if key is not None:
+            raise TypeError(
+                f"key was given, but a {type(problem).__name__} has no noise: leave key out."
+            )
+        return
+    if key is None:
+        raise ValueError(
+            "key is None; an SDE draws its noise from a key: solve(…, key=jax.random.key(0)), and "
+            "other keys for other paths."
+        )
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if typed and key.shape == ():
+        return
+    if dtype == jnp.uint32 and key.ndim == 1:
+        return
+    shape = getattr(key, "shape", None)
+    many = typed or (dtype == jnp.uint32 and key.ndim == 2)
+    raise TypeError(
+        f"key is {f'an array of {shape[0]} keys' if many and shape else _shown(key)}; one key is "
+        "wanted, such as jax.random.key(0)"
+        + ("; for one path a key map over them with jax.vmap." if many else ".")
+    )
 
 
 def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:

@@ -61,6 +61,7 @@ def solve(
     adjoint: Any = None,
     max_steps: int | None = None,
     max_saves: int | None = None,
+    key: Any = None,
     progress: Any = None,
     throw: bool | str = True,
 ) -> Solution:
@@ -70,22 +71,30 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`.
-        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
+            `SDEProblem`.
+        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; of an
+            SDE SOSRI, SOSRA if its noise is additive, and with `dt=` EulerMaruyama or EulerHeun if
+            it is general.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
         save: `save(t, y, args)`, what to keep of a state; or a dict with the keys of `saveat`.
         dense: keep the polynomial of each step, so that `sol(t)` works.
-        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6.
+        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6; of
+            an SDE 1e-2 and 1e-2.
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
-        controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
+        controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`; of an SDE by default
+            `de.PID((0.3, 0.0, 0.0), safety=0.5)`.
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: the known number for `dt`, else 65,536.
         max_saves: rows kept by "steps" and `dense` (default 4,096).
+        key: of an SDE, the key of its path, such as `jax.random.key(0)`. One key is one path,
+            whatever the tolerance (with given steps: one for each choice of steps); a key that is
+            shared under `vmap` is shared noise.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -106,7 +115,7 @@ def solve(
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, throw=throw,
+        max_saves=max_saves, throw=throw, key=key,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
@@ -130,10 +139,10 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
 
 
 def _run(options: _Options, *, problem: Any, method: Any, controller: Any, saveat: Any, save: Any,
-         rtol: Any, atol: Any, dt: Any, dt0: Any, stops: Any) -> Solution:  # fmt: skip
+         rtol: Any, atol: Any, dt: Any, dt0: Any, stops: Any, key: Any) -> Solution:  # fmt: skip
     door = opened(
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
-        direction=options.direction, floored=options.floored, max_steps=options.max_steps,
+        direction=options.direction, floored=options.floored, max_steps=options.max_steps, key=key,
     )  # fmt: skip
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves

@@ -130,6 +130,7 @@ def init(
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
+    key: Any = None,
     throw: bool = True,
 ) -> State:
     """The start of a solve by hand, at tspan[0].
@@ -146,6 +147,7 @@ def init(
         stops: times at which f is discontinuous; steps end there.
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
+        key: of an SDE, the key of its path.
         throw: `step` and `advance` raise `SolveError` when they fail outside a trace.
 
     Example:
@@ -159,7 +161,7 @@ def init(
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=None, throw=throw,
+        max_saves=None, throw=throw, key=key,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
@@ -258,10 +260,10 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
 
 def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
     call = unflatten(structure, leaves)
-    names = ("problem", "method", "controller", "rtol", "atol", "dt", "stops")
+    names = ("problem", "method", "controller", "rtol", "atol", "dt", "stops", "key")
     door = opened(
         **{name: call[name] for name in names}, direction=options.direction,
-        floored=options.floored, max_steps=options.max_steps,
+        floored=options.floored, max_steps=options.max_steps, by_hand=True,
     )  # fmt: skip
     return door, call
 

@@ -32,12 +32,14 @@ class Row(NamedTuple):
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
     stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), and what else the controller keeps.
+    wrote), what else the controller keeps, and last the number of a given step. Beside them stands
+    the noise that was `drawn`: to read it costs less than to draw it again.
     """
 
     reals: Float[Array, "..."]
     whole: Int[Array, "..."]
     y: Array
+    drawn: Any = ()
 
     @property
     def t(self) -> Array:
@@ -69,6 +71,11 @@ class Row(NamedTuple):
     def stop(self) -> Array:
         """The number of the next stop."""
         return self.whole[..., 0] >> _STOP
+
+    @property
+    def step(self) -> Array:
+        """The number of a given step."""
+        return self.whole[..., -1]
 
     def lo(self, channels: int) -> tuple:
         """The rows of output written before the attempt, per channel."""
@@ -122,9 +129,9 @@ def row_of(state: State, tried: Attempt) -> Row:
     dt = jnp.where(tried.landing, state.dt, lax.stop_gradient(tried.dt))
     low = [state.low] if compensated(dt.dtype) else []
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
-    return Row(
-        reals, jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)]), state.y
-    )
+    step = [] if state.failed is None else [state.steps]
+    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
+    return Row(reals, whole, state.y, lax.stop_gradient(tried.drawn))
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -163,8 +170,11 @@ class Recorder:
 
     @property
     def bits(self) -> int:
-        """Bits of a decision: accepted or not; and where there are stops, landed or not."""
-        return 2 if self.system.has_stops else 1
+        """Bits of a decision: accepted or not; where there are stops, landed or not; or, where the
+        length of a step is one of a few, which (whether it landed follows from that).
+        """
+        code = self.system.noise.bits
+        return 1 + code if code else 2 if self.system.has_stops else 1
 
     def blank(self, data: Data, state: State) -> Record:
         """An empty tape, of the shapes that an attempt has."""
@@ -187,6 +197,8 @@ class Recorder:
         if decisions.shape[0]:
             word, shift = self._place(i)
             mask = row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+            if self.system.noise.bits:
+                mask = (mask & 1) | (tried.code.astype(jnp.uint32) << 1)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return Record(rows, decisions, i + 1, record.shift)
 
@@ -202,12 +214,18 @@ class Recorder:
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
     def decision(self, record: Record, i: Array) -> Any:
-        """Whether attempt i was accepted, and whether it landed; None for what is not recorded."""
+        """Whether attempt i was accepted, whether it landed, and the code of its draw; None for
+        what is not recorded.
+        """
         if not record.decisions.shape[0]:
-            return None, None
+            return None, None, None
         word, shift = self._place(i)
-        code = get_row(record.decisions, word) >> shift
-        return (code & 1) == 1, (code & 2) == 2 if self.system.has_stops else None
+        bits = get_row(record.decisions, word) >> shift
+        accept = (bits & 1) == 1
+        if self.system.noise.bits:
+            code = (bits >> 1) & (2**self.system.noise.bits - 1)
+            return accept, None, code.astype(jnp.int32)
+        return accept, (bits & 2) == 2 if self.system.has_stops else None, None
 
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
@@ -265,13 +283,15 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(record: Record, index: Array, memory: Any, control: Any, channels: int) -> State:
-    """The state that a window starts from."""
+def start_of(record: Record, index: Array, memory: Any, end: State, channels: int) -> State:
+    """The state that a window starts from; `end` is one of the same kind."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero = jnp.zeros((), jnp.int32)
+    given = end.failed is not None
     return State(
         t=row.t, low=row.low, y=row.y, dt=row.dt,
-        control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
-        stop=row.stop, steps=zero, rejected=zero, floored=zero,
-        last_dt=jnp.zeros_like(row.t), status=zero,
+        control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
+        stop=row.stop, steps=row.step if given else zero, rejected=zero, floored=zero,
+        last_dt=jnp.zeros_like(row.t), status=zero, path=row.drawn.path,
+        failed=jnp.full((), -1, jnp.int32) if given else None,
     )  # fmt: skip

@@ -85,6 +85,6 @@ class Controller(eqx.Module):
         limit = limit(t) if callable(limit) else limit
         return None if limit is None else jnp.asarray(limit, t.dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+    def judge(self, error2: Any, dt: Array, state: Any, order: int | float) -> Verdict:
         """The verdict on a step of dt with squared error norm `error2` (None: no estimate)."""
         raise NotImplementedError

@@ -10,11 +10,20 @@ from .base import Method, Step
 from .explicit_rk import ExplicitRK
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
+from .stochastic_rk import SRA, SRI, EulerHeun, EulerMaruyama, Milstein, Stochastic
+from .stochastic_tableau import StochasticTableau
 from .tableau import NystromTableau, Splitting, Tableau
 from .tableaus.explicit import EXPLICIT
 from .tableaus.partitioned import NYSTROM, SPLITTINGS
+from .tableaus.stochastic import SRA_TABLES, SRI_TABLES
 
-_FAMILIES = ((ExplicitRK, EXPLICIT), (Symplectic, SPLITTINGS), (Nystrom, NYSTROM))
+_FAMILIES = (
+    (ExplicitRK, EXPLICIT),
+    (Symplectic, SPLITTINGS),
+    (Nystrom, NYSTROM),
+    (SRI, SRI_TABLES),
+    (SRA, SRA_TABLES),
+)
 
 
 def _named(name: str, family: Any, table: Any) -> type:
@@ -24,7 +33,7 @@ def _named(name: str, family: Any, table: Any) -> type:
         family.__init__(self, table)
 
     doc = (
-        f"{table.description}\n\n    Order {table.order}"
+        f"{table.description}\n\n    Order {table.order:g}"
         + (f"({table.embedded_order})" if getattr(table, "embedded_order", None) else "")
         + f", {table.stages} stages.\n\n    Reference: {table.reference}.\n\n    Example:\n"
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
@@ -42,7 +51,7 @@ METHODS: dict[str, type] = {
     name: _named(name, family, table)
     for family, tables in _FAMILIES
     for name, table in tables.items()
-}
+} | {method.__name__: method for method in (EulerMaruyama, EulerHeun, Milstein)}
 globals().update(METHODS)
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
@@ -53,8 +62,12 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Method",
     "Nystrom",
     "NystromTableau",
+    "SRA",
+    "SRI",
     "Splitting",
     "Step",
+    "Stochastic",
+    "StochasticTableau",
     "Symplectic",
     "Tableau",
     *METHODS,

@@ -2,12 +2,14 @@
 
 from .base import Problem
 from .ode import ODEProblem, SplitODEProblem
+from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
 __all__ = [
     "HamiltonianProblem",
     "ODEProblem",
     "Problem",
+    "SDEProblem",
     "SecondOrderProblem",
     "Separable",
     "SplitODEProblem",

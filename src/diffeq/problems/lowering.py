@@ -6,6 +6,7 @@ returns, and turns time round when it runs backwards. Methods never see a proble
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.lanes import pointwise
 from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state
 from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
-from .forms import Ode, Partitioned, Split
+from .forms import Ito, Ode, Partitioned, Split, Stratonovich
 from .ode import ODEProblem, SplitODEProblem
+from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
 __all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
@@ -32,6 +35,7 @@ class Canonical(eqx.Module):
 
     `form(parameters, sign)` gives the canonical equation in the loop's time τ = sign · t, which
     always runs forwards; `packing` knows the user's tree, and `args(parameters)` the user's args.
+    `noise` is the shape of the Brownian motion, None where there is none.
     """
 
     y0: Array
@@ -41,6 +45,7 @@ class Canonical(eqx.Module):
     packing: Packing = eqx.field(static=True)
     form: Callable = eqx.field(static=True)
     args: Callable = eqx.field(static=True)
+    noise: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
 
 def canonical(problem: Problem) -> Canonical:
@@ -57,8 +62,17 @@ def canonical(problem: Problem) -> Canonical:
     for name, f, arguments in functions_of(problem):
         check_arguments(f, name, arguments)
     traced = [
-        Traced(f, name, problem.functions[name], t, parts, leaves, structure)
-        for name, f, parts in rule.functions(problem, tree)
+        Traced(
+            f,
+            name,
+            problem.functions[name],
+            t,
+            parts,
+            leaves,
+            structure,
+            check=own[0] if own else checked,
+        )
+        for name, f, parts, *own in rule.functions(problem, tree)
     ]
 
     def form(parameters: Any, sign: Any) -> Any:
@@ -74,6 +88,7 @@ def canonical(problem: Problem) -> Canonical:
         packing,
         form,
         lambda parameters: unflatten(structure, parameters[0][0]),
+        rule.noise(problem, traced, y0) if hasattr(rule, "noise") else None,
     )
 
 
@@ -123,7 +138,7 @@ def _rule(problem: Any) -> Any:
             f"problem is a {type(problem).__name__}; solve takes one of "
             f"{', '.join(kind.__name__ for kind in _RULES)}."
         )
-    return rule
+    return rule.of(problem) if hasattr(rule, "of") else rule
 
 
 class Traced:
@@ -135,7 +150,7 @@ class Traced:
 
     def __init__(
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any,
+        structure: Any, *, check: Callable,
     ) -> None:  # fmt: skip
         self.name = name
         self.parts = parts
@@ -149,10 +164,11 @@ class Traced:
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
             with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
-                return checked(name, as_state(fresh(t, *parts, args)), parts[0])
+                return check(name, as_state(fresh(t, *parts, args)), parts[0])
 
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
         self.tree = jax.tree.structure(shape)
+        self.shapes = [x.shape for x in jax.tree.leaves(shape)]
         self.hoisted = list(self.jaxpr.consts)
 
     def bind(self, leaves: list, hoisted: list, sign: Any) -> Callable:
@@ -167,12 +183,19 @@ class Traced:
             return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
+        bound.pointwise = self.pointwise  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
     def uses(self, part: int) -> bool:
         """Whether the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
+
+    def pointwise(self, part: int) -> bool:
+        """Whether each component of the value depends on its own of this part alone."""
+        start = 1 + sum(self.count[:part])
+        own = range(start, start + self.count[part])
+        return pointwise(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
 
 
 def turned(sign: Any, x: Any) -> Any:
@@ -256,6 +279,81 @@ class _SplitRule(_OdeRule):
 
 def _packed(f: Callable, packing: Packing) -> Callable:
     return lambda t, y: packing.pack(f(t, packing.unpack(y)))
+
+
+class _SdeRule:
+    """An equation with noise; what is declared of that is static."""
+
+    names = _OdeRule.names
+    state = _OdeRule.state
+
+    def __init__(self, kind: str, form: type) -> None:
+        self.kind, self.wanted = kind, form
+
+    @classmethod
+    def of(cls, problem: SDEProblem) -> "_SdeRule":
+        return cls(problem.noise, Ito if problem.interpretation == "ito" else Stratonovich)
+
+    def functions(self, problem: Any, tree: Any) -> list:
+        check = partial(_checked_diffusion, self.kind)
+        return [("drift", problem.drift, (tree,)), ("diffusion", problem.diffusion, (tree,), check)]
+
+    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+        del sign
+        drift, diffusion = at
+        pack = packing.pack if self.kind != "general" else partial(_columns, packing)
+        g = lambda t, y: pack(diffusion(t, packing.unpack(y)))  # noqa: E731
+        own = self.kind == "diagonal" and packing.single and diffusion.pointwise(0)
+        additive = not diffusion.uses(0)
+        return self.wanted(_packed(drift, packing), g, self.kind, additive, own)
+
+    def noise(self, problem: Any, traced: list, y0: Array) -> tuple[int, ...]:
+        if problem.additive and traced[1].uses(0):
+            raise TypeError(
+                "additive=True says that diffusion depends on t and args alone, but it uses y. "
+                "Leave additive out; or, if y gives it only a shape, write jnp.full_like(y, value)."
+            )
+        if self.kind == "diagonal":
+            return y0.shape
+        return () if self.kind == "scalar" else traced[1].shapes[0][-1:]
+
+
+def _columns(packing: Packing, tree: Any) -> Array:
+    """A diffusion whose leaves have a last axis more, packed along the others."""
+    leaves = [jnp.asarray(leaf, packing.dtype) for leaf in jax.tree.leaves(tree)]
+    if packing.single:
+        return leaves[0]
+    return jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves])
+
+
+def _checked_diffusion(kind: str, name: str, value: Any, like: Any) -> Any:
+    """What a diffusion returned, if it fits the state and the noise that was declared."""
+    wants = {
+        "diagonal": "noise='diagonal' wants one number for each of y's, so the shapes of y",
+        "scalar": "noise='scalar' wants the shapes of y",
+        "general": "noise='general' wants the shapes of y with one more axis at the end, of one "
+        "length: a column for each Brownian motion",
+    }[kind]
+    fits = jax.tree.structure(value) == jax.tree.structure(like)
+    pairs = zip(jax.tree.leaves(value), jax.tree.leaves(like), strict=False)
+    shapes = [(jnp.shape(g), jnp.shape(y)) for g, y in pairs]
+    if kind == "general":
+        fits = fits and len({g[len(y) :] for g, y in shapes}) == 1
+        fits = fits and all(len(g) == len(y) + 1 and g[:-1] == y for g, y in shapes)
+        square = ""
+    else:
+        fits = fits and all(g == y for g, y in shapes)
+        matrix = any(len(g) == len(y) + 1 for g, y in shapes)
+        square = " For a matrix give noise='general'." if matrix else ""
+    if not fits:
+        raise TypeError(
+            f"{name} returned {described(value)} for y = {described(like)}; {wants}.{square}"
+        )
+    narrow = jax.tree.map(lambda g: jax.ShapeDtypeStruct((), jnp.result_type(g)), value)
+    checked(
+        name, narrow, jax.tree.map(lambda y: jax.ShapeDtypeStruct((), jnp.result_type(y)), like)
+    )
+    return value
 
 
 class _MotionRule:
@@ -343,4 +441,5 @@ _RULES: dict[type, Any] = {
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,
+    SDEProblem: _SdeRule,
 }
