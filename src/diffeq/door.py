@@ -48,16 +48,17 @@ class Door:
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
         noise = self.system.noise.writing(output.needs_interpolant)
-        marks = tuple(noise.marks(self.data.noise, ts) if c.kind == "times" else ()
-                      for c, ts in zip(output.channels, times, strict=True))  # fmt: skip
         system = replace(self.system, output=output, noise=noise)
-        return replace(self, system=system, data=replace(self.data, times=times, marks=marks))
+        return replace(self, system=system, data=replace(self.data, times=times))
 
     def start(self, dt: Any, dt0: Any, bad: Any = False) -> Start:
         """Where the loop starts; its first step is given, or found there."""
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        return Start(self.t0, self.canonical.y0, first, jnp.asarray(bad))
+        bad = jnp.asarray(bad)
+        if self.canonical.noise is not None:  # time runs forwards
+            bad = bad | (self.t1 < self.t0)
+        return Start(self.t0, self.canonical.y0, first, bad)
 
 
 def opened(
@@ -68,6 +69,7 @@ def opened(
     solve `by_hand` may stop anywhere.
     """
     entry = canonical(problem)
+    direction = direction if entry.noise is None else 1
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     stops = _stops(sign, stops, t1)

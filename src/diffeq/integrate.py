@@ -40,13 +40,16 @@ __all__ = [
     "compensated",
     "failing",
     "integrate",
+    "prepared",
     "replay",
     "started",
 ]
 
 
 class Data(eqx.Module):
-    """Everything traced that stays the same during a solve."""
+    """Everything traced that stays the same during a solve. `cells` and `marks` are what its noise
+    has drawn ahead (`prepared`); `failed` is known when it is replayed.
+    """
 
     parameters: Any
     sign: Any
@@ -60,6 +63,7 @@ class Data(eqx.Module):
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
     noise: Any = ()
+    cells: Any = ()
     marks: Any = ()
     failed: Any = None
 
@@ -179,6 +183,13 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     )  # fmt: skip
 
 
+def prepared(system: System, data: Data) -> Data:
+    """The data with what the noise draws ahead, for the loop and for the rows that are saved."""
+    each = zip(system.output.channels, data.times, strict=True)
+    marks = [system.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
+    return replace(data, cells=system.noise.ahead(data.noise), marks=tuple(marks))
+
+
 def _sign(system: System, data: Data) -> Any:
     return data.sign if system.direction is None else system.direction
 
@@ -246,8 +257,10 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     accepted, landed, code = (None, None, None) if decision is None else decision
     landing = proposed * slack >= remaining if landed is None else landed
-    dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
-    draw = system.noise.draw(data.noise, state.path, dt, landing, (target, remaining), code)
+    draw = system.noise.draw(
+        (data.noise, data.cells), state.path, lax.stop_gradient(proposed), landing,
+        (target, remaining), code,
+    )  # fmt: skip
     dt, landing = draw.dt, draw.landing
     limited = _limited(system, data, form, state.t, target, landing)
     limited = system.noise.bound(limited, data.noise, draw.drawn, dt)

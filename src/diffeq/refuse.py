@@ -219,7 +219,7 @@ def _check_key(problem: Problem, key: Any) -> None:
     if not problem.stochastic:
         if key is not None:
             raise TypeError(
-                f"key was given, but a {type(problem).__name__} has no noise: leave key out."
+                f"key was given, but {type(problem).__name__} has no noise: leave key out."
             )
         return
     if key is None:

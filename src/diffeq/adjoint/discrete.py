@@ -24,7 +24,7 @@ from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
+from ..integrate import Data, State, System, attempt, blank, integrate, prepared, replay, started
 from ..output import Cursor
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
@@ -97,6 +97,7 @@ class _Result(NamedTuple):
     state: State
     buffers: list
     record: Any
+    ahead: Any
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -105,16 +106,18 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
     recorder = spec.recorder if spec.taped else None
 
     def run(data: Data, start: Any) -> Any:
-        return integrate(spec.system, data, start.state(spec.system, data), recorder)
+        data = prepared(spec.system, data)
+        found = integrate(spec.system, data, start.state(spec.system, data), recorder)
+        return found, (data.cells, data.marks) if spec.taped else ()
 
-    state, buffers, record = block(run, data, start)
+    (state, buffers, record), ahead = block(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
         state = eqx.tree_at(lambda s: s.status, state, status)
-    return _Result(state, buffers, record)
+    return _Result(state, buffers, record, ahead)
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
@@ -125,7 +128,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state)
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = _zeros(result)
     d_t, d_y, _, d_buffers = d_end
     end = eqx.tree_at(
@@ -138,8 +141,10 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             reals = reals.at[:, 0].set(d_rows[0])
         rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
         record = record._replace(rows=rows)
-    primal = result if spec.taped else result._replace(record=None)
-    return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
+    tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead)
+    if spec.taped:
+        return result, tangent
+    return tuple(x._replace(record=None, ahead=()) for x in (result, tangent))
 
 
 def _zeros(tree: Any) -> Any:
@@ -163,7 +168,7 @@ def _filled(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, last: State
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
 ) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
     system, recorder = spec.system, spec.recorder
@@ -172,11 +177,10 @@ def _tangents(
     carry = (state.t, state.y, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
-    if (
-        last.failed is not None
-    ):  # given steps: which of them a lane has not made is known at the end
-        data = replace(data, failed=last.failed)
-        d_consts = [*d_consts, None]
+    # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
+    record, (cells, marks), failed = result.record, result.ahead, result.state.failed
+    data = replace(data, cells=cells, marks=marks, failed=failed)
+    d_consts += [None for _ in jax.tree.leaves((cells, marks, failed))]
     d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
     d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
     row = jax.tree.map(
@@ -185,7 +189,7 @@ def _tangents(
     step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, last)
+    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))

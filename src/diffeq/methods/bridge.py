@@ -51,7 +51,7 @@ class Bridge(Interpolant):
         bend = form.bend(t, y0) if curved else None
         noise, source, drawn, _ = form.bound
         return cls(
-            y0, y1, form.diffusion(t, y0), bend, dt, noise.lasting(source), drawn, noise,
+            y0, y1, form.diffusion(t, y0), bend, dt, source, drawn, noise,
             type(form), form.kind,
         )  # fmt: skip
 

@@ -66,7 +66,7 @@ class Silent:
     bits = 0  # of the code of a draw
 
     def source(self, key: Any, t0: Array, t1: Array) -> Any:
-        """What is made ready before the loop."""
+        """What the noise is made of."""
         del key, t0, t1
         return ()
 
@@ -74,6 +74,11 @@ class Silent:
         """The same for a solve that saves rows, perhaps `within` steps."""
         del within
         return self
+
+    def ahead(self, source: Any) -> Any:
+        """What is drawn before the loop."""
+        del source
+        return ()
 
     def marks(self, source: Any, times: Any) -> tuple:
         """What a row that is saved at a time needs to know of the path there."""
@@ -88,9 +93,11 @@ class Silent:
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
     ) -> Draw:
-        """The noise of an attempt of dt, towards a `target`: its time, and how far that is."""
-        del source, target, code
-        return Draw(dt, landing, Drawn(path, ()), path, path)
+        """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
+        far that is). Here `source` has beside it what was drawn ahead.
+        """
+        del source, code
+        return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
 
     def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
         """The dt of an attempt that is replayed, as a function of the source."""
@@ -130,10 +137,6 @@ class Noise(Silent):
         """W at t + θ dt, from the start of the step."""
         raise NotImplementedError
 
-    def lasting(self, source: Any) -> Any:
-        """What of the source is needed after the solve, by `within` without a mark."""
-        return source
-
     def draws(self, words: UInt32[Array, "2"], index: Any, count: int) -> Array:
         """`count` standard normals for each Brownian motion."""
         return normals(words, index, (count, *self.shape), self.dtype)
@@ -164,8 +167,9 @@ class Steps(Noise):
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
     ) -> Draw:
         """The draw of this number."""
-        del target, code
-        normal = self.whole(source, 2 if self.area else 1, path)
+        del code
+        normal = self.whole(source[0], 2 if self.area else 1, path)
+        dt = jnp.where(landing, target[1], dt)
         return Draw(dt, landing, Drawn(path, normal), path + 1, path)
 
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:

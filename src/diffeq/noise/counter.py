@@ -35,12 +35,18 @@ _TAIL = (
 
 
 def seed(key: Any) -> UInt32[Array, "2"]:
-    """Two words of a JAX key, of whatever kind: the key of all draws.
+    """Two words of a JAX key, of whatever kind: the key of all draws. Other than what JAX itself
+    draws from that key.
 
     >>> seed(jax.random.key(0)).shape
     (2,)
     """
-    return jax.random.bits(key, (2,), jnp.uint32)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    words = jax.random.key_data(key) if typed else key
+    found = jnp.asarray([0x64696666, 0x6571], jnp.uint32)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        found = jnp.stack(threefry(found, first, second))
+    return found
 
 
 def threefry(words: UInt32[Array, "2"], first: Array, second: Array) -> tuple[Array, Array]:

@@ -32,14 +32,11 @@ _RANGE = 7  # how often the longest step that is allowed may be halved at once: 
 
 
 class Origin(NamedTuple):
-    """The tree before the loop: where it lies in time, its key, and the cells drawn ahead (the last
-    one is the whole).
-    """
+    """Where the tree lies in time, and its key."""
 
     t0: Array
     span: Array
     words: Array
-    cells: Any = ()
 
 
 class Place(NamedTuple):
@@ -66,25 +63,24 @@ class Tree(Noise):
     bits = 3
 
     def source(self, key: Any, t0: Array, t1: Array) -> Origin:
-        """The key, and the first cells."""
-        words = seed(key)
-        z, n = jnp.moveaxis(jax.vmap(lambda node: self.draws(words, node, 2))(_nodes()), 1, 0)
-        whole = self.whole(words)
+        """The interval and the key."""
+        return Origin(t0, t1 - t0, seed(key))
+
+    def ahead(self, source: Origin) -> Array:
+        """(W, H) of the first cells, and at last of the whole."""
+        nodes = jnp.arange(1 << _AHEAD, dtype=jnp.int32)
+        draws = jax.vmap(lambda node: self.draws(source.words, node, 2))(nodes)
+        whole = self.whole(source.words)
         w, h = whole[:1], whole[1:]
         for level in range(_AHEAD):
-            own = slice(1 << level, 2 << level)
+            z, n = jnp.moveaxis(draws[1 << level : 2 << level], 1, 0)
             half = jnp.asarray(0.5 ** (level + 1), self.dtype)
-            left, h_left, right, h_right = halves(w, h, z[own], n[own], half)
+            left, h_left, right, h_right = halves(w, h, z, n, half)
             w, h = (
                 jnp.stack(pair, 1).reshape(-1, *self.shape)
                 for pair in ((left, right), (h_left, h_right))
             )
-        cells = jnp.concatenate([jnp.stack([w, h], 1), whole[None]])
-        return Origin(t0, t1 - t0, words, cells)
-
-    def lasting(self, source: Origin) -> Origin:
-        """All but the cells drawn ahead."""
-        return source._replace(cells=())
+        return jnp.concatenate([jnp.stack([w, h], 1), whole[None]])
 
     def writing(self, within: bool) -> "Tree":
         """W at the start of a step is known where rows lie within."""
@@ -112,6 +108,7 @@ class Tree(Noise):
     ) -> Draw:
         """The cell that starts here, as long as dt, the tree and the last attempt allow."""
         del landing
+        source, cells = source
         longest = jnp.clip(self._exponent(source, dt), path.most - _RANGE, path.most)
         k = jnp.maximum(longest if code is None else path.most - code, 0)
         code = path.most - k
@@ -121,9 +118,9 @@ class Tree(Noise):
         landing, end = end >= stop, jnp.minimum(end, stop)
         ticks = end - path.tick
         w, h = (
-            self._between(source, path.tick, end, k)
+            self._between(source, cells, path.tick, end, k)
             if self.cuts
-            else self._cell(source, path.tick, k)
+            else self._cell(source, cells, path.tick, k)
         )
         root = jnp.sqrt(jnp.where(ticks > 0, length(ticks, self.dtype), 1))
         # What was rejected is shorter the next time, even where a stop made it shorter than a cell.
@@ -137,6 +134,10 @@ class Tree(Noise):
         """Ticks are a part of the interval, and move along with it."""
         del dt
         return self._time(source, drawn.ticks)
+
+    def bound(self, form: Any, source: Origin, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+        """The form with the noise of a step in place: of so many ticks, whatever dt was rounded to."""
+        return super().bound(form, source, drawn, self.length(source, drawn, dt), made)
 
     def within(self, source: Origin, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step; by the mark of that time, if there is one."""
@@ -168,19 +169,19 @@ class Tree(Noise):
         part = jnp.clip(lax.stop_gradient(dt / source.span), 0, 1)
         return 31 - lax.clz(jnp.maximum((part * TICKS).astype(jnp.int32), 1))
 
-    def _cell(self, source: Origin, tick: Array, k: Array) -> tuple:
+    def _cell(self, source: Origin, cells: Array, tick: Array, k: Array) -> tuple:
         """(W, H) of the cell of 2^k ticks that holds a tick."""
         first = LEVELS - _AHEAD
         long = k > first
-        w, h = get_row(source.cells, jnp.where(long, 1 << _AHEAD, tick >> first))
+        w, h = get_row(cells, jnp.where(long, 1 << _AHEAD, tick >> first))
         return descend(self, source.words, (w, h), tick, k, jnp.where(long, LEVELS, first))
 
-    def _between(self, source: Origin, start: Array, end: Array, k: Array) -> tuple:
+    def _between(self, source: Origin, cells: Array, start: Array, end: Array, k: Array) -> tuple:
         """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first.
 
         By differences of W and of its integral, counted from the start of the cell.
         """
-        w, h = self._cell(source, start, k)
+        w, h = self._cell(source, cells, start, k)
 
         def at(tick: Array) -> tuple:
             level = jnp.minimum(k, lowest(tick))
@@ -193,7 +194,3 @@ class Tree(Noise):
         part = length(end - start, self.dtype)
         area = area1 - area0 - part * w0
         return w1 - w0, jnp.where(part > 0, area / jnp.where(part > 0, part, 1) - (w1 - w0) / 2, 0)
-
-
-def _nodes() -> Array:
-    return jnp.arange(1 << _AHEAD, dtype=jnp.int32)

@@ -285,7 +285,7 @@ class _SdeRule:
     """An equation with noise; what is declared of that is static."""
 
     names = _OdeRule.names
-    state = _OdeRule.state
+    state = staticmethod(_OdeRule.state)
 
     def __init__(self, kind: str, form: type) -> None:
         self.kind, self.wanted = kind, form

@@ -77,17 +77,24 @@ class SDEProblem(Problem):
         additive: bool = False,
         interpretation: str = "ito",
     ) -> None:
-        for name, word, words in (
-            ("noise", noise, _NOISES),
-            ("interpretation", interpretation, _INTERPRETATIONS),
-        ):
+        self.drift, self.diffusion = drift, diffusion
+        self.y0, self.tspan, self.args = as_state(y0), tspan, args
+        self.noise, self.additive, self.interpretation = noise, bool(additive), interpretation
+        self._check()
+
+    def replace(self, **changes: Any) -> "SDEProblem":
+        """The same problem with other fields; unknown names and words are refused."""
+        other = super().replace(**changes)
+        other._check()
+        return other
+
+    def _check(self) -> None:
+        for name, words in (("noise", _NOISES), ("interpretation", _INTERPRETATIONS)):
+            word = getattr(self, name)
             if word not in words:
                 raise ValueError(
                     f"{name} is {word!r}; one of {', '.join(map(repr, words))} is wanted."
                 )
-        self.drift, self.diffusion = drift, diffusion
-        self.y0, self.tspan, self.args = as_state(y0), tspan, args
-        self.noise, self.additive, self.interpretation = noise, bool(additive), interpretation
 
     def _flatten(self) -> tuple[list, Any]:
         # A flag among the fields would be traced like a number.
