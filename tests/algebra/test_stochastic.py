@@ -71,7 +71,9 @@ def test_sra_order_conditions(table):
     assert max(sra_residuals(exact(table))) <= EXACT.get(table.name, PRINTED)
 
 
-@pytest.mark.parametrize("table", [*SRI_TABLES.values(), *SRA_TABLES.values()], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "table", [*SRI_TABLES.values(), *SRA_TABLES.values()], ids=lambda t: t.name
+)
 def test_rows_and_nodes(table):
     x = exact(table)
     gap = EXACT.get(table.name, PRINTED)
@@ -134,7 +136,9 @@ def test_keys_of_all_kinds_give_two_words():
 
 def test_the_normal_is_the_inverse_of_its_distribution():
     rng = np.random.default_rng(0)
-    size = np.concatenate([np.arange(2000), rng.integers(0, 2**31, 200_000), 2**31 - 1 - np.arange(2000)])
+    size = np.concatenate(
+        [np.arange(2000), rng.integers(0, 2**31, 200_000), 2**31 - 1 - np.arange(2000)]
+    )
     found = np.asarray(counter._normal(jnp.asarray((size << 1).astype(np.uint32))), np.float64)
     exact = -special.ndtri((size + 0.5) * 2.0**-32)
     np.testing.assert_allclose(found, exact, rtol=2e-6, atol=6e-8)

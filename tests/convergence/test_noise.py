@@ -140,7 +140,11 @@ def test_strong_order_by_refinement(kind):
             for n in LEVELS
         ])  # fmt: skip
         better = {"additive": 1.0, "diagonal": 1.0, "scalar": 1.0}.get(kind)
-        improved = {("EulerHeun", "diagonal"), ("EulerHeun", "scalar"), ("EulerMaruyama", "additive")}
+        improved = {
+            ("EulerHeun", "diagonal"),
+            ("EulerHeun", "scalar"),
+            ("EulerMaruyama", "additive"),
+        }
         declared = better if (name, kind) in improved else method.order
         assert found == pytest.approx(declared, abs=0.25), name
 
@@ -183,7 +187,9 @@ def moments(method, problem, steps: int) -> np.ndarray:
 @pytest.mark.parametrize("name", NOISY)
 def test_weak_order(name):
     method = METHODS[name]()
-    case = zoo.ornstein_uhlenbeck() if issubclass(METHODS[name], de.SRA) else zoo.geometric_brownian()
+    case = (
+        zoo.ornstein_uhlenbeck() if issubclass(METHODS[name], de.SRA) else zoo.geometric_brownian()
+    )
     mean, variance = float(case.mean(1.0)[0]), float(case.variance(1.0)[0])
     exact = np.array([mean, mean**2 + variance])
     errors = np.array([np.abs(moments(method, case.problem(), n) - exact) for n in LEVELS])

@@ -34,6 +34,7 @@ class Stochastic(Method):
     """
 
     form: ClassVar[str] = "ito"
+    description: ClassVar[str] = ""
 
     @property
     def weak_order(self) -> float:
@@ -56,6 +57,11 @@ class EulerMaruyama(Stochastic):
         >>> de.solve(problem, de.EulerMaruyama(), dt=0.01, key=jax.random.key(0)).y1.shape
         ()
     """
+
+    reference: ClassVar[str] = "maruyama1955"
+    description: ClassVar[str] = (
+        "The simplest method, for any noise, and of order 1 if that is additive."
+    )
 
     @property
     def order(self) -> float:
@@ -86,7 +92,11 @@ class EulerHeun(Stochastic):
         ()
     """
 
-    form = "stratonovich"
+    reference: ClassVar[str] = "kloeden1992"
+    description: ClassVar[str] = (
+        "The simplest method for Stratonovich equations, and of order 1 if the noise commutes."
+    )
+    form: ClassVar[str] = "stratonovich"
 
     @property
     def order(self) -> float:
@@ -125,7 +135,11 @@ class Milstein(Stochastic):
         ()
     """
 
-    form = "sde"
+    reference: ClassVar[str] = "milstein1974"
+    description: ClassVar[str] = (
+        "Order 1 by the exact derivative of the diffusion; Itô and Stratonovich."
+    )
+    form: ClassVar[str] = "sde"
 
     @property
     def order(self) -> float:
@@ -257,7 +271,7 @@ class SRA(_Tabled):
         2
     """
 
-    form = "sde"
+    form: ClassVar[str] = "sde"
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
         """Nothing; but the noise has to be additive."""

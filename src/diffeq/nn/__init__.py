@@ -2,5 +2,6 @@
 
 from .layer import Layer
 from .ode import NeuralODE
+from .sde import NeuralSDE
 
-__all__ = ["Layer", "NeuralODE"]
+__all__ = ["Layer", "NeuralODE", "NeuralSDE"]

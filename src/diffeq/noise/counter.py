@@ -7,6 +7,8 @@ keys), written as straight code: JAX's is a loop of its own on a CPU, which insi
 times as much, and can not be fused with what uses it. The normal is the inverse of its distribution
 function by the polynomials of Giles, which have no table, no rejection and no second branch to
 wait for.
+
+Reference: salmon2011, giles2012.
 """
 
 import math

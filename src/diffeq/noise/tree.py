@@ -11,6 +11,8 @@ levels between: three for 500 steps, ten for 65,536. A stack of pending cells wo
 a step, but lanes side by side wait for the one with the most to do in either case, and read and
 write the rows of their stacks each at a place of its own, which costs more than three bridges. And
 it would have to be built anew for each window of the tape, for stops, and for times asked for.
+
+Reference: jelincic2024, foster2020, gaines1997.
 """
 
 from dataclasses import dataclass, replace
@@ -136,7 +138,7 @@ class Tree(Noise):
         return self._time(source, drawn.ticks)
 
     def bound(self, form: Any, source: Origin, drawn: Drawn, dt: Array, made: Any = True) -> Any:
-        """The form with the noise of a step in place: of so many ticks, whatever dt was rounded to."""
+        """The form with the noise of a step in place: of so many ticks, however dt was rounded."""
         return super().bound(form, source, drawn, self.length(source, drawn, dt), made)
 
     def within(self, source: Origin, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:

@@ -120,7 +120,9 @@ def geometric_brownian() -> NoisyCase:
 
 @_noisy
 def hyperbolic_sine() -> NoisyCase:
-    """dy = (y/2 + √(y² + 1)) dt + √(y² + 1) dW, y = sinh(t + W), from 0 over (0, 1).
+    """Growth with its noise: dy = (y/2 + √(y² + 1)) dt + √(y² + 1) dW, y = sinh(t + W).
+
+    From 0 over (0, 1).
 
     Reference: rossler2010, kloeden1992.
 
@@ -144,9 +146,9 @@ def hyperbolic_sine() -> NoisyCase:
 
 @_noisy
 def bounded_angle() -> NoisyCase:
-    """dy = −a² sin y cos³y dt + a cos²y dW, y = arctan(a W + tan y0), which never leaves ±π/2.
+    """An angle that never leaves ±π/2: dy = −a² sin y cos³y dt + a cos²y dW.
 
-    a = 1 from 1 over (0, 1).
+    y = arctan(a W + tan y0) with a = 1, from 1 over (0, 1).
 
     Reference: rossler2010, kloeden1992.
 
@@ -170,9 +172,9 @@ def bounded_angle() -> NoisyCase:
 
 @_noisy
 def additive_decay() -> NoisyCase:
-    """dy = (b/√(1+t) − y/(2(1+t))) dt + a b/√(1+t) dW, y = (y0 + b (t + a W))/√(1+t).
+    """Noise that fades: dy = (b/√(1+t) − y/(2(1+t))) dt + a b/√(1+t) dW.
 
-    (a, b) = (0.5, 1) from 1 over (0, 1): additive noise that depends on time.
+    y = (y0 + b (t + a W))/√(1+t) with (a, b) = (0.5, 1), from 1 over (0, 1).
 
     Reference: rossler2010, kloeden1992.
 
@@ -200,9 +202,9 @@ def additive_decay() -> NoisyCase:
 
 @_noisy
 def ornstein_uhlenbeck() -> NoisyCase:
-    """dy = −r (y − m) dt + s dW: normal, of mean m + (y0 − m) exp(−r t) and variance
-    s² (1 − exp(−2 r t))/(2 r).
+    """Return to a mean: dy = −r (y − m) dt + s dW.
 
+    Normal, of mean m + (y0 − m) exp(−r t) and variance s² (1 − exp(−2 r t))/(2 r), with
     (r, m, s) = (2, 0.5, 0.8) from 2 over (0, 1).
 
     Reference: kloeden1992, 4.4.
@@ -230,9 +232,10 @@ def ornstein_uhlenbeck() -> NoisyCase:
 
 @_noisy
 def two_noises() -> NoisyCase:
-    """dy = a y dt + b y dW₁ + c y dW₂, y = y0 exp((a − (b² + c²)/2) t + b W₁ + c W₂).
+    """General noise that commutes: dy = a y dt + b y dW₁ + c y dW₂.
 
-    (a, b, c) = (0.5, 0.4, 0.3) from 1 over (0, 1): general noise that commutes.
+    y = y0 exp((a − (b² + c²)/2) t + b W₁ + c W₂) with (a, b, c) = (0.5, 0.4, 0.3), from 1 over
+    (0, 1).
 
     Reference: kloeden1992, 4.4.
 
