@@ -8,6 +8,7 @@ from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
+    DDEProblem,
     HamiltonianProblem,
     ODEProblem,
     Problem,
@@ -26,6 +27,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
     "Controller",
+    "DDEProblem",
     "Discrete",
     "Fit",
     "Fixed",

@@ -12,6 +12,7 @@ from .core.status import Status
 from .methods import METHODS
 from .methods.explicit_rk import ExplicitRK
 from .methods.order import real_stability_interval
+from .problems import DDEProblem
 from .problems.forms import Ode, lower
 from .problems.lowering import canonical
 
@@ -28,6 +29,11 @@ _ADVICE: dict[Status, str] = {
     "only at the end.",
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
+    Status.history_overflow: "Keep more steps with max_saves= (more than lie within the largest "
+    "lag; 1,024 by default).",
+    Status.beyond_present: "A lag is positive: past(t - lag); where time runs backwards the past "
+    "lies at past(t + lag).",
+    Status.bad_lags: "Lags are positive numbers, in the unit of time.",
 }
 
 _NONE_YET = (
@@ -75,7 +81,7 @@ def not_finite(args: Any) -> str:
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing."""
-    if not isinstance(method, ExplicitRK):
+    if not isinstance(method, ExplicitRK) or isinstance(problem, DDEProblem):
         return ""
     table = method.tableau
     reach = -abs(float(last.dt)) * dominant_rate(problem, last.t, last.y)

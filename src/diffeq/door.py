@@ -14,16 +14,21 @@ import jax.numpy as jnp
 
 from .control import Constant
 from .control.error import Tolerance
+from .core.norm import in_dtype_of
 from .core.packing import as_state
+from .core.status import Status
 from .integrate import Data, Start, System
 from .methods import Method
+from .methods.delayed import MethodOfSteps
 from .output import Output
-from .problems.forms import lower
+from .problems.breaking import breaking_points
+from .problems.forms import Delayed, Ode, lower
 from .problems.lowering import Canonical, canonical
 
 __all__ = ["MAX_STEPS", "Door", "opened", "signed"]
 
 MAX_STEPS = 65_536
+_ROWS = 1024  # of the past: steps within the largest lag
 
 
 @dataclass(frozen=True)
@@ -53,31 +58,62 @@ class Door:
         """Where the loop starts; its first step is given, or found there."""
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        return Start(self.t0, self.canonical.y0, first, jnp.asarray(bad))
+        code = jnp.where(bad, Status.bad_times, 0)
+        if self.canonical.delays is not None:
+            lags = self.canonical.delays.lags
+            code = jnp.where(jnp.all((lags >= 0) & (lags < jnp.inf)), code, Status.bad_lags)
+        return Start(self.t0, self.canonical.y0, first, code.astype(jnp.int32))
 
 
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
-    direction: int | None, floored: bool, max_steps: int,
+    direction: int | None, floored: bool, max_steps: int, max_history: int | None = None,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
-    entry = canonical(problem)
+    entry = canonical(problem, partial(_polynomial, method), direction)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
-    stops = _stops(sign, stops, t1)
     controller = controller if dt is None else Constant()
+    tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
+    kinks = None
+    if delays is not None:
+        if delays.constant and delays.lags.size:
+            kinks = breaking_points(t0, delays.lags, method.order + delays.jumps)
+        method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
+    stops = _stops(sign, stops, t0, t1, kinks)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
-    form = partial(_lowered, entry.form, method, direction)
-    system = System(form, method_rest, controller_rest, Output(()), stops is not None, direction)
+    system = System(
+        partial(_lowered, entry.form, method, direction), method_rest, controller_rest, Output(()),
+        stops is not None, direction, rows=None if delays is None else _power(max_history or _ROWS),
+    )  # fmt: skip
     data = Data(
         parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
-        stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
+        stops=() if stops is None else stops, tolerance=tolerance,
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+        nearest=() if delays is None else jnp.min(delays.lags, initial=jnp.inf),
     )  # fmt: skip
     return Door(entry, sign, t0, t1, method, controller, system, data)
+
+
+def _polynomial(method: Method, t: Any, y: Any) -> Any:
+    """The shapes of what a method's step leaves, found on y' = 0."""
+    if method.form != "ode":
+        lower(Delayed(), method.form, repr(method))
+
+    def step(t: Any, y: Any) -> Any:
+        form, dt = Ode(lambda t, y: jnp.zeros_like(y)), in_dtype_of(jnp.ones_like(t), y)
+        made = method.step(form, t, y, dt, method.init(form, t, y))
+        return method.interpolant(form, t, y, dt, made)
+
+    return jax.eval_shape(step, t, y)
+
+
+def _power(rows: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (rows - 1).bit_length()
 
 
 def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:
@@ -91,12 +127,22 @@ def signed(sign: Any, x: Any) -> Any:
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
 
 
-def _stops(sign: Any, stops: Any, t1: Any) -> Any:
-    """Sorted stops in the loop's time, each once; None when there are none."""
-    if stops is None or jnp.size(stops) == 0:
-        return None
-    stops = jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype)))
-    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] == stops[:-1]])
+def _stops(sign: Any, stops: Any, t0: Any, t1: Any, kinks: Any) -> Any:
+    """Sorted stops in the loop's time, each once; None when there are none. Kinks are computed: of
+    those that differ by rounding one is kept, and none so near to the end.
+    """
+    given = stops is not None and jnp.size(stops) > 0
+    stops = signed(sign, jnp.asarray(stops, t1.dtype)) if given else None
+    if kinks is None:
+        if stops is None:
+            return None
+        near = 0.0
+    else:
+        near = 16 * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+        kinks = jnp.where(jnp.abs(kinks - t1) <= near, jnp.inf, kinks)
+        stops = kinks if stops is None else jnp.concatenate([stops, kinks])
+    stops = jnp.sort(stops)
+    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] - stops[:-1] <= near])
     return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
 
 

@@ -26,6 +26,7 @@ from .core.walk import walk
 from .output import Cursor, Output
 from .output.channel import Piece
 from .problems.forms import lower
+from .problems.history import History
 
 __all__ = [
     "Attempt",
@@ -38,6 +39,7 @@ __all__ = [
     "compensated",
     "failing",
     "integrate",
+    "opened",
     "replay",
     "started",
 ]
@@ -57,6 +59,7 @@ class Data(eqx.Module):
     times: Any
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
+    nearest: Any = ()  # the least of the lags, where there are any
 
 
 class State(eqx.Module):
@@ -75,6 +78,7 @@ class State(eqx.Module):
     floored: Int[Array, ""]
     last_dt: Array
     status: Int[Array, ""]
+    past: Any = None  # of a solve by hand: what its next step may look at
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -95,16 +99,20 @@ class System:
     has_stops: bool
     direction: int | None = None
     one_step: bool = False
+    rows: int | None = None  # how many steps the past keeps, if the field looks at it
     meter: Any = None
     alarmed: bool = False
     traces: dict = field(init=False, default_factory=dict)
 
-    def parts(self, data: Data) -> tuple[Any, Any, Any]:
-        """The form, the method and the controller with their arrays in place."""
+    def parts(self, data: Data, past: Any = None, known: Any = None) -> tuple[Any, Any, Any]:
+        """The form, the method and the controller with their arrays in place; with a past, if the
+        field looks at one, and with the step that is `known`, when it is made again.
+        """
         form = self.form(data.parameters, data.sign)
+        method = eqx.combine(data.method, self.method)
         return (
-            form,
-            eqx.combine(data.method, self.method),
+            form if past is None else form.over(past),
+            method if known is None else method.knowing(known),
             eqx.combine(data.controller, self.controller),
         )
 
@@ -118,29 +126,34 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+    past: Any = None
 
 
 class Start(eqx.Module):
-    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found."""
+    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found; `bad` is
+    a status, if what was given is wrong, else 0.
+    """
 
     t: Array
     y: Array
     dt: Any
-    bad: Bool[Array, ""]
+    bad: Int[Array, ""]
+    past: Any = None
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
         dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
-        return failing(begin(system, data, self.t, self.y, dt), self.bad, Status.bad_times)
+        return failing(begin(system, data, self.t, self.y, dt), self.bad > 0, self.bad)
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
         ode = lower(form, "ode", "the initial step")
-        t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
+        t, y, span, near = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.nearest))
+        span = span if system.rows is None else jnp.minimum(span, near)
         return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
 
 
-def failing(state: State, bad: Any, status: Status) -> State:
+def failing(state: State, bad: Any, status: Any) -> State:
     """The state with a status, where something is bad and nothing failed before."""
     found = jnp.where(bad & (state.status <= Status.running), status, state.status)
     return replace(state, status=found.astype(jnp.int32))
@@ -213,16 +226,20 @@ def _limited(system: System, data: Data, form: Any, t: Array, target: Array, lan
 
 
 def attempt(
-    system: System, data: Data, state: State, decision: Any = None
+    system: System, data: Data, state: State, decision: Any = None, past: Any = None
 ) -> tuple[State, Attempt]:
     """One attempt: the state after it, accepted or not. A `decision` (accept, landing) that was
-    recorded is followed, so that a second run never takes another path than the first.
+    recorded is followed, so that a second run never takes another path than the first. `past` is
+    what the field looks at, and whether the attempt is to be added to it.
     """
-    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
+    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision, past)
 
 
-def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
-    form, method, controller = system.parts(data)
+def _attempt(
+    system: System, data: Data, state: State, decision: Any, past: Any
+) -> tuple[State, Attempt]:
+    past, active = (None, None) if past is None else past
+    form, method, controller = system.parts(data, past)
     target = _target(system, data, state.stop)
     remaining = (target - state.t) - state.low
     proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
@@ -236,7 +253,11 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     accept = verdict.accept if accepted is None else accepted
     t1, low = _advanced(state, dt, target, landing)
     cursors = system.output.cursors(data.times, state.written, t1, accept)
-    tried = Attempt(dt, t1, accept, landing, cursors, step)
+    if past is not None:
+        on = accept & active
+        row, end = form.shape.pack(step.data), jnp.where(on, t1, state.t)
+        past = past.with_step(row, end, on, sparse=system.one_step)
+    tried = Attempt(dt, t1, accept, landing, cursors, step, past)
     return _after(system, data, state, tried, verdict, low, floored), tried
 
 
@@ -281,7 +302,7 @@ def _after(
     floored: Array,
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
-    form, method, controller = system.parts(data)
+    form, method, controller = system.parts(data, tried.past)
     accept, step = tried.accept, tried.step
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
     at_stop = accept & tried.landing & (tried.t1 < data.t1)
@@ -301,7 +322,7 @@ def _after(
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
         stop=state.stop + at_stop, steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
-        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status, past=state.past,
     )  # fmt: skip
 
 
@@ -404,11 +425,14 @@ def integrate(
         return on & (state.steps < data.goal) if system.one_step else on
 
     def turn(active: Any, data: Data, state: State, carried: Any) -> Any:
-        buffers, record, shown = carried
-        after, tried = attempt(system, data, state)
+        buffers, record, (shown, past) = carried
+        seen = None if past is None else (past, active)
+        after, tried = attempt(system, data, state, past=seen)
+        past = tried.past
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
+            past=None,
         )
         write = partial(_write, system)
         buffers = once(
@@ -418,14 +442,53 @@ def integrate(
             record = recorder.write(record, state, tried)
         if system.meter is not None:
             shown = system.meter.report(_percent(data, after), shown)
-        return after, (buffers, record, shown)
+        return after, (buffers, record, (shown, past))
 
     buffers = blank(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
+    past = opened(system, data, state, recorder)
+    by_hand, state = state.past is not None, replace(state, past=None)
     if recorder is None:
-        state, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
-        return state, buffers, None
-    return recorder.run(running, turn, data, state, buffers, shown)
+        rest = (buffers, (), (shown, past))
+        state, (buffers, record, (_, past)) = loop(running, turn, state, rest, consts=data)
+    else:
+        rest = (shown, past)
+        state, buffers, record, (_, past) = recorder.run(
+            running, turn, data, state, buffers, rest
+        )
+    if past is not None:
+        state = _explained(system, data, state, past)
+        state = replace(state, past=past.kept(system.rows)) if by_hand else state
+        record = record if recorder is None else (record, past)
+    return state, buffers, record
+
+
+def opened(system: System, data: Data, state: Any, recorder: Any) -> Any:
+    """The past before the first attempt: of a tape, with room for each of its rows."""
+    if system.rows is None:
+        return None
+    form, _, _ = system.parts(data)
+    past = state.past
+    if past is None:
+        return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows)
+    return past.extended(recorder.rows + 1) if recorder else past
+
+
+def _explained(system: System, data: Data, state: State, past: Any) -> State:
+    """The status of a solve that failed for what the field asked of its past."""
+    form, _, _ = system.parts(data, past)
+    fields = [("beyond_present", jnp.nan, 0.0), ("history_overflow", 0.0, jnp.nan)]
+
+    def sound(future: Any, lost: Any) -> Any:
+        ode = form.bind(jnp.inf, jnp.inf, future=future, lost=lost)
+        return jnp.isfinite(jnp.sum(ode.field(state.t, state.y)))
+
+    checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)
+    fine, *found = jax.vmap(sound)(*checks.T)
+    for (name, _, _), ok in zip(fields, found, strict=True):
+        asked = (state.status >= Status.max_steps) & fine & ~ok
+        state = replace(state, status=jnp.where(asked, Status[name], state.status))
+    return state
 
 
 def _percent(data: Data, after: State) -> Array:
@@ -436,17 +499,20 @@ def _percent(data: Data, after: State) -> Array:
 
 
 def replay(
-    system: System, data: Data, row: Any, cursors: Any, carried: tuple[Array, Array, Any, list]
-) -> tuple[Array, Array, Any, list]:
+    system: System, data: Data, row: Any, cursors: Any, carried: tuple, past: Any = None
+) -> tuple:
     """The recorded attempt again, as a differentiable function of data and of what the step before
-    has left: t, y, the method's memory, and the rows of output.
+    has left: t, y, the method's memory, the rows of output, and the rows of the past.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
     step of dt = 0: it changes nothing, and nothing infinite in it can spoil a derivative. The
-    memory at (t, y) is known; only its derivative comes from the step before.
+    memory at (t, y) is known; only its derivative comes from the step before. `past` is what is
+    known of the past: the ends of its rows, the number of this one, and what is in it.
     """
-    t, y, memory, buffers = carried
-    form, method, _ = system.parts(data)
+    t, y, memory, buffers, rows = carried
+    ends, count, known = (None, None, None) if past is None else past
+    before = None if past is None else History(ends, rows, count)
+    form, method, _ = system.parts(data, before, known)
     if system.alarmed:
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
@@ -456,12 +522,16 @@ def replay(
     memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
     step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
     t1 = jnp.where(landed, target, t + dt)
+    if before is not None:
+        before = before.with_row(form.shape.pack(step.data), row.accept)
+        rows = before.rows
     after = step.memory
     if system.has_stops and jax.tree.leaves(after):
+        form, _, _ = system.parts(data, before)
         anew = method.init(started(system, data, form, t1), t1, step.y)
         at_stop = landed & (t1 < data.t1)
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
     tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return t1, step.y, after, buffers
+    return t1, step.y, after, buffers, rows

@@ -38,6 +38,7 @@ class _Options:
     direction: int | None
     max_steps: int
     max_saves: int
+    max_history: int | None
     dense: bool
     adjoint: Any
     floored: bool
@@ -70,7 +71,8 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
+            `DDEProblem`.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
@@ -85,7 +87,8 @@ def solve(
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: the known number for `dt`, else 65,536.
-        max_saves: rows kept by "steps" and `dense` (default 4,096).
+        max_saves: rows kept by "steps" and `dense` (default 4,096); and the steps that a delay
+            equation can look back (default 1,024).
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -110,7 +113,7 @@ def solve(
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
+        call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, max_saves, dense,
         adjoint or Discrete(),
         call.floored, progress, call.loud,
     )  # fmt: skip
@@ -134,6 +137,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = opened(
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
+        max_history=options.max_history,
     )  # fmt: skip
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves

@@ -10,6 +10,7 @@ into a second buffer and then walks over that. The buffer *is* the tape while no
 so both cases are one piece of code and one compilation.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
+from ..integrate import Data, State, System, attempt, blank, integrate, opened, replay, started
 from ..output import Cursor
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
@@ -31,6 +33,7 @@ __all__ = ["Discrete"]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
+_ROWS_OF_DELAYS = 1024
 
 
 class Discrete(eqx.Module):
@@ -44,7 +47,8 @@ class Discrete(eqx.Module):
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
     for the numbers that the solve returns. A solve of more attempts than can be replayed ends with
-    the status `tape_overflow` when it is differentiated.
+    the status `tape_overflow` when it is differentiated. The tape of a delay equation is its past,
+    too: it is never thinned, and holds 1,024 attempts, or `rows`.
 
     Reference: hager2000.
 
@@ -68,6 +72,8 @@ class Discrete(eqx.Module):
         if system.one_step:
             return Recorder(system, 2, False, system.controller.decides)
         decides = system.controller.decides
+        if system.rows is not None:
+            return Recorder(system, min(self.rows or _ROWS_OF_DELAYS, max_steps), False, decides)
         # Rows of a known number of steps are all used: none is filled with zeros for nothing.
         default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         rows = self.rows or max(default, rows_for(max_steps))
@@ -96,6 +102,7 @@ class _Result(NamedTuple):
     state: State
     buffers: list
     record: Any
+    past: Any
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -113,7 +120,8 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
         state = eqx.tree_at(lambda s: s.status, state, status)
-    return _Result(state, buffers, record)
+    record, past = record if spec.taped and spec.system.rows is not None else (record, None)
+    return _Result(state, buffers, record, past)
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
@@ -124,21 +132,28 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = _zeros(result)
-    d_t, d_y, _, d_buffers = d_end
+    d_t, d_y, _, d_buffers, d_past = d_end
     end = eqx.tree_at(
         lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y))
     )
-    record = out.record
+    record, past = out.record, out.past
     if spec.taped and d_rows is not None:
         reals, y = record.rows.reals, record.rows.y
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
         rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
         record = record._replace(rows=rows)
-    primal = result if spec.taped else result._replace(record=None)
-    return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
+    if past is not None:
+        past = replace(past, rows=_filled(d_past, past.rows))
+        if end.past is not None:
+            moved = replace(result.past, rows=past.rows).kept(spec.system.rows)
+            end = replace(end, past=replace(end.past, rows=moved.rows))
+    out = _Result(end, _filled(d_buffers, out.buffers), record, past)
+    if spec.taped:
+        return result, out
+    return tuple(r._replace(record=None, past=None) for r in (result, out))
 
 
 def _zeros(tree: Any) -> Any:
@@ -162,28 +177,55 @@ def _filled(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, control: Any
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
 ) -> Any:
-    """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
-    system, recorder = spec.system, spec.recorder
-    first = partial(_first, system)
-    memory, buffers = _blank_like(first, data, state)
-    carry = (state.t, state.y, memory, buffers)
+    """The tangents of (t, y, memory, buffers, past) at the end; and of t and y in the tape."""
+    system, recorder, record = spec.system, spec.recorder, result.record
+    first = partial(_first, system, recorder)
+    memory, buffers, past = _blank_like(first, data, state)
+    carry = (state.t, state.y, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
-    d_consts = [dots[i] for i in jax.tree.leaves(of_data)]
-    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
+    look = _looked_at(system, recorder, data, state, result.past)
+    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *(None for _ in look.consts)]
+    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
     row = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
     )
-    step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
-    tangent = Tangent(step, row, data, carry, d_consts, d_carry)
+    step = lambda row, consts, carry: _replayed(system, *consts, *row, carry)  # noqa: E731
+    others = len(d_first) - len(past)
+    stable = [*(False for _ in range(2 + others)), *(True for _ in past)]
+    tangent = Tangent(step, row, (data, look.consts), carry, d_consts, d_carry, stable)
     keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
+    recorded = [*(None for _ in range(others)), *look.tables]
+    along = _Along(tangent, recorder, data, look, d_consts, keep, recorded, result.state.control)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
     return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:2]
+
+
+class _Look(NamedTuple):
+    """What is known of the past when steps are made again, all empty for a field without one.
+
+    `tables` are its rows, as at the end: what a step read was there before it, and stayed. `rows`
+    go with those of the tape: the number and the row of each step.
+    """
+
+    tables: list
+    consts: list
+    rows: list
+
+
+def _looked_at(system: System, recorder: Recorder, data: Data, state: Any, past: Any) -> _Look:
+    if past is None:
+        return _Look([], [], [])
+    base = opened(system, data, state, recorder).count
+    places = base + jnp.arange(recorder.rows + 1, dtype=jnp.int32)
+    cut = lambda x: lax.dynamic_slice_in_dim(x, base, recorder.rows + 1)  # noqa: E731
+    whole = past.ends.shape[0] == recorder.rows + 1  # nothing stood there before
+    known = [lax.stop_gradient(x if whole else cut(x)) for x in past.rows]
+    return _Look(past.rows, [past.ends], [places, known])
 
 
 class _Along(NamedTuple):
@@ -192,9 +234,10 @@ class _Along(NamedTuple):
     tangent: Tangent
     recorder: Recorder
     data: Data
+    look: _Look
     d_consts: list
     keep: list
-    others: int
+    recorded: list
     control: Any
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
@@ -204,11 +247,12 @@ class _Along(NamedTuple):
     def _walk(
         self, rows: Row, n: Any, data: Data, d_consts: list, start: list
     ) -> tuple[list, list]:
-        recorded = [rows.t, rows.y, *[None] * self.others]
+        recorded = [rows.t, rows.y, *self.recorded]
         length = self.recorder.rows + 1
         return self.tangent.run(
-            n, _with_next(rows), data, recorded, d_consts, start, self.keep, length
-        )
+            n, (_with_next(rows), self.look.rows), (data, self.look.consts), recorded, d_consts,
+            start, self.keep, length,
+        )  # fmt: skip
 
     def windows(self, record: Record, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
@@ -283,20 +327,25 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, data: Data, rows: tuple[Row, Any], carried: tuple) -> Any:
+def _replayed(
+    system: System, data: Data, ends: list, rows: tuple[Row, Any], known: list, carried: tuple
+) -> Any:
     row, after = rows
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, row, cursors, carried)
+    return replay(system, data, row, cursors, carried, (*ends, *known) if ends else None)
 
 
-def _first(system: System, data: Data, state: Any) -> tuple[Any, list]:
-    """The method's memory and the rows of output before the first step."""
-    form, method, _ = system.parts(data)
+def _first(
+    system: System, recorder: Recorder, data: Data, state: Any
+) -> tuple[Any, list, list]:
+    """The method's memory, the rows of output and the past, before the first step."""
+    past = opened(system, data, state, recorder)
+    form, method, _ = system.parts(data, past)
     memory = method.init(started(system, data, form, state.t), state.t, state.y)
-    return memory, blank(system, data, state)
+    return memory, blank(system, data, state), [] if past is None else past.rows
 
 
 def _blank_like(function: Any, *args: Any) -> Any:

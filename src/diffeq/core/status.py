@@ -28,6 +28,9 @@ class Status(IntEnum):
     bad_times = 7
     too_many_saves = 8
     tape_overflow = 9
+    history_overflow = 20
+    beyond_present = 21
+    bad_lags = 22
 
     @property
     def ok(self) -> bool:
@@ -51,4 +54,7 @@ _REASONS = {
     Status.bad_times: "saveat or tspan has times out of order, outside tspan, or not finite",
     Status.too_many_saves: "more rows were to be saved than max_saves",
     Status.tape_overflow: "the solve took more steps than its tape can replay",
+    Status.history_overflow: "the field asked for a past that is no longer kept",
+    Status.beyond_present: "the field asked for past(s) at a time s after t",
+    Status.bad_lags: "a lag is negative or not finite",
 }

@@ -1,12 +1,14 @@
 """The canonical equations that methods see, over packed arrays, and how to lower one to another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["Ode", "Partitioned", "Split", "lower"]
+from .history import History, Seen, Shape
+
+__all__ = ["Delayed", "Ode", "Partitioned", "Split", "lower"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,32 @@ class Partitioned:
         return y[..., :half], y[..., half:]
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """y' = field(t, y, seen), where `seen` is the solution so far: an Ode, bound to a past."""
+
+    field: Callable
+    shape: Shape
+    history: History
+    origin: Any
+    sign: Any
+
+    def over(self, history: History) -> "Delayed":
+        """The same with another past."""
+        return replace(self, history=history)
+
+    def bind(
+        self, now: Any, middle: Any, ahead: list | None = None, *, future: Any = jnp.nan,
+        lost: Any = jnp.nan,
+    ) -> Ode:  # fmt: skip
+        """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
+        time = self.shape.time
+        numbers = [jnp.asarray(x, time) for x in (now, middle, self.origin, future, lost)]
+        ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
+        seen = Seen(self.history, ahead, *numbers, self.sign)
+        return Ode(lambda t, y: self.field(t, y, seen))
+
+
 def _split_to_ode(form: Split) -> Ode:
     return Ode(lambda t, y: form.implicit(t, y) + form.explicit(t, y))
 
@@ -59,7 +87,11 @@ def _same(form: Any) -> Any:
     return form
 
 
-_NAMES = {"ode": Ode, "split": Split, "partitioned": Partitioned}
+def _delayed_to_ode(form: Delayed) -> Ode:
+    return form.bind(jnp.inf, jnp.inf)  # what is known now is all there will be
+
+
+_NAMES = {"ode": Ode, "split": Split, "partitioned": Partitioned, "delayed": Delayed}
 
 # One table says which equation a method for another can solve, and how.
 _RULES: dict[tuple[type, type], Callable] = {
@@ -68,12 +100,17 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Partitioned, Partitioned): _same,
     (Split, Ode): _split_to_ode,
     (Partitioned, Ode): _partitioned_to_ode,
+    (Delayed, Delayed): _same,
+    (Delayed, Ode): _delayed_to_ode,
 }
 
 _REASONS = {
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",
+    (Delayed, Partitioned): "cannot look into the past: choose a method for any ODE, such as "
+    "de.Tsit5()",
+    (Delayed, Split): "cannot look into the past: choose a method for any ODE, such as de.Tsit5()",
 }
 
 

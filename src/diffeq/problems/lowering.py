@@ -20,7 +20,9 @@ from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
-from .forms import Ode, Partitioned, Split
+from .dde import DDEProblem, depends_on_state
+from .forms import Delayed, Ode, Partitioned, Split
+from .history import History, Past, Seen, Shape
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
@@ -32,6 +34,7 @@ class Canonical(eqx.Module):
 
     `form(parameters, sign)` gives the canonical equation in the loop's time τ = sign · t, which
     always runs forwards; `packing` knows the user's tree, and `args(parameters)` the user's args.
+    `delays` is None, but for an equation that looks into its past.
     """
 
     y0: Array
@@ -41,10 +44,29 @@ class Canonical(eqx.Module):
     packing: Packing = eqx.field(static=True)
     form: Callable = eqx.field(static=True)
     args: Callable = eqx.field(static=True)
+    delays: Any = None
 
 
-def canonical(problem: Problem) -> Canonical:
-    """The problem's canonical form, initial state and interval, checked."""
+class Delays(eqx.Module):
+    """What is known of the delays at the start.
+
+    `lags` are the declared ones, in the loop's unit; `constant` says whether they stay so, and
+    `jumps` whether y0 is another state than the end of the history.
+    """
+
+    lags: Array
+    shape: Shape = eqx.field(static=True)
+    constant: bool = eqx.field(static=True)
+    jumps: bool = eqx.field(static=True)
+
+
+def canonical(
+    problem: Problem, polynomial: Callable | None = None, direction: int | None = 1
+) -> Canonical:
+    """The problem's canonical form, initial state and interval, checked.
+
+    An equation with delays has to know its steps: `polynomial(t0, y0)` has the shapes of one.
+    """
     rule: Any = _rule(problem)
     args = problem.args
     leaves, structure = flatten(args)
@@ -54,6 +76,7 @@ def canonical(problem: Problem) -> Canonical:
     y0 = packing.pack(tree)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
+    rule = rule.ready(problem, tree, packing, t0, y0, polynomial, direction)
     for name, f, arguments in functions_of(problem):
         check_arguments(f, name, arguments)
     traced = [
@@ -74,6 +97,7 @@ def canonical(problem: Problem) -> Canonical:
         packing,
         form,
         lambda parameters: unflatten(structure, parameters[0][0]),
+        rule.delays,
     )
 
 
@@ -148,7 +172,8 @@ class Traced:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
-            with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
+            shown = [p for p in parts if not isinstance(p, Seen)]
+            with no_writes(name, fresh, args), noted(name, arguments, t, *shown):
                 return checked(name, as_state(fresh(t, *parts, args)), parts[0])
 
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
@@ -228,6 +253,12 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
 
 class _OdeRule:
     names: tuple[str, ...] = ("y0",)
+    delays: Any = None
+
+    @classmethod
+    def ready(cls, *_: Any) -> Any:
+        """The rule, once the state is known."""
+        return cls
 
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
@@ -262,6 +293,8 @@ class _MotionRule:
     """Positions and momenta, each half of the packed state."""
 
     names: tuple[str, ...] = ("x0", "v0")
+    delays: Any = None
+    ready = _OdeRule.ready
 
     @classmethod
     def state(cls, problem: Any, args: Any) -> Any:
@@ -338,9 +371,93 @@ def _halved(f: Callable, packing: Packing) -> Callable:
     return of_vectors
 
 
+class _DelayRule:
+    """A field that sees its past; what it is traced with is the past's arrays."""
+
+    names: tuple[str, ...] = ("y0",)
+
+    def __init__(self, problem: Any, packing: Packing, shape: Shape, delays: Delays, time: Any,
+                 direction: int | None) -> None:  # fmt: skip
+        self.problem, self.packing, self.shape = problem, packing, shape
+        self.delays, self.time, self.direction = delays, time, direction
+
+    @staticmethod
+    def state(problem: Any, args: Any) -> Any:
+        """y0, or where there is none the end of the history."""
+        start = _history_at(problem, _start(problem, args), args)
+        if problem.y0 is None:
+            return start
+        y0 = as_state(evaluated(problem.y0, args))
+        if _shapes(y0) != _shapes(start):
+            raise TypeError(
+                f"history is {described(start)}; it must match y0, which is {described(y0)}."
+            )
+        return y0
+
+    @classmethod
+    def ready(
+        cls, problem: Any, tree: Any, packing: Packing, t0: Array, y0: Array, polynomial: Any,
+        direction: int | None,
+    ) -> Any:  # fmt: skip
+        """The rule, once the state is known."""
+        shape = Shape(polynomial(t0, y0), t0)
+        constant = not depends_on_state(problem.lags)
+        args = problem.args
+        lags = evaluated(problem.lags, args) if constant else problem.lags(t0, tree, args)
+        flat = [jnp.ravel(jnp.asarray(x, t0.dtype)) for x in jax.tree.leaves(lags)]
+        lags = jnp.concatenate(flat) if flat else jnp.zeros(0, t0.dtype)
+        delays = Delays(lags, shape, constant, problem.y0 is not None)
+        return cls(problem, packing, shape, delays, t0, direction)
+
+    def functions(self, problem: Any, tree: Any) -> list:
+        """The field as a function of (t, y, seen, args)."""
+        packing, shape, direction = self.packing, self.shape, self.direction
+        f, history = problem.f, problem.history
+
+        def field(t: Any, y: Any, seen: Seen, args: Any) -> Any:
+            def before(s: Any) -> Array:
+                return packing.pack(_history_at_time(history, s, args))
+
+            return f(t, y, Past(seen, t, shape, packing, before, direction), args)
+
+        return [("f", field, (tree, self._seen()))]
+
+    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+        """The equation, with nothing in its past yet."""
+        origin = turned(sign, self.time)
+        inside = jnp.asarray(sign, self.time.dtype) if self.direction is None else ()
+
+        def field(t: Any, y: Any, seen: Seen) -> Any:
+            return packing.pack(at[0](t, packing.unpack(y), seen))
+
+        return Delayed(field, self.shape, History.blank(self.shape, 1), origin, inside)
+
+    def _seen(self) -> Seen:
+        t = jnp.zeros((), self.time.dtype)
+        sign = t if self.direction is None else ()
+        history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
+        return Seen(history, ahead, t, t, t, t, t, sign)
+
+
+def _start(problem: Any, args: Any) -> Any:
+    return evaluated(evaluated(problem.tspan, args)[0], args)
+
+
+def _history_at(problem: Any, t: Any, args: Any) -> Any:
+    if not callable(problem.history):
+        return problem.history
+    check_arguments(problem.history, "history", "t, args")
+    return _history_at_time(problem.history, t, args)
+
+
+def _history_at_time(history: Any, t: Any, args: Any) -> Any:
+    return as_state(history(t, args)) if callable(history) else history
+
+
 _RULES: dict[type, Any] = {
     ODEProblem: _OdeRule,
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,
+    DDEProblem: _DelayRule,
 }
