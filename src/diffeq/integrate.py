@@ -111,7 +111,7 @@ class System:
         form = self.form(data.parameters, data.sign)
         method = eqx.combine(data.method, self.method)
         return (
-            form if past is None else form.over(past),
+            form if self.rows is None else form.over(data.t0, past),
             method if known is None else method.knowing(known),
             eqx.combine(data.controller, self.controller),
         )
@@ -450,7 +450,8 @@ def integrate(
     by_hand, state = state.past is not None, replace(state, past=None)
     if recorder is None:
         rest = (buffers, (), (shown, past))
-        state, (buffers, record, (_, past)) = loop(running, turn, state, rest, consts=data)
+        state, (buffers, _, (_, past)) = loop(running, turn, state, rest, consts=data)
+        record = None
     else:
         rest = (shown, past)
         state, buffers, record, (_, past) = recorder.run(
@@ -480,7 +481,8 @@ def _explained(system: System, data: Data, state: State, past: Any) -> State:
     fields = [("beyond_present", jnp.nan, 0.0), ("history_overflow", 0.0, jnp.nan)]
 
     def sound(future: Any, lost: Any) -> Any:
-        ode = form.bind(jnp.inf, jnp.inf, future=future, lost=lost)
+        some = form.shape.filled(1.0)
+        ode = form.bind(state.t, jnp.inf, some, future=future, lost=lost)
         return jnp.isfinite(jnp.sum(ode.field(state.t, state.y)))
 
     checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)

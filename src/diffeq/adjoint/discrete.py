@@ -328,14 +328,14 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
 
 
 def _replayed(
-    system: System, data: Data, ends: list, rows: tuple[Row, Any], known: list, carried: tuple
+    system: System, data: Data, past: list, rows: tuple[Row, Any], known: list, carried: tuple
 ) -> Any:
     row, after = rows
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, row, cursors, carried, (*ends, *known) if ends else None)
+    return replay(system, data, row, cursors, carried, (*past, *known) if past else None)
 
 
 def _first(

@@ -74,7 +74,7 @@ class MethodOfSteps(Method):
 
     def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
         """The method's memory; at t the past is known."""
-        return self.method.init(form.bind(jnp.inf, jnp.inf), t, y)
+        return self.method.init(form.bind(t, jnp.inf), t, y)
 
     def step(
         self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any

@@ -47,7 +47,10 @@ class Partitioned:
 
 @dataclass(frozen=True)
 class Delayed:
-    """y' = field(t, y, seen), where `seen` is the solution so far: an Ode, bound to a past."""
+    """y' = field(t, y, seen), where `seen` is the solution so far: an Ode, bound to a past.
+
+    Until it is told where its own past begins, at `origin`, it knows the given history alone.
+    """
 
     field: Callable
     shape: Shape
@@ -55,9 +58,10 @@ class Delayed:
     origin: Any
     sign: Any
 
-    def over(self, history: History) -> "Delayed":
-        """The same with another past."""
-        return replace(self, history=history)
+    def over(self, origin: Any, history: History | None) -> "Delayed":
+        """The same with another past, if there is one yet."""
+        history = self.history if history is None else history
+        return replace(self, history=history, origin=origin)
 
     def bind(
         self, now: Any, middle: Any, ahead: list | None = None, *, future: Any = jnp.nan,

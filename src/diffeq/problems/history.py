@@ -75,38 +75,41 @@ class History(eqx.Module):
     """The steps so far: row i lies at place i modulo the length, if that is a power of two.
 
     `ends[i]` is where step i ended: a row of an attempt that was rejected has no length, and is
-    never found.
+    never found. `latest` is the last row of a step.
     """
 
     ends: Real[Array, " rows"]
     rows: list[Array]
     count: Int[Array, ""]
+    latest: Any = 0
 
     @staticmethod
     def blank(shape: Shape, rows: int) -> "History":
         """Nothing has happened yet."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
-        return History(jnp.zeros(rows, shape.time), table, jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        return History(jnp.zeros(rows, shape.time), table, zero, zero)
 
     def with_step(self, row: list[Array], end: Array, accept: Array, *, sparse: bool) -> "History":
         """Another row. A rejected attempt takes one of no length, which all lanes write in the same
         place; unless it is to be `sparse`, when it takes none.
         """
         place = place_of(self.count, self.ends.shape[0])
-        old = (get_row(self.ends, place), [get_row(x, place) for x in self.rows])
-        new = (end, [jnp.where(accept, x, 0) for x in row])
+        row = _of_attempt(row, accept)
         if sparse:
-            new = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
-        end, row = new
-        rows = [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)]
-        count = self.count + accept if sparse else self.count + 1
-        return History(put_row(self.ends, end, place), rows, count)
+            old = (get_row(self.ends, place), [get_row(x, place) for x in self.rows])
+            end, row = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (end, row), old)
+        return History(
+            put_row(self.ends, end, place),
+            [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
+            self.count + accept if sparse else self.count + 1,
+            jnp.where(accept, self.count, self.latest),
+        )
 
     def with_row(self, row: list[Array], accept: Array) -> "History":
         """Row number `count` written again, where there are zeros: linear, and in place."""
-        kept = [jnp.where(accept, x, 0) for x in row]
-        rows = [added(x, r, self.count) for x, r in zip(self.rows, kept, strict=True)]
-        return History(self.ends, rows, self.count + 1)
+        each = zip(self.rows, _of_attempt(row, accept), strict=True)
+        return History(self.ends, [added(x, r, self.count) for x, r in each], self.count + 1)
 
     def extended(self, more: int) -> "History":
         """The same rows in order, with room behind them: nothing in there will be overwritten."""
@@ -114,7 +117,8 @@ class History(eqx.Module):
         shift = jnp.where(self.count > length, -place_of(self.count, length), 0)
         rows = [jnp.roll(x, shift, axis=0) for x in (self.ends, *self.rows)]
         ends, *rows = [jnp.concatenate([x, jnp.zeros((more, *x.shape[1:]), x.dtype)]) for x in rows]
-        return History(ends, rows, jnp.minimum(self.count, length))
+        gone = jnp.maximum(self.count - length, 0)
+        return History(ends, rows, self.count - gone, jnp.maximum(self.latest - gone, 0))
 
     def kept(self, length: int) -> "History":
         """The last rows, as many as are kept; in order, if it was so."""
@@ -124,11 +128,18 @@ class History(eqx.Module):
         ends, *rows = [
             lax.dynamic_slice_in_dim(x, first, length) for x in (self.ends, *self.rows)
         ]
-        return History(ends, rows, self.count - first)
+        return History(ends, rows, self.count - first, jnp.maximum(self.latest - first, 0))
 
     def last(self) -> list[Array]:
-        """The last row; zeros where there is none."""
-        return [pick(x, jnp.maximum(self.count - 1, 0)) for x in self.rows]
+        """The row of the last step; zeros where there is none."""
+        return [pick(x, self.latest) for x in self.rows]
+
+
+def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
+    """The row of a step, or of a rejected attempt: where it started, and zeros."""
+    first, *rest = row
+    start = jnp.arange(first.size) == 0
+    return [jnp.where(accept | start, first, 0), *(jnp.where(accept, x, 0) for x in rest)]
 
 
 class Seen(eqx.Module):
@@ -178,7 +189,7 @@ class Past:
         # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,
         # at its end to the left. Both are the same but for rounding, or the past jumps there.
         slack = 4 * jnp.finfo(s.dtype).eps * jnp.maximum(jnp.abs(now), jnp.abs(seen.origin))
-        side = fixed + jnp.where(now < seen.middle, slack, -slack)
+        side = jnp.minimum(fixed + jnp.where(now < seen.middle, slack, -slack), seen.now)
         beyond = fixed > seen.now + slack
         before = ~beyond & ((side <= seen.origin) | (history.count == 0))
         row = self._row(side, beyond)

@@ -376,10 +376,9 @@ class _DelayRule:
 
     names: tuple[str, ...] = ("y0",)
 
-    def __init__(self, problem: Any, packing: Packing, shape: Shape, delays: Delays, time: Any,
-                 direction: int | None) -> None:  # fmt: skip
-        self.problem, self.packing, self.shape = problem, packing, shape
-        self.delays, self.time, self.direction = delays, time, direction
+    def __init__(self, packing: Packing, delays: Delays, direction: int | None) -> None:
+        self.packing, self.shape = packing, delays.shape
+        self.delays, self.direction = delays, direction
 
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
@@ -407,7 +406,7 @@ class _DelayRule:
         flat = [jnp.ravel(jnp.asarray(x, t0.dtype)) for x in jax.tree.leaves(lags)]
         lags = jnp.concatenate(flat) if flat else jnp.zeros(0, t0.dtype)
         delays = Delays(lags, shape, constant, problem.y0 is not None)
-        return cls(problem, packing, shape, delays, t0, direction)
+        return cls(packing, delays, direction)
 
     def functions(self, problem: Any, tree: Any) -> list:
         """The field as a function of (t, y, seen, args)."""
@@ -424,16 +423,15 @@ class _DelayRule:
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
         """The equation, with nothing in its past yet."""
-        origin = turned(sign, self.time)
-        inside = jnp.asarray(sign, self.time.dtype) if self.direction is None else ()
+        inside = jnp.asarray(sign, self.shape.time) if self.direction is None else ()
 
         def field(t: Any, y: Any, seen: Seen) -> Any:
             return packing.pack(at[0](t, packing.unpack(y), seen))
 
-        return Delayed(field, self.shape, History.blank(self.shape, 1), origin, inside)
+        return Delayed(field, self.shape, History.blank(self.shape, 1), jnp.inf, inside)
 
     def _seen(self) -> Seen:
-        t = jnp.zeros((), self.time.dtype)
+        t = jnp.zeros((), self.shape.time)
         sign = t if self.direction is None else ()
         history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
         return Seen(history, ahead, t, t, t, t, t, sign)
