@@ -202,7 +202,8 @@ class Past:
         value = strip.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
         start = self._turned(seen.origin)
         early = self.before(jnp.where(before, s, lax.stop_gradient(start)))
-        return jnp.where(before, early, value)
+        # Looked up once: the compiler would do so again in each of a step's results.
+        return lax.optimization_barrier(jnp.where(before, early, value))
 
     def _row(self, side: Array, beyond: Array) -> list[Array]:
         history = self.seen.history
