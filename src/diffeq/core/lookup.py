@@ -26,6 +26,7 @@ from .primitive import (
     Literal,
     ShapedArray,
     define,
+    influence,
     instantiate,
     is_unknown,
     is_zero,
@@ -37,7 +38,7 @@ from .primitive import (
     zero_tangent,
 )
 
-__all__ = ["added", "find", "in_place", "pick"]
+__all__ = ["added", "find", "in_place", "pick", "resting"]
 
 
 def find(ends: Real[Array, " rows"], count: Int[Array, ""], x: Real[Array, "..."]) -> Array:
@@ -121,8 +122,9 @@ def _pick(table: Any, i: Any, *, queries: int) -> list:
 def _add(table: Any, row: Any, i: Any, *, queries: int) -> list:
     if not i.ndim:
         i = place_of(i, table.shape[0])
-        old = lax.dynamic_index_in_dim(table, i, keepdims=False)
-        return [lax.dynamic_update_index_in_dim(table, old + row, i, 0)]
+        # Behind a barrier the sum is made before the update, which is then one in place.
+        new = lax.optimization_barrier(lax.dynamic_index_in_dim(table, i, keepdims=False) + row)
+        return [lax.dynamic_update_index_in_dim(table, new, i, 0)]
     where = table.at[_gathered(table, i, queries)]
     return [where.add(row, mode="promise_in_bounds", unique_indices=queries == 0)]
 
@@ -218,11 +220,13 @@ def _pick_batch(size: int, xs: Sequence, axes: Sequence, *, queries: int) -> tup
     return out, [out[0].ndim - 1]
 
 
-def _add_batch(size: int, xs: Sequence, axes: Sequence, *, queries: int) -> tuple[list, list[int]]:
+def _add_batch(
+    size: int, xs: Sequence, axes: Sequence, *, queries: int, primitive: Any = None
+) -> tuple[list, list[int]]:
     own = axes[2] is not None or xs[2].ndim > queries
     wide = [lanes_last(x, a, size, force=f)
             for x, a, f in zip(xs, axes, (True, True, own), strict=True)]  # fmt: skip
-    out = add_p.bind(*wide, queries=queries)
+    out = (primitive or add_p).bind(*wide, queries=queries)
     return out, [out[0].ndim - 1]
 
 
@@ -269,6 +273,24 @@ spread_p = define(
 )
 
 
+# A table to which the row has been added already, with the derivative that adding it has.
+filed_p = define(
+    "filed_row",
+    lambda table, row, i, queries: [table],
+    lambda table, row, i, queries: [ShapedArray(table.shape, table.dtype)],
+    jvp=lambda primals, tangents, *, queries: _filed_jvp(primals, tangents, queries),
+    batch=lambda size, xs, axes, *, queries: _add_batch(
+        size, xs, axes, queries=queries, primitive=filed_p
+    ),
+)
+influence[filed_p] = [True, False, False]
+
+
+def _filed_jvp(primals: Sequence, tangents: Sequence, queries: int) -> tuple[list, list]:
+    dot = _add_jvp(primals, tangents, queries=queries)[1]
+    return filed_p.bind(*primals, queries=queries), dot
+
+
 # --- sums of tables -------------------------------------------------------------------------------
 
 
@@ -294,22 +316,44 @@ def in_place(jaxpr: Any) -> Any:
     if not any(e.primitive is spread_p for e in jaxpr.jaxpr.eqns):
         return jaxpr
 
+    def special(equation: Any, xs: list) -> list | None:
+        if equation.primitive is spread_p:
+            return [_Later(equation, *map(_made, xs))]
+        if equation.primitive.name == "add_any" and any(isinstance(x, _Later) for x in xs):
+            table, later = xs if isinstance(xs[1], _Later) else xs[::-1]
+            return [later.onto(_made(table))]
+        return None
+
+    return _rewritten(jaxpr, special)
+
+
+def resting(jaxpr: Any) -> Any:
+    """The same function of tables that are what they will be at the end: adding to them has a
+    derivative, and no effect.
+    """
+    if not any(e.primitive is add_p for e in jaxpr.jaxpr.eqns):
+        return jaxpr
+    return _rewritten(
+        jaxpr, lambda e, xs: filed_p.bind(*xs, **e.params) if e.primitive is add_p else None
+    )
+
+
+def _made(x: Any) -> Any:
+    return x.made() if isinstance(x, _Later) else x
+
+
+def _rewritten(jaxpr: Any, special: Any) -> Any:
+    """The jaxpr with other outputs for the equations that `special(equation, inputs)` answers."""
+
     def run(*xs: Any) -> list:
         values: dict = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
         values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
-        lazy = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
-        real = lambda x: x.made() if isinstance(x, _Later) else x  # noqa: E731
+        read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
         for equation in jaxpr.jaxpr.eqns:
-            inputs = [lazy(v) for v in equation.invars]
-            if equation.primitive is spread_p:
-                out = [_Later(equation, *map(real, inputs))]
-            elif equation.primitive.name == "add_any" and isinstance(inputs[1], _Later):
-                out = [inputs[1].onto(real(inputs[0]))]
-            elif equation.primitive.name == "add_any" and isinstance(inputs[0], _Later):
-                out = [inputs[0].onto(inputs[1])]
-            else:
-                out = rebind(equation, [real(x) for x in inputs])
+            inputs = [read(v) for v in equation.invars]
+            out = special(equation, inputs)
+            out = rebind(equation, [_made(x) for x in inputs]) if out is None else out
             values.update(zip(equation.outvars, out, strict=True))
-        return [real(lazy(v)) for v in jaxpr.jaxpr.outvars]
+        return [_made(read(v)) for v in jaxpr.jaxpr.outvars]
 
     return trace(run, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jaxpr.in_avals))

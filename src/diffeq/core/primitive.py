@@ -261,5 +261,5 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
 def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
     """The batch axis moved to the end, where the lanes of one component lie side by side."""
     if axis is None:
-        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*x.shape, size)) if force else x
+        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size)) if force else x
     return jnp.moveaxis(x, axis, -1)

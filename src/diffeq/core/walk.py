@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .lanes import over_lanes
-from .lookup import in_place
+from .lookup import in_place, resting
 from .primitive import (
     ShapedArray,
     bound,
@@ -330,7 +330,7 @@ def _linearised(
     Only operands that it uses are kept, so that no carry is recorded for nothing. Those that are
     stable come last of the constants.
     """
-    run = jaxpr_as_fun(step)
+    run = jaxpr_as_fun(resting(step) if any(stable) else step)
     flat_flags = [f for group in flags for f in group]
     out_flags = flags[2] + flags[5]
     active_aval, *avals = step.in_avals
