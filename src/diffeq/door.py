@@ -101,7 +101,7 @@ def opened(
 def _polynomial(method: Method, t: Any, y: Any) -> Any:
     """The shapes of what a method's step leaves, found on y' = 0."""
     if method.form != "ode":
-        lower(Delayed(), method.form, repr(method))
+        lower(Delayed(*(None,) * 5), method.form, repr(method))
 
     def step(t: Any, y: Any) -> Any:
         form, dt = Ode(lambda t, y: jnp.zeros_like(y)), in_dtype_of(jnp.ones_like(t), y)

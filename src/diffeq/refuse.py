@@ -13,8 +13,9 @@ import numpy as np
 from .control import PI, Controller
 from .core.primitive import Tracer
 from .methods import METHODS, Method
-from .problems import Problem
+from .problems import DDEProblem, Problem
 from .problems.base import evaluated
+from .problems.dde import depends_on_state
 from .problems.lowering import functions_of, named_leaves, state_of
 
 __all__ = ["Call", "checked_call", "concrete", "is_real"]
@@ -47,6 +48,8 @@ def checked_call(
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
+    if isinstance(problem, DDEProblem):
+        _check_delays(problem)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
@@ -105,6 +108,33 @@ def _check_functions(problem: Problem) -> None:
         raise TypeError(
             f"jac is {_shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, or None."
         )
+
+
+def _check_delays(problem: DDEProblem) -> None:
+    """A history that can be asked, and lags that are positive where they are known."""
+    history, lags = problem.history, problem.lags
+    if history is None or any(isinstance(x, str) for x in jax.tree.leaves(history)):
+        raise TypeError(
+            f"history is {_shown(history)}; a function history(t, args) is wanted, or the constant "
+            "that y was before t0."
+        )
+    if depends_on_state(lags):
+        return
+    lags = evaluated(lags, problem.args)
+    for leaf in jax.tree.leaves(lags) or ([None] if lags is None else []):
+        if leaf is None or isinstance(leaf, str) or not is_real(leaf):
+            raise TypeError(
+                f"lags is {_shown(lags)}; positive numbers are wanted, or a function of args or of "
+                "(t, y, args) that returns them; () declares none."
+            )
+        if concrete(leaf) and not (np.asarray(leaf) > 0).all():
+            found = "NaN" if np.isnan(leaf).any() else f"{np.min(leaf):g}"
+            raise ValueError(
+                f"lags has {found}; a lag is positive: f asks for past(t - lag). What vanishes now "
+                "and then is a function of (t, y, args), or left out: lags=()."
+            )
+        if concrete(leaf) and not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"lags is {_shown(lags)}; finite times are wanted.")
 
 
 def _check_method(method: Any) -> None:

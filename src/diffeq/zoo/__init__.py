@@ -1,7 +1,7 @@
 """Problems with reference solutions, used by tests, docs and benchmarks alike.
 
 `cases()` yields all of them, a function of its name makes each, and `detest("A1")` … `detest("E5")`
-the problems of the non-stiff DETEST.
+the problems of the non-stiff DETEST. `delay_cases()` yields the delay equations.
 
 >>> import diffeq as de
 >>> case = de.zoo.lotka_volterra()
@@ -11,6 +11,15 @@ array([1.0..., 0.9...])
 """
 
 from diffeq.zoo.case import Case, Reference, case, cases
+from diffeq.zoo.delays import (
+    DelayCase,
+    delay_cases,
+    delayed_decay,
+    hutchinson,
+    mackey_glass,
+    neves,
+    pantograph,
+)
 from diffeq.zoo.mechanics import arenstorf, henon_heiles, pleiades
 from diffeq.zoo.nonstiff import detest
 from diffeq.zoo.oscillators import (
@@ -24,16 +33,23 @@ from diffeq.zoo.oscillators import (
 
 __all__ = [
     "Case",
+    "DelayCase",
     "Reference",
     "arenstorf",
     "brusselator",
     "brusselator_diffusion",
     "case",
     "cases",
+    "delay_cases",
+    "delayed_decay",
     "detest",
     "henon_heiles",
+    "hutchinson",
     "lorenz",
     "lotka_volterra",
+    "mackey_glass",
+    "neves",
+    "pantograph",
     "pleiades",
     "spiral",
     "van_der_pol",
