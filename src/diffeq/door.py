@@ -21,8 +21,9 @@ from .integrate import Data, Start, System
 from .methods import Method
 from .methods.delayed import MethodOfSteps
 from .output import Output
+from .problems import DDEProblem
 from .problems.breaking import breaking_points
-from .problems.forms import Delayed, Ode, lower
+from .problems.forms import Delayed, Ode, lower, rule_for
 from .problems.lowering import Canonical, canonical
 
 __all__ = ["MAX_STEPS", "Door", "opened", "signed"]
@@ -70,6 +71,8 @@ def opened(
     direction: int | None, floored: bool, max_steps: int, max_history: int | None = None,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
+    if isinstance(problem, DDEProblem):
+        rule_for(Delayed, method.form, repr(method))
     entry = canonical(problem, partial(_polynomial, method), direction)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
@@ -100,8 +103,6 @@ def opened(
 
 def _polynomial(method: Method, t: Any, y: Any) -> Any:
     """The shapes of what a method's step leaves, found on y' = 0."""
-    if method.form != "ode":
-        lower(Delayed(*(None,) * 5), method.form, repr(method))
 
     def step(t: Any, y: Any) -> Any:
         form, dt = Ode(lambda t, y: jnp.zeros_like(y)), in_dtype_of(jnp.ones_like(t), y)

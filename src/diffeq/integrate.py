@@ -159,9 +159,11 @@ def failing(state: State, bad: Any, status: Any) -> State:
     return replace(state, status=found.astype(jnp.int32))
 
 
-def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
+def begin(
+    system: System, data: Data, t0: Array, y0: Array, dt: Array, past: Any = None
+) -> State:
     """The state before the first attempt."""
-    form, method, controller = system.parts(data)
+    form, method, controller = system.parts(data, past)
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
@@ -172,7 +174,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         written=system.output.first(data.times, t0),
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
-        status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
+        status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32), past=past,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .diagnosis import hint
 from .door import MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, failing, started
+from .integrate import opened as opened_past
 from .methods import Method
 from .problems import Problem
 from .refuse import checked_call, concrete, is_real
@@ -92,7 +93,8 @@ class State(eqx.Module):
         """The state with another t, y, dt or args: a kick, a reset, a new control input.
 
         All that the method and the controller remember of the past is forgotten (a new dt alone
-        keeps it), and a failure with it. t has to lie inside tspan; the sign of dt is ignored.
+        keeps it), and a failure with it. t has to lie inside tspan; the sign of dt is ignored. What
+        a delay equation looks back at stays as it was: y may jump there, t may not.
 
         >>> import diffeq as de
         >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
@@ -100,6 +102,8 @@ class State(eqx.Module):
         >>> de.step(state.replace(y=0.0)).y
         Array(0., dtype=float32)
         """
+        if t is not None and self.inner.past is not None:
+            raise ValueError("t of a delay equation cannot be replaced: its past ends there.")
         changes = {
             name: _scalar(name, x, self.inner.t)
             for name, x in (("t", t), ("dt", dt))
@@ -219,6 +223,7 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
     inner = door.start(call["dt"], call["dt0"]).state(door.system, door.data)
+    inner = replace(inner, past=opened_past(door.system, door.data, inner, None))
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
 
@@ -249,7 +254,7 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t, bad = _inside(signed(door.sign, changes.get("t", state.t)), door.t0, door.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
+    new = begin(door.system, door.data, t, changes.get("y", old.y), dt, old.past)
     names = ("steps", "rejected", "floored", "last_dt")
     kept = names if fresh else (*names, "low", "memory", "control")
     new = replace(new, **{name: getattr(old, name) for name in kept})
@@ -285,7 +290,7 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
     if not door.system.has_stops:
         return inner
     stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
-    form, method, _ = door.system.parts(door.data)
+    form, method, _ = door.system.parts(door.data, inner.past)
     fresh = started(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory

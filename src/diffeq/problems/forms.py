@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .history import History, Seen, Shape
 
-__all__ = ["Delayed", "Ode", "Partitioned", "Split", "lower"]
+__all__ = ["Delayed", "Ode", "Partitioned", "Split", "lower", "rule_for"]
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,14 @@ _REASONS = {
 
 def lower(form: Any, wanted: str, method: str) -> Any:
     """`form` as the form that the method steps, or one sentence that says why not."""
+    return rule_for(type(form), wanted, method)(form)
+
+
+def rule_for(kind: type, wanted: str, method: str) -> Callable:
+    """How a form of this kind becomes the one that the method steps."""
     target = _NAMES[wanted]
-    rule = _RULES.get((type(form), target))
+    rule = _RULES.get((kind, target))
     if rule is None:
-        reason = _REASONS.get((type(form), target), f"takes {wanted} equations only")
+        reason = _REASONS.get((kind, target), f"takes {wanted} equations only")
         raise TypeError(f"{method} {reason}.")
-    return rule(form)
+    return rule
