@@ -58,18 +58,20 @@ def test_a_batch_is_a_loop():
 
 
 def test_steps_that_look_at_themselves():
-    """The tangent is that of the fixed point, and not of the last turn."""
+    """The tangent is that of the fixed point, and not of the last turn; steps are given, so that
+    differences are of the same function.
+    """
 
     def end(x):
         problem = de.DDEProblem(
             lambda t, y, past, x: -x[0] * past(t - x[1]) * y, None, (0.0, 3.0), x,
             history=lambda t, x: jnp.cos(x[2] * t), lags=(),
         )  # fmt: skip
-        return de.solve(problem, de.Vern7(), rtol=1e-10, atol=1e-12).y1
+        return de.solve(problem, de.Tsit5(), dt=0.1).y1
 
-    x = jnp.array([1.0, 0.05, 0.7])
+    x = jnp.array([1.0, 0.045, 0.7])
     gradient = jax.jit(jax.grad(end))(x)
-    np.testing.assert_allclose(gradient, differences(jax.jit(end), x, 1e-3), atol=1e-7)
+    np.testing.assert_allclose(gradient, differences(jax.jit(end), x, 1e-3), atol=1e-9)
 
 
 def test_a_jump_at_the_start_and_a_lag_of_the_state():

@@ -33,7 +33,7 @@ __all__ = ["Discrete"]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
-_ROWS_OF_DELAYS = 1024
+_ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
 
 class Discrete(eqx.Module):
@@ -73,7 +73,8 @@ class Discrete(eqx.Module):
             return Recorder(system, 2, False, system.controller.decides)
         decides = system.controller.decides
         if system.rows is not None:
-            return Recorder(system, min(self.rows or _ROWS_OF_DELAYS, max_steps), False, decides)
+            rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
+            return Recorder(system, min(rows, max_steps), False, decides)
         # Rows of a known number of steps are all used: none is filled with zeros for nothing.
         default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         rows = self.rows or max(default, rows_for(max_steps))
