@@ -2,7 +2,7 @@
 
 from . import datasets, nn, zoo
 from . import methods as _methods
-from .adjoint import Discrete
+from .adjoint import Backsolve, Discrete, Forward, Gauss, Interpolating, Quadrature
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
@@ -25,14 +25,19 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "Backsolve",
     "Controller",
     "Discrete",
     "Fit",
     "Fixed",
+    "Forward",
+    "Gauss",
     "HamiltonianProblem",
     "I",
+    "Interpolating",
     "ODEProblem",
     "Polynomial",
+    "Quadrature",
     "Problem",
     "SecondOrderProblem",
     "Separable",

@@ -43,6 +43,7 @@ class _Options:
     floored: bool
     progress: Any
     loud: bool
+    raises: bool
 
 
 def solve(
@@ -112,7 +113,7 @@ def solve(
     options = _Options(
         call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
         adjoint or Discrete(),
-        call.floored, progress, call.loud,
+        call.floored, progress, call.loud, call.loud or (bool(throw) and _outside(adjoint, leaves)),
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -122,6 +123,15 @@ def solve(
         problem, method = call.traced["problem"], call.traced["method"]
         sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
     return sol.about.trimmed(sol)
+
+
+def _outside(adjoint: Any, leaves: list) -> bool:
+    """Whether this is no trace but that of a derivative, so that a derivative that fails can raise.
+
+    A number that is only being differentiated has a value that can be known.
+    """
+    tracers = [x for x in leaves if isinstance(x, Tracer)] if adjoint is not None else []
+    return not any(isinstance(jax.lax.stop_gradient(x), Tracer) for x in tracers)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -142,6 +152,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.loud,
+        raises=options.raises,
     ))  # fmt: skip
     start = door.start(dt, dt0, bad)
     end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)
