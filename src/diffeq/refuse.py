@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .adjoint import refusal
 from .control import PI, Controller
 from .core.primitive import Tracer
 from .methods import METHODS, Method
@@ -17,7 +18,7 @@ from .problems import Problem
 from .problems.base import evaluated
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call", "concrete", "is_real"]
+__all__ = ["Call", "check_adjoint", "checked_call", "concrete", "is_real"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,29 @@ def _check_options(
             )
     if throw not in (True, False, "compiled"):
         raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
+
+
+def check_adjoint(
+    adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
+    stops: Any = None, by_hand: bool = False,
+) -> None:  # fmt: skip
+    """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
+    if adjoint is None:
+        return
+    at = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
+    asked = {
+        "times": any(x is not None and not isinstance(x, str) for x in at),
+        "steps": any(isinstance(x, str) for x in at),
+        "dict": isinstance(saveat, dict),
+        "save": save is not None,
+        "dense": dense,
+        "stops": stops is not None,
+        "by hand": by_hand,
+    }
+    features = [feature for feature, wanted in asked.items() if wanted]
+    sentence = refusal(type(adjoint).__name__, type(problem).__name__, features)
+    if sentence:
+        raise TypeError(f"adjoint is {adjoint!r}: {sentence}")
 
 
 def _tolerance(name: str, value: Any, default: float) -> Any:

@@ -22,7 +22,7 @@ from .methods import Method
 from .output import Output
 from .output.progress import Meter
 from .problems import Problem
-from .refuse import checked_call
+from .refuse import check_adjoint, checked_call
 from .request import Wanted
 from .solution import About, Last, Solution
 
@@ -108,6 +108,10 @@ def solve(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=max_saves, throw=throw,
+    )  # fmt: skip
+    check_adjoint(
+        adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
+        stops=call.traced["stops"],
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(

@@ -12,7 +12,7 @@ from ..control.error import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
 from .base import is_inexact, raised, size_of
-from .march import DRIFTED, Back, March, Nodes
+from .march import DRIFTED, Back, March, Nodes, Origin
 from .setting import Kept, Setting
 
 __all__ = ["backward"]
@@ -23,10 +23,9 @@ def backward(setting: Setting, kept: Kept, cotangents: list) -> list:
     ct_t, ct_y, *ct_rows = cotangents
     rows = [_of_channel(setting, kept, i, cts) for i, cts in enumerate(_per_channel(setting, ct_rows))]
     nodes, places = _nodes(setting, kept, rows)
-    at_end = nodes.times[:1] == -kept.end.t if nodes.kicks is not None else None
-    lam = ct_y if at_end is None or not at_end.size else ct_y + jnp.where(at_end[0], nodes.kicks[0], 0)
-    tolerances = _tolerances(setting, kept, lam, [row.kicks for row in rows])
-    back = Back(setting, kept, lam, nodes, tolerances)
+    origin = _origin(setting, kept, ct_y, nodes)
+    tolerances = _tolerances(setting, kept, origin.lam, [row.kicks for row in rows])
+    back = Back(setting, kept, origin, nodes, tolerances)
     march = setting.adjoint.march(back)
     found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, march, places)
     return _honest(setting, back, march, cotangents, found)
@@ -124,6 +123,22 @@ def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array
     lead = sum(t.shape[0] for t in setting.data.times)
     stops = of_row[lead : lead + setting.data.stops.shape[0]] if setting.system.has_stops else of_row
     return Nodes(unique, kicks, states), stops
+
+
+def _origin(setting: Setting, kept: Kept, lam: Array, nodes: Nodes) -> Origin:
+    """Where a march starts: at the end, with its kick; or, where y is carried and known, at the last
+    node that has one: a solve that failed is not gone back through for nothing.
+    """
+    t, y = -kept.end.t, kept.end.y
+    if nodes.kicks is None:
+        return Origin(t, y, lam)
+    kicked = jnp.any((nodes.kicks != 0).reshape(nodes.kicks.shape[0], -1), axis=-1)
+    first = jnp.argmax(kicked)
+    skip = setting.adjoint.restores & jnp.all(lam == 0) & jnp.any(kicked)
+    if setting.adjoint.restores:
+        t, y = jnp.where(skip, nodes.times[first], t), jnp.where(skip, nodes.states[first], y)
+    at = jnp.where(skip, first, 0)
+    return Origin(t, y, lam + jnp.where(nodes.times[at] == t, nodes.kicks[at], 0))
 
 
 # --- tolerances -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class AlongTape(Reverse):
         system, data = back.setting.watching()
         record = back.kept.record
         recorder = self.recorder(system, back.setting.spec.max_steps)
-        tape = _Along(None, recorder, data, [], [], 0, back.end.control)
+        tape = _Along(None, recorder, data, [], [], 0, back.kept.end.control)
         length = recorder.rows + 1
 
         def polynomial(t: Array, y: Array, t1: Array, landing: Array) -> tuple:
@@ -59,7 +59,7 @@ class AlongTape(Reverse):
             floor = jnp.where(active & row.accept, -row.t, march.state.t)
             return back.descend(march, where, floor), ()
 
-        march = back.first((back.end.y,))
+        march = back.first((back.kept.end.y,))
         if not recorder.thins:
             return walk(step, 0, record.attempts, rows=record.rows, carry=march, length=length,
                         reverse=True)[0]  # fmt: skip

@@ -27,7 +27,7 @@ from ..problems.forms import Ode, lower
 from .base import Spec
 from .setting import Kept, Setting
 
-__all__ = ["DRIFTED", "Back", "March", "Nodes"]
+__all__ = ["DRIFTED", "Back", "March", "Nodes", "Origin"]
 
 DRIFTED = -1  # the status of a march that its monitor has stopped
 
@@ -41,6 +41,14 @@ class Nodes(NamedTuple):
     times: Array
     kicks: Any
     states: Any
+
+
+class Origin(NamedTuple):
+    """Where a march starts, in its own time."""
+
+    t: Array
+    y: Array
+    lam: Array
 
 
 class March(NamedTuple):
@@ -60,11 +68,11 @@ class Back:
     """The equation of a march, as a system that the loop can step, and its landings."""
 
     def __init__(
-        self, setting: Setting, kept: Kept, lam: Array, nodes: Nodes, tolerances: tuple
+        self, setting: Setting, kept: Kept, origin: Origin, nodes: Nodes, tolerances: tuple
     ) -> None:
-        self.setting, self.kept, self.nodes = setting, kept, nodes
-        self.adjoint, self.end = setting.adjoint, kept.end
-        self.parts = self.adjoint.parts(lam, kept.end.y, setting.parameters)
+        self.setting, self.kept, self.origin, self.nodes = setting, kept, origin, nodes
+        self.adjoint = setting.adjoint
+        self.parts = self.adjoint.parts(origin.lam, origin.y, setting.parameters)
         self.packing = Packing(self.parts)
         self.tolerance, self.of_parameters = tolerances
         forward, data = setting.system, setting.data
@@ -96,7 +104,7 @@ class Back:
         return Data(
             parameters=(self.setting.leaves, where),
             sign=() if self.system.direction is not None else -data.sign,
-            t0=-self.end.t, t1=self.floor,
+            t0=self.origin.t, t1=self.floor,
             stops=-data.stops[::-1] if self.system.has_stops else (),
             tolerance=self.tolerance, method=self.method, controller=self.controller, times=(),
             max_steps=jnp.minimum(data.max_steps, 2**26) * 16, goal=data.goal,
@@ -106,7 +114,7 @@ class Back:
         """Where the march starts."""
         y = self.packing.pack(self.parts)
         data = self.data(where)
-        state = begin(self.system, data, -self.end.t, y, jax.lax.stop_gradient(self.end.dt))
+        state = begin(self.system, data, self.origin.t, y, self.kept.end.dt)
         ok = jnp.all(jnp.isfinite(y))
         status = jnp.where(ok, Status.success, Status.nonfinite).astype(jnp.int32)
         zero = jnp.zeros((), state.t.dtype)
