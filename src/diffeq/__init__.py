@@ -2,7 +2,17 @@
 
 from . import datasets, nn, zoo
 from . import methods as _methods
-from .adjoint import Backsolve, Discrete, Forward, Gauss, Interpolating, Quadrature
+from .adjoint import (
+    Backsolve,
+    Discrete,
+    Forward,
+    Gauss,
+    GradientReport,
+    Interpolating,
+    Quadrature,
+    SteadyState,
+    check_gradient,
+)
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
@@ -14,6 +24,7 @@ from .problems import (
     SecondOrderProblem,
     Separable,
     SplitODEProblem,
+    SteadyStateProblem,
 )
 from .solution import Solution, SolveError
 from .solve import solve
@@ -32,6 +43,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Fixed",
     "Forward",
     "Gauss",
+    "GradientReport",
     "HamiltonianProblem",
     "I",
     "Interpolating",
@@ -46,8 +58,11 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "SplitODEProblem",
     "State",
     "Status",
+    "SteadyState",
+    "SteadyStateProblem",
     "Verdict",
     "advance",
+    "check_gradient",
     "datasets",
     "fit",
     "init",

@@ -478,7 +478,7 @@ def written(system: System, data: Data, state: State, tried: Attempt, buffers: l
 def interpolated(
     system: System, data: Data, t: Array, y: Array, t1: Array, landing: Any, step: Any = None
 ) -> Any:
-    """A step from (t, y) to t1 as a polynomial; the step itself is made again, if it is not given."""
+    """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
     form, method, _ = system.parts(data)
     limited = _limited(system, data, form, t, t1, landing)
     dt = in_dtype_of(t1 - t, y)

@@ -18,7 +18,7 @@ from .problems import Problem
 from .problems.base import evaluated
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "check_adjoint", "checked_call", "concrete", "is_real"]
+__all__ = ["Call", "check_adjoint", "checked_call", "checked_rest", "concrete", "is_real"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,30 @@ def checked_call(
     steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
     loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
     return Call(traced, direction, steps, _below_eps(rtol, eps), loud)
+
+
+def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[Any, Any]:
+    """The tolerances of a search for rest, or the first thing that is wrong with the call."""
+    _check_problem(problem)
+    _check_method(method)
+    if method is not None and not method.adaptive:
+        raise ValueError(
+            f"method {method!r} has no error estimate; to follow an equation to rest one is wanted "
+            "that has, such as de.Tsit5(), or None for Newton's method."
+        )
+    adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
+    _check_options(None, adjoint, most, None, throw)
+    check_adjoint(adjoint, problem)
+    for name, value in given.items():
+        if value is not None and value is not False and value != ():
+            raise TypeError(
+                f"{name} was given with a SteadyStateProblem, in which there is no time; solve "
+                "takes method, rtol, atol, adjoint, max_steps and throw there."
+            )
+    state = state_of(problem)
+    _check_state(problem, state)
+    default = _eps(state) ** 0.5  # the Newton step that is taken in the end squares it
+    return _tolerance("rtol", rtol, default), _tolerance("atol", atol, default)
 
 
 def concrete(x: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .adjoint import Discrete
+from .adjoint import Discrete, overridden
 from .control import Controller
 from .core.alarm import call_host
 from .core.lift import flatten, unflatten
@@ -21,10 +21,11 @@ from .integrate import State
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
-from .problems import Problem
+from .problems import Problem, SteadyStateProblem
 from .refuse import check_adjoint, checked_call
 from .request import Wanted
 from .solution import About, Last, Solution
+from .steady import solve_for_rest
 
 __all__ = ["solve"]
 
@@ -71,7 +72,9 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`;
+            or a `SteadyStateProblem`, which is not followed in time unless a method is given, and
+            takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
@@ -104,6 +107,13 @@ def solve(
         >>> de.solve(problem, saveat=jnp.array([0.0, 1.0])).ys.shape
         (2, 2)
     """
+    adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    if isinstance(problem, SteadyStateProblem):
+        return solve_for_rest(
+            problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
+            dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint,
+            max_steps=max_steps, max_saves=max_saves, progress=progress,
+        )  # fmt: skip
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
@@ -134,8 +144,11 @@ def _outside(adjoint: Any, leaves: list) -> bool:
 
     A number that is only being differentiated has a value that can be known.
     """
-    tracers = [x for x in leaves if isinstance(x, Tracer)] if adjoint is not None else []
-    return not any(isinstance(jax.lax.stop_gradient(x), Tracer) for x in tracers)
+    if adjoint is None:
+        return False
+    tracers = [x for x in leaves if isinstance(x, Tracer)]
+    known = not any(isinstance(jax.lax.stop_gradient(x), Tracer) for x in tracers)
+    return known and not isinstance(jnp.add(0, 0), Tracer)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

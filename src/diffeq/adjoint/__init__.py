@@ -2,11 +2,13 @@
 
 from .backsolve import Backsolve
 from .base import Adjoint, known, refusal
+from .check import GradientReport, check_gradient, overridden
 from .discrete import Discrete
 from .forward import Forward
 from .gauss import Gauss
 from .interpolating import Interpolating
 from .quadrature import Quadrature
+from .steady import SteadyState
 
 __all__ = [
     "Adjoint",
@@ -14,8 +16,12 @@ __all__ = [
     "Discrete",
     "Forward",
     "Gauss",
+    "GradientReport",
     "Interpolating",
     "Quadrature",
+    "SteadyState",
+    "check_gradient",
     "known",
+    "overridden",
     "refusal",
 ]

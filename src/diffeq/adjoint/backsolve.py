@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.norm import mean_square
-from .base import with_features
+from .base import entered
 from .march import Back, March
 from .reverse import Reverse
 from .setting import Setting
@@ -17,12 +17,12 @@ from .setting import Setting
 __all__ = ["Backsolve"]
 
 
-@with_features
+@entered
 class Backsolve(Reverse):
     """Solves (λ, dL/dp, y) backwards from the end, in memory that no number of steps increases.
 
-    y' = f, λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ are one equation that starts from y(t1). What
-    contracts forwards grows backwards, so that y can be lost in silence (the published adjoint of
+    y' = f, λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ are one equation that starts from y(t1).
+    What contracts forwards grows backwards, so that y can be lost in silence (the published adjoint of
     neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is watched: at
     each saved time, at `checkpoints` further times and at t0 it is compared with the forward
     solve, and restored. Where they differ by more than `drift` tolerances, the derivative is NaN,
@@ -39,7 +39,7 @@ class Backsolve(Reverse):
     Reverse mode only; for rows at given times and the end.
 
     Raises:
-        TypeError: forward mode, second derivatives, or rows that lie where steps end, were asked for.
+        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
         RuntimeError: (outside a trace) y was lost, or λ could not be solved.
 
     Reference: chen2018, gholami2019.

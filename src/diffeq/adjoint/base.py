@@ -1,7 +1,7 @@
 """What an adjoint is: a derivative for the loop, and a table of what it can serve.
 
-The solve itself is the same for all of them. An adjoint that is no tape gives the tangent of a solve
-as a linear map that is known one way only (`core/oneway.py`): `Forward` pushes tangents, the
+The solve itself is the same for all of them. An adjoint that is no tape gives the tangent of a
+solve as a linear map that is known one way only (`core/oneway.py`): `Forward` pushes tangents, the
 continuous adjoints pull cotangents back.
 """
 
@@ -25,24 +25,28 @@ from ..integrate import Data, State, System, integrate
 __all__ = [
     "FEATURES",
     "ODES",
+    "REST",
     "Adjoint",
     "OneWay",
     "Spec",
+    "entered",
     "filled",
     "flags_of",
     "is_inexact",
+    "known",
     "outputs_of",
     "pick",
     "raised",
     "refusal",
     "size_of",
+    "solves",
     "spread",
-    "with_features",
 ]
 
+REST = "SteadyStateProblem"  # nothing that steps in time serves it
 ODES = frozenset({"ODEProblem", "SplitODEProblem", "SecondOrderProblem", "HamiltonianProblem"})
 
-# What can be asked of a derivative, in the words of a refusal, and as the table in the docs heads it.
+# What can be asked of a derivative, in the words of a refusal.
 FEATURES: dict[str, str] = {
     "reverse": "reverse mode (grad, vjp, jacrev)",
     "forward": "forward mode (jvp, jacfwd)",
@@ -58,8 +62,8 @@ FEATURES: dict[str, str] = {
 
 
 class Adjoint(eqx.Module):
-    """Base of all adjoints. `serves` holds the kinds of problems (by the names of their classes; all,
-    when it is None) and the features that this one can differentiate.
+    """Base of all adjoints. `serves` holds the kinds of problems (by the names of their classes;
+    all, when it is None) and the features that this one can differentiate.
     """
 
     problems: ClassVar[frozenset[str] | None] = None
@@ -73,7 +77,11 @@ class Adjoint(eqx.Module):
 _KNOWN: dict[str, type[Adjoint]] = {}
 
 
-def with_features(cls: type[Adjoint]) -> type[Adjoint]:
+# In the order in which they are to be tried.
+_ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
+
+
+def entered(cls: type[Adjoint]) -> type[Adjoint]:
     """Enters an adjoint in the table; a decorator."""
     _KNOWN[cls.__name__] = cls
     return cls
@@ -81,7 +89,7 @@ def with_features(cls: type[Adjoint]) -> type[Adjoint]:
 
 def known() -> dict[str, type[Adjoint]]:
     """All adjoints by name: the table."""
-    return dict(_KNOWN)
+    return {name: _KNOWN[name] for name in _ORDER if name in _KNOWN}
 
 
 def refusal(name: str, problem: str | None, features: Iterable[str]) -> str:
@@ -90,18 +98,23 @@ def refusal(name: str, problem: str | None, features: Iterable[str]) -> str:
     >>> refusal("Forward", "ODEProblem", ["reverse"])
     'Forward does not serve reverse mode (grad, vjp, jacrev); those that do: ...'
     """
-    cls = _KNOWN.get(name)
-    if cls is None:
+    if name not in _KNOWN:
         return ""
-    if problem is not None and cls.problems is not None and problem not in cls.problems:
-        able = [n for n, c in _KNOWN.items() if c.problems is None or problem in c.problems]
+    able = {n: cls for n, cls in known().items() if solves(cls, problem)}
+    if name not in able:
         return f"{name} does not serve a {problem}; those that do: {', '.join(able)}."
     for feature in features:
-        if feature not in cls.serves:
-            kinds = lambda c: c.problems is None or problem is None or problem in c.problems  # noqa: E731
-            able = [n for n, c in _KNOWN.items() if feature in c.serves and kinds(c)]
-            return f"{name} does not serve {FEATURES[feature]}; those that do: {', '.join(able)}."
+        if feature not in able[name].serves:
+            rest = ", ".join(n for n, cls in able.items() if feature in cls.serves)
+            return f"{name} does not serve {FEATURES[feature]}; those that do: {rest}."
     return ""
+
+
+def solves(cls: type[Adjoint], problem: str | None) -> bool:
+    """Whether an adjoint is one for a kind of problem; for None, a kind that is an ODE."""
+    if cls.problems is None:
+        return problem != REST
+    return ("ODEProblem" if problem is None else problem) in cls.problems
 
 
 # --- a solve whose tangent is known one way -------------------------------------------------------
@@ -117,8 +130,8 @@ class Spec(NamedTuple):
 
 
 class OneWay(Adjoint):
-    """An adjoint that gives `kept(spec, leaves)`, the solve and what its derivative needs of it, and
-    `map(spec, live, tree)`, the linear map from the tangents of the live leaves to those of the
+    """An adjoint that gives `kept(spec, leaves)`, the solve and what its derivative needs of it,
+    and `map(spec, live, tree)`, the linear map from the tangents of the live leaves to those of the
     outputs, with the tree of what was kept.
     """
 
@@ -206,7 +219,7 @@ def spread(xs: Iterable, flags: Iterable[bool]) -> list:
 
 
 def raised(system: System, bad: Any, sentence: Any, *values: Any) -> None:
-    """Outside a trace (and where `throw="compiled"`), an error of `sentence(*values)` if it is bad."""
+    """Outside a trace (and where `throw="compiled"`), an error of `sentence(*values)` if bad."""
     if not system.raises:
         return
 
@@ -223,6 +236,6 @@ def complete(status: Any) -> Any:
 
 
 def size_of(tolerance: Any, size: Array) -> Array:
-    """What |y| is measured by: itself, and where it is near zero what the tolerance takes for one."""
+    """What |y| is measured by: itself, or near zero what the tolerance takes for one."""
     rtol = jnp.where(tolerance.rtol > 0, tolerance.rtol, 1e-3)
     return jnp.maximum(size, jnp.where(jnp.isfinite(tolerance.atol), tolerance.atol, 1) / rtol)

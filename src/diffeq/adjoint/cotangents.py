@@ -21,14 +21,16 @@ __all__ = ["backward"]
 def backward(setting: Setting, kept: Kept, cotangents: list) -> list:
     """The cotangents of the perturbed inputs, from those of t and y at the end and of all rows."""
     ct_t, ct_y, *ct_rows = cotangents
-    rows = [_of_channel(setting, kept, i, cts) for i, cts in enumerate(_per_channel(setting, ct_rows))]
+    rows = [
+        _of_channel(setting, kept, i, cts) for i, cts in enumerate(_per_channel(setting, ct_rows))
+    ]
     nodes, places = _nodes(setting, kept, rows)
     origin = _origin(setting, kept, ct_y, nodes)
     tolerances = _tolerances(setting, kept, origin.lam, [row.kicks for row in rows])
     back = Back(setting, kept, origin, nodes, tolerances)
     march = setting.adjoint.march(back)
     found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, march, places)
-    return _honest(setting, back, march, cotangents, found)
+    return _honest(setting, march, cotangents, found)
 
 
 class Rows(NamedTuple):
@@ -46,9 +48,7 @@ def _per_channel(setting: Setting, cotangents: list) -> list[list]:
     """The cotangents of rows, for each channel one for each array of a row (None for integers)."""
     found, out = iter(cotangents), []
     for channel in setting.system.output.channels:
-        row = jax.eval_shape(
-            channel.value, setting.data, setting.start.t, setting.start.y
-        )
+        row = jax.eval_shape(channel.value, setting.data, setting.start.t, setting.start.y)
         out.append([next(found) if is_inexact(x) else None for x in row])
     return out
 
@@ -106,7 +106,9 @@ def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array
     if not times:
         blank = jnp.zeros((0,), setting.start.t.dtype)
         return Nodes(blank, None, None), blank
-    stacked = jnp.concatenate([jnp.where(ok, -t, jnp.inf) for t, ok in zip(times, there, strict=True)])
+    stacked = jnp.concatenate(
+        [jnp.where(ok, -t, jnp.inf) for t, ok in zip(times, there, strict=True)]
+    )
     order = jnp.argsort(stacked)
     ordered = stacked[order]
     group = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(ordered[1:] != ordered[:-1])])
@@ -121,13 +123,15 @@ def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array
         known = jnp.concatenate(kept.states)
         states = jnp.zeros_like(known).at[of_row].set(known)
     lead = sum(t.shape[0] for t in setting.data.times)
-    stops = of_row[lead : lead + setting.data.stops.shape[0]] if setting.system.has_stops else of_row
+    stops = (
+        of_row[lead : lead + setting.data.stops.shape[0]] if setting.system.has_stops else of_row
+    )
     return Nodes(unique, kicks, states), stops
 
 
 def _origin(setting: Setting, kept: Kept, lam: Array, nodes: Nodes) -> Origin:
-    """Where a march starts: at the end, with its kick; or, where y is carried and known, at the last
-    node that has one: a solve that failed is not gone back through for nothing.
+    """Where a march starts: at the end, with its kick; or, where y is carried and known, at the
+    last node that has one: a solve that failed is not gone back through for nothing.
     """
     t, y = -kept.end.t, kept.end.y
     if nodes.kicks is None:
@@ -183,7 +187,7 @@ def _tolerances(setting: Setting, kept: Kept, lam: Array, kicks: list[Array]) ->
 
 def _counts(setting: Setting, kept: Kept) -> list:
     """How many rows of each kept buffer of states were reached."""
-    rows, further = setting.watched()
+    rows, _ = setting.watched()
     count = len(setting.system.output.channels)
     written = kept.end.written
     return [*written[:count], *written[count + len(rows) :]]
@@ -262,9 +266,7 @@ def _beside(t: Array, side: int) -> Array:
     return jnp.where(t == 0, tiny, jnp.nextafter(t, jnp.asarray(side * jnp.inf, t.dtype)))
 
 
-def _honest(
-    setting: Setting, back: Back, march: March, cotangents: Sequence, found: list
-) -> list:  # fmt: skip
+def _honest(setting: Setting, march: March, cotangents: Sequence, found: list) -> list:
     """What was found; NaN when the march did not get to its end, zero where nothing was asked."""
     status = march.state.status
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))

@@ -25,7 +25,7 @@ from ..core.status import Status
 from ..core.walk import Tangent, walk
 from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
 from ..output import Cursor
-from .base import Adjoint, with_features
+from .base import Adjoint, entered
 from .base import pick as _pick
 from .base import spread as _spread
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
@@ -36,7 +36,7 @@ _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be r
 _KNOWN_ROWS = 1024
 
 
-@with_features
+@entered
 class Discrete(Adjoint):
     """Differentiates the accepted steps. The default, for every problem and every mode.
 

@@ -1,12 +1,12 @@
-"""`Forward`: the tangents are solved along with the state, and their errors decide on the steps, too.
+"""`Forward`: the tangents are solved along with the state, with their errors in the norm.
 
-The tangent of a solve is a solve: its state is (state, tangents), its attempt the jvp of an attempt,
-its rows the jvp of the rows. So nothing of a method, an output or an event is written twice, a
+The tangent of a solve is a solve: its state is (state, tangents), its attempt the jvp of an
+attempt, its rows the jvp of the rows. So nothing of a method, an output or an event is written twice, a
 Newton iteration is differentiated and not repeated, and the tangent of the tangent, a solve again,
-follows by induction. What is new is the verdict: an attempt whose tangents are too wrong is refused.
+follows by induction. What is new is the verdict: one whose tangents are too wrong is refused.
 
-`Discrete` takes the steps that y alone asked for. Where the error of y happens to be zero and that of
-its tangent is not, these mislead (the norm trap: paper and figures in `docs/theory/adjoints.md`).
+`Discrete` takes the steps that y alone asked for. Where the error of y happens to be zero and that
+of its tangent is not, these mislead (the norm trap: paper and figures in `docs/theory/adjoints.md`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +28,13 @@ from ..core.norm import magnitude, mean_square
 from ..core.oneway import Map, oneway
 from ..core.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
 from ..core.status import Status
-from ..integrate import Data, State, System, attempt, blank, written
+from ..integrate import Data, State, attempt, blank, written
 from .base import (
     FEATURES,
     ODES,
     OneWay,
     Spec,
+    entered,
     flags_of,
     is_inexact,
     outputs_of,
@@ -42,13 +43,12 @@ from .base import (
     refusal,
     size_of,
     solved,
-    with_features,
 )
 
 __all__ = ["Forward"]
 
 
-@with_features
+@entered
 class Forward(OneWay):
     """Solves the tangents along with the state, with their error in the norm: forward mode.
 
@@ -65,12 +65,12 @@ class Forward(OneWay):
     Args:
         rtol, atol: tolerances of the tangents, as numbers. None: those of the solve.
 
-    Works for `jvp`, `jacfwd` and their compositions, as in `jacfwd(jacfwd(f))`, where second tangents
-    are in the norm as well. A tangent that cannot be solved to tolerance is NaN, and outside a
+    Works for `jvp`, `jacfwd` and their compositions, as in `jacfwd(jacfwd(f))`, where second
+    tangents are in the norm as well. A tangent that cannot be solved to tolerance is NaN, and outside a
     trace an error.
 
     Raises:
-        TypeError: reverse mode, or rows that lie where steps end, were asked for.
+        TypeError: reverse mode, or rows at the ends of steps, were asked for.
         RuntimeError: (outside a trace) the tangents could not be solved.
 
     Reference: sapienza2024, hairer1993, II.6.
@@ -161,7 +161,7 @@ def _pushed_jvp(process: "_Dual", primals: Any, tangents: Any) -> tuple[list, li
 
 
 class _Plain:
-    """The solve itself, as a process of flat inputs: leaves of (data, start), and its own status."""
+    """The solve itself, as a process of flat inputs: leaves of (data, start), and how it ended."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.system = spec, spec.system
@@ -257,7 +257,7 @@ class _Dual:
         return inputs[: len(self.live)], inputs[len(self.live) :]
 
     def _pushed(self, name: str, inputs: list, trees: Sequence, dots: Sequence) -> tuple:
-        """`inner.name(inputs, *trees)` and the tangents of the inexact leaves of what it returns."""
+        """`inner.name(inputs, *trees)` and the tangents of what is inexact in it."""
         inputs, moving = self._parts(inputs)
         flat, tree = jax.tree.flatten(trees)
         flags = [*self.live, *map(is_inexact, flat)]
@@ -372,13 +372,13 @@ class _Dual:
 
             def one(error: tuple, size: Array) -> tuple[Array, Array]:
                 e, dot0, dot1 = error
-                size = jnp.maximum(size, jnp.sqrt(mean_square(dot1 / unit)))
-                scale = Tolerance(rtol, jnp.where(jnp.isinf(atol), atol, atol * size), True)
-                return scale.squared(e, dot0, dot1, controller.norm)[0], size
+                reach = jnp.maximum(size, jnp.sqrt(mean_square(dot1 / unit)))
+                scale = Tolerance(rtol, jnp.where(jnp.isinf(atol), atol, atol * reach), True)
+                return scale.squared(e, dot0, dot1, controller.norm)[0], reach
 
-            error2, size = jax.vmap(one, in_axes=(-1, 0))(flat, size)
+            error2, reach = jax.vmap(one, in_axes=(-1, 0))(flat, size)
             found.append(jnp.max(error2))
-            new.append(size)
+            new.append(reach)
         return jnp.max(jnp.stack(found)), new
 
     def write(self, inputs: list, along: _Along, tried: tuple, buffers: tuple) -> tuple:
@@ -415,6 +415,7 @@ class _Dual:
         """The tangents of the inner process's outputs."""
 
         def running(inputs: list, along: _Along, _: Any) -> Array:
+            del inputs
             return self.core(along).status == Status.running
 
         def turn(active: Any, inputs: list, along: _Along, buffers: tuple) -> tuple:
@@ -477,7 +478,7 @@ def pushed(
 
 
 def _traced(function: Callable, operands: list, flags: list, dots: list) -> tuple:
-    """The jaxpr of all leaves and the tangents of the inexact ones, the tree, and which these are."""
+    """The jaxpr of all leaves and the tangents of the inexact ones, the tree, and which they are."""
     found: dict = {}
 
     def single(*xs: Any) -> list:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ..core.norm import in_dtype_of
 from ..core.walk import walk
 from ..integrate import Data, interpolated
-from .base import with_features
+from .base import entered
 from .interpolating import AlongTape
 from .march import Back, March
 from .setting import Setting
@@ -67,7 +67,7 @@ class _Integrand:
         self.start, self.dt, self.polynomial = start, dt, polynomial
 
     def pulled(self, thetas: Array) -> Any:
-        """weights ↦ dt Σ w_i (∂f/∂p)ᵀλ at these places: their fields are evaluated once."""
+        """Weights ↦ dt Σ w_i (∂f/∂p)ᵀλ at these places: their fields are evaluated once."""
         y0 = self.polynomial.y0
         lam = jax.vmap(self.polynomial)(in_dtype_of(thetas, y0))
         times = -(self.start + thetas * self.dt)
@@ -85,13 +85,13 @@ class _Integrand:
         return weighted
 
 
-@with_features
+@entered
 class Gauss(Alone):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by a
     Gauss–Legendre rule on each step.
 
-    dL/dp = ∫ (∂f/∂p)ᵀλ dt does not act back on λ: so it need not be solved, and λ is an equation of n
-    unknowns however many parameters there are. The continuous adjoint to choose for a network, and
+    dL/dp = ∫ (∂f/∂p)ᵀλ dt does not act back on λ: so it need not be solved, and λ is an equation of
+    n unknowns however many parameters there are. The continuous adjoint to choose for a network, and
     for an implicit method, whose matrices stay n × n.
 
     A rule of m points is exact for polynomials of degree 2m − 1 on each step. No step of the march
@@ -108,7 +108,7 @@ class Gauss(Alone):
     Reverse mode only; for rows at given times and the end.
 
     Raises:
-        TypeError: forward mode, second derivatives, or rows that lie where steps end, were asked for.
+        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
         RuntimeError: (outside a trace) λ could not be solved.
 
     Reference: norcliffe2023.
@@ -132,5 +132,7 @@ class Gauss(Alone):
         """Σ w_i dt (∂f/∂p)ᵀλ."""
         nodes, weights = np.polynomial.legendre.leggauss(self.points or back.order // 2 + 1)
         dtype = integrand.dt.dtype
-        found = integrand.pulled(jnp.asarray((nodes + 1) / 2, dtype))(jnp.asarray(weights / 2, dtype))
+        found = integrand.pulled(jnp.asarray((nodes + 1) / 2, dtype))(
+            jnp.asarray(weights / 2, dtype)
+        )
         return [a + b for a, b in zip(total, found, strict=True)]

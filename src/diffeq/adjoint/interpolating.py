@@ -1,4 +1,4 @@
-"""`Interpolating`: λ and the integral are solved backwards along the forward solve's own polynomial."""
+"""`Interpolating`: λ and the integral are solved backwards along the polynomials of the forward solve."""
 
 from typing import Any, ClassVar
 
@@ -10,13 +10,13 @@ from jaxtyping import Array
 from ..core.norm import in_dtype_of
 from ..core.walk import walk
 from ..integrate import System, interpolated
-from .base import with_features
+from .base import entered
 from .discrete import Discrete, _Along
 from .march import Back, March
 from .reverse import Reverse
 from .setting import Setting
 
-__all__ = ["Interpolating", "AlongTape"]
+__all__ = ["AlongTape", "Interpolating"]
 
 
 class AlongTape(Reverse):
@@ -77,7 +77,7 @@ class AlongTape(Reverse):
         return walk(window, 0, count, rows=places, carry=march, length=length, reverse=True)[0]
 
 
-@with_features
+@entered
 class Interpolating(AlongTape):
     """Solves (λ, dL/dp) backwards, with y(t) from the polynomials of the forward solve.
 
@@ -95,7 +95,7 @@ class Interpolating(AlongTape):
     Reverse mode only; for rows at given times and the end.
 
     Raises:
-        TypeError: forward mode, second derivatives, or rows that lie where steps end, were asked for.
+        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
         RuntimeError: (outside a trace) λ could not be solved.
 
     Reference: sapienza2024.

@@ -33,7 +33,7 @@ DRIFTED = -1  # the status of a march that its monitor has stopped
 
 
 class Nodes(NamedTuple):
-    """Where a march has to stop, in its own time and order; what is added to λ there, and the state.
+    """Where a march has to stop, in its time and order; what is added to λ there, and the state.
 
     `kicks` is None when nothing is ever added, `states` when nobody asks.
     """
@@ -132,6 +132,7 @@ class Back:
         march = march._replace(state=replace(march.state, status=status))
 
         def running(consts: Any, march: March, _: Any) -> Array:
+            del consts
             return march.state.status == Status.running
 
         def turn(active: Any, consts: Any, march: March, _: Any) -> tuple[March, Any]:
@@ -142,7 +143,9 @@ class Back:
             total = self.adjoint.gathered(self, data, march, tried)
             landed = after.status == Status.success
             status = jnp.where(landed & (data.t1 < floor), Status.running, after.status)
-            march = march._replace(state=replace(after, status=status.astype(jnp.int32)), total=total)
+            march = march._replace(
+                state=replace(after, status=status.astype(jnp.int32)), total=total
+            )
             there = active & landed & (time <= floor)
             return self._landed(data, nodes, node, there, march), ()
 

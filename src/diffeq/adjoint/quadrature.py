@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ..core.loop import loop
-from ..core.norm import mean_square
-from .base import with_features
+from .base import entered
 from .gauss import Alone
 from .march import Back
 
@@ -40,10 +38,10 @@ def _both_sides(half: tuple, sign: float = 1.0) -> np.ndarray:
     return np.array([*half, *(sign * x for x in half[-2::-1])])
 
 
-@with_features
+@entered
 class Quadrature(Alone):
-    """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by an
-    adaptive quadrature.
+    """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by
+    an adaptive quadrature.
 
     λ is dense along each step of the march; ∫ (∂f/∂p)ᵀλ dt over the step is taken by Gauss–Kronrod
     rules of 7 and 15 points on panels that are halved until their difference is within tolerance.
@@ -59,7 +57,7 @@ class Quadrature(Alone):
     Reverse mode only; for rows at given times and the end.
 
     Raises:
-        TypeError: forward mode, second derivatives, or rows that lie where steps end, were asked for.
+        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
         RuntimeError: (outside a trace) λ could not be solved, or the integral not be taken.
 
     Reference: kim2021, piessens1983.
@@ -82,10 +80,11 @@ class Quadrature(Alone):
         one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
 
         def ahead(consts: Any, panel: Any, _: Any) -> Array:
+            del consts
             return panel[0] < 1
 
         def turn(active: Any, consts: Any, panel: Any, _: Any) -> tuple:
-            del active
+            del active, consts
             place, length, total = panel
             length = jnp.minimum(length, 1 - place)
             pull = integrand.pulled(place + nodes * length)
@@ -98,7 +97,11 @@ class Quadrature(Alone):
                      for a, b in zip(total, after, strict=True)]  # fmt: skip
             # The last panel ends on 1 exactly, whatever the rounding of sums.
             end = jnp.where(length >= 1 - place, one, place + length)
-            return (jnp.where(good | stuck, end, place), length * jnp.where(good, 2.0, 0.5), after), ()
+            return (
+                jnp.where(good | stuck, end, place),
+                length * jnp.where(good, 2.0, 0.5),
+                after,
+            ), ()
 
         (_, _, total), _ = loop(ahead, turn, (zero, one, total))
         return total

@@ -2,10 +2,10 @@
 
 For y' = f(t, y, p) and a loss that sees y at times t_i, the cotangent λ of y obeys, backwards,
 
-    λ' = −(∂f/∂y)ᵀ λ,    λ(t_i⁻) = λ(t_i⁺) + (∂L/∂y(t_i))ᵀ,    dL/dp = ∫ (∂f/∂p)ᵀ λ dt + direct terms,
+    λ' = −(∂f/∂y)ᵀ λ,   λ(t_i⁻) = λ(t_i⁺) + (∂L/∂y(t_i))ᵀ,   dL/dp = ∫ (∂f/∂p)ᵀ λ dt + direct terms,
 
-with dL/dy0 = λ(t0), dL/dt1 = λ(t1)·f, dL/dt0 = −λ(t0)·f, and dL/ds = λ(s)·(f(s⁻) − f(s⁺)) for a time s
-at which f jumps. The adjoints differ in where y(t) comes from and in how the integral is taken;
+with dL/dy0 = λ(t0), dL/dt1 = λ(t1)·f, dL/dt0 = −λ(t0)·f, and dL/ds = λ(s)·(f(s⁻) − f(s⁺)) for a time
+s at which f jumps. The adjoints differ in where y(t) comes from and in how the integral is taken;
 each has its file. A march (`march.py`) goes back; what it starts from and what its end means is in
 `cotangents.py`.
 """
@@ -32,8 +32,8 @@ __all__ = ["Reverse"]
 class Reverse(OneWay):
     """Base of the continuous adjoints: reverse mode, for problems that are ODEs.
 
-    A subclass says what its march carries (`parts`, λ first), how that changes (`slopes`), and how it
-    goes (`march`).
+    A subclass says what its march carries (`parts`, λ first), how that changes (`slopes`), and how
+    it goes (`march`).
     """
 
     problems: ClassVar[frozenset[str] | None] = ODES

@@ -2,7 +2,7 @@
 
 The tangent of a solve is linear in the tangents of its inputs. `Forward` knows how to push tangents
 (its steps depend on them, so nothing can transpose it), a continuous adjoint how to pull cotangents
-back. JAX asks for the other direction only where a user does, and then a sentence names the way out.
+back. JAX asks for the other direction only where a user does, and then a sentence names the way.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,6 @@ from .primitive import (
     shape_of,
     split,
     zero_like,
-    zero_tangent,
 )
 
 __all__ = ["Map", "oneway", "undifferentiable"]
@@ -106,6 +105,7 @@ def undifferentiable(function: Any, sentence: str) -> Any:
 
     @closed.defjvp
     def rule(primals: Any, tangents: Any) -> Any:
+        del primals, tangents
         raise TypeError(sentence)
 
     return closed
@@ -113,7 +113,9 @@ def undifferentiable(function: Any, sentence: str) -> Any:
 
 def _implementation(*xs: Any, rule: Map, sizes: Any, like: Any) -> list:
     residuals, tangents = split(xs, sizes)
-    return [jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)]
+    return [
+        jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)
+    ]
 
 
 def _abstract(*xs: Any, like: Any, **params: Any) -> list:
@@ -158,7 +160,9 @@ def _batch(
 ) -> tuple[list, list[int]]:
     residuals, tangents = split(xs, sizes)
     residual_axes, tangent_axes = split(axes, sizes)
-    moved = [lanes_last(x, a, size, force=True) for x, a in zip(tangents, tangent_axes, strict=True)]
+    moved = [
+        lanes_last(x, a, size, force=True) for x, a in zip(tangents, tangent_axes, strict=True)
+    ]
     wide = [ShapedArray((*shape, size), dtype) for shape, dtype in like]
     out = oneway(rule.over(size, residual_axes, like), residuals, moved, wide)
     return out, [x.ndim - 1 for x in out]

@@ -45,8 +45,8 @@ class Channel:
     """One stream of rows.
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
-    the initial state) or "dense" (each step's polynomial). `value(data, t, y)` makes a row, with the
-    data of the solve; for "dense" `value(t0, t1, interpolant)`.
+    the initial state) or "dense" (each step's polynomial). `value(data, t, y)` makes a row, with
+    the data of the solve; for "dense" `value(t0, t1, interpolant)`.
     """
 
     kind: str
@@ -81,9 +81,7 @@ class Channel:
         )
         return n
 
-    def blank(
-        self, data: Any, t0: Array, y0: Array, example: Any, written: Array
-    ) -> list[Array]:
+    def blank(self, data: Any, t0: Array, y0: Array, example: Any, written: Array) -> list[Array]:
         """The buffers, with the rows that are `written` before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
@@ -98,9 +96,7 @@ class Channel:
 
         return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
-    def write(
-        self, data: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list
-    ) -> list:
+    def write(self, data: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
         """The buffers with the step's rows."""
         rows = times if self.kind == "times" else ()
 

@@ -3,6 +3,7 @@
 from .base import Problem
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+from .steady import SteadyStateProblem
 
 __all__ = [
     "HamiltonianProblem",
@@ -11,4 +12,5 @@ __all__ = [
     "SecondOrderProblem",
     "Separable",
     "SplitODEProblem",
+    "SteadyStateProblem",
 ]

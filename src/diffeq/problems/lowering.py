@@ -23,6 +23,7 @@ from .called import check_arguments, described, noted
 from .forms import Ode, Partitioned, Split
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+from .steady import SteadyStateProblem
 
 __all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
 
@@ -343,4 +344,5 @@ _RULES: dict[type, Any] = {
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,
+    SteadyStateProblem: _OdeRule,
 }
