@@ -29,8 +29,8 @@ _ADVICE: dict[Status, str] = {
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
     Status.not_at_rest: "Give a guess nearer to it; or follow the equation in time to where it "
-    "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular there "
-    "(something is conserved), add what is conserved to the equations.",
+    "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular "
+    "there (something is conserved), add what is conserved to the equations.",
 }
 
 _NONE_YET = (

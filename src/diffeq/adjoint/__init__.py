@@ -1,7 +1,7 @@
 """Layer 5: a derivative for the loop. Nothing below knows that solves are differentiated."""
 
 from .backsolve import Backsolve
-from .base import Adjoint, known, refusal
+from .base import FEATURES, ODES, Adjoint, known, refusal, solves
 from .check import GradientReport, check_gradient, overridden
 from .discrete import Discrete
 from .forward import Forward
@@ -11,6 +11,8 @@ from .quadrature import Quadrature
 from .steady import SteadyState
 
 __all__ = [
+    "FEATURES",
+    "ODES",
     "Adjoint",
     "Backsolve",
     "Discrete",
@@ -24,4 +26,5 @@ __all__ = [
     "known",
     "overridden",
     "refusal",
+    "solves",
 ]

@@ -22,9 +22,9 @@ class Backsolve(Reverse):
     """Solves (λ, dL/dp, y) backwards from the end, in memory that no number of steps increases.
 
     y' = f, λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ are one equation that starts from y(t1).
-    What contracts forwards grows backwards, so that y can be lost in silence (the published adjoint of
-    neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is watched: at
-    each saved time, at `checkpoints` further times and at t0 it is compared with the forward
+    What contracts forwards grows backwards, so that y can be lost in silence (the published adjoint
+    of neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is watched:
+    at each saved time, at `checkpoints` further times and at t0 it is compared with the forward
     solve, and restored. Where they differ by more than `drift` tolerances, the derivative is NaN,
     and outside a trace an error that says where and by how much.
 

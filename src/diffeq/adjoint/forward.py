@@ -1,12 +1,12 @@
 """`Forward`: the tangents are solved along with the state, with their errors in the norm.
 
 The tangent of a solve is a solve: its state is (state, tangents), its attempt the jvp of an
-attempt, its rows the jvp of the rows. So nothing of a method, an output or an event is written twice, a
+attempt, its rows the jvp of the rows. So nothing of a method or an output is written twice, a
 Newton iteration is differentiated and not repeated, and the tangent of the tangent, a solve again,
 follows by induction. What is new is the verdict: one whose tangents are too wrong is refused.
 
 `Discrete` takes the steps that y alone asked for. Where the error of y happens to be zero and that
-of its tangent is not, these mislead (the norm trap: paper and figures in `docs/theory/adjoints.md`).
+of its tangent is not, these mislead: the norm trap (`docs/theory/adjoints.md`).
 """
 
 from collections.abc import Callable, Sequence
@@ -66,8 +66,8 @@ class Forward(OneWay):
         rtol, atol: tolerances of the tangents, as numbers. None: those of the solve.
 
     Works for `jvp`, `jacfwd` and their compositions, as in `jacfwd(jacfwd(f))`, where second
-    tangents are in the norm as well. A tangent that cannot be solved to tolerance is NaN, and outside a
-    trace an error.
+    tangents are in the norm as well. A tangent that cannot be solved to tolerance is NaN, and
+    outside a trace an error.
 
     Raises:
         TypeError: reverse mode, or rows at the ends of steps, were asked for.
@@ -478,7 +478,7 @@ def pushed(
 
 
 def _traced(function: Callable, operands: list, flags: list, dots: list) -> tuple:
-    """The jaxpr of all leaves and the tangents of the inexact ones, the tree, and which they are."""
+    """The jaxpr of all leaves and of the tangents of inexact ones; the tree; which they are."""
     found: dict = {}
 
     def single(*xs: Any) -> list:

@@ -91,8 +91,8 @@ class Gauss(Alone):
     Gauss–Legendre rule on each step.
 
     dL/dp = ∫ (∂f/∂p)ᵀλ dt does not act back on λ: so it need not be solved, and λ is an equation of
-    n unknowns however many parameters there are. The continuous adjoint to choose for a network, and
-    for an implicit method, whose matrices stay n × n.
+    n unknowns however many parameters there are. The continuous adjoint to choose for a network,
+    and for an implicit method, whose matrices stay n × n.
 
     A rule of m points is exact for polynomials of degree 2m − 1 on each step. No step of the march
     is longer than the forward step was, so what the forward solve has resolved is resolved here.

@@ -1,4 +1,4 @@
-"""`Interpolating`: λ and the integral are solved backwards along the polynomials of the forward solve."""
+"""`Interpolating`: λ and the integral are solved along the polynomials of the forward solve."""
 
 from typing import Any, ClassVar
 

@@ -4,10 +4,10 @@ For y' = f(t, y, p) and a loss that sees y at times t_i, the cotangent λ of y o
 
     λ' = −(∂f/∂y)ᵀ λ,   λ(t_i⁻) = λ(t_i⁺) + (∂L/∂y(t_i))ᵀ,   dL/dp = ∫ (∂f/∂p)ᵀ λ dt + direct terms,
 
-with dL/dy0 = λ(t0), dL/dt1 = λ(t1)·f, dL/dt0 = −λ(t0)·f, and dL/ds = λ(s)·(f(s⁻) − f(s⁺)) for a time
-s at which f jumps. The adjoints differ in where y(t) comes from and in how the integral is taken;
-each has its file. A march (`march.py`) goes back; what it starts from and what its end means is in
-`cotangents.py`.
+with dL/dy0 = λ(t0), dL/dt1 = λ(t1)·f, dL/dt0 = −λ(t0)·f, and dL/ds = λ(s)·(f(s⁻) − f(s⁺)) for a
+time s at which f jumps. The adjoints differ in where y(t) comes from and in how the integral is
+taken; each has its file. A march (`march.py`) goes back; what it starts from and what its end means
+is in `cotangents.py`.
 """
 
 from functools import partial
