@@ -18,13 +18,23 @@ from .problems import (
 from .solution import Solution, SolveError
 from .solve import solve
 from .stepping import State, advance, init, step
-from .train import Fit, fit, mse
+from .train import (
+    Collocation,
+    Fit,
+    Shooting,
+    collocate,
+    fit,
+    fit_growing,
+    mse,
+    multiple_shooting,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "Collocation",
     "Controller",
     "Discrete",
     "Fit",
@@ -36,6 +46,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Problem",
     "SecondOrderProblem",
     "Separable",
+    "Shooting",
     "Solution",
     "SolveError",
     "SplitODEProblem",
@@ -43,10 +54,13 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Status",
     "Verdict",
     "advance",
+    "collocate",
     "datasets",
     "fit",
+    "fit_growing",
     "init",
     "mse",
+    "multiple_shooting",
     "nn",
     "solve",
     "step",

@@ -1,6 +1,29 @@
 """Layers: a network in a differential equation, as an Equinox module that any network can use."""
 
+from .augmented import Augmented
+from .basis import Basis, Chebyshev, Cos, Fourier, Legendre, Polynomial, Sin, TensorLayer
+from .flow import FFJORD, Regularised
+from .hamiltonian import HamiltonianNN
 from .layer import Layer
 from .ode import NeuralODE
+from .second_order import SecondOrder
+from .spline import Spline
 
-__all__ = ["Layer", "NeuralODE"]
+__all__ = [
+    "FFJORD",
+    "Augmented",
+    "Basis",
+    "Chebyshev",
+    "Cos",
+    "Fourier",
+    "HamiltonianNN",
+    "Layer",
+    "Legendre",
+    "NeuralODE",
+    "Polynomial",
+    "Regularised",
+    "SecondOrder",
+    "Sin",
+    "Spline",
+    "TensorLayer",
+]

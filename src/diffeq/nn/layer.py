@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..core.lift import flatten, unflatten
-from ..problems import ODEProblem
+from ..problems import ODEProblem, Problem
 from ..solution import Solution
 from ..solve import solve
 
@@ -69,24 +69,32 @@ class Layer(eqx.Module):
 
     def problem(
         self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
-    ) -> ODEProblem:
+    ) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
+        return ODEProblem(self._equation(key), y0, self._span(tspan), args)
+
+    def _span(self, tspan: Any) -> Any:
+        """The time span of a call, or the layer's own."""
         tspan = self.options["tspan"] if tspan is None else tspan
         if tspan is None:
             raise TypeError("tspan is not known: give it to the layer, or to its call.")
-        return ODEProblem(self._equation(key), y0, tspan, args)
+        return tspan
 
     def _equation(self, key: Any) -> Callable:
+        """The field as a problem takes it."""
+        call = self._function(key)
+        if self.field is None:
+            return lambda t, y, args: call(y)
+        return lambda t, y, args: call(t, y, args)
+
+    def _function(self, key: Any) -> Callable:
+        """`net`, or `field` with its net, and with the key in its place."""
         net, field = self.net, self.field
         if key is not None:
             _check_takes_key(net if field is None else field)
         if field is None:
-            if key is None:
-                return lambda t, y, args: net(y)
-            return lambda t, y, args: net(y, key=key)
-        if key is None:
-            return lambda t, y, args: field(net, t, y, args)
-        return lambda t, y, args: field(net, t, y, args, key=key)
+            return (lambda *z: net(*z)) if key is None else lambda *z: net(*z, key=key)
+        return (lambda *z: field(net, *z)) if key is None else lambda *z: field(net, *z, key=key)
 
     def __call__(
         self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None

@@ -1,6 +1,18 @@
 """Fitting models to data."""
 
+from .collocation import Collocation, collocate
+from .curriculum import fit_growing
 from .fit import Fit, fit
 from .loss import mse
+from .multiple_shooting import Shooting, multiple_shooting
 
-__all__ = ["Fit", "fit", "mse"]
+__all__ = [
+    "Collocation",
+    "Fit",
+    "Shooting",
+    "collocate",
+    "fit",
+    "fit_growing",
+    "mse",
+    "multiple_shooting",
+]

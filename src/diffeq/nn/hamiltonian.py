@@ -1,0 +1,107 @@
+"""Hamilton's equations with a network for the energy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..problems import HamiltonianProblem, Separable
+from .layer import Layer
+from .second_order import pair
+
+__all__ = ["HamiltonianNN"]
+
+
+class HamiltonianNN(Layer):
+    """q' = ∂H/∂p, p' = −∂H/∂q, with a network for the energy H(q, p).
+
+    Whatever the network says, its energy is kept along a solution, up to the error of the method;
+    a symplectic method keeps the error bounded over very long times. Its state is the pair (q, p).
+
+    Args:
+        net: a network of one vector, that of q joined with that of p, which returns one number. Or
+            a pair of networks (kinetic, potential), of p and of q: then H = kinetic(p) +
+            potential(q) is separable, which symplectic methods ask for.
+        tspan: (t0, t1), or a function of args; a call may give another.
+        hamiltonian: `hamiltonian(net, t, q, p, args)`, one number, where the energy is not
+            net(q, p) alone. Or `de.Separable` of `kinetic(net, t, p, args)` and
+            `potential(net, t, q, args)`.
+        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
+
+    Where momenta and their rates of change were measured, `derivative` can be fitted to them
+    without any solve, as Greydanus et al. do.
+
+    Raises:
+        TypeError: as `Layer`; y0 is no pair; the energy is more than one number.
+
+    Reference: greydanus2019.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp, diffeq as de
+        >>> keys = jax.random.split(jax.random.key(0))
+        >>> nets = [eqx.nn.MLP(1, "scalar", 8, 1, jnp.tanh, key=key) for key in keys]
+        >>> layer = de.nn.HamiltonianNN(
+        ...     nets, tspan=(0.0, 10.0), method=de.VelocityVerlet(), dt=0.01
+        ... )
+        >>> y0 = (jnp.ones(1), jnp.zeros(1))
+        >>> bool(abs(layer.energy(layer(y0).y1) - layer.energy(y0)) < 1e-4)
+        True
+    """
+
+    def __init__(
+        self, net: Any, *, tspan: Any = None, hamiltonian: Any = None, **solve_options: Any
+    ) -> None:
+        if hamiltonian is None and isinstance(net, (tuple, list)):
+            pair(net, "(kinetic, potential) of networks", "net")
+            hamiltonian = Separable(
+                lambda nets, t, p, args: nets[0](_joined(p)),
+                lambda nets, t, q, args: nets[1](_joined(q)),
+            )
+        super().__init__(net, tspan=tspan, field=hamiltonian, **solve_options)
+
+    def problem(
+        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+    ) -> HamiltonianProblem:
+        """The equation, for `de.solve` and all else that takes a problem."""
+        q0, p0 = pair(y0, "(q0, p0)")
+        return HamiltonianProblem(self._equation(key), q0, p0, self._span(tspan), args)
+
+    def energy(self, y: Any, args: Any = None, *, t: Any = 0.0) -> Array:
+        """H at y = (q, p), a scalar."""
+        q, p = pair(y, "(q, p)", "y")
+        return self._equation(None)(t, q, p, args)
+
+    def derivative(self, y: Any, args: Any = None, *, t: Any = 0.0) -> Any:
+        """(∂H/∂p, −∂H/∂q) at y = (q, p): the field of the equation."""
+        q, p = pair(y, "(q, p)", "y")
+        of_q, of_p = jax.grad(self._equation(None), argnums=(1, 2))(t, q, p, args)
+        return of_p, jax.tree.map(jnp.negative, of_q)
+
+    def _equation(self, key: Any) -> Callable:
+        if isinstance(self.field, Separable):
+            if key is not None:
+                raise TypeError("key was given, but the parts of a separable energy take none.")
+            net, parts = self.net, self.field
+            kinetic, potential = parts.kinetic, parts.potential
+            return Separable(
+                lambda t, p, args: _number(kinetic(net, t, p, args)),
+                lambda t, q, args: _number(potential(net, t, q, args)),
+            )
+        call = self._function(key)
+        if self.field is None:
+            return lambda t, q, p, args: _number(call(_joined(q, p)))
+        return lambda t, q, p, args: _number(call(t, q, p, args))
+
+
+def _joined(*parts: Any) -> Array:
+    """All numbers of q and p as one vector."""
+    return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(parts)])
+
+
+def _number(energy: Any) -> Any:
+    """An energy as a scalar: layers of many libraries return vectors, of length 1 here."""
+    if jnp.size(energy) != 1:
+        raise TypeError(f"the energy has shape {jnp.shape(energy)}; one number is wanted.")
+    return jnp.reshape(energy, ())

@@ -1,0 +1,83 @@
+"""A function of time whose values at knots are learnt."""
+
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact
+
+from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
+
+__all__ = ["Spline"]
+
+
+class Spline(eqx.Module):
+    """A function of t through values at knots: for a control, or any input that is to be learnt.
+
+    Args:
+        knots: where the values are, in rising order; constants.
+        values: the values there, shape (len(knots), …): these are trained.
+        kind: between the knots: "constant" (the value of the knot before), "linear", "quadratic"
+            (C¹, with breaks half way between knots) or "cubic" (C²). With values that are those of
+            a polynomial of that degree, it is that polynomial.
+
+    `spline(t)` has the shape of one value; before the first knot and after the last it is held.
+    A "constant" one jumps at its knots, and a "linear" one bends there: give them to `solve` as
+    `stops=spline.knots`, and steps end there.
+
+    Raises:
+        ValueError: knots that do not rise; another number of values; a kind that is not known.
+
+    Reference: deboor1978.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> spline = de.nn.Spline(jnp.linspace(0.0, 4.0, 5), jnp.linspace(0.0, 4.0, 5) ** 2)
+        >>> print(spline(1.5), spline.derivative(1.5), spline(7.0))
+        2.25 3.0 16.0
+    """
+
+    values: Inexact[Array, "knots ..."]
+    kind: str = eqx.field(static=True)
+    _knots: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, knots: Any, values: Any, *, kind: str = "cubic") -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}; one of {', '.join(map(repr, KINDS))} is wanted.")
+        self._knots = tuple(check_knots(knots).tolist())
+        self.values = jnp.asarray(values)
+        self.kind = kind
+        if jnp.shape(values)[:1] != (len(self._knots),):
+            raise ValueError(
+                f"values have shape {jnp.shape(values)}; their first axis is that of the "
+                f"{len(self._knots)} knots."
+            )
+
+    @property
+    def knots(self) -> np.ndarray:
+        """Where the values are."""
+        return np.asarray(self._knots)
+
+    def __call__(self, t: Any) -> Array:
+        """The value at t, a scalar."""
+        return self._at(t)[0]
+
+    def derivative(self, t: Any) -> Array:
+        """The slope at t; 0 outside the knots, where the value is held."""
+        inside = (t >= self._knots[0]) & (t <= self._knots[-1])
+        return jnp.where(inside, self._at(t)[1], 0)
+
+    def _at(self, t: Any) -> tuple[Array, Array]:
+        rows = None
+        if self.kind in ("quadratic", "cubic"):
+            matrix = jnp.asarray(_slopes(self._knots, self.kind), self.values.dtype)
+            rows = lambda i: jnp.tensordot(matrix[i], self.values, 1)  # noqa: E731
+        held = jnp.clip(jnp.asarray(t), self._knots[0], self._knots[-1])
+        return interpolated(self.kind, self.knots, self.values, rows, held)
+
+
+@lru_cache(maxsize=64)
+def _slopes(knots: tuple[float, ...], kind: str) -> np.ndarray:
+    return slope_matrix(np.asarray(knots), kind)

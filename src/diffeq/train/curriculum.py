@@ -1,0 +1,93 @@
+"""Growing horizons: first the beginning of the data, then more and more of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .fit import Fit, fit
+
+__all__ = ["fit_growing"]
+
+
+def fit_growing(
+    model: Any,
+    loss: Callable,
+    data: Any,
+    ts: Any,
+    *,
+    ends: Sequence[Any],
+    axis: int = 0,
+    **fit_options: Any,
+) -> Fit:
+    """One `de.fit` for each of several horizons, each from where the last one ended.
+
+    A solve over all of the data has many local minima, of which a flat line through the mean is the
+    best known. One over the first few points has not, and what it finds is a good start for more.
+
+    Args:
+        model: as in `de.fit`.
+        loss: `loss(model, data, ts=ts)`, with a key `loss(model, data, key, ts=ts)`: the data up to
+            the horizon, and their times. A layer's call takes both: `layer(y0, tspan=(ts[0],
+            ts[-1]), saveat=ts)`.
+        data: a tree of arrays with an axis of time.
+        ts: the times, shape (n,), rising.
+        ends: the horizons, rising: each takes the times up to it, at least two.
+        axis: that of time in the data; 1 for samples in front, which `batch_size=` then draws from.
+        fit_options: `optimizer`, `steps`, `batch_size`, … : all that `de.fit` takes. Each horizon
+            has all phases of them.
+
+    Returns:
+        The `Fit` of the last horizon, with the history and the phases of all of them.
+
+    Raises:
+        TypeError, ValueError: as `de.fit`; horizons that do not rise, or with fewer than two times.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, diffeq as de
+        >>> ts = jnp.linspace(0.0, 2.0, 9)
+        >>> problem = de.ODEProblem(lambda t, y, rate: -rate * y, 1.0, (0.0, 2.0), 0.5)
+        >>> def loss(problem, data, *, ts):
+        ...     span = problem.replace(tspan=(ts[0], ts[-1]))
+        ...     return de.mse(de.solve(span, saveat=ts).ys, data)
+        >>> fit = de.fit_growing(problem, loss, jnp.exp(-ts), ts, ends=(1.0, 2.0),
+        ...                      optimizer=optax.lbfgs(), steps=8)
+        >>> round(fit.model.args, 2), len(fit.phases)
+        (1.0, 2)
+    """
+    counts = _counts(np.asarray(ts), ends)
+    done: list[Fit] = []
+    for count in counts:
+        known = jnp.asarray(ts)[:count]
+        part = jax.tree.map(lambda x, n=count: jnp.take(x, np.arange(n), axis=axis), data)
+        start = done[-1].model if done else model
+        done.append(fit(start, partial(loss, ts=known), part, **fit_options))
+        if done[-1].status in ("stopped", "nonfinite"):
+            break
+    return _joined(done)
+
+
+def _counts(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
+    """How many times each horizon has."""
+    if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
+        raise ValueError("ts must be a vector of times that rise.")
+    counts = [int(np.sum(ts <= end)) for end in ends]
+    if not counts or counts[0] < 2 or np.any(np.diff(counts) <= 0):
+        raise ValueError(
+            f"ends are {list(ends)}: with ts they have {counts} points; each must have more than "
+            "the one before, and the first two or more."
+        )
+    return counts
+
+
+def _joined(done: list[Fit]) -> Fit:
+    """All fits as one, whose model is that of the last."""
+    starts = np.cumsum([0] + [len(one.history) for one in done[:-1]])
+    phases = tuple(
+        int(start) + phase for start, one in zip(starts, done, strict=True) for phase in one.phases
+    )
+    return replace(done[-1], history=np.concatenate([f.history for f in done]), phases=phases)

@@ -1,0 +1,200 @@
+"""Laws of the layers: their equation, their shapes, and jit, vmap and grad of each."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import diffeq as de
+
+KEY = jax.random.key(0)
+TS = jnp.linspace(0.0, 1.0, 4)
+FIXED = {"tspan": (0.0, 1.0), "saveat": TS, "method": de.Midpoint(), "dt": 0.25}
+
+
+def plain(p, *z):
+    return p["out"] @ jnp.tanh(p["in"] @ jnp.concatenate([jnp.ravel(x) for x in z]))
+
+
+def weights(inputs, outputs):
+    keys = jax.random.split(KEY)
+    return {
+        "in": jax.random.normal(keys[0], (4, inputs)),
+        "out": jax.random.normal(keys[1], (outputs, 4)),
+    }
+
+
+class Net(nnx.Module):
+    def __init__(self, inputs, outputs):
+        self.up = nnx.Linear(inputs, 4, rngs=nnx.Rngs(0), param_dtype=float)
+        self.down = nnx.Linear(4, outputs, rngs=nnx.Rngs(1), param_dtype=float)
+
+    def __call__(self, y):
+        return self.down(jnp.tanh(self.up(y)))
+
+
+NETS = {
+    "equinox": lambda i, o: eqx.nn.MLP(i, o, 4, 1, jnp.tanh, key=KEY),
+    "nnx": Net,
+    "plain": weights,
+}
+
+
+def second_order(kind):
+    field = (lambda net, t, x, v, args: plain(net, x)) if kind == "plain" else None
+    return de.nn.SecondOrder(NETS[kind](2, 2), field=field, **FIXED)
+
+
+def hamiltonian(kind):
+    energy = (lambda net, t, q, p, args: plain(net, q, p)) if kind == "plain" else None
+    return de.nn.HamiltonianNN(NETS[kind](4, 1), hamiltonian=energy, **FIXED)
+
+
+def augmented(kind):
+    field = (lambda net, t, y, args: plain(net, y)) if kind == "plain" else None
+    inner = de.nn.NeuralODE(NETS[kind](3, 3), field=field, **FIXED)
+    return de.nn.Augmented(inner, 1, cut=True)
+
+
+PAIRS = (jnp.array([[1.0, 0.2], [0.3, -0.4]]), jnp.array([[0.0, 0.5], [-1.0, 0.2]]))
+LAYERS = {
+    "second order": (second_order, PAIRS),
+    "hamiltonian": (hamiltonian, PAIRS),
+    "augmented": (augmented, PAIRS[0]),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_batch_is_its_samples_and_everything_has_a_gradient(name, kind):
+    make, batch = LAYERS[name]
+    layer = make(kind)
+    graph = nnx.split(layer.layer.net if name == "augmented" else layer.net) if kind == "nnx" else 0
+
+    @jax.jit
+    def ys(batch):
+        return jax.vmap(lambda y0: layer(y0).ys)(batch)
+
+    together = ys(batch)
+    alone = layer(jax.tree.map(lambda x: x[1], batch)).ys
+    for one, two in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        assert one.shape == (2, 4, 2)
+        np.testing.assert_allclose(one[1], two, rtol=1e-12, atol=1e-12)
+
+    def size(scale):
+        if kind == "nnx":
+            net = nnx.merge(graph[0], jax.tree.map(lambda x: scale * x, graph[1]))
+            where = (lambda m: m.layer.net) if name == "augmented" else lambda m: m.net
+            other = eqx.tree_at(where, layer, net)
+        else:
+            other = jax.tree.map(lambda x: scale * x if eqx.is_inexact_array(x) else x, layer)
+        one = jax.tree.map(lambda x: x[0], batch)
+        return sum(jnp.sum(y[-1] ** 2) for y in jax.tree.leaves(other(one).ys))
+
+    (low, high), step = (jax.jit(size)(1.0 + s) for s in (-1e-5, 1e-5)), 2e-5
+    assert float(jax.jit(jax.grad(size))(1.0)) == pytest.approx(float(high - low) / step, rel=1e-6)
+
+
+def test_second_order_is_the_neural_ode_of_its_pair():
+    net = weights(2, 2)
+    layer = de.nn.SecondOrder(
+        net, tspan=(0.0, 1.0), field=lambda net, t, x, v, args: plain(net, x) - args * v,
+        rtol=1e-10, atol=1e-10,
+    )  # fmt: skip
+    node = de.nn.NeuralODE(
+        net, tspan=(0.0, 1.0), rtol=1e-10, atol=1e-10,
+        field=lambda net, t, y, args: (y[1], plain(net, y[0]) - args * y[1]),
+    )  # fmt: skip
+    y0 = jax.tree.map(lambda x: x[0], PAIRS)
+    for one, two in zip(layer(y0, 0.3).y1, node(y0, 0.3).y1, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-9)
+    with pytest.raises(TypeError, match=r"needs an f that does not depend on v"):
+        layer.problem(y0, 0.3) and de.solve(layer.problem(y0, 0.3), de.DPRKN6())
+    undamped = de.nn.SecondOrder(eqx.nn.MLP(2, 2, 4, 1, key=KEY), tspan=(0.0, 1.0))
+    assert de.solve(undamped.problem(y0), de.DPRKN6()).success
+
+
+ENERGIES = {
+    "joined": (eqx.nn.MLP(2, "scalar", 8, 1, jnp.tanh, key=KEY), None),
+    "pair": ([eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=key) for key in jax.random.split(KEY)], None),
+    "separable": (
+        {"k": jnp.array(2.0)},
+        de.Separable(
+            lambda net, t, p, args: jnp.sum(p**2) / 2,
+            lambda net, t, q, args: net["k"] * jnp.sum(q**4),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_energy_is_kept(name):
+    net, energy = ENERGIES[name]
+    y0 = (jnp.array([0.7]), jnp.array([0.2]))
+    layer = de.nn.HamiltonianNN(net, tspan=(0.0, 5.0), hamiltonian=energy, rtol=1e-9, atol=1e-9)
+    assert layer.energy(layer(y0).y1) == pytest.approx(float(layer.energy(y0)), abs=1e-7)
+    if name == "joined":
+        with pytest.raises(TypeError, match=r"give de\.Separable"):
+            de.solve(layer.problem(y0), de.VelocityVerlet(), dt=0.1)
+        return
+
+    def drift(dt):
+        options = {"method": de.VelocityVerlet(), "dt": dt, "saveat": jnp.linspace(0.0, 100.0, 101)}
+        layer = de.nn.HamiltonianNN(net, tspan=(0.0, 100.0), hamiltonian=energy, **options)
+        ys = layer(y0).ys
+        error = jnp.abs(jax.vmap(lambda *y: layer.energy(y))(*ys) - layer.energy(y0))
+        return float(error.max()), float(error[:20].max())
+
+    coarse, fine = drift(0.1), drift(0.05)
+    assert fine[0] < 0.3 * coarse[0], "second order in dt"
+    assert coarse[0] < 2 * coarse[1] + 1e-8, "bounded in time"
+
+
+def test_the_derivative_of_a_hamiltonian_layer_is_its_field():
+    net = eqx.nn.MLP(4, 1, 8, 1, jnp.tanh, key=KEY)
+    layer = de.nn.HamiltonianNN(net, tspan=(0.0, 1.0), saveat=jnp.array([0.0]), dense=True)
+    y0 = jax.tree.map(lambda x: x[0], PAIRS)
+    slope = layer(y0).derivative(0.0)
+    for one, two in zip(layer.derivative(y0), slope, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-10)
+    # A Hamiltonian field has no divergence, and its Jacobian is a symmetric matrix turned by J.
+    flat = lambda z: jnp.concatenate(layer.derivative((z[:2], z[2:])))
+    jacobian = jax.jacfwd(flat)(jnp.concatenate(y0))
+    assert jnp.trace(jacobian) == pytest.approx(0.0, abs=1e-12)
+    turn = jnp.block([[jnp.zeros((2, 2)), -jnp.eye(2)], [jnp.eye(2), jnp.zeros((2, 2))]])
+    np.testing.assert_allclose(turn @ jacobian, (turn @ jacobian).T, atol=1e-12)
+
+
+def test_augmented_appends_zeros_and_cuts_them_off():
+    net = {"turn": jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, -1.0, 0.0]])}
+    inner = de.nn.Layer(net, tspan=(0.0, 1.0), field=lambda net, t, y, args: net["turn"] @ y)
+    wide = de.nn.Augmented(inner, 1)
+    y0 = jnp.array([1.0, 2.0])
+    np.testing.assert_array_equal(wide.problem(y0).y0, [1.0, 2.0, 0.0])
+    assert wide(y0, saveat=TS).ys.shape == (4, 3)
+    cut = de.nn.Augmented(inner, 1, cut=True)(y0, saveat=TS)
+    np.testing.assert_array_equal(cut.ys, wide(y0, saveat=TS).ys[:, :2])
+    assert cut.y1.shape == (2,)
+    pair = de.nn.Augmented(de.nn.SecondOrder(eqx.nn.MLP(3, 3, 4, 1, key=KEY), tspan=(0.0, 1.0)), 1)
+    assert [x.shape for x in pair((y0, y0)).y1] == [(3,), (3,)]
+
+
+def test_layers_refuse_by_name():
+    net = eqx.nn.MLP(2, 2, 4, 1, key=KEY)
+    layer = de.nn.SecondOrder(net, tspan=(0.0, 1.0))
+    with pytest.raises(TypeError, match=r"y0 is a ArrayImpl; a pair \(x0, v0\) is wanted"):
+        layer(jnp.ones(2))
+    with pytest.raises(TypeError, match=r"net is a list of 3; a pair \(kinetic, potential\)"):
+        de.nn.HamiltonianNN([net] * 3)
+    wide = de.nn.HamiltonianNN(eqx.nn.MLP(2, 2, 4, 1, key=KEY), tspan=(0.0, 1.0))
+    with pytest.raises(TypeError, match=r"the energy has shape \(2,\); one number"):
+        wide((jnp.ones(1), jnp.ones(1)))
+    with pytest.raises(TypeError, match=r"extra is 0; a positive whole number"):
+        de.nn.Augmented(layer, 0)
+    with pytest.raises(ValueError, match=r"y0 has the number 1\.0 in it"):
+        de.nn.Augmented(layer, 1)((1.0, 1.0))
+    kept = de.nn.NeuralODE(net, tspan=(0.0, 1.0), save=lambda t, y, args: y[0])
+    with pytest.raises(ValueError, match=r"cut=True, and the layer has save="):
+        de.nn.Augmented(kept, 1, cut=True)
