@@ -264,6 +264,13 @@ def test_padding_discards_its_cotangent():
     assert np.isfinite(pull(jnp.ones((200, 2)))[0])
 
 
+def test_a_lane_of_nothing_but_padding_leaves_the_gradients_of_others_alone():
+    times = jnp.array([[0.25, 0.5], [jnp.nan, jnp.nan]])
+    both = lambda a: jax.vmap(lambda at: solve(a, at).filled(0.0))(times).sum()
+    alone = jax.grad(lambda a: solve(a, times[0]).ys.sum())(0.4)
+    np.testing.assert_allclose(jax.grad(both)(0.4), alone, rtol=1e-12)
+
+
 @pytest.mark.parametrize(("of", "finite"), [(lambda s: s.last.y, True), (lambda s: s.y1, False)])
 def test_the_last_state_of_a_failed_solve_differentiates_and_its_end_does_not(of, finite):
     """`last` is a state that was reached; `y1` is the end, which was not."""

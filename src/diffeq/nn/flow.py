@@ -154,7 +154,7 @@ class FFJORD(Layer):
 def _transport(field: Callable, noise: Any, *, costs: bool) -> Callable:
     """The field of (z, log p), and of the two costs after them."""
 
-    def transported(t: Any, state: tuple, args: Any) -> tuple:
+    def transported(t: Any, state: Any, args: Any) -> Any:
         z = state[0]
         if noise is None:
             dz, trace, square = _exact(lambda z: field(t, z, args), z)
@@ -168,10 +168,10 @@ def _transport(field: Callable, noise: Any, *, costs: bool) -> Callable:
     return transported
 
 
-def _exact(field: Callable, z: Array) -> tuple[Array, Array, Array]:
+def _exact(field: Any, z: Any) -> Any:
     """(f, tr ∂f/∂z, |∂f/∂z|²) from the whole Jacobian."""
 
-    def flat(vector: Array) -> tuple[Array, Array]:
+    def flat(vector: Any) -> Any:
         dz = jnp.asarray(field(vector.reshape(z.shape)))
         return dz.ravel(), dz
 

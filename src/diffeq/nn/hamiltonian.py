@@ -95,7 +95,7 @@ class HamiltonianNN(Layer):
         return lambda t, q, p, args: _number(call(t, q, p, args))
 
 
-def _joined(*parts: Any) -> Array:
+def _joined(*parts: Any) -> Any:
     """All numbers of q and p as one vector."""
     return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(parts)])
 

@@ -118,6 +118,9 @@ class Channel:
             return self.value(piece.t0, piece.t1, piece.interpolant)
         if self.kind == "steps":
             return self.value(parameters, piece.t1, piece.y1)
+        # In a batch, a lane of nothing but padding is evaluated beside one that saves: its row is
+        # thrown away, but zero times NaN would stay in its derivative.
+        time = jnp.where(jnp.isnan(time), piece.t1, time)
         y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0))
         # The end of a step is the step's own result, to the last bit; but a time that is saved does
         # not move with the end of a step, so its derivative is the interpolant's.

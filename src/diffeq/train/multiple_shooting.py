@@ -109,17 +109,16 @@ class Shooting:
         self.groups = [range(i, min(i + group_size, n)) for i in firsts]
         rows = np.asarray(firsts)[:, None] + np.arange(group_size)
         rows, there = np.minimum(rows, n - 1), rows < n
+        # Padding at the end leaves groups of one point or none: solves of no length, with no rows.
+        counts = jnp.sum(there & ~jnp.isnan(ts[rows]), axis=1)
+        there = jnp.asarray(there) & (counts > 1)[:, None]
         self.ts = jnp.where(there, ts[rows], jnp.nan)
         self.data = jax.tree.map(lambda x: _masked(x[rows], there), data)
         self.starts = _starts(starts, data, ts, rows[:, 0])
-        known = ~jnp.isnan(self.ts)
-        counts = jnp.sum(known, axis=1)
-        end = jnp.take_along_axis(self.ts, jnp.maximum(counts - 1, 0)[:, None], axis=1)[:, 0]
+        ends = jnp.take_along_axis(self.ts, jnp.maximum(counts - 1, 0)[:, None], axis=1)[:, 0]
         last = ts[jnp.sum(~jnp.isnan(ts)) - 1]
-        # A group of nothing but padding is a solve of no length.
-        some = counts > 0
-        self.spans = (jnp.where(some, self.ts[:, 0], last), jnp.where(some, end, last))
-        self.joined = known[1:, 0]
+        self.spans = tuple(jnp.where(counts > 1, t, last) for t in (self.ts[:, 0], ends))
+        self.joined = counts[1:] > 1
 
     def __call__(self, model: Any) -> Array:
         """The loss with groups that start where they are told to."""
@@ -134,7 +133,8 @@ class Shooting:
         """The solutions of all groups, as a batch; rows that a short group has not are NaN."""
         starts = self.starts if starts is None else starts
         each = lambda y0, t0, t1, ts: self.solver(model, y0, (t0, t1), ts)  # noqa: E731
-        return jax.vmap(each)(starts, *self.spans, self.ts)
+        t0, t1 = self.spans
+        return jax.vmap(each)(starts, t0, t1, self.ts)
 
     def _loss(self, model: Any, starts: Any) -> Array:
         sol = self.solve(model, starts)
@@ -201,11 +201,12 @@ def _filled(x: Array, ts: Array) -> Array:
     )
     low, high = (jnp.take_along_axis(flat, i, axis=0) for i in (before, after))
     span = ts[after] - ts[before]
-    weight = jnp.where(span == 0, 0, (ts[:, None] - ts[before]) / jnp.where(span == 0, 1, span))
+    level = (span == 0) | jnp.isnan(ts)[:, None]
+    weight = jnp.where(level, 0, (ts[:, None] - ts[before]) / jnp.where(level, 1, span))
     return jnp.where(known, flat, low + weight * (high - low)).reshape(x.shape)
 
 
-def _masked(x: Array, there: np.ndarray) -> Array:
+def _masked(x: Array, there: Array) -> Array:
     return jnp.where(there.reshape(there.shape + (1,) * (x.ndim - 2)), x, jnp.nan)
 
 

@@ -1,0 +1,157 @@
+"""Continuous normalising flows: densities that are right, sampled and differentiated as such."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.scipy import stats
+
+import diffeq as de
+
+KEY = jax.random.key(0)
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def linear(net, t, z, args):
+    return net["A"] @ z + net["b"]
+
+
+AFFINE = {"A": jnp.array([[0.3, -0.8], [0.5, -0.2]]), "b": jnp.array([0.4, -1.0])}
+
+
+def curved():
+    return eqx.nn.MLP(2, 2, 8, 1, jnp.tanh, key=KEY)
+
+
+def test_an_affine_flow_has_the_density_of_a_normal():
+    """Z' = Az + b is e^A z plus a constant: the density of its normal is known."""
+    flow = de.nn.FFJORD(AFFINE, 2, field=linear, **TIGHT)
+    spread = jax.scipy.linalg.expm(AFFINE["A"])
+    mean = jnp.linalg.solve(AFFINE["A"], (spread - jnp.eye(2)) @ AFFINE["b"])
+    points = jax.random.normal(KEY, (5, 2)) + mean
+    wanted = stats.multivariate_normal.logpdf(points, mean, spread @ spread.T)
+    np.testing.assert_allclose(jax.vmap(flow.log_prob)(points), wanted, rtol=1e-8)
+    # Of an affine field, both costs are integrals of what is known along the way.
+    costs = flow.regularised(points[0])
+    assert float(costs.log_prob) == pytest.approx(float(wanted[0]), rel=1e-8)
+    assert float(costs.jacobian) == pytest.approx(float(jnp.sum(AFFINE["A"] ** 2)), rel=1e-8)
+    z0 = jnp.linalg.solve(spread, points[0] - mean)
+    path = flow(z0, saveat=jnp.linspace(0.0, 1.0, 2001)).ys
+    speed = jnp.sum(jax.vmap(lambda z: linear(AFFINE, 0.0, z, None))(path) ** 2, axis=1)
+    assert float(costs.kinetic) == pytest.approx(float(jnp.trapezoid(speed, dx=5e-4)), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["equinox", "nnx", "plain"])
+def test_the_density_of_any_network_integrates_to_one(kind):
+    def hidden(net, t, z, args):
+        return net["out"] @ jnp.tanh(net["in"] @ z + t)
+
+    class Net(nnx.Module):
+        def __init__(self):
+            self.up = nnx.Linear(1, 8, rngs=nnx.Rngs(0), param_dtype=float)
+            self.down = nnx.Linear(8, 1, rngs=nnx.Rngs(1), param_dtype=float)
+
+        def __call__(self, z):
+            return self.down(jnp.tanh(self.up(z)))
+
+    draws = jax.random.normal(KEY, (2, 8))
+    net, field = {
+        "equinox": (eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=KEY), None),
+        "nnx": (Net(), None),
+        "plain": ({"in": draws[0][:, None], "out": draws[1][None]}, hidden),
+    }[kind]
+    flow = de.nn.FFJORD(net, 1, field=field, rtol=1e-6, atol=1e-6)
+    x = jnp.linspace(-20.0, 20.0, 2001)
+    density = jnp.exp(jax.jit(jax.vmap(flow.log_prob))(x[:, None]))
+    assert float(jnp.trapezoid(density, x)) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_samples_have_the_density_that_is_said():
+    flow = de.nn.FFJORD(curved(), 2, rtol=1e-8, atol=1e-8)
+    keys = jax.random.split(KEY, 4)
+    xs, log_ps = jax.vmap(flow.sample_and_log_prob)(keys)
+    np.testing.assert_allclose(jax.vmap(flow.sample)(keys), xs, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(flow.log_prob)(xs), log_ps, atol=1e-6)
+    # Samples have their mean: E x by many samples is ∫ x p(x) dx by quadrature.
+    loose = de.nn.FFJORD(curved(), 2)
+    many = jax.jit(jax.vmap(loose.sample))(jax.random.split(KEY, 4000))
+    axis = jnp.linspace(-6.0, 6.0, 61)
+    grid = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+    p = jnp.exp(jax.jit(jax.vmap(loose.log_prob))(grid)) * (axis[1] - axis[0]) ** 2
+    assert float(p.sum()) == pytest.approx(1.0, abs=1e-3)
+    error = 4 * many.std(axis=0) / jnp.sqrt(len(many))
+    assert jnp.all(jnp.abs(many.mean(axis=0) - p @ grid) < error)
+
+
+@pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
+def test_hutchinson_is_right_in_the_mean(noise):
+    flow = de.nn.FFJORD(curved(), 2, noise=noise, rtol=1e-6, atol=1e-6)
+    x = jnp.array([0.3, -0.5])
+    each = jax.jit(jax.vmap(lambda key: flow.regularised(x, key=key)))
+    found = each(jax.random.split(KEY, 2000))
+    exact = flow.regularised(x)
+    for name in ("log_prob", "jacobian"):
+        values = getattr(found, name)
+        error = 4 * values.std() / jnp.sqrt(len(values))
+        assert values.std() > 1e-3, "it is an estimate"
+        assert abs(float(values.mean() - getattr(exact, name))) < float(error)
+    np.testing.assert_allclose(found.kinetic, exact.kinetic, rtol=1e-4)
+
+
+def test_one_dimension_has_no_noise():
+    """In one dimension the estimate with ε = ±1 is the trace, and all keys agree."""
+    net = eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=KEY)
+    flow = de.nn.FFJORD(net, 1, **TIGHT)
+    x = jnp.array([0.4])
+    assert float(flow.log_prob(x, key=KEY)) == pytest.approx(float(flow.log_prob(x)), rel=1e-10)
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_gradients_by_the_network_and_by_x(key):
+    flow = de.nn.FFJORD(curved(), 2, rtol=1e-10, atol=1e-10)
+    x = jnp.array([0.3, -0.5])
+    direction = jax.tree.map(
+        lambda w: jnp.cos(jnp.arange(w.size, dtype=float)).reshape(w.shape),
+        eqx.filter(flow, eqx.is_inexact_array),
+    )
+
+    @jax.jit
+    def value(s):
+        moved = eqx.apply_updates(flow, jax.tree.map(lambda d: s * d, direction))
+        return moved.log_prob(x + s, key=key)
+
+    h = 1e-5
+    difference = (value(h) - value(-h)) / (2 * h)
+    assert float(jax.jit(jax.grad(value))(0.0)) == pytest.approx(float(difference), rel=1e-6)
+    assert float(jax.jacfwd(value)(0.0)) == pytest.approx(float(difference), rel=1e-6)
+
+
+def test_conditions_and_a_base_of_ones_own():
+    class Shifted(eqx.Module):
+        mean: jax.Array
+
+        def log_prob(self, z):
+            return stats.norm.logpdf(z, self.mean)  # one for each component
+
+        def sample(self, key):
+            return self.mean + jax.random.normal(key, self.mean.shape)
+
+    flow = de.nn.FFJORD(
+        {"w": jnp.array(1.0)}, 2, base=Shifted(jnp.array([1.0, -2.0])), tspan=(0.0, 2.0),
+        field=lambda net, t, z, args: net["w"] * args + 0 * z, **TIGHT,
+    )  # fmt: skip
+    x, move = jnp.array([0.5, 0.5]), jnp.array([0.25, 1.0])
+    wanted = jnp.sum(stats.norm.logpdf(x - 2 * move, jnp.array([1.0, -2.0])))
+    assert float(flow.log_prob(x, move)) == pytest.approx(float(wanted), rel=1e-8)
+    gradient = eqx.filter_grad(lambda flow: flow.log_prob(x, move))(flow)
+    np.testing.assert_allclose(gradient.base.mean, x - 2 * move - jnp.array([1.0, -2.0]), rtol=1e-6)
+
+
+def test_refusals():
+    flow = de.nn.FFJORD(curved(), 2)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 2\); a sample of this flow has \(2,\)"):
+        flow.log_prob(jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"noise is 'uniform'; one of 'rademacher', 'gaussian'"):
+        de.nn.FFJORD(curved(), 2, noise="uniform")
