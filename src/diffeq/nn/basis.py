@@ -74,7 +74,7 @@ class Chebyshev(_Recurrence):
 class Legendre(_Recurrence):
     """P_0 … P_(n−1), orthogonal on [−1, 1]: ∫ P_i P_j dx is 2/(2j + 1) for i = j, else 0.
 
-    Reference: mason2002.
+    Reference: szego1939.
 
     Example:
         >>> import diffeq as de
