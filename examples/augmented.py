@@ -101,7 +101,7 @@ for column, extra in enumerate((0, 1)):
         inside = shown[labels[shown] == sign]
         ax.plot(*x[inside].T, ".", color=colour, markersize=2.5)
     ax.set(title=f"{extra} extra: what it says", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    ends = jax.jit(jax.vmap(lambda y: fits[extra].model.layer(y).y1))(x[shown])
+    ends = jax.jit(jax.vmap(lambda y, layer=fits[extra].model.layer: layer(y).y1))(x[shown])
     projection = {"projection": "3d"} if extra else {}
     ax = figure.add_subplot(1, 4, 2 + 2 * column, **projection)
     for sign, colour, name in ((1.0, RED, "disk"), (-1.0, BLUE, "ring")):

@@ -19,15 +19,14 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import optimistix as optx
+from jax.scipy import stats
 
 import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
 BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
-import optimistix as optx
-from jax.scipy import stats
-
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]

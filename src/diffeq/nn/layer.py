@@ -67,9 +67,7 @@ class Layer(eqx.Module):
         """The time span and what else is given to `de.solve`."""
         return _thaw(self.traced, self.constants)
 
-    def problem(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
-    ) -> Problem:
+    def problem(self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
         return ODEProblem(self._equation(key), y0, self._span(tspan), args)
 
