@@ -1,0 +1,169 @@
+"""One way to solve linear systems: `factored` a matrix once, `solve` with it many times.
+
+Small matrices are straight code (`small_lu.py`), larger ones go to LAPACK. `solve` is a primitive:
+its derivative is another solve with the same factors, d x = A⁻¹ (d b − d A · x), to every order, so
+that nothing is ever differentiated through an elimination; its transpose is the solve with Aᵀ; and
+the lanes of a batch stay the last axes.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact, Int
+
+from ..core.primitive import (
+    ShapedArray,
+    define,
+    instantiate,
+    is_zero,
+    lanes_last,
+    zero_tangent,
+)
+from . import small_lu
+
+__all__ = ["Factors", "factored", "solve"]
+
+# Straight code is faster up to here, and still compiles in a fraction of a second.
+SMALL = 6
+
+
+class Factors(NamedTuple):
+    """A matrix, with what solves with it; a pytree of arrays.
+
+    The derivative of a solve is taken by `matrix`: `lu` and `order` pass for constants.
+    """
+
+    matrix: Inexact[Array, "n n"]
+    lu: Inexact[Array, "n n"]
+    order: Int[Array, " n"]
+
+
+def factored(matrix: Inexact[Array, "n n"]) -> Factors:
+    """The LU factors of a matrix, with partial pivoting. A singular one solves to NaN or inf.
+
+    >>> x = solve(factored(jnp.array([[0.0, 2.0], [4.0, 1.0]])), jnp.array([2.0, 5.0]))
+    >>> x
+    Array([1., 1.], dtype=float32)
+    """
+    lu, order = factor_p.bind(lax.stop_gradient(matrix))
+    return Factors(matrix, lu, order)
+
+
+def solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
+    """x with A x = b; b is a vector, or has columns."""
+    matrix, lu, order = factors
+    b = jnp.asarray(b, jnp.result_type(b, lu))
+    return solve_p.bind(matrix, lu, order, b, transposed=False)[0]
+
+
+# --- factors --------------------------------------------------------------------------------------
+
+
+def _factor(matrix: Any) -> tuple[Any, Any]:
+    if len(matrix) <= SMALL:
+        return small_lu.lu(matrix)
+
+    def by_lapack(matrix: Any) -> tuple[Any, Any]:
+        lu, _, order = lax.linalg.lu(matrix)
+        return lu, order
+
+    return _each_lane(by_lapack, matrix.ndim - 2)(matrix)
+
+
+def _each_lane(function: Any, lanes: int) -> Any:
+    """The function of arrays without lanes for each of the lanes, which are trailing axes."""
+    return reduce(lambda f, _: jax.vmap(f, in_axes=-1, out_axes=-1), range(lanes), function)
+
+
+def _factor_batch(size: int, xs: Sequence, axes: Sequence) -> tuple[list, list]:
+    out = factor_p.bind(lanes_last(xs[0], axes[0], size))
+    return out, [x.ndim - 1 for x in out]
+
+
+factor_p = define(
+    "lu_factor",
+    _factor,
+    lambda matrix: [
+        ShapedArray(matrix.shape, matrix.dtype),
+        ShapedArray(matrix.shape[1:], jnp.int32),
+    ],
+    batch=_factor_batch,
+)
+
+
+# --- solving --------------------------------------------------------------------------------------
+
+
+def _solve(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> list:
+    """Columns of b, if any, are the axes between its first and its lanes."""
+    del matrix
+    if len(lu) <= SMALL:
+        return [small_lu.lu_solve(lu, order, b, transposed=transposed)]
+
+    def by_lapack(lu: Any, order: Any, b: Any) -> Any:
+        columns = b.reshape(len(b), -1)
+        columns = columns if transposed else columns[order]
+        for lower in (not transposed, transposed):  # L and then U, or the other way round
+            columns = lax.linalg.triangular_solve(
+                lu, columns, left_side=True, lower=lower, transpose_a=transposed,
+                unit_diagonal=lower,
+            )  # fmt: skip
+        columns = columns[jnp.argsort(order)] if transposed else columns
+        return columns.reshape(b.shape)
+
+    return [_each_lane(by_lapack, lu.ndim - 2)(lu, order, b)]
+
+
+def _product(matrix: Any, x: Any) -> Any:
+    """A x, with columns and lanes as in `_solve`."""
+    lanes, columns = matrix.shape[2:], x.ndim - 1 - (matrix.ndim - 2)
+    wide = matrix.reshape(*matrix.shape[:2], *(1,) * columns, *lanes)
+    return jnp.sum(wide * x, axis=1)
+
+
+def _solve_jvp(primals: Sequence, tangents: Sequence, *, transposed: bool) -> tuple[list, list]:
+    matrix, lu, order, _ = primals
+    (x,) = solve_p.bind(*primals, transposed=transposed)
+    d_matrix, _, _, d_b = tangents
+    if is_zero(d_matrix) and is_zero(d_b):
+        return [x], [zero_tangent(x)]
+    if not is_zero(d_matrix):
+        moved = jnp.swapaxes(d_matrix, 0, 1) if transposed else d_matrix
+        d_b = instantiate(d_b, x) - _product(moved, x)
+    return [x], solve_p.bind(matrix, lu, order, d_b, transposed=transposed)
+
+
+def _solve_transpose(
+    cotangents: Sequence, matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool
+) -> list:
+    del b
+    (ct,) = cotangents
+    if is_zero(ct):
+        return [None] * 4
+    return [None, None, None, *solve_p.bind(matrix, lu, order, ct, transposed=not transposed)]
+
+
+def _solve_batch(
+    size: int, xs: Sequence, axes: Sequence, *, transposed: bool
+) -> tuple[list, list[int]]:
+    if all(axis is None for axis in axes[:3]):  # the same matrix for all: more columns
+        place = xs[3].ndim - 1 if xs[1].ndim == 2 else 1
+        b = jnp.moveaxis(xs[3], axes[3], place)
+        return solve_p.bind(*xs[:3], b, transposed=transposed), [place]
+    wide = [lanes_last(x, axis, size, force=True) for x, axis in zip(xs, axes, strict=True)]
+    out = solve_p.bind(*wide, transposed=transposed)
+    return out, [out[0].ndim - 1]
+
+
+solve_p = define(
+    "lu_solve",
+    _solve,
+    lambda matrix, lu, order, b, *, transposed: [ShapedArray(b.shape, b.dtype)],
+    jvp=_solve_jvp,
+    transpose=_solve_transpose,
+    batch=_solve_batch,
+)
