@@ -23,9 +23,9 @@ from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
 from .core.walk import walk
+from .methods.mass import slope_of
 from .output import Cursor, Output
 from .output.channel import Piece
-from .problems.forms import lower
 
 __all__ = [
     "Attempt",
@@ -135,9 +135,9 @@ class Start(eqx.Module):
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
-        ode = lower(form, "ode", "the initial step")
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
-        return initial_step(ode.field, t, y, span, method.error_order, data.tolerance)
+        slope = partial(slope_of, form)
+        return initial_step(slope, t, y, span, method.error_order, data.tolerance)
 
 
 def failing(state: State, bad: Any, status: Status) -> State:

@@ -54,7 +54,7 @@ def factored(matrix: Inexact[Array, "n n"]) -> Factors:
 
 
 def solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
-    """x with A x = b; b is a vector, or has columns."""
+    """The x with A x = b; b is a vector, or has columns."""
     matrix, lu, order = factors
     b = jnp.asarray(b, jnp.result_type(b, lu))
     return solve_p.bind(matrix, lu, order, b, transposed=False)[0]

@@ -10,11 +10,18 @@ from .base import Method, Step
 from .explicit_rk import ExplicitRK
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
-from .tableau import NystromTableau, Splitting, Tableau
+from .rosenbrock import Rosenbrock
+from .tableau import NystromTableau, RosenbrockTableau, Splitting, Tableau
 from .tableaus.explicit import EXPLICIT
 from .tableaus.partitioned import NYSTROM, SPLITTINGS
+from .tableaus.rosenbrock import ROSENBROCK
 
-_FAMILIES = ((ExplicitRK, EXPLICIT), (Symplectic, SPLITTINGS), (Nystrom, NYSTROM))
+_FAMILIES = (
+    (ExplicitRK, EXPLICIT),
+    (Rosenbrock, ROSENBROCK),
+    (Symplectic, SPLITTINGS),
+    (Nystrom, NYSTROM),
+)
 
 
 def _named(name: str, family: Any, table: Any) -> type:
@@ -53,6 +60,8 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Method",
     "Nystrom",
     "NystromTableau",
+    "Rosenbrock",
+    "RosenbrockTableau",
     "Splitting",
     "Step",
     "Symplectic",

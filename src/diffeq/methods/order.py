@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache, wraps
-from itertools import combinations_with_replacement, islice, takewhile
+from itertools import combinations_with_replacement, islice, product, takewhile
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -39,6 +39,11 @@ __all__ = [
     "precise",
     "real_stability_interval",
     "rooted_trees",
+    "rosenbrock_dense_residuals",
+    "rosenbrock_index1_residuals",
+    "rosenbrock_order_of",
+    "rosenbrock_residuals",
+    "rosenbrock_w_residuals",
     "row_sum_residual",
     "size",
     "splitting_nystrom",
@@ -308,6 +313,176 @@ def real_stability_interval(A: Array, b: Array) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if stable(middle) else (low, middle)
     return float(low)
+
+
+# --- Rosenbrock methods --------------------------------------------------------------------------
+
+
+class _RosenbrockWeights:
+    """Phi(tau) by stage: a branch that is alone on its node is reached by beta, others by alpha.
+
+    For f''(y) [., .] sees the arguments of f, y + dt sum_j alpha_ij k_j, but f'(y) [.] has the term
+    with the Jacobian beside it, which makes alpha + gamma = beta of it.
+    """
+
+    def __init__(self, alpha: Array, beta: Array):
+        self._alpha, self._beta = np.asarray(alpha), np.asarray(beta)
+        self._ones = _ones(self._beta)
+        self._known: dict[Tree, Array] = {}
+
+    def __call__(self, tree: Tree) -> Array:
+        if tree not in self._known:
+            self._known[tree] = self._found(tree)
+        return self._known[tree]
+
+    def _found(self, tree: Tree) -> Array:
+        if len(tree) == 1:
+            return self._beta @ self(tree[0])
+        return _product([self._alpha @ self(branch) for branch in tree], self._ones)
+
+
+def _rosenbrock_conditions(alpha: Array, beta: Array, rows: Array, thetas: Array) -> Iterator[Any]:
+    phi, one = _RosenbrockWeights(alpha, beta), _one(beta)
+    for n in range(1, MAX_ORDER + 1):
+        gaps = (rows @ phi(tree) - thetas**n * one / density(tree) for tree in rooted_trees(n))
+        yield max(max(abs(gap)) for gap in gaps)
+
+
+@_deep
+def rosenbrock_residuals(alpha: Array, beta: Array, b: Array, order: int = MAX_ORDER) -> list:
+    """The conditions of order n = 1, ..., order of a Rosenbrock method, as the worst residuals.
+
+    sum_i b_i Phi_i(tau) = 1/gamma(tau), where the Jacobian is that of f at the step's start. Those
+    with f_t follow from these where c and d are the row sums of alpha and gamma.
+    """
+    rows = np.asarray(b)[None]
+    return list(islice(_rosenbrock_conditions(alpha, beta, rows, _ones(rows)), order))
+
+
+@_deep
+def rosenbrock_order_of(alpha: Array, beta: Array, b: Array, tol: float = _TOLERANCE) -> int:
+    """The order of a Rosenbrock method: the largest p with all conditions up to p."""
+    rows = np.asarray(b)[None]
+    return _leading(_rosenbrock_conditions(alpha, beta, rows, _ones(rows)), tol)
+
+
+@_deep
+def rosenbrock_dense_residuals(alpha: Array, beta: Array, dense: Any, order: int) -> list:
+    """The same of b_i(theta) = sum_d dense[i, d] theta^(d + 1), at a few thetas."""
+    dense, theta = precise(dense), precise(_THETAS)
+    rows = np.array([theta ** (d + 1) for d in range(dense.shape[1])]).T @ dense.T
+    return list(islice(_rosenbrock_conditions(alpha, beta, rows, theta), order))
+
+
+def _w_weights(alpha: Array, extra: Array, tree: Tree, ones: Array) -> Iterator[Array]:
+    """Phi of every tree that looks like this one when its edges with the matrix count as plain."""
+    if not tree:
+        yield ones
+        return
+    if len(tree) == 1:
+        for below in _w_weights(alpha, extra, tree[0], ones):
+            yield alpha @ below
+            yield extra @ below
+        return
+    for below in product(*(list(_w_weights(alpha, extra, branch, ones)) for branch in tree)):
+        yield _product([alpha @ x for x in below], ones)
+
+
+@_deep
+def rosenbrock_w_residuals(alpha: Array, beta: Array, b: Array, order: int) -> list:
+    """The conditions of a W-method, which has its order with any matrix in the place of J.
+
+    Each edge that carries the matrix instead of f' is a condition of its own, with nothing on its
+    right side.
+    """
+    alpha, b = np.asarray(alpha), np.asarray(b)
+    extra, ones, one = np.asarray(beta) - alpha, _ones(alpha), _one(alpha)
+    found = []
+    for n in range(1, order + 1):
+        worst = 0 * one
+        for tree in rooted_trees(n):
+            plain, *others = _w_weights(alpha, extra, tree, ones)
+            worst = max(worst, abs(b @ plain - one / density(tree)), *(abs(b @ x) for x in others))
+        found.append(worst)
+    return found
+
+
+# A tree of a differential-algebraic equation y' = f(y, z), 0 = g(y, z): its root is "f" or "g".
+type DaeTree = tuple[str, tuple[DaeTree, ...]]
+
+
+@cache
+def _dae_trees(kind: str, order: int) -> tuple[DaeTree, ...]:
+    """Trees with so many f; a "g" has no single branch "g", for g_z z' is on the other side."""
+    inner = order - 1 if kind == "f" else order
+    found = []
+    for branches in _dae_forests(inner, inner, kind == "g"):
+        alone = len(branches) == 1 and branches[0][0] == "g"
+        if not (kind == "g" and (alone or not branches)):
+            found.append((kind, branches))
+    return tuple(found)
+
+
+def _dae_forests(nodes: int, largest: int, of_g: bool) -> Iterator[tuple[DaeTree, ...]]:
+    """Multisets of trees with so many f in all, none with more than `largest`."""
+    if nodes == 0:
+        yield ()
+        return
+    for biggest in range(min(nodes, largest), 0, -1):
+        # A tree under a "g" with as many f as it has itself can only be a single "f".
+        own = () if of_g and biggest == nodes else _dae_trees("g", biggest)
+        for count in range(nodes // biggest, 0, -1):
+            for rest in _dae_forests(nodes - count * biggest, biggest - 1, False):
+                for front in combinations_with_replacement((*_dae_trees("f", biggest), *own), count):
+                    yield (*front, *rest)
+
+
+@cache
+def _dae_size(tree: DaeTree) -> int:
+    return (tree[0] == "f") + sum(map(_dae_size, tree[1]))
+
+
+@cache
+def _dae_density(tree: DaeTree) -> int:
+    own = _dae_size(tree) if tree[0] == "f" else 1
+    return own * math.prod(map(_dae_density, tree[1]))
+
+
+@_deep
+def rosenbrock_index1_residuals(alpha: Array, beta: Array, b: Array, order: int) -> list:
+    """The conditions for y' = f(y, z), 0 = g(y, z) with g_z regular, as pairs (for y, for z).
+
+    The stages l_i of z obey beta l = (-1/g_z)(g_y beta k + higher terms of alpha k, alpha l): a
+    branch of y alone on a "g" passes through, and all others on it meet omega = beta^-1.
+    """
+    alpha, beta, b = map(np.asarray, (alpha, beta, b))
+    ones, one, omega = _ones(beta), _one(beta), _lower_inverse(beta)
+    known: dict[DaeTree, Array] = {}
+
+    def phi(tree: DaeTree) -> Array:
+        if tree not in known:
+            kind, branches = tree
+            if len(branches) == 1:
+                below = phi(branches[0])
+                known[tree] = below if kind == "g" else beta @ below
+            else:
+                several = _product([alpha @ phi(branch) for branch in branches], ones)
+                known[tree] = several if kind == "f" else omega @ several
+        return known[tree]
+
+    def worst(kind: str, n: int) -> Any:
+        return max(abs(b @ phi(t) - one / _dae_density(t)) for t in _dae_trees(kind, n))
+
+    return [(worst("f", n), worst("g", n)) for n in range(1, order + 1)]
+
+
+def _lower_inverse(M: Array) -> Array:
+    inverse = 0 * M
+    for j in range(len(M)):
+        inverse[j, j] = 1 / M[j, j]
+        for i in range(j + 1, len(M)):
+            inverse[i, j] = -(M[i, j:i] @ inverse[j:i, j]) / M[i, i]
+    return inverse
 
 
 # --- partitioned methods -----------------------------------------------------------------------

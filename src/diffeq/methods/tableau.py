@@ -44,9 +44,9 @@ from typing import ClassVar, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Float
 
-from diffeq.methods.order import order_of, precise
+from diffeq.methods.order import order_of, precise, rosenbrock_order_of
 
-__all__ = ["NystromTableau", "Splitting", "Tableau"]
+__all__ = ["NystromTableau", "RosenbrockTableau", "Splitting", "Tableau"]
 
 type Row = tuple[Fraction, ...]
 type Matrix = tuple[Row, ...]
@@ -523,6 +523,253 @@ class Tableau(_Text):
         tail = f"\n{self.extra_stages} extra stages" if self.extra_stages else ""
         dense = "" if exact.dense is None else f"\ndense output of order {self.dense_order}"
         return f"{self._title()}\n{_layout(rows)}{tail}{dense}"
+
+
+# --- Rosenbrock ----------------------------------------------------------------------------------
+
+
+class ExactRosenbrock(NamedTuple):
+    """The coefficients of a `RosenbrockTableau` as fractions, row by row."""
+
+    gamma: Fraction
+    A: Matrix
+    C: Matrix
+    c: Row
+    d: Row
+    b: Row
+    b_hat: Row | None
+    dense: Matrix | None
+
+
+def _lower_inverse(M: Matrix) -> Matrix:
+    """The inverse of a lower triangular matrix."""
+    rows: list[list[Fraction]] = []
+    for i, row in enumerate(M):
+        known = [sum((row[k] * rows[k][j] for k in range(j, i)), _ZERO) for j in range(i)]
+        rows.append([*(-x / row[i] for x in known), 1 / row[i], *[_ZERO] * (len(M) - i - 1)])
+    return tuple(map(tuple, rows))
+
+
+def _times(row: Row, M: Matrix) -> Row:
+    return tuple(sum((x * y for x, y in zip(row, column, strict=True)), _ZERO)
+                 for column in zip(*M, strict=True))  # fmt: skip
+
+
+def _strictly_lower(named: dict[str, Row], letter: str, s: int) -> Matrix:
+    """Rows C2, C3, ... (or g2, g3, ...): what a stage has of the stages before it."""
+    rows = [named.pop(f"{letter}{i + 1}", ()) for i in range(s)]
+    return tuple(_padded(_padded(row, i, f"{letter}{i + 1}"), s, "") for i, row in enumerate(rows))
+
+
+def _with_diagonal(M: Matrix, diagonal: Fraction, sign: int) -> Matrix:
+    """The diagonal, and sign times what M has below it."""
+    return tuple(
+        tuple(diagonal if i == j else sign * x for j, x in enumerate(row))
+        for i, row in enumerate(M)
+    )
+
+
+def _above_ends(b: Row, terms: Sequence[Row]) -> Matrix:
+    """The polynomials of theta b + theta (1 - theta) (h2 + theta h3 + theta^2 h4 + ...)."""
+    padded = [_padded(row, len(b), "h") for row in terms]
+    by_power = [tuple(x + y for x, y in zip(b, padded[0], strict=True))]
+    for low, high in zip(padded, [*padded[1:], (_ZERO,) * len(b)], strict=True):
+        by_power.append(tuple(y - x for x, y in zip(low, high, strict=True)))
+    return tuple(zip(*by_power, strict=True))
+
+
+class RosenbrockTableau(_Text):
+    """A Rosenbrock method, as papers print it, or in the form in which codes run it.
+
+    With J = df/dy and f_t = df/dt at (t, y), and a mass matrix M (or 1)::
+
+        M k_i = f(t + c_i dt, y + dt sum_j alpha_ij k_j) + dt J sum_j gamma_ij k_j + dt d_i f_t
+        y1 = y + dt sum_i b_i k_i
+
+    where sum_j gamma_ij goes up to the diagonal, which is gamma in every stage. The products with J
+    disappear in the variables u_i = dt sum_j gamma_ij k_j, in which codes run the method::
+
+        (M - dt gamma J) u_i = dt gamma (f(t + c_i dt, y + sum_j a_ij u_j) + dt d_i f_t)
+                               + gamma M sum_j C_ij u_j
+        y1 = y + sum_i m_i u_i
+
+    Either form can be written down. Stages are rows ``c | a_i1 a_i2 ...``. With rows ``g2``,
+    ``g3``, ... for the gamma_ij below the diagonal, the entries of the stages are alpha_ij, and
+    ``b``, ``b_hat`` and the dense output belong to the k_i: the form of papers. With rows ``C2``,
+    ``C3``, ... they belong to the u_i: the form of codes. ``gamma`` is a row of one number, and
+    ``d`` is found from the others where it is not given. The dense output is either rows ``b1``,
+    ``b2``, ... with the coefficients of theta, theta^2, ... of a stage, or rows ``h2``, ``h3``, ...
+    of y + theta b + theta (1 - theta) (h2 + theta h3 + ...), the form of Hairer and Wanner.
+
+    ``exact`` holds fractions in the variables u_i; ``classical`` gives (alpha, beta, b, b_hat) with
+    beta = alpha + gamma, for order conditions. Arrays are read-only float64: ``A``, ``C`` (s, s),
+    ``c``, ``d``, ``b``, ``b_hat``, ``b_error`` (s,), ``dense`` (s, degree).
+
+    Raises:
+        ValueError: no row ``gamma`` or ``b``, an unknown row, or one that is too long.
+
+    Reference: hairer1996, IV.7.
+
+    Example:
+        The linearly implicit Euler method:
+
+        >>> import diffeq as de
+        >>> table = de.RosenbrockTableau('''
+        ... name: LinearlyImplicitEuler
+        ... order: 1
+        ...
+        ... gamma | 1
+        ... 0     |
+        ... b     | 1
+        ... ''')
+        >>> table.stages, table.gamma, de.Rosenbrock(table).adaptive
+        (1, 1.0, False)
+    """
+
+    @cached_property
+    def exact(self) -> ExactRosenbrock:
+        try:
+            return self._parsed()
+        except ValueError as error:
+            raise ValueError(f"tableau {self.name}: {error}") from error
+
+    def _parsed(self) -> ExactRosenbrock:
+        named: dict[str, Row] = {}
+        stages: list[tuple[Fraction, Row]] = []
+        for label, row in _rows(self._body):
+            if isinstance(label, str):
+                named[label] = row
+            else:
+                stages.append((label, row))
+        if not {"gamma", "b"} <= named.keys():
+            raise ValueError("rows gamma and b are needed")
+        s, (gamma,) = len(stages), named.pop("gamma")
+        A = tuple(_padded(row, s, f"stage {i + 1}") for i, (_, row) in enumerate(stages))
+        b, b_hat, d = (
+            _padded(named.pop(key), s, key) if key in named else None for key in ("b", "b_hat", "d")
+        )
+        assert b is not None  # checked above
+        printed = any(re.fullmatch(r"g\d+", label) for label in named)
+        C = _strictly_lower(named, "g" if printed else "C", s)
+        dense = self._dense(named, b, s)
+        if printed:  # u = dt Gamma k, hence k-rows times Gamma^-1
+            inverse = _lower_inverse(_with_diagonal(C, gamma, 1))
+            A, C = tuple(_times(row, inverse) for row in A), _with_diagonal(inverse, _ZERO, -1)
+            b, b_hat = _times(b, inverse), None if b_hat is None else _times(b_hat, inverse)
+            if dense is not None:
+                by_power = [_times(column, inverse) for column in zip(*dense, strict=True)]
+                dense = tuple(zip(*by_power, strict=True))
+        d = d or tuple(map(sum, _lower_inverse(_with_diagonal(C, 1 / gamma, -1))))
+        return ExactRosenbrock(gamma, A, C, tuple(c for c, _ in stages), d, b, b_hat, dense)
+
+    @staticmethod
+    def _dense(named: dict[str, Row], b: Row, s: int) -> Matrix | None:
+        """Rows h2, h3, ... or b1, b2, ...: what is left when all else has been read."""
+        if not named:
+            return None
+        if all(re.fullmatch(r"h\d+", label) for label in named):
+            return _above_ends(b, [named[f"h{i + 2}"] for i in range(len(named))])
+        numbers = {label: re.fullmatch(r"b(\d+)", label) for label in named}
+        rows = {int(found[1]): named[label] for label, found in numbers.items() if found}
+        if len(rows) < len(named) or max(rows) > s:
+            raise ValueError(f"unknown rows {', '.join(named)}")
+        degree = max(map(len, rows.values()))
+        return tuple(_padded(rows.get(i + 1, ()), degree, f"b{i + 1}") for i in range(s))
+
+    @cached_property
+    def classical(self) -> tuple[Matrix, Matrix, Row, Row | None]:
+        """(alpha, beta, b, b_hat) of the k_i."""
+        exact = self.exact
+        Gamma = _lower_inverse(_with_diagonal(exact.C, 1 / exact.gamma, -1))
+        alpha = tuple(_times(row, Gamma) for row in exact.A)
+        beta = tuple(tuple(x + y for x, y in zip(*rows, strict=True))
+                     for rows in zip(alpha, Gamma, strict=True))  # fmt: skip
+        b_hat = None if exact.b_hat is None else _times(exact.b_hat, Gamma)
+        return alpha, beta, _times(exact.b, Gamma), b_hat
+
+    @cached_property
+    def classical_dense(self) -> Matrix | None:
+        """The dense output's polynomials of the k_i."""
+        exact = self.exact
+        if exact.dense is None:
+            return None
+        Gamma = _lower_inverse(_with_diagonal(exact.C, 1 / exact.gamma, -1))
+        by_power = [_times(column, Gamma) for column in zip(*exact.dense, strict=True)]
+        return tuple(zip(*by_power, strict=True))
+
+    @cached_property
+    def order(self) -> int:
+        declared = self._declared_order
+        if declared is not None:
+            return declared
+        alpha, beta, b, _ = self.classical
+        return rosenbrock_order_of(precise(alpha), precise(beta), precise(b))
+
+    @cached_property
+    def stages(self) -> int:
+        return len(self.exact.b)
+
+    @cached_property
+    def gamma(self) -> float:
+        return float(self.exact.gamma)
+
+    @cached_property
+    def A(self) -> Float[np.ndarray, "s s"]:
+        return _floats(self.exact.A, (self.stages, self.stages))
+
+    @cached_property
+    def C(self) -> Float[np.ndarray, "s s"]:
+        return _floats(self.exact.C, (self.stages, self.stages))
+
+    @cached_property
+    def gamma_C(self) -> Float[np.ndarray, "s s"]:
+        """Gamma C, multiplied before rounding."""
+        exact = self.exact
+        rows = tuple(tuple(exact.gamma * x for x in row) for row in exact.C)
+        return _floats(rows, (self.stages, self.stages))
+
+    @cached_property
+    def c(self) -> Float[np.ndarray, " s"]:
+        return _floats(self.exact.c, (self.stages,))
+
+    @cached_property
+    def d(self) -> Float[np.ndarray, " s"]:
+        return _floats(self.exact.d, (self.stages,))
+
+    @cached_property
+    def b(self) -> Float[np.ndarray, " s"]:
+        return _floats(self.exact.b, (self.stages,))
+
+    @cached_property
+    def b_hat(self) -> Float[np.ndarray, " s"] | None:
+        row = self.exact.b_hat
+        return None if row is None else _floats(row, (self.stages,))
+
+    @cached_property
+    def b_error(self) -> Float[np.ndarray, " s"] | None:
+        exact = self.exact
+        if exact.b_hat is None:
+            return None
+        return _floats([x - y for x, y in zip(exact.b, exact.b_hat, strict=True)], (self.stages,))
+
+    @cached_property
+    def dense(self) -> Float[np.ndarray, "s degree"] | None:
+        rows = self.exact.dense
+        return None if rows is None else _floats(rows, (len(rows), len(rows[0])))
+
+    @property
+    def fsal(self) -> bool:
+        """Never: a step begins with the field and its derivatives, which are found together."""
+        return False
+
+    def __str__(self) -> str:
+        exact = self.exact
+        rows = [("gamma", (exact.gamma,))]
+        rows += [(_shown(c), row[:i]) for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))]
+        rows += [(f"C{i + 1}", row[:i]) for i, row in enumerate(exact.C) if i]
+        rows += [("b", exact.b), *([] if exact.b_hat is None else [("b_hat", exact.b_hat)])]
+        dense = "" if exact.dense is None else f"\ndense output of order {self.dense_order}"
+        return f"{self._title()}\n{_layout(rows)}{dense}"
 
 
 # --- splittings --------------------------------------------------------------------------------

@@ -6,22 +6,38 @@ from typing import Any
 
 import jax.numpy as jnp
 
-__all__ = ["Ode", "Partitioned", "Split", "lower"]
+__all__ = ["Mass", "Ode", "Partitioned", "Split", "lower"]
 
 
 @dataclass(frozen=True)
 class Ode:
-    """y' = field(t, y)."""
+    """y' = field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled state."""
 
     field: Callable
+    jac: Callable | None = None
 
 
 @dataclass(frozen=True)
 class Split:
-    """y' = implicit(t, y) + explicit(t, y)."""
+    """y' = implicit(t, y) + explicit(t, y); `jac` is that of the implicit part."""
 
     implicit: Callable
     explicit: Callable
+    jac: Callable | None = None
+
+
+@dataclass(frozen=True)
+class Mass:
+    """M y' = field(t, y) over the ravelled state.
+
+    `mass` is M: a matrix, its diagonal as a vector, or None for 1. `free` projects on what M cannot
+    reach, in the same shape: free · M = 0, and free · field = 0 are the algebraic equations.
+    """
+
+    field: Callable
+    jac: Callable | None = None
+    mass: Any = None
+    free: Any = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,11 @@ def _same(form: Any) -> Any:
     return form
 
 
-_NAMES = {"ode": Ode, "split": Split, "partitioned": Partitioned}
+def _ode_to_mass(form: Ode) -> Mass:
+    return Mass(form.field, form.jac)
+
+
+_NAMES = {"ode": Ode, "split": Split, "partitioned": Partitioned, "mass": Mass}
 
 # One table says which equation a method for another can solve, and how.
 _RULES: dict[tuple[type, type], Callable] = {
@@ -68,12 +88,21 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Partitioned, Partitioned): _same,
     (Split, Ode): _split_to_ode,
     (Partitioned, Ode): _partitioned_to_ode,
+    (Mass, Mass): _same,
+    (Ode, Mass): _ode_to_mass,
+    (Split, Mass): lambda form: _ode_to_mass(_split_to_ode(form)),
+    (Partitioned, Mass): lambda form: _ode_to_mass(_partitioned_to_ode(form)),
 }
+
+_IMPLICIT = "is explicit, and a mass-matrix problem needs an implicit method: Rodas5P, RadauIIA5, BDF"
 
 _REASONS = {
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",
+    (Mass, Ode): _IMPLICIT,
+    (Mass, Split): "needs two parts and no mass matrix: give a SplitODEProblem",
+    (Mass, Partitioned): _IMPLICIT,
 }
 
 

@@ -1,0 +1,100 @@
+"""Rosenbrock methods: implicit, yet without an iteration; one stepper for every table."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Real
+
+from ..algebra import factored, slopes, solve
+from .base import Method, Step
+from .interpolant import Hermite, Interpolant, Polynomial, combine
+from .mass import combined, slope_of, times
+from .tableau import RosenbrockTableau
+
+__all__ = ["Rosenbrock"]
+
+
+class Rosenbrock(Method):
+    """(M − dt γ J) u_i = dt γ (f(t + c_i dt, y + Σ a_ij u_j) + dt d_i f_t) + γ M Σ C_ij u_j.
+
+    y1 = y + Σ b_i u_i, with J = ∂f/∂y and f_t = ∂f/∂t at (t, y), M the mass matrix or 1, and sums
+    over j < i. The Jacobian stands in the formula itself, so that a step solves s linear systems
+    with one and the same matrix and never iterates: one Jacobian, one LU, s solves. J comes from
+    forward derivatives or from the problem's `jac`, which then has to be exact for the method to
+    have its order (Rosenbrock23 keeps its second order with any).
+
+    M may be singular (a `DAEProblem` of index 1). The error is Σ (b_i − b̂_i) u_i, in the units of y.
+
+    Args:
+        tableau: a `RosenbrockTableau`; the named methods, such as `Rodas5P()`, bring theirs.
+
+    Reference: hairer1996, IV.7.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.Rosenbrock(de.Rodas5P().tableau).order
+        5
+    """
+
+    form: ClassVar[str] = "mass"
+    real: ClassVar[bool] = True
+
+    tableau: RosenbrockTableau = eqx.field(static=True)
+
+    @property
+    def order(self) -> int:
+        """Order of the solution that the method advances with."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """The estimate y − ŷ is O(dt^(min(p, p̂) + 1))."""
+        embedded = self.tableau.embedded_order
+        return self.order if embedded is None else min(self.order, embedded) + 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the tableau has an embedded solution."""
+        return self.tableau.b_hat is not None
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the field in a step, its derivatives aside."""
+        return self.tableau.stages
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step. Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is
+        the identity, also in its derivatives.
+        """
+        del memory
+        table = self.tableau
+        rate, by_y, by_t = slopes(form.field, t, y, form.jac)
+        scale = table.gamma * dt
+        matrix = combined(form.mass, -scale * by_y)
+        if form.mass is not None:  # which may be singular, so that a step of length zero would be
+            matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
+        factors = factored(matrix)
+        stages: list[Array] = []
+        for a, coupling, c, d in zip(table.A, table.gamma_C, table.c, table.d, strict=True):
+            if stages:
+                point = y + combine(a[: len(stages)], stages).reshape(y.shape)
+                rate = form.field(t + float(c) * dt, point).ravel()
+            right = rate if by_t is None or d == 0 else rate + (float(d) * dt) * by_t
+            right = scale * right
+            past = combine(coupling[: len(stages)], stages)
+            stages.append(solve(factors, right if past is None else right + times(form.mass, past)))
+        y1 = y + combine(table.b, stages).reshape(y.shape)
+        error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
+        return Step(y1, error, (), tuple(stages))
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+        """The tableau's own dense output, or the cubic through both ends."""
+        dense = self.tableau.dense
+        if dense is None:
+            ends = slope_of(form, t, y), slope_of(form, t + dt, step.y)
+            return Hermite(y, step.y, *ends, dt)
+        parts = (combine(column, step.data).reshape(y.shape) for column in dense.T)
+        return Polynomial(y, tuple(parts), dt)
