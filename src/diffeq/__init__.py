@@ -3,11 +3,13 @@
 from . import datasets, nn, zoo
 from . import methods as _methods
 from .adjoint import Discrete
+from .consistent import consistent
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
+    DAEProblem,
     HamiltonianProblem,
     ODEProblem,
     Problem,
@@ -26,6 +28,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
     "Controller",
+    "DAEProblem",
     "Discrete",
     "Fit",
     "Fixed",
@@ -43,6 +46,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Status",
     "Verdict",
     "advance",
+    "consistent",
     "datasets",
     "fit",
     "init",

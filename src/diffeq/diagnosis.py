@@ -9,13 +9,13 @@ import numpy as np
 
 from .core.primitive import Tracer
 from .core.status import Status
-from .methods import METHODS
 from .methods.explicit_rk import ExplicitRK
+from .methods.mass import times
 from .methods.order import real_stability_interval
 from .problems.forms import Ode, lower
 from .problems.lowering import canonical
 
-__all__ = ["advice", "dominant_rate", "hint", "not_finite", "stiffness"]
+__all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
 
 _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
@@ -28,12 +28,8 @@ _ADVICE: dict[Status, str] = {
     "only at the end.",
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
+    Status.inconsistent: "Give another guess of the algebraic parts of y0.",
 }
-
-_NONE_YET = (
-    " No implicit method is in this version yet. Until then: a larger max_steps=, a shorter tspan, "
-    "a model without its fastest part, or another library for this problem."
-)
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
 _NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite)
@@ -52,6 +48,8 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, last))):
         return advice(status)
     found = stiffness(problem, method, last) if status in _HELD_DOWN else ""
+    if status == Status.inconsistent:
+        found = inconsistency(problem, last.t, last.y)
     why = not_finite(problem.args) if status in _NUMERIC else ""
     return f"{why} {found or advice(status)}".strip()
 
@@ -85,7 +83,21 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
     return (
         "The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
         f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
-    ) + ("" if "Rodas5P" in METHODS else _NONE_YET)
+    )
+
+
+def inconsistency(problem: Any, t: Any, y: Any) -> str:
+    """A sentence on how far the algebraic equations are from being met at (t, y)."""
+    entry = canonical(problem, real=True)
+    form = entry.form(entry.parameters, 1)
+    rate = form.field(jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y))
+    missed = np.asarray(times(form.free, rate.ravel()))
+    worst = int(np.argmax(np.abs(missed)))
+    shown = np.array2string(missed, precision=3, threshold=6, separator=", ")
+    return (
+        f"They miss by {shown}, most in component {worst}. Give a nearer guess of the algebraic "
+        "parts of y0, which init='consistent' starts from; or the equations do not determine them."
+    )
 
 
 def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from .control import Constant
 from .control.error import Tolerance
 from .core.packing import as_state
+from .core.status import Status
 from .integrate import Data, Start, System
 from .methods import Method
 from .output import Output
@@ -49,11 +50,16 @@ class Door:
         system = replace(self.system, output=output)
         return replace(self, system=system, data=replace(self.data, times=times))
 
-    def start(self, dt: Any, dt0: Any, bad: Any = False) -> Start:
-        """Where the loop starts; its first step is given, or found there."""
+    def start(self, dt: Any, dt0: Any, *, bad: Any = False, found: Any = True) -> Start:
+        """Where the loop starts; its first step is given, or found there.
+
+        `bad`: times are wrong; `found`: there are consistent initial values.
+        """
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        return Start(self.t0, self.canonical.y0, first, jnp.asarray(bad))
+        lost = jnp.where(found, Status.running, Status.inconsistent)
+        status = jnp.where(bad, Status.bad_times, lost).astype(jnp.int32)
+        return Start(self.t0, self.canonical.y0, first, status)
 
 
 def opened(
@@ -61,7 +67,7 @@ def opened(
     direction: int | None, floored: bool, max_steps: int,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
-    entry = canonical(problem)
+    entry = canonical(problem, real=method.real_view)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     stops = _stops(sign, stops, t1)

@@ -121,17 +121,20 @@ class Attempt(NamedTuple):
 
 
 class Start(eqx.Module):
-    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found."""
+    """Where a solve starts: a `State` in the making. `dt` is None when it is to be found, and
+    `status` says what is wrong with it, if anything.
+    """
 
     t: Array
     y: Array
     dt: Any
-    bad: Bool[Array, ""]
+    status: Int[Array, ""]
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
         dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
-        return failing(begin(system, data, self.t, self.y, dt), self.bad, Status.bad_times)
+        found = begin(system, data, self.t, self.y, dt)
+        return failing(found, self.status > Status.running, self.status)
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
@@ -140,7 +143,7 @@ class Start(eqx.Module):
         return initial_step(slope, t, y, span, method.error_order, data.tolerance)
 
 
-def failing(state: State, bad: Any, status: Status) -> State:
+def failing(state: State, bad: Any, status: Any) -> State:
     """The state with a status, where something is bad and nothing failed before."""
     found = jnp.where(bad & (state.status <= Status.running), status, state.status)
     return replace(state, status=found.astype(jnp.int32))

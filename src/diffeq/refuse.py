@@ -13,11 +13,11 @@ import numpy as np
 from .control import PI, Controller
 from .core.primitive import Tracer
 from .methods import METHODS, Method
-from .problems import Problem
+from .problems import DAEProblem, Problem
 from .problems.base import evaluated
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call", "concrete", "is_real"]
+__all__ = ["Call", "checked_call", "checked_problem", "concrete", "is_real"]
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,15 @@ class Call:
 
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any,
+    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any,
+    throw: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
-    _check_options(controller, adjoint, max_steps, max_saves, throw)
+    _check_options(controller, adjoint, max_steps, max_saves, init, throw)
     rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    method = _default_method(rtol) if method is None else method
+    method = _default_method(problem, rtol) if method is None else method
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
@@ -65,6 +66,12 @@ def checked_call(
     steps = max_steps if max_steps is not None else _known_steps(span, dt, stops)
     loud = throw == "compiled" or (throw is True and os.environ.get("DIFFEQ_THROW") == "compiled")
     return Call(traced, direction, steps, _below_eps(rtol, eps), loud)
+
+
+def checked_problem(problem: Any) -> None:
+    """Refuses what cannot be lowered, as `checked_call` does."""
+    _check_problem(problem)
+    _check_state(problem, state_of(problem))
 
 
 def concrete(x: Any) -> bool:
@@ -122,7 +129,7 @@ def _check_method(method: Any) -> None:
 
 
 def _check_options(
-    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, throw: Any
+    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any, throw: Any
 ) -> None:
     if isinstance(controller, type) or not (
         controller is None or isinstance(controller, Controller)
@@ -141,6 +148,8 @@ def _check_options(
             raise TypeError(
                 f"{name} is {value!r}; a positive whole number, known before tracing, is wanted."
             )
+    if not isinstance(init, str) or init not in ("consistent", "check", "given"):
+        raise ValueError(f"init is {init!r}; 'consistent', 'check' or 'given' is wanted.")
     if throw not in (True, False, "compiled"):
         raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
 
@@ -176,7 +185,9 @@ def _below_eps(rtol: Any, eps: float) -> bool:
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)
 
 
-def _default_method(rtol: Any) -> Method:
+def _default_method(problem: Problem, rtol: Any) -> Method:
+    if isinstance(problem, DAEProblem):
+        return METHODS["Rodas5P"]()
     tight = (
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )

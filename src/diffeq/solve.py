@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .adjoint import Discrete
+from .consistent import settled
 from .control import Controller
 from .core.alarm import call_host
 from .core.lift import flatten, unflatten
@@ -43,6 +44,7 @@ class _Options:
     floored: bool
     progress: Any
     loud: bool
+    init: str
 
 
 def solve(
@@ -61,6 +63,7 @@ def solve(
     adjoint: Any = None,
     max_steps: int | None = None,
     max_saves: int | None = None,
+    init: str = "consistent",
     progress: Any = None,
     throw: bool | str = True,
 ) -> Solution:
@@ -70,8 +73,10 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem` or `HamiltonianProblem`.
-        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
+            `DAEProblem`.
+        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
+            for a `DAEProblem`.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -86,6 +91,9 @@ def solve(
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: the known number for `dt`, else 65,536.
         max_saves: rows kept by "steps" and `dense` (default 4,096).
+        init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
+            the algebraic parts of y0 as guesses; "check" refuses those that miss the tolerance;
+            "given" takes them as they are.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -106,13 +114,13 @@ def solve(
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, throw=throw,
+        max_saves=max_saves, init=init, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction, call.max_steps or MAX_STEPS, max_saves or _MAX_SAVES, dense,
         adjoint or Discrete(),
-        call.floored, progress, call.loud,
+        call.floored, progress, call.loud, init,
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -135,6 +143,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
     )  # fmt: skip
+    door, found = settled(door, problem, options.init)
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves
     )
@@ -143,7 +152,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.loud,
     ))  # fmt: skip
-    start = door.start(dt, dt0, bad)
+    start = door.start(dt, dt0, bad=bad, found=found)
     end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)
     sol = _answer(door, wanted, end, buffers)
     if options.loud:

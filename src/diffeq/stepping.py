@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, Real
 
 from .adjoint import Discrete
+from .consistent import settled
 from .control import Controller
 from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state
@@ -44,6 +45,7 @@ class _Options:
     adjoint: Any
     floored: bool
     throw: bool
+    init: str
 
 
 class State(eqx.Module):
@@ -130,6 +132,7 @@ def init(
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
+    init: str = "consistent",
     throw: bool = True,
 ) -> State:
     """The start of a solve by hand, at tspan[0].
@@ -146,6 +149,7 @@ def init(
         stops: times at which f is discontinuous; steps end there.
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
+        init: what to do with the initial values of a `DAEProblem`.
         throw: `step` and `advance` raise `SolveError` when they fail outside a trace.
 
     Example:
@@ -159,11 +163,12 @@ def init(
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=None, throw=throw,
+        max_saves=None, init=init, throw=throw,
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, max_steps or MAX_STEPS, adjoint or Discrete(), call.floored, bool(throw)
+        call.direction, max_steps or MAX_STEPS, adjoint or Discrete(), call.floored, bool(throw),
+        init,
     )
     return _raised(_begun(options, structure, leaves))
 
@@ -218,7 +223,8 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    inner = door.start(call["dt"], call["dt0"]).state(door.system, door.data)
+    door, found = settled(door, call["problem"], options.init)
+    inner = door.start(call["dt"], call["dt0"], found=found).state(door.system, door.data)
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
 

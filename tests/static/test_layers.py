@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "src" / "diffeq"
 
-SOLVE = ("solve", "solution", "stepping", "diagnosis", "door", "refuse", "request")
+SOLVE = ("solve", "solution", "stepping", "diagnosis", "door", "refuse", "request", "consistent")
 LAYERS = (
     ("core",),
     ("problems", "noise", "interp", "algebra"),

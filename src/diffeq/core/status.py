@@ -28,6 +28,7 @@ class Status(IntEnum):
     bad_times = 7
     too_many_saves = 8
     tape_overflow = 9
+    inconsistent = 10
 
     @property
     def ok(self) -> bool:
@@ -51,4 +52,5 @@ _REASONS = {
     Status.bad_times: "saveat or tspan has times out of order, outside tspan, or not finite",
     Status.too_many_saves: "more rows were to be saved than max_saves",
     Status.tape_overflow: "the solve took more steps than its tape can replay",
+    Status.inconsistent: "the initial values do not satisfy the algebraic equations",
 }

@@ -41,9 +41,12 @@ class Method(eqx.Module):
     """A one-step scheme, (t, y) ↦ y1 ≈ y(t + dt). Subclasses give `order` and `step`.
 
     `form` names the equation that `step` takes: "ode", with `form.field(t, y)`; "split", with
-    `form.implicit(t, y)` and `form.explicit(t, y)`; or "partitioned", with `form.drift(t, q, p)`,
-    `form.kick(t, q, p)` and `form.halves(y)`. y is one array: a tree is packed into a vector. Time
-    runs forwards here (backward problems are turned round at the door), so dt > 0.
+    `form.implicit(t, y)` and `form.explicit(t, y)`; "partitioned", with `form.drift(t, q, p)`,
+    `form.kick(t, q, p)` and `form.halves(y)`; or "mass", with `form.field(t, y)`, `form.jac(t, y)`
+    and `form.mass`, which are None where nothing is known and where it is 1. y is one array: a tree
+    is packed into a vector, and where `real_view` is set a complex state as its real parts and then
+    its imaginary ones. Time runs forwards here (backward problems are turned round at the door), so
+    dt > 0.
 
     A method that estimates its error says so by `adaptive`, returns the estimate in its `Step`, and
     gives its power of dt as `error_order`. Steps are differentiated, batched and compiled like any
@@ -76,6 +79,7 @@ class Method(eqx.Module):
     """
 
     form: ClassVar[str] = "ode"
+    real_view: ClassVar[bool] = False
     reference: ClassVar[str] = ""
 
     @property

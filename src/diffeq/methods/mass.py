@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..algebra import factored, slopes, solve
+from ..algebra import Factors, factored, slopes, solve
 from ..problems.forms import Mass, lower
 
-__all__ = ["combined", "slope_of", "times"]
+__all__ = ["combined", "correction", "slope_of", "times"]
 
 
 def times(mass: Any, x: Array) -> Array:
@@ -47,5 +47,16 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     value, by_y, by_t = slopes(form.field, t, y, form.jac)
     moved = value if by_t is None else value + by_t
     rate = value - times(form.free, moved)
-    bent = form.free[:, None] * by_y if form.free.ndim == 1 else form.free @ by_y
-    return solve(factored(combined(form.mass, bent)), rate).reshape(y.shape)
+    return solve(_closed(form, by_y), rate).reshape(y.shape)
+
+
+def correction(form: Mass, t: Array, y: Array) -> Array:
+    """The step of Newton's method from y towards the algebraic equations, M dy = 0; ravelled."""
+    value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)
+    return -solve(_closed(form, by_y), times(form.free, value))
+
+
+def _closed(form: Mass, by_y: Array) -> Factors:
+    """M + free · J: regular exactly where the algebraic equations determine what M leaves open."""
+    free = form.free
+    return factored(combined(form.mass, free[:, None] * by_y if free.ndim == 1 else free @ by_y))

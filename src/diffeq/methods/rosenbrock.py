@@ -38,7 +38,7 @@ class Rosenbrock(Method):
     """
 
     form: ClassVar[str] = "mass"
-    real: ClassVar[bool] = True
+    real_view: ClassVar[bool] = True
 
     tableau: RosenbrockTableau = eqx.field(static=True)
 

@@ -1,10 +1,12 @@
 """Layer 1: what is solved. A problem is an equation with its data; methods see canonical forms."""
 
 from .base import Problem
+from .dae import DAEProblem
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
 __all__ = [
+    "DAEProblem",
     "HamiltonianProblem",
     "ODEProblem",
     "Problem",

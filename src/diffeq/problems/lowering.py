@@ -20,7 +20,8 @@ from ..core.primitive import eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
-from .forms import Ode, Partitioned, Split
+from .dae import DAEProblem, free_projector, packed_mass
+from .forms import Mass, Ode, Partitioned, Split
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 
@@ -43,14 +44,17 @@ class Canonical(eqx.Module):
     args: Callable = eqx.field(static=True)
 
 
-def canonical(problem: Problem) -> Canonical:
-    """The problem's canonical form, initial state and interval, checked."""
+def canonical(problem: Problem, *, real: bool = False) -> Canonical:
+    """The problem's canonical form, initial state and interval, checked.
+
+    `real`: a complex state is seen as its real view.
+    """
     rule: Any = _rule(problem)
     args = problem.args
     leaves, structure = flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
     tree = state_of(problem)
-    packing = Packing(tree)
+    packing = Packing(tree, real=real)
     y0 = packing.pack(tree)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
@@ -60,12 +64,20 @@ def canonical(problem: Problem) -> Canonical:
         Traced(f, name, problem.functions[name], t, parts, leaves, structure)
         for name, f, parts in rule.functions(problem, tree)
     ]
+    jac = _traced_jacobian(problem, t, tree, leaves, structure)
+    traced = traced if jac is None else [*traced, jac]
 
     def form(parameters: Any, sign: Any) -> Any:
-        bound = [g.bind(own[0], own[1], sign) for g, own in zip(traced, parameters, strict=True)]
-        return rule.form(bound, packing, sign)
+        *own, constants = parameters
+        bound = [g.bind(*inputs, sign) for g, inputs in zip(traced, own, strict=True)]
+        known = {}
+        if jac is not None:
+            *bound, by_y = bound
+            known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
+        return rule.form(bound, packing, sign, **known, **constants)
 
-    parameters = tuple((leaves, g.hoisted) for g in traced)
+    constants = rule.constants(problem, packing)
+    parameters = (*((leaves, g.hoisted) for g in traced), constants)
     return Canonical(
         y0,
         t0,
@@ -135,8 +147,9 @@ class Traced:
 
     def __init__(
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any,
+        structure: Any, fits: Callable | None = None,
     ) -> None:  # fmt: skip
+        fits = checked if fits is None else fits
         self.name = name
         self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
@@ -149,7 +162,7 @@ class Traced:
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
             with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
-                return checked(name, as_state(fresh(t, *parts, args)), parts[0])
+                return fits(name, as_state(fresh(t, *parts, args)), parts[0])
 
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
         self.tree = jax.tree.structure(shape)
@@ -205,6 +218,29 @@ def checked(name: str, value: Any, like: Any) -> Any:
     return value
 
 
+def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: Any) -> Any:
+    """The user's ∂f/∂y, if there is one, traced like a field."""
+    jac = getattr(problem, "jac", None)
+    if jac is None:
+        return None
+    check_arguments(jac, "jac", "t, y, args")
+    return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, _checked_jacobian)
+
+
+def _checked_jacobian(name: str, value: Any, like: Any) -> Any:
+    """What jac returned, if it is what `jax.jacfwd` of the field by y would be."""
+    if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
+        value = jnp.asarray(value)  # rows, as lists
+    wanted = jax.tree.map(lambda out: jax.tree.map(lambda y: (*out.shape, *y.shape), like), like)
+    found = jax.tree.map(jnp.shape, value)
+    if found != wanted:
+        raise TypeError(
+            f"{name} returned {described(value)}; y is {described(like)}, and ∂f/∂y has for each "
+            f"leaf of f the tree of y, with the shapes {str(wanted).replace("'", '')}."
+        )
+    return value
+
+
 def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     """(t0, t1) in the real dtype of the state, promoted with arrays in tspan."""
     if not isinstance(tspan, (tuple, list)) and getattr(tspan, "shape", None) != (2,):
@@ -226,8 +262,17 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
 # --- one rule a problem -----------------------------------------------------------------------
 
 
-class _OdeRule:
+class _Rule:
     names: tuple[str, ...] = ("y0",)
+
+    @staticmethod
+    def constants(problem: Any, packing: Packing) -> dict:
+        """Arrays that stay what they are during a solve, by their names in the form."""
+        del problem, packing
+        return {}
+
+
+class _OdeRule(_Rule):
 
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
@@ -238,9 +283,9 @@ class _OdeRule:
         return [("f", problem.f, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         del sign
-        return Ode(_packed(at[0], packing))
+        return Ode(_packed(at[0], packing), **known)
 
 
 class _SplitRule(_OdeRule):
@@ -249,16 +294,28 @@ class _SplitRule(_OdeRule):
         return [("implicit", problem.implicit, (tree,)), ("explicit", problem.explicit, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         del sign
-        return Split(_packed(at[0], packing), _packed(at[1], packing))
+        return Split(_packed(at[0], packing), _packed(at[1], packing), **known)
+
+
+class _DaeRule(_OdeRule):
+    @staticmethod
+    def constants(problem: Any, packing: Packing) -> dict:
+        mass = packed_mass(problem, packing)
+        return {"mass": mass, "free": free_projector(mass)}
+
+    @staticmethod
+    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+        del sign
+        return Mass(_packed(at[0], packing), **known)
 
 
 def _packed(f: Callable, packing: Packing) -> Callable:
     return lambda t, y: packing.pack(f(t, packing.unpack(y)))
 
 
-class _MotionRule:
+class _MotionRule(_Rule):
     """Positions and momenta, each half of the packed state."""
 
     names: tuple[str, ...] = ("x0", "v0")
@@ -340,6 +397,7 @@ def _halved(f: Callable, packing: Packing) -> Callable:
 
 _RULES: dict[type, Any] = {
     ODEProblem: _OdeRule,
+    DAEProblem: _DaeRule,
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,

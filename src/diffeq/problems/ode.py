@@ -19,12 +19,14 @@ class ODEProblem(Problem):
             args that returns it.
         tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
         args: parameters, any pytree; networks are fine, in args or inside f.
-        jac: what is known of ∂f/∂y, for implicit methods; there are none yet, so it is not used.
+        jac: `jac(t, y, args)`, ∂f/∂y as `jax.jacfwd` would give it: for a vector a matrix with
+            row i for component i of f, for a tree a tree of trees. Implicit methods use it; without
+            it they differentiate f forwards. Rosenbrock methods want it exact.
 
     Raises:
         TypeError: (by `solve`) f takes other arguments, or t in another place than the first;
             returns another structure, other shapes or a wider dtype than y's; y0 is made of
-            integers; tspan is no pair.
+            integers; tspan is no pair; jac returns other shapes.
 
     Reference: hairer1993, I.
 

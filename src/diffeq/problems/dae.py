@@ -1,0 +1,134 @@
+"""Differential-algebraic equations with a constant mass matrix: M y' = f(t, y, args)."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..core.packing import Packing, as_state
+from .base import Problem, evaluated
+
+__all__ = ["DAEProblem", "free_projector", "packed_differential", "packed_mass"]
+
+
+class DAEProblem(Problem):
+    """M y' = f(t, y, args) on tspan, y(tspan[0]) = y0, where the matrix M may be singular.
+
+    What M cannot reach are algebraic equations, 0 = g(t, y): they have to determine, with the
+    differential parts of y, all the others (index 1). Consistent initial values are found by
+    `solve(init="consistent")`, the default: what M sees of y0 is kept, and the rest is a guess.
+
+    Args:
+        f: as in `ODEProblem`.
+        y0: the initial state, any pytree, or a function of args; algebraic parts are guesses.
+        tspan, args: as in `ODEProblem`.
+        mass_matrix: M, constant in t: its diagonal with the structure of y0 (a vector for a
+            vector), or an (n, n) array over the ravelled state; or a function of args.
+        differential: which components of y0 are kept, as booleans with the structure of y0. None:
+            those that the matrix says, M (y − y0) = 0.
+        jac: `jac(t, y, args)`, ∂f/∂y, as in `ODEProblem`.
+
+    Raises:
+        TypeError: (by `solve`) as for `ODEProblem`; the method is explicit.
+        ValueError: (by `solve`) mass_matrix or differential has another shape; they do not fit.
+        SolveError: (by `solve`) no consistent initial values were found.
+
+    Reference: hairer1996, VI.
+
+    Example:
+        Robertson's reaction with its mass balance as an algebraic equation:
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> def robertson(t, y, k):
+        ...     a, b, c = y
+        ...     slow, fast = k[0] * a - k[2] * b * c, k[1] * b**2
+        ...     return jnp.array([-slow, slow - fast, a + b + c - 1])
+        >>> problem = de.DAEProblem(
+        ...     robertson, [1.0, 0.0, 0.7], (0.0, 40.0), jnp.array([0.04, 3e7, 1e4]),
+        ...     mass_matrix=jnp.array([1.0, 1.0, 0.0]),
+        ... )
+        >>> sol = de.solve(problem, saveat=jnp.array([0.0, 40.0]), rtol=1e-4)
+        >>> [[round(float(a), 3), round(float(c), 3)] for a, _, c in sol.ys]
+        [[1.0, 0.0], [0.716, 0.284]]
+    """
+
+    fields = ("f", "y0", "tspan", "args", "mass_matrix", "differential", "jac")
+    functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
+
+    def __init__(
+        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, mass_matrix: Any,
+        differential: Any = None, jac: Any = None,
+    ) -> None:  # fmt: skip
+        self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
+        self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
+
+
+def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
+    """M over the packed state: its diagonal as a vector, or a matrix."""
+    value = as_state(evaluated(problem.mass_matrix, problem.args))
+    diagonal = _as_diagonal(value, packing)
+    if diagonal is not None:
+        plain = not packing.viewed
+        return diagonal if plain else packing.matrix_view(jnp.diag(diagonal))
+    matrix = jnp.asarray(value) if _is_array(value) else None
+    n = packing.size
+    if matrix is None or matrix.shape != (n, n):
+        raise ValueError(
+            f"mass_matrix is {_shown(value)}; its diagonal with the structure of y0 is wanted, or "
+            f"a matrix over the ravelled state, of shape ({n}, {n})."
+        )
+    return packing.matrix_view(matrix.astype(packing.dtype))
+
+
+def packed_differential(problem: DAEProblem, packing: Packing) -> Any:
+    """Which components are kept, over the ravelled packed state; None: what the matrix says."""
+    if problem.differential is None:
+        return None
+    value = as_state(problem.differential)
+    try:
+        flags = _as_diagonal(jax.tree.map(lambda x: jnp.asarray(x, bool), value), packing)
+    except (TypeError, ValueError):
+        flags = None
+    if flags is None:
+        raise ValueError(
+            f"differential is {_shown(value)}; booleans with the structure and shapes of y0 are "
+            "wanted."
+        )
+    flags = flags.real != 0
+    return jnp.concatenate([flags, flags]) if packing.viewed else flags
+
+
+def free_projector(mass: Array) -> Array:
+    """1 − M M⁺, the projector on what M cannot reach; the derivative of a pseudo-inverse is exact
+    as long as the rank stays what it is.
+    """
+    if mass.ndim == 1:
+        return (mass == 0).astype(mass.dtype)
+    return jnp.eye(len(mass), dtype=mass.dtype) - mass @ jnp.linalg.pinv(mass)
+
+
+def _as_diagonal(value: Any, packing: Packing) -> Array | None:
+    """A tree like the state, ravelled; None if it is something else."""
+    same = jax.tree.structure(value) == packing.tree
+    if not same or [jnp.shape(x) for x in jax.tree.leaves(value)] != packing.shapes:
+        return None
+    dtype = packing.dtype
+    return jnp.concatenate([jnp.ravel(jnp.asarray(x, dtype)) for x in jax.tree.leaves(value)])
+
+
+def _is_array(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        try:
+            jnp.asarray(value)
+        except (TypeError, ValueError):
+            return False
+        return True
+    return hasattr(value, "shape")
+
+
+def _shown(value: Any) -> str:
+    return str(jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", value)).replace(
+        "'", ""
+    )
