@@ -27,9 +27,6 @@ from . import small_lu
 
 __all__ = ["Factors", "factored", "solve"]
 
-# Straight code is faster up to here, and still compiles in a fraction of a second.
-SMALL = 6
-
 
 class Factors(NamedTuple):
     """A matrix, with what solves with it; a pytree of arrays.
@@ -64,14 +61,23 @@ def solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
 
 
 def _factor(matrix: Any) -> tuple[Any, Any]:
-    if len(matrix) <= SMALL:
+    if small_lu.is_small(matrix):
         return small_lu.lu(matrix)
 
     def by_lapack(matrix: Any) -> tuple[Any, Any]:
         lu, _, order = lax.linalg.lu(matrix)
-        return lu, order
+        return _converted(lu), order
 
     return _each_lane(by_lapack, matrix.ndim - 2)(matrix)
+
+
+def _converted(lu: Any) -> Any:
+    """From LAPACK's factors to ours, or back. What they look like depends on n alone, for factors
+    without lanes may be given some later: where straight code may read them, the diagonal is 1/U.
+    """
+    if len(lu) > small_lu.LARGEST:
+        return lu
+    return jnp.where(jnp.eye(len(lu), dtype=bool), 1 / lu, lu)
 
 
 def _each_lane(function: Any, lanes: int) -> Any:
@@ -101,11 +107,11 @@ factor_p = define(
 def _solve(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> list:
     """Columns of b, if any, are the axes between its first and its lanes."""
     del matrix
-    if len(lu) <= SMALL:
+    if small_lu.is_small(lu):
         return [small_lu.lu_solve(lu, order, b, transposed=transposed)]
 
     def by_lapack(lu: Any, order: Any, b: Any) -> Any:
-        columns = b.reshape(len(b), -1)
+        lu, columns = _converted(lu), b.reshape(len(b), -1)
         columns = columns if transposed else columns[order]
         for lower in (not transposed, transposed):  # L and then U, or the other way round
             columns = lax.linalg.triangular_solve(

@@ -21,6 +21,14 @@ from diffeq.zoo.oscillators import (
     spiral,
     van_der_pol,
 )
+from diffeq.zoo.stiff import (
+    hires,
+    oregonator,
+    pollution,
+    robertson,
+    robertson_long,
+    van_der_pol_stiff,
+)
 
 __all__ = [
     "Case",
@@ -33,8 +41,14 @@ __all__ = [
     "detest",
     "henon_heiles",
     "lorenz",
+    "hires",
     "lotka_volterra",
+    "oregonator",
     "pleiades",
+    "pollution",
+    "robertson",
+    "robertson_long",
     "spiral",
     "van_der_pol",
+    "van_der_pol_stiff",
 ]

@@ -1,7 +1,7 @@
 """What a member of the zoo is, and the register of all of them.
 
 A case is a problem and what is known about its solution: reference states, computed once by
-another solver in 45 digits and stored in `references.json`; an analytic solution where there is
+another solver in 40 digits or more and stored as JSON; an analytic solution where there is
 one; quantities that the flow preserves.
 """
 
@@ -67,7 +67,7 @@ class Case:
     where they become JAX arrays.
 
     Attributes:
-        name: its name in the register, and in `references.json`.
+        name: its name in the register, and among the stored references.
         title: one line for a table.
         field: the right-hand side f(t, y, args).
         y0: the start, a vector.
@@ -78,6 +78,7 @@ class Case:
         invariants: functions (t, y, args) that are constant along a solution.
         hamiltonian: for a mechanical system with the state (q, p), its kinetic(t, p, args) and
             potential(t, q, args) energy.
+        stiff: it wants an implicit method.
 
     Example:
         >>> import diffeq as de
@@ -98,6 +99,7 @@ class Case:
     exact: Callable[[float], Float64[np.ndarray, " n"]] | None = None
     invariants: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     hamiltonian: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    stiff: bool = False
 
     @property
     def reference(self) -> Reference:
@@ -132,10 +134,14 @@ def vector(*values: float) -> Float64[np.ndarray, " n"]:
     return array
 
 
+_FILES = ("references.json", "references_stiff.json")
+
+
 @functools.cache
 def references() -> Mapping[str, Reference]:
     """All stored solutions, by the name of their case; read when first asked for."""
-    stored = json.loads((resources.files("diffeq.zoo") / "references.json").read_text("utf-8"))
+    files = (resources.files("diffeq.zoo") / name for name in _FILES)
+    every = [json.loads(file.read_text("utf-8")) for file in files]
     return {
         name: Reference(
             ts=vector(*entry["ts"]),
@@ -145,6 +151,7 @@ def references() -> Mapping[str, Reference]:
             agreement=MappingProxyType(entry["agreement"]),
             amplification=entry["amplification"],
         )
+        for stored in every
         for name, entry in stored["cases"].items()
     }
 
