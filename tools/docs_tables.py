@@ -6,12 +6,18 @@ that they are current.
 """
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 import diffeq as de
-from diffeq.methods.order import real_stability_interval
+from diffeq.methods.order import (
+    precise,
+    real_stability_interval,
+    rosenbrock_index1_residuals,
+    stability_function,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
@@ -32,10 +38,11 @@ INTRO = """\
 | a separable Hamiltonian over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
 | a hyperbolic equation, discretised in space | `SSPRK33`, `SSPRK43`, `SSPRK104` |
 | a fixed step and no reason for another | `RK4` |
-| a stiff problem | nothing yet: implicit methods are the next thing to be built |
+| a stiff problem | `Rodas5P`; `Rosenbrock23` at loose tolerances or where the Jacobian is rough |
+| a mass matrix, algebraic equations | `Rodas5P`, the default for a `DAEProblem`; `Rodas4` |
 
-All of them are explicit, so the step times the fastest rate of decay has to stay inside the
-*interval* below. A solve that runs out of steps because of that says so.
+An explicit method's step times the fastest rate of decay has to stay inside its *interval* below. A
+solve that runs out of steps because of that says so, and what to take.
 """
 
 COLUMNS = """\
@@ -98,6 +105,43 @@ def row(name: str, interval: float | None, cited: dict[str, str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+ROSENBROCK = """
+## Rosenbrock methods
+
+For stiff problems and mass matrices, on every problem that has a field: one Jacobian, one LU and
+as many linear solves as stages in a step, and no iteration. `de.Rosenbrock(tableau)` makes another
+of a `de.RosenbrockTableau`.
+
+**order**: p(p̂) as above. **dense**: order of the method's own interpolant. **index 1**: orders of
+the differential and of the algebraic components where the mass matrix is singular. **decay**: |R(z)|
+at z = −1, −10, −∞, what a step makes of y' = λy with z = λ dt.
+"""
+
+ROSENBROCK_HEAD = (
+    "| method | order | stages | dense | index 1 | decay | what for | reference |\n" + "|---" * 8 + "|"
+)
+
+
+def rosenbrock_row(name: str, table: de.RosenbrockTableau, cited: dict[str, str]) -> str:
+    """The line of a Rosenbrock method."""
+    alpha, beta, b, _ = (precise(x) for x in table.classical)
+    pairs = rosenbrock_index1_residuals(alpha, beta, b, table.order + 1)
+    orders = [sum(1 for _ in takewhile(lambda pair: pair[i] < 1e-11, pairs)) for i in (0, 1)]
+    numerator, denominator = (np.asarray(x, float)[::-1] for x in stability_function(beta, b))
+    decay = [abs(np.polyval(numerator, z) / np.polyval(denominator, z)) for z in (-1, -10, -1e9)]
+    cells = [
+        f"`{name}`",
+        f"{table.order}({table.embedded_order})",
+        str(table.stages),
+        str(table.dense_order),
+        f"{orders[0]}, {orders[1]}",
+        ", ".join(f"{x:.2g}" if x > 1e-6 else "0" for x in decay),
+        table.description,
+        cited[table.reference],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 HEAD = "| method | order | stages | dense | interval | what for | reference |\n" + "|---" * 7 + "|"
 
 
@@ -117,13 +161,18 @@ def methods_page() -> str:
         for name, method in made.items()
         if isinstance(method, de.ExplicitRK)
     ]
+    rosenbrock = [
+        rosenbrock_row(name, method.tableau, cited)
+        for name, method in made.items()
+        if isinstance(method, de.Rosenbrock)
+    ]
     moving = []
     for name, method in made.items():
         if isinstance(method, de.Symplectic):
             moving.append(row(name, oscillation_interval(method.tableau), cited))
         elif isinstance(method, de.Nystrom):
             moving.append(row(name, None, cited))
-    left_over = len(made) - len(explicit) - len(moving)
+    left_over = len(made) - len(explicit) - len(rosenbrock) - len(moving)
     if left_over:
         raise NotImplementedError(f"{left_over} methods are of a family that has no table here")
     return (
@@ -135,6 +184,8 @@ def methods_page() -> str:
             explicit,
             quintic=False,
         )
+        + "\n".join([ROSENBROCK, ROSENBROCK_HEAD, *rosenbrock])
+        + "\n"
         + section(
             "Methods for equations of motion",
             "The splittings take a `SecondOrderProblem` whose f does not depend on v, or a "

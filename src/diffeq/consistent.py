@@ -16,7 +16,7 @@ from .core.status import Status
 from .diagnosis import hint
 from .door import Door
 from .methods.mass import correction, times
-from .problems import DAEProblem
+from .problems import DAEProblem, Problem
 from .problems.dae import packed_differential
 from .problems.forms import Mass
 from .problems.lowering import canonical
@@ -26,7 +26,7 @@ from .solution import Last, SolveError
 __all__ = ["consistent", "settled"]
 
 
-def consistent(problem: DAEProblem) -> DAEProblem:
+def consistent(problem: Problem) -> Problem:
     """The problem with consistent initial values: what `solve` starts from.
 
     Newton's method finds y with M (y − y0) = 0, or with the `differential` components of y0, that

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .control import PI, Controller
+from .core.packing import Packing
 from .core.primitive import Tracer
 from .methods import METHODS, Method
 from .problems import DAEProblem, Problem
 from .problems.base import evaluated
+from .problems.dae import packed_differential, packed_mass
 from .problems.lowering import functions_of, named_leaves, state_of
 
 __all__ = ["Call", "checked_call", "checked_problem", "concrete", "is_real"]
@@ -316,7 +318,25 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
         raise ValueError(f"{name} has {outside[0]:g}, outside tspan = ({t0:g}, {t1:g}).")
 
 
+def _check_mass(problem: Any, state: Any) -> None:
+    """A mass matrix and what is said to be differential, where they are known."""
+    packing = Packing(state)
+    mass, kept = packed_mass(problem, packing), packed_differential(problem, packing)
+    if not concrete((mass, kept)):
+        return
+    if not np.isfinite(np.asarray(mass)).all():
+        raise ValueError("mass_matrix has NaN or inf; finite numbers are wanted.")
+    rank = np.count_nonzero(mass) if mass.ndim == 1 else np.linalg.matrix_rank(np.asarray(mass))
+    if kept is not None and np.count_nonzero(kept) != rank:
+        raise ValueError(
+            f"differential has {np.count_nonzero(kept)} components that are True; as many as "
+            f"mass_matrix has rank are wanted, and it has rank {rank}."
+        )
+
+
 def _check_state(problem: Problem, state: Any) -> None:
+    if isinstance(problem, DAEProblem):
+        _check_mass(problem, state)
     if not concrete(jax.tree.leaves(problem)):
         return
     for name, leaf in named_leaves(problem, state):
