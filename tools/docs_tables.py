@@ -113,12 +113,14 @@ as many linear solves as stages in a step, and no iteration. `de.Rosenbrock(tabl
 of a `de.RosenbrockTableau`.
 
 **order**: p(p̂) as above. **dense**: order of the method's own interpolant. **index 1**: orders of
-the differential and of the algebraic components where the mass matrix is singular. **decay**: |R(z)|
-at z = −1, −10, −∞, what a step makes of y' = λy with z = λ dt.
+the differential and of the algebraic components where the mass matrix is singular. **decay**:
+|R(z)| at z = −1, −10, −∞, what a step makes of y' = λy with z = λ dt.
 """
 
 ROSENBROCK_HEAD = (
-    "| method | order | stages | dense | index 1 | decay | what for | reference |\n" + "|---" * 8 + "|"
+    "| method | order | stages | dense | index 1 | decay | what for | reference |\n"
+    + "|---" * 8
+    + "|"
 )
 
 
@@ -126,7 +128,8 @@ def rosenbrock_row(name: str, table: de.RosenbrockTableau, cited: dict[str, str]
     """The line of a Rosenbrock method."""
     alpha, beta, b, _ = (precise(x) for x in table.classical)
     pairs = rosenbrock_index1_residuals(alpha, beta, b, table.order + 1)
-    orders = [sum(1 for _ in takewhile(lambda pair: pair[i] < 1e-11, pairs)) for i in (0, 1)]
+    columns = list(zip(*pairs, strict=True))
+    orders = [sum(1 for _ in takewhile(lambda gap: gap < 1e-11, gaps)) for gaps in columns]
     numerator, denominator = (np.asarray(x, float)[::-1] for x in stability_function(beta, b))
     decay = [abs(np.polyval(numerator, z) / np.polyval(denominator, z)) for z in (-1, -10, -1e9)]
     cells = [

@@ -202,7 +202,7 @@ def stages_of(problem: Problem, t, y, h, table, guess):
     A, c, _ = table
     s, n = len(c), len(y)
     Z = guess
-    at = lambda Z: np.array(  # noqa: E731
+    at = lambda Z: np.array(
         [problem.field(t + ci * h, list(y + z), problem.args) for ci, z in zip(c, Z, strict=True)],
         dtype=object,
     )
@@ -273,7 +273,7 @@ def distance(rows, others) -> float:
 
 
 def by_scipy(problem: Problem, ts: list[float], y0=None, rtol=1e-12):
-    field = lambda t, y: np.array([float(v) for v in problem.field(t, y, problem.args)])  # noqa: E731
+    field = lambda t, y: np.array([float(v) for v in problem.field(t, y, problem.args)])
     solution = solve_ivp(
         field, (0.0, problem.t1), problem.y0 if y0 is None else y0, method="Radau", t_eval=ts,
         rtol=rtol, atol=1e-30, jac=lambda t, y: jacobian(problem, t, y), first_step=1e-12,
@@ -330,9 +330,8 @@ def main() -> None:
         print(problem.name, found["how"], found["agreement"], found["amplification"], flush=True)
     lines = [f"  {json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items()]
     body = ",\n".join(lines)
-    OUTPUT.write_text(
-        f'{{"date": "{DATE}", "script": "tools/zoo_stiff_references.py", "cases": {{\n{body}\n}}}}\n'
-    )
+    head = f'{{"date": "{DATE}", "script": "tools/{Path(__file__).name}", "cases": {{'
+    OUTPUT.write_text(f"{head}\n{body}\n}}}}\n")
     print(f"wrote {len(cases)} references to {OUTPUT.name}")
 
 

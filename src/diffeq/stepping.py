@@ -167,7 +167,11 @@ def init(
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, max_steps or MAX_STEPS, adjoint or Discrete(), call.floored, bool(throw),
+        call.direction,
+        max_steps or MAX_STEPS,
+        adjoint or Discrete(),
+        call.floored,
+        bool(throw),
         init,
     )
     return _raised(_begun(options, structure, leaves))

@@ -76,7 +76,7 @@ def test_any_jacobian_does_for_rosenbrock23():
 def test_l_stable(table):
     _, beta, b, _ = classical(table)
     numerator, denominator = (np.asarray(x, float)[::-1] for x in stability_function(beta, b))
-    value = lambda z: np.polyval(numerator, z) / np.polyval(denominator, z)  # noqa: E731
+    value = lambda z: np.polyval(numerator, z) / np.polyval(denominator, z)
     # Bounded by 1 on the imaginary axis, and the only pole, 1/γ, is on the right: A-stable.
     assert np.abs(value(1j * np.geomspace(1e-3, 1e6, 4001))).max() <= 1 + 1e-12
     np.testing.assert_allclose(np.roots(denominator).real, 1 / table.gamma, rtol=0.05)

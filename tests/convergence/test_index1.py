@@ -19,7 +19,7 @@ def exact(t):
 
 
 def equations(t, u, args):
-    """y' = y z and 0 = z³ + y z − …, solved by y = exp(sin t), z = cos t."""
+    """Y' = y z and 0 = z³ + y z − …, solved by y = exp(sin t), z = cos t."""
     y, z = u
     known = exact(t)
     return jnp.stack([y * z, z**3 + y * z - known[1] ** 3 - known[0] * known[1]])

@@ -74,9 +74,11 @@ def test_a_tree_a_matrix_and_other_coordinates(expected):
 
 def test_regular_mass_matrix_is_an_ode():
     mass = jnp.array([[2.0, 1.0], [0.0, 4.0]])
-    field = lambda t, y, a: jnp.stack([-y[0] + jnp.sin(t), y[0] * y[1]])  # noqa: E731
+    field = lambda t, y, a: jnp.stack([-y[0] + jnp.sin(t), y[0] * y[1]])
     dae = de.DAEProblem(field, [1.0, 0.5], (0.0, 2.0), mass_matrix=mass)
-    ode = de.ODEProblem(lambda t, y, a: jnp.linalg.solve(mass, field(t, y, a)), [1.0, 0.5], (0, 2.0))
+    ode = de.ODEProblem(
+        lambda t, y, a: jnp.linalg.solve(mass, field(t, y, a)), [1.0, 0.5], (0, 2.0)
+    )
     for options in ({"dense": True}, {"saveat": jnp.linspace(0.0, 2.0, 5)}):
         a, b = (de.solve(p, de.Rodas5P(), **TOLERANCES, **options) for p in (dae, ode))
         np.testing.assert_allclose(a.y1, b.y1, rtol=1e-8)
@@ -85,10 +87,12 @@ def test_regular_mass_matrix_is_an_ode():
 
 def test_backwards_and_by_hand(expected):
     # A DAE that can be turned round: the circle.
-    circle = lambda t, y, r: jnp.stack([-y[1], y[0] ** 2 + y[1] ** 2 - r**2])  # noqa: E731
+    circle = lambda t, y, r: jnp.stack([-y[1], y[0] ** 2 + y[1] ** 2 - r**2])
     problem = de.DAEProblem(circle, [0.0, 0.9], (0.0, 1.0), 1.0, mass_matrix=[1.0, 0.0])
     back = problem.replace(tspan=(0.0, -1.0))
-    np.testing.assert_allclose(de.solve(problem, **TOLERANCES).y1, [-np.sin(1), np.cos(1)], rtol=1e-6)
+    np.testing.assert_allclose(
+        de.solve(problem, **TOLERANCES).y1, [-np.sin(1), np.cos(1)], rtol=1e-6
+    )
     np.testing.assert_allclose(de.solve(back, **TOLERANCES).y1, [np.sin(1), np.cos(1)], rtol=1e-6)
     state = de.init(problem, **TOLERANCES)
     np.testing.assert_allclose(state.y, [0, 1], atol=1e-15)
@@ -100,7 +104,7 @@ def test_backwards_and_by_hand(expected):
     np.testing.assert_allclose(still.derivative(0.0), [-1, 0], atol=1e-12)
 
 
-# --- consistent initial values ----------------------------------------------------------------------
+# --- consistent initial values --------------------------------------------------------------------
 
 
 def test_differential_parts_are_kept():
@@ -113,23 +117,25 @@ def test_differential_parts_are_kept():
 
 def test_a_far_guess():
     # 0 = x + y + y⁵ − 4: full Newton steps from 50 shrink by 4/5 each.
-    steep = lambda t, y, a: jnp.stack([y[1], y[0] + y[1] + y[1] ** 5 - 4])  # noqa: E731
+    steep = lambda t, y, a: jnp.stack([y[1], y[0] + y[1] + y[1] ** 5 - 4])
     problem = de.DAEProblem(steep, [2.0, 50.0], (0.0, 1.0), mass_matrix=[1.0, 0.0])
     np.testing.assert_allclose(de.consistent(problem).y0, [2, 1], rtol=1e-14)
 
 
 def test_without_consistent_values():
-    empty = lambda t, y, a: jnp.stack([-y[0], y[0] ** 2 + y[1] ** 2 + 1])  # noqa: E731
+    empty = lambda t, y, a: jnp.stack([-y[0], y[0] ** 2 + y[1] ** 2 + 1])
     problem = de.DAEProblem(empty, [1.0, 0.5], (0.0, 1.0), mass_matrix=[1.0, 0.0])
     for call in (de.solve, de.consistent, de.init):
-        with pytest.raises(de.SolveError, match=r"They miss by \[.*2\.25\].* component 1") as caught:
+        with pytest.raises(
+            de.SolveError, match=r"They miss by \[.*2\.25\].* component 1"
+        ) as caught:
             call(problem)
         assert caught.value.status == de.Status.inconsistent
     sol = jax.jit(lambda y0: de.solve(problem.replace(y0=y0), saveat=[1.0]))(jnp.array([1.0, 0.5]))
     assert (int(sol.status), int(sol.stats["steps"])) == (de.Status.inconsistent, 0)
     assert np.isnan(sol.ys).all()
     # One bad sample in a batch, and the others.
-    sum_to = lambda t, y, a: jnp.stack([-y[0], y[0] ** 2 + y[1] ** 2 - a])  # noqa: E731
+    sum_to = lambda t, y, a: jnp.stack([-y[0], y[0] ** 2 + y[1] ** 2 - a])
     problem = problem.replace(f=sum_to, y0=[1.0, 0.8])
     sol = jax.vmap(lambda a: de.solve(problem.replace(args=a), saveat=[1.0]))(jnp.array([2.0, 0.5]))
     assert sol.status.tolist() == [de.Status.success, de.Status.inconsistent]
@@ -140,7 +146,7 @@ def test_without_consistent_values():
 
 def test_index_2_is_no_consistent_start():
     # The velocity of a pendulum's multiplier: 0 = x does not determine z.
-    index2 = lambda t, y, a: jnp.stack([y[1], y[0] - jnp.sin(t) - 1])  # noqa: E731
+    index2 = lambda t, y, a: jnp.stack([y[1], y[0] - jnp.sin(t) - 1])
     problem = de.DAEProblem(index2, [0.5, 0.0], (0.0, 1.0), mass_matrix=[1.0, 0.0])
     with pytest.raises(de.SolveError, match="do not determine them"):
         de.solve(problem)
@@ -157,7 +163,7 @@ def test_init():
         de.solve(robertson(), init="guess")
 
 
-# --- what is refused --------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,7 +193,7 @@ def test_explicit_methods_are_refused():
     assert "Rodas5P" in de.solve(robertson()).about.method
 
 
-# --- Jacobians --------------------------------------------------------------------------------------
+# --- Jacobians ------------------------------------------------------------------------------------
 
 
 def nonlinear(t, y, k):
@@ -205,20 +211,22 @@ def test_a_given_jacobian_is_the_one_that_is_used(sign):
     assert found.stats["steps"] == given.stats["steps"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), found.y1, given.y1)
     # A wrong one spoils the order of Rodas5P, which shows that it is used.
-    wrong = problem.replace(jac=lambda t, y, k: jax.tree.map(jnp.zeros_like, jax.jacfwd(nonlinear, 1)(t, y, k)))
+    wrong = problem.replace(
+        jac=lambda t, y, k: jax.tree.map(jnp.zeros_like, jax.jacfwd(nonlinear, 1)(t, y, k))
+    )
     assert de.solve(wrong, de.Rodas5P(), **TOLERANCES).stats["steps"] > 2 * found.stats["steps"]
 
 
 def test_a_jacobian_as_lists_with_args_and_by_gradient():
-    jac = lambda t, y, k: [  # noqa: E731
+    jac = lambda t, y, k: [
         [-k[0], k[2] * y[2], k[2] * y[1]],
         [k[0], -k[2] * y[2] - 2 * k[1] * y[1], -k[2] * y[1]],
         [0.0, 2 * k[1] * y[1], 0.0],
     ]
     problem = de.ODEProblem(kinetics, [1.0, 0.0, 0.0], (0.0, 40.0), RATES, jac=jac)
-    end = lambda jac: lambda k: de.solve(  # noqa: E731
-        problem.replace(args=k, jac=jac), de.Rodas5P(), **TOLERANCES
-    ).y1[0]
+    end = lambda jac: (
+        lambda k: de.solve(problem.replace(args=k, jac=jac), de.Rodas5P(), **TOLERANCES).y1[0]
+    )
     np.testing.assert_allclose(end(jac)(RATES), end(None)(RATES), rtol=1e-12)
     np.testing.assert_allclose(jax.grad(end(jac))(RATES), jax.grad(end(None))(RATES), rtol=1e-9)
 
@@ -234,7 +242,7 @@ def test_a_jacobian_of_another_shape(jac):
 
 def test_complex_states():
     # z̄ is not complex differentiable: the real view is.
-    field = lambda t, y, a: {"z": 1j * y["z"] - 50 * (y["z"] - jnp.conj(y["z"])) / 2, "r": -y["r"]}  # noqa: E731
+    field = lambda t, y, a: {"z": 1j * y["z"] - 50 * (y["z"] - jnp.conj(y["z"])) / 2, "r": -y["r"]}
     y0 = {"z": jnp.array([1.0 + 0.5j, 2.0j]), "r": jnp.array(1.0)}
     problem = de.ODEProblem(field, y0, (0.0, 1.0))
     a = de.solve(problem, de.Rodas5P(), saveat=[0.5, 1.0], **TOLERANCES)
@@ -245,7 +253,7 @@ def test_complex_states():
     rotating = de.ODEProblem(lambda t, z, w: 1j * w * z, 1.0 + 0j, (0.0, 1.0), 3.0)
     given = rotating.replace(jac=lambda t, z, w: 1j * w)
     for problem in (rotating, given):
-        end = lambda w, p=problem: de.solve(p.replace(args=w), de.Rodas5P(), **TOLERANCES).y1.real  # noqa: E731
+        end = lambda w, p=problem: de.solve(p.replace(args=w), de.Rodas5P(), **TOLERANCES).y1.real
         np.testing.assert_allclose(jax.grad(end)(3.0), -np.sin(3), rtol=1e-6)
     mass = de.DAEProblem(lambda t, z, w: 1j * w * z, 1.0 + 0j, (0.0, 1.0), 3.0, mass_matrix=1j)
     np.testing.assert_allclose(de.solve(mass, **TOLERANCES).y1, np.exp(3), rtol=1e-6)

@@ -22,7 +22,7 @@ def drawn(*shape, seed=0):
 @pytest.mark.parametrize("n", SIZES)
 def test_solves_and_differentiates_as_jax_does(n):
     A, b = drawn(n, n) + 2 * jnp.eye(n), drawn(n, seed=1)
-    loss = lambda way: lambda A, b: jnp.sum(jnp.sin(way(A, b)))  # noqa: E731
+    loss = lambda way: lambda A, b: jnp.sum(jnp.sin(way(A, b)))
     hessian = [lambda f: jax.hessian(f, (0, 1))] if n in (3, 14) else []
     for of in (lambda f: f, lambda f: jax.grad(f, (0, 1)), *hessian):
         for x, y in zip(
@@ -83,7 +83,7 @@ def test_float32_stays_float32():
 
 
 def test_jacobian_is_jacfwd():
-    field = lambda t, y: jnp.sin(t) * y**2 + jnp.roll(y, 1)  # noqa: E731
+    field = lambda t, y: jnp.sin(t) * y**2 + jnp.roll(y, 1)
     t, y = jnp.array(0.7), drawn(2, 3)
     flat = jax.jacfwd(field, 1)(t, y).reshape(6, 6)
     found = slopes(field, t, y)
@@ -109,13 +109,15 @@ def test_newton_finds_roots_from_afar():
     np.testing.assert_allclose(root.x, 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("residual", [lambda x: x**2 + 1, lambda x: 0 * x + 1, lambda x: x * jnp.nan])
+@pytest.mark.parametrize(
+    "residual", [lambda x: x**2 + 1, lambda x: 0 * x + 1, lambda x: x * jnp.nan]
+)
 def test_newton_says_when_there_is_none(residual):
     assert not bool(newton(residual, jnp.array([1.0])).found)
 
 
 def test_roots_differentiate_to_every_order():
-    cube_root = lambda p: rooted(lambda x: x**3 - p, jnp.cbrt(p))[0]  # noqa: E731
+    cube_root = lambda p: rooted(lambda x: x**3 - p, jnp.cbrt(p))[0]
     f, p = (lambda q: cube_root(jnp.stack([q]))), 2.0
     derivatives = [f, jax.grad(f), jax.jacfwd(jax.grad(f)), jax.grad(jax.grad(jax.grad(f)))]
     third = 1 / 3

@@ -70,7 +70,7 @@ def newton(residual: Callable, guess: Inexact[Array, " n"]) -> Root:
         return jnp.where(on, x + damping * step, x), jnp.where(on, size, last), turns + 1, on
 
     start = (guess, jnp.asarray(jnp.inf, guess.real.dtype), jnp.int32(0), jnp.array(True))
-    x, size, turns, _ = lax.while_loop(lambda s: s[3] & (s[2] < _TURNS), turn, start)
+    x, size, _, _ = lax.while_loop(lambda s: s[3] & (s[2] < _TURNS), turn, start)
     close = short(x, size) | (jnp.max(jnp.abs(residual(x))) == 0)
     return Root(x, close & jnp.all(jnp.isfinite(x)))
 

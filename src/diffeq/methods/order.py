@@ -433,7 +433,9 @@ def _dae_forests(nodes: int, largest: int, of_g: bool) -> Iterator[tuple[DaeTree
         own = () if of_g and biggest == nodes else _dae_trees("g", biggest)
         for count in range(nodes // biggest, 0, -1):
             for rest in _dae_forests(nodes - count * biggest, biggest - 1, False):
-                for front in combinations_with_replacement((*_dae_trees("f", biggest), *own), count):
+                for front in combinations_with_replacement(
+                    (*_dae_trees("f", biggest), *own), count
+                ):
                     yield (*front, *rest)
 
 

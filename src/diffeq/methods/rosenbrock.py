@@ -24,7 +24,7 @@ class Rosenbrock(Method):
     forward derivatives or from the problem's `jac`, which then has to be exact for the method to
     have its order (Rosenbrock23 keeps its second order with any).
 
-    M may be singular (a `DAEProblem` of index 1). The error is Σ (b_i − b̂_i) u_i, in the units of y.
+    M may be singular (a `DAEProblem` of index 1). The error is Σ (b_i − b̂_i) u_i, in units of y.
 
     Args:
         tableau: a `RosenbrockTableau`; the named methods, such as `Rodas5P()`, bring theirs.

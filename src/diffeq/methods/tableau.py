@@ -659,7 +659,8 @@ class RosenbrockTableau(_Text):
             if dense is not None:
                 by_power = [_times(column, inverse) for column in zip(*dense, strict=True)]
                 dense = tuple(zip(*by_power, strict=True))
-        d = d or tuple(map(sum, _lower_inverse(_with_diagonal(C, 1 / gamma, -1))))
+        Gamma = _lower_inverse(_with_diagonal(C, 1 / gamma, -1))
+        d = d or tuple(sum(row, _ZERO) for row in Gamma)
         return ExactRosenbrock(gamma, A, C, tuple(c for c, _ in stages), d, b, b_hat, dense)
 
     @staticmethod
@@ -765,7 +766,9 @@ class RosenbrockTableau(_Text):
     def __str__(self) -> str:
         exact = self.exact
         rows = [("gamma", (exact.gamma,))]
-        rows += [(_shown(c), row[:i]) for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))]
+        rows += [
+            (_shown(c), row[:i]) for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))
+        ]
         rows += [(f"C{i + 1}", row[:i]) for i, row in enumerate(exact.C) if i]
         rows += [("b", exact.b), *([] if exact.b_hat is None else [("b_hat", exact.b_hat)])]
         dense = "" if exact.dense is None else f"\ndense output of order {self.dense_order}"

@@ -94,7 +94,9 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Partitioned, Mass): lambda form: _ode_to_mass(_partitioned_to_ode(form)),
 }
 
-_IMPLICIT = "is explicit, and a mass-matrix problem needs an implicit method: Rodas5P, RadauIIA5, BDF"
+_IMPLICIT = (
+    "is explicit, and a mass-matrix problem needs an implicit method: Rodas5P, RadauIIA5, BDF"
+)
 
 _REASONS = {
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "

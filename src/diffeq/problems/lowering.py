@@ -69,7 +69,9 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
 
     def form(parameters: Any, sign: Any) -> Any:
         *own, constants = parameters
-        bound = [g.bind(*inputs, sign) for g, inputs in zip(traced, own, strict=True)]
+        bound = [
+            g.bind(leaves, hoisted, sign) for g, (leaves, hoisted) in zip(traced, own, strict=True)
+        ]
         known = {}
         if jac is not None:
             *bound, by_y = bound
@@ -147,7 +149,7 @@ class Traced:
 
     def __init__(
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any, fits: Callable | None = None,
+        structure: Any, *, fits: Callable | None = None,
     ) -> None:  # fmt: skip
         fits = checked if fits is None else fits
         self.name = name
@@ -224,7 +226,7 @@ def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: A
     if jac is None:
         return None
     check_arguments(jac, "jac", "t, y, args")
-    return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, _checked_jacobian)
+    return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, fits=_checked_jacobian)
 
 
 def _checked_jacobian(name: str, value: Any, like: Any) -> Any:
@@ -273,7 +275,6 @@ class _Rule:
 
 
 class _OdeRule(_Rule):
-
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
         return as_state(evaluated(problem.y0, args))

@@ -150,7 +150,8 @@ def _hires(t, y, args):
 def hires() -> Case:
     """HIRES: how light steers the growth of plants, eight reactants.
 
-    y' = linear terms and one reaction of second order, from (1, 0, …, 0, 0.0057) over (0, 321.8122).
+    y' = linear terms and one reaction of second order, from (1, 0, …, 0, 0.0057) over (0,
+    321.8122).
 
     Reference: schaefer1975; hairer1996, IV.10.
 
