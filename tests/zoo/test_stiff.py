@@ -1,0 +1,93 @@
+"""The stiff part of the zoo: its references, and what stiff methods make of it."""
+
+import json
+from importlib import resources
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import diffeq as de
+from diffeq import zoo
+
+CASES = {case.name: case for case in zoo.cases() if case.stiff}
+STORED = json.loads((resources.files("diffeq.zoo") / "references_stiff.json").read_text())["cases"]
+# What counts as small in each case: a millionth, or what its small components ask for.
+SMALL = {"robertson_long": 1e-10, "pollution": 1e-5}
+
+every = pytest.mark.parametrize("name", CASES)
+
+
+@every
+def test_the_reference_is_of_this_problem(name):
+    case, stored = CASES[name], STORED[name]
+    assert case.y0.tolist() == stored["y0"]
+    assert list(case.tspan) == stored["tspan"]
+    assert ([] if case.args is None else case.args.tolist()) == stored["args"]
+    agreement = case.reference.agreement
+    assert agreement["radau"] < 1e-15  # of two runs in 34 and 40 digits
+    assert agreement["scipy"] < 1e-11
+    assert agreement.get("published", 0.0) < 1e-12  # Hairer, Mazzia and Magherini
+
+
+@every
+def test_scipy_agrees(name):
+    # The field of the package, against states that come from another text of it.
+    case = CASES[name]
+    field, jac = jax.jit(case.field), jax.jit(jax.jacfwd(case.field, 1))
+    solution = solve_ivp(
+        lambda t, y: np.asarray(field(t, y, case.args)),
+        case.tspan, case.y0, method="Radau", rtol=1e-8, atol=1e-8 * SMALL.get(name, 1e-6),
+        jac=lambda t, y: np.asarray(jac(t, y, case.args)),
+    )  # fmt: skip
+    np.testing.assert_allclose(solution.y[:, -1], case.reference.y1, rtol=1e-5)
+
+
+@every
+@pytest.mark.parametrize("method", [de.Rodas5P(), de.Rodas4()], ids=repr)
+def test_error_is_of_the_tolerance(name, method):
+    case, rtol, small = CASES[name], 1e-6, SMALL.get(name, 1e-6)
+    at = case.reference.ts
+    sol = de.solve(case.problem(), method, saveat=at, rtol=rtol, atol=rtol * small)
+    error = np.abs(sol.ys - case.reference.ys) / (small + np.abs(case.reference.ys))
+    assert 0 < error[-1].max() < 10 * rtol
+
+
+def test_robertson_to_the_end():
+    """Hairer's values where a, b and c have settled; and how many steps that takes."""
+    case = zoo.robertson_long()
+    sol = de.solve(case.problem(), de.Rodas5P(), rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(sol.y1, [2.083e-8, 8.33e-14, 1 - 2.1e-8], rtol=1e-2)
+    np.testing.assert_allclose(sol.y1, case.reference.y1, rtol=1e-3)
+    assert int(sol.stats["steps"] + sol.stats["rejected"]) < 300
+    assert abs(float(jnp.sum(sol.y1)) - 1) < 1e-13  # linear invariants are kept
+
+
+def test_explicit_methods_say_what_to_take():
+    with pytest.raises(de.SolveError, match="The problem is stiff: try Rodas5P") as caught:
+        de.solve(zoo.robertson_long().problem(), de.Tsit5(), rtol=1e-6, atol=1e-10)
+    assert caught.value.status == de.Status.max_steps
+    assert "in this version" not in str(caught.value)
+
+
+def test_single_precision():
+    case = zoo.hires()
+    problem = case.problem().replace(y0=jnp.asarray(case.y0, jnp.float32))
+    sol = de.solve(problem, de.Rodas5P(), rtol=1e-4, atol=1e-7)
+    assert sol.y1.dtype == jnp.float32
+    np.testing.assert_allclose(sol.y1, case.reference.y1, rtol=2e-3)
+
+
+def test_a_batch_of_rates_is_a_loop():
+    case = zoo.robertson()
+    factors = jnp.array([0.5, 1.0, 3.0])
+    solve = lambda s: de.solve(  # noqa: E731
+        case.problem().replace(args=case.args * s), de.Rodas5P(), rtol=1e-6, atol=1e-10, throw=False
+    )
+    together = jax.vmap(solve)(factors)
+    for i, s in enumerate(factors):
+        alone = solve(s)
+        assert together.stats["steps"][i] == alone.stats["steps"]
+        np.testing.assert_allclose(together.y1[i], alone.y1, rtol=1e-9)
