@@ -42,11 +42,14 @@ def checked_call(
     _check_problem(problem)
     _check_method(method)
     _check_options(controller, adjoint, max_steps, max_saves, init, throw)
-    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    method = _default_method(problem, rtol) if method is None else method
+    if method is None:
+        method = _default_method(problem, _tolerance("rtol", rtol, 1e-3))
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
+    # With steps that are given, tolerances say how exactly an implicit method solves its equations.
+    defaults = (1e-3, 1e-6) if dt is None and controller.decides else (1e-12, 1e-14)
+    rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)

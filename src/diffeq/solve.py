@@ -82,7 +82,9 @@ def solve(
             step; or a dict of these.
         save: `save(t, y, args)`, what to keep of a state; or a dict with the keys of `saveat`.
         dense: keep the polynomial of each step, so that `sol(t)` works.
-        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6.
+        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6; with
+            a fixed step, where they only say how exactly implicit methods solve their equations,
+            1e-12 and 1e-14.
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
         controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
@@ -160,6 +162,12 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     return sol
 
 
+def _evaluations(method: Method, end: State) -> Any:
+    """How often the field was evaluated: so often a step, or as the steps have counted."""
+    each = method.evaluations
+    return end.evaluations if each is None else (end.steps + end.rejected) * each
+
+
 def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
     none = Solution((), (), (), (), (), last, stats, status, None, About("", None, True))
     none.check()
@@ -170,7 +178,7 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
     stats = {
         "steps": end.steps,
         "rejected": end.rejected,
-        "evaluations": (end.steps + end.rejected) * door.method.evaluations,
+        "evaluations": _evaluations(door.method, end),
         "stops": end.stop - door.first_stop,
         "floored": end.floored,
     }
