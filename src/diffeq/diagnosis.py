@@ -27,12 +27,14 @@ _ADVICE: dict[Status, str] = {
     Status.bad_times: "Save times are sorted along the direction of time and inside tspan; NaN "
     "only at the end.",
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
+    Status.newton_failed: "The field may be discontinuous there (declare its jumps with stops=), or "
+    "jac wrong; with a fixed step, give a shorter dt.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
     Status.inconsistent: "Give another guess of the algebraic parts of y0.",
 }
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
-_NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite)
+_NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite, Status.newton_failed)
 
 # An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
 _NEAR = 0.3

@@ -75,6 +75,7 @@ class State(eqx.Module):
     floored: Int[Array, ""]
     last_dt: Array
     status: Int[Array, ""]
+    evaluations: Any
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -99,12 +100,13 @@ class System:
     alarmed: bool = False
     traces: dict = field(init=False, default_factory=dict)
 
-    def parts(self, data: Data) -> tuple[Any, Any, Any]:
+    def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
         form = self.form(data.parameters, data.sign)
+        final = final or not self.controller.decides
         return (
             form,
-            eqx.combine(data.method, self.method),
+            eqx.combine(data.method, self.method).tuned(data.tolerance, final=final),
             eqx.combine(data.controller, self.controller),
         )
 
@@ -163,6 +165,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
+        evaluations=zero if method.evaluations is None else (),
     )  # fmt: skip
 
 
@@ -246,12 +249,14 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
 def _judge(method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array) -> Any:
     if not controller.decides:
         finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
+        finite = finite if step.solved is None else finite & step.solved
         verdict = controller.judge(None, dt, state.control, 1)
         return verdict._replace(accept=finite), jnp.zeros((), bool)
     step = lax.stop_gradient(step)
     error2, floored = data.tolerance.squared(
         step.error, lax.stop_gradient(state.y), step.y, controller.norm
     )
+    error2 = error2 if step.solved is None else jnp.where(step.solved, error2, jnp.inf)
     verdict = controller.judge(
         error2.astype(dt.dtype), lax.stop_gradient(dt), state.control, method.error_order
     )
@@ -305,6 +310,7 @@ def _after(
         stop=state.stop + at_stop, steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
         last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
+        evaluations=() if step.evaluations is None else state.evaluations + step.evaluations,
     )  # fmt: skip
 
 
@@ -318,19 +324,19 @@ def _status(
     attempts: Array,
 ) -> Array:
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
+    finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
+    solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
     if controller.decides:
         tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
         lost = verdict.dt <= jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
-        broken = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y)))
-        small = jnp.where(broken, Status.step_too_small, Status.nonfinite)
+        small = jnp.where(solved, Status.step_too_small, unsolved)
+        small = jnp.where(finite, small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
-        status = jnp.where(
-            ~tried.accept & controller.stuck(_user_time(system, data, state), tried.dt),
-            Status.dtmin,
-            status,
-        )
+        stuck = controller.stuck(_user_time(system, data, state), tried.dt)
+        status = jnp.where(~tried.accept & stuck, jnp.where(solved, Status.dtmin, unsolved), status)
     else:
-        status = jnp.where(tried.accept, status, Status.nonfinite)
+        broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
+        status = jnp.where(tried.accept, status, broken)
     done = tried.accept & (tried.t1 >= data.t1)
     status = jnp.where(done, Status.success, status)
     overflow = [w + c.n >= ch.length for ch, w, c in
@@ -446,17 +452,20 @@ def replay(
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
     step of dt = 0: it changes nothing, and nothing infinite in it can spoil a derivative. The
-    memory at (t, y) is known; only its derivative comes from the step before.
+    memory at (t, y) is known, or recorded; only its derivative comes from the step before.
     """
     t, y, memory, buffers = carried
-    form, method, _ = system.parts(data)
+    form, method, _ = system.parts(data, final=True)
     if system.alarmed:
         y = tripwire(y, t)
     target = _target(system, data, row.stop)
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
     limited = _limited(system, data, form, t, target, row.landing)
-    memory = jax.tree.map(grafted, method.init(limited, t, y), memory)
+    known = method.init(limited, t, y)
+    if method.remembers:  # the value that was recorded, with the derivative of the same quantity
+        known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
+    memory = jax.tree.map(grafted, known, memory)
     step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
     t1 = jnp.where(landed, target, t + dt)
     after = step.memory

@@ -13,8 +13,8 @@ import numpy as np
 from .control import PI, Controller
 from .core.packing import Packing
 from .core.primitive import Tracer
-from .methods import METHODS, Method
-from .problems import DAEProblem, Problem
+from .methods import METHODS, Method, Switching
+from .problems import DAEProblem, ODEProblem, Problem, SplitODEProblem
 from .problems.base import evaluated
 from .problems.dae import packed_differential, packed_mass
 from .problems.lowering import functions_of, named_leaves, state_of
@@ -42,11 +42,15 @@ def checked_call(
     _check_problem(problem)
     _check_method(method)
     _check_options(controller, adjoint, max_steps, max_saves, init, throw)
-    rtol, atol = _tolerance("rtol", rtol, 1e-3), _tolerance("atol", atol, 1e-6)
-    method = _default_method(problem, rtol) if method is None else method
+    if method is None:
+        chosen = dt is None and (controller is None or controller.decides)
+        method = _default_method(problem, _tolerance("rtol", rtol, 1e-3), switches=chosen)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = PI() if controller is None else controller
+    # With steps that are given, tolerances say how exactly an implicit method solves its equations.
+    defaults = (1e-3, 1e-6) if dt is None and controller.decides else (1e-12, 1e-14)
+    rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
@@ -187,13 +191,26 @@ def _below_eps(rtol: Any, eps: float) -> bool:
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)
 
 
-def _default_method(problem: Problem, rtol: Any) -> Method:
+# A system that may turn out to be stiff is small: beyond this an LU in every step, and memory for
+# the Jacobian, are not to be had without being asked for.
+_SWITCHES = 50
+
+
+def _default_method(problem: Problem, rtol: Any, *, switches: bool) -> Method:
+    """Rodas5P for algebraic equations; else an explicit method, which a small ODE leaves where it
+    is stiff and its steps are not given.
+    """
+    stiff = METHODS["Rodas5P"]()
     if isinstance(problem, DAEProblem):
-        return METHODS["Rodas5P"]()
+        return stiff
     tight = (
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )
-    return METHODS["Vern7" if tight else "Tsit5"]()
+    plain = METHODS["Vern7" if tight else "Tsit5"]()
+    if not (switches and isinstance(problem, (ODEProblem, SplitODEProblem))):
+        return plain
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(state_of(problem)))
+    return Switching(plain, stiff) if size <= _SWITCHES else plain
 
 
 def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:

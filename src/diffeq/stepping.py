@@ -260,7 +260,7 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
     new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
-    names = ("steps", "rejected", "floored", "last_dt")
+    names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "low", "memory", "control")
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=failing(new, bad, Status.bad_times))

@@ -124,7 +124,7 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state.control)
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result.record, result.state)
     out = _zeros(result)
     d_t, d_y, _, d_buffers = d_end
     end = eqx.tree_at(
@@ -162,7 +162,7 @@ def _filled(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, control: Any
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, record: Record, last: State
 ) -> Any:
     """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
     system, recorder = spec.system, spec.recorder
@@ -179,7 +179,7 @@ def _tangents(
     step = lambda row, data, carry: _replayed(system, data, row, carry)  # noqa: E731
     tangent = Tangent(step, row, data, carry, d_consts, d_carry)
     keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, control)
+    along = _Along(tangent, recorder, data, d_consts, keep, len(keep) - 2, last)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
@@ -195,7 +195,7 @@ class _Along(NamedTuple):
     d_consts: list
     keep: list
     others: int
-    control: Any
+    end: State
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
         """One walk over all rows."""
@@ -252,16 +252,18 @@ class _Along(NamedTuple):
         system = self.recorder.system
         form, method, _ = system.parts(data)
         row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+        memory = row.memory
+        if not method.remembers:
+            memory = method.init(started(system, data, form, row.t), row.t, row.y)
         channels = len(system.output.channels)
-        state = start_of(record, index, memory, self.control, channels)
+        state = start_of(record, index, memory, self.end, channels)
 
         def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
             del active
             data, record, first = consts
             decision = self.recorder.decision(record, first + place)
             after, tried = attempt(system, data, state, decision)
-            return after, row_of(state, tried)
+            return after, row_of(system, state, tried)
 
         places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
         _, rows = walk(

@@ -32,12 +32,13 @@ class Row(NamedTuple):
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
     stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), and what else the controller keeps.
+    wrote), and what else the controller keeps. `memory` is the method's, if it `remembers`.
     """
 
     reals: Float[Array, "..."]
     whole: Int[Array, "..."]
     y: Array
+    memory: Any = ()
 
     @property
     def t(self) -> Array:
@@ -111,7 +112,7 @@ def rows_for(attempts: int) -> int:
     return rows
 
 
-def row_of(state: State, tried: Attempt) -> Row:
+def row_of(system: System, state: State, tried: Attempt) -> Row:
     """The row of an attempt made from a state."""
     reals, flags, whole = _sorted(state.control)
     word = state.stop << _STOP
@@ -122,9 +123,8 @@ def row_of(state: State, tried: Attempt) -> Row:
     dt = jnp.where(tried.landing, state.dt, lax.stop_gradient(tried.dt))
     low = [state.low] if compensated(dt.dtype) else []
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
-    return Row(
-        reals, jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)]), state.y
-    )
+    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)])
+    return Row(reals, whole, state.y, state.memory if system.method.remembers else ())
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -168,7 +168,9 @@ class Recorder:
 
     def blank(self, data: Data, state: State) -> Record:
         """An empty tape, of the shapes that an attempt has."""
-        shape = jax.eval_shape(lambda d, s: row_of(s, attempt(self.system, d, s)[1]), data, state)
+        shape = jax.eval_shape(
+            lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1]), data, state
+        )
         rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
         words = -(-self.capacity * self.bits // _WORD) if self.thins and self.decides else 0
         decisions = jnp.zeros((words,), jnp.uint32)
@@ -181,7 +183,7 @@ class Recorder:
         i = record.attempts
         kept = (i & (record.stride - 1)) == 0
         place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
-        row = row_of(state, tried)
+        row = row_of(self.system, state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
         if decisions.shape[0]:
@@ -194,7 +196,7 @@ class Recorder:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
         done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
-        rows = jax.tree.map(put, record.rows, row_of(state, tried))
+        rows = jax.tree.map(put, record.rows, row_of(self.system, state, tried))
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
@@ -265,13 +267,13 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(record: Record, index: Array, memory: Any, control: Any, channels: int) -> State:
-    """The state that a window starts from."""
+def start_of(record: Record, index: Array, memory: Any, end: State, channels: int) -> State:
+    """The state that a window starts from; `end` is one of the same kind."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero = jnp.zeros((), jnp.int32)
     return State(
         t=row.t, low=row.low, y=row.y, dt=row.dt,
-        control=_memory(row, control, channels), memory=memory, written=row.lo(channels),
+        control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
         stop=row.stop, steps=zero, rejected=zero, floored=zero,
-        last_dt=jnp.zeros_like(row.t), status=zero,
+        last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
     )  # fmt: skip

@@ -27,13 +27,7 @@ class Tolerance(eqx.Module):
         self, error: Any, y0: Array, y1: Array, norm: Callable | None
     ) -> tuple[Array, Array]:
         """The squared norm of the scaled error, and whether the floor was touched."""
-        size = jnp.maximum(magnitude(y0), magnitude(y1))
-        scale = self.atol + self.rtol * size
-        touched = jnp.zeros((), bool)
-        if self.floored:
-            floor = 4 * jnp.finfo(size.dtype).eps * size
-            touched = jnp.any(floor > scale)
-            scale = jnp.maximum(scale, floor)
+        scale, touched = self._floored(jnp.maximum(magnitude(y0), magnitude(y1)))
         if not isinstance(error, tuple):
             return self._measure(error / scale, norm), touched
         fifth, third = (self._measure(e / scale, norm) for e in error)
@@ -42,6 +36,18 @@ class Tolerance(eqx.Module):
         return jnp.where(
             denominator > 0, fifth * fifth / jnp.where(denominator > 0, denominator, 1), denominator
         ), touched
+
+    def scale(self, y: Array) -> Array:
+        """The error that is accepted beside y, per component: atol + rtol · |y|."""
+        return self._floored(magnitude(y))[0]
+
+    def _floored(self, size: Array) -> tuple[Array, Array]:
+        """The scale of this size, and whether it was held above the floor."""
+        scale = self.atol + self.rtol * size
+        if not self.floored:
+            return scale, jnp.zeros((), bool)
+        floor = 4 * jnp.finfo(size.dtype).eps * size
+        return jnp.maximum(scale, floor), jnp.any(floor > scale)
 
     @staticmethod
     def _measure(scaled: Array, norm: Callable | None) -> Array:

@@ -131,8 +131,9 @@ def zero_tangent(like: Any) -> Any:
 
 
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an array, a tracer, an abstract value or an unknown operand."""
+    """Shape and dtype of an array, a tracer, an abstract value, a literal or an unknown operand."""
     aval: Any = x.aval if is_unknown(x) or isinstance(x, Literal) else x
+    aval = aval if hasattr(aval, "shape") else jax.typeof(aval)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 

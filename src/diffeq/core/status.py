@@ -29,6 +29,7 @@ class Status(IntEnum):
     too_many_saves = 8
     tape_overflow = 9
     inconsistent = 10
+    newton_failed = 11
 
     @property
     def ok(self) -> bool:
@@ -53,4 +54,5 @@ _REASONS = {
     Status.too_many_saves: "more rows were to be saved than max_saves",
     Status.tape_overflow: "the solve took more steps than its tape can replay",
     Status.inconsistent: "the initial values do not satisfy the algebraic equations",
+    Status.newton_failed: "the equations of an implicit step could not be solved",
 }

@@ -11,6 +11,7 @@ from .explicit_rk import ExplicitRK
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
 from .rosenbrock import Rosenbrock
+from .switching import Switching
 from .tableau import NystromTableau, RosenbrockTableau, Splitting, Tableau
 from .tableaus.explicit import EXPLICIT
 from .tableaus.partitioned import NYSTROM, SPLITTINGS
@@ -64,6 +65,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "RosenbrockTableau",
     "Splitting",
     "Step",
+    "Switching",
     "Symplectic",
     "Tableau",
     *METHODS,

@@ -22,19 +22,26 @@ class Step(NamedTuple):
         error: the estimated error of y, in its units and shape; None where the method has none.
         memory: what goes to the next step, as a first stage that is the same as the last one here.
             It must be what `Method.init` returns at (t + dt, y): a shortcut, and no history, for
-            the reverse pass makes it anew from the state.
+            the reverse pass makes it anew from the state. Where it is the same up to rounding, or
+            up to a tolerance (a slope that Newton's method has found, where to start it next), the
+            method says so by `remembers`.
         data: whatever the method's `interpolant` wants to see again, such as the stages.
+        solved: whether the equations of an implicit step were solved; a step where they were not is
+            rejected. None where there are none.
+        evaluations: of the field in this step, where their number is not `Method.evaluations`.
 
     Example:
         >>> import diffeq as de
-        >>> de.Step(y=1.0, error=None, memory=(), data=())
-        Step(y=1.0, error=None, memory=(), data=())
+        >>> de.Step(y=1.0, error=None, memory=(), data=()).solved is None
+        True
     """
 
     y: Inexact[Array, "..."]
     error: Any
     memory: Any
     data: Any
+    solved: Any = None
+    evaluations: Any = None
 
 
 class Method(eqx.Module):
@@ -98,9 +105,24 @@ class Method(eqx.Module):
         return False
 
     @property
-    def evaluations(self) -> int:
-        """Evaluations of the field in a step."""
+    def remembers(self) -> bool:
+        """Whether the memory is not, to the last bit, what `init` makes of the state: the tape then
+        keeps it, so that steps run again are the same steps. Its derivative is that of `init`.
+        """
+        return False
+
+    @property
+    def evaluations(self) -> int | None:
+        """Evaluations of the field in a step; None where each step counts its own."""
         return 1
+
+    def tuned(self, tolerance: Any, *, final: bool = False) -> "Method":
+        """The method for a solve to this tolerance: implicit ones solve their equations to a
+        fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no
+        shorter step will be tried where they are not solved.
+        """
+        del tolerance, final
+        return self
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
         """The memory at (t, y): at the start, after a discontinuity, and in the reverse pass."""

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from ..algebra import factored, slopes, solve
+from ..algebra import Slopes, factored, slopes, solve
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import combined, slope_of, times
@@ -66,12 +66,20 @@ class Rosenbrock(Method):
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
-        """One step. Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is
-        the identity, also in its derivatives.
-        """
+        """One step."""
         del memory
+        return self.step_from(form, t, y, dt, slopes(form.field, t, y, form.jac))
+
+    def step_from(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], found: Slopes
+    ) -> Step:
+        """One step, from the field and its derivatives at (t, y).
+
+        Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
+        identity, also in its derivatives.
+        """
         table = self.tableau
-        rate, by_y, by_t = slopes(form.field, t, y, form.jac)
+        rate, by_y, by_t = found
         scale = table.gamma * dt
         matrix = combined(form.mass, -scale * by_y)
         if form.mass is not None:  # which may be singular, so that a step of length zero would be
