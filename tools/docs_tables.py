@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import diffeq as de
+from diffeq.methods import bdf
 from diffeq.methods.order import (
     damping_at_infinity,
     precise,
@@ -40,10 +41,10 @@ INTRO = """\
 | a separable Hamiltonian over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
 | a hyperbolic equation, discretised in space | `SSPRK33`, `SSPRK43`, `SSPRK104` |
 | a fixed step and no reason for another | `RK4` |
-| a stiff problem | `Rodas5P`; `KenCarp5` for a large one; `RadauIIA5` at tight tolerances |
+| a stiff problem | `Rodas5P`; `KenCarp5`, `BDF` if large; `RadauIIA5` at tight tolerances |
 | a stiff problem at loose tolerances, or not smooth | `Rosenbrock23`, `TRBDF2` |
 | stiff in one part and not in the other (`SplitODEProblem`) | `KenCarp3`, `KenCarp4`, `KenCarp5` |
-| a mass matrix, algebraic equations | `Rodas5P`, the default for a `DAEProblem`; `RadauIIA5` |
+| a mass matrix, algebraic equations | `Rodas5P`, the default there; `RadauIIA5`, `BDF` |
 
 An explicit method's step times the fastest rate of decay has to stay inside its *interval* below. A
 solve that runs out of steps because of that says so, and what to take.
@@ -149,6 +150,26 @@ def rosenbrock_row(name: str, table: de.RosenbrockTableau, cited: dict[str, str]
     return f"| {' | '.join(cells)} |"
 
 
+MULTISTEP = """
+## Multistep methods
+
+`BDF(max_order=5)`, of order 1 to 5 chosen on the way, with a step of quasi-constant length: for
+stiff problems and for a `DAEProblem` whose field costs much, since a step solves one equation
+whatever its order. It is the formulas of MATLAB's `ode15s` and of SciPy's `BDF`, {cited}.
+
+| order | dense | κ | what the last difference leaves of the error |
+|---|---|---|---|
+"""
+
+
+def multistep_rows() -> list[str]:
+    """One line an order."""
+    return [
+        f"| {k} | {k} | {bdf.KAPPA[k]:.4g} | {bdf.ERROR[k]:.4f} |"
+        for k in range(1, de.BDF().max_order + 1)
+    ]
+
+
 HEAD = "| method | order | stages | dense | interval | what for | reference |\n" + "|---" * 7 + "|"
 
 
@@ -240,6 +261,9 @@ def methods_page() -> str:
         + "\n"
         + IMPLICIT
         + "\n".join(implicit)
+        + "\n"
+        + MULTISTEP.format(cited=cited[de.BDF.reference])
+        + "\n".join(multistep_rows())
         + "\n"
         + section(
             "Methods for equations of motion",

@@ -289,8 +289,9 @@ def _judge(
     )
     error2 = error2 if step.solved is None else jnp.where(step.solved, error2, jnp.inf)
     error2 = error2.astype(dt.dtype)
+    order = method.error_order if step.order is None else step.order
     judge = lambda error2: controller.judge(  # noqa: E731
-        error2, lax.stop_gradient(dt), state.control, method.error_order
+        error2, lax.stop_gradient(dt), state.control, order
     )
     verdict = judge(error2)
     if accepted is not None:
@@ -298,6 +299,9 @@ def _judge(
         above = 1 + jnp.finfo(dt.dtype).eps
         border = jnp.where(accepted, jnp.minimum(error2, 1), jnp.maximum(error2, above))
         verdict = judge(jnp.where(verdict.accept == accepted, error2, border))
+    if step.growth is not None:
+        grown = lax.stop_gradient(dt) * in_dtype_of(step.growth, dt)
+        verdict = verdict._replace(dt=jnp.where(verdict.accept, grown, verdict.dt))
     return verdict, floored
 
 
@@ -482,6 +486,16 @@ def _percent(data: Data, after: State) -> Array:
     return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)
 
 
+def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: Any) -> Any:
+    """The memory at (t, y), known or recorded, with the derivative that the step before left."""
+    if method.multistep:
+        return memory  # the past itself, recorded like y
+    known = method.init(form, t, y)
+    if method.remembers:  # the value that was recorded, with the derivative of the same quantity
+        known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
+    return jax.tree.map(grafted, known, memory)
+
+
 def replay(
     system: System, data: Data, harmless: tuple[Array, Array], row: Any, cursors: Any,
     carried: tuple[Array, Array, Any, list],
@@ -506,10 +520,7 @@ def replay(
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
     limited = _limited(system, data, form, t, target, row.landing)
-    known = method.init(limited, t, y)
-    if method.remembers:  # the value that was recorded, with the derivative of the same quantity
-        known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
-    memory = jax.tree.map(grafted, known, memory)
+    memory = _remembered(method, limited, t, y, row, memory)
     step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
     t1 = jnp.where(landed, target, t + dt)
     after = jax.tree.map(partial(jnp.where, row.accept), step.memory, memory)

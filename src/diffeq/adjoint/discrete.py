@@ -138,6 +138,9 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
         rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
+        if spec.system.method.multistep:
+            past = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[2:])
+            rows = rows._replace(memory=_filled(past, rows.memory))
         record = record._replace(rows=rows)
     primal = result if spec.taped else result._replace(record=None)
     return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
@@ -182,12 +185,15 @@ def _tangents(
     )
     step = lambda row, consts, carry: _replayed(system, consts, row, carry)  # noqa: E731
     tangent = Tangent(step, row, consts, carry, d_consts, d_carry)
-    keep = [spec.taped, spec.taped, *(False for _ in d_first)]
-    along = _Along(tangent, recorder, consts, d_consts, keep, len(keep) - 2, result.state)
+    past = len(jax.tree.leaves(memory)) if system.method.multistep else 0
+    others = len(d_first) - past
+    keep = [spec.taped] * (2 + past) + [False] * others
+    along = _Along(tangent, recorder, consts, d_consts, keep, others, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
-    return end, _spread(rows, [a and b for a, b in zip(keep, tangent.live, strict=True)])[:2]
+    kept = [a and b for a, b in zip(keep, tangent.live, strict=True)]
+    return end, _spread(rows, kept)[: 2 + past]
 
 
 def _harmless(start: Any, end: State) -> tuple[Array, Array]:
@@ -218,7 +224,8 @@ class _Along(NamedTuple):
     def _walk(
         self, rows: Row, n: Any, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
-        recorded = [rows.t, rows.y, *[None] * self.others]
+        past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
+        recorded = [rows.t, rows.y, *past, *[None] * self.others]
         length = self.recorder.rows + 1
         return self.tangent.run(
             n, _with_next(rows), consts, recorded, d_consts, start, self.keep, length

@@ -29,7 +29,7 @@ class Controller(eqx.Module):
 
     A step is accepted when norm(error / (atol + rtol · max(|y0|, |y1|))) ≤ 1. A subclass gives
     `judge(error2, dt, state, order)`, which sees the square of that norm (None without an
-    estimate) and returns a `Verdict(accept, dt, state)`.
+    estimate) and the power of dt that it goes with, and returns a `Verdict(accept, dt, state)`.
 
     Args:
         dtmin, dtmax: numbers or functions of t, in the problem's unit of time. A step that is
@@ -85,6 +85,6 @@ class Controller(eqx.Module):
         limit = limit(t) if callable(limit) else limit
         return None if limit is None else jnp.asarray(limit, t.dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
         """The verdict on a step of dt with squared error norm `error2` (None: no estimate)."""
         raise NotImplementedError

@@ -18,7 +18,7 @@ class Constant(Controller):
         """Never: every step is accepted."""
         return False
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
         """Accepts."""
         return Verdict(jnp.ones((), bool), dt, state)
 
@@ -56,6 +56,6 @@ class Fixed(Controller):
         distance = jnp.where(distance <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(t), 0, distance)
         return jnp.min(jnp.where(distance > 0, distance, jnp.inf)).astype(dt.dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
         """Accepts."""
         return Verdict(jnp.ones((), bool), dt, state)

@@ -66,7 +66,7 @@ class PID(Controller):
         memory = (zero,) * (2 if self.exponents[2] else 1 if self.exponents[1] else 0)
         return memory, jnp.zeros((), bool)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: int) -> Verdict:
+    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
         """Accepts when the norm is at most 1; NaN is a rejection."""
         memory, was_rejected = state
         accept = error2 <= 1.0

@@ -7,6 +7,7 @@ Every entry of the tables becomes a public class here, so that `de.Tsit5()` exis
 from typing import Any
 
 from .base import Method, Step
+from .bdf import BDF
 from .dirk import DIRK
 from .explicit_rk import ExplicitRK
 from .firk import FIRK
@@ -59,6 +60,7 @@ METHODS: dict[str, type] = {
 globals().update(METHODS)
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
+    "BDF",
     "DIRK",
     "FIRK",
     "ExplicitRK",

@@ -29,6 +29,9 @@ class Step(NamedTuple):
         solved: whether the equations of an implicit step were solved; a step where they were not is
             rejected. None where there are none.
         evaluations: of the field in this step, where their number is not `Method.evaluations`.
+        order: of the error estimate, where it is not `Method.error_order` at every step.
+        growth: the factor by which dt changes after this step, once it is accepted, for a method
+            that chooses it together with its order. None where the controller chooses.
 
     Example:
         >>> import diffeq as de
@@ -42,6 +45,8 @@ class Step(NamedTuple):
     data: Any
     solved: Any = None
     evaluations: Any = None
+    order: Any = None
+    growth: Any = None
 
 
 class Method(eqx.Module):
@@ -108,6 +113,13 @@ class Method(eqx.Module):
     def remembers(self) -> bool:
         """Whether the memory is not, to the last bit, what `init` makes of the state: the tape then
         keeps it, so that steps run again are the same steps. Its derivative is that of `init`.
+        """
+        return self.multistep
+
+    @property
+    def multistep(self) -> bool:
+        """Whether the memory is the past, which no state can tell: it is kept, as where the method
+        `remembers`, and has a derivative of its own.
         """
         return False
 

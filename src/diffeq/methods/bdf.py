@@ -1,0 +1,271 @@
+"""Backward differentiation of variable order: the past as differences at a step that is kept.
+
+The past is ∇ʲy, j up to the order, of the polynomial through the states before, at the spacing of
+the last step. Where dt changes, the polynomial is looked at with another spacing; where it does
+not, nothing is recomputed. That is the quasi-constant step of Shampine and Reichelt's `ode15s`,
+taken here because its arrays have one shape at every order.
+"""
+
+from fractions import Fraction
+from functools import cache
+from math import comb
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, Real
+
+from ..algebra import solve
+from ..algebra.newton import Bounds, newton
+from ..algebra.roots import rooted
+from .base import Step
+from .implicit import Implicit, factors_of, inverse_of, slopes_at
+from .interpolant import Interpolant, Polynomial
+from .mass import slope_of, times
+
+__all__ = ["BDF"]
+
+ORDERS = 5
+# Shampine and Reichelt's κ: what numerical differentiation formulas take from the last difference,
+# for a smaller error at a little less stability. Order 5 would lose too much of it.
+KAPPA = np.array([0.0, -37 / 200, -1 / 9, -0.0823, -0.0415, 0.0])
+_HARMONIC = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, ORDERS + 1))])
+# The new difference's coefficient in the formula, and what it leaves of the error: C_k.
+ALPHA = (1 - KAPPA) * _HARMONIC
+ERROR = KAPPA * _HARMONIC + 1 / np.arange(1, ORDERS + 2)
+_SHRINK, _GROW = 0.2, 10.0
+
+
+class BDF(Implicit):
+    """Σ_{j≤k} (1/j) ∇ʲy1 − κ_k γ_k (y1 − ŷ1) = dt f(t1, y1), order k from 1 to 5 chosen on the way.
+
+    ŷ1 is the prediction of the polynomial through the states before, γ_k = Σ_{j≤k} 1/j, and κ_k are
+    the constants of the numerical differentiation formulas (0 would be the classical formulas). A
+    step costs one Jacobian, one LU and the Newton iterations of *one* equation, whatever the order:
+    for large systems, and fields that cost much. After k + 1 steps of one length, of the orders
+    k − 1, k and k + 1 the one is taken whose error allows the longest step, and dt changes with it;
+    so a `controller=` says which steps are accepted and within which limits, and not how dt grows.
+
+    M may be singular (a `DAEProblem` of index 1). The start, and each discontinuity, is at order 1:
+    with many events a one-step method is the better choice. Orders above 2 are not A-stable:
+    oscillations that hardly decay are for `RadauIIA5`. With `dt=` the first step, of order 1,
+    limits what the later orders can gain.
+
+    The past is part of what is differentiated, so that gradients are those of the numbers returned.
+
+    Args:
+        max_order: the highest order to be taken, from 1 to 5.
+
+    Raises:
+        ValueError: max_order is not one of them.
+
+    Reference: shampine1997.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * (y - 1), 0.0, (0.0, 1.0), 1e6)
+        >>> sol = de.solve(problem, de.BDF())
+        >>> round(float(sol.y1), 3), bool(sol.stats["steps"] < 60)
+        (1.0, True)
+    """
+
+    form = "mass"
+    reference = "shampine1997"
+
+    max_order: int = eqx.field(static=True, default=ORDERS)
+
+    def __check_init__(self) -> None:
+        whole = isinstance(self.max_order, int) and not isinstance(self.max_order, bool)
+        if not (whole and 1 <= self.max_order <= ORDERS):
+            raise ValueError(f"max_order is {self.max_order!r}; 1, 2, 3, 4 or 5 is wanted.")
+
+    @property
+    def order(self) -> int:
+        """The highest order that is taken."""
+        return self.max_order
+
+    @property
+    def error_order(self) -> int:
+        """That of the first step, by which its dt is found."""
+        return 2
+
+    @property
+    def adaptive(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def multistep(self) -> bool:
+        """The memory is the past."""
+        return True
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Past":
+        """No past but the slope: a straight line, which has the first difference at any spacing."""
+        slope = slope_of(form, t, y).ravel()
+        blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
+        clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)
+        return _Past(blank.at[0].set(slope), clock)
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: "_Past"
+    ) -> Step:
+        """One step; its data are the differences at its end, and its order."""
+        past, bounds = memory.at(dt), self.aim.bounds(y)
+        k = past.order
+        alpha, error = _at(ALPHA, k, y.dtype), _at(ERROR, k, y.dtype)
+        known = jnp.where(_rows(k), past.differences, 0)
+        predicted = y.ravel() + jnp.sum(known, axis=0)
+        rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), known) / alpha
+
+        def residual(d: Array) -> Array:
+            slope = form.field(t + dt, (predicted + d).reshape(y.shape)).ravel()
+            return (dt / alpha) * slope - times(form.mass, rest + d)
+
+        def exact(d: Array, r: Array) -> Array:
+            slopes = slopes_at(form, t + dt, (predicted + d).reshape(y.shape))
+            return solve(factors_of(form, dt, 1 / alpha, slopes), r)
+
+        guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))
+        inverse = inverse_of(factors_of(form, dt, 1 / alpha, slopes_at(form, *guess)))
+        found = newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
+        d = rooted(residual, found.x, exact)
+        reached = past.extended(d)
+        after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
+        return Step(
+            (predicted + d).reshape(y.shape), (error * d).reshape(y.shape),
+            _Past(reached.differences, after), (reached.differences, k),
+            found.found, found.turns, order=k + 1, growth=growth,
+        )  # fmt: skip
+
+    def _next(self, past: "_Past", d: Array, found: Any, bounds: Bounds) -> tuple[Array, Array]:
+        """The clock of the next step, and how much dt should grow: what the best order allows."""
+        k, dtype = past.order, d.dtype
+        orders = k + jnp.arange(-1, 2)
+        # What the errors would have been: order k − 1 leaves out ∇ᵏy, and so on.
+        rows = [_row(past.differences, k), lax.stop_gradient(d), _row(past.differences, k + 2)]
+        sizes = jnp.stack([bounds.size(row) for row in rows])
+        sizes = sizes * jnp.stack([_at(ERROR, k + i, dtype) for i in (-1, 0, 1)])
+        allowed = (orders >= 1) & (orders <= self.max_order)
+        factors = jnp.where(allowed, jnp.exp(-jnp.log(sizes) / (orders + 1)), 0)
+        best = jnp.argmax(factors)
+        settled = past.equal >= k + 1
+        safety = 0.9 * 21 / (20 + found.turns)
+        growth = jnp.where(settled, jnp.clip(safety * jnp.max(factors), _SHRINK, _GROW), 1)
+        order = jnp.where(settled, k + best - 1, k)
+        rate = jnp.clip(found.factor, jnp.finfo(dtype).eps, 1.0) ** 0.8
+        clock = [past.clock[0], order, jnp.where(settled, 0, past.equal), rate]
+        return lax.stop_gradient(jnp.stack([jnp.asarray(x, dtype) for x in clock])), growth
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+        """The polynomial through the end and the k states before, of order k."""
+        del form, t
+        differences, k = step.data
+        known = jnp.where(_rows(k), differences, 0)[:ORDERS]
+        parts = (_weighted(row, known).reshape(y.shape) for row in _newton_form().T)
+        return Polynomial(y, tuple(parts), dt)
+
+
+class _Past(NamedTuple):
+    """∇ʲy, j from 1, one a row; of the rows beyond the order, the next two are what the last steps
+    have shown of it. `clock`: dt, the order, steps of this length, the rate of Newton's method.
+    """
+
+    differences: Array
+    clock: Array
+
+    @property
+    def order(self) -> Int[Array, ""]:
+        """The order k of the next step; 1 in a row of the tape that nobody has written."""
+        return jnp.maximum(lax.stop_gradient(self.clock[1]).astype(jnp.int32), 1)
+
+    @property
+    def equal(self) -> Array:
+        """How many steps had this dt, and this order."""
+        return self.clock[2]
+
+    @property
+    def factor(self) -> Array:
+        """What is known of Newton's rate."""
+        return self.clock[3]
+
+    def at(self, dt: Array) -> "_Past":
+        """The same polynomial at the spacing dt.
+
+        Its values at t, t − dt, t − 2 dt … are summed from the old differences, and differenced.
+        """
+        spacing = lax.stop_gradient(self.clock[0])
+        ratio = dt / jnp.where(spacing > 0, spacing, 1)
+        same = jnp.abs(ratio - 1) <= 16 * jnp.finfo(dt.dtype).eps
+        known = jnp.where(_rows(self.order), self.differences, 0)
+        values = jnp.stack([_rise(known, -m * ratio) for m in range(1, ORDERS + 1)])
+        anew = [_weighted(row, values) for row in _differencing()]
+        anew = jnp.stack([*anew, jnp.zeros_like(anew[0]), jnp.zeros_like(anew[0])])
+        anew = jnp.where(_rows(self.order), anew, 0)
+        clock = jnp.stack([dt, self.clock[1], jnp.where(same, self.clock[2], 0), self.clock[3]])
+        return _Past(jnp.where(same, self.differences, anew), clock)
+
+    def extended(self, d: Array) -> "_Past":
+        """The differences at the end of a step that found y1 = ŷ1 + d, and one more step counted.
+
+        ∇ᵏ⁺¹y1 = d, and each lower one is the old one plus the new one above it.
+        """
+        k = self.order
+        known = jnp.where(_rows(k), self.differences, 0)
+        sums = jnp.cumsum(known[::-1], axis=0)[::-1] + d
+        place = jnp.arange(1, ORDERS + 3)[:, None]
+        beyond = d - _row(self.differences, k + 1)
+        differences = jnp.where(place <= k, sums, jnp.where(place == k + 1, d, beyond))
+        differences = jnp.where(place <= k + 2, differences, 0)
+        return _Past(differences, self.clock + jnp.array([0, 0, 1, 0], self.clock.dtype))
+
+
+def _rows(k: Array) -> Array:
+    """Which rows belong to the polynomial of degree k."""
+    return jnp.arange(1, ORDERS + 3)[:, None] <= k
+
+
+def _row(differences: Array, j: Array) -> Array:
+    """∇ʲy, for a j that is known at run time."""
+    return jnp.sum(jnp.where(jnp.arange(1, ORDERS + 3)[:, None] == j, differences, 0), axis=0)
+
+
+def _at(table: np.ndarray, k: Array, dtype: Any) -> Array:
+    """An entry of a table; zero outside of it."""
+    return jnp.sum(jnp.where(jnp.arange(len(table)) == k, jnp.asarray(table, dtype), 0))
+
+
+def _weighted(weights: Any, rows: Array) -> Array:
+    # A product with a matrix could be a call of a library.
+    return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
+
+
+def _rise(differences: Array, s: Array) -> Array:
+    """p(t + s dt) − p(t) = Σ_j ∇ʲy s (s + 1) … (s + j − 1)/j!, by Horner's rule."""
+    total = jnp.zeros_like(differences[0])
+    for j in range(ORDERS, 0, -1):
+        total = (s + j - 1) / j * (differences[j - 1] + total)
+    return total
+
+
+@cache
+def _differencing() -> np.ndarray:
+    """∇ʲ = Σ_m (−1)ᵐ C(j, m) p_m, from the values p_m = p(t − m dt) − p(t)."""
+    some = range(1, ORDERS + 1)
+    return np.array([[(-1) ** m * comb(j, m) for m in some] for j in some], float)
+
+
+@cache
+def _newton_form() -> np.ndarray:
+    """The coefficients of θ, θ², … in y(θ) − y(0), of each difference at the end, one a row: those
+    of s (s + 1) … (s + j − 1)/j! with s = θ − 1, less its value at θ = 0.
+    """
+    rows = []
+    for j in range(1, ORDERS + 1):
+        poly = [Fraction(1)]  # in θ, lowest power first
+        for m in range(j):  # times (θ − 1 + m)/(m + 1)
+            shifted = [Fraction(0), *poly]
+            poly = [(a * (m - 1) + b) / (m + 1) for a, b in zip([*poly, 0], shifted, strict=True)]
+        rows.append([float(x) for x in poly[1:]] + [0.0] * (ORDERS - j))
+    return np.array(rows)

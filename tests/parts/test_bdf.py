@@ -1,0 +1,196 @@
+"""BDF: its formulas against the calculus of differences, its past, its derivative, its solves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+from diffeq import zoo
+from diffeq.methods import bdf
+from diffeq.problems.forms import Mass
+
+ORDERS = [1, 2, 3, 4, 5]
+
+
+def exact(t):
+    return jnp.stack([jnp.exp(jnp.sin(2 * t)), jnp.cos(3 * t)])
+
+
+def field(t, y):
+    """Non-linear and non-autonomous, solved by `exact`."""
+    a, b = exact(t)
+    return jnp.stack([2 * jnp.cos(2 * t) * y[0], -3 * jnp.sin(3 * t) + y[1] ** 2 - b**2 + y[0] - a])
+
+
+def past_of(values, k, dt):
+    """The past of a method of order k, from y at t, t − dt, t − 2 dt, ..."""
+    rows, differences = np.asarray(values), []
+    for _ in range(bdf.ORDERS + 2):
+        rows = rows[:-1] - rows[1:]
+        differences.append(rows[0])
+    return bdf._Past(jnp.array(differences), jnp.array([dt, k, 0.0, 1.0]))
+
+
+def step_from_exact_values(k, dt, t=0.4):
+    values = jax.vmap(exact)(t - dt * jnp.arange(bdf.ORDERS + 3))
+    step = de.BDF().step(Mass(field), jnp.array(t), exact(t), jnp.array(dt), past_of(values, k, dt))
+    assert bool(step.solved)
+    return step, step.y - exact(t + dt)
+
+
+@pytest.mark.parametrize("k", ORDERS)
+def test_one_step_of_each_order(k):
+    """The local error is O(dt^(k+1)), and is what the estimate says."""
+    dts = np.array([2.0**-5, 2.0**-6])
+    steps = [step_from_exact_values(k, dt) for dt in dts]
+    sizes = [np.linalg.norm(error) for _, error in steps]
+    assert np.log2(sizes[0] / sizes[1]) == pytest.approx(k + 1, abs=0.3)
+    step, error = steps[1]
+    # y1 = ŷ1 + d solves the formula, which leaves C_k ∇ᵏ⁺¹y, times α_k.
+    np.testing.assert_allclose(step.error / bdf.ALPHA[k], error, rtol=0.4, atol=0.3 * sizes[1])
+    assert int(step.order) == k + 1
+
+
+def test_constants_are_those_of_the_paper():
+    """Shampine and Reichelt's table 1: how many percent longer the steps of each order are."""
+    classical = 1 / np.arange(2, 6)
+    longer = (classical / np.abs(bdf.ERROR[1:5])) ** (1 / np.arange(2, 6)) - 1
+    np.testing.assert_allclose(longer, [0.26, 0.26, 0.26, 0.12], atol=0.01)
+
+
+def test_the_past_at_another_spacing():
+    """The same polynomial, whatever the spacing: of its degree and no higher."""
+    dt, k = 0.1, 4
+    values = jnp.array([[1.0, 2.0]]) * jnp.polyval(
+        jnp.array([0.3, -1.0, 2.0, 0.5, 1.0]), -dt * jnp.arange(8.0)
+    ).reshape(-1, 1)
+    past = past_of(values, k, dt)
+    for ratio in (0.3, 1.0, 2.5):
+        other = past_of(
+            jnp.array([[1.0, 2.0]])
+            * jnp.polyval(
+                jnp.array([0.3, -1.0, 2.0, 0.5, 1.0]), -ratio * dt * jnp.arange(8.0)
+            ).reshape(-1, 1),
+            k, ratio * dt,
+        )  # fmt: skip
+        found = past.at(jnp.array(ratio * dt))
+        np.testing.assert_allclose(found.differences[:k], other.differences[:k], atol=1e-12)
+        assert float(found.equal) == float(past.equal)
+
+
+def test_a_step_extends_the_past():
+    dt, k = 0.05, 3
+    values = jax.vmap(exact)(0.4 - dt * jnp.arange(9.0))
+    past = past_of(values[1:], k, dt)
+    predicted = values[1] + jnp.sum(past.differences[:k], axis=0)
+    found = past.extended(values[0] - predicted)
+    expected = past_of(values, k, dt)
+    np.testing.assert_allclose(
+        found.differences[: k + 1], expected.differences[: k + 1], atol=1e-13
+    )
+
+
+CASES = {case.name: case for case in zoo.cases() if case.stiff and case.name != "robertson_long"}
+
+
+@pytest.mark.parametrize("name", ["robertson", "van_der_pol_stiff", "hires"])
+def test_errors_and_steps(name):
+    """Of the size that a BDF reaches, in about as many steps as SciPy's of the same formulas."""
+    case, rtol = CASES[name], 1e-6
+    sol = de.solve(case.problem(), de.BDF(), saveat=case.reference.ts, rtol=rtol, atol=1e-12)
+    error = np.abs(sol.ys - case.reference.ys) / (1e-6 + np.abs(case.reference.ys))
+    assert 0 < error.max() < 50 * rtol
+    scipy = {"robertson": 392, "van_der_pol_stiff": 1272, "hires": 345}[name]
+    assert float(sol.stats["steps"]) == pytest.approx(scipy, rel=0.15)
+
+
+def robertson(t, y, k):
+    a, b, c = y
+    slow, fast = k[0] * a - k[2] * b * c, k[1] * b**2
+    return jnp.stack([-slow, slow - fast, a + b + c - 1])
+
+
+def test_an_equation_with_a_singular_mass_matrix():
+    case = CASES["robertson"]
+    problem = de.DAEProblem(
+        robertson, [1.0, 0.0, 0.5], case.tspan, case.args, mass_matrix=[1.0, 1.0, 0.0]
+    )
+    sol = de.solve(problem, de.BDF(), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(sol.y1, case.reference.y1, rtol=2e-5)
+
+
+PENDULUM = de.ODEProblem(
+    lambda t, y, k: jnp.stack(
+        [-k[0] * (y[0] - jnp.cos(t)) - y[1] * y[0], -k[1] * y[1] * y[0] + jnp.sin(k[2] * t)]
+    ),
+    [0.3, 0.8], (0.0, 3.0), jnp.array([20.0, 1.0, 2.0]),
+)  # fmt: skip
+X = jnp.array([20.0, 1.0, 2.0, 0.3, 0.8])
+AT = jnp.array([0.71, 1.9, 3.0])
+FIXED = {"dt": 0.04, "rtol": 1e-13, "atol": 1e-15}
+ADAPTIVE = {"rtol": 1e-5, "atol": 1e-7}
+
+
+def loss(x, **options):
+    problem = PENDULUM.replace(args=x[:3], y0=x[3:])
+    sol = de.solve(problem, de.BDF(), saveat=AT, **options)
+    return jnp.sum(sol.ys**2) + sol.ys[1, 0]
+
+
+def test_derivatives_are_central_differences():
+    """With fixed steps, and orders that small changes do not move: through the past, twice."""
+    f, slope = jax.jit(lambda x: loss(x, **FIXED)), jax.jit(jax.grad(lambda x: loss(x, **FIXED)))
+    h, found = 1e-5, slope(X)
+    differences = [(f(X + h * v) - f(X - h * v)) / (2 * h) for v in jnp.eye(5)]
+    np.testing.assert_allclose(found, differences, rtol=1e-6, atol=1e-8)
+    hessian = jax.jit(jax.hessian(lambda x: loss(x, **FIXED)))(X)
+    differences = [(slope(X + h * v) - slope(X - h * v)) / (2 * h) for v in jnp.eye(5)]
+    np.testing.assert_allclose(hessian, differences, rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_of_a_thinned_tape_and_of_batches():
+    whole = jax.jit(jax.value_and_grad(lambda x: loss(x, **ADAPTIVE)))
+    short = jax.grad(lambda x: loss(x, adjoint=de.Discrete(rows=16), max_steps=250, **ADAPTIVE))
+    value, slope = whole(X)
+    np.testing.assert_allclose(jax.jit(short)(X), slope, rtol=1e-12)
+    xs = X * (1 + 0.05 * jax.random.normal(jax.random.key(0), (3, 5)))
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda x: loss(x, **ADAPTIVE))))(xs)
+    for i, x in enumerate(xs):
+        value, slope = whole(x)
+        np.testing.assert_allclose(values[i], value, rtol=1e-12)
+        np.testing.assert_allclose(slopes[i], slope, rtol=1e-10, atol=1e-12)
+
+
+def test_dense_output_and_stops():
+    """What is read between steps is as good as they are; at a stop the method starts afresh."""
+    jump = lambda t, y, a: jnp.where(t < 1.0, 1.0, -2.0) - 50 * (y - jnp.sin(t))
+    problem = de.ODEProblem(jump, 0.0, (0.0, 2.0))
+    at = jnp.linspace(0, 2, 41)
+    options = {"saveat": at, "stops": [1.0]}
+    sol = de.solve(problem, de.BDF(), rtol=1e-7, atol=1e-9, **options)
+    reference = de.solve(problem, de.Vern9(), rtol=1e-12, atol=1e-13, **options)
+    np.testing.assert_allclose(sol.ys, reference.ys, atol=2e-6)
+    assert int(sol.stats["stops"]) == 1
+
+
+def test_by_hand():
+    options = {"rtol": 1e-6, "atol": 1e-8}
+    state = de.init(PENDULUM, de.BDF(), **options)
+    for _ in range(4):
+        state = de.step(state)
+    end = de.advance(state, 3.0)
+    sol = de.solve(PENDULUM, de.BDF(), **options)
+    np.testing.assert_allclose(end.y, sol.y1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("order", [0, 6, True])
+def test_wrong_orders(order):
+    with pytest.raises(ValueError, match=r"max_order is .*; 1, 2, 3, 4 or 5 is wanted"):
+        de.BDF(max_order=order)
+
+
+def test_max_order_holds():
+    sol = de.solve(PENDULUM, de.BDF(max_order=1), rtol=1e-4, atol=1e-6)
+    more = de.solve(PENDULUM, de.BDF(max_order=2), rtol=1e-4, atol=1e-6)
+    assert float(sol.stats["steps"]) > 2 * float(more.stats["steps"])
