@@ -1,8 +1,8 @@
 """Writes the tables in `docs/` that are made from the code: `python tools/docs_tables.py`.
 
-`docs/choose/methods.md` lists every method there is, with what follows from its coefficients, and
-`docs/reference/all_methods.md` their classes. Both are committed; `tests/static/test_docs.py` holds
-that they are current.
+`docs/choose/methods.md` lists every method there is, with what follows from its coefficients,
+`docs/choose/adjoints.md` every adjoint with what it serves, and `docs/reference/all_methods.md` the
+classes of methods. All are committed; `tests/static/test_docs.py` holds that they are current.
 """
 
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import diffeq as de
+from diffeq import adjoint as adjoints
 from diffeq.methods import bdf
 from diffeq.methods.order import (
     damping_at_infinity,
@@ -24,6 +25,7 @@ from diffeq.methods.order import (
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
+ADJOINTS_PAGE = DOCS / "choose" / "adjoints.md"
 CLASSES_PAGE = DOCS / "reference" / "all_methods.md"
 
 INTRO = """\
@@ -296,7 +298,63 @@ def classes_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {METHODS_PAGE: methods_page, CLASSES_PAGE: classes_page}
+ADJOINTS = """\
+<!-- Written by tools/docs_tables.py from the table in the code. Do not edit: run it again. -->
+
+# Which adjoint?
+
+**`Discrete`, the default, unless there is a reason.** It differentiates the numbers that the solve
+returns, so gradients fit the losses that an optimiser sees to the last digit; it serves every
+problem, every output, both modes and every order; it has no tolerance of its own to choose; its
+memory is O(√steps); and it is the fastest: a step is evaluated once more, and not solved for. Nor
+does the number of parameters matter: for few of them, `jax.jacfwd` goes forwards through the same
+tape.
+
+| Reason for another | Take |
+|---|---|
+| `de.check_gradient` finds the norm trap, and parameters are few | `Forward`, `jax.jacfwd` |
+| the same, and they are many | `Gauss` |
+| a gradient to tolerances of its own (`rtol=`, `atol=`, `method=`) | `Gauss` |
+| the same with an error control of dL/dp, or to check `Gauss` | `Quadrature` |
+| the classical adjoint, with dL/dp in the error norm | `Interpolating` |
+| memory that no number of steps increases | `Backsolve`; it says when it is lost |
+| a state of rest | `SteadyState`, which a `SteadyStateProblem` takes by itself |
+
+All continuous adjoints (`Gauss`, `Quadrature`, `Interpolating`, `Backsolve`) differentiate the
+solution and not the numbers: their gradients differ from `Discrete`'s by the error of both, and one
+that cannot be had is NaN, and an error outside a trace. All adjoints differentiate by y0, args (any
+pytree, networks included), both ends of tspan, save times and stops, whatever of these the method
+and the problem have; complex states are served, too.
+
+## What each serves
+
+What is not served is refused before anything is traced, with those that do; forward or reverse
+mode, which a solve cannot know, when it is asked for.
+
+"""
+
+
+def adjoints_page() -> str:
+    """`docs/choose/adjoints.md`."""
+    table, features = adjoints.known(), adjoints.FEATURES
+    kinds = {"ODEs": "ODEProblem", "states of rest": "SteadyStateProblem"}
+    head = ["", *(f"`{name}`" for name in table)]
+    rows = [head, ["---", *[":-:"] * len(table)]]
+    mark = lambda yes: "✓" if yes else "–"
+    for title, kind in kinds.items():
+        rows.append([title, *(mark(adjoints.solves(cls, kind)) for cls in table.values())])
+    for feature, title in features.items():
+        rows.append([title, *(mark(feature in cls.serves) for cls in table.values())])
+    lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    names = ", ".join(f"`{name}`" for name in sorted(adjoints.ODES))
+    return ADJOINTS + lines + f"\nODEs are {names}. `Discrete` serves all other kinds, too.\n"
+
+
+PAGES = {
+    METHODS_PAGE: methods_page,
+    ADJOINTS_PAGE: adjoints_page,
+    CLASSES_PAGE: classes_page,
+}
 
 if __name__ == "__main__":
     for path, page in PAGES.items():

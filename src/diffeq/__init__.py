@@ -2,7 +2,17 @@
 
 from . import datasets, nn, zoo
 from . import methods as _methods
-from .adjoint import Discrete
+from .adjoint import (
+    Backsolve,
+    Discrete,
+    Forward,
+    Gauss,
+    GradientReport,
+    Interpolating,
+    Quadrature,
+    SteadyState,
+    check_gradient,
+)
 from .consistent import consistent
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.status import Status
@@ -16,6 +26,7 @@ from .problems import (
     SecondOrderProblem,
     Separable,
     SplitODEProblem,
+    SteadyStateProblem,
 )
 from .solution import Solution, SolveError
 from .solve import solve
@@ -36,16 +47,22 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "Backsolve",
     "Collocation",
     "Controller",
     "DAEProblem",
     "Discrete",
     "Fit",
     "Fixed",
+    "Forward",
+    "Gauss",
+    "GradientReport",
     "HamiltonianProblem",
     "I",
+    "Interpolating",
     "ODEProblem",
     "Polynomial",
+    "Quadrature",
     "Problem",
     "SecondOrderProblem",
     "Separable",
@@ -55,8 +72,11 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "SplitODEProblem",
     "State",
     "Status",
+    "SteadyState",
+    "SteadyStateProblem",
     "Verdict",
     "advance",
+    "check_gradient",
     "collocate",
     "consistent",
     "datasets",

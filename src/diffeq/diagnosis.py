@@ -31,6 +31,9 @@ _ADVICE: dict[Status, str] = {
     "or jac wrong; with a fixed step, give a shorter dt.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
     Status.inconsistent: "Give another guess of the algebraic parts of y0.",
+    Status.not_at_rest: "Give a guess nearer to it; or follow the equation in time to where it "
+    "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular "
+    "there (something is conserved), add what is conserved to the equations.",
 }
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)

@@ -39,8 +39,10 @@ __all__ = [
     "compensated",
     "failing",
     "integrate",
+    "interpolated",
     "replay",
     "started",
+    "written",
 ]
 
 
@@ -99,6 +101,7 @@ class System:
     one_step: bool = False
     meter: Any = None
     alarmed: bool = False
+    raises: bool = False
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
@@ -407,7 +410,7 @@ def _write(
             form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
             interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
         piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
-        return output.write(data.parameters, data.times, tried.cursors, piece, buffers), ()
+        return output.write(data, data.times, tried.cursors, piece, buffers), ()
 
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
     # save nothing have no rows to write, so that no buffer needs a mask.
@@ -426,7 +429,7 @@ def blank(system: System, data: Data, state: "State | Start") -> list:
     known = isinstance(state, State)
     written = state.written if known else output.first(data.times, state.t)
     example = _example(system, data, state)
-    return output.blank(data.parameters, state.t, state.y, example, written)
+    return output.blank(data, state.t, state.y, example, written)
 
 
 def _example(system: System, data: Data, state: "State | Start") -> Any:
@@ -532,3 +535,19 @@ def replay(
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
     return t1, step.y, after, buffers
+
+
+def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
+    """The buffers with the rows of an attempt that was made from a state."""
+    return _write(system, data, state.stop, state.t, state.y, tried, buffers)
+
+
+def interpolated(
+    system: System, data: Data, t: Array, y: Array, t1: Array, landing: Any, step: Any = None
+) -> Any:
+    """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
+    form, method, _ = system.parts(data)
+    limited = _limited(system, data, form, t, t1, landing)
+    dt = in_dtype_of(t1 - t, y)
+    step = method.step(limited, t, y, dt, method.init(limited, t, y)) if step is None else step
+    return method.interpolant(limited, t, y, dt, step)

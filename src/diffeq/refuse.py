@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .adjoint import refusal
 from .control import PI, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state
@@ -25,7 +26,16 @@ from .problems.called import described
 from .problems.dae import packed_differential, packed_mass
 from .problems.lowering import functions_of, named_leaves, state_of
 
-__all__ = ["Call", "checked_call", "checked_problem", "concrete", "is_real", "keywords"]
+__all__ = [
+    "Call",
+    "check_adjoint",
+    "checked_call",
+    "checked_problem",
+    "checked_rest",
+    "concrete",
+    "is_real",
+    "keywords",
+]
 
 _FEW_STEPS = 16
 _MAX_SAVES = 4096
@@ -133,6 +143,30 @@ def checked_problem(problem: Any) -> None:
     _check_state(problem, state_of(problem))
 
 
+def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[Any, Any]:
+    """The tolerances of a search for rest, or the first thing that is wrong with the call."""
+    _check_problem(problem)
+    _check_method(method)
+    if method is not None and not method.adaptive:
+        raise ValueError(
+            f"method {method!r} has no error estimate; to follow an equation to rest one is wanted "
+            "that has, such as de.Tsit5(), or None for Newton's method."
+        )
+    adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
+    _check_options(None, adjoint, most, None, throw)
+    check_adjoint(adjoint, problem)
+    for name, value in given.items():
+        if value is not None and value is not False and value != ():
+            raise TypeError(
+                f"{name} was given with a SteadyStateProblem, in which there is no time; solve "
+                "takes method, rtol, atol, adjoint, max_steps and throw there."
+            )
+    state = state_of(problem)
+    _check_state(problem, state)
+    default = _eps(state) ** 0.5  # the Newton step that is taken in the end squares it
+    return _tolerance("rtol", rtol, default), _tolerance("atol", atol, default)
+
+
 def concrete(x: Any) -> bool:
     """Whether a tree's numbers are known now."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
@@ -211,6 +245,29 @@ def _check_options(
         raise ValueError(f"init is {init!r}; 'consistent', 'check' or 'given' is wanted.")
     if throw not in (True, False, "compiled"):
         raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
+
+
+def check_adjoint(
+    adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
+    stops: Any = None, by_hand: bool = False,
+) -> None:  # fmt: skip
+    """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
+    if adjoint is None:
+        return
+    at = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
+    asked = {
+        "times": any(x is not None and not isinstance(x, str) for x in at),
+        "steps": any(isinstance(x, str) for x in at),
+        "dict": isinstance(saveat, dict),
+        "save": save is not None,
+        "dense": dense,
+        "stops": stops is not None,
+        "by hand": by_hand,
+    }
+    features = [feature for feature, wanted in asked.items() if wanted]
+    sentence = refusal(type(adjoint).__name__, type(problem).__name__, features)
+    if sentence:
+        raise TypeError(f"adjoint is {adjoint!r}: {sentence}")
 
 
 def _tolerance(name: str, value: Any, default: float) -> Any:

@@ -109,7 +109,7 @@ class Wanted:
 
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
         reached = (end.status <= Status.terminated)[None]
-        leaves = [x[None] for x in self.value[key](data.parameters, end.t, end.y)]
+        leaves = [x[None] for x in self.value[key](data, end.t, end.y)]
         kind = jnp.where(reached, Row.reached, Row.missing)
         ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
         return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
@@ -128,12 +128,12 @@ class Wanted:
         if save is not None:
             check_arguments(save, "save", "t, y, args")
 
-        def row(parameters: Any, tau: Any, y: Any) -> list:
+        def row(data: Data, tau: Any, y: Any) -> list:
             if save is None:
                 return [y]
-            t, tree = self._turned(tau), door.packing.unpack(y)
+            t, tree = self._turned(tau, data), door.packing.unpack(y)
             with noted("save", "t, y, args", t, tree):
-                kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(parameters)))
+                kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(data.parameters)))
             leaves, self.trees[id(row)] = jax.tree.flatten(kept)
             return leaves
 
@@ -145,14 +145,15 @@ class Wanted:
         return leaves
 
     def _timed(self, value: Callable) -> Callable:
-        return lambda parameters, tau, y: [self._turned(tau), *value(parameters, tau, y)]
+        return lambda data, tau, y: [self._turned(tau, data), *value(data, tau, y)]
 
-    def _turned(self, x: Any) -> Any:
-        return (
-            x
-            if isinstance(self.sign, int) and self.sign == 1
-            else jnp.asarray(self.sign, x.dtype) * x
-        )
+    def _turned(self, x: Any, data: Data | None = None) -> Any:
+        """A time in the problem's own direction; inside the loop a direction that is not known
+        comes with its data, since what is traced once closes over nothing.
+        """
+        if isinstance(self.sign, int):
+            return x if self.sign == 1 else -x
+        return jnp.asarray(self.sign if data is None else data.sign, x.dtype) * x
 
 
 def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .adjoint import Discrete
+from .adjoint import Discrete, overridden
 from .consistent import settled
 from .control import Controller
 from .core.alarm import call_host
@@ -22,10 +22,11 @@ from .integrate import State
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
-from .problems import Problem
-from .refuse import checked_call, keywords
+from .problems import Problem, SteadyStateProblem
+from .refuse import check_adjoint, checked_call, keywords
 from .request import Wanted
 from .solution import About, Last, Solution
+from .steady import solve_for_rest
 
 __all__ = ["solve"]
 
@@ -44,6 +45,7 @@ class _Options:
     alarmed: bool
     loud: bool
     init: str
+    raises: bool
 
 
 @keywords
@@ -74,7 +76,8 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
-            `DAEProblem`.
+            `DAEProblem`; or a `SteadyStateProblem`, which is not followed in time unless a method
+            is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
             for a `DAEProblem`.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
@@ -113,16 +116,27 @@ def solve(
         >>> de.solve(problem, saveat=jnp.array([0.0, 1.0])).ys.shape
         (2, 2)
     """
+    adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    if isinstance(problem, SteadyStateProblem):
+        return solve_for_rest(
+            problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
+            dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint,
+            max_steps=max_steps, max_saves=max_saves, progress=progress,
+        )  # fmt: skip
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=max_saves, init=init, throw=throw,
     )  # fmt: skip
+    check_adjoint(
+        adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
+        stops=call.traced["stops"],
+    )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction, call.max_steps or MAX_STEPS, call.max_saves, dense, adjoint or Discrete(),
-        call.floored, progress, call.loud, call.loud and in_a_trace(leaves),
-        init,
+        call.floored, progress, call.loud, call.loud and in_a_trace(leaves), init,
+        call.loud or (bool(throw) and _outside(adjoint, leaves)),
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
     if isinstance(sol.status, Tracer):
@@ -132,6 +146,18 @@ def solve(
         problem, method = call.traced["problem"], call.traced["method"]
         sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
     return sol.about.trimmed(sol)
+
+
+def _outside(adjoint: Any, leaves: list) -> bool:
+    """Whether this is no trace but that of a derivative, so that a derivative that fails can raise.
+
+    A number that is only being differentiated has a value that can be known.
+    """
+    if adjoint is None:
+        return False
+    tracers = [x for x in leaves if isinstance(x, Tracer)]
+    known = not any(isinstance(jax.lax.stop_gradient(x), Tracer) for x in tracers)
+    return known and not isinstance(jnp.add(0, 0), Tracer)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -153,6 +179,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
+        raises=options.raises,
     ))  # fmt: skip
     start = door.start(dt, dt0, bad=bad, found=found)
     end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)

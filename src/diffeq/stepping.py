@@ -27,7 +27,7 @@ from .integrate import State as Inner
 from .integrate import begin, failing, started
 from .methods import Method
 from .problems import Problem
-from .refuse import checked_call, concrete, is_real, keywords
+from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
 from .request import clamped
 from .solution import Last, SolveError
 
@@ -167,6 +167,7 @@ def init(
         dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=None, init=init, throw=throw,
     )  # fmt: skip
+    check_adjoint(adjoint, problem, stops=call.traced["stops"], by_hand=True)
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction,

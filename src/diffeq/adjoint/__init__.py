@@ -1,5 +1,30 @@
 """Layer 5: a derivative for the loop. Nothing below knows that solves are differentiated."""
 
+from .backsolve import Backsolve
+from .base import FEATURES, ODES, Adjoint, known, refusal, solves
+from .check import GradientReport, check_gradient, overridden
 from .discrete import Discrete
+from .forward import Forward
+from .gauss import Gauss
+from .interpolating import Interpolating
+from .quadrature import Quadrature
+from .steady import SteadyState
 
-__all__ = ["Discrete"]
+__all__ = [
+    "FEATURES",
+    "ODES",
+    "Adjoint",
+    "Backsolve",
+    "Discrete",
+    "Forward",
+    "Gauss",
+    "GradientReport",
+    "Interpolating",
+    "Quadrature",
+    "SteadyState",
+    "check_gradient",
+    "known",
+    "overridden",
+    "refusal",
+    "solves",
+]

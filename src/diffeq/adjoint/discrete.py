@@ -27,6 +27,9 @@ from ..core.status import Status
 from ..core.walk import Tangent, walk
 from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
 from ..output import Cursor
+from .base import Adjoint, entered
+from .base import pick as _pick
+from .base import spread as _spread
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
 __all__ = ["Discrete"]
@@ -35,7 +38,8 @@ _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be r
 _KNOWN_ROWS = 1024
 
 
-class Discrete(eqx.Module):
+@entered
+class Discrete(Adjoint):
     """Differentiates the accepted steps. The default, for every problem and every mode.
 
     Args:
@@ -352,16 +356,3 @@ def _first_tangents(spec: _Spec, first: Any, leaves: list, dots: list, like: Any
     return [
         d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)
     ]
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
-def _pick(xs: Any, flags: Any) -> list:
-    return [x for x, flag in zip(xs, flags, strict=True) if flag]
-
-
-def _spread(xs: Any, flags: Any) -> list:
-    found = iter(xs)
-    return [next(found) if flag else None for flag in flags]

@@ -30,6 +30,7 @@ class Status(IntEnum):
     tape_overflow = 9
     inconsistent = 10
     newton_failed = 11
+    not_at_rest = 20
 
     @property
     def ok(self) -> bool:
@@ -55,4 +56,5 @@ _REASONS = {
     Status.tape_overflow: "the solve took more steps than its tape can replay",
     Status.inconsistent: "the initial values do not satisfy the algebraic equations",
     Status.newton_failed: "the equations of an implicit step could not be solved",
+    Status.not_at_rest: "no state of rest was found",
 }

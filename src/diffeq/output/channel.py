@@ -45,8 +45,8 @@ class Channel:
     """One stream of rows.
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
-    the initial state) or "dense" (each step's polynomial). `value(parameters, t, y)` makes a row;
-    for "dense" `value(t0, t1, interpolant)`.
+    the initial state) or "dense" (each step's polynomial). `value(data, t, y)` makes a row, with
+    the data of the solve; for "dense" `value(t0, t1, interpolant)`.
     """
 
     kind: str
@@ -81,43 +81,39 @@ class Channel:
         )
         return n
 
-    def blank(
-        self, parameters: Any, t0: Array, y0: Array, example: Any, written: Array
-    ) -> list[Array]:
+    def blank(self, data: Any, t0: Array, y0: Array, example: Any, written: Array) -> list[Array]:
         """The buffers, with the rows that are `written` before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
-        row = jax.eval_shape(self.value, parameters, t0, y0)
+        row = jax.eval_shape(self.value, data, t0, y0)
         buffers = tuple(
             jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row
         )
 
         def fill(*_: Any) -> tuple:
-            return (), tuple(self.value(parameters, t0, y0))
+            return (), tuple(self.value(data, t0, y0))
 
         return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
-    def write(
-        self, parameters: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list
-    ) -> list:
+    def write(self, data: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
         """The buffers with the step's rows."""
         rows = times if self.kind == "times" else ()
 
         def fill(active: Any, time: Any, *_: Any) -> tuple:
             del active
-            return (), tuple(self._row(parameters, time, piece))
+            return (), tuple(self._row(data, time, piece))
 
         _, buffers = walk(
             fill, cursor.lo, cursor.n, rows=rows, buffers=tuple(buffers), length=self.length
         )
         return list(buffers)
 
-    def _row(self, parameters: Any, time: Any, piece: Piece) -> list[Array]:
+    def _row(self, data: Any, time: Any, piece: Piece) -> list[Array]:
         if self.kind == "dense":
             return self.value(piece.t0, piece.t1, piece.interpolant)
         if self.kind == "steps":
-            return self.value(parameters, piece.t1, piece.y1)
+            return self.value(data, piece.t1, piece.y1)
         # A lane that saves nothing looks at padding while others write: that must not be NaN, which
         # zero times its cotangent would hand to what all lanes share.
         time = jnp.where(jnp.isnan(time), piece.t1, time)
@@ -125,7 +121,7 @@ class Channel:
         # The end of a step is the step's own result, to the last bit; but a time that is saved does
         # not move with the end of a step, so its derivative is the interpolant's.
         end = lax.stop_gradient(piece.y1) + (y - lax.stop_gradient(y))
-        return self.value(parameters, time, jnp.where(time >= piece.t1, end, y))
+        return self.value(data, time, jnp.where(time >= piece.t1, end, y))
 
 
 def _unreached(dtype: Any) -> Any:
@@ -156,12 +152,12 @@ class Output:
         """1 when the step has a row to write, else 0."""
         return jnp.any(jnp.stack([cursor.n > 0 for cursor in cursors])).astype(jnp.int32)
 
-    def blank(self, parameters: Any, t0: Array, y0: Array, example: Any, written: Any) -> list:
+    def blank(self, data: Any, t0: Array, y0: Array, example: Any, written: Any) -> list:
         """Buffers with the rows that are written before the first step, per channel."""
         each = zip(self.channels, written, strict=True)
-        return [c.blank(parameters, t0, y0, example, w) for c, w in each]
+        return [c.blank(data, t0, y0, example, w) for c, w in each]
 
-    def write(self, parameters: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
+    def write(self, data: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
         """The buffers with a step's rows."""
         each = zip(self.channels, times, cursors, buffers, strict=True)
-        return [c.write(parameters, ts, r, piece, b) for c, ts, r, b in each]
+        return [c.write(data, ts, r, piece, b) for c, ts, r, b in each]

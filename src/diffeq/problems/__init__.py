@@ -4,6 +4,7 @@ from .base import Problem
 from .dae import DAEProblem
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+from .steady import SteadyStateProblem
 
 __all__ = [
     "DAEProblem",
@@ -13,4 +14,5 @@ __all__ = [
     "SecondOrderProblem",
     "Separable",
     "SplitODEProblem",
+    "SteadyStateProblem",
 ]

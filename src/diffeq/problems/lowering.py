@@ -24,6 +24,7 @@ from .dae import DAEProblem, free_projector, packed_mass
 from .forms import Mass, Ode, Partitioned, Split
 from .ode import ODEProblem, SplitODEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
+from .steady import SteadyStateProblem
 
 __all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
 
@@ -404,4 +405,5 @@ _RULES: dict[type, Any] = {
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,
+    SteadyStateProblem: _OdeRule,
 }

@@ -1,0 +1,293 @@
+"""`check_gradient`: whether a derivative is to be trusted, and if not, why.
+
+A loss is differentiated as it is; once more by `Forward`, whose steps see the tangents; once more
+at tighter tolerances; and by differences of these. Who agrees with whom tells what is wrong.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .forward import Forward
+
+__all__ = ["GradientReport", "check_gradient", "overridden"]
+
+_TRAPPED = 30.0  # tolerances: a tangent's error, beyond which the steps of y are not its steps
+
+
+class _Override(NamedTuple):
+    """What the solves inside a loss are to do instead of what they were told."""
+
+    adjoint: Any = None
+    tighter: float = 1.0
+
+
+def _context() -> Any:
+    """A context that compiled functions notice: with another value they are traced anew."""
+    make = getattr(jax, "make_user_context", None)
+    return None if make is None else make(default_value=None)
+
+
+_CONTEXT = _context()
+_PLAIN: contextvars.ContextVar = contextvars.ContextVar("override", default=None)
+
+
+@contextlib.contextmanager
+def _overriding(override: _Override) -> Iterator[None]:
+    token = _PLAIN.set(override)
+    try:
+        with contextlib.nullcontext() if _CONTEXT is None else _CONTEXT(override):
+            yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def overridden(adjoint: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
+    """The options of a solve, as a check that is under way wants them."""
+    override = _PLAIN.get()
+    if override is None:
+        return adjoint, rtol, atol
+    if override.tighter != 1:
+        rtol = 1e-3 if rtol is None else rtol
+        atol = 1e-6 if atol is None else atol
+        rtol, atol = jax.tree.map(lambda x: x * override.tighter, (rtol, atol))
+    return override.adjoint or adjoint, rtol, atol
+
+
+@dataclass(frozen=True, repr=False)
+class GradientReport:
+    """What `check_gradient` found. `bool(report)` is `report.agrees`.
+
+    Attributes:
+        agrees: whether the derivative agrees with what it was compared with.
+        cause: the likely reason if not, as a sentence.
+        slopes: the derivative of the loss along each direction, by name: "as it is", "Forward",
+            "tighter" (as it is, at tighter tolerances) and "differences" (of those).
+        disagreement: the largest difference of "as it is" from the best of the others, relative to
+            the largest slope.
+        uncertainty: that of the differences, likewise.
+        tangent_error: the largest error of a tangent in a step that was taken, in tolerances, when
+            the steps are those that y alone asks for. It should be about 1, as that of y is.
+        notes: what could not be done.
+
+    Raises:
+        RuntimeError: by `report.check()`, if the derivative does not agree.
+
+    Example:
+        >>> import diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
+        >>> loss = lambda k: de.solve(problem.replace(args=k), rtol=1e-4, atol=1e-6).y1
+        >>> de.check_gradient(loss, 2.0).agrees
+        True
+    """
+
+    agrees: bool
+    cause: str
+    slopes: dict[str, np.ndarray]
+    disagreement: float
+    uncertainty: float
+    tangent_error: float
+    notes: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.agrees
+
+    def check(self) -> "GradientReport":
+        """The report itself, or an error with it."""
+        if not self.agrees:
+            raise RuntimeError(repr(self))
+        return self
+
+    def __repr__(self) -> str:
+        head = "the gradient agrees" if self.agrees else "the gradient is not to be trusted"
+        first = (
+            f"{head}: it differs by {self.disagreement:.1e} (relative); a tangent's error is up to "
+            f"{self.tangent_error:.3g} tolerances."
+        )
+        lines = [
+            first,
+            *([self.cause] if self.cause else []),
+            *(f"  {name:<12} {' '.join(f'{x: .8g}' for x in values)}"
+              for name, values in self.slopes.items()),
+            *self.notes,
+        ]  # fmt: skip
+        return "\n".join(lines)
+
+
+def check_gradient(
+    loss: Callable, x: Any, *, directions: int = 2, rtol: float = 1e-2, key: Any = None
+) -> GradientReport:
+    """Compares the gradient of a loss that calls `solve` with other ways to have it.
+
+    Along random directions v (as large as x, leaf by leaf) the slope g·v of `jax.grad(loss)` stands
+    beside the tangent by `Forward`, whose steps see the tangents; the same gradient at tolerances a
+    thousand times tighter; and (4 D(h) − D(2h))/3, the extrapolated central differences at those.
+    If they do not agree, the report says what is likely: the norm trap (steps that are good for y
+    and too long for its tangent), tolerances that are too loose, a discontinuity of the field that
+    was not declared, or a loss that is not smooth.
+
+    Args:
+        loss: a function of x with a real number as its value. Its solves may have any options; it
+            may be compiled.
+        x: where; any pytree, of which the arrays of floats are varied (networks are fine).
+        directions: how many.
+        rtol: the relative difference that is tolerated.
+        key: of the directions.
+
+    Returns:
+        A `GradientReport`; nothing is raised but by its `check()`.
+
+    Reference: sapienza2024.
+
+    Example:
+        A field that jumps where nobody was told: its derivative by the time of the jump is lost.
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> jumps = lambda t, y, s: jnp.where(t < s, 1.0, 3.0) + 0 * y
+        >>> problem = de.ODEProblem(jumps, 0.0, (0.0, 1.0), 0.5)
+        >>> loss = lambda s: de.solve(problem.replace(args=s), rtol=1e-4, atol=1e-4).y1
+        >>> report = de.check_gradient(loss, 0.5)
+        >>> report.agrees, "discontinuous" in report.cause
+        (False, True)
+    """
+    arrays, rest = eqx.partition(x, eqx.is_inexact_array_like)
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    run = _Run(lambda arrays: loss(eqx.combine(arrays, rest)), arrays, [])
+    keys = jax.random.split(jax.random.key(0) if key is None else key, directions)
+    along = [_direction(k, arrays) for k in keys]
+    single = any(a.dtype in (jnp.float32, jnp.complex64) for a in jax.tree.leaves(arrays))
+    tight = _Override(tighter=1e-2 if single else 1e-3)
+    heard: list[float] = []
+    listening = Forward(heard=lambda worst: heard.append(float(np.max(worst))))
+    slopes = {
+        "as it is": run.slopes(along, _Override()),
+        "Forward": run.tangents(along, _Override(Forward())),
+        "tighter": run.slopes(along, tight),
+    }
+    run.tangents(along[:1], _Override(listening), name="the error of tangents")
+    slopes["differences"], wide = run.differences(along, tight, 1e-2 if single else 1e-3)
+    return _judged(slopes, wide, max(heard, default=np.nan), rtol, run.notes)
+
+
+class _Run:
+    """A loss that is evaluated in several ways; what fails is noted, and NaN."""
+
+    def __init__(self, loss: Callable, x: Any, notes: list[str]) -> None:
+        self.loss, self.x, self.notes = loss, x, notes
+
+    def _tried(self, name: str, count: int, compute: Callable) -> np.ndarray:
+        try:
+            found = np.array([float(value) for value in compute()])
+            jax.effects_barrier()
+        except (TypeError, RuntimeError, FloatingPointError) as error:
+            self.notes.append(f"{name} could not be had: {str(error).strip().splitlines()[-1]}")
+            found = np.full(count, np.nan)
+        return found
+
+    def slopes(self, along: list, override: _Override) -> np.ndarray:
+        """The gradient times each direction; by tangents, where it is no reverse mode's."""
+        name = "the gradient" if override.tighter == 1 else "the gradient at tighter tolerances"
+
+        def compute() -> list:
+            with _overriding(override):
+                try:
+                    gradient = jax.grad(self.loss)(self.x)
+                except TypeError as error:
+                    if "reverse mode" not in str(error):
+                        raise
+                    return [jax.jvp(self.loss, (self.x,), (v,))[1] for v in along]
+            pairs = [zip(*map(jax.tree.leaves, (gradient, v)), strict=True) for v in along]
+            return [sum(jnp.sum(jnp.real(a * b)) for a, b in pair) for pair in pairs]
+
+        return self._tried(name, len(along), compute)
+
+    def tangents(self, along: list, override: _Override, name: str = "Forward") -> np.ndarray:
+        """The tangent of the loss along each direction."""
+
+        def compute() -> list:
+            with _overriding(override):
+                return [jax.jvp(self.loss, (self.x,), (v,))[1] for v in along]
+
+        return self._tried(name, len(along), compute)
+
+    def differences(self, along: list, override: _Override, h: float) -> tuple:
+        """Extrapolated central differences, and by how much they differ from the plain ones."""
+
+        def slope(v: Any, h: float) -> Any:
+            at = lambda s: self.loss(jax.tree.map(lambda x, d: x + s * d, self.x, v))  # noqa: E731
+            return (at(h) - at(-h)) / (2 * h)
+
+        def compute() -> list:
+            with _overriding(override):
+                return [slope(v, step) for v in along for step in (h, 2 * h)]
+
+        near, far = self._tried("differences", 2 * len(along), compute).reshape(-1, 2).T
+        return (4 * near - far) / 3, np.abs(near - far)
+
+
+def _direction(key: Any, tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, max(len(leaves), 1))
+
+    def one(key: Any, x: Any) -> Any:
+        size = jnp.sqrt(jnp.mean(jnp.abs(x) ** 2))
+        return jnp.where(size > 0, size, 1) * jax.random.normal(key, x.shape, x.dtype)
+
+    return jax.tree.unflatten(structure, [one(k, x) for k, x in zip(keys, leaves, strict=False)])
+
+
+def _judged(
+    slopes: dict[str, np.ndarray], wide: np.ndarray, tangent_error: float, rtol: float,
+    notes: list[str],
+) -> GradientReport:  # fmt: skip
+    """Who agrees with whom, and what that means."""
+    known = [np.abs(s) for s in slopes.values() if np.isfinite(s).all()]
+    size = max((float(s.max()) for s in known), default=0.0) or 1.0
+    apart = lambda a, b: float(np.max(np.abs(slopes[a] - slopes[b]))) / size  # noqa: E731
+    doubt = float(np.max(wide)) / size
+    settled = doubt <= rtol
+    best = "differences" if settled else "tighter"
+    off = {name: apart("as it is", name) for name in ("Forward", "tighter", "differences")}
+    disagreement = np.nanmax([off[best], off["tighter"]])
+    agrees = bool(off[best] <= rtol and not off["tighter"] > rtol)
+    cause = "" if agrees else _cause(off, apart, settled, tangent_error, rtol)
+    return GradientReport(
+        agrees, cause, slopes, float(disagreement), doubt, tangent_error, list(notes)
+    )
+
+
+def _cause(
+    off: dict, apart: Callable, settled: bool, tangent_error: float, rtol: float
+) -> str:  # fmt: skip
+    """The likely reason of a disagreement."""
+    trapped = tangent_error > _TRAPPED and off["Forward"] > rtol
+    if trapped and not apart("Forward", "differences") > rtol:
+        return (
+            f"The norm trap: the steps were chosen for y, whose error is within tolerance, and the "
+            f"error of a tangent in them is {tangent_error:.3g} tolerances. Take adjoint="
+            "de.Forward() (for few parameters), a continuous adjoint such as de.Gauss(), which "
+            "controls its own error, or steps that suit both (controller=de.PI(dtmax=…))."
+        )
+    if not settled:
+        return (
+            "The differences do not settle either: the loss is not smooth on the scale of a "
+            "thousandth of x. The solution may be chaotic over this interval, or the field jumps."
+        )
+    if apart("tighter", "differences") > rtol:
+        return (
+            "Derivatives agree with each other and not with differences of the loss: something on "
+            "the way is discontinuous, or hides its derivative. A field that jumps at a known time "
+            "(jnp.where(t < s, …)) needs stops=; look also for round, floor, sign, integer indices "
+            "and stop_gradient."
+        )
+    return (
+        "The tolerances are too loose for the derivative: at tighter ones it agrees with the "
+        "differences of the loss. Lower rtol and atol."
+    )
