@@ -2,8 +2,8 @@
 # # Solving backwards
 #
 # The adjoint of the first neural ODEs (Chen et al., 2018) keeps nothing of the forward solve: it
-# solves y backwards again from its end. The DiffEqFlux paper (Rackauckas et al., 2019) warns of this with
-# Lorenz' equations, solved to t = 100 and back with tolerances of 1e-12, and prints
+# solves y backwards again from its end. The DiffEqFlux paper (Rackauckas et al., 2019) warns of this
+# with Lorenz' equations, solved to t = 100 and back with tolerances of 1e-12, and prints
 # (−17.5445, −14.7706, 39.7985) as the error of the start.
 #
 # Its listing builds the reversed problem and then solves the forward one once more, so that these
@@ -33,8 +33,8 @@ METHOD = de.Vern9()
 # %% [markdown]
 # ## There and back
 #
-# The flow contracts volumes at the rate σ + 1 + β = 13.67; of its three exponents, 0.91, 0 and −14.57,
-# the last is the one that grows on the way back.
+# The flow contracts volumes at the rate σ + 1 + β = 13.67; of its three exponents, 0.91, 0 and
+# −14.57, the last is the one that grows on the way back.
 
 
 # %%
@@ -85,10 +85,10 @@ for end, (_, _, distance, _, last, success) in runs.items():
 # %% [markdown]
 # ## What becomes of gradients
 #
-# The derivative of u(T) by ρ. `Backsolve(checkpoints=0)` is the published adjoint, but it is watched: it
-# compares y with the forward solve where that is known, at last at the start, and says NaN (outside
-# a trace, an error) rather than a number that means nothing. With checkpoints it goes as far as
-# these reach; the others keep what they need.
+# The derivative of u(T) by ρ. `Backsolve(checkpoints=0)` is the published adjoint, but it is
+# watched: it compares y with the forward solve where that is known, at last at the start, and says
+# NaN (outside a trace, an error) rather than a number that means nothing. With checkpoints it goes
+# as far as these reach; the others keep what they need.
 
 # %%
 TIMES = (1.0, 2.0) if SHORT else (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0)
@@ -180,8 +180,8 @@ styles = {
 for name, (marker, colour) in styles.items():
     off = np.abs(gradients[name] / exact - 1)
     lost = np.isnan(off)
-    right.semilogy(np.array(TIMES)[~lost], np.maximum(off[~lost], 1e-12), marker, color=colour, label=name,
-                   markersize=5)  # fmt: skip
+    right.semilogy(np.array(TIMES)[~lost], np.maximum(off[~lost], 1e-12), marker, color=colour,
+                   label=name, markersize=5)  # fmt: skip
     right.plot(np.array(TIMES)[lost], np.full(lost.sum(), 1.0), marker, color=colour, markersize=5,
                markerfacecolor="none", alpha=0.6)  # fmt: skip
 right.text(

@@ -153,7 +153,7 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
             "that has, such as de.Tsit5(), or None for Newton's method."
         )
     adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
-    _check_options(None, adjoint, most, None, throw)
+    _check_options(None, adjoint, most, None, "consistent", throw)
     check_adjoint(adjoint, problem)
     for name, value in given.items():
         if value is not None and value is not False and value != ():
@@ -265,7 +265,7 @@ def check_adjoint(
         "by hand": by_hand,
     }
     features = [feature for feature, wanted in asked.items() if wanted]
-    sentence = refusal(type(adjoint).__name__, type(problem).__name__, features)
+    sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
     if sentence:
         raise TypeError(f"adjoint is {adjoint!r}: {sentence}")
 

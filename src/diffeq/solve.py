@@ -122,6 +122,7 @@ def solve(
             problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
             dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint,
             max_steps=max_steps, max_saves=max_saves, progress=progress,
+            init=None if init == "consistent" else init,
         )  # fmt: skip
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,

@@ -65,10 +65,14 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
     _check_timeless(door)
     y0 = door.canonical.y0
     t, y, steps, still = _followed(door) if options.follows else (door.t0, y0, 0, True)
-    inputs, tree = jax.tree.flatten((door.data, Start(door.t0, y0, None, jnp.zeros((), bool))))
+    inputs, tree = jax.tree.flatten((door.data, _start(door.t0, y0)))
     rest = Rest(door.system, tree, y0.shape, y0.dtype, options.linear, _MOST)
     z, good, count = at_rest(rest, inputs, jax.lax.stop_gradient(rest.flat(y)))
     return _answer(door, rest, (t, z), good & still, steps + count, inputs)
+
+
+def _start(t: Any, y: Any, dt: Any = None) -> Start:
+    return Start(t, y, dt, jnp.asarray(Status.running, jnp.int32))
 
 
 def _check_timeless(door: Door) -> None:
@@ -96,7 +100,7 @@ def _followed(door: Door) -> tuple:
     form = lower(system.form(data.parameters, data.sign), "ode", "a state of rest")
     first = _size(data.tolerance, form.field(t0, y0), y0).astype(t0.dtype)
     unit = 1 / jnp.where(first > 0, first, 1)
-    state = Start(t0, y0, 0.1 * unit, False).state(system, data)
+    state = _start(t0, y0, 0.1 * unit).state(system, data)
 
     def running(consts: Any, carried: _Followed, _: Any) -> Any:
         del consts

@@ -14,7 +14,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "src" / "diffeq"
 
-SOLVE = ("solve", "solution", "stepping", "diagnosis", "door", "refuse", "request", "consistent")
+SOLVE = (
+    "solve",
+    "solution",
+    "stepping",
+    "diagnosis",
+    "door",
+    "refuse",
+    "request",
+    "consistent",
+    "steady",
+)
 LAYERS = (
     ("core",),
     ("problems", "noise", "interp", "algebra"),

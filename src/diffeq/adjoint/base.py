@@ -29,6 +29,7 @@ __all__ = [
     "Adjoint",
     "OneWay",
     "Spec",
+    "check_tolerance",
     "entered",
     "filled",
     "flags_of",
@@ -69,6 +70,11 @@ class Adjoint(eqx.Module):
     problems: ClassVar[frozenset[str] | None] = None
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES)
 
+    @property
+    def name(self) -> str:
+        """As it is called in the table."""
+        return type(self).__name__
+
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
         raise NotImplementedError
@@ -102,7 +108,8 @@ def refusal(name: str, problem: str | None, features: Iterable[str]) -> str:
         return ""
     able = {n: cls for n, cls in known().items() if solves(cls, problem)}
     if name not in able:
-        return f"{name} does not serve a {problem}; those that do: {', '.join(able)}."
+        a = "an" if f"{problem}"[0] in "AEIOU" else "a"
+        return f"{name} does not serve {a} {problem}; those that do: {', '.join(able)}."
     for feature in features:
         if feature not in able[name].serves:
             rest = ", ".join(n for n, cls in able.items() if feature in cls.serves)
@@ -171,6 +178,13 @@ def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     rule = spec.adjoint.map(spec, live, tree)
     moved = oneway(rule, residuals, pick(dots, live), outputs_of(result))
     return result, filled(result, moved)
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Refuses what is no tolerance."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < np.inf):
+        raise ValueError(f"{name} is {value!r}; a positive number is wanted, or None.")
 
 
 def is_inexact(x: Any) -> bool:

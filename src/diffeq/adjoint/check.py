@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .forward import Forward
+from .forward import Forward, Listening
 
 __all__ = ["GradientReport", "check_gradient", "overridden"]
 
@@ -43,10 +43,22 @@ _PLAIN: contextvars.ContextVar = contextvars.ContextVar("override", default=None
 def _overriding(override: _Override) -> Iterator[None]:
     token = _PLAIN.set(override)
     try:
-        with contextlib.nullcontext() if _CONTEXT is None else _CONTEXT(override):
+        with _forgetting() if _CONTEXT is None else _CONTEXT(override):
             yield
     finally:
         _PLAIN.reset(token)
+
+
+@contextlib.contextmanager
+def _forgetting() -> Iterator[None]:
+    """For a JAX that has no such contexts: what was compiled before is not used inside, and what is
+    compiled inside is not used after.
+    """
+    jax.clear_caches()
+    try:
+        yield
+    finally:
+        jax.clear_caches()
 
 
 def overridden(adjoint: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
@@ -165,7 +177,7 @@ def check_gradient(
     single = any(a.dtype in (jnp.float32, jnp.complex64) for a in jax.tree.leaves(arrays))
     tight = _Override(tighter=1e-2 if single else 1e-3)
     heard: list[float] = []
-    listening = Forward(heard=lambda worst: heard.append(float(np.max(worst))))
+    listening = Listening(heard=lambda worst: heard.append(float(np.max(worst))))
     slopes = {
         "as it is": run.slopes(along, _Override()),
         "Forward": run.tangents(along, _Override(Forward())),
@@ -173,7 +185,7 @@ def check_gradient(
     }
     run.tangents(along[:1], _Override(listening), name="the error of tangents")
     slopes["differences"], wide = run.differences(along, tight, 1e-2 if single else 1e-3)
-    return _judged(slopes, wide, max(heard, default=np.nan), rtol, run.notes)
+    return judged(slopes, wide, max(heard, default=np.nan), rtol, run.notes)
 
 
 class _Run:
@@ -243,7 +255,7 @@ def _direction(key: Any, tree: Any) -> Any:
     return jax.tree.unflatten(structure, [one(k, x) for k, x in zip(keys, leaves, strict=False)])
 
 
-def _judged(
+def judged(
     slopes: dict[str, np.ndarray], wide: np.ndarray, tangent_error: float, rtol: float,
     notes: list[str],
 ) -> GradientReport:  # fmt: skip
@@ -255,8 +267,11 @@ def _judged(
     settled = doubt <= rtol
     best = "differences" if settled else "tighter"
     off = {name: apart("as it is", name) for name in ("Forward", "tighter", "differences")}
-    disagreement = np.nanmax([off[best], off["tighter"]])
+    known = [x for x in (off[best], off["tighter"]) if np.isfinite(x)]
+    disagreement = max(known, default=np.inf)
     agrees = bool(off[best] <= rtol and not off["tighter"] > rtol)
+    if agrees and not settled:
+        notes = [*notes, "differences do not settle; the gradient agrees with tighter ones alone"]
     cause = "" if agrees else _cause(off, apart, settled, tangent_error, rtol)
     return GradientReport(
         agrees, cause, slopes, float(disagreement), doubt, tangent_error, list(notes)
@@ -267,6 +282,11 @@ def _cause(
     off: dict, apart: Callable, settled: bool, tangent_error: float, rtol: float
 ) -> str:  # fmt: skip
     """The likely reason of a disagreement."""
+    if not np.isfinite([off["Forward"], off["tighter"], off["differences"]]).any():
+        return (
+            "The gradient is not finite, or could not be had: see the notes, if there are any; a "
+            "solve that failed (sol.status) or a square root or logarithm at zero makes it NaN."
+        )
     trapped = tangent_error > _TRAPPED and off["Forward"] > rtol
     if trapped and not apart("Forward", "differences") > rtol:
         return (

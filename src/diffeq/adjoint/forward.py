@@ -34,6 +34,7 @@ from .base import (
     ODES,
     OneWay,
     Spec,
+    check_tolerance,
     entered,
     flags_of,
     is_inexact,
@@ -45,7 +46,7 @@ from .base import (
     solved,
 )
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "Listening"]
 
 
 @entered
@@ -90,7 +91,11 @@ class Forward(OneWay):
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
-    heard: Callable | None = eqx.field(static=True, default=None)
+    heard: ClassVar[Callable | None] = None  # who listens (see `Listening`)
+
+    def __check_init__(self) -> None:
+        check_tolerance("rtol", self.rtol)
+        check_tolerance("atol", self.atol)
 
     def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve; the tangents start from its inputs, and must get as far as it did."""
@@ -101,6 +106,17 @@ class Forward(OneWay):
         """Tangents pushed along."""
         del tree
         return _Push(_Plain(spec), [*live, False], None)
+
+
+class Listening(Forward):
+    """Takes the steps that y alone asks for, and tells how wrong tangents are in them."""
+
+    heard: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
+
+    @property
+    def name(self) -> str:
+        """It serves what `Forward` does."""
+        return Forward.__name__
 
 
 class _Push(Map):

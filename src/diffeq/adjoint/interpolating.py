@@ -30,6 +30,9 @@ class AlongTape(Reverse):
 
     rows: int | None = eqx.field(static=True, default=None, kw_only=True)
 
+    def __check_init__(self) -> None:
+        Discrete(self.rows)  # which refuses what is no number of rows
+
     def recorder(self, system: System, max_steps: int) -> Any:
         """The tape, as `Discrete` keeps it."""
         return Discrete(self.rows).recorder(system, max_steps)

@@ -15,13 +15,12 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import numpy as np
 from jaxtyping import Array
 
 from ..core.oneway import Map, undifferentiable
 from ..integrate import Data, State, System
 from ..methods import Method
-from .base import FEATURES, ODES, OneWay, Spec, refusal
+from .base import FEATURES, ODES, OneWay, Spec, check_tolerance, refusal
 from .cotangents import backward
 from .march import Back, March
 from .setting import Setting, solved_with_states
@@ -48,11 +47,8 @@ class Reverse(OneWay):
     method: Method | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        for name in ("rtol", "atol"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value < np.inf):
-                raise ValueError(f"{name} is {value!r}; a positive number is wanted, or None.")
+        check_tolerance("rtol", self.rtol)
+        check_tolerance("atol", self.atol)
         if self.method is None:
             return
         if isinstance(self.method, type) or not isinstance(self.method, Method):
@@ -102,7 +98,7 @@ class Reverse(OneWay):
 
     def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve with what the march needs of it."""
-        sentence = refusal(type(self).__name__, None, ["second"])
+        sentence = refusal(self.name, None, ["second"])
         return undifferentiable(partial(solved_with_states, spec), sentence)(leaves)
 
     def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
@@ -115,7 +111,7 @@ class _Pull(Map):
 
     def __init__(self, spec: Spec, live: list[bool], tree: Any) -> None:
         self.spec, self.live, self.tree = spec, live, tree
-        self.name = type(spec.adjoint).__name__
+        self.name = spec.adjoint.name
         self.refusal = refusal(self.name, None, ["forward"])
 
     def pull(self, residuals: list, cotangents: list) -> list:

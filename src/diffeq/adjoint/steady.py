@@ -102,9 +102,9 @@ class Rest(NamedTuple):
 
         tolerance = jax.tree.unflatten(self.tree, leaves)[0].tolerance
         rtol, atol = jnp.min(tolerance.rtol), jnp.min(tolerance.atol)
+        linear = self.linear or lx.AutoLinearSolver(well_posed=None)
         search = ox.root_find(
-            lambda z, leaves: self.residual(leaves, z),
-            ox.Dogleg(rtol, atol, linear_solver=lx.AutoLinearSolver(well_posed=None)),
+            lambda z, leaves: self.residual(leaves, z), ox.Dogleg(rtol, atol, linear_solver=linear),
             guess, leaves, max_steps=self.most, throw=False, adjoint=ox.ImplicitAdjoint(),
         )  # fmt: skip
         z = search.value

@@ -116,6 +116,8 @@ def lower(form: Any, wanted: str | tuple[str, ...], method: str) -> Any:
     names = (wanted,) if isinstance(wanted, str) else wanted
     if type(form) in [_NAMES[name] for name in names]:
         return form
+    if isinstance(form, Mass) and form.mass is None:
+        form = Ode(form.field, form.jac)
     target = _NAMES[names[-1]]
     rule = _RULES.get((type(form), target))
     if rule is None:
