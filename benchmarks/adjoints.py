@@ -30,7 +30,7 @@ ADJOINTS = {
     "Backsolve": de.Backsolve(),
     "Backsolve, no checkpoints": de.Backsolve(checkpoints=0),
 }
-SECONDS, ROUNDS = 20.0, 200
+SECONDS, ROUNDS = 6.0, 100
 
 
 def mode_of(adjoint):

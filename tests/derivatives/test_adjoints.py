@@ -143,10 +143,11 @@ def test_a_network_in_a_layer_backwards_with_a_jump(name):
 def test_a_complex_state_with_complex_and_real_parameters():
     def total(x, adjoint):
         k, r = x
-        rates = lambda t, y, p: (p[0] - p[1]) * y + 0.1 * jnp.conj(y) * jnp.sin(y[::-1])
+        rates = lambda t, y, p: (p[0] - p[1]) * y + 0.1 * jnp.conj(y) * jnp.sin(jnp.sum(y))
         problem = de.ODEProblem(rates, jnp.array([0.8 + 0.3j, -0.2]), (0.0, 1.0), (k, r))
         ts = jnp.array([0.3, 0.9])
-        return jnp.sum(jnp.abs(de.solve(problem, saveat=ts, adjoint=adjoint, **TIGHT).ys) ** 2)
+        ys = de.solve(problem, de.Tsit5(), saveat=ts, adjoint=adjoint, **TIGHT).ys
+        return jnp.sum(jnp.abs(ys) ** 2)
 
     x = jnp.array(1.3j), jnp.array(0.4)
     close(derivative(total, de.Gauss())(x), derivative(total, de.Discrete())(x), rtol=1e-6)
