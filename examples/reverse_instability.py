@@ -2,7 +2,7 @@
 # # Solving backwards
 #
 # The adjoint of the first neural ODEs (Chen et al., 2018) keeps nothing of the forward solve: it
-# solves y backwards again from its end. The DiffEqFlux paper (Rackauckas et al., 2019) warns of this
+# solves y backwards again from its end. The DiffEqFlux paper (Rackauckas et al., 2019) warns of it
 # with Lorenz' equations, solved to t = 100 and back with tolerances of 1e-12, and prints
 # (−17.5445, −14.7706, 39.7985) as the error of the start.
 #

@@ -55,7 +55,7 @@ class Backsolve(Reverse):
     restores: ClassVar[bool] = True
 
     checkpoints: int = eqx.field(static=True, default=64)
-    drift: float = eqx.field(static=True, default=100.0)
+    drift: float = eqx.field(static=True, default=10.0)
 
     def __check_init__(self) -> None:
         whole = isinstance(self.checkpoints, (int, np.integer))
