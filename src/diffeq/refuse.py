@@ -249,7 +249,7 @@ def _check_options(
 
 def check_adjoint(
     adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
-    stops: Any = None, by_hand: bool = False,
+    stops: Any = None, by_hand: bool = False, method: Any = None,
 ) -> None:  # fmt: skip
     """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
     if adjoint is None:
@@ -263,6 +263,7 @@ def check_adjoint(
         "dense": dense,
         "stops": stops is not None,
         "by hand": by_hand,
+        "multistep": method is not None and method.multistep,
     }
     features = [feature for feature, wanted in asked.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)

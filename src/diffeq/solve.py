@@ -131,7 +131,7 @@ def solve(
     )  # fmt: skip
     check_adjoint(
         adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
-        stops=call.traced["stops"],
+        stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(

@@ -327,6 +327,7 @@ DAE = de.DAEProblem(
 ASKED = {
     "steps": lambda adjoint: de.solve(PLAIN, saveat="steps", adjoint=adjoint),
     "dense": lambda adjoint: de.solve(PLAIN, dense=True, adjoint=adjoint),
+    "multistep": lambda adjoint: de.solve(PLAIN, de.BDF(), adjoint=adjoint),
     "by hand": lambda adjoint: de.init(PLAIN, adjoint=adjoint),
     "forward": lambda adjoint: jax.jacfwd(lambda k: decay(k, adjoint))(1.0),
     "reverse": lambda adjoint: jax.grad(lambda k: decay(k, adjoint))(1.0),
@@ -362,6 +363,7 @@ def test_what_is_not_served_is_refused_with_those_that_do(name):
         (lambda: de.Gauss(rows=0), "rows is 0"),
         (lambda: de.Forward(rtol=0.0), "rtol is 0.0; a positive number"),
         (lambda: de.Interpolating(method=de.RK4()), "no error estimate"),
+        (lambda: de.Gauss(method=de.BDF()), "a one-step method is wanted"),
         (lambda: de.Backsolve(checkpoints=-1), "checkpoints is -1"),
         (lambda: de.Backsolve(drift=0.0), "drift is 0.0"),
         (lambda: de.SteadyState(linear="lu"), "linear is 'lu'"),

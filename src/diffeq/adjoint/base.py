@@ -59,6 +59,7 @@ FEATURES: dict[str, str] = {
     "dense": "dense output",
     "stops": "stops=",
     "by hand": "init, step and advance",
+    "multistep": "multistep methods such as BDF",
 }
 
 

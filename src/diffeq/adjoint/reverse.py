@@ -37,7 +37,7 @@ class Reverse(OneWay):
 
     problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "forward", "second", "steps", "dense", "by hand",
+        "forward", "second", "steps", "dense", "by hand", "multistep",
     }  # fmt: skip
     carries: ClassVar[bool] = True  # whether dL/dp is part of the state
     restores: ClassVar[bool] = False  # whether y is, and is restored at nodes
@@ -54,6 +54,11 @@ class Reverse(OneWay):
         if isinstance(self.method, type) or not isinstance(self.method, Method):
             raise TypeError(
                 f"method is {self.method!r}; an instance is wanted, such as de.Tsit5(), or None."
+            )
+        if self.method.multistep:
+            raise ValueError(
+                f"method is {self.method!r}, and λ, which jumps at every row, has no past to go on; "
+                "a one-step method is wanted, such as de.Rodas5P()."
             )
         if not self.method.adaptive:
             raise ValueError(
