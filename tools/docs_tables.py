@@ -323,10 +323,11 @@ tape.
 All continuous adjoints (`Gauss`, `Quadrature`, `Interpolating`, `Backsolve`) differentiate the
 solution and not the numbers: their gradients differ from `Discrete`'s by the error of both, and one
 that cannot be had is NaN, and an error outside a trace. At loose tolerances that is no small thing:
-on the cubic spiral of the DiffEqFlux paper, at rtol = 1e-3, y is 3 % off at the end, the gradient by
-`Discrete` 0.5 %, that by `Gauss` 10 %, however tight λ is. Give them tight tolerances. All adjoints differentiate by y0, args (any
-pytree, networks included), both ends of tspan, save times and stops, whatever of these the method
-and the problem have; complex states are served, too.
+on the cubic spiral of the DiffEqFlux paper, at rtol = 1e-3, y is 3 % off at the end, the gradient
+of its sum by `Discrete` 0.5 %, by `Gauss` 10 %, however tight λ is. Give them tight tolerances.
+
+All adjoints differentiate by y0, args (any pytree, networks included), both ends of tspan, save
+times and stops, whatever of these the method and the problem have; complex states are served, too.
 
 ## What each serves
 

@@ -57,8 +57,8 @@ class Reverse(OneWay):
             )
         if self.method.multistep:
             raise ValueError(
-                f"method is {self.method!r}, and λ, which jumps at every row, has no past to go on; "
-                "a one-step method is wanted, such as de.Rodas5P()."
+                f"method is {self.method!r}, and λ, which jumps at every row, has no past to go "
+                "on; a one-step method is wanted, such as de.Rodas5P()."
             )
         if not self.method.adaptive:
             raise ValueError(
