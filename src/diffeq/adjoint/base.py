@@ -88,7 +88,7 @@ _KNOWN: dict[str, type[Adjoint]] = {}
 _ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
 
 
-def entered(cls: type[Adjoint]) -> type[Adjoint]:
+def entered[A: type[Adjoint]](cls: A) -> A:
     """Enters an adjoint in the table; a decorator."""
     _KNOWN[cls.__name__] = cls
     return cls

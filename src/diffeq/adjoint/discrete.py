@@ -32,7 +32,7 @@ from .base import pick as _pick
 from .base import spread as _spread
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
-__all__ = ["Discrete"]
+__all__ = ["Discrete", "run_again"]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
@@ -255,7 +255,9 @@ class _Along(NamedTuple):
                 jnp.minimum(record.stride, record.attempts - (index << record.shift)),
                 record.attempts,
             )
-            rows = self._again(consts[0], record, index, jnp.where(thinned, n, 0))
+            rows = run_again(
+                self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
+            )
             out, found = self._walk(rows, n, consts, _spread(d_consts, live), list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
             d_rows = [
@@ -272,39 +274,42 @@ class _Along(NamedTuple):
         )  # fmt: skip
         return list(end), list(d_rows)
 
-    def _again(self, data: Data, record: Record, index: Any, n: Any) -> Row:
-        """The rows of a window, run again from its first; the tape itself when n is 0."""
-        system = self.recorder.system
-        form, method, _ = system.parts(data)
-        row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-        memory = row.memory
-        if not method.remembers:
-            memory = method.init(started(system, data, form, row.t), row.t, row.y)
-        channels = len(system.output.channels)
-        state = start_of(record, index, memory, self.end, channels)
-        windows = (record.attempts + record.stride - 1) >> record.shift
-        following = jnp.where(index + 1 < windows, index + 1, self.recorder.rows)
-        end = jax.tree.map(lambda x: get_row(x, following), record.rows)
-        first = index << record.shift
-        last = self.recorder.last_accepted(record, first, n)
 
-        def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
-            del active
-            data, record, first, last, end = consts
-            decision = self.recorder.decision(record, first + place, last, end)
-            after, tried = attempt(system, data, state, decision)
-            return after, row_of(system, state, tried)
+def run_again(
+    recorder: Recorder, like: State, data: Data, record: Record, index: Any, n: Any
+) -> Row:
+    """The rows of a window, run again from its first; the tape itself when n is 0."""
+    system = recorder.system
+    form, method, _ = system.parts(data)
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+    memory = row.memory
+    if not method.remembers:
+        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+    channels = len(system.output.channels)
+    state = start_of(record, index, memory, like, channels)
+    windows = (record.attempts + record.stride - 1) >> record.shift
+    following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
+    end = jax.tree.map(lambda x: get_row(x, following), record.rows)
+    first = index << record.shift
+    last = recorder.last_accepted(record, first, n)
 
-        places = jnp.arange(self.recorder.rows + 1, dtype=jnp.int32)
-        _, rows = walk(
-            step, 0, n, rows=places, consts=(data, record, first, last, end), carry=state,
-            buffers=record.rows, length=self.recorder.rows + 1, fresh=False,
-        )  # fmt: skip
-        # What the window has written in all is what the tape says: run again, a step may end an ulp
-        # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
-        # its last row may be thrown away.)
-        place = jnp.where(n > 0, n, self.recorder.rows)
-        return rows._replace(whole=put_row(rows.whole, end.whole, place))
+    def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
+        del active
+        data, record, first, last, end = consts
+        decision = recorder.decision(record, first + place, last, end)
+        after, tried = attempt(system, data, state, decision)
+        return after, row_of(system, state, tried)
+
+    places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
+    _, rows = walk(
+        step, 0, n, rows=places, consts=(data, record, first, last, end), carry=state,
+        buffers=record.rows, length=recorder.rows + 1, fresh=False,
+    )  # fmt: skip
+    # What the window has written in all is what the tape says: run again, a step may end an ulp
+    # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
+    # its last row may be thrown away.)
+    place = jnp.where(n > 0, n, recorder.rows)
+    return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
 def _with_next(rows: Row) -> tuple[Row, Any]:

@@ -11,7 +11,7 @@ from ..core.norm import in_dtype_of
 from ..core.walk import walk
 from ..integrate import System, interpolated
 from .base import entered
-from .discrete import Discrete, _Along
+from .discrete import Discrete, run_again
 from .march import Back, March
 from .reverse import Reverse
 from .setting import Setting
@@ -50,7 +50,6 @@ class AlongTape(Reverse):
         system, data = back.setting.watching()
         record = back.kept.record
         recorder = self.recorder(system, back.setting.spec.max_steps)
-        tape = _Along(None, recorder, data, [], [], 0, back.kept.end)
         length = recorder.rows + 1
 
         def polynomial(t: Array, y: Array, t1: Array, landing: Array) -> tuple:
@@ -73,7 +72,8 @@ class AlongTape(Reverse):
             del active
             left = record.attempts - (index << record.shift)
             n = jnp.where(record.thinned, jnp.minimum(record.stride, left), record.attempts)
-            rows = tape._again(data, record, index, jnp.where(record.thinned, n, 0))
+            again = jnp.where(record.thinned, n, 0)
+            rows = run_again(recorder, back.kept.end, data, record, index, again)
             return walk(step, 0, n, rows=rows, carry=march, length=length, reverse=True)[0], ()
 
         places = jnp.arange(length, dtype=jnp.int32)

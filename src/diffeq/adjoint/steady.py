@@ -101,7 +101,8 @@ class Rest(NamedTuple):
         import optimistix as ox
 
         tolerance = jax.tree.unflatten(self.tree, leaves)[0].tolerance
-        rtol, atol = jnp.min(tolerance.rtol), jnp.min(tolerance.atol)
+        rtol: Any = jnp.min(tolerance.rtol)
+        atol: Any = jnp.min(tolerance.atol)
         linear = self.linear or lx.AutoLinearSolver(well_posed=None)
         search = ox.root_find(
             lambda z, leaves: self.residual(leaves, z), ox.Dogleg(rtol, atol, linear_solver=linear),

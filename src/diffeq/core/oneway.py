@@ -76,7 +76,7 @@ def oneway(rule: Map, residuals: Sequence, tangents: Sequence, like: Sequence) -
     >>> @jax.custom_jvp
     ... def twice(x):
     ...     return 2 * x
-    >>> twice.defjvp(lambda p, t: (twice(*p), oneway(Twice(), [], t, p)[0]))
+    >>> _ = twice.defjvp(lambda p, t: (twice(*p), oneway(Twice(), [], t, p)[0]))
     >>> float(jax.grad(twice)(3.0))
     2.0
     >>> jax.jvp(twice, (3.0,), (1.0,))
