@@ -307,8 +307,8 @@ ADJOINTS = """\
 returns, so gradients fit the losses that an optimiser sees to the last digit; it serves every
 problem, every output, both modes and every order; it has no tolerance of its own to choose; its
 memory is O(√steps); and in reverse mode it is the fastest: a step is evaluated once more, and not
-solved for. Nor does the number of parameters matter: for few of them, `jax.jacfwd` goes forwards through the same
-tape.
+solved for. Nor does the number of parameters matter: for few of them, `jax.jacfwd` goes forwards
+through the same tape.
 
 | Reason for another | Take |
 |---|---|
