@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray, Tracer, eval_jaxpr
-from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun
+from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, subjaxprs
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
@@ -21,6 +21,7 @@ __all__ = [
     "ShapedArray",
     "Tracer",
     "bound",
+    "contains",
     "define",
     "dependence",
     "dependents",
@@ -192,6 +193,16 @@ def inner_jaxpr(equation: Any) -> Jaxpr | None:
         else None
     )
     return inner if inner is not None and hasattr(inner, "consts") else None
+
+
+def contains(jaxpr: Any, name: str) -> bool:
+    """Whether an equation of this primitive is somewhere in a jaxpr.
+
+    >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
+    True
+    """
+    here = any(equation.primitive.name == name for equation in jaxpr.eqns)
+    return here or any(contains(inner, name) for inner in subjaxprs(jaxpr))
 
 
 def rebind(equation: Any, xs: Sequence) -> list:

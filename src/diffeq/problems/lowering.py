@@ -12,11 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state
-from ..core.primitive import eval_jaxpr, influences, shape_of
+from ..core.primitive import contains, eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
@@ -172,6 +173,9 @@ class Traced:
         self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
         self.tree = jax.tree.structure(shape)
         self.hoisted = list(self.jaxpr.consts)
+        # XLA fuses a stage into the next one twice, once for y and once for its reverse, and again
+        # at every stage: minutes to compile nine of them. A barrier keeps them apart.
+        self.apart = contains(self.jaxpr.jaxpr, "rev")
 
     def bind(self, leaves: list, hoisted: list, sign: Any) -> Callable:
         """The function of (τ, *parts) with its parameters in place."""
@@ -182,6 +186,7 @@ class Traced:
             wanted: list[Any] = self.jaxpr.in_avals
             flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
             out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
+            out = lax.optimization_barrier(out) if self.apart else out
             return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
