@@ -1,6 +1,6 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, nn, zoo
+from . import datasets, interp, nn, zoo
 from . import methods as _methods
 from .adjoint import (
     Backsolve,
@@ -15,7 +15,10 @@ from .adjoint import (
 )
 from .consistent import consistent
 from .control import PI, PID, Controller, Fixed, I, Verdict
+from .core.packing import hold
 from .core.status import Status
+from .events import AfterStep, Event, Periodic, PresetTimes, doses
+from .interp.hold import infusions
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
@@ -47,11 +50,13 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",
+    "AfterStep",
     "Backsolve",
     "Collocation",
     "Controller",
     "DAEProblem",
     "Discrete",
+    "Event",
     "Fit",
     "Fixed",
     "Forward",
@@ -61,9 +66,11 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "I",
     "Interpolating",
     "ODEProblem",
+    "Periodic",
     "Polynomial",
-    "Quadrature",
+    "PresetTimes",
     "Problem",
+    "Quadrature",
     "SecondOrderProblem",
     "Separable",
     "Shooting",
@@ -80,9 +87,13 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "collocate",
     "consistent",
     "datasets",
+    "doses",
     "fit",
     "fit_growing",
+    "hold",
+    "infusions",
     "init",
+    "interp",
     "mse",
     "multiple_shooting",
     "nn",

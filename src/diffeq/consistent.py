@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .algebra.roots import newton, rooted
 from .core.lift import flatten, unflatten
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import hint
 from .door import Door
-from .methods.mass import correction, times
+from .methods.mass import consistent as nearest
+from .methods.mass import correction
 from .problems import DAEProblem, Problem
 from .problems.dae import packed_differential
 from .problems.forms import Mass
@@ -64,12 +64,12 @@ def _consistent(structure: Any, leaves: list) -> tuple:
     problem = unflatten(structure, leaves)
     entry = canonical(problem, real=True)
     form = entry.form(entry.parameters, 1)
-    y0, found = _found(form, entry.t0, entry.y0, packed_differential(problem, entry.packing))
+    y0, found = nearest(form, entry.t0, entry.y0, packed_differential(problem, entry.packing))
     unpack = entry.packing.unpack
     return entry.t0, unpack(entry.y0), unpack(jnp.where(found, y0, jnp.nan)), found
 
 
-def settled(door: Door, problem: Any, init: str) -> tuple[Door, Array]:
+def settled(door: Door, init: str) -> tuple[Door, Array]:
     """The door with initial values that obey the algebraic equations, if there are any; and whether
     there are such values.
     """
@@ -79,42 +79,9 @@ def settled(door: Door, problem: Any, init: str) -> tuple[Door, Array]:
     entry = door.canonical
     if init == "check":
         return door, _obeys(form, door.t0, entry.y0, door.data.tolerance)
-    kept = packed_differential(problem, entry.packing)
-    y0, found = _found(form, door.t0, entry.y0, kept)
+    y0, found = nearest(form, door.t0, entry.y0, door.data.kept)
     y0 = jnp.where(found, y0, entry.y0)
     return replace(door, canonical=eqx.tree_at(lambda c: c.y0, entry, y0)), found
-
-
-def _found(form: Mass, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:
-    """The root of M (y − y0) + free · f(t0, y): both parts vanish, as they meet in zero alone."""
-    given, hold = y0.ravel(), _holder(form, kept)
-
-    def residual(y: Array) -> Array:
-        rate = form.field(t0, y.reshape(y0.shape)).ravel()
-        return times(hold, y - given) + times(form.free, rate)
-
-    x, found = newton(residual, given)
-    if kept is not None:
-        found = found & (jnp.sum(kept) == len(given) - jnp.round(_rank(form.free)))
-    return rooted(residual, x).reshape(y0.shape), found
-
-
-def _rank(projector: Array) -> Array:
-    return jnp.sum(projector) if projector.ndim == 1 else jnp.trace(projector)
-
-
-def _holder(form: Mass, kept: Array | None) -> Any:
-    """What is applied to y − y0: M, or a matrix of the same range that sees the kept parts alone.
-
-    At a root y − y0 vanishes in these parts, so that the basis of the range may pass for constant.
-    """
-    if kept is None:
-        return form.mass
-    mass = jax.lax.stop_gradient(form.mass)
-    basis, _, _ = jnp.linalg.svd(jnp.diag(mass) if mass.ndim == 1 else mass)
-    rows = jnp.eye(len(kept), dtype=mass.dtype)[jnp.argsort(~kept, stable=True)]
-    count = jnp.sum(kept)
-    return (basis * (jnp.arange(len(kept)) < count)) @ rows
 
 
 def _obeys(form: Mass, t0: Array, y0: Array, tolerance: Any) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .core.packing import released
 from .core.primitive import Tracer
 from .core.status import Status
 from .methods.explicit_rk import ExplicitRK
@@ -34,6 +35,10 @@ _ADVICE: dict[Status, str] = {
     Status.not_at_rest: "Give a guess nearer to it; or follow the equation in time to where it "
     "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular "
     "there (something is conserved), add what is conserved to the equations.",
+    Status.zeno: "An affect leaves its own or another condition true, or jumps follow each other "
+    "ever faster (a ball that comes to rest): end the solve there with a terminal event, or let "
+    "the affect move the state clear of the condition.",
+    Status.too_many_events: "Give more rows with max_events=.",
 }
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
@@ -111,7 +116,8 @@ def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
     Power iteration with forward derivatives; the Rayleigh quotient tells the sign.
     """
     entry = canonical(problem)
-    form = entry.form(entry.parameters, 1)
+    y = released(y)
+    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
     field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
     state = entry.packing.pack(y)
     push = jax.jit(

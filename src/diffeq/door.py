@@ -16,17 +16,21 @@ from .control import Constant
 from .control.error import Tolerance
 from .core.packing import as_state
 from .core.status import Status
+from .events import NO_EVENTS, Events, lowered
 from .integrate import Data, Start, System
 from .methods import Method
 from .output import Output
+from .problems import DAEProblem
+from .problems.dae import packed_differential
 from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
 
-__all__ = ["MAX_STEPS", "Door", "opened", "signed"]
+__all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
 
 # As many as the default tape can replay. 100,000 would take 392 rows in place of 256, which costs
 # a batch of a thousand gradients a fifth, and one through a wide network a quarter.
 MAX_STEPS = 65_536
+MAX_EVENTS = 1024
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,13 @@ class Door:
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
         lost = jnp.where(found, Status.running, Status.inconsistent)
         status = jnp.where(bad, Status.bad_times, lost).astype(jnp.int32)
-        return Start(self.t0, self.canonical.y0, first, status)
+        return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
 
 
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
-    direction: int | None, floored: bool, max_steps: int,
+    events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
+    init: str,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
     entry = canonical(problem, real=method.real_view)
@@ -77,10 +82,18 @@ def opened(
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
-    system = System(form, method_rest, controller_rest, Output(()), stops is not None, direction)
+    parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
+    algebraic = isinstance(problem, DAEProblem) and init != "given"
+    lost = Status.inconsistent if algebraic else Status.nonfinite
+    happenings = Events(parts, entry.packing, lost) if parts else NO_EVENTS
+    system = System(
+        form, method_rest, controller_rest, Output(()), stops is not None, direction,
+        events=happenings, algebraic=algebraic,
+    )  # fmt: skip
     data = Data(
-        parameters=entry.parameters, sign=sign if direction is None else (), t0=t0, t1=t1,
-        stops=() if stops is None else stops, tolerance=_tolerance(entry, rtol, atol, floored),
+        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
+        t0=t0, t1=t1, stops=() if stops is None else stops, events=own,
+        tolerance=_tolerance(entry, rtol, atol, floored), kept=_kept(problem, entry),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
@@ -88,10 +101,19 @@ def opened(
     return Door(entry, sign, t0, t1, method, controller, system, data)
 
 
-def _lowered(form: Callable, method: Method, direction: Any, parameters: Any, sign: Any) -> Any:
+def _kept(problem: Any, entry: Canonical) -> Any:
+    """Which components of a state are differential, where a user says so."""
+    if not isinstance(problem, DAEProblem):
+        return None
+    return packed_differential(problem, entry.packing)
+
+
+def _lowered(
+    form: Callable, method: Method, direction: Any, parameters: Any, sign: Any, held: Any = ()
+) -> Any:
     """The form that the method steps; a direction of time that is known costs nothing."""
     sign = sign if direction is None else direction
-    return lower(form(parameters, sign), method.form, repr(method))
+    return lower(form(parameters, sign, held), method.form, repr(method))
 
 
 def signed(sign: Any, x: Any) -> Any:
@@ -118,7 +140,7 @@ def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
     value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jnp.asarray(value, dtype)
-    like = entry.packing.unpack(jnp.zeros(entry.y0.shape, dtype))
+    like = entry.packing.rates_of(jnp.zeros(entry.y0.shape, dtype))
 
     def spread(v: Any, part: Any) -> Any:
         return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)

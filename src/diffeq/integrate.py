@@ -23,9 +23,10 @@ from .core.norm import in_dtype_of
 from .core.primitive import once
 from .core.status import Status
 from .core.walk import walk
-from .methods.mass import slope_of
-from .output import Cursor, Output
-from .output.channel import Piece
+from .events import NO_EVENTS, Anew
+from .methods.interpolant import Part
+from .methods.mass import consistent, slope_of
+from .output import Cursor, Output, Piece
 
 __all__ = [
     "Attempt",
@@ -50,11 +51,14 @@ class Data(eqx.Module):
     """Everything traced that stays the same during a solve."""
 
     parameters: Any
+    held: Any
     sign: Any
     t0: Array
     t1: Array
     stops: Any
+    events: Any
     tolerance: Any
+    kept: Any
     method: Any
     controller: Any
     times: Any
@@ -68,11 +72,13 @@ class State(eqx.Module):
     t: Array
     low: Array
     y: Array
+    held: Any
     dt: Array
     control: Any
     memory: Any
     written: tuple
     stop: Int[Array, ""]
+    events: Any
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     floored: Int[Array, ""]
@@ -102,17 +108,24 @@ class System:
     meter: Any = None
     alarmed: bool = False
     raises: bool = False
+    events: Any = NO_EVENTS
+    algebraic: bool = False
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
         """The form, the method and the controller with their arrays in place."""
-        form = self.form(data.parameters, data.sign)
+        form = self.form(data.parameters, data.sign, data.held)
         final = final or not self.controller.decides
         return (
             form,
             eqx.combine(data.method, self.method).tuned(data.tolerance, final=final),
             eqx.combine(data.controller, self.controller),
         )
+
+    def happenings(self, data: Data) -> Any:
+        """The events with their parameters."""
+        leaves = data.parameters[0][0]
+        return self.events.bound(data.events, leaves, _sign(self, data), data.held)
 
 
 class Attempt(NamedTuple):
@@ -124,6 +137,7 @@ class Attempt(NamedTuple):
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
     step: Any
+    end: Any
 
 
 class Decision(NamedTuple):
@@ -138,6 +152,7 @@ class Decision(NamedTuple):
     closes: Any = None
     end: Any = None
     end_low: Any = None
+    flags: Any = None  # what happened, where there are events
 
 
 class Start(eqx.Module):
@@ -147,11 +162,13 @@ class Start(eqx.Module):
 
     t: Array
     y: Array
+    held: Any
     dt: Any
     status: Int[Array, ""]
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
+        data = beside(data, self.held)
         dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
         found = begin(system, data, self.t, self.y, dt)
         return failing(found, self.status > Status.running, self.status)
@@ -161,6 +178,11 @@ class Start(eqx.Module):
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
         slope = partial(slope_of, form)
         return initial_step(slope, t, y, span, method.error_order, data.tolerance)
+
+
+def beside(data: Data, held: Any) -> Data:
+    """The data with what is held now in place."""
+    return replace(data, held=held) if jax.tree.leaves(held) else data
 
 
 def failing(state: State, bad: Any, status: Any) -> State:
@@ -175,13 +197,14 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
+    known = system.happenings(data).start(t0, y0, _anew(system, data))
     return State(
-        t=t0, low=jnp.zeros_like(t0), y=y0, dt=dt,
+        t=t0, low=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(started(system, data, form, t0), t0, y0),
-        written=system.output.first(data.times, t0),
+        written=system.output.first(data.times, system.happenings(data).shown(known, t0)),
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
-        steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
+        events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
     )  # fmt: skip
@@ -236,6 +259,28 @@ def _limited(system: System, data: Data, form: Any, t: Array, target: Array, lan
     return _field_between(form, low, high)
 
 
+def _anew(system: System, data: Data) -> Anew:
+    """How to go on after an event: as from a start, with the dt that was proposed, which is tried
+    like any other (Hairer's first step, where a component is zero, would be far too short).
+    """
+
+    def at(t: Array, held: Any) -> tuple[Any, Any]:
+        form, method, _ = system.parts(beside(data, held))
+        return started(system, data, form, t), method
+
+    def memory(t: Array, y: Array, held: Any) -> Any:
+        form, method = at(t, held)
+        return method.init(form, t, y)
+
+    def rate(t: Array, y: Array, held: Any) -> Array:
+        return slope_of(at(t, held)[0], t, y)
+
+    def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
+        return consistent(at(t, held)[0], t, y, data.kept)
+
+    return Anew(memory, rate, settled if system.algebraic else None)
+
+
 def attempt(
     system: System, data: Data, state: State, decision: Any = None
 ) -> tuple[State, Attempt]:
@@ -246,33 +291,49 @@ def attempt(
 
 
 def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
+    data = beside(data, state.held)
     form, method, controller = system.parts(data)
-    target = _target(system, data, state.stop)
+    events = system.happenings(data)
+    decision = decision or Decision()
+    known, fired = system.events.followed(state.events, decision.flags)
+    target = events.target(known, _target(system, data, state.stop))
     remaining = (target - state.t) - state.low
     proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
-    landing, decision = proposed * slack >= remaining, decision or Decision()
+    landing = proposed * slack >= remaining
     if decision.accept is not None:
-        proposed, landing = _followed(system, data, state, decision, proposed, landing)
+        proposed, landing = _followed(system, data, state, decision, proposed, landing, fired)
     dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
+    dt, landing = events.paused(known, dt, landing)
     limited = _limited(system, data, form, state.t, target, landing)
-    step = method.step(limited, state.t, state.y, in_dtype_of(dt, state.y), state.memory)
+    scaled = in_dtype_of(dt, state.y)
+    step = method.step(limited, state.t, state.y, scaled, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt, decision.accept)
     accept = verdict.accept if decision.accept is None else decision.accept
-    t1, low = _advanced(state, dt, target, landing)
-    cursors = system.output.cursors(data.times, state.written, t1, accept)
-    tried = Attempt(dt, t1, accept, landing, cursors, step)
+    way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
+    start = (state.t, state.y)
+    reach = events.reach(known, accept, start, dt, landing, way, fired)
+    t1, low = _advanced(state, reach.dt, target, reach.landing)
+    span = (state.t, dt, t1)
+    t1, end = events.happen(known, reach, span, target, accept, step, _anew(system, data), fired)
+    still = lambda: _anew(system, lax.stop_gradient(data))  # noqa: E731
+    end = events.settle(known, reach, span, end, still, accept)
+    cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
+    tried = Attempt(dt, t1, accept, landing, cursors, step, end)
     return _after(system, data, state, tried, verdict, low, floored), tried
 
 
 def _followed(
-    system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array
-) -> tuple[Array, Array]:
+    system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array,
+    fired: Any,
+) -> tuple[Array, Array]:  # fmt: skip
     """What to try, and whether it lands, where that was decided before."""
     closes = decision.closes & decision.accept
     left = (decision.end - state.t) + (decision.end_low - state.low)
+    # A step that was cut off went further, and is cut off again where the condition crosses.
+    left = jnp.where(system.events.cuts(fired), jnp.maximum(proposed, left), left)
     proposed = jnp.where(closes, left, proposed)
-    if system.has_stops:
+    if system.has_stops or system.events.live:
         return proposed, decision.landing
     # Without stops there is one landing that is accepted: the end.
     return proposed, jnp.where(decision.accept, closes & (decision.end >= data.t1), landing)
@@ -335,27 +396,34 @@ def _after(
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
     form, method, controller = system.parts(data)
-    accept, step = tried.accept, tried.step
+    accept, end = tried.accept, tried.end
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
-    at_stop = accept & tried.landing & (tried.t1 < data.t1)
-    memory = step.memory
+    at_stop = accept & end.landing & (tried.t1 < data.t1)
+    if system.events.live and system.has_stops:
+        at_stop = at_stop & (_target(system, data, state.stop) == tried.t1)
+    memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
         fresh = started(system, data, form, tried.t1)
-        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, step.y), lambda: memory)
+        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
+    evaluations = tried.step.evaluations
     # A landing cuts dt short; the step before it knows better how long the next can be.
     cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.decides))
+    following = partial(system.events.following, end, accept, tried.dt, state.dt, controller)
     return State(
-        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(step.y, state.y),
-        dt=jnp.where(cut, state.dt, verdict.dt), control=verdict.state,
+        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(end.y, state.y),
+        held=keep(end.held, state.held),
+        dt=following(jnp.where(cut, state.dt, verdict.dt)),
+        control=system.events.afresh(end, controller, verdict.state),
         memory=keep(memory, state.memory),
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
-        stop=state.stop + at_stop, steps=steps, rejected=rejected,
+        stop=state.stop + at_stop, events=keep(end.known, state.events),
+        steps=steps, rejected=rejected,
         floored=state.floored + (accept & floored),
-        last_dt=keep(lax.stop_gradient(tried.dt), state.last_dt), status=status,
-        evaluations=() if step.evaluations is None else state.evaluations + step.evaluations,
+        last_dt=keep(lax.stop_gradient(end.dt), state.last_dt), status=status,
+        evaluations=() if evaluations is None else state.evaluations + evaluations,
     )  # fmt: skip
 
 
@@ -382,15 +450,16 @@ def _status(
     else:
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
-    done = tried.accept & (tried.t1 >= data.t1)
+    done = system.events.over(tried.end, tried.accept & (tried.t1 >= data.t1))
     status = jnp.where(done, Status.success, status)
-    overflow = [w + c.n >= ch.length for ch, w, c in
-                zip(system.output.channels, state.written, tried.cursors, strict=True)
-                if ch.kind != "times"]  # fmt: skip
-    if overflow:
-        full = jnp.any(jnp.stack(overflow)) & ~done
-        status = jnp.where(full & tried.accept, Status.too_many_saves, status)
-    return status.astype(jnp.int32)
+    full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)
+    if overflow := full(events=False):
+        many = jnp.any(jnp.stack(overflow)) & ~done
+        status = jnp.where(many & tried.accept, Status.too_many_saves, status)
+    if overflow := full(events=True):
+        many = jnp.any(jnp.stack(overflow))
+        status = jnp.where(many & tried.accept, Status.too_many_events, status)
+    return system.events.status(tried.end, tried.accept, status).astype(jnp.int32)
 
 
 def _write(
@@ -400,16 +469,12 @@ def _write(
     output = system.output
     if not output.channels:
         return buffers
+    tried = tried if system.events.live else tried._replace(end=None)
 
     def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
         del active
         data, stop, t, y, tried = consts
-        interpolant = None
-        if output.needs_interpolant:
-            form, method, _ = system.parts(data)
-            form = _limited(system, data, form, t, _target(system, data, stop), tried.landing)
-            interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
-        piece = Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant)
+        piece = _piece(system, data, stop, t, y, tried)
         return output.write(data, data.times, tried.cursors, piece, buffers), ()
 
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
@@ -421,15 +486,41 @@ def _write(
     return buffers
 
 
+def _piece(system: System, data: Data, stop: Any, t: Array, y: Array, tried: Attempt) -> Piece:
+    """What output sees of an attempt."""
+    end, interpolant = tried.end, None if tried.end is None else tried.end.path
+    if system.output.needs_interpolant and interpolant is None:
+        form, method, _ = system.parts(data)
+        target = _target(system, data, stop) if end is None else end.target
+        form = _limited(system, data, form, t, target, tried.landing)
+        interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
+    if end is None:
+        held = (data.held, data.held)
+        return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant, held)
+    if end.path is not None:
+        interpolant = Part(interpolant, end.theta)
+    dt = jnp.where(end.dt > 0, end.dt, 1)
+    held, happened = (data.held, end.held), system.events.happened(end)
+    return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
+
+
 def blank(system: System, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
     output = system.output
     if not output.channels:
         return []
     known = isinstance(state, State)
-    written = state.written if known else output.first(data.times, state.t)
+    written = state.written if known else _written_at_start(system, data, state)
     example = _example(system, data, state)
-    return output.blank(data, state.t, state.y, example, written)
+    return output.blank(data, state.t, state.y, state.held, example, written)
+
+
+def _written_at_start(system: System, data: Data, start: Start) -> tuple:
+    """The rows that are there before the first step, which an event may change."""
+    data = beside(data, start.held)
+    events = system.happenings(data)
+    known = events.start(start.t, start.y, _anew(system, data))
+    return system.output.first(data.times, events.shown(known, start.t))
 
 
 def _example(system: System, data: Data, state: "State | Start") -> Any:
@@ -438,12 +529,12 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         return None
 
     def row(data: Data, state: Any) -> Any:
-        form, method, _ = system.parts(data)
         state = state.state(system, data)
+        data = beside(data, state.held)
         _, tried = attempt(system, data, state)
-        dt = in_dtype_of(tried.dt, state.y)
-        interpolant = method.interpolant(form, state.t, state.y, dt, tried.step)
-        return state.t, tried.t1, interpolant
+        tried = tried if system.events.live else tried._replace(end=None)
+        piece = _piece(system, data, state.stop, state.t, state.y, tried)
+        return state.t, tried.t1, piece.interpolant, data.held
 
     return jax.eval_shape(row, data, state)
 
@@ -463,10 +554,12 @@ def integrate(
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
+            end=system.events.only_if(active, tried.end),
         )
         write = partial(_write, system)
+        now = beside(data, state.held)
         buffers = once(
-            system.traces, "write", write, data, state.stop, state.t, state.y, tried, buffers
+            system.traces, "write", write, now, state.stop, state.t, state.y, tried, buffers
         )
         if recorder is not None:
             record = recorder.write(record, state, tried)
@@ -489,6 +582,12 @@ def _percent(data: Data, after: State) -> Array:
     return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)
 
 
+def _unless_rejected(accept: Array, x: Array, safe: Array) -> Array:
+    """`safe` in a rejected attempt, with the derivative of x."""
+    value = jnp.where(accept, x, safe)
+    return grafted(value, x) if jnp.issubdtype(x.dtype, jnp.inexact) else value
+
+
 def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: Any) -> Any:
     """The memory at (t, y), known or recorded, with the derivative that the step before left."""
     if method.multistep:
@@ -500,46 +599,55 @@ def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: An
 
 
 def replay(
-    system: System, data: Data, harmless: tuple[Array, Array], row: Any, cursors: Any,
-    carried: tuple[Array, Array, Any, list],
-) -> tuple[Array, Array, Any, list]:  # fmt: skip
+    system: System, data: Data, harmless: tuple[Array, Array, Any], row: Any, cursors: Any,
+    carried: tuple[Array, Array, Any, Any, list],
+) -> tuple[Array, Array, Any, Any, list]:  # fmt: skip
     """The recorded attempt again, as a differentiable function of data and of what the step before
-    has left: t, y, the method's memory, and the rows of output.
+    has left: t, y, what is held beside it, the method's memory, and the rows of output.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
-    step of dt = 0, which changes nothing, from a `harmless` (t, y): zero times what is infinite at
-    the state where a solve broke down would be NaN, for all that share its parameters. The memory
-    at (t, y) is known, or recorded; only its derivative comes from the step before.
+    step of dt = 0, which changes nothing, from a `harmless` (t, y, held): zero times what is
+    infinite at the state where a solve broke down would be NaN, for all that share its parameters.
+    The memory at (t, y) is known, or recorded; only its derivative comes from the step before.
     """
-    t0, y0, memory, buffers = carried
-    form, method, _ = system.parts(data, final=True)
+    *start, memory, buffers = carried
     if system.alarmed:
-        y0 = tripwire(y0, t0)
-    t, y = (
-        grafted(jnp.where(row.accept, x, safe), x)
-        for x, safe in zip((t0, y0), harmless, strict=True)
-    )
-    target = _target(system, data, row.stop)
+        start[1] = tripwire(start[1], start[0])
+    t, y, held = jax.tree.map(partial(_unless_rejected, row.accept), tuple(start), harmless)
+    data = beside(data, held)
+    form, method, _ = system.parts(data, final=True)
+    events = system.happenings(data)
+    known, fired, theta = system.events.read(row)
+    target = events.target(known, _target(system, data, row.stop))
     landed = row.accept & row.landing
     dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
+    dt, landed = events.paused(known, dt, landed)
     limited = _limited(system, data, form, t, target, row.landing)
     memory = _remembered(method, limited, t, y, row, memory)
-    step = method.step(limited, t, y, in_dtype_of(dt, y), memory)
+    scaled = in_dtype_of(dt, y)
+    step = method.step(limited, t, y, scaled, memory)
     t1 = jnp.where(landed, target, t + dt)
-    after = jax.tree.map(partial(jnp.where, row.accept), step.memory, memory)
+    t1, end = events.again(
+        known, fired, theta, (t, dt, t1), landed, target, step,
+        partial(method.interpolant, limited, t, y, scaled, step),
+        _anew(system, data),
+    )  # fmt: skip
+    after = jax.tree.map(partial(jnp.where, row.accept), end.memory, memory)
     if system.has_stops and jax.tree.leaves(after):
-        anew = method.init(started(system, data, form, t1), t1, step.y)
-        at_stop = landed & (t1 < data.t1)
+        anew = method.init(started(system, data, form, t1), t1, end.y)
+        at_stop = end.landing & (t1 < data.t1)
+        if system.events.live:
+            at_stop = at_stop & (_target(system, data, row.stop) == t1)
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
-    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step)
+    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step, end)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return t1, step.y, after, buffers
+    return t1, end.y, end.held, after, buffers
 
 
 def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
     """The buffers with the rows of an attempt that was made from a state."""
-    return _write(system, data, state.stop, state.t, state.y, tried, buffers)
+    return _write(system, beside(data, state.held), state.stop, state.t, state.y, tried, buffers)
 
 
 def interpolated(

@@ -17,8 +17,10 @@ import numpy as np
 from .adjoint import refusal
 from .control import PI, Controller
 from .core.lift import INSIDE
-from .core.packing import Packing, as_state
+from .core.packing import Packing, as_state, holds, moving
 from .core.primitive import Tracer
+from .events import Happening
+from .interp.base import jumps_in
 from .methods import METHODS, Method
 from .problems import DAEProblem, Problem
 from .problems.base import evaluated
@@ -84,13 +86,15 @@ class Call:
 
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any,
-    throw: Any,
+    controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any,
+    max_events: Any, init: Any, throw: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
-    _check_options(controller, adjoint, max_steps, max_saves, init, throw)
+    most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
+    _check_options(controller, adjoint, most, init, throw)
+    events = _events(events)
     if method is None:
         method = _default_method(problem, _tolerance("rtol", rtol, 1e-3))
     if dt is not None and controller is not None:
@@ -106,22 +110,23 @@ def checked_call(
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
+    stops = _with_jumps(problem, stops)
     state = state_of(problem)
     _check_state(problem, state)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        _check_prefix(name, tolerance, state)
-    eps = _eps(state)
-    _notice_precision(asked, state)
+        _check_prefix(name, tolerance, moving(state))
+    eps = _eps(moving(state))
+    _notice_precision(asked, moving(state))
     _check_save(save)
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
     traced = {
         "problem": problem, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops,
+        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "events": events, "stops": stops,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    known = _known_steps(span, dt, stops)
+    known = _known_steps(span, dt, stops, events)
     steps = max_steps if max_steps is not None else known
     saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
     loud = throw == "compiled" or (throw is True and _loud_by_default())
@@ -153,7 +158,7 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
             "that has, such as de.Tsit5(), or None for Newton's method."
         )
     adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
-    _check_options(None, adjoint, most, None, "consistent", throw)
+    _check_options(None, adjoint, {"max_steps": most}, "consistent", throw)
     check_adjoint(adjoint, problem)
     for name, value in given.items():
         if value is not None and value is not False and value != ():
@@ -162,6 +167,8 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
                 "takes method, rtol, atol, adjoint, max_steps and throw there."
             )
     state = state_of(problem)
+    if holds(state):
+        raise TypeError("y0 has leaves that are held, and at rest nothing changes them: use args.")
     _check_state(problem, state)
     default = _eps(state) ** 0.5  # the Newton step that is taken in the end squares it
     return _tolerance("rtol", rtol, default), _tolerance("atol", atol, default)
@@ -222,7 +229,7 @@ def _check_method(method: Any) -> None:
 
 
 def _check_options(
-    controller: Any, adjoint: Any, max_steps: Any, max_saves: Any, init: Any, throw: Any
+    controller: Any, adjoint: Any, most: dict[str, Any], init: Any, throw: Any
 ) -> None:
     if isinstance(controller, type) or not (
         controller is None or isinstance(controller, Controller)
@@ -234,7 +241,7 @@ def _check_options(
         raise TypeError(
             f"adjoint is {_shown(adjoint)}; an instance is wanted, such as de.Discrete()."
         )
-    for name, value in (("max_steps", max_steps), ("max_saves", max_saves)):
+    for name, value in most.items():
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1
         ):
@@ -249,7 +256,7 @@ def _check_options(
 
 def check_adjoint(
     adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
-    stops: Any = None, by_hand: bool = False, method: Any = None,
+    events: Any = (), stops: Any = None, by_hand: bool = False, method: Any = None,
 ) -> None:  # fmt: skip
     """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
     if adjoint is None:
@@ -261,6 +268,8 @@ def check_adjoint(
         "dict": isinstance(saveat, dict),
         "save": save is not None,
         "dense": dense,
+        "events": events != (),
+        "held": holds(state_of(problem)),
         "stops": stops is not None,
         "by hand": by_hand,
         "multistep": method is not None and method.multistep,
@@ -494,17 +503,35 @@ def _check_state(problem: Problem, state: Any) -> None:
         _check_mass(problem, state)
     if not concrete(jax.tree.leaves(problem)):
         return
-    for name, leaf in named_leaves(problem, state):
+    for name, leaf in named_leaves(problem, moving(state)):
         value = np.asarray(leaf)
         if not np.isfinite(value).all():
             found = "NaN" if np.isnan(value).any() else "inf"
             raise ValueError(f"{name} has {found}; a finite initial state is wanted.")
 
 
-def _known_steps(span: Any, dt: Any, stops: Any) -> int | None:
+def _events(events: Any) -> tuple:
+    """The events of a solve, all of them, and nothing else."""
+    given = events if isinstance(events, (tuple, list)) else (events,)
+    for i, event in enumerate(given):
+        name = f"events[{i}]" if isinstance(events, (tuple, list)) else "events"
+        if inspect.isclass(event) and issubclass(event, Happening):
+            raise TypeError(
+                f"{name} is the class {event.__name__}; an instance is wanted, such as "
+                f"de.{event.__name__}(…)."
+            )
+        if not isinstance(event, Happening):
+            hint = "de.Event(condition)" if callable(event) else "de.Event(condition, affect)"
+            raise TypeError(f"{name} is {_shown(event)}; an event is wanted, such as {hint}.")
+    return tuple(given)
+
+
+def _known_steps(span: Any, dt: Any, stops: Any, events: tuple) -> int | None:
     """How many steps of dt there are at the most, when that is known: a power of two. A count is
     part of the program, and another dt need not compile another one.
     """
+    if events:
+        return None
     if dt is not None and span is not None and concrete((dt, stops)):
         steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
         steps += 0 if stops is None else int(np.size(stops))
@@ -520,6 +547,15 @@ def _times(name: str, x: Any) -> Any:
     if np.ndim(x) != 1 or not is_real(x):
         raise ValueError(f"{name} is {_shown(x)}; a sequence of times is wanted.")
     return jnp.asarray(x) if np.size(x) else None
+
+
+def _with_jumps(problem: Problem, stops: Any) -> Any:
+    """The stops, and the times at which inputs jump that the problem depends on."""
+    functions = [f for _, f, _ in functions_of(problem)]
+    jumps = jumps_in(problem.args, getattr(problem, "control", None), *functions)
+    if not jumps:
+        return stops
+    return jnp.concatenate([*(() if stops is None else (stops,)), *jumps])
 
 
 def _arrays(saveat: Any) -> Any:

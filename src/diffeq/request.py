@@ -14,18 +14,20 @@ from .methods.mass import slope_of
 from .output import Channel
 from .problems.called import check_arguments, noted
 from .problems.lowering import Canonical
+from .solution import Occurrences
 
 __all__ = ["Wanted", "clamped"]
 
-_DENSE = "dense"
+_DENSE, _EVENT = "dense", "event"
 
 
 class Wanted:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
     def __init__(
-        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int
-    ) -> None:
+        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int,
+        events: Any,
+    ) -> None:  # fmt: skip
         self.door, self.sign, self.dense = door, sign, dense
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
@@ -41,6 +43,12 @@ class Wanted:
                 self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
         if dense:
             self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial)))
+        self.records = [
+            Channel("event", part.length, self._occurrence(part.count), i)
+            for i, part in enumerate(events.parts)
+        ]
+        self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]
+        self.vectors = [part.vector for part in events.parts]
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -65,7 +73,9 @@ class Wanted:
         return tuple(found), bad
 
     def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, ...]:
-        """(ts, ys, saved, num) as the user asked for them, and the dense rows with their tree."""
+        """(ts, ys, saved, num) as the user asked for them, the dense rows with their tree, and what
+        is recorded of each event.
+        """
         rows: dict = {}
         dense = (None, None)  # the polynomial's rows, and the tree of one
         written = {
@@ -80,15 +90,19 @@ class Wanted:
             )
         if self.dense:
             _, _, count, leaves = written[_DENSE]
-            dense = ((jnp.asarray(self.sign), leaves, count, self._start()), self.tree)
+            last = (end.t, end.y, end.held) if self.records else None
+            dense = ((jnp.asarray(self.sign), leaves, count, self._start(), last), self.tree)
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
-        return *(c if self.is_dict else c[None] for c in columns), dense
+        happened = tuple(
+            self._occurrences(end, *written[_EVENT, channel.place]) for channel in self.records
+        )
+        return *(c if self.is_dict else c[None] for c in columns), dense, happened
 
     def _start(self) -> tuple:
         """(t, y, y') at the start: all that dense output knows where no step was taken."""
-        t, y = self._turned(self.door.t0), self.door.y0
-        form = self.door.form(self.door.parameters, self.sign)
-        return t, y, slope_of(form, t, y)
+        t, y, held = self._turned(self.door.t0), self.door.y0, self.door.held
+        form = self.door.form(self.door.parameters, self.sign, held)
+        return t, y, slope_of(form, t, y), held
 
     def _rows(
         self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
@@ -101,15 +115,38 @@ class Wanted:
             kind = jnp.where(reached, Row.reached, Row.padding)
         else:
             ts = self._turned(times)
-            kind = jnp.where(
-                reached, Row.reached, jnp.where(jnp.isnan(times), Row.padding, Row.missing)
-            )
+            absent = jnp.isnan(times)
+            if self.records:  # beyond a terminal event nothing is missing: it is padding, too
+                absent = absent | (end.status == Status.terminated)
+            kind = jnp.where(reached, Row.reached, jnp.where(absent, Row.padding, Row.missing))
         leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
 
+    def _occurrence(self, count: int) -> Callable:
+        """The record of one time that an event happens."""
+
+        def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
+            flags = jnp.zeros(count, bool) if flags is None else flags
+            (y0, held0), (y1, held1) = before, after
+            return [self._turned(tau), flags, y0, *held0, y1, *held1]
+
+        return row
+
+    def _occurrences(
+        self, end: State, channel: Channel, _: Any, count: Array, buffer: list
+    ) -> Occurrences:
+        ts, fired, *rows = buffer
+        kind = jnp.where(jnp.arange(channel.length) < count, Row.reached, Row.padding)
+        rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
+        states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
+        before, after = (self.door.packing.unpack(*x) for x in states)
+        ts = _marked(ts, end.t, kind, marked=True)
+        fired = fired if self.vectors[channel.place] else fired[:, 0]
+        return Occurrences(ts, before, after, fired, count)
+
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
         reached = (end.status <= Status.terminated)[None]
-        leaves = [x[None] for x in self.value[key](data, end.t, end.y)]
+        leaves = [x[None] for x in self.value[key](data, end.t, end.y, end.held)]
         kind = jnp.where(reached, Row.reached, Row.missing)
         ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
         return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
@@ -117,7 +154,7 @@ class Wanted:
     def _tree(self, key: Any, leaves: list) -> Any:
         tree = self.trees.get(id(self.value[key]))
         return (
-            self.door.packing.unpack(leaves[0])
+            self.door.packing.unpack(leaves[0], leaves[1:])
             if tree is None
             else jax.tree.unflatten(tree, leaves)
         )
@@ -128,10 +165,10 @@ class Wanted:
         if save is not None:
             check_arguments(save, "save", "t, y, args")
 
-        def row(data: Data, tau: Any, y: Any) -> list:
+        def row(data: Data, tau: Any, y: Any, held: Any = ()) -> list:
             if save is None:
-                return [y]
-            t, tree = self._turned(tau, data), door.packing.unpack(y)
+                return [y, *held]
+            t, tree = self._turned(tau, data), door.packing.unpack(y, held)
             with noted("save", "t, y, args", t, tree):
                 kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(data.parameters)))
             leaves, self.trees[id(row)] = jax.tree.flatten(kept)
@@ -145,7 +182,7 @@ class Wanted:
         return leaves
 
     def _timed(self, value: Callable) -> Callable:
-        return lambda data, tau, y: [self._turned(tau, data), *value(data, tau, y)]
+        return lambda data, tau, *of: [self._turned(tau, data), *value(data, tau, *of)]
 
     def _turned(self, x: Any, data: Data | None = None) -> Any:
         """A time in the problem's own direction; inside the loop a direction that is not known

@@ -14,7 +14,7 @@ from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
 
-__all__ = ["Last", "Solution", "SolveError"]
+__all__ = ["Last", "Occurrences", "Solution", "SolveError"]
 
 
 class Last(NamedTuple):
@@ -23,6 +23,20 @@ class Last(NamedTuple):
     t: Any
     y: Any
     dt: Any
+
+
+class Occurrences(NamedTuple):
+    """What is recorded of one event: for each time that it happened, the state before and after it.
+
+    `fired` says which rows there are (for a vector of conditions: which of them fired), `num` how
+    many. What is behind them is NaN, and is cut off outside of traces.
+    """
+
+    ts: Any
+    before: Any
+    after: Any
+    fired: Any
+    num: Any
 
 
 class SolveError(RuntimeError):
@@ -69,6 +83,8 @@ class Solution(eqx.Module):
         stats: steps, rejected, evaluations (of the field, in steps), stops, and floored (steps
             whose tolerance was below what the precision can hold): integers.
         status: a `Status`, as an integer array.
+        events: for each event a record with `ts`, the states `before` and `after`, `fired` (which
+            of a vector of conditions) and `num`, how many there are; rows behind them are NaN.
 
     `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
 
@@ -97,6 +113,7 @@ class Solution(eqx.Module):
     status: Int[Array, "..."]
     polynomial: Any
     about: "About" = eqx.field(static=True)
+    events: tuple = ()
 
     @property
     def success(self) -> Bool[Array, "..."]:
@@ -107,11 +124,6 @@ class Solution(eqx.Module):
     def t1(self) -> Any:
         """The last time reached."""
         return self.last.t
-
-    @property
-    def events(self) -> tuple:
-        """One record an event; none were given."""
-        return ()
 
     @property
     def message(self) -> str:
@@ -202,7 +214,7 @@ class Solution(eqx.Module):
 
     def first_and_last(self) -> tuple[float, float]:
         """The times between which `sol(t)` is defined."""
-        sign, rows, count, (t0, *_) = self.polynomial
+        sign, rows, count, (t0, *_), _ = self.polynomial
         ends = (rows[0][0], rows[1][count - 1]) if count else (t0, t0)
         return float(sign * ends[0]), float(sign * ends[1])
 
@@ -260,6 +272,12 @@ class Solution(eqx.Module):
         )
 
 
+def _trimmed(record: Occurrences) -> Occurrences:
+    count = int(record.num)
+    ts, before, after, fired = jax.tree.map(lambda x: x[:count], record[:-1])
+    return Occurrences(ts, before, after, fired, record.num)
+
+
 def _index(index: Any) -> Any:
     return index if len(index) > 1 else index[0]
 
@@ -296,25 +314,44 @@ class About(Treelike):
 
     def trimmed(self, sol: Any) -> Any:
         """The solution without rows that no step has filled, where their number is known."""
-        return sol._cut(self.trims) if self.trims and sol.status.ndim == 0 else sol
+        if sol.status.ndim:
+            return sol
+        events = tuple(_trimmed(record) for record in sol.events)
+        sol = eqx.tree_at(lambda s: s.events, sol, events) if events else sol
+        return sol._cut(self.trims) if self.trims else sol
 
     def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
         """The dense output at t."""
-        sign, leaves, count, (start, y0, slope0) = polynomial
+        sign, leaves, count, (start, y0, slope0, held0), end = polynomial
         tau = sign * t
 
-        def at(tau: Array) -> Array:
-            row = jnp.clip(jnp.searchsorted(leaves[1], tau), 0, count - 1)
-            t0, t1, interpolant = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
+        # An event is at a time but for rounding, and what comes after it says what is there.
+        slack = 0.0 if end is None else 4 * jnp.finfo(leaves[1].dtype).eps
+
+        def at(tau: Array) -> tuple[Array, Any]:
+            shown = tau + slack * jnp.abs(tau)
+            row = jnp.clip(jnp.searchsorted(leaves[1], shown, side="right"), 0, count - 1)
+            t0, t1, interpolant, held = jax.tree.unflatten(self.tree, [x[row] for x in leaves])
             theta = jnp.where(count > 0, (tau - t0) / jnp.where(count > 0, t1 - t0, 1), 0)
             theta = theta.astype(jnp.finfo(self.packing.dtype).dtype)
             value = interpolant.slope(theta) if slope else interpolant(theta)
-            inside = (tau >= leaves[0][0]) & (tau <= leaves[1][count - 1])
+            last_t1 = leaves[1][count - 1]
+            inside = (tau >= leaves[0][0]) & (tau <= last_t1 + slack * jnp.abs(last_t1))
             # Without a step there is only the point at which the solve started.
             point = slope0 if slope else y0 + in_dtype_of(tau - start, y0) * slope0
             value = jnp.where(count > 0, value, point)
             inside = jnp.where(count > 0, inside, tau == start)
-            return jnp.where(inside, sign * value if slope else value, jnp.nan)
+            held = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), held, held0)
+            if end is not None:  # and after the last step, where an event may have been, the end
+                t1, y1, held1 = end
+                last, rate = shown >= t1, interpolant.slope(theta)
+                onward = rate if slope else y1 + in_dtype_of(tau - t1, y1) * rate
+                onward = jnp.where(count > 0, onward, slope0 if slope else y1)
+                value = jnp.where(last, onward, value)
+                held = jax.tree.map(lambda a, b: jnp.where(last, a, b), held1, held)
+            return jnp.where(inside, sign * value if slope else value, jnp.nan), held
 
-        flat = jax.vmap(at)(tau.ravel())
-        return self.packing.unpack(flat.reshape(*t.shape, *flat.shape[1:]))
+        flat, held = jax.vmap(at)(tau.ravel())
+        shaped = lambda x: x.reshape(*t.shape, *x.shape[1:])  # noqa: E731
+        held = [jnp.zeros_like(x) if slope else x for x in map(shaped, held)]
+        return self.packing.unpack(shaped(flat), held)

@@ -17,7 +17,7 @@ from .core.poison import poison
 from .core.primitive import Tracer, in_a_trace
 from .core.status import Status
 from .diagnosis import hint
-from .door import MAX_STEPS, Door, opened, signed
+from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State
 from .methods import Method
 from .output import Output
@@ -38,6 +38,7 @@ class _Options:
     direction: int | None
     max_steps: int
     max_saves: int
+    max_events: int
     dense: bool
     adjoint: Any
     floored: bool
@@ -61,10 +62,12 @@ def solve(
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
+    events: Any = (),
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
     max_saves: int | None = None,
+    max_events: int | None = None,
     init: str = "consistent",
     progress: Any = None,
     throw: bool | str = True,
@@ -91,14 +94,17 @@ def solve(
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
         controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
+        events: what happens at times that the solve finds (`Event`), that are given (`PresetTimes`,
+            `Periodic`, `doses`), or after steps (`AfterStep`): one, or a tuple of them.
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: enough for `dt` where that is known, else 65,536.
         max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many.
+        max_events: rows kept by each event that has no list of times (default 1,024).
         init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
-            the algebraic parts of y0 as guesses; "check" refuses those that miss the tolerance;
-            "given" takes them as they are.
+            the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
+            that miss the tolerance; "given" takes them as they are, also after events.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -120,23 +126,24 @@ def solve(
     if isinstance(problem, SteadyStateProblem):
         return solve_for_rest(
             problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
-            dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint,
-            max_steps=max_steps, max_saves=max_saves, progress=progress,
+            dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+            max_steps=max_steps, max_saves=max_saves, max_events=max_events, progress=progress,
             init=None if init == "consistent" else init,
         )  # fmt: skip
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
-        dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, init=init, throw=throw,
+        dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+        max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, throw=throw,
     )  # fmt: skip
     check_adjoint(
         adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
-        stops=call.traced["stops"], method=call.traced["method"],
+        events=events, stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, call.max_saves, dense, adjoint or Discrete(),
-        call.floored, progress, call.loud, call.loud and in_a_trace(leaves), init,
+        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_events or MAX_EVENTS,
+        dense, adjoint or Discrete(), call.floored, progress, call.loud,
+        call.loud and in_a_trace(leaves), init,
         call.loud or (bool(throw) and _outside(adjoint, leaves)),
     )  # fmt: skip
     sol = _compiled(options, structure, leaves)
@@ -167,15 +174,17 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
 
 
 def _run(options: _Options, *, problem: Any, method: Any, controller: Any, saveat: Any, save: Any,
-         rtol: Any, atol: Any, dt: Any, dt0: Any, stops: Any) -> Solution:  # fmt: skip
+         rtol: Any, atol: Any, dt: Any, dt0: Any, events: Any, stops: Any) -> Solution:  # fmt: skip
     door = opened(
-        problem, method, controller, rtol=rtol, atol=atol, dt=dt, stops=stops,
+        problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
+        max_events=options.max_events, init=options.init,
     )  # fmt: skip
-    door, found = settled(door, problem, options.init)
+    door, found = settled(door, options.init)
     wanted = Wanted(
-        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves
-    )
+        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves,
+        events=door.system.events,
+    )  # fmt: skip
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
     door = replace(door, system=replace(
@@ -202,7 +211,7 @@ def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
 
 
 def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
-    ts, ys, saved, num, dense = wanted.gather(door.data, end, buffers)
+    ts, ys, saved, num, dense, happened = wanted.gather(door.data, end, buffers)
     stats = {
         "steps": end.steps,
         "rejected": end.rejected,
@@ -211,8 +220,12 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
         "floored": end.floored,
     }
     packing, decides = door.canonical.packing, door.controller.decides
-    last = Last(signed(door.sign, end.t), packing.unpack(end.y), signed(door.sign, end.last_dt))
+    y = packing.unpack(end.y, end.held)
+    last = Last(signed(door.sign, end.t), y, signed(door.sign, end.last_dt))
     about = About(repr(door.method), packing, decides, dense[1], wanted.trims)
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
-    y1 = packing.unpack(poison(end.y, end.y, kind))
-    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about)
+    held = [poison(x, end.y, kind) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in end.held]
+    y1 = packing.unpack(poison(end.y, end.y, kind), held)
+    if happened:
+        stats["events"] = sum(record.num for record in happened)
+    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened)

@@ -60,7 +60,7 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
     method = METHODS["Tsit5"]() if call["method"] is None else call["method"]
     door = opened(
         call["problem"], method, PI(), rtol=call["rtol"], atol=call["atol"], dt=None, stops=None,
-        direction=1, floored=True, max_steps=options.steps,
+        direction=1, floored=True, max_steps=options.steps, events=(), max_events=0, init="given",
     )  # fmt: skip
     _check_timeless(door)
     y0 = door.canonical.y0
@@ -72,7 +72,7 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
 
 
 def _start(t: Any, y: Any, dt: Any = None) -> Start:
-    return Start(t, y, dt, jnp.asarray(Status.running, jnp.int32))
+    return Start(t, y, (), dt, jnp.asarray(Status.running, jnp.int32))
 
 
 def _check_timeless(door: Door) -> None:

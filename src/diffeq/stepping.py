@@ -19,12 +19,12 @@ from .adjoint import Discrete
 from .consistent import settled
 from .control import Controller
 from .core.lift import flatten, unflatten
-from .core.packing import Packing, as_state
+from .core.packing import Packing, as_state, released
 from .core.status import Status
 from .diagnosis import hint
-from .door import MAX_STEPS, Door, opened, signed
+from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
-from .integrate import begin, failing, started
+from .integrate import begin, beside, failing, started
 from .methods import Method
 from .problems import Problem
 from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
@@ -75,7 +75,7 @@ class State(eqx.Module):
     @property
     def y(self) -> Any:
         """The state there, with the structure of y0."""
-        return self.packing.unpack(self.inner.y)
+        return self.packing.unpack(self.inner.y, self.inner.held)
 
     @property
     def dt(self) -> Real[Array, "..."]:
@@ -103,13 +103,13 @@ class State(eqx.Module):
         >>> de.step(state.replace(y=0.0)).y
         Array(0., dtype=float32)
         """
-        changes = {
+        changes: dict[str, Any] = {
             name: _scalar(name, x, self.inner.t)
             for name, x in (("t", t), ("dt", dt))
             if x is not None
         }
         if y is not None:
-            changes["y"] = _packed(self, y)
+            changes["y"], changes["held"] = _packed(self, y)
         state = self if args is None else _with_args(self, args)
         fresh = args is not None or bool(changes.keys() - {"dt"})
         return _in_time(state, _replaced(state, changes, fresh=fresh), None, t)
@@ -131,6 +131,7 @@ def init(
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
+    events: Any = (),
     stops: Any = (),
     adjoint: Any = None,
     max_steps: int | None = None,
@@ -148,6 +149,7 @@ def init(
         dt: a fixed step.
         dt0: the first step of a controlled solve.
         controller: what decides on dt.
+        events: what happens; steps end there. A step may be one round of several at one time.
         stops: times at which f is discontinuous; steps end there.
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
@@ -164,10 +166,10 @@ def init(
     """
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
-        dt=dt, dt0=dt0, controller=controller, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=None, init=init, throw=throw,
+        dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+        max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw,
     )  # fmt: skip
-    check_adjoint(adjoint, problem, stops=call.traced["stops"], by_hand=True)
+    check_adjoint(adjoint, problem, events=events, stops=call.traced["stops"], by_hand=True)
     leaves, structure = flatten(call.traced)
     options = _Options(
         call.direction,
@@ -230,7 +232,7 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    door, found = settled(door, call["problem"], options.init)
+    door, found = settled(door, options.init)
     inner = door.start(call["dt"], call["dt0"], found=found).state(door.system, door.data)
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
@@ -248,7 +250,9 @@ def _stepped(state: State) -> State:
 def _advanced(state: State, t: Array) -> State:
     door, inner, most = _door(state), state.inner, state.options.max_steps
     goal, bad = _inside(signed(door.sign, t), inner.t, door.t1)
-    here = (goal <= inner.t) & (inner.status == Status.running)
+    events = door.system.happenings(door.data)
+    shown = events.shown(inner.events, inner.t)
+    here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
     inner = failing(inner, bad, Status.bad_times)
     data = replace(door.data, t1=goal, max_steps=_attempts(inner) + most)
@@ -262,19 +266,22 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t, bad = _inside(signed(door.sign, changes.get("t", state.t)), door.t0, door.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    new = begin(door.system, door.data, t, changes.get("y", old.y), dt)
+    data = beside(door.data, changes.get("held", old.held))
+    new = begin(door.system, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
-    kept = names if fresh else (*names, "low", "memory", "control")
+    kept = names if fresh else (*names, "low", "memory", "control", "events")
+    new = replace(new, events=door.system.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=failing(new, bad, Status.bad_times))
 
 
 def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
     call = unflatten(structure, leaves)
-    names = ("problem", "method", "controller", "rtol", "atol", "dt", "stops")
+    names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops")
     door = opened(
         **{name: call[name] for name in names}, direction=options.direction,
-        floored=options.floored, max_steps=options.max_steps,
+        floored=options.floored, max_steps=options.max_steps, max_events=MAX_EVENTS,
+        init=options.init,
     )  # fmt: skip
     return door, call
 
@@ -289,7 +296,7 @@ def _attempts(inner: Inner) -> Array:
 
 def _open(door: Door, inner: Inner) -> Inner:
     """A state that reached a goal before the end of tspan goes on."""
-    on = (inner.status <= Status.terminated) & (inner.t < door.t1)
+    on = (inner.status == Status.success) & (inner.t < door.t1)
     return replace(inner, status=jnp.where(on, Status.running, inner.status).astype(jnp.int32))
 
 
@@ -298,7 +305,7 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
     if not door.system.has_stops:
         return inner
     stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
-    form, method, _ = door.system.parts(door.data)
+    form, method, _ = door.system.parts(beside(door.data, inner.held))
     fresh = started(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
@@ -337,16 +344,17 @@ def _scalar(name: str, value: Any, like: Array) -> Array:
     return jnp.asarray(value, like.dtype)
 
 
-def _packed(state: State, y: Any) -> Array:
-    y, packing = as_state(y), state.packing
+def _packed(state: State, y: Any) -> tuple[Array, tuple]:
+    y, packing = as_state(released(y)), state.packing
     shapes = [np.shape(x) for x in jax.tree.leaves(y)]
     words = any(isinstance(x, str) for x in jax.tree.leaves(y))
-    if jax.tree.structure(y) != packing.tree or shapes != packing.shapes or words:
+    if jax.tree.structure(y) != packing.tree or shapes != packing.all_shapes or words:
         raise TypeError(
             f"y is {y!r}; the structure and the shapes of y0 are wanted: {packing.tree}, "
-            f"{packing.shapes}."
+            f"{packing.all_shapes}."
         )
-    return packing.pack(y)
+    held = zip(packing.held_of(y), state.inner.held, strict=True)
+    return packing.pack(y), tuple(jnp.asarray(new, old.dtype) for new, old in held)
 
 
 def _known(state: State) -> bool:

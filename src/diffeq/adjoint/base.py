@@ -58,6 +58,8 @@ FEATURES: dict[str, str] = {
     "steps": 'saveat="steps"',
     "dense": "dense output",
     "stops": "stops=",
+    "events": "events=",
+    "held": "leaves of y0 that are held",
     "by hand": "init, step and advance",
     "multistep": "multistep methods such as BDF",
 }

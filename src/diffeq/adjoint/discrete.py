@@ -25,7 +25,7 @@ from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, blank, integrate, replay, started
+from ..integrate import Data, State, System, attempt, beside, blank, integrate, replay, started
 from ..output import Cursor
 from .base import Adjoint, entered
 from .base import pick as _pick
@@ -125,6 +125,7 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
 @partial(_solve.defjvp, symbolic_zeros=True)
 def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
     (leaves,), (dots,) = primals, tangents
+    spec.system.events.check_differentiable()
     data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
@@ -132,18 +133,21 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = _zeros(result)
-    d_t, d_y, _, d_buffers = d_end
-    end = eqx.tree_at(
-        lambda s: (s.t, s.y), out.state, _filled((d_t, d_y), (out.state.t, out.state.y))
-    )
+    d_t, d_y, d_held, _, d_buffers = d_end
+    zero = out.state
+    d_t, d_y, d_held = _filled((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    end = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
+    end = eqx.tree_at(lambda s: s.held, end, d_held) if d_held else end
     record = out.record
     if spec.taped and d_rows is not None:
         reals, y = record.rows.reals, record.rows.y
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
-        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y))
+        many = 2 + len(record.rows.held)
+        held = _filled(tuple(d_rows[2:many]), record.rows.held)
+        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y), held=held)
         if spec.system.method.multistep:
-            past = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[2:])
+            past = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
             rows = rows._replace(memory=_filled(past, rows.memory))
         record = record._replace(rows=rows)
     primal = result if spec.taped else result._replace(record=None)
@@ -173,41 +177,44 @@ def _filled(dots: Any, zeros: Any) -> Any:
 def _tangents(
     spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
 ) -> Any:
-    """The tangents of (t, y, buffers) at the end; and of t and y in the rows of the tape."""
+    """The tangents of (t, y, held, memory, buffers) at the end; and of the first three in the rows
+    of the tape.
+    """
     system, recorder, record = spec.system, spec.recorder, result.record
     harmless = _harmless(state, result.state)
     first = partial(_first, system, harmless)
     memory, buffers = _blank_like(first, data, state)
-    carry = (state.t, state.y, memory, buffers)
+    carry = (state.t, state.y, state.held, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     consts = data, harmless
-    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), None, None]
+    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data))]
+    d_consts += [None] * len(jax.tree.leaves(harmless))
     d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
-    d_carry = [dots[of_state.t], dots[of_state.y], *d_first]
+    d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
     )
     step = lambda row, consts, carry: _replayed(system, consts, row, carry)  # noqa: E731
     tangent = Tangent(step, row, consts, carry, d_consts, d_carry)
     past = len(jax.tree.leaves(memory)) if system.method.multistep else 0
-    others = len(d_first) - past
-    keep = [spec.taped] * (2 + past) + [False] * others
+    others, kept = len(d_first) - past, 2 + len(of_state.held) + past
+    keep = [spec.taped] * kept + [False] * others
     along = _Along(tangent, recorder, consts, d_consts, keep, others, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
-    kept = [a and b for a, b in zip(keep, tangent.live, strict=True)]
-    return end, _spread(rows, kept)[: 2 + past]
+    live = [a and b for a, b in zip(keep, tangent.live, strict=True)]
+    return end, _spread(rows, live)[:kept]
 
 
-def _harmless(start: Any, end: State) -> tuple[Array, Array]:
-    """A (t, y) at which the field is as tame as it gets: the start. Where the field is not finite
-    even there, as for a sample that is missing, zero is the best guess.
+def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
+    """A (t, y, held) at which the field is as tame as it gets: the start. Where it is not
+    finite even there, as for a sample that is missing, zero is the best guess.
     """
     moved = end.steps > (start.steps if isinstance(start, State) else 0)
     wild = ~moved & (end.status == Status.nonfinite)
-    t, y = jax.lax.stop_gradient((start.t, start.y))
-    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y)
+    t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
+    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y), held
 
 
 class _Along(NamedTuple):
@@ -229,7 +236,7 @@ class _Along(NamedTuple):
         self, rows: Row, n: Any, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
-        recorded = [rows.t, rows.y, *past, *[None] * self.others]
+        recorded = [rows.t, rows.y, *rows.held, *past, *[None] * self.others]
         length = self.recorder.rows + 1
         return self.tangent.run(
             n, _with_next(rows), consts, recorded, d_consts, start, self.keep, length
@@ -280,13 +287,12 @@ def run_again(
 ) -> Row:
     """The rows of a window, run again from its first; the tape itself when n is 0."""
     system = recorder.system
-    form, method, _ = system.parts(data)
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
-    if not method.remembers:
+    if not system.method.remembers:
+        form, method, _ = system.parts(beside(data, row.held))
         memory = method.init(started(system, data, form, row.t), row.t, row.y)
-    channels = len(system.output.channels)
-    state = start_of(record, index, memory, like, channels)
+    state = start_of(system, record, index, memory, like)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
@@ -328,12 +334,12 @@ def _replayed(system: System, consts: tuple, rows: tuple[Row, Any], carried: tup
 
 
 def _first(
-    system: System, harmless: tuple[Array, Array], data: Data, state: Any
+    system: System, harmless: tuple[Array, Array, Any], data: Data, state: Any
 ) -> tuple[Any, list]:
     """The method's memory and the rows of output before the first step, without what may be NaN
     there: zero times that must not become a derivative.
     """
-    form, method, _ = system.parts(data)
+    form, method, _ = system.parts(beside(data, state.held))
     t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
     memory = method.init(started(system, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))

@@ -102,7 +102,7 @@ class Back:
         """The data of the march; `where` is what y(t) is made of."""
         data = self.setting.data
         return Data(
-            parameters=(self.setting.leaves, where),
+            parameters=(self.setting.leaves, where), held=(), events=(), kept=None,
             sign=() if self.system.direction is not None else -data.sign,
             t0=self.origin.t, t1=self.floor,
             stops=-data.stops[::-1] if self.system.has_stops else (),

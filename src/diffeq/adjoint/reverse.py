@@ -37,7 +37,8 @@ class Reverse(OneWay):
 
     problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "forward", "second", "steps", "dense", "by hand", "multistep",
+        "forward", "second", "steps", "dense", "by hand", "multistep", "events",
+        "held",
     }  # fmt: skip
     carries: ClassVar[bool] = True  # whether dL/dp is part of the state
     restores: ClassVar[bool] = False  # whether y is, and is restored at nodes

@@ -80,7 +80,7 @@ class Setting:
     def watching(self) -> tuple[System, Data]:
         """The system and the data of a solve that writes the state at all these times, too."""
         further = [t for times in self.watched() for t in times]
-        raw = [Channel("times", t.shape[0], lambda data, t, y: [y]) for t in further]
+        raw = [Channel("times", t.shape[0], lambda data, t, y, held: [y]) for t in further]
         output = Output((*self.system.output.channels, *raw))
         data = replace(self.data, times=(*self.data.times, *further))
         return replace(self.system, output=output), data

@@ -26,18 +26,21 @@ _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the st
 
 
 class Row(NamedTuple):
-    """What replays one attempt, as three arrays: a tape is written at every turn of the loop, and
-    three writes cost less than one for each number.
+    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at
+    every turn of the loop, and three writes cost less than one for each number.
 
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
     stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), and what else the controller keeps. `memory` is the method's, if it `remembers`.
+    wrote), and what else the controller keeps. Where there are events, what they know before it and
+    what happened is at the end of `whole`, and where, at the end of `reals`. `memory` is the
+    method's, if it `remembers`.
     """
 
     reals: Float[Array, "..."]
     whole: Int[Array, "..."]
     y: Array
+    held: tuple = ()
     memory: Any = ()
 
     @property
@@ -119,12 +122,17 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     for place, flag in enumerate([tried.accept, tried.landing, *flags]):
         word = word | (flag.astype(jnp.int32) << place)
     # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
-    # goes on with the dt that was proposed.
-    dt = jnp.where(tried.landing, state.dt, lax.stop_gradient(tried.dt))
+    # goes on with the dt that was proposed. So does what comes after a round without a step.
+    kept = system.events.keeps_dt(state.events, tried.landing)
+    dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
     low = [state.low] if compensated(dt.dtype) else []
+    reals = [*reals, *system.events.thetas(tried.end)]
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)])
-    return Row(reals, whole, state.y, state.memory if system.method.remembers else ())
+    if happened := system.events.coded(state.events, tried.end):
+        whole = jnp.concatenate([whole, *happened])
+    memory = state.memory if system.method.remembers else ()
+    return Row(reals, whole, state.y, state.held, memory)
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -163,17 +171,28 @@ class Recorder:
 
     @property
     def bits(self) -> int:
-        """Bits of a decision: accepted or not; and where there are stops, landed or not."""
+        """Bits of a decision: accepted or not; where there are stops or events, landed or not; and
+        which events happened. A power of two, so that a decision lies in one word or fills several.
+        """
+        flags = self.system.events.bits
+        if flags:
+            return 1 << (2 + flags - 1).bit_length()
         return 2 if self.system.has_stops else 1
+
+    @property
+    def words(self) -> int:
+        """Words of a decision."""
+        return max(1, self.bits // _WORD)
 
     def blank(self, data: Data, state: State) -> Record:
         """An empty tape, of the shapes that an attempt has."""
-        shape = jax.eval_shape(
-            lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1]), data, state
-        )
+        row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
+        shape = jax.eval_shape(row, data, state)
         rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
-        words = -(-self.capacity * self.bits // _WORD) if self.thins and self.decides else 0
-        decisions = jnp.zeros((words,), jnp.uint32)
+        count = -(-self.capacity * self.bits // (_WORD * self.words))
+        count = count if self.thins and (self.decides or self.system.events.bits) else 0
+        several = (self.words,) if self.words > 1 else ()
+        decisions = jnp.zeros((count, *several), jnp.uint32)
         return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
@@ -188,7 +207,7 @@ class Recorder:
         decisions = record.decisions
         if decisions.shape[0]:
             word, shift = self._place(i)
-            mask = row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+            mask = self._flags(row, state, tried)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return Record(rows, decisions, i + 1, record.shift)
 
@@ -200,8 +219,20 @@ class Recorder:
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
-        bits = self.bits * i
+        bits = min(self.bits, _WORD) * i
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
+
+    def _flags(self, row: Row, state: State, tried: Attempt) -> Array:
+        """The bits of an attempt: a word, or a vector of words."""
+        events = self.system.events
+        if not events.bits:
+            return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+        flags = events.decided(state.events, tried.end)
+        bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), flags])
+        bits = jnp.pad(bits, (0, self.bits - bits.shape[0])).reshape(self.words, -1)
+        places = jnp.arange(bits.shape[1], dtype=jnp.uint32)
+        words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
+        return words if self.words > 1 else words[0]
 
     def decision(self, record: Record, i: Array, last: Array, end: Row) -> Any:
         """What became of attempt i, whose window ends with the accepted attempt `last` at `end`;
@@ -209,22 +240,27 @@ class Recorder:
         """
         if not record.decisions.shape[0]:
             return None
-        accept, landing = self._decided(record.decisions, i)
-        return Decision(accept, landing, i == last, end.t, end.low)
+        code, flags = self._code(record.decisions, i), None
+        if count := self.system.events.bits:
+            places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
+            bits = ((jnp.atleast_1d(code)[:, None] >> places) & 1).ravel() == 1
+            flags, code = bits[2 : 2 + count], jnp.atleast_1d(code)[0]
+        return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.low, flags)
 
-    def _decided(self, decisions: Array, i: Array) -> tuple[Array, Array]:
+    def _code(self, decisions: Array, i: Array) -> Array:
         word, shift = self._place(i)
-        code = get_row(decisions, word) >> shift
-        return (code & 1) == 1, (code & 2) == 2
+        return get_row(decisions, word) >> shift
 
     def last_accepted(self, record: Record, first: Array, n: Array) -> Array:
         """The last attempt that was accepted, of n from `first`; the one before it if none was."""
         if not record.decisions.shape[0]:
             return first + n - 1
+        # A round of events that took no time ends where the step before it has ended.
+        mask = 5 if self.system.events.bits else 1
 
         def rejected(consts: Any, i: Array, _: Any) -> Array:
             decisions, first = consts
-            return (i >= first) & ~self._decided(decisions, i)[0]
+            return (i >= first) & ((jnp.atleast_1d(self._code(decisions, i))[0] & mask) != 1)
 
         earlier = lambda active, consts, i, _: (i - 1, _)  # noqa: E731
         return loop(rejected, earlier, first + n - 1, consts=(record.decisions, first))[0]
@@ -260,7 +296,7 @@ class Recorder:
     def _closed(self, record: Record, state: State) -> Record:
         """The tape with the end of the solve, and what was written, where the next row would be."""
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
-        end = jnp.stack([state.stop << _STOP, *state.written])
+        end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
         t = jnp.stack([state.t, state.dt, *([state.low] if compensated(state.t.dtype) else [])])
         t = jnp.pad(t, (0, rows.reals.shape[-1] - t.shape[0]))
@@ -290,13 +326,14 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(record: Record, index: Array, memory: Any, end: State, channels: int) -> State:
+def start_of(system: System, record: Record, index: Array, memory: Any, end: State) -> State:
     """The state that a window starts from; `end` is one of the same kind."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-    zero = jnp.zeros((), jnp.int32)
+    zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
+    known, _, _ = system.events.read(row)
     return State(
-        t=row.t, low=row.low, y=row.y, dt=row.dt,
+        t=row.t, low=row.low, y=row.y, held=row.held, dt=row.dt,
         control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
-        stop=row.stop, steps=zero, rejected=zero, floored=zero,
+        stop=row.stop, events=known, steps=zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
     )  # fmt: skip

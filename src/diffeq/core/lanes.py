@@ -31,7 +31,9 @@ def over_lanes(jaxpr: Any, size: int) -> Callable:
             inputs = [read(v) for v in equation.invars]
             outputs = _equation(equation, inputs, size)
             values.update(zip(equation.outvars, outputs, strict=True))
-        found = [read(v) for v in jaxpr.jaxpr.outvars]
+        known = lambda v: jnp.asarray(v.val, v.aval.dtype)  # noqa: E731
+        found = [(known(v), False) if isinstance(v, Literal) else read(v)
+                 for v in jaxpr.jaxpr.outvars]  # fmt: skip
         return [x for x, _ in found], [flag for _, flag in found]
 
     return run

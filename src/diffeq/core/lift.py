@@ -119,6 +119,8 @@ def _lift(x: Any, way: _Way) -> Any:  # noqa: PLR0911 - one line a kind of thing
         return Static(x)
     if _is_number(x) or x is None:
         return x
+    if _is_prepared(x):
+        return _lift(x.__lifted__(), way)
     if type(x) in (list, dict) and not x:
         return Static(x)  # the same one, not a copy: perhaps a callback fills it
     if type(x) in (tuple, list):
@@ -131,8 +133,13 @@ def _lift(x: Any, way: _Way) -> Any:  # noqa: PLR0911 - one line a kind of thing
         return _lift_nnx(x)
     if jax.tree_util.all_leaves([x]):
         return _lift_object(x, way)
-    leaves, tree = jax.tree.flatten(x)
+    leaves, tree = jax.tree.flatten(x, is_leaf=_is_prepared)
     return _Node("tree", Static(tree), [_lift(leaf, way) for leaf in leaves])
+
+
+def _is_prepared(x: Any) -> bool:
+    """Whether x has more to it than its leaves: a table with slopes, found once for a solve."""
+    return hasattr(type(x), "__lifted__")
 
 
 def _is_number(x: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-__all__ = ["in_dtype_of", "magnitude", "mean_square"]
+__all__ = ["in_dtype_of", "magnitude", "mean_square", "rounding"]
 
 
 def magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:
@@ -34,3 +34,8 @@ def in_dtype_of(x: Any, y: Any) -> Any:
     dtype('float32')
     """
     return x.astype(jnp.finfo(y.dtype).dtype)
+
+
+def rounding(t: Array) -> Array:
+    """How far a time may be from one that it is meant to be."""
+    return 4 * jnp.finfo(t.dtype).eps * jnp.abs(t)

@@ -1,5 +1,6 @@
 """A state as one array: a single array stays as it is, a tree of several becomes a vector."""
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,17 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["Packing", "Treelike", "as_state"]
+__all__ = [
+    "Held",
+    "Packing",
+    "Treelike",
+    "as_state",
+    "hold",
+    "holds",
+    "moving",
+    "released",
+    "without_held",
+]
 
 
 def as_state(y: Any) -> Any:
@@ -33,6 +44,92 @@ def _is_array(v: Any) -> bool:
     return isinstance(v, (jax.Array, np.ndarray))
 
 
+class Held:
+    """A leaf of a state that only events change; `hold` makes it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"hold({self.value!r})"
+
+
+jax.tree_util.register_pytree_node(Held, lambda x: ((x.value,), None), lambda _, xs: Held(*xs))
+
+
+def hold(x: Any) -> Any:
+    """Marks a leaf of y0 that stays as it is between events: a control, a mode, a count.
+
+    Functions see it as a part of y like any other, and events change it. It is no part of what is
+    solved: it is in no stage, error norm or Newton matrix, so it may be of any dtype, and its rate
+    in what f returns may be None, anything, or (of a dictionary) left out.
+
+    Args:
+        x: an array or a number of any kind; or a tree, all of whose leaves are held.
+
+    Raises:
+        TypeError: (by `solve`) an affect changes its shape or dtype; nothing else is in y0.
+
+    Example:
+        Heating that a thermostat switches:
+
+        >>> import diffeq as de
+        >>> room = lambda t, y, a: {"T": 5.0 * y["on"] - 0.1 * y["T"]}
+        >>> switch = lambda on: lambda t, y, a: {**y, "on": on}
+        >>> cold = de.Event(lambda t, y, a: y["T"] - 18, switch(True), direction=-1)
+        >>> warm = de.Event(lambda t, y, a: y["T"] - 22, switch(False), direction=1)
+        >>> y0 = {"T": 15.0, "on": de.hold(True)}
+        >>> sol = de.solve(de.ODEProblem(room, y0, (0.0, 8.0)), events=(cold, warm))
+        >>> sol.events[0].num, sol.events[1].num, bool(sol.y1["on"])
+        (Array(2, dtype=int32), Array(2, dtype=int32), True)
+    """
+    held = lambda leaf: isinstance(leaf, Held)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf if held(leaf) else Held(leaf), x, is_leaf=held)
+
+
+def _is_held(x: Any) -> bool:
+    return isinstance(x, Held)
+
+
+def holds(tree: Any) -> bool:
+    """Whether any leaf is held."""
+    return any(map(_is_held, jax.tree.leaves(tree, is_leaf=_is_held)))
+
+
+def released(tree: Any) -> Any:
+    """The tree with plain values where leaves are held.
+
+    >>> released({"x": 1.0, "u": hold(2.0)})
+    {'u': 2.0, 'x': 1.0}
+    """
+    return jax.tree.map(lambda x: x.value if _is_held(x) else x, tree, is_leaf=_is_held)
+
+
+def moving(tree: Any) -> Any:
+    """The tree with None where leaves are held: what has a rate.
+
+    >>> moving({"x": 1.0, "u": hold(2.0)})
+    {'u': None, 'x': 1.0}
+    """
+    return jax.tree.map(lambda x: None if _is_held(x) else x, tree, is_leaf=_is_held)
+
+
+def without_held(value: Any, like: Any) -> Any:
+    """The value with None where `like` is held; dictionaries may leave such keys out."""
+    if not jax.tree.leaves(moving(like)):
+        return moving(like)
+    if isinstance(like, dict) and isinstance(value, dict) and not value.keys() - like.keys():
+        found = {k: without_held(value.get(k), x) for k, x in like.items()
+                 if k in value or not jax.tree.leaves(moving(x))}  # fmt: skip
+        return type(value)(found) if type(value) is dict else found
+    if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)):
+        if len(value) == len(like):
+            parts = [without_held(v, x) for v, x in zip(value, like, strict=True)]
+            return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+        return value
+    return as_state(value)
+
+
 class Treelike:
     """Has a tree structure `tree`, which is pickled as a tree: structures lose the identity of what
     their nodes hold.
@@ -53,7 +150,7 @@ class Treelike:
 
 
 class Packing(Treelike):
-    """How a tree of arrays lies in one array.
+    """How a tree of arrays lies in one array, beside a list of those that are held.
 
     >>> packing = Packing((jnp.zeros(2), jnp.zeros(())))
     >>> packing.pack((jnp.array([1.0, 2.0]), jnp.array(3.0)))
@@ -71,21 +168,32 @@ class Packing(Treelike):
     """
 
     def __init__(self, tree: Any, dtype: Any = None, *, real: bool = False) -> None:
-        leaves, self.tree = jax.tree.flatten(tree)
+        marked = jax.tree.leaves(tree, is_leaf=_is_held)
+        self.held = [_is_held(leaf) for leaf in marked]
+        self.tree = jax.tree.structure(released(tree))
+        leaves = [leaf for leaf in marked if not _is_held(leaf)]
         self.shapes = [jnp.shape(leaf) for leaf in leaves]
+        self.all_shapes = [jnp.shape(x) for x in jax.tree.leaves(tree)]
         self.dtype = jnp.result_type(*leaves or [float]) if dtype is None else dtype
         self.real = [not jnp.iscomplexobj(leaf) for leaf in leaves]
         self.single = len(leaves) == 1
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
         self.viewed = real and jnp.issubdtype(self.dtype, jnp.complexfloating)
+        self.kept: tuple = ()  # what is held, where it is in place (`beside`)
+
+    @property
+    def rates(self) -> Any:
+        """The structure of what has a rate: None where leaves are held."""
+        return jax.tree.structure(moving(self.marks))
 
     @property
     def size(self) -> int:
-        """How many numbers there are, real or complex."""
+        """How many numbers there are to solve, real or complex."""
         return sum(map(math.prod, self.shapes))
 
     def _key(self) -> tuple:
-        return self.tree, tuple(self.shapes), self.dtype, tuple(self.real), self.viewed
+        shapes = (tuple(self.shapes), tuple(self.all_shapes))
+        return self.tree, tuple(self.held), shapes, self.dtype, tuple(self.real), self.viewed
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -93,9 +201,24 @@ class Packing(Treelike):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Packing) and other._key() == self._key()
 
+    @property
+    def marks(self) -> Any:
+        """The tree with marks where leaves are held, and numbers elsewhere."""
+        return jax.tree.unflatten(self.tree, [Held(0.0) if h else 0.0 for h in self.held])
+
+    @property
+    def holds(self) -> bool:
+        """Whether any leaf is held."""
+        return any(self.held)
+
     def pack(self, tree: Any) -> Array:
-        """The tree as one array of the common dtype, or its real view."""
-        array = self._joined(jax.tree.leaves(tree))
+        """The tree (of all leaves, or of those that are not held) as one array of the common dtype,
+        or its real view.
+        """
+        leaves = jax.tree.leaves(tree)
+        if self.holds and len(leaves) == len(self.held):
+            leaves = [x for x, held in zip(leaves, self.held, strict=True) if not held]
+        array = self._joined(leaves)
         return jnp.stack([array.real, array.imag]) if self.viewed else array
 
     def _joined(self, leaves: list) -> Array:
@@ -134,19 +257,46 @@ class Packing(Treelike):
         keep = np.concatenate([np.ones(self.size, bool), there])
         return jnp.block([[re, -im], [im, re]]) * (keep[:, None] & keep)
 
-    def unpack(self, array: Array) -> Any:
-        """The array as the tree; leading axes (time) stay in front."""
+    def held_of(self, tree: Any) -> tuple:
+        """The leaves that are held."""
+        each = zip(jax.tree.leaves(tree), self.held, strict=True)
+        return tuple(jnp.asarray(x) for x, held in each if held)
+
+    def unpack(self, array: Array, held: Any = ()) -> Any:
+        """The array, and what is held, as the tree; leading axes (time) stay in front."""
         if self.viewed:
             depth = len(self.shapes[0]) if self.single else 1
             re, im = (jnp.take(array, i, axis=-1 - depth) for i in (0, 1))
             array = lax.complex(re, im)
         if self.single:
-            return jax.tree.unflatten(self.tree, [_as_real(array) if self.real[0] else array])
-        parts = jnp.split(array, self.cuts, axis=-1)
-        lead = array.shape[:-1]
-        leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
-        leaves = [_as_real(x) if real else x for x, real in zip(leaves, self.real, strict=True)]
-        return jax.tree.unflatten(self.tree, leaves)
+            leaves = [_as_real(array) if self.real[0] else array]
+        else:
+            parts = jnp.split(array, self.cuts, axis=-1)
+            lead = array.shape[:-1]
+            leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
+            each = zip(leaves, self.real, strict=True)
+            leaves = [_as_real(x) if real else x for x, real in each]
+        if not self.holds:
+            return jax.tree.unflatten(self.tree, leaves)
+        own, kept = iter(leaves), iter(held or self.kept)
+        return jax.tree.unflatten(self.tree, [next(kept if h else own) for h in self.held])
+
+    def marked(self, array: Array, held: Any = ()) -> Any:
+        """The tree with marks where leaves are held."""
+        return self.unpack(array, [Held(x) for x in held or self.kept])
+
+    def rates_of(self, array: Array) -> Any:
+        """The array as the tree, with None where leaves are held."""
+        held = [None] * sum(self.held)
+        return self.unpack(array, held)
+
+    def beside(self, held: Any) -> "Packing":
+        """The same with what is held in place, so that `unpack` wants the array alone."""
+        if not self.holds:
+            return self
+        packing = copy.copy(self)
+        packing.kept = held
+        return packing
 
 
 def _as_real(x: Array) -> Array:

@@ -21,6 +21,7 @@ __all__ = [
     "ShapedArray",
     "Tracer",
     "bound",
+    "compared",
     "contains",
     "define",
     "dependence",
@@ -203,6 +204,71 @@ def contains(jaxpr: Any, name: str) -> bool:
     """
     here = any(equation.primitive.name == name for equation in jaxpr.eqns)
     return here or any(contains(inner, name) for inner in subjaxprs(jaxpr))
+
+
+# What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.
+_SHAPES = ("broadcast_in_dim", "concatenate", "copy", "reshape", "squeeze", "stack")
+_COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
+
+
+def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
+    """How the boolean that a jaxpr returns is made, if by comparisons of numbers a ⋚ b at its end:
+    "order", and a function of (consts, *inputs) that returns a − b, positive where the boolean is
+    true; or "equality", for a == b.
+
+    >>> jaxpr = jax.make_jaxpr(lambda x: jnp.less(x, 2.0))(1.0)
+    >>> float(compared(jaxpr)[1]([], 5.0))
+    -3.0
+    """
+    consts = [shape_of(jnp.asarray(c)) for c in jaxpr.consts]
+    flat = trace(lambda cs, *xs: _inlined(jaxpr, cs, xs), consts, *jaxpr.in_avals)
+    made = {v: equation for equation in flat.jaxpr.eqns for v in equation.outvars}
+    needed = [flat.jaxpr.outvars[0]]
+    while needed:
+        equation = None if isinstance(needed[-1], Literal) else made.get(needed[-1])
+        needed.pop()
+        name = equation.primitive.name if equation is not None else ""
+        if equation is not None and name in (*_SHAPES, "not"):
+            needed += equation.invars
+        elif equation is None or name not in _COMPARISONS or not all(map(_real, equation.invars)):
+            return ("equality", lambda *_: None) if name == "eq" else None
+
+    def difference(consts: Sequence, *xs: Any) -> Any:
+        values = _values(flat, flat.consts, (*consts, *xs))
+
+        def number(v: Any) -> Any:
+            equation = made[v]
+            if equation.primitive.name in _COMPARISONS:
+                a, b = (x.val if isinstance(x, Literal) else values[x] for x in equation.invars)
+                return jnp.asarray(_COMPARISONS[equation.primitive.name] * (a - b))
+            inner = [number(x) for x in equation.invars]
+            return -inner[0] if equation.primitive.name == "not" else rebind(equation, inner)[0]
+
+        return number(flat.jaxpr.outvars[0])
+
+    return "order", difference
+
+
+def _real(v: Any) -> bool:
+    return jnp.issubdtype(v.aval.dtype, jnp.floating)
+
+
+def _inlined(jaxpr: Jaxpr, consts: Sequence, xs: Sequence) -> list:
+    """The outputs of a jaxpr, with nested calls opened."""
+    values = _values(jaxpr, consts, xs)
+    return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.jaxpr.outvars]
+
+
+def _values(jaxpr: Jaxpr, consts: Sequence, xs: Sequence) -> dict:
+    """The values of all variables of a jaxpr, with nested calls opened."""
+    values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
+    values.update(zip(jaxpr.jaxpr.constvars, consts, strict=True))
+    for equation in jaxpr.jaxpr.eqns:
+        inputs = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
+        inner = inner_jaxpr(equation)
+        out = rebind(equation, inputs) if inner is None else _inlined(inner, inner.consts, inputs)
+        values.update(zip(equation.outvars, out, strict=True))
+    return values
 
 
 def rebind(equation: Any, xs: Sequence) -> list:

@@ -30,6 +30,8 @@ class Status(IntEnum):
     tape_overflow = 9
     inconsistent = 10
     newton_failed = 11
+    zeno = 12
+    too_many_events = 13
     not_at_rest = 20
 
     @property
@@ -57,4 +59,6 @@ _REASONS = {
     Status.inconsistent: "the initial values do not satisfy the algebraic equations",
     Status.newton_failed: "the equations of an implicit step could not be solved",
     Status.not_at_rest: "no state of rest was found",
+    Status.zeno: "events went on happening without time going on",
+    Status.too_many_events: "more events happened than max_events",
 }

@@ -118,3 +118,23 @@ class Polynomial(Interpolant):
         for d, q in reversed(list(enumerate(self.coefficients, 1))):
             value = value * theta + d * q
         return value / self.dt
+
+
+class Part(Interpolant):
+    """The first part of a step, up to `fraction`, as a step of its own.
+
+    >>> one = jnp.array(1.0)
+    >>> float(Part(Polynomial(one, (2 * one,), one), 0.5 * one)(one))
+    2.0
+    """
+
+    whole: Any
+    fraction: Array
+
+    def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """The whole at θ · fraction."""
+        return self.whole(theta * self.fraction)
+
+    def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """Its slope there."""
+        return self.whole.slope(theta * self.fraction)

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..algebra import Factors, factored, slopes, solve
+from ..algebra.roots import newton, rooted
 from ..problems.forms import Mass, lower
 
-__all__ = ["combined", "correction", "slope_of", "times"]
+__all__ = ["combined", "consistent", "correction", "slope_of", "times"]
 
 
 def times(mass: Any, x: Array) -> Array:
@@ -48,6 +50,41 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     moved = value if by_t is None else value + by_t
     rate = value - times(form.free, moved)
     return solve(_closed(form, by_y), rate).reshape(y.shape)
+
+
+def consistent(form: Mass, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:
+    """The y that obeys the algebraic equations, with the differential parts of y0, and whether it
+    was found: the root of M (y − y0) + free · f(t0, y), both parts of which vanish, as they meet in
+    zero alone. `kept`: components that are kept, where the matrix does not say it.
+    """
+    given, hold = y0.ravel(), _holder(form, kept)
+
+    def residual(y: Array) -> Array:
+        rate = form.field(t0, y.reshape(y0.shape)).ravel()
+        return times(hold, y - given) + times(form.free, rate)
+
+    x, found = newton(residual, given)
+    if kept is not None:
+        found = found & (jnp.sum(kept) == len(given) - jnp.round(_rank(form.free)))
+    return rooted(residual, x).reshape(y0.shape), found
+
+
+def _rank(projector: Array) -> Array:
+    return jnp.sum(projector) if projector.ndim == 1 else jnp.trace(projector)
+
+
+def _holder(form: Mass, kept: Array | None) -> Any:
+    """What is applied to y − y0: M, or a matrix of the same range that sees the kept parts alone.
+
+    At a root y − y0 vanishes in these parts, so that the basis of the range may pass for constant.
+    """
+    if kept is None:
+        return form.mass
+    mass = jax.lax.stop_gradient(form.mass)
+    basis, _, _ = jnp.linalg.svd(jnp.diag(mass) if mass.ndim == 1 else mass)
+    rows = jnp.eye(len(kept), dtype=mass.dtype)[jnp.argsort(~kept, stable=True)]
+    count = jnp.sum(kept)
+    return (basis * (jnp.arange(len(kept)) < count)) @ rows
 
 
 def correction(form: Mass, t: Array, y: Array) -> Array:

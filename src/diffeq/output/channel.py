@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..core.loop import loop
-from ..core.norm import in_dtype_of
+from ..core.norm import in_dtype_of, rounding
 from ..core.rows import get_row
 from ..core.walk import walk
 
@@ -30,7 +30,9 @@ class Cursor(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """An accepted step as a channel sees it."""
+    """An accepted step as a channel sees it; `held` what is held beside y, before and after it, and
+    `happened` what happened at its end, if there are events (`events.jump.Happened`).
+    """
 
     t0: Array
     t1: Array
@@ -38,6 +40,8 @@ class Piece(NamedTuple):
     y1: Array
     dt: Array
     interpolant: Any
+    held: tuple = ((), ())
+    happened: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ class Channel:
     """One stream of rows.
 
     `kind` is "times" (rows at the channel's times), "steps" (the end of each accepted step, after
-    the initial state) or "dense" (each step's polynomial). `value(data, t, y)` makes a row, with
-    the data of the solve; for "dense" `value(t0, t1, interpolant)`.
+    the initial state), "dense" (each step's polynomial) or "event" (each time that event number
+    `place` happens). `value(data, t, y, held)` makes a row, with the data of the solve; for "dense"
+    `value(t0, t1, interpolant, held)`, for "event" `value(t, before, after, flags)`.
     """
 
     kind: str
     length: int
     value: Callable
+    place: int = 0
 
     def first(self, times: Any, t0: Array) -> Array:
         """How many rows are there before the first step."""
@@ -59,11 +65,26 @@ class Channel:
             return self._passed(times, jnp.zeros((), jnp.int32), t0)
         return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
 
-    def cursor(self, times: Any, written: Array, t1: Array, accept: Array) -> Cursor:
+    def cursor(self, times: Any, written: Array, t1: Array, accept: Array, shown: Any) -> Cursor:
         """The rows of a step that ends at t1, when `written` are there."""
         if self.kind == "times":
-            return Cursor(written, self._passed(times, written, jnp.where(accept, t1, -jnp.inf)))
+            until = t1 if shown is None else shown.until
+            return Cursor(written, self._passed(times, written, jnp.where(accept, until, -jnp.inf)))
+        if shown is not None:
+            accept = accept & self._has_row(shown)
         return Cursor(written, (accept & (written < self.length)).astype(jnp.int32))
+
+    def _has_row(self, shown: Any) -> Array:
+        if self.kind == "event":
+            return shown.happened[self.place]
+        return shown.settled if self.kind == "steps" else shown.moved
+
+    def full(self, written: Array, cursor: Cursor, shown: Any) -> Array:
+        """Whether a step leaves no room for the next one; for an event, had no room for its own."""
+        if self.kind == "event":
+            assert shown is not None
+            return shown.happened[self.place] & (written >= self.length)
+        return written + cursor.n >= self.length
 
     def _passed(self, times: Array, lo: Array, t: Array) -> Array:
         """How many times from index lo on are at most t: a step passes few, so they are counted."""
@@ -81,18 +102,23 @@ class Channel:
         )
         return n
 
-    def blank(self, data: Any, t0: Array, y0: Array, example: Any, written: Array) -> list[Array]:
+    def blank(
+        self, data: Any, t0: Array, y0: Array, held: Any, example: Any, written: Array
+    ) -> list[Array]:
         """The buffers, with the rows that are `written` before the first step."""
         if self.kind == "dense":
             leaves = jax.tree.leaves(example)
             return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in leaves]
-        row = jax.eval_shape(self.value, data, t0, y0)
+        if self.kind == "event":
+            row = jax.eval_shape(lambda: self.value(t0, (y0, held), (y0, held), None))
+            return [jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row]
+        row = jax.eval_shape(self.value, data, t0, y0, held)
         buffers = tuple(
             jnp.full((self.length, *x.shape), _unreached(x.dtype), x.dtype) for x in row
         )
 
         def fill(*_: Any) -> tuple:
-            return (), tuple(self.value(data, t0, y0))
+            return (), tuple(self.value(data, t0, y0, held))
 
         return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
@@ -111,9 +137,12 @@ class Channel:
 
     def _row(self, data: Any, time: Any, piece: Piece) -> list[Array]:
         if self.kind == "dense":
-            return self.value(piece.t0, piece.t1, piece.interpolant)
+            return self.value(piece.t0, piece.t1, piece.interpolant, piece.held[0])
         if self.kind == "steps":
-            return self.value(data, piece.t1, piece.y1)
+            return self.value(data, piece.t1, piece.y1, piece.held[1])
+        if self.kind == "event":
+            chain, flags, _ = piece.happened
+            return self.value(piece.t1, *chain[self.place : self.place + 2], flags[self.place])
         # A lane that saves nothing looks at padding while others write: that must not be NaN, which
         # zero times its cotangent would hand to what all lanes share.
         time = jnp.where(jnp.isnan(time), piece.t1, time)
@@ -121,7 +150,17 @@ class Channel:
         # The end of a step is the step's own result, to the last bit; but a time that is saved does
         # not move with the end of a step, so its derivative is the interpolant's.
         end = lax.stop_gradient(piece.y1) + (y - lax.stop_gradient(y))
-        return self.value(data, time, jnp.where(time >= piece.t1, end, y))
+        end_of = piece.t1
+        if piece.happened is not None:
+            # After an event it is that of the solution which goes on from there.
+            _, flags, rate = piece.happened
+            onward = piece.y1 + in_dtype_of(time - piece.t1, rate) * rate
+            now = jnp.any(jnp.concatenate(flags))
+            end = jnp.where(now, onward, end)
+            end_of = jnp.where(now, piece.t1 - rounding(piece.t1), piece.t1)
+        last = time >= end_of
+        held = jax.tree.map(lambda a, b: jnp.where(last, a, b), piece.held[1], piece.held[0])
+        return self.value(data, time, jnp.where(last, end, y), held)
 
 
 def _unreached(dtype: Any) -> Any:
@@ -137,25 +176,33 @@ class Output:
     @property
     def needs_interpolant(self) -> bool:
         """Whether any row lies inside a step."""
-        return any(c.kind != "steps" for c in self.channels)
+        return any(c.kind in ("times", "dense") for c in self.channels)
 
     def first(self, times: Any, t0: Array) -> tuple[Array, ...]:
         """Rows there before the first step, per channel."""
         return tuple(c.first(ts, t0) for c, ts in zip(self.channels, times, strict=True))
 
-    def cursors(self, times: Any, written: Any, t1: Array, accept: Array) -> tuple[Cursor, ...]:
+    def cursors(
+        self, times: Any, written: Any, t1: Array, accept: Array, shown: Any = None
+    ) -> tuple[Cursor, ...]:
         """The rows of a step, per channel."""
         each = zip(self.channels, times, written, strict=True)
-        return tuple(c.cursor(ts, w, t1, accept) for c, ts, w in each)
+        return tuple(c.cursor(ts, w, t1, accept, shown) for c, ts, w in each)
+
+    def full(self, written: Any, cursors: Any, shown: Any, *, events: bool) -> list:
+        """Whether channels (those of events, or the others) have no more room, for each of them."""
+        each = zip(self.channels, written, cursors, strict=True)
+        return [c.full(w, r, shown) for c, w, r in each
+                if c.kind != "times" and (c.kind == "event") == events]  # fmt: skip
 
     def any(self, cursors: tuple[Cursor, ...]) -> Array:
         """1 when the step has a row to write, else 0."""
         return jnp.any(jnp.stack([cursor.n > 0 for cursor in cursors])).astype(jnp.int32)
 
-    def blank(self, data: Any, t0: Array, y0: Array, example: Any, written: Any) -> list:
+    def blank(self, data: Any, t0: Array, y0: Array, held: Any, example: Any, written: Any) -> list:
         """Buffers with the rows that are written before the first step, per channel."""
         each = zip(self.channels, written, strict=True)
-        return [c.blank(data, t0, y0, example, w) for c, w in each]
+        return [c.blank(data, t0, y0, held, example, w) for c, w in each]
 
     def write(self, data: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
         """The buffers with a step's rows."""

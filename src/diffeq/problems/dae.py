@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.packing import Packing, as_state
+from ..core.packing import Packing, as_state, without_held
 from .base import Problem, evaluated
 
 __all__ = ["DAEProblem", "free_projector", "packed_differential", "packed_mass"]
@@ -111,7 +111,9 @@ def free_projector(mass: Array) -> Array:
 
 def _as_diagonal(value: Any, packing: Packing) -> Array | None:
     """A tree like the state, ravelled; None if it is something else."""
-    same = jax.tree.structure(value) == packing.tree
+    if packing.holds:
+        value = without_held(value, packing.marks)
+    same = jax.tree.structure(value) == packing.rates
     if not same or [jnp.shape(x) for x in jax.tree.leaves(value)] != packing.shapes:
         return None
     dtype = packing.dtype

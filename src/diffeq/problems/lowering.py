@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..core.lift import flatten, unflatten
-from ..core.packing import Packing, as_state
+from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.primitive import contains, eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
@@ -33,11 +33,13 @@ __all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves",
 class Canonical(eqx.Module):
     """A problem at the door of the loop.
 
-    `form(parameters, sign)` gives the canonical equation in the loop's time τ = sign · t, which
-    always runs forwards; `packing` knows the user's tree, and `args(parameters)` the user's args.
+    `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
+    which always runs forwards, beside leaves that are `held`; `packing` knows the user's tree, and
+    `args(parameters)` the user's args.
     """
 
     y0: Array
+    held: tuple
     t0: Array
     t1: Array
     parameters: Any
@@ -57,7 +59,8 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
     leaves = [jnp.asarray(x) for x in leaves]
     tree = state_of(problem)
     packing = Packing(tree, real=real)
-    y0 = packing.pack(tree)
+    plain = released(tree)
+    y0, held = packing.pack(plain), packing.held_of(plain)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
     for name, f, arguments in functions_of(problem):
@@ -69,7 +72,7 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
     traced = traced if jac is None else [*traced, jac]
 
-    def form(parameters: Any, sign: Any) -> Any:
+    def form(parameters: Any, sign: Any, held: Any = ()) -> Any:
         *own, constants = parameters
         bound = [
             g.bind(leaves, hoisted, sign) for g, (leaves, hoisted) in zip(traced, own, strict=True)
@@ -78,12 +81,13 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
         if jac is not None:
             *bound, by_y = bound
             known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
-        return rule.form(bound, packing, sign, **known, **constants)
+        return rule.form(bound, packing.beside(held), sign, **known, **constants)
 
     constants = rule.constants(problem, packing)
     parameters = (*((leaves, g.hoisted) for g in traced), constants)
     return Canonical(
         y0,
+        held,
         t0,
         t1,
         parameters,
@@ -94,14 +98,17 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
 
 
 def state_of(problem: Problem) -> Any:
-    """The initial state as the user's tree: real or complex numbers, and at least one."""
+    """The initial state as the user's tree: real or complex numbers, and at least one; and leaves
+    that are marked as held, of any kind.
+    """
     rule = _rule(problem)
     tree = rule.state(problem, problem.args)
-    if not jax.tree.leaves(tree):
-        raise ValueError(f"{rule.names[0]} has no arrays in it; give at least one number.")
-    if all(np.size(leaf) == 0 for leaf in jax.tree.leaves(tree)):
+    if not jax.tree.leaves(moving(tree)):
+        found = "only leaves that are held" if jax.tree.leaves(tree) else "no arrays"
+        raise ValueError(f"{rule.names[0]} has {found} in it; give at least one number to solve.")
+    if all(np.size(leaf) == 0 for leaf in jax.tree.leaves(moving(tree))):
         raise ValueError(f"{rule.names[0]} is {described(tree)}, empty; give at least one number.")
-    for name, leaf in named_leaves(problem, tree):
+    for name, leaf in named_leaves(problem, moving(tree)):
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.inexact):
             continue
@@ -113,6 +120,9 @@ def state_of(problem: Problem) -> Any:
             f"{name} is {leaf!r}; a number or an array is wanted, or a tree of these, or a "
             "function of args."
         )
+    for name, leaf in named_leaves(problem, released(tree)):
+        if not hasattr(leaf, "dtype") and np.asarray(leaf).dtype.kind not in "biufc":
+            raise TypeError(f"{name} is held and is {leaf!r}; a number or an array is wanted.")
     return tree
 
 
@@ -145,32 +155,35 @@ def _rule(problem: Any) -> Any:
 
 
 class Traced:
-    """A user's function of (t, *parts, args), traced once: in a step it is used many times, and in
-    its derivatives many times more, at the price of one Python call.
+    """A user's function of (t, *parts, args, *extra), traced once: in a step it is used many times,
+    and in its derivatives many times more, at the price of one Python call.
 
-    What it closes over is `hoisted`, an input like any other.
+    What it closes over is `hoisted`, an input like any other. `fits(name, value, parts)` returns
+    the value, if it is one that the function may return.
     """
 
     def __init__(
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any, *, fits: Callable | None = None,
+        structure: Any, *, extra: tuple = (), fits: Callable | None = None,
     ) -> None:  # fmt: skip
-        fits = checked if fits is None else fits
+        fits = _rate if fits is None else fits
         self.name = name
-        self.parts = parts
         self.count = [len(jax.tree.leaves(p)) for p in parts]
-        arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), p) for p in parts]
+        arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), released(p)) for p in parts]
 
         own = flatten(f)
 
-        def call(t: Any, parts: tuple, leaves: list) -> Any:
+        marked = parts
+
+        def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
             with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
-                return fits(name, as_state(fresh(t, *parts, args)), parts[0])
+                return fits(name, fresh(t, *parts, args, *extra), marked)
 
-        self.jaxpr, shape = jax.make_jaxpr(call, return_shape=True)(t, tuple(arrays), leaves)
+        shaped = jax.make_jaxpr(call, return_shape=True)
+        self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
         self.tree = jax.tree.structure(shape)
         self.hoisted = list(self.jaxpr.consts)
         # XLA fuses a stage into the next one twice, once for y and once for its reverse, and again
@@ -181,21 +194,32 @@ class Traced:
         """The function of (τ, *parts) with its parameters in place."""
 
         def bound(tau: Any, *parts: Any) -> Any:
-            t = turned(sign, tau)
-            flat = [t, *jax.tree.leaves(parts), *leaves]
-            wanted: list[Any] = self.jaxpr.in_avals
-            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
-            out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
-            out = lax.optimization_barrier(out) if self.apart else out
-            return jax.tree.unflatten(self.tree, [turned(sign, x) for x in out])
+            value = self.at(leaves, hoisted, turned(sign, tau), *parts)
+            return jax.tree.map(lambda x: turned(sign, x), value)
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         return bound
+
+    def at(self, leaves: list, hoisted: list, t: Any, *parts: Any, extra: tuple = ()) -> Any:
+        """The value at the problem's own time t, as it was returned."""
+        flat = [t, *jax.tree.leaves(parts), *leaves, *jax.tree.leaves(extra)]
+        wanted: list[Any] = self.jaxpr.in_avals
+        flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
+        out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
+        out = lax.optimization_barrier(out) if self.apart else out
+        return jax.tree.unflatten(self.tree, out)
 
     def uses(self, part: int) -> bool:
         """Whether the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
+
+
+def _rate(name: str, value: Any, parts: tuple) -> Any:
+    """What a field returned, if it fits the state; leaves that are held have none."""
+    like = moving(parts[0])
+    holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
+    return checked(name, without_held(value, parts[0]) if holds else as_state(value), like)
 
 
 def turned(sign: Any, x: Any) -> Any:
@@ -234,11 +258,14 @@ def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: A
     if jac is None:
         return None
     check_arguments(jac, "jac", "t, y, args")
+    if any(Packing(tree).held):
+        raise TypeError("jac was given and y0 has leaves that are held: leave out one of the two.")
     return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, fits=_checked_jacobian)
 
 
-def _checked_jacobian(name: str, value: Any, like: Any) -> Any:
+def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
     """What jac returned, if it is what `jax.jacfwd` of the field by y would be."""
+    value, like = as_state(value), parts[0]
     if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
         value = jnp.asarray(value)  # rows, as lists
     wanted = jax.tree.map(lambda out: jax.tree.map(lambda y: (*out.shape, *y.shape), like), like)
@@ -332,7 +359,7 @@ class _MotionRule(_Rule):
     @classmethod
     def state(cls, problem: Any, args: Any) -> Any:
         q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
-        if _shapes(q) != _shapes(p):
+        if _shapes(moving(q)) != _shapes(moving(p)):
             first, second = cls.names
             raise TypeError(
                 f"{second} is {described(p)}; it must match {first}, which is {described(q)}."
@@ -357,8 +384,8 @@ class _HamiltonianRule(_MotionRule):
     def functions(problem: Any, tree: Any) -> list:
         energy = problem.hamiltonian
         return [
-            ("hamiltonian", _slope(energy, of_momentum=True), tree),
-            ("hamiltonian", _slope(energy, of_momentum=False), tree),
+            ("hamiltonian", _slope(energy, tree, of_momentum=True), tree),
+            ("hamiltonian", _slope(energy, tree, of_momentum=False), tree),
         ]
 
     @staticmethod
@@ -371,14 +398,41 @@ class _HamiltonianRule(_MotionRule):
         return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
 
 
-def _slope(energy: Any, *, of_momentum: bool) -> Callable:
+def _slope(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable:
+    """The derivative of an energy by positions or momenta (but for those that are held)."""
+    marked = tree[of_momentum]
+
     def slope(t: Any, q: Any, p: Any, args: Any) -> Any:
-        if isinstance(energy, Separable):
-            part = energy.kinetic if of_momentum else energy.potential
-            return jax.grad(lambda z: _scalar(part(t, z, args)))(p if of_momentum else q)
-        return jax.grad(lambda *z: _scalar(energy(t, *z, args)), argnums=int(of_momentum))(q, p)
+        def of_part(z: Any) -> Any:
+            z = _beside(z, p if of_momentum else q, marked)
+            if isinstance(energy, Separable):
+                part = energy.kinetic if of_momentum else energy.potential
+                return _scalar(part(t, z, args))
+            return _scalar(energy(t, q, z, args) if of_momentum else energy(t, z, p, args))
+
+        found = jax.grad(of_part)(_moving_of(p if of_momentum else q, marked))
+        packing = Packing(marked)
+        return jax.tree.unflatten(packing.rates, found) if packing.holds else found
 
     return slope
+
+
+def _moving_of(tree: Any, marked: Any) -> Any:
+    """Those leaves of the tree that are not held in the marked one."""
+    packing = Packing(marked)
+    if not packing.holds:
+        return tree
+    each = zip(jax.tree.leaves(tree), packing.held, strict=True)
+    return [x for x, held in each if not held]
+
+
+def _beside(own: Any, tree: Any, marked: Any) -> Any:
+    """The tree with others of those leaves."""
+    packing = Packing(marked)
+    if not packing.holds:
+        return own
+    each, found = zip(jax.tree.leaves(tree), packing.held, strict=True), iter(own)
+    return jax.tree.unflatten(packing.tree, [x if held else next(found) for x, held in each])
 
 
 def _scalar(energy: Any) -> Any:
@@ -393,12 +447,14 @@ def _shapes(tree: Any) -> Any:
 
 def _halved(f: Callable, packing: Packing) -> Callable:
     """A function of trees as one of vectors (t, q, p); each half is packed like positions alone."""
-    blank = packing.unpack(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
+    blank = packing.marked(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
     of_q, of_p = (Packing(half, packing.dtype) for half in blank)
     shape = of_q.shapes[0] if of_q.single else (-1,)
+    count = sum(of_q.held)
 
     def of_vectors(t: Any, q: Array, p: Array) -> Array:
-        trees = (of_q.unpack(q.reshape(shape)), of_p.unpack(p.reshape(shape)))
+        kept = (packing.kept[:count], packing.kept[count:])
+        trees = (of_q.unpack(q.reshape(shape), kept[0]), of_p.unpack(p.reshape(shape), kept[1]))
         return of_q.pack(f(t, *trees)).ravel()
 
     return of_vectors

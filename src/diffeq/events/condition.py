@@ -1,0 +1,97 @@
+"""A user's condition as numbers that change sign where it happens, and as what is true of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..core.primitive import compared
+from ..problems.lowering import Traced
+
+__all__ = ["Condition"]
+
+
+class Condition:
+    """A condition, traced: k numbers (a lone one is a vector of one) that cross zero upwards or
+    downwards, as `direction` says.
+
+    `level`: it was a boolean, which happens when it becomes true. Where that ends in comparisons
+    a ⋚ b its numbers are a − b, positive where it is true; else they are ±1, it is not `smooth`,
+    and the time at which it happens has no derivative.
+    """
+
+    def __init__(
+        self, f: Callable, name: str, t: Any, tree: Any, leaves: list, structure: Any,
+        direction: Any = 0, *, boolean: bool = False,
+    ) -> None:  # fmt: skip
+        check = _truth if boolean else _number_or_truth
+        traced = Traced(f, name, "t, y, args", t, (tree,), leaves, structure, fits=check)
+        aval: Any = traced.jaxpr.out_avals[0]
+        self.traced, self.vector = traced, aval.ndim == 1
+        self.count = aval.shape[0] if self.vector else 1
+        self.level = np.full(self.count, aval.dtype == bool)
+        how = compared(traced.jaxpr) if aval.dtype == bool else None
+        if how is not None and how[0] == "equality" and not boolean:
+            raise TypeError(
+                f"{name} ends in a == b, which is true at single points: no step would end on one. "
+                "Return a - b, which changes sign there."
+            )
+        self.difference = how[1] if how is not None else None
+        self.smooth = aval.dtype != bool or how is not None
+        self.direction = _directions(name, direction, self.count, aval.dtype == bool)
+
+    def truths(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
+        """Whether it is true: (k,)."""
+        value = self.traced.at(leaves, hoisted, t, tree)
+        return jnp.atleast_1d(value if value.dtype == bool else value > 0)
+
+    def numbers(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
+        """What crosses zero: (k,)."""
+        if self.difference is not None:
+            flat = [t, *jax.tree.leaves(tree), *leaves]
+            avals: list[Any] = self.traced.jaxpr.in_avals
+            flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, avals, strict=True)]
+            return jnp.atleast_1d(self.difference(hoisted, *flat))
+        value = self.traced.at(leaves, hoisted, t, tree)
+        return jnp.atleast_1d(jnp.where(value, 1.0, -1.0) if value.dtype == bool else value)
+
+
+def _number_or_truth(name: str, value: Any, parts: Any) -> Any:
+    del parts
+    if isinstance(value, (list, tuple)) and value and all(jnp.shape(x) == () for x in value):
+        value = jnp.stack([jnp.asarray(x) for x in value])
+    leaves = jax.tree.leaves(value)
+    one = len(leaves) == 1 and jax.tree_util.all_leaves([value])
+    if not one or len(np.shape(value)) > 1 or np.shape(value) == (0,):
+        shapes = jax.tree.map(jnp.shape, value) if leaves else value
+        raise TypeError(
+            f"{name} returned {shapes if leaves else repr(value)}; one number is wanted, or a "
+            "boolean, or a vector (k,) of either."
+        )
+    dtype = jnp.result_type(value)
+    if not (jnp.issubdtype(dtype, jnp.bool) or jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"{name} returned dtype {dtype}; a real number that changes sign at the event is "
+            "wanted, or a boolean."
+        )
+    return jnp.asarray(value)
+
+
+def _truth(name: str, value: Any, parts: Any) -> Any:
+    value = _number_or_truth(name, value, parts)
+    if value.dtype != bool:
+        raise TypeError(f"{name} returned dtype {value.dtype}; booleans are wanted: a > b.")
+    return value
+
+
+def _directions(name: str, direction: Any, count: int, level: bool) -> np.ndarray:
+    if np.ndim(direction) == 1 and len(direction) != count:
+        raise ValueError(
+            f"direction has {len(direction)} entries; {name} returns {count}: one number, or one "
+            "for each, is wanted."
+        )
+    directions = np.broadcast_to(np.asarray(direction, np.int32), (count,))
+    return np.where(directions == 0, np.int32(1), directions) if level else directions

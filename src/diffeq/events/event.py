@@ -1,0 +1,342 @@
+"""What may happen during a solve, as a user writes it: when, and what becomes of the state."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core.lift import flatten, unflatten
+from ..core.primitive import Tracer
+
+__all__ = ["AfterStep", "Event", "Happening", "Periodic", "PresetTimes", "doses"]
+
+
+class Happening:
+    """The base of all events: a pytree of what is traced, beside what is static."""
+
+    fields: ClassVar[tuple[str, ...]] = ()
+    static: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_node(
+            cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
+        )
+
+    def _flatten(self) -> tuple[list, Any]:
+        leaves, structure = flatten({name: getattr(self, name) for name in self.fields})
+        return leaves, (structure, tuple(getattr(self, name) for name in self.static))
+
+    @classmethod
+    def _unflatten(cls, aux: Any, leaves: Any) -> Any:
+        self = object.__new__(cls)
+        self.__dict__.update(
+            unflatten(aux[0], leaves), **dict(zip(cls.static, aux[1], strict=True))
+        )
+        return self
+
+    def __repr__(self) -> str:
+        names = (getattr(f, "__name__", type(f).__name__) for f in self._functions() if f)
+        return f"{type(self).__name__}({', '.join(names)})"
+
+    def _functions(self) -> list:
+        return [getattr(self, name, None) for name in ("condition", "affect")]
+
+
+class Event(Happening):
+    """Something that happens where `condition(t, y, args)` crosses zero.
+
+    The crossing is looked for on the polynomial of each step, also between its ends, and located to
+    rounding; of several events the earliest comes first. There `affect(t, y, args)` replaces the
+    state, and the next step starts afresh. Without an affect the solve ends there, with success.
+    The time of the event, t*(y0, args), has the derivative −(∂g/∂x · dx)/(dg/dt) of the root that
+    it is, to every order.
+
+    Args:
+        condition: returns a number g, or a vector (k,) of them, that changes sign at the event; or
+            a boolean, which happens when it becomes true (and at t0, if it is true there). One that
+            ends in a comparison (<, <=, >, >=) of a and b is located and differentiated as a − b;
+            any other is located by bisection, and has no derivative.
+        affect: returns the state after the event, of the structure, shapes and dtypes of y. With a
+            vector of conditions it is called with `fired`, booleans (k,), as a fourth argument.
+        direction: 1 for crossings from below, −1 for those from above (along the direction of the
+            solve), 0 for both; for a vector a sequence of these does, too.
+        terminal: whether the solve ends; None: when there is no affect.
+
+    What starts on a zero (at t0, or after an affect) is on the side that it moves to: that is no
+    crossing. Several events at one instant are all applied, in the order of `events=`, and so are
+    those whose conditions an affect makes true. An affect that goes on making conditions true
+    without time passing ends the solve with the status `zeno`.
+
+    Raises:
+        TypeError: condition or affect is no function; (by `solve`) condition returns something else
+            than numbers or booleans, of shape () or (k,); affect changes structure, shape or dtype.
+        ValueError: direction is none of −1, 0, 1.
+
+    Reference: shampine2000.
+
+    Example:
+        A ball falls from 10 m, and bounces:
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> fall = de.ODEProblem(lambda t, y, a: [y[1], -9.81], [10.0, 0.0], (0.0, 3.0), 0.8)
+        >>> bounce = de.Event(lambda t, y, a: y[0], lambda t, y, a: jnp.array([0.0, -a * y[1]]))
+        >>> sol = de.solve(fall, events=bounce)
+        >>> sol.events[0].ts.round(3)
+        Array([1.428], dtype=float32)
+        >>> down = de.solve(fall, events=de.Event(lambda t, y, a: y[0] <= 5.0))
+        >>> round(float(down.t1), 3), de.Status(int(down.status)).name
+        (1.01, 'terminated')
+    """
+
+    fields = ("condition", "affect")
+    static = ("direction", "terminal")
+
+    def __init__(
+        self,
+        condition: Any,
+        affect: Any = None,
+        *,
+        direction: Any = 0,
+        terminal: Any = None,
+    ) -> None:
+        self.condition = _function("condition", condition, "t, y, args")
+        self.affect = _function("affect", affect, "t, y, args", optional=True)
+        self.direction = _direction(direction)
+        self.terminal = affect is None if terminal is None else _flag("terminal", terminal)
+
+
+class PresetTimes(Happening):
+    """What happens at given times: steps end on them, and `affect` replaces the state there.
+
+    Args:
+        times: increasing or not, in the problem's unit of time; or a function of args. NaN is
+            padding, so that schedules of different length vmap. Times outside tspan do not happen;
+            those at its ends do.
+        affect: `affect(t, y, args)`, as in `Event`; with data `affect(t, y, args, row)`.
+        data: a pytree of arrays with one row for each time; or a function of args.
+
+    The solution differentiates by times and data, as by everything else.
+
+    Raises:
+        TypeError: affect is no function; times are no numbers.
+        ValueError: times has not one axis, or data not one row for each time.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> decay = de.ODEProblem(lambda t, y, k: -k * y, 0.0, (0.0, 3.0), 0.5)
+        >>> dose = lambda t, y, args, amount: y + amount
+        >>> given = de.PresetTimes([0.0, 1.0], dose, data=jnp.array([2.0, 1.0]))
+        >>> sol = de.solve(decay, events=given, rtol=1e-6)
+        >>> bool(abs(sol.y1 - (2 * jnp.exp(-1.5) + jnp.exp(-1.0))) < 1e-5)
+        True
+    """
+
+    fields = ("times", "affect", "data")
+
+    def __init__(self, times: Any, affect: Any, *, data: Any = None) -> None:
+        self.affect = _function("affect", affect, "t, y, args" + ("" if data is None else ", row"))
+        self.times, self.data = _times(times), data
+        rows = () if callable(data) else jax.tree.leaves(data)
+        for row in rows if not callable(times) else ():
+            if np.shape(row)[:1] != np.shape(self.times):
+                raise ValueError(
+                    f"data has a leaf of shape {np.shape(row)}; one row for each of the "
+                    f"{np.size(self.times)} times is wanted."
+                )
+
+
+class Periodic(Happening):
+    """What happens every `period`: at t0 + phase + k · period, k = 0, 1, …, up to t1.
+
+    Args:
+        period: a positive number in the problem's unit of time; or a function of args.
+        affect: `affect(t, y, args)`, as in `Event`.
+        phase: when it happens first, after t0; None: after one period. 0.0 is at t0 itself.
+
+    Raises:
+        TypeError: affect is no function.
+        ValueError: period is not positive, or phase negative.
+
+    Example:
+        A control u that is computed every second and held in between:
+
+        >>> import diffeq as de
+        >>> control = lambda t, y, args: {**y, "u": -0.5 * y["x"]}
+        >>> y0 = {"x": 1.0, "u": de.hold(0.0)}
+        >>> plant = de.ODEProblem(lambda t, y, args: {"x": y["u"]}, y0, (0.0, 2.5))
+        >>> sol = de.solve(plant, events=de.Periodic(1.0, control, phase=0.0))
+        >>> [round(float(y), 4) for y in (sol.y1["x"], sol.y1["u"])]
+        [0.1875, -0.125]
+    """
+
+    fields = ("period", "phase", "affect")
+
+    def __init__(self, period: Any, affect: Any, *, phase: Any = None) -> None:
+        self.affect = _function("affect", affect, "t, y, args")
+        self.period, self.phase = period, phase
+        if not callable(period) and not _positive(period):
+            raise ValueError(f"period is {period!r}; one positive number is wanted.")
+        if phase is not None and not callable(phase) and not _positive(phase, zero=True):
+            raise ValueError(f"phase is {phase!r}; one number that is not negative is wanted.")
+
+
+class AfterStep(Happening):
+    """What happens after each accepted step whose end has `condition(t, y, args)` true.
+
+    It depends on where steps end: for what happens at a time of its own, take an `Event`. It serves
+    projections and limits, and stops a solve that has settled.
+
+    Args:
+        condition: returns a boolean, or a vector (k,) of them.
+        affect: as in `Event`; None: the solve ends, with success.
+
+    Raises:
+        TypeError: condition or affect is no function; (by `solve`) condition returns no boolean.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> f = lambda t, y, k: -k * (y - 1)
+        >>> settled = de.AfterStep(lambda t, y, k: jnp.abs(f(t, y, k)) < 1e-3)
+        >>> sol = de.solve(de.ODEProblem(f, 0.0, (0.0, 1e6), 2.0), events=settled)
+        >>> round(float(sol.y1), 2), float(sol.t1) < 10
+        (1.0, True)
+    """
+
+    fields = ("condition", "affect")
+    static = ("terminal",)
+
+    def __init__(self, condition: Any, affect: Any = None) -> None:
+        self.condition = _function("condition", condition, "t, y, args")
+        self.affect = _function("affect", affect, "t, y, args", optional=True)
+        self.terminal = affect is None
+
+
+def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
+    """Amounts that are added to one component of the state at given times.
+
+    Args:
+        times: as in `PresetTimes`.
+        amounts: one for each time, shape (times, …), or one for all; or a function of args. NaN
+            times ignore theirs.
+        into: where: an index of the array y, a key of the dictionary y, a tuple of these that leads
+            further down, or a function such as `lambda y: y.central`.
+
+    Raises:
+        TypeError, ValueError: as `PresetTimes`; or y has no such component.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> drug = lambda t, y, k: {"gut": -k * y["gut"], "blood": k * y["gut"] - 0.1 * y["blood"]}
+        >>> y0 = {"gut": 0.0, "blood": 0.0}
+        >>> given = de.doses([0.0, 12.0], [100.0, 50.0], "gut")
+        >>> sol = de.solve(de.ODEProblem(drug, y0, (0.0, 24.0), 1.0), events=given)
+        >>> sol.events[0].after["gut"].round()
+        Array([100.,  50.], dtype=float32)
+    """
+    given = amounts if callable(amounts) else jax.tree.map(jnp.asarray, _list_as_array(amounts))
+    if not callable(given) and not callable(times):
+        count = np.size(_times(times))
+        given = jax.tree.map(lambda x: jnp.broadcast_to(x, (count,)) if x.ndim == 0 else x, given)
+    return PresetTimes(times, _Adding(into if callable(into) else _Place(into)), data=given)
+
+
+class _Place:
+    """Where in a tree; equal to another of the same path."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Place) and other.path == self.path
+
+
+class _Adding:
+    """The affect of a dose."""
+
+    def __init__(self, into: Any) -> None:
+        self.into = into
+
+    def __call__(self, t: Any, y: Any, args: Any, amount: Any) -> Any:
+        if callable(self.into):
+            return eqx.tree_at(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
+        into = self.into.path
+        return _added(y, into if isinstance(into, tuple) else (into,), amount, into)
+
+
+def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
+    """`y` with the amount added at the end of the path."""
+    try:
+        if hasattr(y, "at"):
+            return y.at[path].add(amount)
+        if not path:
+            return jax.tree.map(jnp.add, y, amount)
+        key, rest = path[0], path[1:]
+        if isinstance(y, dict):
+            return {**y, key: _added(y[key], rest, amount, into)}
+        if isinstance(key, str):
+            inner = _added(getattr(y, key), rest, amount, into)
+            return eqx.tree_at(lambda tree: getattr(tree, key), y, inner)
+        parts = list(y)
+        parts[key] = _added(parts[key], rest, amount, into)
+        return type(y)(*parts) if hasattr(y, "_fields") else type(y)(parts)
+    except (LookupError, AttributeError, TypeError) as error:
+        shapes = jax.tree.map(jnp.shape, y)
+        raise TypeError(f"into is {into!r}; y has no such component: {shapes}.") from error
+
+
+def _function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Any:
+    if callable(f) or (f is None and optional):
+        return f
+    wanted = f"a function {name}({arguments}) is wanted" + (", or None" if optional else "")
+    raise TypeError(f"{name} is {f!r}; {wanted}.")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; True, False or None is wanted.")
+    return value
+
+
+def _direction(direction: Any) -> Any:
+    values = (
+        np.asarray(direction) if isinstance(direction, (int, tuple, list, np.ndarray)) else None
+    )
+    if values is None or values.ndim > 1 or not np.isin(values, (-1, 0, 1)).all():
+        raise ValueError(f"direction is {direction!r}; −1, 0 or 1 is wanted.")
+    return int(values) if values.ndim == 0 else tuple(int(d) for d in values)
+
+
+def _list_as_array(x: Any) -> Any:
+    return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
+
+
+def _times(times: Any) -> Any:
+    if callable(times) and not hasattr(times, "shape"):
+        return times
+    try:
+        times = _list_as_array(times)
+        dtype = jnp.result_type(times)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"times is {times!r}; a sequence of numbers is wanted.") from error
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise TypeError(f"times has dtype {dtype}; real numbers are wanted.")
+    if np.ndim(times) != 1:
+        raise ValueError(f"times has shape {np.shape(times)}; a sequence of times is wanted.")
+    return times
+
+
+def _positive(x: Any, *, zero: bool = False) -> bool:
+    """Whether x is a positive number, as far as that is known."""
+    if isinstance(x, Tracer):
+        return x.ndim == 0
+    try:
+        number = np.asarray(x, float)
+    except (TypeError, ValueError):
+        return False
+    return number.ndim == 0 and bool(np.isfinite(number) and (number > 0 or (zero and number == 0)))

@@ -1,0 +1,191 @@
+"""Cubics between the values of a table: a spline, and Akima's, which does not overshoot as much."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Real
+
+from .base import Input, Table, place_of, row
+
+__all__ = ["Akima", "Cubic"]
+
+
+class _Hermite(Input):
+    """Cubics with given values and slopes at given times."""
+
+    ts: Any
+    xs: Any
+    slopes: Any
+
+    def at(self, t: Real[Array, ""]) -> Any:
+        """The value at one time."""
+        i = jnp.minimum(place_of(self.ts, t), self.ts.shape[0] - 2)
+        t0, t1 = self.ts[i], self.ts[i + 1]
+        width = t1 - t0
+        theta = jnp.clip((t - t0) / width, 0, 1)
+
+        def value(a: Array, b: Array, da: Array, db: Array) -> Array:
+            s, h = theta.astype(a.real.dtype), width.astype(a.real.dtype)
+            bend = (1 - 2 * s) * (b - a) + (s - 1) * h * da + s * h * db
+            return (1 - s) * a + s * b + s * (s - 1) * bend
+
+        ends = row(self.xs, i), row(self.xs, i + 1), row(self.slopes, i), row(self.slopes, i + 1)
+        return jax.tree.map(value, *ends)
+
+
+class _Curve(Table):
+    """A table whose slopes follow from its values. They are no leaves of it, so that its derivative
+    is that by ts and xs; a solve finds them once, before it starts (`__lifted__`).
+    """
+
+    def __init__(self, ts: Any, xs: Any) -> None:
+        super().__init__(ts, xs)
+        self.xs = jax.tree.map(lambda x: x * jnp.ones((), self.ts.dtype), self.xs)
+        if self.ts.shape[0] < 2:
+            raise ValueError("ts has one time; a curve wants two at least.")
+
+    def slopes_of(self, x: Array) -> Array:
+        """The slopes of one leaf at ts."""
+        raise NotImplementedError
+
+    def __lifted__(self) -> _Hermite:
+        """With its slopes."""
+        return _with_slopes(self)
+
+    def at(self, t: Real[Array, ""]) -> Any:
+        """The value at one time."""
+        return _with_slopes(self).at(t)
+
+
+@jax.jit
+def _with_slopes(curve: _Curve) -> _Hermite:
+    return _Hermite(curve.ts, curve.xs, jax.tree.map(curve.slopes_of, curve.xs))
+
+
+class Cubic(_Curve):
+    """The cubic spline: twice continuously differentiable.
+
+    Args:
+        ts: increasing times, two at least.
+        xs: a tree of arrays, one row for each time. Outside of ts its ends are held.
+        ends: "not-a-knot" (the first two pieces are one cubic, and the last two; third order up to
+            the ends) or "natural" (no curvature at the ends).
+
+    Raises:
+        TypeError, ValueError: ts does not increase; xs has another first axis; ends is neither.
+
+    Reference: deboor1978.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> round(float(de.interp.Cubic(ts, ts**3)(0.3)), 4)
+        0.027
+    """
+
+    ends: str = eqx.field(static=True)
+
+    def __init__(self, ts: Any, xs: Any, *, ends: str = "not-a-knot") -> None:
+        if ends not in ("not-a-knot", "natural"):
+            raise ValueError(f"ends is {ends!r}; 'not-a-knot' or 'natural' is wanted.")
+        super().__init__(ts, xs)
+        self.ends = ends
+
+    def slopes_of(self, x: Array) -> Array:
+        """The slopes of one leaf at ts: the solution of a tridiagonal system."""
+        h = jnp.diff(self.ts).astype(x.real.dtype)
+        wide = h.reshape(-1, *(1,) * (x.ndim - 1))
+        rise = jnp.diff(x, axis=0) / wide
+        if x.shape[0] == 2:
+            return jnp.concatenate([rise, rise])
+        if x.shape[0] == 3 and self.ends == "not-a-knot":
+            return _parabola(wide, rise)
+        first, last = (self._end(*side) for side in ((h, wide, rise),
+                       (h[::-1], wide[::-1], rise[::-1])))  # fmt: skip
+        inner = 3 * (wide[1:] * rise[:-1] + wide[:-1] * rise[1:])
+        join = lambda a, b, c: jnp.concatenate([a[None], b, c[None]])  # noqa: E731
+        diagonal = join(first[0], 2 * (h[:-1] + h[1:]), last[0])
+        upper = join(first[1], h[:-1], jnp.zeros_like(h[0]))
+        lower = join(jnp.zeros_like(h[0]), h[1:], last[1])
+        return _tridiagonal(lower, diagonal, upper, join(first[2], inner, last[2]))
+
+    def _end(self, h: Array, wide: Array, rise: Array) -> tuple[Array, Array, Array]:
+        """The equation of an end: its diagonal, its neighbour, its right side."""
+        if self.ends == "natural":
+            return 2 * h[0], h[0], 3 * wide[0] * rise[0]
+        both = wide[0] + wide[1]
+        right = ((wide[0] + 2 * both) * wide[1] * rise[0] + wide[0] ** 2 * rise[1]) / both
+        return h[1], h[0] + h[1], right
+
+
+def _parabola(h: Array, rise: Array) -> Array:
+    """The slopes of the parabola through three points."""
+    bend = (rise[1] - rise[0]) / (h[0] + h[1])
+    first = rise[0] - h[0] * bend
+    return jnp.stack([first, first + 2 * h[0] * bend, first + 2 * (h[0] + h[1]) * bend])
+
+
+def _tridiagonal(lower: Array, diagonal: Array, upper: Array, right: Array) -> Array:
+    """Gauss, for one matrix and many right sides."""
+    spread = lambda x: x.reshape(*(1,) * (right.ndim - 1))  # noqa: E731
+
+    def down(before: Any, now: Any) -> Any:
+        ratio, value = before
+        a, b, c, d = now
+        pivot = b - a * ratio
+        after = (c / pivot, (d - spread(a) * value) / spread(pivot))
+        return after, after
+
+    start = (jnp.zeros_like(diagonal[0]), jnp.zeros_like(right[0]))
+    _, (ratio, value) = lax.scan(down, start, (lower, diagonal, upper, right))
+
+    def up(after: Array, now: Any) -> tuple[Array, Array]:
+        x = now[1] - spread(now[0]) * after
+        return x, x
+
+    return lax.scan(up, jnp.zeros_like(right[0]), (ratio, value), reverse=True)[1]
+
+
+class Akima(_Curve):
+    """Akima's curve: once continuously differentiable, and each piece depends on six values alone,
+    so that an outlier bends no more than its neighbourhood.
+
+    Args:
+        ts: increasing times, two at least.
+        xs: a tree of real arrays, one row for each time. Outside of ts its ends are held.
+
+    Raises:
+        TypeError, ValueError: ts does not increase; xs has another first axis.
+
+    Reference: akima1970.
+
+    Example:
+        >>> import diffeq as de
+        >>> step = de.interp.Akima([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+        >>> [float(step(t)) for t in (1.5, 2.5, 3.5)]
+        [0.0, 0.5, 1.0]
+    """
+
+    def slopes_of(self, x: Array) -> Array:
+        """The slopes of one leaf at ts: means of those on both sides, by how they change."""
+        h = jnp.diff(self.ts).astype(x.real.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        rise = jnp.diff(x, axis=0) / h
+        if x.shape[0] == 2:
+            return jnp.concatenate([rise, rise])
+        first, last = 2 * rise[0] - rise[1], 2 * rise[-1] - rise[-2]
+        ends = (2 * first - rise[0], first), (last, 2 * last - rise[-1])
+        m = jnp.concatenate([jnp.stack(ends[0]), rise, jnp.stack(ends[1])])
+        change = _size(jnp.diff(m, axis=0))
+        left, right = change[2:], change[:-2]
+        total = left + right
+        flat = total <= 1e-9 * jnp.max(total)
+        mean = (left * m[1:-2] + right * m[2:-1]) / jnp.where(flat, 1, total)
+        return jnp.where(flat, (m[1:-2] + m[2:-1]) / 2, mean)
+
+
+def _size(x: Array) -> Array:
+    """|x|, whose derivative at 0 is 0."""
+    return jnp.where(x == 0, 0, jnp.abs(jnp.where(x == 0, 1, x)))

@@ -1,0 +1,105 @@
+"""Inputs that jump."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Real
+
+from ..core.primitive import Tracer
+from .base import Input, Table, row
+
+__all__ = ["Hold", "infusions"]
+
+
+class Hold(Table):
+    """The zero-order hold: u(t) = x_i for t_i ≤ t < t_{i+1}.
+
+    A solve finds it in `args`, in the fields of f and in what f closes over, ends a step on each of
+    its times, and starts afresh behind it, so that no method loses its order. The solution
+    differentiates by ts as well as by xs.
+
+    Args:
+        ts: increasing times; NaN at the end is padding.
+        xs: a tree of arrays of any dtype, one row for each time. Before the first time it is the
+            first row, after the last time the last.
+
+    Raises:
+        TypeError, ValueError: ts does not increase; xs has another first axis.
+
+    Example:
+        >>> import diffeq as de
+        >>> u = de.interp.Hold([0.0, 1.0, 2.0], [1.0, -1.0, 0.0])
+        >>> sol = de.solve(de.ODEProblem(lambda t, y, u: u(t), 0.0, (0.0, 1.5), u))
+        >>> round(float(sol.y1), 5), int(sol.stats["stops"])
+        (0.5, 1)
+    """
+
+    def __init__(self, ts: Any, xs: Any) -> None:
+        super().__init__(ts, xs, padded=True)
+
+    def at(self, t: Real[Array, ""]) -> Any:
+        """The value at one time."""
+        return row(self.xs, self.place(t))
+
+    @property
+    def jumps(self) -> Real[Array, " jumps"] | None:
+        """Every time but the first."""
+        return jnp.where(jnp.isfinite(self.ts), self.ts, jnp.nan)[1:]
+
+
+class Infusions(Input):
+    """Rates that are on for a while; `infusions` makes it."""
+
+    starts: Any
+    rates: Any
+    durations: Any
+
+    def at(self, t: Real[Array, ""]) -> Any:
+        """The sum of the rates that are on."""
+        on = (t >= self.starts) & (t < self.starts + self.durations)
+        rates = self.rates
+        on = on.reshape(on.shape + (1,) * (rates.ndim - 1))
+        return jnp.sum(jnp.where(on, rates, 0), axis=0)
+
+    @property
+    def jumps(self) -> Real[Array, " jumps"] | None:
+        """Where they start and end."""
+        return jnp.concatenate([self.starts, self.starts + self.durations])
+
+
+def infusions(starts: Any, rates: Any, durations: Any) -> Infusions:
+    """Σ rates_i over those i with starts_i ≤ t < starts_i + durations_i: an input, called with t.
+
+    A solve ends a step where one starts or ends, as with `interp.Hold`. A dose that is given in no
+    time is no input but an event: `doses`.
+
+    Args:
+        starts: times, in any order; NaN is padding.
+        rates: amounts per unit of time, shape (starts, …).
+        durations: of each, or one for all.
+
+    Raises:
+        TypeError, ValueError: their first axes differ; a duration is negative.
+
+    Example:
+        >>> import diffeq as de
+        >>> drip = de.infusions([0.0, 12.0], [5.0, 2.5], 2.0)
+        >>> f = lambda t, y, drip: drip(t) - 0.1 * y
+        >>> sol = de.solve(de.ODEProblem(f, 0.0, (0.0, 24.0), drip), rtol=1e-6)
+        >>> float(drip(1.0)), int(sol.stats["stops"])
+        (5.0, 3)
+    """
+    starts, rates = (jnp.asarray(x) for x in (starts, rates))
+    if starts.ndim != 1:
+        raise ValueError(f"starts has shape {starts.shape}; a sequence of times is wanted.")
+    starts = starts.astype(jnp.result_type(starts, jnp.float32))
+    if rates.shape[:1] != starts.shape:
+        raise ValueError(
+            f"rates has shape {rates.shape}; one for each of the {starts.shape[0]} starts is "
+            "wanted."
+        )
+    durations = jnp.broadcast_to(jnp.asarray(durations, starts.dtype), starts.shape)
+    if not isinstance(durations, Tracer) and (np.asarray(durations) < 0).any():
+        raise ValueError("durations has a negative number; lengths of time are wanted.")
+    return Infusions(starts, rates, durations)

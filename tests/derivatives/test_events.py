@@ -1,0 +1,261 @@
+"""Derivatives through events: of their times, of states and of parameters, in every mode."""
+# ruff: noqa: B023
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+
+TIGHT = {"rtol": 1e-10, "atol": 1e-10, "method": de.Tsit5()}
+G = 9.81
+
+
+def close(a, b, rtol=1e-6, atol=1e-6):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+def differences(f, x, h=1e-5):
+    """The Jacobian by central differences."""
+    rows = [(f(x + h * e) - f(x - h * e)) / (2 * h) for e in np.eye(len(x))]
+    return np.stack(rows, axis=-1)
+
+
+# --- against formulas ----------------------------------------------------------------------------
+
+BOUNCE = de.Event(lambda t, y, a: y[0], lambda t, y, a: jnp.stack([y[0], -a[0] * y[1]]))
+FALL = de.ODEProblem(
+    lambda t, y, a: jnp.stack([y[1], -G + 0 * y[1]]),
+    lambda a: jnp.stack([a[1], 0 * a[1]]),
+    (0.0, 3.0),
+)
+BALL = jnp.array([0.8, 1.0])  # restitution and height
+
+
+def height(a, rows=64):
+    problem = FALL.replace(args=a)
+    adjoint = de.Discrete(rows=rows)
+    return de.solve(
+        problem, de.Bosh3(), events=BOUNCE, max_events=8, max_steps=64, adjoint=adjoint
+    ).y1[0]  # exact: a parabola
+
+
+def exact_height(a, bounces=6, end=3.0):
+    e, h = a
+    speed = jnp.sqrt(2 * G * h)
+    t = speed / G
+    for _ in range(bounces - 1):
+        speed = e * speed
+        t = t + 2 * speed / G
+    left = end - t
+    return e * speed * left - G * left**2 / 2
+
+
+def both_balls(f):
+    return lambda a: jnp.sum(jnp.sin(jax.vmap(f)(jnp.stack([a, a * 1.01]))))
+
+
+@pytest.mark.parametrize(
+    ("transform", "rows"),
+    [(lambda f: jax.hessian(both_balls(f)), 64), (lambda f: jax.jacrev(jax.grad(f)), 8)],
+    ids=["hessian of vmap", "windows run again, twice in reverse"],
+)
+def test_a_bouncing_ball(transform, rows):
+    found = jax.jit(transform(lambda a: height(a, rows)))(BALL)
+    close(found, transform(exact_height)(BALL), 1e-8, 1e-8)
+
+
+def test_spike_times_of_an_integrate_and_fire_neuron():
+    spike = de.Event(lambda t, v, i: v - 1.0, lambda t, v, i: 0.0, direction=1)
+    neuron = de.ODEProblem(lambda t, v, i: i - v, 0.0, (0.0, 5.0), 1.5)
+
+    def times(current):
+        record = de.solve(neuron.replace(args=current), events=spike, max_events=8, **TIGHT).events
+        return record[0].ts[:4]
+
+    exact = lambda i: jnp.arange(1, 5) * jnp.log(i / (i - 1))
+    close(times(1.5), exact(1.5), 1e-7, 1e-8)
+    close(jax.jit(jax.jacfwd(times))(1.5), jax.jacfwd(exact)(1.5), 1e-7, 1e-8)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [lambda t, y, a: y - 1.0, lambda t, y, a: ~(y <= 1.0)],
+    ids=["number", "comparison"],
+)
+def test_a_stop_time(condition):
+    """Y' = a stops at 1/a; a boolean is differentiated as the comparison that it is."""
+    line = de.ODEProblem(lambda t, y, a: a, 0.0, (0.0, 5.0), 1.0)
+    stop = lambda a: de.solve(line.replace(args=a), events=de.Event(condition)).t1
+    found = jax.jit(lambda a: jax.jvp(jax.value_and_grad(stop), (a,), (1.0,)))(1.0)
+    close(found, [1.0, -1.0, -1.0, 2.0], 1e-9)
+
+
+def test_conditions_that_coincide_keep_derivatives_of_their_own():
+    """Two equal balls: each bounces by its own height, whichever is first in a list."""
+
+    def both(a, events):
+        problem = de.ODEProblem(
+            lambda t, y, a: jnp.stack([y[1], -G + 0 * y[1]]),
+            lambda a: jnp.stack([a[2:], 0 * a[2:]]),
+            (0.0, 1.0),
+            a,
+        )
+        return de.solve(problem, de.Bosh3(), events=events).y1.ravel()
+
+    vector = de.Event(
+        lambda t, y, a: y[0],
+        lambda t, y, a, fired: jnp.stack([y[0], jnp.where(fired, -a[:2] * y[1], y[1])]),
+    )
+    single = tuple(
+        de.Event(lambda t, y, a, i=i: y[0, i], lambda t, y, a, i=i: y.at[1, i].multiply(-a[i]))
+        for i in (0, 1)
+    )
+    a = jnp.array([0.8, 0.8, 1.0, 1.0])
+    want = differences(lambda a: both(a, vector), a)
+    for events in (vector, single):
+        close(jax.jacrev(lambda a: both(a, events))(a), want, 1e-6, 1e-6)
+
+
+# --- against differences -------------------------------------------------------------------------
+
+KICK = de.Event(
+    lambda t, y, a: y[0] - 0.4 * a, lambda t, y, a: jnp.stack([y[0], 0.9 * y[1] + 0.1 * a])
+)
+OSC = de.ODEProblem(lambda t, y, a: jnp.stack([y[1], -a * y[0]]), [1.0, 0.0], (0.0, 4.0), 1.0)
+X = jnp.array([1.3, 1.0])
+
+
+def everything(x, rows=None):
+    """Saved rows, dense values, and the record of the events."""
+    problem = OSC.replace(args=x[0], y0=jnp.stack([x[1], 0 * x[1]]))
+    sol = de.solve(
+        problem, events=KICK, max_events=8, max_saves=64, saveat=jnp.linspace(0.0, 4.0, 5),
+        dense=True, adjoint=de.Discrete(rows=rows), rtol=1e-9, atol=1e-9,
+    )  # fmt: skip
+    record = jax.tree.map(lambda x: x[:1], sol.events[0][:3])
+    values = (sol.ys, sol(jnp.array([0.3, 2.2, 3.9])), *record)
+    return jnp.concatenate([v.ravel() for v in values])
+
+
+def test_rows_dense_output_and_records_also_of_lanes():
+    lanes = jnp.stack([X, 1.5 * X, 0.5 * X])
+    short = jax.jit(lambda x: everything(x)[:16])
+    found = jax.jit(jax.vmap(jax.jacrev(short)))(lanes)
+    for x, jacobian in zip(lanes, found, strict=True):
+        close(jacobian, differences(short, x), 1e-6, 1e-6)
+    want = differences(jax.jit(everything), X)
+    assert np.isfinite(want).all()
+    close(jax.jit(jax.jacrev(lambda x: everything(x, 8)))(X), want, 1e-6, 1e-6)
+
+
+DECAY = de.ODEProblem(lambda t, y, k: -k * y**2, 0.3, (0.0, 3.0), 0.7)
+AT = jnp.array([0.0, 0.2, 1.0, 1.7, 3.0])
+
+
+def dosed(x):
+    given = de.doses(x[1:4], x[4:], ())
+    return de.solve(DECAY.replace(args=x[0]), events=given, saveat=AT, **TIGHT).ys
+
+
+by_doses = jax.jit(jax.jacrev(dosed))
+
+
+def test_times_and_amounts_of_doses():
+    x = jnp.array([0.7, 0.5, 1.1, 2.0, 1.0, 2.0, 3.0])
+    close(by_doses(x), differences(dosed, x))
+
+
+def test_doses_at_saved_times_and_at_the_ends():
+    """A row at a dose is after it, and moves as from the right with the time of the dose."""
+    x = jnp.array([0.7, 0.0, 1.0, 3.0, 1.0, 2.0, 3.0])
+    jacobian = by_doses(x)
+    by_amount = np.stack([(dosed(x + 1e-5 * e) - dosed(x - 1e-5 * e)) / 2e-5
+                          for e in np.eye(7)[4:]], axis=-1)  # fmt: skip
+    close(jacobian[:, 4:], by_amount)
+    earlier = (dosed(x) - dosed(x - 1e-6 * np.eye(7)[2])) / 1e-6
+    close(jacobian[:, 2], earlier, atol=1e-5)
+
+
+def test_times_and_amounts_that_depend_on_args():
+    schedule = de.doses(lambda a: a * jnp.array([1.0, 2.0]), lambda a: a**2 * jnp.ones(2), ())
+    every = de.Periodic(lambda a: a, lambda t, y, a: y + a)
+    end = lambda x: de.solve(DECAY.replace(args=x[0]), events=(schedule, every), **TIGHT).y1[None]
+    x = jnp.array([0.7])
+    close(jax.jit(jax.jacrev(end))(x), differences(end, x))
+
+
+def test_what_is_held_carries_derivatives_from_sample_to_sample():
+    control = de.Periodic(
+        0.5,
+        lambda t, y, a: {**y, "u": -a[0] * y["x"][0] - a[1] * y["x"][1], "n": y["n"] + 1},
+        phase=0.0,
+    )
+
+    def rows(a, tape=None):
+        problem = de.ODEProblem(
+            lambda t, y, a: {"x": jnp.stack([y["x"][1], y["u"] - jnp.sin(y["x"][0])])},
+            lambda a: {"x": jnp.array([1.0, 0.0]), "u": de.hold(a[2]), "n": de.hold(0)},
+            (0.0, 2.2),
+            a,
+        )
+        sol = de.solve(
+            problem, events=control, saveat=jnp.array([0.3, 1.0, 2.2]),
+            adjoint=de.Discrete(rows=tape), **TIGHT,
+        )  # fmt: skip
+        return jnp.concatenate([sol.ys["x"].ravel(), sol.ys["u"]])
+
+    a = jnp.array([0.7, 0.3, 0.1])
+    want = differences(rows, a)
+    close(jax.jit(jax.jacrev(lambda a: rows(a, 8)))(a), want)
+
+
+def test_after_a_terminal_event_rows_are_padding():
+    """A solve that has ended at an event has not failed: what was not reached asks for nothing."""
+    ts = jnp.linspace(0.0, 3.0, 7)
+    ground = de.Event(lambda t, y, a: y[0])
+
+    def run(a):
+        return de.solve(FALL.replace(args=a), events=ground, saveat=ts)
+
+    masked = lambda a: jnp.sum(jnp.where(run(a).saved[:, None], run(a).filled(0.0), 0.0))
+    assert np.isfinite(jax.grad(masked)(BALL)).all()
+
+    def parts(a):
+        sol = run(a)
+        return jnp.concatenate([jnp.stack([sol.y1[1], sol.t1]), sol.ys[:, 0]])
+
+    speed, time, first, *others = jax.jacrev(parts)(BALL)
+    close(speed, np.array([0.0, -np.sqrt(G / 2)]), 1e-9)
+    close(time, np.array([0.0, np.sqrt(1 / (2 * G))]), 1e-9)
+    close(first, np.array([0.0, 1.0]))
+    assert (np.array(others) == 0.0).all()
+
+
+def test_steps_by_hand_differentiate():
+    def twice(a):
+        state = de.init(FALL.replace(args=a), events=BOUNCE)
+        return de.advance(de.advance(state, 1.0), 2.0).y[0]
+
+    close(jax.jit(jax.grad(twice))(BALL), jax.grad(lambda a: exact_height(a, 3, 2.0))(BALL), 1e-9)
+
+
+def test_in_float32_and_backwards():
+    single = lambda a: de.solve(
+        de.ODEProblem(FALL.f, jnp.stack([a, 0 * a]), (0.0, 1.0), a),
+        events=de.Event(lambda t, y, a: y[0], lambda t, y, a: -0.8 * y),
+    ).y1[0]
+    exact = lambda h: jax.grad(lambda h: _once(h))(h)
+    close(jax.grad(single)(jnp.float32(1.0)), exact(1.0), 1e-4)
+    back = de.ODEProblem(lambda t, y, a: a, 0.0, (0.0, -5.0), 1.0)
+    stop = lambda a: de.solve(back.replace(args=a), events=de.Event(lambda t, y, a: y + 1)).t1
+    close(jax.value_and_grad(stop)(2.0), [-0.5, 0.25], 1e-9)
+
+
+def _once(h):
+    """Height at t = 1 of a ball from h that has kept 0.8 of its speed at one impact."""
+    speed = jnp.sqrt(2 * G * h)
+    left = 1.0 - speed / G
+    return 0.8 * speed * left - G * left**2 / 2

@@ -1,0 +1,172 @@
+"""Inputs: values and derivatives of the curves, and solves that find where they jump."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d
+
+import diffeq as de
+
+RNG = np.random.default_rng(0)
+TS = np.sort(RNG.uniform(0.0, 4.0, 9))
+XS = {"a": RNG.normal(size=9), "b": RNG.normal(size=(9, 2))}
+AT = np.linspace(TS[0], TS[-1], 57)
+CURVES = {
+    "linear": (de.interp.Linear, lambda ts, x: interp1d(ts, x, axis=0)),
+    "not-a-knot": (de.interp.Cubic, CubicSpline),
+    "natural": (
+        lambda ts, xs: de.interp.Cubic(ts, xs, ends="natural"),
+        lambda ts, x: CubicSpline(ts, x, bc_type="natural"),
+    ),
+    "akima": (de.interp.Akima, Akima1DInterpolator),
+    "hold": (de.interp.Hold, lambda ts, x: interp1d(ts, x, axis=0, kind="previous")),
+}
+
+
+@pytest.mark.parametrize("count", [9, 4, 3, 2])
+@pytest.mark.parametrize("name", CURVES)
+def test_values_are_those_of_scipy(name, count):
+    ours, theirs = CURVES[name]
+    ts, xs = TS[:count], jax.tree.map(lambda x: x[:count], XS)
+    at = AT[(ts[0] <= AT) & (ts[-1] >= AT)]
+    found = ours(ts, xs)(at)
+    for key, x in xs.items():
+        np.testing.assert_allclose(found[key], theirs(ts, x)(at), atol=1e-13)
+    ends = ours(ts, xs)(jnp.array([ts[0] - 1.0, ts[-1] + 1.0]))
+    np.testing.assert_allclose(ends["b"], xs["b"][[0, -1]], atol=1e-13)  # held outside
+
+
+def test_long_tables_are_searched_by_halving():
+    ts = np.linspace(0.0, 1.0, 101)
+    at = np.concatenate([ts, (ts[1:] + ts[:-1]) / 2, [-1.0, 2.0]])
+    found = de.interp.Hold(ts, ts)(at)
+    want = ts[np.clip(np.searchsorted(ts, at, side="right") - 1, 0, 100)]
+    np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("name", ["linear", "not-a-knot", "natural", "akima"])
+def test_derivatives_by_times_and_values(name):
+    make, h = CURVES[name][0], 1e-6
+    value = lambda ts, xs: jnp.sum(jnp.sin(make(ts, xs)(AT[3::7])))
+    x = jnp.asarray(XS["b"])
+    d_ts, d_xs = jax.jacrev(value, (0, 1))(jnp.asarray(TS), x)
+    for i in (0, 4, 8):
+        e = h * np.eye(9)[i]
+        want = (value(TS + e, x) - value(TS - e, x)) / (2 * h)
+        np.testing.assert_allclose(d_ts[i], want, atol=1e-7)
+        e = e[:, None] * np.array([1.0, 0.0])
+        want = (value(TS, x + e) - value(TS, x - e)) / (2 * h)
+        np.testing.assert_allclose(d_xs[i, 0], want, atol=1e-7)
+
+
+def test_inputs_are_pytrees_that_vmap():
+    tables = jax.vmap(de.interp.Cubic)(jnp.stack([TS, TS + 1.0]), jnp.stack([XS["a"], -XS["a"]]))
+    assert len(jax.tree.leaves(tables)) == 2
+    found = jax.vmap(lambda u, t: u(t))(tables, jnp.array([2.0, 3.0]))
+    np.testing.assert_allclose(found[0], -found[1], rtol=1e-12)
+
+
+# --- in a solve ----------------------------------------------------------------------------------
+
+KNOTS, LEVELS = jnp.array([0.0, 0.35, 0.8, 1.3, jnp.nan]), jnp.array([1.0, -2.0, 0.5, 3.0, 9.0])
+
+
+def exact(ts, xs, t, k=1.0):
+    """Y' = u(t) − k y from 0, u constant in pieces."""
+    y, ends = 0.0, [*ts[1:], np.inf]
+    for a, b, u in zip(ts, ends, xs, strict=True):
+        if a < t:
+            decay = np.exp(-k * (min(b, t) - a))
+            y = y * decay + u / k * (1 - decay)
+    return y
+
+
+class Controlled(eqx.Module):
+    u: de.interp.Hold
+
+    def __call__(self, t, y, args):
+        return self.u(t) - y
+
+
+def test_jumps_are_found_in_args_in_fields_and_in_closures():
+    u = de.interp.Hold(KNOTS, LEVELS)
+    want = exact(KNOTS[:4], LEVELS[:4], 2.0)
+    plain = lambda t, y, u: u(t) - y
+    for problem in (
+        de.ODEProblem(plain, 0.0, (0.0, 2.0), u),
+        de.ODEProblem(lambda t, y, a: a["u"][0](t) - y, 0.0, (0.0, 2.0), {"u": [u]}),
+        de.ODEProblem(lambda t, y, a: u(t) - y, 0.0, (0.0, 2.0)),
+        de.ODEProblem(Controlled(u), 0.0, (0.0, 2.0)),
+        de.ODEProblem(Controlled(u).__call__, 0.0, (0.0, 2.0)),
+    ):
+        sol = de.solve(problem, rtol=1e-9, atol=1e-9)
+        assert int(sol.stats["stops"]) == 3
+        np.testing.assert_allclose(sol.y1, want, rtol=1e-8)
+
+
+def test_fixed_steps_keep_their_order():
+    u = de.interp.Hold(KNOTS, LEVELS)
+    problem = de.ODEProblem(lambda t, y, u: u(t) - y, 0.0, (0.0, 2.0), u)
+    want = exact(KNOTS[:4], LEVELS[:4], 2.0)
+    coarse, fine = (abs(de.solve(problem, de.RK4(), dt=dt).y1 - want) for dt in (0.2, 0.1))
+    assert coarse < 1e-4
+    assert coarse / fine > 10
+
+
+def test_the_solution_differentiates_by_knots_and_levels():
+    def end(ts, xs):
+        u = de.interp.Hold(ts, xs)
+        problem = de.ODEProblem(lambda t, y, u: u(t) - y**2, 0.1, (0.0, 2.0), u)
+        return de.solve(problem, rtol=1e-10, atol=1e-10).y1
+
+    ts, xs = KNOTS[:4], LEVELS[:4]
+    d_ts, d_xs = jax.jit(jax.grad(end, (0, 1)))(ts, xs)
+    for i in range(1, 4):
+        e = 1e-5 * np.eye(4)[i]
+        np.testing.assert_allclose(d_ts[i], (end(ts + e, xs) - end(ts - e, xs)) / 2e-5, atol=1e-7)
+        np.testing.assert_allclose(d_xs[i], (end(ts, xs + e) - end(ts, xs - e)) / 2e-5, atol=1e-7)
+
+
+def test_a_curve_in_args_is_prepared_once_and_differentiates_by_its_own_leaves():
+    curve = de.interp.Cubic(TS, XS["a"])
+
+    def end(curve):
+        problem = de.ODEProblem(lambda t, y, u: u(t) - y, 0.0, (0.0, 4.0), curve)
+        return de.solve(problem, rtol=1e-9, atol=1e-9).y1
+
+    text = str(jax.make_jaxpr(end)(curve))
+    assert text.count("scan[") <= 2  # the tridiagonal system, solved before the loop
+    d = jax.grad(end)(curve)
+    e = np.eye(9)[4]  # the solution is linear in it
+    shifted = lambda s: end(de.interp.Cubic(TS, XS["a"] + s * e))
+    np.testing.assert_allclose(d.xs[4], (shifted(1) - shifted(-1)) / 2, atol=1e-6)
+
+
+def test_infusions():
+    drip = de.infusions([0.0, 0.5, jnp.nan], [2.0, 1.0, 7.0], [1.0, 0.25, 1.0])
+    assert [float(drip(t)) for t in (0.0, 0.5, 0.75, 1.0)] == [2.0, 3.0, 2.0, 0.0]
+    problem = de.ODEProblem(lambda t, y, u: u(t) - y, 0.0, (0.0, 2.0), drip)
+    sol = de.solve(problem, rtol=1e-9, atol=1e-9)
+    assert int(sol.stats["stops"]) == 3
+    one = lambda a, b, r: r * (np.exp(b) - np.exp(a)) * np.exp(-2.0)
+    np.testing.assert_allclose(sol.y1, one(0.0, 1.0, 2.0) + one(0.5, 0.75, 1.0), rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: de.interp.Linear([0.0, 0.0], [1.0, 2.0]), "ts must increase"),
+        (lambda: de.interp.Cubic([0.0, jnp.nan], [1.0, 2.0]), "without NaN"),
+        (lambda: de.interp.Hold([jnp.nan, 0.0], [1.0, 2.0]), "NaN is padding, at the end only"),
+        (lambda: de.interp.Hold([0.0, 1.0], [1.0]), "its first axis must be that of ts, 2"),
+        (lambda: de.interp.Cubic([0.0], [1.0]), "two at least"),
+        (lambda: de.interp.Cubic([0.0, 1.0], [1.0, 2.0], ends="flat"), "ends is 'flat'"),
+        (lambda: de.infusions([0.0], [1.0, 2.0], 1.0), "one for each of the 1 starts"),
+        (lambda: de.infusions([0.0], [1.0], -1.0), "durations has a negative number"),
+    ],
+)
+def test_refusals(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
