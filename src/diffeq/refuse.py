@@ -268,7 +268,7 @@ def check_adjoint(
         "dict": isinstance(saveat, dict),
         "save": save is not None,
         "dense": dense,
-        "events": events != (),
+        "events": events not in ((), []),
         "held": holds(state_of(problem)),
         "stops": stops is not None,
         "by hand": by_hand,

@@ -453,3 +453,12 @@ def test_the_time_of_an_opaque_boolean_has_no_derivative():
     stop = de.Event(lambda t, y, a: (y > 0.5) & (t > 0.1))
     with pytest.raises(TypeError, match=r"jnp.minimum\(a - b, c - d\)"):
         jax.grad(lambda y0: de.solve(LINE.replace(y0=y0), events=stop).t1)(0.0)
+
+
+def test_other_adjoints_than_the_tape_are_refused():
+    stop = de.Event(lambda t, y, a: y - 0.5)
+    with pytest.raises(TypeError, match="Gauss does not serve events=; those that do: Discrete"):
+        de.solve(LINE, events=stop, adjoint=de.Gauss())
+    held = LINE.replace(f=lambda t, y, a: [1.0, None], y0=[0.0, de.hold(1)])
+    with pytest.raises(TypeError, match="Forward does not serve leaves of y0 that are held"):
+        de.solve(held, adjoint=de.Forward())

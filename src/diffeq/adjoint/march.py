@@ -215,10 +215,16 @@ def _solves_odes(method: Method) -> bool:
 
 
 def _reversed(
-    spec: Spec, live: list[bool], packing: Packing, wanted: str, parameters: Any, sign: Any
+    spec: Spec,
+    live: list[bool],
+    packing: Packing,
+    wanted: str,
+    parameters: Any,
+    sign: Any,
+    held: Any = (),
 ) -> Any:
     """The adjoint equation, in the form that its method steps."""
-    del sign
+    del sign, held
     leaves, where = parameters
     setting = Setting(spec, leaves, live)
 
