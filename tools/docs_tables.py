@@ -47,6 +47,10 @@ INTRO = """\
 | a stiff problem at loose tolerances, or not smooth | `Rosenbrock23`, `TRBDF2` |
 | stiff in one part and not in the other (`SplitODEProblem`) | `KenCarp3`, `KenCarp4`, `KenCarp5` |
 | a mass matrix, algebraic equations | `Rodas5P`, the default there; `RadauIIA5`, `BDF` |
+| a stochastic equation, diagonal or scalar noise | the default: `SOSRI`; else `SRIW1` |
+| one with additive noise | the default: `SOSRA` |
+| one with any other noise | `EulerMaruyama` (Itô), `EulerHeun` (Stratonovich) with `dt=` |
+| one with a stiff drift | `ImplicitEM` with `dt=` |
 
 An explicit method's step times the fastest rate of decay has to stay inside its *interval* below. A
 solve that runs out of steps because of that says so, and what to take.
@@ -90,7 +94,9 @@ def citations() -> dict[str, str]:
 
 def plain(text: str) -> str:
     """A name without TeX."""
-    accents = {r"{\o}": "ø", r"{\ae}": "æ", r"{\"o}": "ö", r"{\"u}": "ü", r"\'e": "é"}
+    accents = {
+        r"{\o}": "ø", r"{\ae}": "æ", r"{\"o}": "ö", r"{\"u}": "ü", r"{\ss}": "ß", r"\'e": "é",
+    }  # fmt: skip
     for tex, letter in accents.items():
         text = text.replace(tex, letter)
     return re.sub(r"[{}\\]", "", text)
@@ -172,6 +178,49 @@ def multistep_rows() -> list[str]:
     ]
 
 
+NOISY_INTRO = """
+## Methods for stochastic equations
+
+For an `SDEProblem`. `de.SRI(tableau)` and `de.SRA(tableau)` make others of a
+`de.StochasticTableau`.
+
+**strong**: order of the mean error of paths. **weak**: order of the error of means. **steps**:
+*controlled* ones have an estimate; the others want `dt=`. A method for Itô equations solves those
+of Stratonovich with their drift converted, and the other way round. See
+[The path of a key](../theory/noise.md).
+
+| method | strong | weak | equation | noise | steps | drifts | what for | reference |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+EQUATIONS = {"ito": "Itô", "stratonovich": "Stratonovich", "sde": "either"}
+NOISES = {"SRI": "diagonal, scalar", "SRA": "additive", "Milstein": "diagonal, scalar"}
+
+
+def what(kind: type) -> tuple[str, str]:
+    """What a method is for, and a key of the bibliography."""
+    table = getattr(kind(), "tableau", kind)
+    return table.description, table.reference
+
+
+def noisy_row(name: str, kind: type, cited: dict[str, str]) -> str:
+    """The line of a method for stochastic equations."""
+    method, (description, reference) = kind(), what(kind)
+    family = kind.__bases__[0].__name__
+    cells = [
+        f"`{name}`",
+        f"{method.order:g}",
+        f"{method.weak_order:g}",
+        EQUATIONS[method.form],
+        NOISES.get(family, NOISES.get(name, "any")),
+        "controlled" if method.adaptive else "given",
+        "by Newton" if method.evaluations is None else str(method.evaluations),
+        description,
+        cited[reference],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 HEAD = "| method | order | stages | dense | interval | what for | reference |\n" + "|---" * 7 + "|"
 
 
@@ -247,7 +296,14 @@ def methods_page() -> str:
             moving.append(row(name, oscillation_interval(method.tableau), cited))
         elif isinstance(method, de.Nystrom):
             moving.append(row(name, None, cited))
-    left_over = len(made) - len(explicit) - len(implicit) - len(rosenbrock) - len(moving)
+    noisy = [
+        noisy_row(name, kind, cited)
+        for name, kind in de.METHODS.items()
+        if issubclass(kind, de.Stochastic)
+    ]
+    left_over = (
+        len(made) - len(explicit) - len(implicit) - len(rosenbrock) - len(moving) - len(noisy)
+    )
     if left_over:
         raise NotImplementedError(f"{left_over} methods are of a family that has no table here")
     return (
@@ -276,6 +332,9 @@ def methods_page() -> str:
             moving,
             quintic=True,
         )
+        + NOISY_INTRO
+        + "\n".join(noisy)
+        + "\n"
     )
 
 
@@ -293,8 +352,8 @@ def classes_page() -> str:
     """`docs/reference/all_methods.md`, since the classes are made at run time."""
     lines = [CLASSES]
     for name, kind in de.METHODS.items():
-        family, what = kind.__bases__[0].__name__, kind().tableau.description
-        lines.append(f"* `{name}()` – {what} A [`{family}`](methods.md).")
+        family, (description, _) = kind.__bases__[0].__name__, what(kind)
+        lines.append(f"* `{name}()` – {description} A [`{family}`](methods.md).")
     return "\n".join(lines) + "\n"
 
 

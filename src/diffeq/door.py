@@ -19,6 +19,7 @@ from .core.status import Status
 from .events import NO_EVENTS, Events, lowered
 from .integrate import Data, Start, System
 from .methods import Method
+from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems import DAEProblem
 from .problems.dae import packed_differential
@@ -53,7 +54,8 @@ class Door:
 
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
-        system = replace(self.system, output=output)
+        noise = self.system.noise.writing(output.needs_interpolant)
+        system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times))
 
     def start(self, dt: Any, dt0: Any, *, bad: Any = False, found: Any = True) -> Start:
@@ -63,6 +65,8 @@ class Door:
         """
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
+        if self.canonical.noise is not None:  # time runs forwards
+            bad = bad | (self.t1 < self.t0)
         lost = jnp.where(found, Status.running, Status.inconsistent)
         status = jnp.where(bad, Status.bad_times, lost).astype(jnp.int32)
         return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
@@ -71,10 +75,13 @@ class Door:
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
     events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
-    init: str,
+    init: str, key: Any = None, by_hand: bool = False,
 ) -> Door:  # fmt: skip
-    """The way in, with nothing to write yet. `direction` is that of time, where it is known."""
+    """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
+    solve `by_hand` may stop anywhere.
+    """
     entry = canonical(problem, real=method.real_view)
+    direction = direction if entry.noise is None else 1
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     stops = _stops(sign, stops, t1)
@@ -86,9 +93,10 @@ def opened(
     algebraic = isinstance(problem, DAEProblem) and init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     happenings = Events(parts, entry.packing, lost) if parts else NO_EVENTS
+    noise = _noise(entry, method, controller, cuts=by_hand or stops is not None)
     system = System(
         form, method_rest, controller_rest, Output(()), stops is not None, direction,
-        events=happenings, algebraic=algebraic,
+        events=happenings, algebraic=algebraic, noise=noise,
     )  # fmt: skip
     data = Data(
         parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
@@ -97,6 +105,7 @@ def opened(
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+        noise=noise.source(key, t0, t1),
     )  # fmt: skip
     return Door(entry, sign, t0, t1, method, controller, system, data)
 
@@ -106,6 +115,16 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     if not isinstance(problem, DAEProblem):
         return None
     return packed_differential(problem, entry.packing)
+
+
+def _noise(entry: Canonical, method: Method, controller: Any, *, cuts: bool) -> Silent:
+    """The noise of a problem, as its steps need it."""
+    if entry.noise is None:
+        return Silent()
+    dtype = jnp.finfo(entry.y0.dtype).dtype.name
+    if controller.decides:
+        return Tree(entry.noise, dtype, True, cuts)
+    return Steps(entry.noise, dtype, method.area)
 
 
 def _lowered(

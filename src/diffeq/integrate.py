@@ -20,12 +20,14 @@ from .core.alarm import tripwire
 from .core.graft import grafted
 from .core.loop import loop
 from .core.norm import in_dtype_of
-from .core.primitive import once
+from .core.primitive import alone, once
 from .core.status import Status
 from .core.walk import walk
 from .events import NO_EVENTS, Anew
+from .methods import Method, Step
 from .methods.interpolant import Part
-from .methods.mass import consistent, slope_of
+from .methods.mass import consistent, paces, slope_of
+from .noise import Silent
 from .output import Cursor, Output, Piece
 
 __all__ = [
@@ -41,14 +43,19 @@ __all__ = [
     "failing",
     "integrate",
     "interpolated",
+    "prepared",
     "replay",
+    "settled",
     "started",
+    "told",
     "written",
 ]
 
 
 class Data(eqx.Module):
-    """Everything traced that stays the same during a solve."""
+    """Everything traced that stays the same during a solve. `cells` and `marks` are what its noise
+    has drawn ahead (`prepared`); `failed` is known when it is replayed.
+    """
 
     parameters: Any
     held: Any
@@ -64,10 +71,20 @@ class Data(eqx.Module):
     times: Any
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
+    noise: Any = ()
+    cells: Any = ()
+    marks: Any = ()
+    failed: Any = None
 
 
 class State(eqx.Module):
-    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time."""
+    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time.
+
+    Steps that are given are one clock for all lanes of a batch: nothing of a lane but y, memory and
+    `failed` (the number of the step that failed, or −1; `why` is the status of that) enters it, and
+    what does not differ from lane to lane is not kept for each. A lane that has failed stays where
+    it is while the clock goes on.
+    """
 
     t: Array
     low: Array
@@ -85,6 +102,9 @@ class State(eqx.Module):
     last_dt: Array
     status: Int[Array, ""]
     evaluations: Any
+    path: Any
+    failed: Any
+    why: Any
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -110,6 +130,7 @@ class System:
     raises: bool = False
     events: Any = NO_EVENTS
     algebraic: bool = False
+    noise: Any = field(default_factory=Silent)
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
@@ -138,6 +159,8 @@ class Attempt(NamedTuple):
     cursors: tuple[Cursor, ...]
     step: Any
     end: Any
+    drawn: Any = ()
+    code: Any = None
 
 
 class Decision(NamedTuple):
@@ -153,6 +176,7 @@ class Decision(NamedTuple):
     end: Any = None
     end_low: Any = None
     flags: Any = None  # what happened, where there are events
+    code: Any = None  # of a draw whose length is one of a few: its end follows from that
 
 
 class Start(eqx.Module):
@@ -176,8 +200,7 @@ class Start(eqx.Module):
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
         t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
-        slope = partial(slope_of, form)
-        return initial_step(slope, t, y, span, method.error_order, data.tolerance)
+        return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
 
 def beside(data: Data, held: Any) -> Data:
@@ -198,6 +221,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     known = system.happenings(data).start(t0, y0, _anew(system, data))
+    given = not controller.decides and not system.events.live
     return State(
         t=t0, low=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
         control=controller.init(t0.dtype),
@@ -207,7 +231,17 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
+        path=system.noise.start(data.noise, t0, dt),
+        failed=jnp.full((), -1, jnp.int32) if given else None,
+        why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
     )  # fmt: skip
+
+
+def prepared(system: System, data: Data) -> Data:
+    """The data with what the noise draws ahead, for the loop and for the rows that are saved."""
+    each = zip(system.output.channels, data.times, strict=True)
+    marks = [system.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
+    return replace(data, cells=system.noise.ahead(data.noise), marks=tuple(marks))
 
 
 def _sign(system: System, data: Data) -> Any:
@@ -298,18 +332,24 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     known, fired = system.events.followed(state.events, decision.flags)
     target = events.target(known, _target(system, data, state.stop))
     remaining = (target - state.t) - state.low
-    proposed = controller.propose(_user_time(system, data, state), state.dt, _sign(system, data))
+    longest = system.noise.longest(state.dt)
+    proposed = controller.propose(_user_time(system, data, state), longest, _sign(system, data))
     slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     landing = proposed * slack >= remaining
-    if decision.accept is not None:
+    if decision.closes is not None:
         proposed, landing = _followed(system, data, state, decision, proposed, landing, fired)
-    dt = jnp.where(landing, remaining, lax.stop_gradient(proposed))
-    dt, landing = events.paused(known, dt, landing)
+    draw = system.noise.draw(
+        (data.noise, data.cells), state.path, lax.stop_gradient(proposed), landing,
+        (target, remaining), decision.code,
+    )  # fmt: skip
+    dt, landing = events.paused(known, draw.dt, draw.landing)
     limited = _limited(system, data, form, state.t, target, landing)
+    limited = system.noise.bound(limited, data.noise, draw.drawn, dt)
     scaled = in_dtype_of(dt, state.y)
     step = method.step(limited, state.t, state.y, scaled, state.memory)
     verdict, floored = _judge(method, controller, data, state, step, dt, decision.accept)
-    accept = verdict.accept if decision.accept is None else decision.accept
+    sound = verdict.accept if decision.accept is None else decision.accept
+    accept = sound if state.failed is None else jnp.ones((), bool)
     way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
     start = (state.t, state.y)
     reach = events.reach(known, accept, start, dt, landing, way, fired)
@@ -319,8 +359,29 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     still = lambda: _anew(system, lax.stop_gradient(data))  # noqa: E731
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    tried = Attempt(dt, t1, accept, landing, cursors, step, end)
-    return _after(system, data, state, tried, verdict, low, floored), tried
+    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code)
+    after = _after(system, data, state, tried, verdict, low, floored)
+    path = jax.tree.map(partial(jnp.where, accept), draw.accepted, draw.rejected)
+    return _failing(replace(after, path=path), state, step, sound), tried
+
+
+def _failing(after: State, before: State, step: Any, sound: Array) -> State:
+    """The state after a given step: y stays from the first step on that fails."""
+    if before.failed is None:
+        return after
+    first = ~sound & (before.failed < 0)
+    failed, why = jnp.where(first, before.steps, before.failed), before.why
+    if step.solved is not None:
+        unsolved = jnp.isfinite(jnp.sum(jnp.abs(step.y))) & ~step.solved
+        why = jnp.where(first & unsolved, Status.newton_failed, why).astype(jnp.int32)
+    made = failed < 0
+    status = jnp.where(alone(~made), why, after.status).astype(jnp.int32)
+    kept = lambda x: (x.y, x.memory, x.evaluations)  # noqa: E731
+    old, new = kept(before), kept(replace(after, y=step.y))
+    y, memory, evaluations = jax.tree.map(partial(jnp.where, made), new, old)
+    return replace(
+        after, y=y, memory=memory, evaluations=evaluations, status=status, failed=failed, why=why
+    )
 
 
 def _followed(
@@ -424,6 +485,7 @@ def _after(
         floored=state.floored + (accept & floored),
         last_dt=keep(lax.stop_gradient(end.dt), state.last_dt), status=status,
         evaluations=() if evaluations is None else state.evaluations + evaluations,
+        path=state.path, failed=state.failed, why=state.why,
     )  # fmt: skip
 
 
@@ -441,13 +503,14 @@ def _status(
     solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
     if controller.decides:
         tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
-        lost = verdict.dt <= jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
+        tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
+        lost = verdict.dt <= system.noise.shortest(data.noise, tiny)
         small = jnp.where(solved, Status.step_too_small, unsolved)
         small = jnp.where(finite, small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
         stuck = controller.stuck(_user_time(system, data, state), tried.dt)
         status = jnp.where(~tried.accept & stuck, jnp.where(solved, Status.dtmin, unsolved), status)
-    else:
+    elif system.events.live:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
     done = system.events.over(tried.end, tried.accept & (tried.t1 >= data.t1))
@@ -475,7 +538,9 @@ def _write(
         del active
         data, stop, t, y, tried = consts
         piece = _piece(system, data, stop, t, y, tried)
-        return output.write(data, data.times, tried.cursors, piece, buffers), ()
+        marks = data.marks or [()] * len(data.times)
+        rows = [(ts, *known) for ts, known in zip(data.times, marks, strict=True)]
+        return output.write(data, rows, tried.cursors, piece, buffers), ()
 
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
     # save nothing have no rows to write, so that no buffer needs a mask.
@@ -493,6 +558,7 @@ def _piece(system: System, data: Data, stop: Any, t: Array, y: Array, tried: Att
         form, method, _ = system.parts(data)
         target = _target(system, data, stop) if end is None else end.target
         form = _limited(system, data, form, t, target, tried.landing)
+        form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
     if end is None:
         held = (data.held, data.held)
@@ -529,7 +595,7 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         return None
 
     def row(data: Data, state: Any) -> Any:
-        state = state.state(system, data)
+        data, state = prepared(system, data), state.state(system, data)
         data = beside(data, state.held)
         _, tried = attempt(system, data, state)
         tried = tried if system.events.live else tried._replace(end=None)
@@ -570,9 +636,53 @@ def integrate(
     buffers = blank(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
     if recorder is None:
-        state, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
-        return state, buffers, None
-    return recorder.run(running, turn, data, state, buffers, shown)
+        end, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
+        return settled(system, data, state, end), buffers, None
+    end, buffers, record = recorder.run(running, turn, data, state, buffers, shown)
+    return settled(system, data, state, end), buffers, record
+
+
+def told(state: State) -> Array:
+    """The status of a state in the middle of a loop, where a lane may have failed while the clock
+    of all goes on.
+    """
+    if state.failed is None:
+        return state.status
+    return jnp.where(state.failed >= 0, state.why, state.status)
+
+
+class _Still(Method):
+    """Stays where it is: what runs a clock alone."""
+
+    def step(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> Step:
+        """No step."""
+        return Step(y, None, (), ())
+
+
+def settled(system: System, data: Data, first: State, end: State) -> State:
+    """The end of a solve by given steps: in a lane that failed, the clock is set back to where that
+    was. It is run again for that, so that no lane has to keep it in every turn.
+    """
+    if end.failed is None:
+        return end
+    still = replace(system, method=_Still(), noise=Silent(), meter=None)
+    data = replace(data, method=still.method, noise=())
+    count = end.failed
+
+    def before(consts: Any, state: State, _: Any) -> Any:
+        return state.steps < consts[1]
+
+    def turn(active: Any, consts: Any, state: State, _: Any) -> Any:
+        del active
+        return _attempt(still, consts[0], state, None)[0], ()
+
+    start = replace(first, y=end.y, memory=(), path=(), evaluations=())
+    there, _ = loop(before, turn, start, consts=(data, count))
+    there = replace(
+        there, y=end.y, memory=end.memory, path=end.path, evaluations=end.evaluations,
+        failed=count, why=end.why, rejected=end.rejected + 1, status=end.why,
+    )  # fmt: skip
+    return jax.tree.map(partial(jnp.where, count >= 0), there, end)
 
 
 def _percent(data: Data, after: State) -> Array:
@@ -611,18 +721,21 @@ def replay(
     The memory at (t, y) is known, or recorded; only its derivative comes from the step before.
     """
     *start, memory, buffers = carried
+    accept = row.accept if data.failed is None else (data.failed < 0) | (row.step < data.failed)
     if system.alarmed:
         start[1] = tripwire(start[1], start[0])
-    t, y, held = jax.tree.map(partial(_unless_rejected, row.accept), tuple(start), harmless)
+    t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), harmless)
     data = beside(data, held)
     form, method, _ = system.parts(data, final=True)
     events = system.happenings(data)
     known, fired, theta = system.events.read(row)
     target = events.target(known, _target(system, data, row.stop))
-    landed = row.accept & row.landing
-    dt = jnp.where(landed, target - t, jnp.where(row.accept, row.dt, 0))
-    dt, landed = events.paused(known, dt, landed)
+    landed = accept & row.landing
+    whole = system.noise.length(data.noise, row.drawn, row.dt)
+    whole = jnp.where(row.landing, target - t, whole)
+    dt, landed = events.paused(known, jnp.where(accept, whole, 0), landed)
     limited = _limited(system, data, form, t, target, row.landing)
+    limited = system.noise.bound(limited, data.noise, row.drawn, whole, accept)
     memory = _remembered(method, limited, t, y, row, memory)
     scaled = in_dtype_of(dt, y)
     step = method.step(limited, t, y, scaled, memory)
@@ -632,14 +745,15 @@ def replay(
         partial(method.interpolant, limited, t, y, scaled, step),
         _anew(system, data),
     )  # fmt: skip
-    after = jax.tree.map(partial(jnp.where, row.accept), end.memory, memory)
+    after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
     if system.has_stops and jax.tree.leaves(after):
         anew = method.init(started(system, data, form, t1), t1, end.y)
         at_stop = end.landing & (t1 < data.t1)
         if system.events.live:
             at_stop = at_stop & (_target(system, data, row.stop) == t1)
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
-    tried = Attempt(jnp.where(row.accept, dt, 1), t1, row.accept, row.landing, cursors, step, end)
+    shown = jnp.where(accept, dt, 1)
+    tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
     return t1, end.y, end.held, after, buffers

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .adjoint import refusal
-from .control import PI, Controller
+from .control import PI, PID, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state, holds, moving
 from .core.primitive import Tracer
@@ -87,26 +87,35 @@ class Call:
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
     controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any,
-    max_events: Any, init: Any, throw: Any,
+    max_events: Any, init: Any, throw: Any, key: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     _check_problem(problem)
     _check_method(method)
     most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
     _check_options(controller, adjoint, most, init, throw)
+    _check_key(problem, key)
     events = _events(events)
+    noisy = problem.stochastic
+    if noisy:
+        _check_noisy(problem, events)
     if method is None:
-        method = _default_method(problem, _tolerance("rtol", rtol, 1e-3))
+        method = _default_method(problem, _tolerance("rtol", rtol, 1e-3), controller, dt)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
-    controller = PI() if controller is None else controller
+    controller = (_calm() if noisy else PI()) if controller is None else controller
     # With steps that are given, tolerances say how exactly an implicit method solves its equations.
-    defaults = (1e-3, 1e-6) if dt is None and controller.decides else (1e-12, 1e-14)
+    controlled = (1e-2, 1e-2) if noisy else (1e-3, 1e-6)
+    defaults = controlled if dt is None and controller.decides else (1e-12, 1e-14)
     asked = rtol
     rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
+    if noisy and span is not None and span[1] < span[0]:
+        raise ValueError(
+            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; an SDE is solved forwards in time."
+        )
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
@@ -124,6 +133,7 @@ def checked_call(
         "problem": problem, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
         "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "events": events, "stops": stops,
+        "key": key,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     known = _known_steps(span, dt, stops, events)
@@ -353,13 +363,82 @@ def _notice_precision(rtol: Any, state: Any) -> None:
     )
 
 
-def _default_method(problem: Problem, rtol: Any) -> Method:
+def _default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Method:
+    if problem.stochastic:
+        return _default_noisy(problem, controller, dt)
     if isinstance(problem, DAEProblem):
         return METHODS["Rodas5P"]()
     tight = (
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )
     return METHODS["Vern7" if tight else "Tsit5"]()
+
+
+def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
+    """The method for an SDE; those of order 3/2 take diagonal, scalar or additive noise."""
+    if problem.noise != "general":
+        return METHODS["SOSRA" if problem.additive else "SOSRI"]()
+    if problem.additive:
+        return METHODS["SOSRA"]()
+    name = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
+    if dt is None and (controller is None or controller.decides):
+        raise ValueError(
+            "no method for general noise controls its steps: give dt= (the method is then "
+            f"{name}()), or declare additive=True if the diffusion does not depend on y."
+        )
+    return METHODS[name]()
+
+
+def _calm() -> Controller:
+    """For noise: the error of a step is random, so dt follows many of them, not each; and the set
+    point is low, for a step that is rejected because of its noise biases the path (see
+    `docs/theory/noise.md`).
+    """
+    return PID((0.3, 0.0, 0.0), safety=0.5)
+
+
+def _check_noisy(problem: Problem, events: tuple) -> None:
+    """What an equation with noise cannot have: its path is no polynomial, to be searched for roots,
+    and nothing would change what is held.
+    """
+    if events:
+        raise TypeError(
+            "events were given, but an SDE takes none: its path between two steps is noise, in "
+            "which no crossing can be located. Save rows (saveat='steps') and look at them, or "
+            "solve up to the time of an affect and from there on."
+        )
+    if holds(state_of(problem)):
+        raise TypeError(
+            "y0 has leaves that are held, and in an SDE nothing changes them: use args."
+        )
+
+
+def _check_key(problem: Problem, key: Any) -> None:
+    """A key for an equation with noise, and for no other."""
+    if not problem.stochastic:
+        if key is not None:
+            raise TypeError(
+                f"key was given, but {type(problem).__name__} has no noise: leave key out."
+            )
+        return
+    if key is None:
+        raise ValueError(
+            "key is None; an SDE draws its noise from a key: solve(…, key=jax.random.key(0)), and "
+            "other keys for other paths."
+        )
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if typed and key.shape == ():
+        return
+    if dtype == jnp.uint32 and key.ndim == 1:
+        return
+    shape = getattr(key, "shape", None)
+    many = typed or (dtype == jnp.uint32 and key.ndim == 2)
+    raise TypeError(
+        f"key is {f'an array of {shape[0]} keys' if many and shape else _shown(key)}; one key is "
+        "wanted, such as jax.random.key(0)"
+        + ("; for one path a key map over them with jax.vmap." if many else ".")
+    )
 
 
 def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:

@@ -69,6 +69,7 @@ def solve(
     max_saves: int | None = None,
     max_events: int | None = None,
     init: str = "consistent",
+    key: Any = None,
     progress: Any = None,
     throw: bool | str = True,
 ) -> Solution:
@@ -79,21 +80,23 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
-            `DAEProblem`; or a `SteadyStateProblem`, which is not followed in time unless a method
-            is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
+            `DAEProblem` or `SDEProblem`; or a `SteadyStateProblem`, which is not followed in time
+            unless a method is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
-            for a `DAEProblem`.
+            for a `DAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
+            EulerMaruyama or EulerHeun if it is general.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
         save: `save(t, y, args)`, what to keep of a state; or a dict with the keys of `saveat`.
         dense: keep the polynomial of each step, so that `sol(t)` works.
-        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6; with
-            a fixed step, where they only say how exactly implicit methods solve their equations,
-            1e-12 and 1e-14.
+        rtol, atol: tolerances: scalars, arrays, or prefix trees of y0. Defaults 1e-3 and 1e-6, of
+            an SDE 1e-2 and 1e-2; with a fixed step, where they only say how exactly implicit
+            methods solve their equations, 1e-12 and 1e-14.
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
-        controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`.
+        controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`; of an SDE by default
+            `de.PID((0.3, 0.0, 0.0), safety=0.5)`.
         events: what happens at times that the solve finds (`Event`), that are given (`PresetTimes`,
             `Periodic`, `doses`), or after steps (`AfterStep`): one, or a tuple of them.
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,
@@ -105,6 +108,9 @@ def solve(
         init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
             the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
             that miss the tolerance; "given" takes them as they are, also after events.
+        key: of an SDE, the key of its path, such as `jax.random.key(0)`. One key is one path,
+            whatever the tolerance (with given steps: one for each choice of steps); a key that is
+            shared under `vmap` is shared noise.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -134,6 +140,7 @@ def solve(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
         max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, throw=throw,
+        key=key,
     )  # fmt: skip
     check_adjoint(
         adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
@@ -174,11 +181,12 @@ def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
 
 
 def _run(options: _Options, *, problem: Any, method: Any, controller: Any, saveat: Any, save: Any,
-         rtol: Any, atol: Any, dt: Any, dt0: Any, events: Any, stops: Any) -> Solution:  # fmt: skip
+         rtol: Any, atol: Any, dt: Any, dt0: Any, events: Any, stops: Any,
+         key: Any) -> Solution:  # fmt: skip
     door = opened(
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
-        max_events=options.max_events, init=options.init,
+        max_events=options.max_events, init=options.init, key=key,
     )  # fmt: skip
     door, found = settled(door, options.init)
     wanted = Wanted(

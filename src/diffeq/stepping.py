@@ -136,6 +136,7 @@ def init(
     adjoint: Any = None,
     max_steps: int | None = None,
     init: str = "consistent",
+    key: Any = None,
     throw: bool = True,
 ) -> State:
     """The start of a solve by hand, at tspan[0].
@@ -154,6 +155,7 @@ def init(
         adjoint: how to differentiate.
         max_steps: the most attempts of one `advance`.
         init: what to do with the initial values of a `DAEProblem`.
+        key: of an SDE, the key of its path.
         throw: `step` and `advance` raise `SolveError` when they fail outside a trace.
 
     Example:
@@ -167,7 +169,7 @@ def init(
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
-        max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw,
+        max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw, key=key,
     )  # fmt: skip
     check_adjoint(adjoint, problem, events=events, stops=call.traced["stops"], by_hand=True)
     leaves, structure = flatten(call.traced)
@@ -277,11 +279,11 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
 
 def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
     call = unflatten(structure, leaves)
-    names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops")
+    names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops", "key")
     door = opened(
         **{name: call[name] for name in names}, direction=options.direction,
         floored=options.floored, max_steps=options.max_steps, max_events=MAX_EVENTS,
-        init=options.init,
+        init=options.init, by_hand=True,
     )  # fmt: skip
     return door, call
 

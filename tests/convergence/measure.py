@@ -11,7 +11,8 @@ from diffeq.methods import METHODS, Method
 from diffeq.problems.forms import lower
 from diffeq.problems.lowering import canonical
 
-ALL = sorted(METHODS)
+NOISY = sorted(name for name in METHODS if issubclass(METHODS[name], de.Stochastic))
+ALL = sorted(set(METHODS) - set(NOISY))
 PARTITIONED = [name for name in ALL if METHODS[name].form == "partitioned"]
 
 

@@ -10,6 +10,7 @@ into a second buffer and then walks over that. The buffer *is* the tape while no
 so both cases are one piece of code and one compilation.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +26,19 @@ from ..core.loop import block
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
-from ..integrate import Data, State, System, attempt, beside, blank, integrate, replay, started
+from ..integrate import (
+    Data,
+    Decision,
+    State,
+    System,
+    attempt,
+    beside,
+    blank,
+    integrate,
+    prepared,
+    replay,
+    started,
+)
 from ..output import Cursor
 from .base import Adjoint, entered
 from .base import pick as _pick
@@ -102,6 +115,7 @@ class _Result(NamedTuple):
     state: State
     buffers: list
     record: Any
+    ahead: Any
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -110,16 +124,18 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
     recorder = spec.recorder if spec.taped else None
 
     def run(data: Data, start: Any) -> Any:
-        return integrate(spec.system, data, start.state(spec.system, data), recorder)
+        data = prepared(spec.system, data)
+        found = integrate(spec.system, data, start.state(spec.system, data), recorder)
+        return found, (data.cells, data.marks) if spec.taped else ()
 
-    state, buffers, record = block(run, data, start)
+    (state, buffers, record), ahead = block(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
         state = eqx.tree_at(lambda s: s.status, state, status)
-    return _Result(state, buffers, record)
+    return _Result(state, buffers, record, ahead)
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
@@ -150,8 +166,11 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             past = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
             rows = rows._replace(memory=_filled(past, rows.memory))
         record = record._replace(rows=rows)
-    primal = result if spec.taped else result._replace(record=None)
-    return primal, _Result(end, _filled(d_buffers, out.buffers), record if spec.taped else None)
+    tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead)
+    if spec.taped:
+        return result, tangent
+    plain = lambda x: x._replace(record=None, ahead=())  # noqa: E731
+    return plain(result), plain(tangent)
 
 
 def _zeros(tree: Any) -> Any:
@@ -186,9 +205,12 @@ def _tangents(
     memory, buffers = _blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
+    # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
+    (cells, marks), failed = result.ahead, result.state.failed
+    data = replace(data, cells=cells, marks=marks, failed=failed)
     consts = data, harmless
-    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data))]
-    d_consts += [None] * len(jax.tree.leaves(harmless))
+    late = len(jax.tree.leaves((cells, marks, failed, harmless)))
+    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
     d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     row = jax.tree.map(
@@ -303,6 +325,8 @@ def run_again(
         del active
         data, record, first, last, end = consts
         decision = recorder.decision(record, first + place, last, end)
+        if data.failed is not None:
+            decision = Decision((data.failed < 0) | (state.steps < data.failed))
         after, tried = attempt(system, data, state, decision)
         return after, row_of(system, state, tried)
 

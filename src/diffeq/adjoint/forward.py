@@ -28,7 +28,7 @@ from ..core.norm import magnitude, mean_square
 from ..core.oneway import Map, oneway
 from ..core.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
 from ..core.status import Status
-from ..integrate import Data, State, attempt, blank, written
+from ..integrate import Data, State, attempt, blank, settled, written
 from .base import (
     FEATURES,
     ODES,
@@ -438,7 +438,10 @@ class _Dual:
             after, tried, _ = self.attempt(inputs, along)
             return after, self.write(inputs, along, self.masked(tried, active), buffers)
 
-        along, buffers = loop(running, turn, *self.begin(inputs), consts=inputs)
+        first, rows = self.begin(inputs)
+        along, buffers = loop(running, turn, first, rows, consts=inputs)
+        end = settled(self.system, self.data(inputs), self.core(first), self.core(along))
+        along = self.with_core(along, end)
         self._report(inputs, along)
         return self.outputs(along, buffers)
 

@@ -20,7 +20,7 @@ from ..core.norm import mean_square
 from ..core.packing import Packing
 from ..core.rows import get_row, put_row
 from ..core.status import Status
-from ..integrate import Data, State, System, attempt, begin, started
+from ..integrate import Data, State, System, attempt, begin, started, told
 from ..methods import METHODS, Method
 from ..output import Output
 from ..problems.forms import Ode, lower
@@ -141,8 +141,9 @@ class Back:
             data = replace(data, t1=jnp.minimum(time, floor))
             after, tried = attempt(self.system, data, march.state)
             total = self.adjoint.gathered(self, data, march, tried)
-            landed = after.status == Status.success
-            status = jnp.where(landed & (data.t1 < floor), Status.running, after.status)
+            status = told(after)
+            landed = status == Status.success
+            status = jnp.where(landed & (data.t1 < floor), Status.running, status)
             march = march._replace(
                 state=replace(after, status=status.astype(jnp.int32)), total=total
             )

@@ -32,9 +32,10 @@ class Row(NamedTuple):
     `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
     of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
     stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), and what else the controller keeps. Where there are events, what they know before it and
-    what happened is at the end of `whole`, and where, at the end of `reals`. `memory` is the
-    method's, if it `remembers`.
+    wrote), what else the controller keeps, and the number of a given step. Where there are events,
+    what they know before it and what happened is at the end of `whole`, and where, at the end of
+    `reals`. `memory` is the method's, if it `remembers`; `drawn` is the noise: to read it costs
+    less than to draw it again.
     """
 
     reals: Float[Array, "..."]
@@ -42,6 +43,7 @@ class Row(NamedTuple):
     y: Array
     held: tuple = ()
     memory: Any = ()
+    drawn: Any = ()
 
     @property
     def t(self) -> Array:
@@ -73,6 +75,11 @@ class Row(NamedTuple):
     def stop(self) -> Array:
         """The number of the next stop."""
         return self.whole[..., 0] >> _STOP
+
+    @property
+    def step(self) -> Array:
+        """The number of a given step."""
+        return self.whole[..., -1]
 
     def lo(self, channels: int) -> tuple:
         """The rows of output written before the attempt, per channel."""
@@ -128,11 +135,12 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     low = [state.low] if compensated(dt.dtype) else []
     reals = [*reals, *system.events.thetas(tried.end)]
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
-    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole)])
+    step = [] if state.failed is None else [state.steps]
+    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
     if happened := system.events.coded(state.events, tried.end):
         whole = jnp.concatenate([whole, *happened])
     memory = state.memory if system.method.remembers else ()
-    return Row(reals, whole, state.y, state.held, memory)
+    return Row(reals, whole, state.y, state.held, memory, lax.stop_gradient(tried.drawn))
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:
@@ -172,12 +180,13 @@ class Recorder:
     @property
     def bits(self) -> int:
         """Bits of a decision: accepted or not; where there are stops or events, landed or not; and
-        which events happened. A power of two, so that a decision lies in one word or fills several.
+        which events happened (a power of two, so that a decision lies in one word or fills
+        several); or, where the length of a step is one of a few, which it is.
         """
-        flags = self.system.events.bits
+        flags, code = self.system.events.bits, self.system.noise.bits
         if flags:
             return 1 << (2 + flags - 1).bit_length()
-        return 2 if self.system.has_stops else 1
+        return 1 + code if code else 2 if self.system.has_stops else 1
 
     @property
     def words(self) -> int:
@@ -225,6 +234,8 @@ class Recorder:
     def _flags(self, row: Row, state: State, tried: Attempt) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
         events = self.system.events
+        if self.system.noise.bits:
+            return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
         if not events.bits:
             return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
         flags = events.decided(state.events, tried.end)
@@ -241,6 +252,9 @@ class Recorder:
         if not record.decisions.shape[0]:
             return None
         code, flags = self._code(record.decisions, i), None
+        if draws := self.system.noise.bits:
+            drawn = (code >> 1) & (2**draws - 1)
+            return Decision((code & 1) == 1, code=drawn.astype(jnp.int32))
         if count := self.system.events.bits:
             places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
             bits = ((jnp.atleast_1d(code)[:, None] >> places) & 1).ravel() == 1
@@ -331,9 +345,11 @@ def start_of(system: System, record: Record, index: Array, memory: Any, end: Sta
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
     known, _, _ = system.events.read(row)
+    given = end.failed is not None
     return State(
         t=row.t, low=row.low, y=row.y, held=row.held, dt=row.dt,
         control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
-        stop=row.stop, events=known, steps=zero, rejected=zero, floored=zero,
+        stop=row.stop, events=known, steps=row.step if given else zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
+        path=row.drawn.path, failed=jnp.full((), -1, jnp.int32) if given else None, why=end.why,
     )  # fmt: skip

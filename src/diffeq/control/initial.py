@@ -10,11 +10,16 @@ from ..core.norm import in_dtype_of, mean_square
 __all__ = ["initial_step"]
 
 
-def initial_step(field: Any, t: Array, y: Array, span: Array, order: int, tolerance: Any) -> Array:
+def initial_step(
+    paces: Any, t: Array, y: Array, span: Array, order: int | float, tolerance: Any
+) -> Array:
     """A dt for which an Euler step and the change of slope along it are about 1 % of the scale.
 
-    Costs two evaluations. Never longer than the interval.
+    `paces` are the field and, of an equation with noise, the size of what multiplies √dt: there dt
+    is at most the time in which the noise moves y by its tolerance. Costs two evaluations. Never
+    longer than the interval.
     """
+    field, *spread = paces
     scale = tolerance.atol + tolerance.rtol * jnp.abs(y)
     scale = jnp.where(scale > 0, scale, jnp.finfo(scale.dtype).tiny ** 0.25)
     norm = lambda x: jnp.sqrt(mean_square(x / scale))  # noqa: E731
@@ -34,4 +39,6 @@ def initial_step(field: Any, t: Array, y: Array, span: Array, order: int, tolera
         (0.01 / jnp.where(flat, 1, steepest)) ** (1 / order),
     )
     h = jnp.minimum(jnp.minimum(100 * h0, h1), span).astype(t.dtype)
+    for size in spread:
+        h = jnp.minimum(h, (1 / mean_square(size(t, y) / scale)).astype(t.dtype))
     return jnp.where(jnp.isfinite(h) & (h > 0), h, 1e-6 * span)

@@ -15,7 +15,7 @@ from jax import lax
 
 from .primitive import Literal, dependence, inner_jaxpr, rebind
 
-__all__ = ["over_lanes"]
+__all__ = ["over_lanes", "pointwise"]
 
 
 def over_lanes(jaxpr: Any, size: int) -> Callable:
@@ -66,12 +66,37 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
 # One value out for each value in, at the same place; a scalar goes with all.
 ELEMENTWISE = frozenset(
     """
-    abs add add_any and atan2 cbrt ceil clamp convert_element_type cos cosh copy div eq erf erfc exp
-    exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
+    abs add add_any and atan2 cbrt ceil clamp clz convert_element_type cos cosh copy div eq erf erfc
+    exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
     nextafter not or pow rem round rsqrt select_n shift_left shift_right_arithmetic
     shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
     """.split()  # noqa: SIM905 - read as words
 )
+
+
+def pointwise(jaxpr: Any, inputs: Sequence[bool]) -> bool:
+    """Whether each component of what comes out depends on its own component of the flagged inputs
+    alone, as far as the equations tell: False may also mean that they do not.
+
+    >>> pointwise(jax.make_jaxpr(lambda a, y: a * jnp.sin(y))(1.0, jnp.ones(3)), [False, True])
+    True
+    >>> pointwise(jax.make_jaxpr(lambda y: y * y.sum())(jnp.ones(3)), [True])
+    False
+    """
+    marked = {v for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True) if flag}
+    for equation in jaxpr.jaxpr.eqns:
+        flags = [not isinstance(v, Literal) and v in marked for v in equation.invars]
+        if not any(flags):
+            continue
+        inner = inner_jaxpr(equation)
+        shape = equation.outvars[0].aval.shape
+        same = all(v.aval.shape == shape for v, f in zip(equation.invars, flags, strict=True) if f)
+        if not (
+            pointwise(inner, flags) if inner else same and equation.primitive.name in ELEMENTWISE
+        ):
+            return False
+        marked.update(equation.outvars)
+    return True
 
 
 def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) -> Any:

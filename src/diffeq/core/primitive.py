@@ -20,6 +20,7 @@ __all__ = [
     "Primitive",
     "ShapedArray",
     "Tracer",
+    "alone",
     "bound",
     "compared",
     "contains",
@@ -344,6 +345,25 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
 
 def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
     """The batch axis moved to the end, where the lanes of one component lie side by side."""
-    if axis is None:
-        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*x.shape, size)) if force else x
+    if axis is None:  # a number, it may be
+        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size)) if force else x
     return jnp.moveaxis(x, axis, -1)
+
+
+def alone(flag: Any) -> Array:
+    """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
+    when it is the only one, and go on with the others when it is one of many.
+
+    >>> bool(alone(jnp.array(True))), jax.vmap(alone)(jnp.array([True, False])).tolist()
+    (True, [False, False])
+    """
+    return _alone_p.bind(flag)[0]
+
+
+_alone_p = define(
+    "alone",
+    lambda flag: [flag],
+    lambda flag: [ShapedArray(flag.shape, flag.dtype)],
+    batch=lambda size, xs, axes: ([jnp.zeros((), bool)], [None]),
+)
+dependence[_alone_p] = lambda flags: [False]

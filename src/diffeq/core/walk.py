@@ -23,6 +23,7 @@ A walk whose `linear` flag is set is linear in the last four groups together; on
 non-linear in all of them, and has a jvp but no transpose.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,8 @@ from .primitive import (
     zero_tangent,
 )
 from .rows import read, write
+
+_WIDE = 256  # numbers in a row that is read where it is used
 
 GROUPS = ("rows", "consts", "carry", "linear_consts", "linear_rows", "buffers")
 
@@ -159,32 +162,39 @@ def _implementation(
     run = staged(step)
     last = jnp.max(n) if lanes else n
     # A linear step uses its rows in many places, and the compiler would read them anew in each. A
-    # turn ahead, they are carried and read once. Lanes with places of their own gather: not twice.
-    ahead = linear and not lanes
+    # turn ahead, they are carried and read once; but wide ones are copied for that, where reading
+    # them anew costs no more. Lanes with places of their own gather: not twice.
+    ahead = [
+        linear and not lanes and math.prod(r.shape[1:]) <= _WIDE for r in (*rows, *linear_rows)
+    ]
 
     def place(i: Any) -> Any:
         return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
 
-    def fetched(i: Any) -> tuple[list, list]:
+    def fetched(i: Any, wanted: bool) -> list:
+        """The rows that are (or are not) read a turn ahead; None for the others."""
         j = place(i)
-        residual = [_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)]
-        return residual, [_fetch(r, j) for r in linear_rows]
+        each = zip(
+            (*rows, *linear_rows), (*shared, *(False for _ in linear_rows)), ahead, strict=True
+        )
+        return [_fetch(r, j, s) if a is wanted else None for r, s, a in each]
 
     def body(state: Any) -> Any:
         i, carry, buffers, now = state
         j = place(i)
         active = i < n
-        here, linear_here = now if ahead else fetched(i)
+        read = [a if b is None else b for a, b in zip(now, fetched(i, False), strict=True)]
+        here, linear_here = split(read, (len(rows), len(linear_rows)))
         old = [zero_like(_row(b)) if fresh else _fetch(b, j) for b in buffers]
         out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
         carry, written = split(out, (len(carry), len(buffers)))
         # A lane that is done writes past the end, which drops it.
         at = jnp.where(active, j, length) if lanes else j
         buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
-        return i + 1, carry, buffers, fetched(i + 1) if ahead else ()
+        return i + 1, carry, buffers, fetched(i + 1, True)
 
     zero = jnp.zeros((), jnp.int32)
-    state = (zero, carry, buffers, fetched(zero) if ahead else ())
+    state = (zero, carry, buffers, fetched(zero, True))
     _, carry, buffers, _ = lax.while_loop(lambda s: s[0] < last, body, state)
     return [*carry, *buffers]
 

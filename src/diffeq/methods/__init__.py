@@ -14,12 +14,16 @@ from .firk import FIRK
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
 from .rosenbrock import Rosenbrock
+from .stochastic_implicit import ImplicitEM
+from .stochastic_rk import SRA, SRI, EulerHeun, EulerMaruyama, Milstein, Stochastic
+from .stochastic_tableau import StochasticTableau
 from .tableau import NystromTableau, RosenbrockTableau, Splitting, Tableau
 from .tableaus.dirk import DIRK_TABLES
 from .tableaus.explicit import EXPLICIT
 from .tableaus.firk import FIRK_TABLES
 from .tableaus.partitioned import NYSTROM, SPLITTINGS
 from .tableaus.rosenbrock import ROSENBROCK
+from .tableaus.stochastic import SRA_TABLES, SRI_TABLES
 
 _FAMILIES = (
     (ExplicitRK, EXPLICIT),
@@ -28,6 +32,8 @@ _FAMILIES = (
     (FIRK, FIRK_TABLES),
     (Symplectic, SPLITTINGS),
     (Nystrom, NYSTROM),
+    (SRI, SRI_TABLES),
+    (SRA, SRA_TABLES),
 )
 
 
@@ -38,7 +44,7 @@ def _named(name: str, family: Any, table: Any) -> type:
         family.__init__(self, table)
 
     doc = (
-        f"{table.description}\n\n    Order {table.order}"
+        f"{table.description}\n\n    Order {table.order:g}"
         + (f"({table.embedded_order})" if getattr(table, "embedded_order", None) else "")
         + f", {table.stages} stages.\n\n    Reference: {table.reference}.\n\n    Example:\n"
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
@@ -56,7 +62,7 @@ METHODS: dict[str, type] = {
     name: _named(name, family, table)
     for family, tables in _FAMILIES
     for name, table in tables.items()
-}
+} | {method.__name__: method for method in (EulerMaruyama, EulerHeun, Milstein, ImplicitEM)}
 globals().update(METHODS)
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
@@ -72,8 +78,12 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "NystromTableau",
     "Rosenbrock",
     "RosenbrockTableau",
+    "SRA",
+    "SRI",
     "Splitting",
     "Step",
+    "Stochastic",
+    "StochasticTableau",
     "Symplectic",
     "Tableau",
     *METHODS,

@@ -93,14 +93,15 @@ class Method(eqx.Module):
     form: ClassVar[str] = "ode"
     real_view: ClassVar[bool] = False
     reference: ClassVar[str] = ""
+    area: ClassVar[bool] = False  # whether a step with noise wants H beside W
 
     @property
-    def order(self) -> int:
+    def order(self) -> int | float:
         """Order of the solution that the method advances with."""
         raise NotImplementedError
 
     @property
-    def error_order(self) -> int:
+    def error_order(self) -> int | float:
         """The local error estimate is O(dt^error_order)."""
         return self.order
 

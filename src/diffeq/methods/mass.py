@@ -1,5 +1,7 @@
 """What implicit methods do with a mass matrix: M y' = f, with M a matrix, a diagonal, or 1."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,9 +10,9 @@ from jaxtyping import Array
 
 from ..algebra import Factors, factored, slopes, solve
 from ..algebra.roots import newton, rooted
-from ..problems.forms import Mass, lower
+from ..problems.forms import Mass, Sde, lower, spread
 
-__all__ = ["combined", "consistent", "correction", "slope_of", "times"]
+__all__ = ["combined", "consistent", "correction", "paces", "slope_of", "times"]
 
 
 def times(mass: Any, x: Array) -> Array:
@@ -50,6 +52,15 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     moved = value if by_t is None else value + by_t
     rate = value - times(form.free, moved)
     return solve(_closed(form, by_y), rate).reshape(y.shape)
+
+
+def paces(form: Any) -> tuple[Callable, ...]:
+    """What a first step is found by: the slope, and of an equation with noise the size of what
+    multiplies √dt.
+    """
+    if isinstance(form, Sde):
+        return form.drift, spread(form)
+    return (partial(slope_of, form),)
 
 
 def consistent(form: Mass, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:

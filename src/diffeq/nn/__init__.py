@@ -6,6 +6,7 @@ from .flow import FFJORD, Regularised
 from .hamiltonian import HamiltonianNN
 from .layer import Layer
 from .ode import NeuralODE
+from .sde import NeuralSDE
 from .second_order import SecondOrder
 from .spline import Spline
 
@@ -20,6 +21,7 @@ __all__ = [
     "Layer",
     "Legendre",
     "NeuralODE",
+    "NeuralSDE",
     "Polynomial",
     "Regularised",
     "SecondOrder",

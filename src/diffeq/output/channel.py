@@ -122,20 +122,20 @@ class Channel:
 
         return list(walk(fill, 0, written, buffers=buffers, length=self.length)[1])
 
-    def write(self, data: Any, times: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
-        """The buffers with the step's rows."""
-        rows = times if self.kind == "times" else ()
+    def write(self, data: Any, rows: Any, cursor: Cursor, piece: Piece, buffers: list) -> list:
+        """The buffers with the step's rows; `rows` are times, and the marks of noise at them."""
+        rows = rows if self.kind == "times" else ()
 
-        def fill(active: Any, time: Any, *_: Any) -> tuple:
+        def fill(active: Any, row: Any, *_: Any) -> tuple:
             del active
-            return (), tuple(self._row(data, time, piece))
+            return (), tuple(self._row(data, row, piece))
 
         _, buffers = walk(
             fill, cursor.lo, cursor.n, rows=rows, buffers=tuple(buffers), length=self.length
         )
         return list(buffers)
 
-    def _row(self, data: Any, time: Any, piece: Piece) -> list[Array]:
+    def _row(self, data: Any, row: Any, piece: Piece) -> list[Array]:
         if self.kind == "dense":
             return self.value(piece.t0, piece.t1, piece.interpolant, piece.held[0])
         if self.kind == "steps":
@@ -143,10 +143,11 @@ class Channel:
         if self.kind == "event":
             chain, flags, _ = piece.happened
             return self.value(piece.t1, *chain[self.place : self.place + 2], flags[self.place])
+        time, *mark = row
         # A lane that saves nothing looks at padding while others write: that must not be NaN, which
         # zero times its cotangent would hand to what all lanes share.
         time = jnp.where(jnp.isnan(time), piece.t1, time)
-        y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0))
+        y = piece.interpolant(in_dtype_of((time - piece.t0) / piece.dt, piece.y0), *mark)
         # The end of a step is the step's own result, to the last bit; but a time that is saved does
         # not move with the end of a step, so its derivative is the interpolant's.
         end = lax.stop_gradient(piece.y1) + (y - lax.stop_gradient(y))
@@ -204,7 +205,7 @@ class Output:
         each = zip(self.channels, written, strict=True)
         return [c.blank(data, t0, y0, held, example, w) for c, w in each]
 
-    def write(self, data: Any, times: Any, cursors: Any, piece: Piece, buffers: list) -> list:
-        """The buffers with a step's rows."""
-        each = zip(self.channels, times, cursors, buffers, strict=True)
-        return [c.write(data, ts, r, piece, b) for c, ts, r, b in each]
+    def write(self, data: Any, rows: Any, cursors: Any, piece: Piece, buffers: list) -> list:
+        """The buffers with a step's rows; `rows` holds what `Channel.write` takes, per channel."""
+        each = zip(self.channels, rows, cursors, buffers, strict=True)
+        return [c.write(data, r, cursor, piece, b) for c, r, cursor, b in each]

@@ -3,6 +3,7 @@
 from .base import Problem
 from .dae import DAEProblem
 from .ode import ODEProblem, SplitODEProblem
+from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
 
@@ -11,6 +12,7 @@ __all__ = [
     "HamiltonianProblem",
     "ODEProblem",
     "Problem",
+    "SDEProblem",
     "SecondOrderProblem",
     "Separable",
     "SplitODEProblem",

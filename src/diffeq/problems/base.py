@@ -27,6 +27,7 @@ class Problem:
 
     fields: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[dict[str, str]] = {}  # those that are, and what they are called with
+    stochastic: ClassVar[bool] = False
     args: Any
     tspan: Any
 

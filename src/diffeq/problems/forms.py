@@ -1,12 +1,24 @@
 """The canonical equations that methods see, over packed arrays, and how to lower one to another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-__all__ = ["Mass", "Ode", "Partitioned", "Split", "lower"]
+__all__ = [
+    "Ito",
+    "Mass",
+    "Ode",
+    "Partitioned",
+    "Sde",
+    "Split",
+    "Stratonovich",
+    "lower",
+    "spread",
+    "times",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,135 @@ class Partitioned:
         return y[..., :half], y[..., half:]
 
 
+@dataclass(frozen=True)
+class Sde:
+    """dy = drift(t, y) dt + diffusion(t, y) dW, as `Ito` or as `Stratonovich` understands it.
+
+    `kind`: "diagonal" (W has the shape of y), "scalar" (one W for all) or "general" (the diffusion
+    has a last axis more than y). `own`: each component of a diagonal diffusion depends on its own
+    component of y alone. `bound` is the noise of a step.
+    """
+
+    drift: Callable
+    diffusion: Callable
+    kind: str
+    additive: bool
+    own: bool
+    bound: Any = None
+
+    def driven(self, bound: Any) -> "Sde":
+        """The same with the noise of a step in place."""
+        return replace(self, bound=bound)
+
+    @property
+    def normal(self) -> Any:
+        """W/√dt, and where the method has `area` H/√dt: an array of shape (1 or 2, …)."""
+        return self.bound.drawn.normal
+
+    @property
+    def root(self) -> Any:
+        """√dt, and 0 in a step that is not made."""
+        return self.bound.root
+
+    @property
+    def increment(self) -> Any:
+        """W over the step."""
+        return self.root * self.normal[0]
+
+    def times(self, g: Any, w: Any) -> Any:
+        """The diffusion g, a value of it, times increments."""
+        return times(self.kind, g, w)
+
+    @staticmethod
+    def square(w: Any, dt: Any) -> Any:
+        """Twice the iterated integral of W over a step: W² − dt, of Stratonovich's kind W²."""
+        return w * w - dt
+
+    def must_be(self, method: Any, kinds: Any, other: str) -> None:
+        """Refuses a method that does not take this kind of noise."""
+        if self.kind not in kinds:
+            raise TypeError(
+                f"{method!r} takes {' and '.join(kinds)} noise, and this is {self.kind}: choose "
+                f"{other}."
+            )
+
+    def bend(self, t: Any, y: Any) -> Any:
+        """What W² multiplies, twice: (g ∂g/∂y), for diagonal and for scalar noise.
+
+        Where a component of a diagonal diffusion depends on others, this takes a derivative in
+        each direction; else one for all.
+        """
+        g = lambda y: self.diffusion(t, y)  # noqa: E731
+        if self.kind == "scalar" or self.own:
+            value = g(y)
+            return jax.jvp(g, (y,), (value,))[1]
+        flat = y.ravel()
+        units = jnp.eye(flat.size, dtype=y.dtype)
+        along = lambda e: (jax.jvp(g, (y,), (e.reshape(y.shape),))[1].ravel() * e).sum()  # noqa: E731
+        return g(y) * jax.vmap(along)(units).reshape(y.shape)
+
+
+class Ito(Sde):
+    """An `Sde` whose integrals take the diffusion at the start of each step."""
+
+
+class Stratonovich(Sde):
+    """An `Sde` whose integrals take the diffusion at the middle, so that the chain rule holds."""
+
+    @staticmethod
+    def square(w: Any, dt: Any) -> Any:
+        del dt
+        return w * w
+
+
+_UNROLLED = 16  # sums of so many products are written out: straight code, also over lanes
+
+
+def times(kind: str, g: Any, w: Any) -> Any:
+    """A diffusion of some kind times increments."""
+    if kind != "general":
+        return g * w
+    if w.shape[-1] > _UNROLLED:
+        return g @ w.astype(g.dtype)
+    return sum(g[..., j] * w[j] for j in range(w.shape[-1]))
+
+
+def spread(form: Sde) -> Callable:
+    """|g|, per component of y."""
+    if form.kind != "general":
+        return form.diffusion
+    return lambda t, y: jnp.sqrt(jnp.sum(jnp.abs(form.diffusion(t, y)) ** 2, -1))
+
+
+def _correction(form: Sde) -> Callable:
+    """½ Σ_j (∂g_j/∂y) g_j: what a Stratonovich equation has in its drift that Itô's has not."""
+
+    def half(t: Any, y: Any) -> Any:
+        if form.kind != "general":
+            return form.bend(t, y) / 2
+        column = lambda y, j: form.diffusion(t, y)[..., j]  # noqa: E731
+        g = form.diffusion(t, y)
+        return (
+            sum(
+                jax.jvp(lambda y, j=j: column(y, j), (y,), (g[..., j],))[1]
+                for j in range(g.shape[-1])
+            )
+            / 2
+        )
+
+    return half
+
+
+def _other(kind: type, sign: int) -> Callable:
+    def converted(form: Sde) -> Sde:
+        half = _correction(form)
+        drift = lambda t, y: form.drift(t, y) + sign * half(t, y)  # noqa: E731
+        drift = form.drift if form.additive else drift
+        return kind(drift, form.diffusion, form.kind, form.additive, form.own, form.bound)
+
+    return converted
+
+
 def _split_to_ode(form: Split) -> Ode:
     return Ode(lambda t, y: form.implicit(t, y) + form.explicit(t, y))
 
@@ -79,7 +220,15 @@ def _ode_to_mass(form: Ode) -> Mass:
     return Mass(form.field, form.jac)
 
 
-_NAMES = {"ode": Ode, "split": Split, "partitioned": Partitioned, "mass": Mass}
+_NAMES = {
+    "ode": Ode,
+    "split": Split,
+    "partitioned": Partitioned,
+    "mass": Mass,
+    "sde": Sde,
+    "ito": Ito,
+    "stratonovich": Stratonovich,
+}
 
 # One table says which equation a method for another can solve, and how.
 _RULES: dict[tuple[type, type], Callable] = {
@@ -92,13 +241,31 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Ode, Mass): _ode_to_mass,
     (Split, Mass): lambda form: _ode_to_mass(_split_to_ode(form)),
     (Partitioned, Mass): lambda form: _ode_to_mass(_partitioned_to_ode(form)),
+    (Ito, Ito): _same,
+    (Ito, Sde): _same,
+    (Stratonovich, Sde): _same,
+    (Stratonovich, Stratonovich): _same,
+    (Ito, Stratonovich): _other(Stratonovich, -1),
+    (Stratonovich, Ito): _other(Ito, 1),
 }
 
 _IMPLICIT = (
     "is explicit, and a mass-matrix problem needs an implicit method: Rodas5P, RadauIIA5, BDF"
 )
+_NOISY = "solves equations without noise: choose a method for SDEs, such as de.SOSRI()"
+_QUIET = "solves equations with noise: give an SDEProblem, or choose a method such as de.Tsit5()"
 
 _REASONS = {
+    **{
+        (kind, target): _NOISY
+        for kind in (Ito, Stratonovich)
+        for target in (Ode, Split, Partitioned, Mass)
+    },
+    **{
+        (kind, target): _QUIET
+        for kind in (Ode, Split, Partitioned, Mass)
+        for target in (Sde, Ito, Stratonovich)
+    },
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",

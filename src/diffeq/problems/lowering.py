@@ -6,6 +6,7 @@ returns, and turns time round when it runs backwards. Methods never see a proble
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from ..core.lanes import pointwise
 from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.primitive import contains, eval_jaxpr, influences, shape_of
@@ -22,8 +24,9 @@ from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
 from .dae import DAEProblem, free_projector, packed_mass
-from .forms import Mass, Ode, Partitioned, Split
+from .forms import Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .ode import ODEProblem, SplitODEProblem
+from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
 
@@ -35,7 +38,8 @@ class Canonical(eqx.Module):
 
     `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
     which always runs forwards, beside leaves that are `held`; `packing` knows the user's tree, and
-    `args(parameters)` the user's args.
+    `args(parameters)` the user's args. `noise` is the shape of the Brownian motion, None where
+    there is none.
     """
 
     y0: Array
@@ -46,6 +50,7 @@ class Canonical(eqx.Module):
     packing: Packing = eqx.field(static=True)
     form: Callable = eqx.field(static=True)
     args: Callable = eqx.field(static=True)
+    noise: tuple[int, ...] | None = eqx.field(static=True, default=None)
 
 
 def canonical(problem: Problem, *, real: bool = False) -> Canonical:
@@ -66,8 +71,17 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
     for name, f, arguments in functions_of(problem):
         check_arguments(f, name, arguments)
     traced = [
-        Traced(f, name, problem.functions[name], t, parts, leaves, structure)
-        for name, f, parts in rule.functions(problem, tree)
+        Traced(
+            f,
+            name,
+            problem.functions[name],
+            t,
+            parts,
+            leaves,
+            structure,
+            fits=own[0] if own else None,
+        )
+        for name, f, parts, *own in rule.functions(problem, tree)
     ]
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
     traced = traced if jac is None else [*traced, jac]
@@ -94,6 +108,7 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
         packing,
         form,
         lambda parameters: unflatten(structure, parameters[0][0]),
+        rule.noise(problem, traced, y0),
     )
 
 
@@ -151,7 +166,7 @@ def _rule(problem: Any) -> Any:
             f"problem is a {type(problem).__name__}; solve takes one of "
             f"{', '.join(kind.__name__ for kind in _RULES)}."
         )
-    return rule
+    return rule.of(problem) if hasattr(rule, "of") else rule
 
 
 class Traced:
@@ -185,6 +200,7 @@ class Traced:
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
         self.tree = jax.tree.structure(shape)
+        self.shapes = [x.shape for x in jax.tree.leaves(shape)]
         self.hoisted = list(self.jaxpr.consts)
         # XLA fuses a stage into the next one twice, once for y and once for its reverse, and again
         # at every stage: minutes to compile nine of them. A barrier keeps them apart.
@@ -198,6 +214,7 @@ class Traced:
             return jax.tree.map(lambda x: turned(sign, x), value)
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
+        bound.pointwise = self.pointwise  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
     def at(self, leaves: list, hoisted: list, t: Any, *parts: Any, extra: tuple = ()) -> Any:
@@ -213,6 +230,12 @@ class Traced:
         """Whether the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
+
+    def pointwise(self, part: int) -> bool:
+        """Whether each component of the value depends on its own of this part alone."""
+        start = 1 + sum(self.count[:part])
+        own = range(start, start + self.count[part])
+        return pointwise(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
 
 
 def _rate(name: str, value: Any, parts: tuple) -> Any:
@@ -308,6 +331,12 @@ class _Rule:
         del problem, packing
         return {}
 
+    @staticmethod
+    def noise(problem: Any, traced: list, y0: Array) -> tuple[int, ...] | None:
+        """The shape of the Brownian motion, if there is one."""
+        del problem, traced, y0
+        return None
+
 
 class _OdeRule(_Rule):
     @staticmethod
@@ -349,6 +378,82 @@ class _DaeRule(_OdeRule):
 
 def _packed(f: Callable, packing: Packing) -> Callable:
     return lambda t, y: packing.pack(f(t, packing.unpack(y)))
+
+
+class _SdeRule(_Rule):
+    """An equation with noise; what is declared of that is static."""
+
+    state = staticmethod(_OdeRule.state)
+
+    def __init__(self, kind: str, form: type) -> None:
+        self.kind, self.wanted = kind, form
+
+    @classmethod
+    def of(cls, problem: SDEProblem) -> "_SdeRule":
+        return cls(problem.noise, Ito if problem.interpretation == "ito" else Stratonovich)
+
+    def functions(self, problem: Any, tree: Any) -> list:
+        check = partial(_checked_diffusion, self.kind)
+        return [("drift", problem.drift, (tree,)), ("diffusion", problem.diffusion, (tree,), check)]
+
+    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+        del sign
+        drift, diffusion = at
+        pack = packing.pack if self.kind != "general" else partial(_columns, packing)
+        g = lambda t, y: pack(diffusion(t, packing.unpack(y)))  # noqa: E731
+        own = self.kind == "diagonal" and packing.single and diffusion.pointwise(0)
+        additive = not diffusion.uses(0)
+        return self.wanted(_packed(drift, packing), g, self.kind, additive, own)
+
+    @staticmethod
+    def noise(problem: Any, traced: list, y0: Array) -> tuple[int, ...]:
+        if problem.additive and traced[1].uses(0):
+            raise TypeError(
+                "additive=True says that diffusion depends on t and args alone, but it uses y. "
+                "Leave additive out; or, if y gives it only a shape, write jnp.full_like(y, value)."
+            )
+        if problem.noise == "diagonal":
+            return y0.shape
+        return () if problem.noise == "scalar" else traced[1].shapes[0][-1:]
+
+
+def _columns(packing: Packing, tree: Any) -> Array:
+    """A diffusion whose leaves have a last axis more, packed along the others."""
+    leaves = [jnp.asarray(leaf, packing.dtype) for leaf in jax.tree.leaves(tree)]
+    if packing.single:
+        return leaves[0]
+    return jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves])
+
+
+def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
+    """What a diffusion returned, if it fits the state and the noise that was declared."""
+    value, like = as_state(value), parts[0]
+    wants = {
+        "diagonal": "noise='diagonal' wants one number for each of y's, so the shapes of y",
+        "scalar": "noise='scalar' wants the shapes of y",
+        "general": "noise='general' wants the shapes of y with one more axis at the end, of one "
+        "length: a column for each Brownian motion",
+    }[kind]
+    fits = jax.tree.structure(value) == jax.tree.structure(like)
+    pairs = zip(jax.tree.leaves(value), jax.tree.leaves(like), strict=False)
+    shapes = [(jnp.shape(g), jnp.shape(y)) for g, y in pairs]
+    if kind == "general":
+        fits = fits and len({g[len(y) :] for g, y in shapes}) == 1
+        fits = fits and all(len(g) == len(y) + 1 and g[:-1] == y for g, y in shapes)
+        square = ""
+    else:
+        fits = fits and all(g == y for g, y in shapes)
+        matrix = any(len(g) == len(y) + 1 for g, y in shapes)
+        square = " For a matrix give noise='general'." if matrix else ""
+    if not fits:
+        raise TypeError(
+            f"{name} returned {described(value)} for y = {described(like)}; {wants}.{square}"
+        )
+    narrow = jax.tree.map(lambda g: jax.ShapeDtypeStruct((), jnp.result_type(g)), value)
+    checked(
+        name, narrow, jax.tree.map(lambda y: jax.ShapeDtypeStruct((), jnp.result_type(y)), like)
+    )
+    return value
 
 
 class _MotionRule(_Rule):
@@ -467,4 +572,5 @@ _RULES: dict[type, Any] = {
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,
     SteadyStateProblem: _OdeRule,
+    SDEProblem: _SdeRule,
 }

@@ -1,7 +1,7 @@
 """Problems with reference solutions, used by tests, docs and benchmarks alike.
 
 `cases()` yields all of them, a function of its name makes each, and `detest("A1")` … `detest("E5")`
-the problems of the non-stiff DETEST.
+the problems of the non-stiff DETEST. `noisy_cases()` yields the stochastic ones.
 
 >>> import diffeq as de
 >>> case = de.zoo.lotka_volterra()
@@ -12,6 +12,17 @@ array([1.0..., 0.9...])
 
 from diffeq.zoo.case import Case, Reference, case, cases
 from diffeq.zoo.mechanics import arenstorf, henon_heiles, pleiades
+from diffeq.zoo.noise import (
+    NoisyCase,
+    additive_decay,
+    bounded_angle,
+    geometric_brownian,
+    hyperbolic_sine,
+    noisy_cases,
+    ornstein_uhlenbeck,
+    stochastic_lotka_volterra,
+    two_noises,
+)
 from diffeq.zoo.nonstiff import detest
 from diffeq.zoo.oscillators import (
     brusselator,
@@ -32,23 +43,32 @@ from diffeq.zoo.stiff import (
 
 __all__ = [
     "Case",
+    "NoisyCase",
     "Reference",
+    "additive_decay",
     "arenstorf",
+    "bounded_angle",
     "brusselator",
     "brusselator_diffusion",
     "case",
     "cases",
     "detest",
+    "geometric_brownian",
     "henon_heiles",
     "hires",
+    "hyperbolic_sine",
     "lorenz",
     "lotka_volterra",
+    "noisy_cases",
     "oregonator",
+    "ornstein_uhlenbeck",
     "pleiades",
     "pollution",
     "robertson",
     "robertson_long",
     "spiral",
+    "stochastic_lotka_volterra",
+    "two_noises",
     "van_der_pol",
     "van_der_pol_stiff",
 ]

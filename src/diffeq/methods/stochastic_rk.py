@@ -1,0 +1,314 @@
+"""Methods for equations with noise.
+
+A step sees its noise as standard numbers, ω = W/√dt and η = H/√dt, which `form.normal` holds; so
+that a step of dt = 0, which is how the reverse pass skips what was rejected, is a step of no noise
+and divides by nothing.
+"""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Real
+
+from .base import Method, Step
+from .bridge import Bridge
+from .interpolant import combine
+from .stochastic_tableau import StochasticTableau
+
+__all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
+
+
+class Stochastic(Method):
+    """What methods for SDEs share: strong and weak order, and what they ask of the noise.
+
+    `form` is "ito", "stratonovich" or "sde" (either). A subclass gives `order` (strong, of the mean
+    error of paths), `weak_order` (of the error of means), and `step`, which reads W from
+    `form.increment` and multiplies by the diffusion in `form.times(g, w)`.
+
+    Reference: kloeden1992.
+
+    Example:
+        >>> import diffeq as de
+        >>> isinstance(de.EulerMaruyama(), de.Stochastic), de.Milstein().order
+        (True, 1.0)
+    """
+
+    form: ClassVar[str] = "ito"
+    description: ClassVar[str] = ""
+
+    @property
+    def weak_order(self) -> float:
+        """Order of the means of smooth functions of the solution."""
+        return 1.0
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Bridge:
+        """The path from y to the end of the step, through the Brownian motion between."""
+        return Bridge.of(form, (t, dt), (y, step.y), curved=self.order >= 1)
+
+
+class EulerMaruyama(Stochastic):
+    """y1 = y + f(t, y) dt + g(t, y) W. Itô; any noise; strong order 1/2, 1 if noise is additive.
+
+    Reference: maruyama1955.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.SDEProblem(lambda t, y, a: -y, lambda t, y, a: 0.1, 1.0, (0.0, 1.0))
+        >>> de.solve(problem, de.EulerMaruyama(), dt=0.01, key=jax.random.key(0)).y1.shape
+        ()
+    """
+
+    reference: ClassVar[str] = "maruyama1955"
+    description: ClassVar[str] = (
+        "The simplest method, for any noise, and of order 1 if that is additive."
+    )
+
+    @property
+    def order(self) -> float:
+        """Strong order."""
+        return 0.5
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step."""
+        y1 = y + dt * form.drift(t, y) + form.times(form.diffusion(t, y), form.increment)
+        return Step(y1, None, (), ())
+
+
+class EulerHeun(Stochastic):
+    """The trapezoidal rule for both parts, with Euler inside. Stratonovich; any noise; strong order
+    1/2, and 1 if the noise commutes: scalar, additive, or diagonal with components of their own.
+
+    Reference: kloeden1992.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.SDEProblem(
+        ...     lambda t, y, a: -y, lambda t, y, a: 0.1 * y, 1.0, (0.0, 1.0),
+        ...     interpretation="stratonovich",
+        ... )
+        >>> de.solve(problem, de.EulerHeun(), dt=0.01, key=jax.random.key(0)).y1.shape
+        ()
+    """
+
+    reference: ClassVar[str] = "kloeden1992"
+    description: ClassVar[str] = (
+        "The simplest method for Stratonovich equations, and of order 1 if the noise commutes."
+    )
+    form: ClassVar[str] = "stratonovich"
+
+    @property
+    def order(self) -> float:
+        """Strong order."""
+        return 0.5
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the drift in a step."""
+        return 2
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step."""
+        w = form.increment
+        f, g = form.drift(t, y), form.diffusion(t, y)
+        ahead = y + dt * f + form.times(g, w)
+        f = (f + form.drift(t + dt, ahead)) / 2
+        g = (g + form.diffusion(t + dt, ahead)) / 2
+        return Step(y + dt * f + form.times(g, w), None, (), ())
+
+
+class Milstein(Stochastic):
+    """y1 = y + f dt + g W + ½ g ∂g/∂y (W² − dt), and without − dt for Stratonovich.
+
+    Itô and Stratonovich; diagonal (each component on its own) and scalar noise; strong order 1. The
+    derivative is exact, by forward mode.
+
+    Reference: milstein1974.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.SDEProblem(lambda t, y, a: -y, lambda t, y, a: 0.1 * y, 1.0, (0.0, 1.0))
+        >>> de.solve(problem, de.Milstein(), dt=0.01, key=jax.random.key(0)).y1.shape
+        ()
+    """
+
+    reference: ClassVar[str] = "milstein1974"
+    description: ClassVar[str] = (
+        "Order 1 by the exact derivative of the diffusion; Itô and Stratonovich."
+    )
+    form: ClassVar[str] = "sde"
+
+    @property
+    def order(self) -> float:
+        """Strong order."""
+        return 1.0
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+        """Nothing; but the noise has to be of a kind that it takes."""
+        form.must_be(self, ("diagonal", "scalar"), "de.EulerMaruyama() or de.EulerHeun()")
+        return ()
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step."""
+        w = form.increment
+        square = form.square(w, dt)
+        y1 = y + dt * form.drift(t, y) + form.diffusion(t, y) * w
+        if not form.additive:
+            y1 = y1 + form.bend(t, y) * square / 2
+        return Step(y1, None, (), ())
+
+
+class _Tabled(Stochastic):
+    """What SRI and SRA share: a table, and the estimate by the method of order 1 inside."""
+
+    area: ClassVar[bool] = True
+    tableau: StochasticTableau = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.tableau.name})"
+
+    @property
+    def order(self) -> float:
+        """Strong order."""
+        return self.tableau.strong
+
+    @property
+    def weak_order(self) -> float:
+        """Order of the means of smooth functions of the solution."""
+        return self.tableau.weak
+
+    @property
+    def error_order(self) -> float:
+        """The estimate, of a method of strong order 1, is O(dt^3/2)."""
+        return 1.5
+
+    @property
+    def adaptive(self) -> bool:
+        """Its steps can be controlled."""
+        return True
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the drift in a step."""
+        return len({self._stage(i) for i in range(self.tableau.stages)} - {None})
+
+    def _stage(self, i: int) -> Any:
+        """What drift i is evaluated at, as rows of the table; None where nothing uses it."""
+        table = self.tableau
+        used = [table.alpha[i], *table.A0[:, i], *([] if table.additive else table.A1[:, i])]
+        return (table.c0[i], *table.A0[i], *table.B0[i]) if any(used) else None
+
+
+class SRI(_Tabled):
+    """Rößler's stochastic Runge–Kutta methods for diagonal and scalar noise; Itô. The formulas are
+    those of `StochasticTableau`.
+
+    The error is estimated by the method of strong order 1 that the first drift, β1 and β2 make:
+    dt (Σ α_i f_i − f_1) + Σ (β3_i I10/dt + β4_i I111/dt) g_i.
+
+    Args:
+        tableau: a `StochasticTableau`; the named methods, such as `SOSRI()`, bring theirs.
+
+    Reference: rossler2010, rackauckas2017.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.SRI(de.SOSRI().tableau).order
+        1.5
+    """
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+        """Nothing; but the noise has to be of a kind that it takes."""
+        form.must_be(
+            self, ("diagonal", "scalar"), "de.EulerMaruyama(), or de.SOSRA() if it is additive"
+        )
+        return ()
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step."""
+        table = self.tableau
+        w, h = form.normal
+        i11, i10 = form.root * (w * w - 1) / 2, form.root * (w / 2 + h)
+        i111 = form.root * (w * w - 3) * w / 6
+        drifts: dict[Any, Any] = {}
+        fs, gs = [], []
+        for i in range(table.stages):
+            at = self._stage(i)
+            if at not in drifts:
+                point = _plus(y, (dt, table.A0[i], fs), (i10, table.B0[i], gs))
+                drifts[at] = 0 if at is None else form.drift(t + float(table.c0[i]) * dt, point)
+            point = _plus(y, (dt, table.A1[i], fs), (form.root, table.B1[i], gs))
+            gs.append(form.diffusion(t + float(table.c1[i]) * dt, point))
+            fs.append(drifts[at])
+        spread = _sum((form.increment, table.beta1, gs), (i11, table.beta2, gs))
+        late = _sum((i10, table.beta3, gs), (i111, table.beta4, gs))
+        flow = dt * combine(table.alpha, fs)
+        return Step(y + flow + spread + late, flow - dt * fs[0] + late, (), ())
+
+
+class SRA(_Tabled):
+    """Rößler's stochastic Runge–Kutta methods for additive noise of any kind. `StochasticTableau`
+    has the formulas.
+
+    The error is estimated by the method of strong order 1 that the first drift and β1 make:
+    dt (Σ α_i f_i − f_1) + Σ β2_i I10/dt g_i.
+
+    Args:
+        tableau: a `StochasticTableau`; the named methods, such as `SOSRA()`, bring theirs.
+
+    Reference: rossler2010, rackauckas2017.
+
+    Example:
+        >>> import diffeq as de
+        >>> de.SRA(de.SRA1().tableau).evaluations
+        2
+    """
+
+    form: ClassVar[str] = "sde"
+
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+        """Nothing; but the noise has to be additive."""
+        if not form.additive:
+            raise TypeError(
+                f"{self!r} takes additive noise, and here the diffusion depends on y: choose "
+                "de.SOSRI() for diagonal and scalar noise, or de.EulerMaruyama()."
+            )
+        return ()
+
+    def step(
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step."""
+        table = self.tableau
+        w, h = form.normal
+        i10 = form.root * (w / 2 + h)
+        gs = [form.diffusion(t + float(c) * dt, y) for c in table.c1]
+        fs: list[Array] = []
+        for i in range(table.stages):
+            point = _plus(y, (dt, table.A0[i], fs))
+            pushed = combine(table.B0[i], gs)
+            point = point if pushed is None else point + form.times(pushed, i10)
+            fs.append(form.drift(t + float(table.c0[i]) * dt, point))
+        late = form.times(combine(table.beta2, gs), i10)
+        flow = dt * combine(table.alpha, fs)
+        y1 = y + flow + form.times(combine(table.beta1, gs), form.increment) + late
+        return Step(y1, flow - dt * fs[0] + late, (), ())
+
+
+def _plus(y: Array, *sums: tuple) -> Array:
+    """Y and weighted sums of what is there, each times a factor."""
+    for factor, weights, terms in sums:
+        total = combine(weights[: len(terms)], terms)
+        y = y if total is None else y + factor * total
+    return y
+
+
+def _sum(*sums: tuple) -> Any:
+    return sum(factor * combine(weights, terms) for factor, weights, terms in sums)

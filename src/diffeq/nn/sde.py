@@ -1,0 +1,119 @@
+"""Neural stochastic differential equations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..problems import SDEProblem
+from ..solution import Solution
+from ..solve import solve
+from .layer import Layer
+
+__all__ = ["NeuralSDE"]
+
+
+class NeuralSDE(Layer):
+    """dy = drift(y) dt + diffusion(y) dW with networks in it: both are trained.
+
+    Args:
+        drift: a network, or anything callable; or, with `field`, any pytree of parameters.
+        diffusion: the same for the noise; a function without parameters is a diffusion that is
+            known.
+        tspan: (t0, t1), or a function of args; a call may give another.
+        field: `field(drift, t, y, args) -> dy`; by default `drift(y)`.
+        diffusion_field: `diffusion_field(diffusion, t, y, args)`; by default `diffusion(y)`.
+        noise: "diagonal", "scalar" or "general", with what `diffusion` returns as in
+            `de.SDEProblem`; or a number m: m Brownian motions, with the network's values as the
+            rows of a matrix (…, m), for a network whose output is one vector.
+        interpretation: "ito" or "stratonovich".
+        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
+
+    A call draws one path by its key; batches and ensembles of paths by `jax.vmap`.
+
+    Raises:
+        TypeError: an option that `de.solve` does not know; no key.
+
+    Reference: rackauckas2019.
+
+    Example:
+        Ten paths of a diagonal one, and their mean:
+
+        >>> import equinox as eqx, jax, jax.numpy as jnp, diffeq as de
+        >>> key = jax.random.key(0)
+        >>> layer = de.nn.NeuralSDE(
+        ...     eqx.nn.MLP(2, 2, 16, 1, jnp.tanh, key=key), eqx.nn.Linear(2, 2, key=key),
+        ...     tspan=(0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 5), rtol=0.1, atol=0.1,
+        ... )
+        >>> paths = jax.vmap(lambda key: layer(jnp.ones(2), key=key).ys)(jax.random.split(key, 10))
+        >>> paths.mean(0).shape
+        (5, 2)
+    """
+
+    diffusion: Any
+    diffusion_field: Any
+    noise: Any = eqx.field(static=True)
+    interpretation: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        drift: Any,
+        diffusion: Any,
+        *,
+        tspan: Any = None,
+        field: Callable | None = None,
+        diffusion_field: Callable | None = None,
+        noise: str | int = "diagonal",
+        interpretation: str = "ito",
+        **solve_options: Any,
+    ) -> None:
+        super().__init__(drift, tspan=tspan, field=field, **solve_options)
+        if diffusion_field is None and not callable(diffusion):
+            raise TypeError(
+                f"diffusion is a {type(diffusion).__name__}, which is not callable: say how it "
+                "enters the equation with diffusion_field=lambda diffusion, t, y, args: …"
+            )
+        self.diffusion, self.diffusion_field = diffusion, diffusion_field
+        self.noise, self.interpretation = noise, interpretation
+
+    def problem(
+        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+    ) -> SDEProblem:
+        """The equation, for `de.solve` and all else that takes a problem."""
+        del key
+        drift: Any = super().problem(y0, args, tspan=tspan)
+        noise = "general" if isinstance(self.noise, int) else self.noise
+        return SDEProblem(
+            drift.f, self._diffusion(), y0, drift.tspan, args,
+            noise=noise, interpretation=self.interpretation,
+        )  # fmt: skip
+
+    def _diffusion(self) -> Callable:
+        net, field, count = self.diffusion, self.diffusion_field, self.noise
+        value = (lambda t, y, args: net(y)) if field is None else (
+            lambda t, y, args: field(net, t, y, args)
+        )  # fmt: skip
+        if not isinstance(count, int):
+            return value
+        columns = lambda g, y: jnp.reshape(g, (*jnp.shape(y), count))  # noqa: E731
+        return lambda t, y, args: jax.tree.map(columns, value(t, y, args), y)
+
+    def __call__(
+        self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None
+    ) -> Solution:
+        """Solves for one path.
+
+        Args:
+            y0: the initial state.
+            args: what the fields get as args.
+            tspan: another time span than the layer's.
+            saveat: other save times.
+            key: that of the path. One key is one path.
+        """
+        options = self.options
+        del options["tspan"]
+        if saveat is not None:
+            options["saveat"] = saveat
+        return solve(self.problem(y0, args, tspan=tspan), key=key, **options)

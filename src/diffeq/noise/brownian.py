@@ -1,0 +1,255 @@
+"""Brownian motion by key: increments for the loop, and the path at any time.
+
+Three kinds share one protocol, so that the loop asks no questions: `Silent` (what an ODE has: it
+hands back what it was given), `Steps` (given steps: the increments of step i are draw number i) and
+`Tree` (controlled steps, `tree.py`). The loop carries a *path*, a few numbers that say where on it
+the solve is; an attempt gets a `Draw`, of which the tape keeps what is `Drawn`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, UInt32
+
+from ..core.loop import loop
+from .counter import normals, seed, threefry
+
+__all__ = ["LEVELS", "TICKS", "Bound", "Draw", "Drawn", "Noise", "Silent", "Steps", "descend"]
+
+LEVELS = 30
+TICKS = 1 << LEVELS
+_WITHIN = 0xB1D6E  # of the counter, where the keys of the insides of steps are
+_OF_H = math.sqrt(1 / 12)  # the deviation of H/√dt
+
+
+class Drawn(NamedTuple):
+    """The noise of an attempt: where on the path it started, its standard increments, and (of a
+    tree) its length in ticks.
+
+    `normal` has the shape (1 or 2, …): W/√dt ~ N(0, 1), and where it is wanted H/√dt ~ N(0, 1/12).
+    """
+
+    path: Any
+    normal: Any
+    ticks: Any = ()
+
+
+class Draw(NamedTuple):
+    """What the loop is given: dt, whether it lands on its target, the noise, the path after the
+    attempt if it is accepted and if it is not, and the code that fixes dt when it is run again.
+    """
+
+    dt: Array
+    landing: Array
+    drawn: Drawn
+    accepted: Any
+    rejected: Any
+    code: Any = None
+
+
+class Bound(NamedTuple):
+    """The noise of one step, as a form hands it to a method; `root` is √dt."""
+
+    noise: Any
+    source: Any
+    drawn: Drawn
+    root: Any
+
+
+class Silent:
+    """No noise: what an ODE has."""
+
+    bits = 0  # of the code of a draw
+
+    def source(self, key: Any, t0: Array, t1: Array) -> Any:
+        """What the noise is made of."""
+        del key, t0, t1
+        return ()
+
+    def writing(self, within: bool) -> "Silent":
+        """The same for a solve that saves rows, perhaps `within` steps."""
+        del within
+        return self
+
+    def ahead(self, source: Any) -> Any:
+        """What is drawn before the loop."""
+        del source
+        return ()
+
+    def marks(self, source: Any, times: Any) -> tuple:
+        """What a row that is saved at a time needs to know of the path there."""
+        del source, times
+        return ()
+
+    def start(self, source: Any, t: Array, dt: Array) -> Any:
+        """The path at t, before an attempt of about dt."""
+        del source, t, dt
+        return ()
+
+    def draw(
+        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+    ) -> Draw:
+        """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
+        far that is). Here `source` has beside it what was drawn ahead.
+        """
+        del source, code
+        return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
+
+    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+        """The dt of an attempt that is replayed, as a function of the source."""
+        del source, drawn
+        return dt
+
+    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+        """The form with the noise of a step of dt in place; no noise where the step is not made."""
+        del source, drawn, dt, made
+        return form
+
+    def longest(self, dt: Array) -> Array:
+        """How long a step may be when dt is what is wanted."""
+        return dt
+
+    def shortest(self, source: Any, tiny: Array) -> Array:
+        """The length below which there are no steps, if that is more than `tiny`."""
+        del source
+        return tiny
+
+
+@dataclass(frozen=True)
+class Noise(Silent):
+    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    area: bool
+
+    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+        """The form with the noise of a step in place."""
+        some = dt > 0
+        root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
+        return form.driven(Bound(self, source, drawn, root.astype(self.dtype)))
+
+    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+        """W at t + θ dt, from the start of the step."""
+        raise NotImplementedError
+
+    def draws(self, words: UInt32[Array, "2"], index: Any, count: int) -> Array:
+        """`count` standard normals for each Brownian motion."""
+        return normals(words, index, (count, *self.shape), self.dtype)
+
+    def whole(self, words: UInt32[Array, "2"], count: int = 2, index: Any = 0) -> Array:
+        """W and H over an interval of length one."""
+        scale = np.array([1.0, _OF_H][:count]).reshape(-1, *(1 for _ in self.shape))
+        return self.draws(words, jnp.asarray(index), count) * scale.astype(self.dtype)
+
+
+class Steps(Noise):
+    """Given steps: step i has draw number i, times √dt.
+
+    Inside a step the path is a tree of its own, for times between its ends.
+    """
+
+    def source(self, key: Any, t0: Array, t1: Array) -> UInt32[Array, "2"]:
+        """The words of the key."""
+        del t0, t1
+        return seed(key)
+
+    def start(self, source: Any, t: Array, dt: Array) -> Int[Array, ""]:
+        """The number of the step."""
+        del source, t, dt
+        return jnp.zeros((), jnp.int32)
+
+    def draw(
+        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+    ) -> Draw:
+        """The draw of this number."""
+        del code
+        normal = self.whole(source[0], 2 if self.area else 1, path)
+        dt = jnp.where(landing, target[1], dt)
+        return Draw(dt, landing, Drawn(path, normal), path + 1, path)
+
+    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+        """W at t + θ dt, from the start of the step; beside an end of it, what it is at the end."""
+        del mark
+        theta = lax.stop_gradient(theta)
+        slack = float(jnp.finfo(theta.dtype).eps) ** 0.5
+        theta = jnp.where(theta < slack, 0, jnp.where(theta > 1 - slack, 1, theta))
+        tick = jnp.round(theta * TICKS).astype(jnp.int32)
+        words = jnp.stack(threefry(source, drawn.path.astype(jnp.uint32), jnp.uint32(_WITHIN)))
+        w = drawn.normal[0]
+        h = drawn.normal[1] if self.area else self.whole(words)[1]
+        inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
+        return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
+
+
+# --- cells and their halves ---------------------------------------------------------------------
+
+
+def halves(
+    w: Array, h: Array, z: Array, n: Array, half: Array
+) -> tuple[Array, Array, Array, Array]:
+    """(W, H) of both halves, each of length `half`, given those of the whole and two standard
+    normals: W_left = W/2 + 3H/2 + Z, H_left = H/4 − Z/2 + N/2 and H_right = H/4 − Z/2 − N/2, with
+    Z ~ N(0, half/8) and N ~ N(0, half/6).
+    """
+    root = jnp.sqrt(half)
+    z, n = z * (root * math.sqrt(1 / 8)), n * (root * math.sqrt(1 / 24))
+    mean = h / 4 - z / 2
+    left = w / 2 + 3 * h / 2 + z
+    return left, mean + n, w - left, mean - n
+
+
+def descend(
+    noise: Noise,
+    words: Array,
+    cell: tuple,
+    tick: Array,
+    k: Array,
+    top: Any,
+    *,
+    follow: bool = False,
+) -> tuple:
+    """(W, H) of the cell of 2^k ticks that holds `tick`, from those of the one of 2^top ticks.
+
+    To `follow` adds W at its start, and the integral of W up to there, both counted from the start
+    of the cell above. With k = `lowest(tick)` that is where `tick` is.
+    """
+
+    def more(consts: Any, state: Any, _: Any) -> Array:
+        return state[0] > consts[2]
+
+    def halve(active: Any, consts: Any, state: Any, _: Any) -> Any:
+        del active
+        words, tick, _ = consts
+        x, w, h, *place = state
+        node = (jnp.int32(1) << (LEVELS - x)) + (tick >> x)
+        half = length(jnp.int32(1) << (x - 1), noise.dtype)
+        z, n = noise.draws(words, node, 2)
+        left, h_left, right, h_right = halves(w, h, z, n, half)
+        goes_right = ((tick >> (x - 1)) & 1) == 1
+        if follow:
+            start, area = place
+            past = area + half * (start + left / 2 + h_left)
+            place = [jnp.where(goes_right, start + left, start), jnp.where(goes_right, past, area)]
+        w, h = jnp.where(goes_right, right, left), jnp.where(goes_right, h_right, h_left)
+        return (x - 1, w, h, *place), ()
+
+    place = [jnp.zeros_like(cell[0])] * 2 if follow else []
+    start = (jnp.asarray(top, jnp.int32), *lax.stop_gradient(cell), *place)
+    (_, *found), _ = loop(more, halve, start, consts=lax.stop_gradient((words, tick, k)))
+    return tuple(found)
+
+
+def lowest(tick: Array) -> Array:
+    """The largest k for which 2^k divides a tick; the number of levels for 0."""
+    bit = tick & -tick
+    return jnp.where(bit == 0, LEVELS, 31 - lax.clz(bit))
+
+
+def length(ticks: Array, dtype: Any) -> Array:
+    """Ticks as a part of the whole."""
+    return ticks.astype(dtype) * (1 / TICKS)
