@@ -148,6 +148,8 @@ def test_refusals():
         de.multiple_shooting(DATA, TS, group_size=1)
     with pytest.raises(ValueError, match=r"data has shape \(9, 2\); its first axis is that of 10"):
         de.multiple_shooting(DATA[1:], TS, group_size=3)
+    with pytest.raises(ValueError, match=r"data has a component that was never measured"):
+        de.multiple_shooting(DATA * np.array([1.0, np.nan]), TS, group_size=3)
     with pytest.raises(TypeError, match=r"observe says that data are no states"):
         de.multiple_shooting(DATA, TS, group_size=3, observe=lambda y: y)
     with pytest.raises(ValueError, match=r"starts has shape \(2, 2\); .* of 5 groups"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.primitive import Tracer
 from ..problems import Problem
 from ..solution import Solution
 from ..solve import solve as solve_problem
@@ -178,6 +179,7 @@ def _restarted(problem: Problem, y0: Any, tspan: tuple) -> Problem:
 def _starts(starts: Any, data: Any, ts: Array, rows: np.ndarray) -> Any:
     """Those that were given, or the data at the first point of each group."""
     if starts is None:
+        _check_measured(data)
         return jax.tree.map(lambda x: _filled(x, ts)[rows], data)
     for x in jax.tree.leaves(starts):
         if jnp.shape(x)[:1] != (len(rows),):
@@ -229,3 +231,12 @@ def _check(data: Any, ts: Array, group_size: Any) -> None:
     whole = isinstance(group_size, (int, np.integer)) and not isinstance(group_size, bool)
     if not whole or not 2 <= group_size <= len(ts):
         raise ValueError(f"group_size is {group_size!r}; 2 to {len(ts)} points are possible.")
+
+
+def _check_measured(data: Any) -> None:
+    for path, x in jax.tree.leaves_with_path(data):
+        if not isinstance(x, Tracer) and np.any(np.all(np.isnan(x), axis=0)):
+            raise ValueError(
+                f"data{jax.tree_util.keystr(path)} has a component that was never measured, so "
+                "groups have no start there: give starts=, and leave it out with observe=."
+            )
