@@ -61,7 +61,7 @@ def of_solution(layer):
 
 
 began = time.perf_counter()
-steps = 200 if SHORT else 3000
+steps = 60 if SHORT else 3000
 adam = optax.adam(optax.cosine_decay_schedule(0.05, steps))
 first = de.fit(layer, of_slopes, optimizer=adam, steps=steps)
 collocated, seconds = float(of_solution(first.model)), [time.perf_counter() - began]

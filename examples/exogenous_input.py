@@ -69,12 +69,11 @@ def answer(layer, u):
 
 
 began = time.perf_counter()
-steps = 40 if SHORT else 800
+steps = 40 if SHORT else 500
 fit = de.fit(
     layer,
     lambda layer: de.mse(answer(layer, u), y),
-    optimizer=optax.adam(optax.cosine_decay_schedule(0.03, steps)),
-    steps=steps,
+    optimizer=[(optax.adam(0.03), steps), (optax.lbfgs(), 10 if SHORT else 200)][: 1 if SHORT else 2],
 )
 seconds = time.perf_counter() - began
 told = jax.jit(lambda u: answer(fit.model, u))

@@ -87,7 +87,7 @@ def in_trillions(model):
 began = time.perf_counter()
 counts = (30, 8) if SHORT else (150, 60)
 phases = [(optax.adam(0.05), counts[0]), (optax.lbfgs(), counts[1])]
-better = de.fit(poor, in_trillions, optimizer=phases, bounds=(0.0, None))
+better = de.fit(poor, in_trillions, optimizer=phases[: 1 if SHORT else 2], bounds=(0.0, None))
 seconds.append(time.perf_counter() - began)
 print("\n| what | published | ours | seconds |")
 print(f"| Σ of squared relative errors, so | < 0.2 | {published.loss:.4f} | {seconds[0]:.1f} |")

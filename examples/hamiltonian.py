@@ -25,12 +25,13 @@ import diffeq as de
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
 BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+jax.config.update("jax_enable_x64", True)  # single precision drifts over so many steps
 
 # %% [markdown]
 # ## The data
 
 # %%
-turn = jnp.linspace(0.0, 1.0, 1024, dtype=jnp.float32)
+turn = jnp.linspace(0.0, 1.0, 1024, dtype=jnp.float64)
 q, p = jnp.sin(2 * jnp.pi * turn)[:, None], jnp.cos(2 * jnp.pi * turn)[:, None]
 data = (q, p, 2 * jnp.pi * p, -2 * jnp.pi * q)
 
@@ -41,7 +42,7 @@ data = (q, p, 2 * jnp.pi * p, -2 * jnp.pi * q)
 # %%
 def mlp(inputs, outputs, width=32, seed=0):
     key = jax.random.key(seed)
-    return eqx.nn.MLP(inputs, outputs, width, 2, jax.nn.gelu, key=key, dtype=jnp.float32)
+    return eqx.nn.MLP(inputs, outputs, width, 2, jax.nn.gelu, key=key, dtype=jnp.float64)
 
 
 TURNS = 20.0 if SHORT else 200.0
@@ -67,9 +68,10 @@ def misfit(model, batch):
     return de.mse(jax.vmap(lambda q, p: rates(model, q, p))(q, p), (dq, dp))
 
 
-at = jnp.arange(0.0, TURNS + 0.01, 0.25, dtype=jnp.float32)
+at = jnp.arange(0.0, TURNS + 0.01, 0.25, dtype=jnp.float64)
 exact = jnp.sin(2 * jnp.pi * at), jnp.cos(2 * jnp.pi * at)
 models = {"energy H(q, p)": energy, "separable energy": separable, "plain field": plain}
+models = dict(list(models.items())[: 1 if SHORT else 3])
 fits, paths, rows = {}, {}, []
 for name, model in models.items():
     began = time.perf_counter()
@@ -94,7 +96,7 @@ for name, error, radius2, seconds in rows:
 figure, axes = plt.subplots(
     1, 3, figsize=(10.5, 3.3), layout="constrained", gridspec_kw={"width_ratios": [1, 1.4, 1.4]}
 )
-colours = dict(zip(models, (RED, "#5a8f5a", BLUE), strict=True))
+colours = dict(zip(models, (RED, "#5a8f5a", BLUE), strict=False))
 axes[0].plot(q[:, 0], p[:, 0], color=GREY, linewidth=4.0, alpha=0.35, label="data")
 for name, (x, v) in paths.items():
     axes[0].plot(x[:, 0], v[:, 0], ".", color=colours[name], markersize=2)

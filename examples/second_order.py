@@ -4,7 +4,7 @@
 # x'' = net(x): what is learnt is an acceleration, and that x' is the velocity is known. The first
 # part is the example of SciMLSensitivity's documentation, twenty points on two straight lines,
 # which a start at rest can only follow after a kick; it is trained with Adam(0.01) until the loss
-# is below 0.01. The second part shows what the form is good for: a pendulum, learnt by a neural ODE
+# is below 0.01, or for 1000 steps; it prints no loss, and here it stays above. The second part shows what the form is good for: a pendulum, learnt by a neural ODE
 # of second order and by a plain one of the same size, from the same positions and velocities, and
 # followed for six times as long; and the Nyström method DPRKN6, which serves the first alone.
 
@@ -58,7 +58,8 @@ first = de.fit(
 seconds = time.perf_counter() - began
 needed = len(first.history) - 1
 print("\n| what | published | ours | seconds |")
-print(f"| steps of Adam(0.01) to a loss of 0.01 | ≤ 1000 | {needed} | {seconds:.1f} |")
+print(f"| two lines, loss after {needed} steps of Adam(0.01) | stop at 0.01 | {first.loss:.3f} "
+      f"| {seconds:.1f} |")  # fmt: skip
 
 # %% [markdown]
 # ## A pendulum, learnt in two ways
@@ -76,8 +77,9 @@ plain = de.nn.NeuralODE(
 )
 groups = de.multiple_shooting(data, at, group_size=6, continuity=10.0)
 fits, errors = {}, {}
-for name, model in (("second order", second_order), ("plain", plain)):
-    steps = 50 if SHORT else 1000
+models = {"second order": second_order, "plain": plain}
+for name, model in list(models.items())[: 1 if SHORT else 2]:
+    steps = 50 if SHORT else 600
     began = time.perf_counter()
     adam = optax.adam(optax.cosine_decay_schedule(0.01, steps))
     fits[name] = de.fit(model, groups, optimizer=adam, steps=steps)
@@ -103,7 +105,8 @@ axes[0].legend(frameon=False)
 axes[1].axvspan(0.0, 10.0, color="0.94", zorder=0)
 axes[1].plot(far, truth[0], color=GREY, linewidth=3.0, alpha=0.4, label="truth")
 axes[1].plot(far, fits["second order", "far"], color=RED, linewidth=1.2, label="x'' = net(x)")
-axes[1].plot(far, fits["plain", "far"], "--", color=BLUE, linewidth=1.0, label="y' = net(y)")
+if "plain" in fits:
+    axes[1].plot(far, fits["plain", "far"], "--", color=BLUE, linewidth=1.0, label="y' = net(y)")
 axes[1].set(title="a pendulum; seen: the grey part", xlabel="t", ylabel="angle", ylim=(-2.6, 3.9))
 axes[1].legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
 angles = jnp.linspace(-2.0, 2.0, 81, dtype=jnp.float32)[:, None]

@@ -90,8 +90,10 @@ def _machine() -> str:
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shared = os.getloadavg()[0] > cores + 0.5 if hasattr(os, "getloadavg") else False
     return (
         f"{cores} cores of a {jax.devices()[0].device_kind.lower()} machine, JAX {jax.__version__}"
+        + (", which other programs shared" if shared else "")
     )
 
 
