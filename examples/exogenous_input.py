@@ -6,8 +6,8 @@
 # learn it from one record of 100 points. (In the example of SciMLSensitivity's documentation the
 # input is 1 throughout, so what is learnt there is one step response; here it changes.)
 #
-# The input is held between samples. It is data, not a parameter: a `Spline` in the problem's args,
-# whose knots are given as `stops`, so that no step crosses a jump.
+# The input is held between samples. It is data, not a parameter: a `de.interp.Hold` in the args of
+# the problem, whose times `solve` finds there, so that no step crosses a jump.
 
 # %%
 import os
@@ -61,11 +61,11 @@ def field(net, t, y, held):
     return net(jnp.stack([y, held(t)]))[0]
 
 
-layer = de.nn.Layer(net, field=field, tspan=(0.1, 10.0), saveat=ts, stops=ts, rtol=1e-5, atol=1e-7)
+layer = de.nn.Layer(net, field=field, tspan=(0.1, 10.0), saveat=ts, rtol=1e-5, atol=1e-7)
 
 
 def answer(layer, u):
-    return layer(jnp.float32(0.0), de.nn.Spline(ts, u, kind="constant")).ys
+    return layer(jnp.float32(0.0), de.interp.Hold(ts, u)).ys
 
 
 began = time.perf_counter()
@@ -73,7 +73,9 @@ steps = 40 if SHORT else 500
 fit = de.fit(
     layer,
     lambda layer: de.mse(answer(layer, u), y),
-    optimizer=[(optax.adam(0.03), steps), (optax.lbfgs(), 10 if SHORT else 200)][: 1 if SHORT else 2],
+    optimizer=[(optax.adam(0.03), steps), (optax.lbfgs(), 10 if SHORT else 200)][
+        : 1 if SHORT else 2
+    ],
 )
 seconds = time.perf_counter() - began
 told = jax.jit(lambda u: answer(fit.model, u))

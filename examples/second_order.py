@@ -4,8 +4,9 @@
 # x'' = net(x): what is learnt is an acceleration, and that x' is the velocity is known. The first
 # part is the example of SciMLSensitivity's documentation, twenty points on two straight lines,
 # which a start at rest can only follow after a kick; it is trained with Adam(0.01) until the loss
-# is below 0.01, or for 1000 steps; it prints no loss, and here it stays above. The second part shows what the form is good for: a pendulum, learnt by a neural ODE
-# of second order and by a plain one of the same size, from the same positions and velocities, and
+# is below 0.01, or for 1000 steps. No loss is printed there, and here it stays above. The second
+# part shows what the form is good for: a pendulum, learnt by a neural ODE of second order and by a
+# plain one of the same size, from the same positions and velocities, and
 # followed for six times as long; and the Nyström method DPRKN6, which serves the first alone.
 
 # %%

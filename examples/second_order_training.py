@@ -147,7 +147,9 @@ axes[0].plot(*begun.T, "--", color=BLUE, label="after Adam")
 axes[0].plot(*final.T, color=RED, label="after Newton–Krylov")
 axes[0].plot(*data.T, "o", color="0.1", markersize=3.5, markerfacecolor="white", label="data")
 axes[0].set(title="the spiral", xlabel="$u_1$", ylabel="$u_2$", aspect="equal")
-axes[0].legend(frameon=False, fontsize=8, loc="center", bbox_to_anchor=(0.42, 0.5), handlelength=1.2)
+axes[0].legend(
+    frameon=False, fontsize=8, loc="center", bbox_to_anchor=(0.42, 0.5), handlelength=1.2
+)
 axes[1].semilogy(adam.history, color=BLUE, label="Adam(0.01)")
 axes[1].semilogy(len(adam.history) - 1 + np.arange(len(krylov)), krylov, ".-", color=RED,
                  label="Newton–Krylov")  # fmt: skip
