@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: FORCE help demo test check format format-check lint types layers doctest api bench clean
+.PHONY: FORCE help demo gallery test check format format-check lint types layers doctest api bench clean
 
 BIN := .venv/bin
 CACHE := .pytest_cache/d/jax# compiled programs, kept between runs
@@ -16,6 +16,9 @@ help: ## what there is to make
 
 demo: .venv/.ready-plot ## set up, then solve and draw the hare and the lynx
 	$(BIN)/python examples/hare_lynx.py
+
+gallery: .venv/.ready-plot ## set up, then run every example in full and write examples/README.md
+	$(BIN)/python tools/gallery.py
 
 test: .venv/.ready-dev ## set up, then run every test
 	$(BIN)/pytest
