@@ -23,6 +23,7 @@ from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
     DAEProblem,
+    DDEProblem,
     HamiltonianProblem,
     ODEProblem,
     Problem,
@@ -56,6 +57,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Collocation",
     "Controller",
     "DAEProblem",
+    "DDEProblem",
     "Discrete",
     "Event",
     "Fit",

@@ -13,6 +13,7 @@ from .core.status import Status
 from .methods.explicit_rk import ExplicitRK
 from .methods.mass import times
 from .methods.order import real_stability_interval
+from .problems import DDEProblem
 from .problems.forms import Ode, lower
 from .problems.lowering import canonical
 
@@ -39,6 +40,11 @@ _ADVICE: dict[Status, str] = {
     "ever faster (a ball that comes to rest): end the solve there with a terminal event, or let "
     "the affect move the state clear of the condition.",
     Status.too_many_events: "Give more rows with max_events=.",
+    Status.history_overflow: "Keep more steps with max_saves= (more than lie within the largest "
+    "lag; 1,024 by default).",
+    Status.beyond_present: "A lag is positive: past(t - lag); where time runs backwards the past "
+    "lies at past(t + lag).",
+    Status.bad_lags: "Lags are positive numbers, in the unit of time.",
 }
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
@@ -83,7 +89,7 @@ def not_finite(args: Any) -> str:
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing."""
-    if not isinstance(method, ExplicitRK):
+    if not isinstance(method, ExplicitRK) or isinstance(problem, DDEProblem):
         return ""
     table = method.tableau
     reach = -abs(float(last.dt)) * dominant_rate(problem, last.t, last.y)

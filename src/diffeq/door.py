@@ -14,16 +14,19 @@ import jax.numpy as jnp
 
 from .control import Constant
 from .control.error import Tolerance
+from .core.norm import in_dtype_of
 from .core.packing import as_state
 from .core.status import Status
 from .events import NO_EVENTS, Events, lowered
 from .integrate import Data, Start, System
 from .methods import Method
+from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems import DAEProblem
+from .problems.breaking import breaking_points
 from .problems.dae import packed_differential
-from .problems.forms import lower
+from .problems.forms import Ode, lower
 from .problems.lowering import Canonical, canonical
 
 __all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
@@ -32,6 +35,7 @@ __all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
 # a batch of a thousand gradients a fifth, and one through a wide network a quarter.
 MAX_STEPS = 65_536
 MAX_EVENTS = 1024
+_ROWS = 1024  # of the past: steps within the largest lag
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,9 @@ class Door:
         if self.canonical.noise is not None:  # time runs forwards
             bad = bad | (self.t1 < self.t0)
         lost = jnp.where(found, Status.running, Status.inconsistent)
+        if self.canonical.delays is not None:
+            lags = self.canonical.delays.lags
+            lost = jnp.where(jnp.all((lags >= 0) & (lags < jnp.inf)), lost, Status.bad_lags)
         status = jnp.where(bad, Status.bad_times, lost).astype(jnp.int32)
         return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
 
@@ -75,17 +82,23 @@ class Door:
 def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
     events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
-    init: str, key: Any = None, by_hand: bool = False,
+    init: str, key: Any = None, by_hand: bool = False, max_history: int | None = None,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
     solve `by_hand` may stop anywhere.
     """
-    entry = canonical(problem, real=method.real_view)
+    entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
     direction = direction if entry.noise is None else 1
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
-    stops = _stops(sign, stops, t1)
     controller = controller if dt is None else Constant()
+    tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
+    kinks = None
+    if delays is not None:
+        if delays.constant and delays.lags.size:
+            kinks = breaking_points(t0, delays.lags, int(method.order) + delays.jumps)
+        method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
+    stops = _stops(sign, stops, t0, t1, kinks)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
@@ -96,18 +109,36 @@ def opened(
     noise = _noise(entry, method, controller, cuts=by_hand or stops is not None)
     system = System(
         form, method_rest, controller_rest, Output(()), stops is not None, direction,
+        rows=None if delays is None else _power(max_history or _ROWS),
         events=happenings, algebraic=algebraic, noise=noise,
     )  # fmt: skip
     data = Data(
         parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
         t0=t0, t1=t1, stops=() if stops is None else stops, events=own,
-        tolerance=_tolerance(entry, rtol, atol, floored), kept=_kept(problem, entry),
+        tolerance=tolerance, kept=_kept(problem, entry),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
         noise=noise.source(key, t0, t1),
+        nearest=() if delays is None else jnp.min(delays.lags, initial=jnp.inf),
     )  # fmt: skip
     return Door(entry, sign, t0, t1, method, controller, system, data)
+
+
+def _polynomial(method: Method, t: Any, y: Any) -> Any:
+    """The shapes of what a method's step leaves, found on y' = 0."""
+
+    def step(t: Any, y: Any) -> Any:
+        form, dt = Ode(lambda t, y: jnp.zeros_like(y)), in_dtype_of(jnp.ones_like(t), y)
+        made = method.step(form, t, y, dt, method.init(form, t, y))
+        return method.interpolant(form, t, y, dt, made)
+
+    return jax.eval_shape(step, t, y)
+
+
+def _power(rows: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (rows - 1).bit_length()
 
 
 def _kept(problem: Any, entry: Canonical) -> Any:
@@ -140,12 +171,21 @@ def signed(sign: Any, x: Any) -> Any:
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
 
 
-def _stops(sign: Any, stops: Any, t1: Any) -> Any:
-    """Sorted stops in the loop's time, each once; None when there are none."""
-    if stops is None or jnp.size(stops) == 0:
-        return None
-    stops = jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype)))
-    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] == stops[:-1]])
+def _stops(sign: Any, stops: Any, t0: Any, t1: Any, kinks: Any) -> Any:
+    """Sorted stops in the loop's time, each once; None when there are none. Kinks are computed: of
+    those that differ by rounding one is kept, and none so near to the end.
+    """
+    given = stops is not None and jnp.size(stops) > 0
+    stops = jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype))) if given else None
+    if kinks is None:
+        if stops is None:
+            return None
+        again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] == stops[:-1]])
+        return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
+    near = 16 * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    kinks = jnp.where(jnp.abs(kinks - t1) <= near, jnp.inf, kinks)
+    stops = jnp.sort(kinks if stops is None else jnp.concatenate([stops, kinks]))
+    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] - stops[:-1] <= near])
     return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
 
 

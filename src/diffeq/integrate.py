@@ -29,6 +29,8 @@ from .methods.interpolant import Part
 from .methods.mass import consistent, paces, slope_of
 from .noise import Silent
 from .output import Cursor, Output, Piece
+from .problems.forms import lower
+from .problems.history import History
 
 __all__ = [
     "Attempt",
@@ -43,6 +45,7 @@ __all__ = [
     "failing",
     "integrate",
     "interpolated",
+    "opened",
     "prepared",
     "replay",
     "settled",
@@ -75,6 +78,7 @@ class Data(eqx.Module):
     cells: Any = ()
     marks: Any = ()
     failed: Any = None
+    nearest: Any = ()  # the least of the lags, where there are any
 
 
 class State(eqx.Module):
@@ -125,6 +129,7 @@ class System:
     has_stops: bool
     direction: int | None = None
     one_step: bool = False
+    rows: int | None = None  # how many steps the past keeps, if the field looks at it
     meter: Any = None
     alarmed: bool = False
     raises: bool = False
@@ -133,13 +138,18 @@ class System:
     noise: Any = field(default_factory=Silent)
     traces: dict = field(init=False, default_factory=dict)
 
-    def parts(self, data: Data, *, final: bool = False) -> tuple[Any, Any, Any]:
-        """The form, the method and the controller with their arrays in place."""
+    def parts(
+        self, data: Data, past: Any = None, known: Any = None, *, final: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """The form, the method and the controller with their arrays in place; with a past, if the
+        field looks at one, and with the step that is `known`, when it is made again.
+        """
         form = self.form(data.parameters, data.sign, data.held)
         final = final or not self.controller.decides
+        method = eqx.combine(data.method, self.method).tuned(data.tolerance, final=final)
         return (
-            form,
-            eqx.combine(data.method, self.method).tuned(data.tolerance, final=final),
+            form if self.rows is None else form.over(data.t0, past),
+            method if known is None else method.knowing(known),
             eqx.combine(data.controller, self.controller),
         )
 
@@ -161,6 +171,7 @@ class Attempt(NamedTuple):
     end: Any
     drawn: Any = ()
     code: Any = None
+    past: Any = None
 
 
 class Decision(NamedTuple):
@@ -199,7 +210,9 @@ class Start(eqx.Module):
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
-        t, y, span = lax.stop_gradient((self.t, self.y, data.t1 - self.t))
+        t, y, span, near = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.nearest))
+        if system.rows is not None:
+            form, span = lower(form, "ode", "the initial step"), jnp.minimum(span, near)
         return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
 
@@ -316,17 +329,21 @@ def _anew(system: System, data: Data) -> Anew:
 
 
 def attempt(
-    system: System, data: Data, state: State, decision: Any = None
+    system: System, data: Data, state: State, decision: Any = None, past: Any = None
 ) -> tuple[State, Attempt]:
     """One attempt: the state after it, accepted or not. A `Decision` that was recorded is followed,
-    so that a second run never takes another path than the first.
+    so that a second run never takes another path than the first. `past` is what the field looks at,
+    and whether the attempt is to be added to it.
     """
-    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision)
+    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision, past)
 
 
-def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[State, Attempt]:
+def _attempt(
+    system: System, data: Data, state: State, decision: Any, past: Any = None
+) -> tuple[State, Attempt]:
     data = beside(data, state.held)
-    form, method, controller = system.parts(data)
+    past, active = (None, None) if past is None else past
+    form, method, controller = system.parts(data, past)
     events = system.happenings(data)
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
@@ -359,7 +376,10 @@ def _attempt(system: System, data: Data, state: State, decision: Any) -> tuple[S
     still = lambda: _anew(system, lax.stop_gradient(data))  # noqa: E731
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code)
+    if past is not None:
+        on = accept & active
+        past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
+    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past)
     after = _after(system, data, state, tried, verdict, low, floored)
     path = jax.tree.map(partial(jnp.where, accept), draw.accepted, draw.rejected)
     return _failing(replace(after, path=path), state, step, sound), tried
@@ -456,7 +476,7 @@ def _after(
     floored: Array,
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
-    form, method, controller = system.parts(data)
+    form, method, controller = system.parts(data, tried.past)
     accept, end = tried.accept, tried.end
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
     at_stop = accept & end.landing & (tried.t1 < data.t1)
@@ -615,12 +635,15 @@ def integrate(
         return on & (state.steps < data.goal) if system.one_step else on
 
     def turn(active: Any, data: Data, state: State, carried: Any) -> Any:
-        buffers, record, shown = carried
-        after, tried = attempt(system, data, state)
+        buffers, record, (shown, past) = carried
+        seen = None if past is None else (past, active)
+        after, tried = attempt(system, data, state, past=seen)
+        past = tried.past
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
             end=system.events.only_if(active, tried.end),
+            past=None,
         )
         write = partial(_write, system)
         now = beside(data, state.held)
@@ -631,15 +654,51 @@ def integrate(
             record = recorder.write(record, state, tried)
         if system.meter is not None:
             shown = system.meter.report(_percent(data, after), shown)
-        return after, (buffers, record, shown)
+        return after, (buffers, record, (shown, past))
 
     buffers = blank(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
+    rest = (shown, opened(system, data, recorder))
     if recorder is None:
-        end, (buffers, *_) = loop(running, turn, state, (buffers, (), shown), consts=data)
-        return settled(system, data, state, end), buffers, None
-    end, buffers, record = recorder.run(running, turn, data, state, buffers, shown)
-    return settled(system, data, state, end), buffers, record
+        carried = (buffers, (), rest)
+        end, (buffers, _, (_, past)) = loop(running, turn, state, carried, consts=data)
+        record = None
+    else:
+        end, buffers, record, (_, past) = recorder.run(running, turn, data, state, buffers, rest)
+    end = settled(system, data, state, end)
+    if past is not None:
+        end = _explained(system, data, end, past)
+        record = record if recorder is None else (record, past)
+    return end, buffers, record
+
+
+def opened(system: System, data: Data, recorder: Any) -> Any:
+    """The past before the first attempt, if the field looks at one: of a tape, with room for each
+    of its rows.
+    """
+    if system.rows is None:
+        return None
+    form, _, _ = system.parts(data)
+    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows)
+
+
+def _explained(system: System, data: Data, state: State, past: Any) -> State:
+    """The status of a solve that failed for what the field asked of its past."""
+    form, _, _ = system.parts(data, past)
+    fields = [("beyond_present", jnp.nan, 0.0), ("history_overflow", 0.0, jnp.nan)]
+
+    def sound(future: Any, lost: Any) -> Any:
+        some = form.shape.filled(1.0)
+        ode = form.bind(state.t, jnp.inf, some, future=future, lost=lost)
+        return jnp.isfinite(jnp.sum(ode.field(state.t, state.y)))
+
+    checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)
+    fine, *found = jax.vmap(sound)(*checks.T)
+    for (name, _, _), ok in zip(fields, found, strict=True):
+        asked = (state.status >= Status.max_steps) & fine & ~ok
+        status = jnp.where(asked, Status[name], state.status).astype(jnp.int32)
+        state = replace(state, status=status)
+    return state
 
 
 def told(state: State) -> Array:
@@ -710,23 +769,30 @@ def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: An
 
 def replay(
     system: System, data: Data, harmless: tuple[Array, Array, Any], row: Any, cursors: Any,
-    carried: tuple[Array, Array, Any, Any, list],
-) -> tuple[Array, Array, Any, Any, list]:  # fmt: skip
+    carried: tuple[Array, Array, Any, Any, list, list], past: Any = None,
+) -> tuple[Array, Array, Any, Any, list, list]:  # fmt: skip
     """The recorded attempt again, as a differentiable function of data and of what the step before
-    has left: t, y, what is held beside it, the method's memory, and the rows of output.
+    has left: t, y, what is held beside it, the method's memory, the rows of output, and the rows of
+    the past.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
     step of dt = 0, which changes nothing, from a `harmless` (t, y, held): zero times what is
     infinite at the state where a solve broke down would be NaN, for all that share its parameters.
     The memory at (t, y) is known, or recorded; only its derivative comes from the step before.
+    `past` is what is known of the past: the ends of its rows, the number of this one, and it.
     """
-    *start, memory, buffers = carried
+    *start, memory, buffers, rows = carried
     accept = row.accept if data.failed is None else (data.failed < 0) | (row.step < data.failed)
     if system.alarmed:
         start[1] = tripwire(start[1], start[0])
     t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), harmless)
     data = beside(data, held)
-    form, method, _ = system.parts(data, final=True)
+    before, made = None, None
+    if past is not None:
+        ends, count, made = past
+        made = [jnp.where(accept, x, 0) for x in made]
+        before = History(ends, rows, count)
+    form, method, _ = system.parts(data, before, made, final=True)
     events = system.happenings(data)
     known, fired, theta = system.events.read(row)
     target = events.target(known, _target(system, data, row.stop))
@@ -746,6 +812,9 @@ def replay(
         _anew(system, data),
     )  # fmt: skip
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
+    if before is not None:
+        before = before.with_row(form.shape.pack(step.data), accept)
+        rows, (form, _, _) = before.rows, system.parts(data, before)
     if system.has_stops and jax.tree.leaves(after):
         anew = method.init(started(system, data, form, t1), t1, end.y)
         at_stop = end.landing & (t1 < data.t1)
@@ -756,7 +825,7 @@ def replay(
     tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(_write, system)
     buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
-    return t1, end.y, end.held, after, buffers
+    return t1, end.y, end.held, after, buffers, rows
 
 
 def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:

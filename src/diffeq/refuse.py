@@ -22,10 +22,12 @@ from .core.primitive import Tracer
 from .events import Happening
 from .interp.base import jumps_in
 from .methods import METHODS, Method
-from .problems import DAEProblem, Problem
+from .problems import DAEProblem, DDEProblem, Problem
 from .problems.base import evaluated
 from .problems.called import described
+from .problems.breaking import kinks_of
 from .problems.dae import packed_differential, packed_mass
+from .problems.dde import depends_on_state
 from .problems.lowering import functions_of, named_leaves, state_of
 
 __all__ = [
@@ -112,6 +114,9 @@ def checked_call(
     _check_steps(method, controller, dt, dt0)
     _check_limits(controller)
     span = _span(problem)
+    delayed = isinstance(problem, DDEProblem)
+    if delayed:
+        _check_delayed(problem, method, events)
     if noisy and span is not None and span[1] < span[0]:
         raise ValueError(
             f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; an SDE is solved forwards in time."
@@ -136,7 +141,8 @@ def checked_call(
         "key": key,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    known = _known_steps(span, dt, stops, events)
+    kinks = _most_kinks(problem, method) if delayed else 0
+    known = _known_steps(span, dt, stops, events, kinks)
     steps = max_steps if max_steps is not None else known
     saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
     loud = throw == "compiled" or (throw is True and _loud_by_default())
@@ -413,6 +419,52 @@ def _check_noisy(problem: Problem, events: tuple) -> None:
         )
 
 
+def _check_delayed(problem: DDEProblem, method: Method, events: tuple) -> None:
+    """What a delay equation cannot have yet, and what it must have."""
+    if method.form != "ode" or method.remembers or method.evaluations is None:
+        raise TypeError(
+            f"{method!r} does not solve delay equations: choose an explicit method for ODEs, such "
+            "as de.Tsit5()."
+        )
+    if events:
+        raise TypeError(
+            "events were given, but a DDEProblem takes none: what the past is after a jump has not "
+            "been worked out. Give the times of known jumps with stops=."
+        )
+    _check_history(problem)
+    if holds(state_of(problem)):
+        raise TypeError(
+            "y0 has leaves that are held, and in a delay equation nothing changes them: use args."
+        )
+
+
+def _check_history(problem: DDEProblem) -> None:
+    """A history that can be asked, and lags that are positive where they are known."""
+    history, lags = problem.history, problem.lags
+    if history is None or any(isinstance(x, str) for x in jax.tree.leaves(history)):
+        raise TypeError(
+            f"history is {_shown(history)}; a function history(t, args) is wanted, or the constant "
+            "that y was before t0."
+        )
+    if depends_on_state(lags):
+        return
+    lags = evaluated(lags, problem.args)
+    for leaf in jax.tree.leaves(lags) or ([None] if lags is None else []):
+        if leaf is None or isinstance(leaf, str) or not is_real(leaf):
+            raise TypeError(
+                f"lags is {_shown(lags)}; positive numbers are wanted, or a function of args or of "
+                "(t, y, args) that returns them; () declares none."
+            )
+        if concrete(leaf) and not (np.asarray(leaf) > 0).all():
+            found = "NaN" if np.isnan(leaf).any() else f"{np.min(leaf):g}"
+            raise ValueError(
+                f"lags has {found}; a lag is positive: f asks for past(t - lag). What vanishes now "
+                "and then is a function of (t, y, args), or left out: lags=()."
+            )
+        if concrete(leaf) and not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"lags is {_shown(lags)}; finite times are wanted.")
+
+
 def _check_key(problem: Problem, key: Any) -> None:
     """A key for an equation with noise, and for no other."""
     if not problem.stochastic:
@@ -605,7 +657,15 @@ def _events(events: Any) -> tuple:
     return tuple(given)
 
 
-def _known_steps(span: Any, dt: Any, stops: Any, events: tuple) -> int | None:
+def _most_kinks(problem: DDEProblem, method: Method) -> int:
+    """How many stops the kinks of constant lags may be."""
+    if depends_on_state(problem.lags):
+        return 0
+    lags = jax.tree.leaves(evaluated(problem.lags, problem.args))
+    return kinks_of(sum(map(np.size, lags)), int(method.order) + (problem.y0 is not None))
+
+
+def _known_steps(span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0) -> int | None:
     """How many steps of dt there are at the most, when that is known: a power of two. A count is
     part of the program, and another dt need not compile another one.
     """
@@ -613,7 +673,7 @@ def _known_steps(span: Any, dt: Any, stops: Any, events: tuple) -> int | None:
         return None
     if dt is not None and span is not None and concrete((dt, stops)):
         steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
-        steps += 0 if stops is None else int(np.size(stops))
+        steps += kinks + (0 if stops is None else int(np.size(stops)))
         return max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
     return None
 

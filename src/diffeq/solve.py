@@ -38,6 +38,7 @@ class _Options:
     direction: int | None
     max_steps: int
     max_saves: int
+    max_history: int | None
     max_events: int
     dense: bool
     adjoint: Any
@@ -80,7 +81,7 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
-            `DAEProblem` or `SDEProblem`; or a `SteadyStateProblem`, which is not followed in time
+            `DAEProblem`, `SDEProblem` or `DDEProblem`; or a `SteadyStateProblem`, which is not followed in time
             unless a method is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
             for a `DAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
@@ -103,7 +104,8 @@ def solve(
             and the next start afresh.
         adjoint: how to differentiate; `de.Discrete()` unless you know better.
         max_steps: the most attempts. None: enough for `dt` where that is known, else 65,536.
-        max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many.
+        max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many;
+            and the steps that a delay equation can look back (default 1,024).
         max_events: rows kept by each event that has no list of times (default 1,024).
         init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
             the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
@@ -148,7 +150,7 @@ def solve(
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_events or MAX_EVENTS,
+        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves, max_events or MAX_EVENTS,
         dense, adjoint or Discrete(), call.floored, progress, call.loud,
         call.loud and in_a_trace(leaves), init,
         call.loud or (bool(throw) and _outside(adjoint, leaves)),
@@ -186,7 +188,7 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     door = opened(
         problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
         direction=options.direction, floored=options.floored, max_steps=options.max_steps,
-        max_events=options.max_events, init=options.init, key=key,
+        max_events=options.max_events, init=options.init, key=key, max_history=options.max_history,
     )  # fmt: skip
     door, found = settled(door, options.init)
     wanted = Wanted(

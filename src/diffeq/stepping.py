@@ -26,7 +26,7 @@ from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, beside, failing, started
 from .methods import Method
-from .problems import Problem
+from .problems import DDEProblem, Problem
 from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
 from .request import clamped
 from .solution import Last, SolveError
@@ -166,6 +166,11 @@ def init(
         >>> round(float(state.y), 4)
         0.1353
     """
+    if isinstance(problem, DDEProblem):
+        raise TypeError(
+            "a DDEProblem cannot be solved by hand yet: its past would have to go with the state. "
+            "Use de.solve."
+        )
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,

@@ -18,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
@@ -35,6 +36,7 @@ from ..integrate import (
     beside,
     blank,
     integrate,
+    opened,
     prepared,
     replay,
     started,
@@ -49,6 +51,7 @@ __all__ = ["Discrete", "run_again"]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
+_ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
 
 @entered
@@ -63,7 +66,8 @@ class Discrete(Adjoint):
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
     for the numbers that the solve returns. A solve of more attempts than can be replayed ends with
-    the status `tape_overflow` when it is differentiated.
+    the status `tape_overflow` when it is differentiated. The tape of a delay equation is its past,
+    too: it is never thinned, and holds 1,024 attempts, or `rows`.
 
     Reference: hager2000.
 
@@ -87,6 +91,9 @@ class Discrete(Adjoint):
         if system.one_step:
             return Recorder(system, 2, False, system.controller.decides)
         decides = system.controller.decides
+        if system.rows is not None:
+            rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
+            return Recorder(system, min(rows, max_steps), False, decides)
         # Rows of a known number of steps are all used: none is filled with zeros for nothing.
         default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         rows = self.rows or max(default, rows_for(max_steps))
@@ -116,6 +123,7 @@ class _Result(NamedTuple):
     buffers: list
     record: Any
     ahead: Any
+    past: Any
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -135,7 +143,8 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
         state = eqx.tree_at(lambda s: s.status, state, status)
-    return _Result(state, buffers, record, ahead)
+    record, past = record if spec.taped and spec.system.rows is not None else (record, None)
+    return _Result(state, buffers, record, ahead, past)
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
@@ -149,12 +158,12 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = _zeros(result)
-    d_t, d_y, d_held, _, d_buffers = d_end
+    d_t, d_y, d_held, _, d_buffers, d_past = d_end
     zero = out.state
     d_t, d_y, d_held = _filled((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
     end = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
     end = eqx.tree_at(lambda s: s.held, end, d_held) if d_held else end
-    record = out.record
+    record, past = out.record, out.past
     if spec.taped and d_rows is not None:
         reals, y = record.rows.reals, record.rows.y
         if d_rows[0] is not None:
@@ -163,13 +172,14 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
         held = _filled(tuple(d_rows[2:many]), record.rows.held)
         rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y), held=held)
         if spec.system.method.multistep:
-            past = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
-            rows = rows._replace(memory=_filled(past, rows.memory))
+            before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
+            rows = rows._replace(memory=_filled(before, rows.memory))
         record = record._replace(rows=rows)
-    tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead)
+    past = past if past is None else replace(past, rows=_filled(d_past, past.rows))
+    tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead, past)
     if spec.taped:
         return result, tangent
-    plain = lambda x: x._replace(record=None, ahead=())  # noqa: E731
+    plain = lambda x: x._replace(record=None, ahead=(), past=None)  # noqa: E731
     return plain(result), plain(tangent)
 
 
@@ -196,32 +206,35 @@ def _filled(dots: Any, zeros: Any) -> Any:
 def _tangents(
     spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
 ) -> Any:
-    """The tangents of (t, y, held, memory, buffers) at the end; and of the first three in the rows
-    of the tape.
+    """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
+    rows of the tape.
     """
     system, recorder, record = spec.system, spec.recorder, result.record
     harmless = _harmless(state, result.state)
-    first = partial(_first, system, harmless)
-    memory, buffers = _blank_like(first, data, state)
-    carry = (state.t, state.y, state.held, memory, buffers)
+    first = partial(_first, system, recorder, harmless)
+    memory, buffers, past = _blank_like(first, data, state)
+    carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
     (cells, marks), failed = result.ahead, result.state.failed
     data = replace(data, cells=cells, marks=marks, failed=failed)
-    consts = data, harmless
-    late = len(jax.tree.leaves((cells, marks, failed, harmless)))
+    look = _looked_at(recorder, result.past)
+    consts = data, harmless, look.consts
+    late = len(jax.tree.leaves((cells, marks, failed, harmless, look.consts)))
     d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
-    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers))
+    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     row = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), _with_next(record.rows)
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
     )
     step = lambda row, consts, carry: _replayed(system, consts, row, carry)  # noqa: E731
-    tangent = Tangent(step, row, consts, carry, d_consts, d_carry)
-    past = len(jax.tree.leaves(memory)) if system.method.multistep else 0
-    others, kept = len(d_first) - past, 2 + len(of_state.held) + past
+    stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
+    tangent = Tangent(step, row, consts, carry, d_consts, d_carry, stable)
+    known = len(jax.tree.leaves(memory)) if system.method.multistep else 0
+    others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
-    along = _Along(tangent, recorder, consts, d_consts, keep, others, result.state)
+    unknown = [None] * (others - len(past))
+    along = _Along(tangent, recorder, look, consts, d_consts, keep, unknown, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
@@ -239,15 +252,35 @@ def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
     return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y), held
 
 
+class _Look(NamedTuple):
+    """What is known of the past when steps are made again, all empty for a field without one.
+
+    `tables` are its rows, as at the end: what a step read was there before it, and stayed. `consts`
+    are where they end, and `rows` go with those of the tape: the number and the row of each step.
+    """
+
+    tables: list
+    consts: list
+    rows: list
+
+
+def _looked_at(recorder: Recorder, past: Any) -> _Look:
+    if past is None:
+        return _Look([], [], [])
+    places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
+    return _Look(past.rows, [past.ends], [places, lax.stop_gradient(past.rows)])
+
+
 class _Along(NamedTuple):
     """A tangent walked along a tape."""
 
     tangent: Tangent
     recorder: Recorder
-    consts: tuple[Data, tuple]
+    look: _Look
+    consts: tuple[Data, tuple, list]
     d_consts: list
     keep: list
-    others: int
+    unknown: list
     end: State
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
@@ -258,11 +291,10 @@ class _Along(NamedTuple):
         self, rows: Row, n: Any, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
-        recorded = [rows.t, rows.y, *rows.held, *past, *[None] * self.others]
+        recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.look.tables]
+        each = (_with_next(rows), self.look.rows)
         length = self.recorder.rows + 1
-        return self.tangent.run(
-            n, _with_next(rows), consts, recorded, d_consts, start, self.keep, length
-        )
+        return self.tangent.run(n, each, consts, recorded, d_consts, start, self.keep, length)
 
     def windows(self, record: Record, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
@@ -347,28 +379,30 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, consts: tuple, rows: tuple[Row, Any], carried: tuple) -> Any:
-    data, harmless = consts
-    row, after = rows
+def _replayed(system: System, consts: tuple, rows: tuple, carried: tuple) -> Any:
+    data, harmless, ends = consts
+    (row, after), made = rows
+    past = (*ends, *made) if made else None
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, harmless, row, cursors, carried)
+    return replay(system, data, harmless, row, cursors, carried, past)
 
 
 def _first(
-    system: System, harmless: tuple[Array, Array, Any], data: Data, state: Any
-) -> tuple[Any, list]:
-    """The method's memory and the rows of output before the first step, without what may be NaN
-    there: zero times that must not become a derivative.
+    system: System, recorder: Recorder, harmless: tuple[Array, Array, Any], data: Data, state: Any
+) -> tuple[Any, list, list]:
+    """The method's memory, the rows of output and the past before the first step, without what may
+    be NaN there: zero times that must not become a derivative.
     """
-    form, method, _ = system.parts(beside(data, state.held))
+    past = opened(system, data, recorder)
+    form, method, _ = system.parts(beside(data, state.held), past)
     t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
     memory = method.init(started(system, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
     state = eqx.tree_at(lambda s: s.y, state, grafted(finite, state.y))
-    return memory, blank(system, data, state)
+    return memory, blank(system, data, state), [] if past is None else past.rows
 
 
 def _blank_like(function: Any, *args: Any) -> Any:

@@ -280,16 +280,16 @@ class Recorder:
         return loop(rejected, earlier, first + n - 1, consts=(record.decisions, first))[0]
 
     def run(
-        self, running: Any, turn: Any, data: Data, state: State, buffers: list, shown: Any
+        self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
     ) -> Any:
         """The loop with a tape; thinned between runs of as many turns as there is room for."""
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
-            state, (buffers, record, _) = loop(
-                limited, turn, state, (buffers, record, shown), consts=data
+            state, (buffers, record, rest) = loop(
+                limited, turn, state, (buffers, record, rest), consts=data
             )
-            return state, buffers, self._closed(record, state)
+            return state, buffers, self._closed(record, state), rest
 
         def room(data: Data, state: State, carried: Any) -> Any:
             record = carried[1]
@@ -297,15 +297,15 @@ class Recorder:
 
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
-            state, (buffers, record, shown) = loop(room, turn, state, carried, consts=data)
-            return state, (buffers, self._thinned(record), shown)
+            state, (buffers, record, rest) = loop(room, turn, state, carried, consts=data)
+            return state, (buffers, self._thinned(record), rest)
 
         def more(data: Data, state: State, carried: Any) -> Any:
             return running(data, state, carried) & (carried[1].attempts < self.capacity)
 
-        carried = (buffers, record, shown)
-        state, (buffers, record, _) = loop(more, fill, state, carried, consts=data)
-        return state, buffers, self._closed(record, state)
+        carried = (buffers, record, rest)
+        state, (buffers, record, rest) = loop(more, fill, state, carried, consts=data)
+        return state, buffers, self._closed(record, state), rest
 
     def _closed(self, record: Record, state: State) -> Record:
         """The tape with the end of the solve, and what was written, where the next row would be."""

@@ -33,6 +33,9 @@ class Status(IntEnum):
     zeno = 12
     too_many_events = 13
     not_at_rest = 20
+    history_overflow = 21
+    beyond_present = 22
+    bad_lags = 23
 
     @property
     def ok(self) -> bool:
@@ -61,4 +64,7 @@ _REASONS = {
     Status.not_at_rest: "no state of rest was found",
     Status.zeno: "events went on happening without time going on",
     Status.too_many_events: "more events happened than max_events",
+    Status.history_overflow: "the field asked for a past that is no longer kept",
+    Status.beyond_present: "the field asked for past(s) at a time s after t",
+    Status.bad_lags: "a lag is negative or not finite",
 }

@@ -19,6 +19,10 @@ Operands come in six groups:
 Cotangents of buffers are then only read; without it, visited rows have to be cleared in place.
 A step that by itself leaves the carry of an idle lane alone need not be `masked`.
 
+A carry may be `stable`: a table whose rows, where a step reads them, are already what they will be
+at the end (it is only written where nobody has read, or only added to where nobody has read yet).
+A derivative then needs no record of it, step by step: what it is at the end serves for all steps.
+
 A walk whose `linear` flag is set is linear in the last four groups together; one without may be
 non-linear in all of them, and has a jvp but no transpose.
 """
@@ -32,6 +36,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .lanes import over_lanes
+from .lookup import in_place, resting
 from .primitive import (
     ShapedArray,
     bound,
@@ -118,6 +123,7 @@ def walk(
         reverse=reverse,
         fresh=fresh,
         masked=masked,
+        stable=(False,) * sizes[2],
     )
     out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
@@ -155,9 +161,9 @@ def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
 
 def _implementation(
     lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
-    linear: bool, reverse: bool, fresh: bool, masked: bool,
+    linear: bool, reverse: bool, fresh: bool, masked: bool, stable: Any,
 ) -> list:  # fmt: skip
-    del masked
+    del masked, stable
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
     run = staged(step)
     last = jnp.max(n) if lanes else n
@@ -233,8 +239,9 @@ def _pick(xs: Sequence, flags: Sequence[bool]) -> list:
 
 
 def _jvp(
-    primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, **params: Any
-) -> Any:
+    primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, stable: Any,
+    **params: Any,
+) -> Any:  # fmt: skip
     lo, n, *xs = primals
     groups, dots = split(xs, sizes), split(tangents[2:], sizes)
     shared = params.pop("shared")
@@ -244,21 +251,21 @@ def _jvp(
             [instantiate(t, x) for x, t in zip(g, ts, strict=True)]
             for g, ts in zip(groups[2:], dots[2:], strict=True)
         ]
-        out = _bind(lo, n, groups, step=step, shared=shared, linear=True, **params)
-        dot = _bind(lo, n, [*groups[:2], *live], step=step, shared=shared, linear=True, **params)
+        params = {**params, "step": step, "shared": shared, "linear": True, "stable": stable}
+        out = _bind(lo, n, groups, **params)
+        dot = _bind(lo, n, [*groups[:2], *live], **params)
         return out, dot
-    tangent_step, used = _linearised(step, sizes, flags)
+    tangent_step, used = _linearised(step, sizes, flags, stable)
+    recording, lasting = _split_stable(used[2], stable)
     out, recorded = _recorded(
-        lo, n, groups, used[2], step=step, shared=shared, linear=linear, **params
+        lo, n, groups, recording, step=step, shared=shared, linear=linear, stable=stable, **params
     )
-    residual_rows = _pick(
-        [*groups[0], *recorded, *groups[4], *groups[5]], used[0] + used[2] + used[4] + used[5]
+    in_rows = used[0] + recording + used[4] + used[5]
+    residual_rows = _pick([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
+    kept_shared = _pick([*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows)
+    residual_consts = _pick(
+        [*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting
     )
-    kept_shared = _pick(
-        [*shared, *(False for g in (2, 4, 5) for _ in groups[g])],
-        used[0] + used[2] + used[4] + used[5],
-    )
-    residual_consts = _pick([*groups[1], *groups[3]], used[1] + used[3])
     moving = [
         _pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g])
         for g in range(6)
@@ -272,13 +279,20 @@ def _jvp(
         lo, n,
         [residual_rows, residual_consts, moving[2],
          moving[1] + moving[3], moving[0] + moving[4], moving[5]],
-        step=tangent_step, shared=tuple(kept_shared), linear=True, **params,
+        step=tangent_step, shared=tuple(kept_shared), linear=True,
+        stable=tuple(_pick(stable, flags[2])), **params,
     )  # fmt: skip
     found = iter(dot)
     return out, [
         next(found) if flag else zero_tangent(x)
         for x, flag in zip((*groups[2], *groups[5]), flags[2] + flags[5], strict=True)
     ]
+
+
+def _split_stable(used: Sequence[bool], stable: Sequence[bool]) -> tuple[list, list]:
+    """Of the carries that are used: those to be recorded at each step, and those that last."""
+    each = list(zip(used, stable, strict=True))
+    return [u and not s for u, s in each], [u and s for u, s in each]
 
 
 def _spread(row: Any, n: Any) -> Any:
@@ -318,12 +332,15 @@ def _recorded(
     return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
 
 
-def _linearised(step: Any, sizes: Sequence[int], flags: Sequence) -> tuple[Any, list]:
+def _linearised(
+    step: Any, sizes: Sequence[int], flags: Sequence, stable: Sequence[bool]
+) -> tuple[Any, list]:
     """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
 
-    Only operands that it uses are kept, so that no carry is recorded for nothing.
+    Only operands that it uses are kept, so that no carry is recorded for nothing. Those that are
+    stable come last of the constants.
     """
-    run = jaxpr_as_fun(step)
+    run = jaxpr_as_fun(resting(step) if any(stable) else step)
     flat_flags = [f for group in flags for f in group]
     out_flags = flags[2] + flags[5]
     active_aval, *avals = step.in_avals
@@ -340,19 +357,20 @@ def _linearised(step: Any, sizes: Sequence[int], flags: Sequence) -> tuple[Any, 
     jaxpr = trace(tangent, active_aval, list(avals), live_avals)
     used = split(influences(jaxpr)[1 : 1 + len(avals)], sizes)
     kept = split(avals, sizes)
-    order = (0, 2, 4, 5, 1, 3)  # residual rows first, then residual consts
-    residual = [a for g in order for a in _pick(kept[g], used[g])]
+    recording, lasting = _split_stable(used[2], stable)
+    # Residual rows first, then residual constants: a group, and which of it.
+    order = ((0, used[0]), (2, recording), (4, used[4]), (5, used[5]), (1, used[1]), (3, used[3]),
+             (2, lasting))  # fmt: skip
+    residual = [a for g, which in order for a in _pick(kept[g], which)]
     live = split(live_avals, [sum(f) for f in flags])
     moving_order = (2, 1, 3, 0, 4, 5)  # carry, linear consts, linear rows, buffers
     evaluate = jaxpr_as_fun(jaxpr)
 
     def pruned(active: Any, *xs: Any) -> list:
         found = iter(xs)
-        primals: list = [None] * 6
-        for g in order:
-            primals[g] = [
-                next(found) if u else zero_like(a) for a, u in zip(kept[g], used[g], strict=True)
-            ]
+        primals = [[zero_like(a) for a in group] for group in kept]
+        for g, which in order:
+            primals[g] = [next(found) if w else x for w, x in zip(which, primals[g], strict=True)]
         dots: list = [None] * 6
         for g in moving_order:
             dots[g] = [next(found) for _ in live[g]]
@@ -373,6 +391,7 @@ def _transpose(
     reverse: bool,
     length: int,
     fresh: bool,
+    stable: Any,
     **params: Any,
 ) -> list:
     if not linear:
@@ -390,7 +409,8 @@ def _transpose(
     out = _bind(
         lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
         step=_transposed_step(step, sizes, unknown, cleared),
-        linear=True, reverse=not reverse, length=length, fresh=fresh, **params,
+        linear=True, reverse=not reverse, length=length, fresh=fresh,
+        stable=(*stable, *(False for _ in sums)), **params,
     )  # fmt: skip
     d_carry, d_consts, d_rows, d_buffers = (
         iter(g) for g in split(out, (sizes[2], len(sums), len(blank), len(written)))
@@ -435,9 +455,8 @@ def _transposed_step(
         )
         return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
 
-    return trace(
-        transposed, active_aval, *kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written
-    )
+    avals = [*kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written]
+    return in_place(trace(transposed, active_aval, *avals))
 
 
 # --- many at once -------------------------------------------------------------------------------
@@ -526,7 +545,7 @@ class Tangent:
     """The tangent of `carry = step(row, consts, carry)`, to be walked along recorded carries.
 
     `const_tangents` and `carry_tangents` are flat lists with None where a tangent is zero; `live`
-    says which leaves of the carry ever have one.
+    says which leaves of the carry ever have one, and `stable` which are tables that need no record.
     """
 
     def __init__(
@@ -537,6 +556,7 @@ class Tangent:
         carry: Any,
         const_tangents: Sequence,
         carry_tangents: Sequence,
+        stable: Sequence[bool] | None = None,
     ) -> None:
         flat, trees = zip(*(jax.tree.flatten(g) for g in (row, consts, carry)), strict=True)
         self.groups = [*(list(map(shape_of, f)) for f in flat), [], [], []]
@@ -554,7 +574,8 @@ class Tangent:
         jaxpr = trace(flat_step, jax.ShapeDtypeStruct((), bool), *avals)
         dots = [[None] * self.sizes[0], list(const_tangents), list(carry_tangents), [], [], []]
         self.flags = _active_groups(jaxpr, self.groups, dots)
-        self.step, self.used = _linearised(jaxpr, self.sizes, self.flags)
+        self.stable = [False] * self.sizes[2] if stable is None else list(stable)
+        self.step, self.used = _linearised(jaxpr, self.sizes, self.flags, self.stable)
         self.live = self.flags[2]
 
     def start(self, carry_tangents: Sequence) -> list:
@@ -570,17 +591,21 @@ class Tangent:
         start: Sequence, keep: Sequence[bool], length: int,
     ) -> tuple[list, list]:  # fmt: skip
         """Walks n rows from the live tangents `start`: the last ones, and for leaves of the carry
-        flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass.
+        flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass,
+        and what it is at the end where one is stable.
         """
         if any(u and r is None for u, r in zip(self.used[2], recorded, strict=True)):
             raise AssertionError("a carry that was not recorded enters a derivative")
         flat_rows, flat_consts = jax.tree.leaves(rows), jax.tree.leaves(consts)
-        residual = [*_pick(flat_rows, self.used[0]), *_pick(recorded, self.used[2])]
+        recording, lasting = _split_stable(self.used[2], self.stable)
+        residual = [*_pick(flat_rows, self.used[0]), *_pick(recorded, recording)]
+        constant = [*_pick(flat_consts, self.used[1]), *_pick(recorded, lasting)]
         moving = _pick(const_tangents, self.flags[1])
-        groups = [residual, _pick(flat_consts, self.used[1]), list(start), moving, [], []]
+        groups = [residual, constant, list(start), moving, [], []]
         wanted = _pick(keep, self.live)
         out, kept = _recorded(
             0, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
             linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
+            stable=tuple(_pick(self.stable, self.live)),
         )  # fmt: skip
         return out, _pick(kept, wanted)

@@ -2,6 +2,7 @@
 
 from .augmented import Augmented
 from .basis import Basis, Chebyshev, Cos, Fourier, Legendre, Polynomial, Sin, TensorLayer
+from .dde import NeuralDDE
 from .flow import FFJORD, Regularised
 from .hamiltonian import HamiltonianNN
 from .layer import Layer
@@ -20,6 +21,7 @@ __all__ = [
     "HamiltonianNN",
     "Layer",
     "Legendre",
+    "NeuralDDE",
     "NeuralODE",
     "NeuralSDE",
     "Polynomial",

@@ -2,6 +2,7 @@
 
 from .base import Problem
 from .dae import DAEProblem
+from .dde import DDEProblem
 from .ode import ODEProblem, SplitODEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
@@ -9,6 +10,7 @@ from .steady import SteadyStateProblem
 
 __all__ = [
     "DAEProblem",
+    "DDEProblem",
     "HamiltonianProblem",
     "ODEProblem",
     "Problem",

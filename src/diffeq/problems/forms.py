@@ -7,7 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .history import History, Seen, Shape
+
 __all__ = [
+    "Delayed",
     "Ito",
     "Mass",
     "Ode",
@@ -139,6 +142,36 @@ class Sde:
         return g(y) * jax.vmap(along)(units).reshape(y.shape)
 
 
+@dataclass(frozen=True)
+class Delayed:
+    """y' = field(t, y, seen), where `seen` is the solution so far: an Ode, bound to a past.
+
+    Until it is told where its own past begins, at `origin`, it knows the given history alone.
+    """
+
+    field: Callable
+    shape: Shape
+    history: History
+    origin: Any
+    sign: Any
+
+    def over(self, origin: Any, history: History | None) -> "Delayed":
+        """The same with another past, if there is one yet."""
+        history = self.history if history is None else history
+        return replace(self, history=history, origin=origin)
+
+    def bind(
+        self, now: Any, middle: Any, ahead: list | None = None, *, future: Any = jnp.nan,
+        lost: Any = jnp.nan,
+    ) -> Ode:  # fmt: skip
+        """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
+        time = self.shape.time
+        numbers = [jnp.asarray(x, time) for x in (now, middle, self.origin, future, lost)]
+        ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
+        seen = Seen(self.history, ahead, *numbers, self.sign)
+        return Ode(lambda t, y: self.field(t, y, seen))
+
+
 class Ito(Sde):
     """An `Sde` whose integrals take the diffusion at the start of each step."""
 
@@ -220,7 +253,12 @@ def _ode_to_mass(form: Ode) -> Mass:
     return Mass(form.field, form.jac)
 
 
+def _delayed_to_ode(form: Delayed) -> Ode:
+    return form.bind(jnp.inf, jnp.inf)  # what is known now is all there will be
+
+
 _NAMES = {
+    "delayed": Delayed,
     "ode": Ode,
     "split": Split,
     "partitioned": Partitioned,
@@ -238,6 +276,8 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Split, Ode): _split_to_ode,
     (Partitioned, Ode): _partitioned_to_ode,
     (Mass, Mass): _same,
+    (Delayed, Delayed): _same,
+    (Delayed, Ode): _delayed_to_ode,
     (Ode, Mass): _ode_to_mass,
     (Split, Mass): lambda form: _ode_to_mass(_split_to_ode(form)),
     (Partitioned, Mass): lambda form: _ode_to_mass(_partitioned_to_ode(form)),

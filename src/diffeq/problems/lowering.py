@@ -24,7 +24,9 @@ from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted
 from .dae import DAEProblem, free_projector, packed_mass
-from .forms import Ito, Mass, Ode, Partitioned, Split, Stratonovich
+from .dde import DDEProblem, depends_on_state
+from .forms import Delayed, Ito, Mass, Ode, Partitioned, Split, Stratonovich
+from .history import History, Past, Seen, Shape
 from .ode import ODEProblem, SplitODEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
@@ -39,7 +41,7 @@ class Canonical(eqx.Module):
     `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
     which always runs forwards, beside leaves that are `held`; `packing` knows the user's tree, and
     `args(parameters)` the user's args. `noise` is the shape of the Brownian motion, None where
-    there is none.
+    there is none; `delays` is None, but for an equation that looks into its past.
     """
 
     y0: Array
@@ -51,12 +53,30 @@ class Canonical(eqx.Module):
     form: Callable = eqx.field(static=True)
     args: Callable = eqx.field(static=True)
     noise: tuple[int, ...] | None = eqx.field(static=True, default=None)
+    delays: Any = None
 
 
-def canonical(problem: Problem, *, real: bool = False) -> Canonical:
+class Delays(eqx.Module):
+    """What is known of the delays at the start.
+
+    `lags` are the declared ones, in the loop's unit; `constant` says whether they stay so, and
+    `jumps` whether y0 is another state than the end of the history.
+    """
+
+    lags: Array
+    shape: Shape = eqx.field(static=True)
+    constant: bool = eqx.field(static=True)
+    jumps: bool = eqx.field(static=True)
+
+
+def canonical(
+    problem: Problem, polynomial: Callable | None = None, direction: int | None = 1, *,
+    real: bool = False,
+) -> Canonical:  # fmt: skip
     """The problem's canonical form, initial state and interval, checked.
 
-    `real`: a complex state is seen as its real view.
+    `real`: a complex state is seen as its real view. An equation with delays has to know its steps:
+    `polynomial(t0, y0)` has the shapes of one.
     """
     rule: Any = _rule(problem)
     args = problem.args
@@ -68,6 +88,8 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
     y0, held = packing.pack(plain), packing.held_of(plain)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
+    if isinstance(problem, DDEProblem):
+        rule = rule.ready(problem, tree, packing, t0, y0, polynomial, direction)
     for name, f, arguments in functions_of(problem):
         check_arguments(f, name, arguments)
     traced = [
@@ -109,6 +131,7 @@ def canonical(problem: Problem, *, real: bool = False) -> Canonical:
         form,
         lambda parameters: unflatten(structure, parameters[0][0]),
         rule.noise(problem, traced, y0),
+        rule.delays,
     )
 
 
@@ -194,7 +217,8 @@ class Traced:
             # f is made anew inside this trace, like args: a module is never seen to cross traces,
             # and a write to its state is found, wherever it came from.
             fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
-            with no_writes(name, fresh, args), noted(name, arguments, t, *parts):
+            shown = [p for p in parts if not isinstance(p, Seen)]
+            with no_writes(name, fresh, args), noted(name, arguments, t, *shown):
                 return fits(name, fresh(t, *parts, args, *extra), marked)
 
         shaped = jax.make_jaxpr(call, return_shape=True)
@@ -324,6 +348,7 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
 
 class _Rule:
     names: tuple[str, ...] = ("y0",)
+    delays: Any = None
 
     @staticmethod
     def constants(problem: Any, packing: Packing) -> dict:
@@ -565,6 +590,85 @@ def _halved(f: Callable, packing: Packing) -> Callable:
     return of_vectors
 
 
+class _DelayRule(_Rule):
+    """A field that sees its past; what it is traced with is the past's arrays."""
+
+    def __init__(self, packing: Packing, delays: Delays, direction: int | None) -> None:
+        self.packing, self.shape = packing, delays.shape
+        self.delays, self.direction = delays, direction
+
+    @staticmethod
+    def state(problem: Any, args: Any) -> Any:
+        """y0, or where there is none the end of the history."""
+        start = _history_at(problem, _start(problem, args), args)
+        if problem.y0 is None:
+            return start
+        y0 = as_state(evaluated(problem.y0, args))
+        if _shapes(y0) != _shapes(start):
+            raise TypeError(
+                f"history is {described(start)}; it must match y0, which is {described(y0)}."
+            )
+        return y0
+
+    @classmethod
+    def ready(
+        cls, problem: Any, tree: Any, packing: Packing, t0: Array, y0: Array, polynomial: Any,
+        direction: int | None,
+    ) -> Any:  # fmt: skip
+        """The rule, once the state is known."""
+        shape = Shape(polynomial(t0, y0), t0)
+        constant = not depends_on_state(problem.lags)
+        args = problem.args
+        lags = evaluated(problem.lags, args) if constant else problem.lags(t0, tree, args)
+        flat = [jnp.ravel(jnp.asarray(x, t0.dtype)) for x in jax.tree.leaves(lags)]
+        lags = jnp.concatenate(flat) if flat else jnp.zeros(0, t0.dtype)
+        delays = Delays(lags, shape, constant, problem.y0 is not None)
+        return cls(packing, delays, direction)
+
+    def functions(self, problem: Any, tree: Any) -> list:
+        """The field as a function of (t, y, seen, args)."""
+        packing, shape, direction = self.packing, self.shape, self.direction
+        f, history = problem.f, problem.history
+
+        def field(t: Any, y: Any, seen: Seen, args: Any) -> Any:
+            def before(s: Any) -> Array:
+                return packing.pack(_history_at_time(history, s, args))
+
+            return f(t, y, Past(seen, t, shape, packing, before, direction), args)
+
+        return [("f", field, (tree, self._seen()))]
+
+    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+        """The equation, with nothing in its past yet."""
+        inside = jnp.asarray(sign, self.shape.time) if self.direction is None else ()
+
+        def field(t: Any, y: Any, seen: Seen) -> Any:
+            return packing.pack(at[0](t, packing.unpack(y), seen))
+
+        return Delayed(field, self.shape, History.blank(self.shape, 1), jnp.inf, inside)
+
+    def _seen(self) -> Seen:
+        t = jnp.zeros((), self.shape.time)
+        sign = t if self.direction is None else ()
+        history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
+        return Seen(history, ahead, t, t, t, t, t, sign)
+
+
+def _start(problem: Any, args: Any) -> Any:
+    return evaluated(evaluated(problem.tspan, args)[0], args)
+
+
+def _history_at(problem: Any, t: Any, args: Any) -> Any:
+    if not callable(problem.history):
+        return problem.history
+    check_arguments(problem.history, "history", "t, args")
+    return _history_at_time(problem.history, t, args)
+
+
+def _history_at_time(history: Any, t: Any, args: Any) -> Any:
+    return as_state(history(t, args)) if callable(history) else history
+
+
 _RULES: dict[type, Any] = {
     ODEProblem: _OdeRule,
     DAEProblem: _DaeRule,
@@ -573,4 +677,5 @@ _RULES: dict[type, Any] = {
     HamiltonianProblem: _HamiltonianRule,
     SteadyStateProblem: _OdeRule,
     SDEProblem: _SdeRule,
+    DDEProblem: _DelayRule,
 }

@@ -1,7 +1,8 @@
 """Problems with reference solutions, used by tests, docs and benchmarks alike.
 
 `cases()` yields all of them, a function of its name makes each, and `detest("A1")` … `detest("E5")`
-the problems of the non-stiff DETEST. `noisy_cases()` yields the stochastic ones.
+the problems of the non-stiff DETEST. `noisy_cases()` yields the stochastic ones, and
+`delay_cases()` the delay equations.
 
 >>> import diffeq as de
 >>> case = de.zoo.lotka_volterra()
@@ -11,6 +12,15 @@ array([1.0..., 0.9...])
 """
 
 from diffeq.zoo.case import Case, Reference, case, cases
+from diffeq.zoo.delays import (
+    DelayCase,
+    delay_cases,
+    delayed_decay,
+    hutchinson,
+    mackey_glass,
+    neves,
+    pantograph,
+)
 from diffeq.zoo.mechanics import arenstorf, henon_heiles, pleiades
 from diffeq.zoo.noise import (
     NoisyCase,
@@ -43,6 +53,7 @@ from diffeq.zoo.stiff import (
 
 __all__ = [
     "Case",
+    "DelayCase",
     "NoisyCase",
     "Reference",
     "additive_decay",
@@ -52,16 +63,24 @@ __all__ = [
     "brusselator_diffusion",
     "case",
     "cases",
+    "delay_cases",
+    "delayed_decay",
     "detest",
     "geometric_brownian",
     "henon_heiles",
     "hires",
+    "hutchinson",
     "hyperbolic_sine",
     "lorenz",
+    "lorenz",
     "lotka_volterra",
+    "lotka_volterra",
+    "mackey_glass",
+    "neves",
     "noisy_cases",
     "oregonator",
     "ornstein_uhlenbeck",
+    "pantograph",
     "pleiades",
     "pollution",
     "robertson",

@@ -1,0 +1,173 @@
+"""The method of steps: any one-step method for ODEs, where the field looks at the solution so far."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Real
+
+from ..core.implicit import settled
+from ..core.loop import loop
+from ..core.norm import mean_square
+from ..problems.forms import Delayed, Ode
+from ..problems.history import Strip
+from .base import Method, Step
+from .interpolant import Interpolant
+
+__all__ = ["MethodOfSteps"]
+
+# Turns of a step that looks at itself: in a controlled solve a shorter step is soon the better way.
+_TURNS, _TURNS_OF_GIVEN_STEPS = 10, 60
+# How far two turns may lie apart: a small part of what the step is allowed to err.
+_CLOSE = 0.01**2
+# Tangents need more turns than values, which start from a good guess.
+_MORE = 4
+
+
+class MethodOfSteps(Method):
+    """A method for ODEs on y' = f(t, y, past): each step leaves a polynomial, and the past is all
+    of these.
+
+    A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
+    time it sees the polynomial before it, then its own of the last time, until that stands still.
+    Whether it looked is told by NaN, which stand there at first.
+
+    Reference: bellen2003, 4.
+    """
+
+    method: Method
+    tolerance: Any
+    norm: Any = eqx.field(static=True)
+    given: bool = eqx.field(static=True)  # steps are given, and none can be rejected
+    known: Any = None  # the row of the step, where it was made before
+
+    form = "delayed"
+
+    @property
+    def order(self) -> int:
+        """That of the method."""
+        return self.method.order
+
+    @property
+    def error_order(self) -> int:
+        """That of the method."""
+        return self.method.error_order
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the method estimates its error."""
+        return self.method.adaptive
+
+    @property
+    def evaluations(self) -> int:
+        """Of the method; each step that looks at itself has some more."""
+        return self.method.evaluations
+
+    def tuned(self, tolerance: Any, *, final: bool = False) -> "MethodOfSteps":
+        """The same with its method tuned."""
+        method = self.method.tuned(tolerance, final=final)
+        return self if method is self.method else eqx.tree_at(lambda m: m.method, self, method)
+
+    def __repr__(self) -> str:
+        return repr(self.method)
+
+    def knowing(self, row: list[Array]) -> "MethodOfSteps":
+        """The same for a step that was made before: differentiable, and without iteration."""
+        return eqx.tree_at(lambda m: m.known, self, row, is_leaf=lambda x: x is None)
+
+    def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
+        """The method's memory; at t the past is known."""
+        return self.method.init(form.bind(t, jnp.inf), t, y)
+
+    def step(
+        self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+    ) -> Step:
+        """One step; its data are the polynomial, and how many turns that took."""
+        shape = form.shape
+
+        def turn(ahead: list) -> tuple[list, Any]:
+            ode = form.bind(t, t + dt / 2, ahead)
+            step = self.method.step(ode, t, y, dt, memory)
+            polynomial = self.method.interpolant(ode, t, y, dt, step)
+            row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial))
+            return row, step._replace(data=())
+
+        if self.known is not None:
+            turns = shape.unpack(self.known).turns
+            more = jnp.where(turns > 0, 2 * turns + _MORE, 0).astype(jnp.int32)
+            row, step = settled(turn, self.known, more, 2 * self._most + _MORE)
+        else:
+            row, step, turns = self._iterated(form, turn, t, y, dt)
+        strip = shape.unpack(row)
+        return step._replace(data=Strip(strip.t, strip.dt, turns.astype(t.dtype), strip.polynomial))
+
+    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+        """The step's polynomial, which is there already."""
+        del form, t, y, dt
+        return step.data.polynomial
+
+    @property
+    def _most(self) -> int:
+        return _TURNS_OF_GIVEN_STEPS if self.given else _TURNS
+
+    def _iterated(self, form: Delayed, turn: Any, t: Array, y: Array, dt: Array) -> Any:
+        """The step as often as it takes: its row, itself, and the number of turns."""
+        shape = form.shape
+        guess = self._guess(form, t, y, dt)
+        blank = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(turn, shape.filled(0.0))
+        )
+
+        def again(active: Any, _: Any, state: Any, __: Any) -> Any:
+            del active
+            k, before, _, _ = state
+            ahead = [
+                jnp.where(k == 0, jnp.nan, jnp.where(k == 1, g, b))
+                for g, b in zip(guess, before[0], strict=True)
+            ]
+            after = turn(ahead)
+            sound = _sound(after)
+            near = self._near(shape, y, before, after)
+            done = jnp.where(k == 0, sound, near | ~sound | (k >= self._most))
+            return (k + 1, after, done, jnp.where(k == 0, sound, near)), ()
+
+        start = (jnp.int32(0), blank, jnp.array(False), jnp.array(False))
+        (k, (row, step), _, good), _ = loop(lambda _, s, __: ~s[2], again, start)
+        spoilt = lambda x: jnp.where(good, x, jnp.nan)  # noqa: E731
+        if self.given:
+            step = step._replace(y=spoilt(step.y))
+        else:
+            step = step._replace(error=jax.tree.map(spoilt, step.error))
+        return row, step, k - 1
+
+    def _guess(self, form: Delayed, t: Array, y: Array, dt: Array) -> list:
+        """The polynomial of the last step, further on; at the start y, as it is."""
+        rest = Ode(lambda t, y: jnp.zeros_like(y))
+        still = self.method.step(rest, t, y, dt, self.method.init(rest, t, y))
+        still = Strip(t, dt, jnp.zeros_like(t), self.method.interpolant(rest, t, y, dt, still))
+        row, some = form.shape.pack(still), form.history.count > 0
+        return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]
+
+    def _near(self, shape: Any, y: Array, before: Any, after: Any) -> Any:
+        """Whether two turns agree, in the middle and at the end of the step."""
+        real = jnp.finfo(y.dtype).dtype
+        ends = [[s.y, shape.unpack(row).polynomial(jnp.asarray(0.5, real))]
+                for row, s in (before, after)]  # fmt: skip
+        found = jnp.array(True)
+        for a, b in zip(*ends, strict=True):
+            if self.given:  # there is no tolerance: to rounding
+                size = mean_square(y) + mean_square(b)
+                found = found & (mean_square(b - a) <= (64 * jnp.finfo(real).eps) ** 2 * size)
+            else:
+                error2 = self.tolerance.squared(b - a, y, b, self.norm)[0]
+                found = found & (error2 <= _CLOSE)
+        return found
+
+
+def _sound(turn: Any) -> Any:
+    """Whether a step is finite, its error too."""
+    _, step = turn
+    total = sum(jnp.sum(x) for x in jax.tree.leaves((step.y, step.error)))
+    return jnp.isfinite(lax.stop_gradient(total))

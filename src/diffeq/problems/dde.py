@@ -1,0 +1,79 @@
+"""Delay differential equations: y' = f(t, y, past, args), where past(s) is y at an earlier time."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from ..core.packing import as_state
+from .base import Problem
+
+__all__ = ["DDEProblem", "depends_on_state"]
+
+
+class DDEProblem(Problem):
+    """y' = f(t, y, past, args) with past(s) = y(s) for any s ≤ t, and y = history before the start.
+
+    Args:
+        f: the field, dy/dt from t, y, `past` and args. `past(s)` has the structure of y; s is a
+            time, or an array of times, whose axes come first in the result.
+        y0: the state at the start; None: history(t0). Another one is a jump there.
+        tspan: (t0, t1); or a function of args. Where time runs backwards the equation is one of
+            advanced type: the past lies at later times, `past(t + lag)`.
+        args: parameters, any pytree.
+        history: `history(t, args)`, y at times before t0; or what y was there, as a constant.
+        lags: the lags that f uses, one or a sequence, in the unit of time; or a function of args
+            that returns them; or one of (t, y, args), where they depend on the state. `()` declares
+            none.
+
+    Constant lags carry the kink at t0 onwards: derivatives jump at t0 + Σ nᵢ lagᵢ. Steps end
+    there, as often as the method's order asks for. Kinks of lags that depend on the state, and of
+    lags that were not declared, are left to the control of errors. A step may be longer than a
+    lag: then it looks at itself, and is repeated until it agrees with what it saw. Lags, history,
+    y0, args and tspan all differentiate.
+
+    Raises:
+        TypeError: (by `solve`) f takes other arguments; history or y0 has another structure or
+            other shapes than the other; lags are no numbers.
+        ValueError: (by `solve`) a lag is not positive and finite.
+        SolveError: (by `solve`) f asked for past(s) with s > t; or for what is no longer kept.
+
+    Reference: hairer1993, II.17; bellen2003.
+
+    Example:
+        >>> import diffeq as de
+        >>> def f(t, y, past, lag):
+        ...     return -past(t - lag)
+        >>> problem = de.DDEProblem(f, None, (0.0, 2.0), 1.0, history=1.0, lags=lambda lag: lag)
+        >>> round(float(de.solve(problem).y1), 4)  # 1 − t, then 1 − t + (t − 1)²/2
+        -0.5
+    """
+
+    fields = ("f", "y0", "tspan", "args", "history", "lags")
+    functions: ClassVar[dict[str, str]] = {"f": "t, y, past, args"}
+
+    def __init__(
+        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, history: Any, lags: Any
+    ) -> None:
+        self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
+        self.history = history if callable(history) else as_state(history)
+        self.lags = lags
+
+
+def depends_on_state(lags: Any) -> bool:
+    """Whether lags are a function of (t, y, args), and not numbers or a function of args."""
+    if not callable(lags) or hasattr(lags, "shape"):
+        return False
+    try:
+        signature = inspect.signature(lags)
+    except (TypeError, ValueError):
+        return False
+    for count, found in ((1, False), (3, True)):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        return found
+    raise TypeError(
+        f"lags{signature} cannot be called; numbers are wanted, or a function lags(args), or "
+        "lags(t, y, args) where they depend on the state."
+    )

@@ -1,0 +1,202 @@
+"""The past of a delay equation: the steps so far as polynomials, and `past(s)`, which reads them.
+
+A row holds one step: where it starts, how long its polynomial is, how many turns it took, and the
+polynomial's own numbers. Rows of one dtype are one array, so that a look into the past is a search,
+one read and one evaluation.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, Real
+
+from ..core.lookup import added, find, pick, place_of
+from ..core.packing import Packing
+from ..core.rows import put_row
+
+__all__ = ["History", "Past", "Seen", "Shape", "Strip"]
+
+
+class Strip(eqx.Module):
+    """One step as the past keeps it: y(s) = polynomial((s − t)/dt)."""
+
+    t: Any
+    dt: Any
+    turns: Any
+    polynomial: Any
+
+
+class Shape:
+    """How a `Strip` lies in rows, one for each dtype in it."""
+
+    def __init__(self, polynomial: Any, time: Any) -> None:
+        strip = Strip(time, time, time, polynomial)
+        leaves, self.tree = jax.tree.flatten(strip)
+        self.shapes = [x.shape for x in leaves]
+        self.dtypes = [jnp.dtype(x.dtype) for x in leaves]
+        self.kinds = list(dict.fromkeys(self.dtypes))
+        self.time = jnp.dtype(time.dtype)
+
+    def _key(self) -> tuple:
+        return self.tree, tuple(self.shapes), tuple(self.dtypes), self.time
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def pack(self, strip: Strip) -> list[Array]:
+        """One vector a dtype."""
+        leaves = jax.tree.leaves(strip)
+        cast = [jnp.asarray(x, d).ravel() for x, d in zip(leaves, self.dtypes, strict=True)]
+        return [
+            jnp.concatenate([x for x, d in zip(cast, self.dtypes, strict=True) if d == kind])
+            for kind in self.kinds
+        ]
+
+    def unpack(self, row: list[Array]) -> Strip:
+        """The strip again."""
+        start = dict.fromkeys(self.kinds, 0)
+        parts = dict(zip(self.kinds, row, strict=True))
+        leaves = []
+        for shape, kind in zip(self.shapes, self.dtypes, strict=True):
+            size = math.prod(shape)
+            leaves.append(parts[kind][start[kind] : start[kind] + size].reshape(shape))
+            start[kind] += size
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def filled(self, value: float) -> list[Array]:
+        """A row of one number."""
+        sizes = {kind: 0 for kind in self.kinds}
+        for shape, kind in zip(self.shapes, self.dtypes, strict=True):
+            sizes[kind] += math.prod(shape)
+        return [jnp.full(n, value, kind) for kind, n in sizes.items()]
+
+
+class History(eqx.Module):
+    """The steps so far: row i lies at place i modulo the length, if that is a power of two.
+
+    `ends[i]` is where step i ended: a row of an attempt that was rejected has no length, and is
+    never found. `latest` is the last row of a step.
+    """
+
+    ends: Real[Array, " rows"]
+    rows: list[Array]
+    count: Int[Array, ""]
+    latest: Any = 0
+
+    @staticmethod
+    def blank(shape: Shape, rows: int) -> "History":
+        """Nothing has happened yet."""
+        table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
+        zero = jnp.zeros((), jnp.int32)
+        return History(jnp.zeros(rows, shape.time), table, zero, zero)
+
+    def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
+        """Another row. A rejected attempt takes one of no length: all lanes write in the same
+        place.
+        """
+        place = place_of(self.count, self.ends.shape[0])
+        row = _of_attempt(row, accept)
+        return History(
+            put_row(self.ends, end, place),
+            [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
+            self.count + 1,
+            jnp.where(accept, self.count, self.latest),
+        )
+
+    def with_row(self, row: list[Array], accept: Array) -> "History":
+        """Row number `count` written again, where there are zeros: linear, and in place."""
+        each = zip(self.rows, _of_attempt(row, accept), strict=True)
+        return History(self.ends, [added(x, r, self.count) for x, r in each], self.count + 1)
+
+    def last(self) -> list[Array]:
+        """The row of the last step; zeros where there is none."""
+        return [pick(x, self.latest) for x in self.rows]
+
+
+def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
+    """The row of a step, or of a rejected attempt: where it started, and zeros."""
+    first, *rest = row
+    start = jnp.arange(first.size) == 0
+    return [jnp.where(accept | start, first, 0), *(jnp.where(accept, x, 0) for x in rest)]
+
+
+class Seen(eqx.Module):
+    """What one evaluation of a field may look at.
+
+    `ahead` is the row for what lies beyond `now`, the start of the step; `middle` is the middle of
+    the step. `future` and `lost` are added to times that must not, or can no longer, be asked for.
+    """
+
+    history: History
+    ahead: list[Array]
+    now: Array
+    middle: Array
+    origin: Array
+    future: Array
+    lost: Array
+    sign: Any
+
+
+@dataclass(frozen=True)
+class Past:
+    """`past(s)`, the state at time s ≤ t, with the structure of y0."""
+
+    seen: Seen
+    t: Array
+    shape: Shape
+    packing: Packing
+    before: Callable  # s -> the packed state, before the start
+    direction: int | None
+
+    def __call__(self, s: Any) -> Any:
+        """The state at s; for an array of times, with its axes in front."""
+        s = jnp.asarray(s, self.t.dtype)
+        if not s.ndim:
+            return self.packing.unpack(self._at(s))
+        flat = jax.vmap(self._at)(s.ravel())
+        return self.packing.unpack(flat.reshape(*s.shape, *flat.shape[1:]))
+
+    def _turned(self, x: Any) -> Any:
+        sign = self.seen.sign if self.direction is None else self.direction
+        return x if isinstance(sign, int) and sign == 1 else sign * x
+
+    def _at(self, s: Array) -> Array:
+        seen, history = self.seen, self.seen.history
+        sigma, tau = self._turned(s), self._turned(self.t)
+        fixed, now = lax.stop_gradient((sigma, tau))
+        # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,
+        # at its end to the left. Both are the same but for rounding, or the past jumps there.
+        slack = 4 * jnp.finfo(s.dtype).eps * jnp.maximum(jnp.abs(now), jnp.abs(seen.origin))
+        side = jnp.minimum(fixed + jnp.where(now < seen.middle, slack, -slack), seen.now)
+        beyond = fixed > seen.now + slack
+        before = ~beyond & ((side <= seen.origin) | (history.count == 0))
+        row = self._row(side, beyond)
+        strip = self.shape.unpack(row)
+        lost = ~beyond & ~before & (lax.stop_gradient(strip.t) > fixed + 2 * slack)
+        asked = sigma + jnp.where(fixed > now + slack, seen.future, 0)
+        asked = asked + jnp.where(lost, seen.lost, 0)
+        dt = jnp.where(strip.dt == 0, 1, strip.dt)
+        theta = jnp.where(before, 0, (asked - strip.t) / dt)
+        value = strip.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
+        start = self._turned(seen.origin)
+        early = self.before(jnp.where(before, s, lax.stop_gradient(start)))
+        # Looked up once: the compiler would do so again in each of a step's results.
+        return lax.optimization_barrier(jnp.where(before, early, value))
+
+    def _row(self, side: Array, beyond: Array) -> list[Array]:
+        history = self.seen.history
+        found = find(history.ends, history.count, side)
+        i = jnp.clip(found, 0, jnp.maximum(history.count - 1, 0))
+        return [
+            jnp.where(beyond, a, pick(x, i))
+            for a, x in zip(self.seen.ahead, history.rows, strict=True)
+        ]
