@@ -1,5 +1,5 @@
 """Delay equations against closed forms and against the chain of ODEs that the method of steps
-makes of them; in trees, backwards, by hand, in single precision.
+makes of them; in trees, backwards, in single precision.
 """
 
 import jax
@@ -107,23 +107,3 @@ def test_steps_longer_than_the_lag_look_at_themselves():
     assert abs(long.y1 - short.y1) < 1e-8
     given = de.solve(problem, de.RK4(), dt=0.05)  # and so do given steps, to rounding
     assert abs(given.y1 - short.y1) < 1e-5
-
-
-def test_by_hand_it_is_the_same_solve():
-    case = CASES["hutchinson"]
-    problem = case.problem()
-    state = de.advance(de.init(problem, rtol=1e-8, atol=1e-10), 3.3)
-    for _ in range(3):
-        state = de.step(state)
-    state = de.advance(state, 8.0)
-    assert abs(state.y[0] - case.y1[0]) < 1e-6
-
-    def end(args, by_hand):
-        free = problem.replace(args=args)
-        if not by_hand:
-            return de.solve(free, rtol=1e-8, atol=1e-10).y1[0]
-        state = de.step(de.advance(de.init(free, rtol=1e-8, atol=1e-10), 1.55))
-        return de.advance(state, 8.0).y[0]
-
-    whole, parts = (jax.grad(end)(problem.args, hand) for hand in (False, True))
-    np.testing.assert_allclose(parts, whole, rtol=1e-4)
