@@ -695,7 +695,8 @@ def _explained(system: System, data: Data, state: State, past: Any) -> State:
     checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)
     fine, *found = jax.vmap(sound)(*checks.T)
     for (name, _, _), ok in zip(fields, found, strict=True):
-        asked = (state.status >= Status.max_steps) & fine & ~ok
+        broke = (state.status >= Status.max_steps) & (state.status < Status.bad_times)
+        asked = broke & fine & ~ok
         status = jnp.where(asked, Status[name], state.status).astype(jnp.int32)
         state = replace(state, status=status)
     return state

@@ -44,7 +44,7 @@ def test_methods_of_other_equations_are_refused(method):
 def test_what_has_not_been_worked_out_is_refused():
     with pytest.raises(TypeError, match="events were given"):
         de.solve(problem(), events=de.Event(lambda t, y, args: y))
-    whole = {"y": jnp.array(1.0), "on": de.held(jnp.array(2.0))}
+    whole = {"y": jnp.array(1.0), "on": de.hold(jnp.array(2.0))}
     with pytest.raises(TypeError, match="held"):
         de.solve(problem(history=whole, f=lambda t, y, past, a: {"y": -past(t - a)["y"]}))
     with pytest.raises(TypeError, match="by hand"):

@@ -175,7 +175,8 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
             before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
             rows = rows._replace(memory=_filled(before, rows.memory))
         record = record._replace(rows=rows)
-    past = past if past is None else replace(past, rows=_filled(d_past, past.rows))
+    if past is not None:
+        past = eqx.tree_at(lambda h: h.rows, past, _filled(d_past, past.rows))
     tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead, past)
     if spec.taped:
         return result, tangent

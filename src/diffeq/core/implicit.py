@@ -18,7 +18,7 @@ __all__ = ["settled"]
 
 def settled(
     turn: Callable, known: Sequence[Array], turns: Int[Array, ""], most: int
-) -> tuple[list, list]:
+) -> tuple[list, Any]:
     """`turn(known)`, where `known` is (nearly) the x of x, other = turn(x).
 
     With P = ∂turn/∂x and c what everything else does, the tangent is ẋ = c + P ẋ, by `turns` ≤

@@ -627,15 +627,8 @@ class _DelayRule(_Rule):
 
     def functions(self, problem: Any, tree: Any) -> list:
         """The field as a function of (t, y, seen, args)."""
-        packing, shape, direction = self.packing, self.shape, self.direction
-        f, history = problem.f, problem.history
-
-        def field(t: Any, y: Any, seen: Seen, args: Any) -> Any:
-            def before(s: Any) -> Array:
-                return packing.pack(_history_at_time(history, s, args))
-
-            return f(t, y, Past(seen, t, shape, packing, before, direction), args)
-
+        known = (self.packing, self.shape, self.direction)
+        field = partial(_seeing, problem.f, problem.history, known)
         return [("f", field, (tree, self._seen()))]
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
@@ -652,6 +645,13 @@ class _DelayRule(_Rule):
         sign = t if self.direction is None else ()
         history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
         return Seen(history, ahead, t, t, t, t, t, sign)
+
+
+def _seeing(f: Any, history: Any, known: tuple, t: Any, y: Any, seen: Seen, args: Any) -> Any:
+    """What f returns where its past is what it has seen."""
+    packing, shape, direction = known
+    before = lambda s: packing.pack(_history_at_time(history, s, args))  # noqa: E731
+    return f(t, y, Past(seen, t, shape, packing, before, direction), args)
 
 
 def _start(problem: Any, args: Any) -> Any:
