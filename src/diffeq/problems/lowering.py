@@ -223,6 +223,10 @@ class Traced:
 
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
+        # A past is longer in a solve than here, and may be looked at within a loop of the user's.
+        looks = any(isinstance(p, Seen) for p in parts)
+        inputs = jax.tree.structure((t, tuple(arrays), leaves, extra))
+        self.again = partial(_traced_again, call, inputs, {}) if looks else None
         self.tree = jax.tree.structure(shape)
         self.shapes = [x.shape for x in jax.tree.leaves(shape)]
         self.hoisted = list(self.jaxpr.consts)
@@ -246,7 +250,8 @@ class Traced:
         flat = [t, *jax.tree.leaves(parts), *leaves, *jax.tree.leaves(extra)]
         wanted: list[Any] = self.jaxpr.in_avals
         flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
-        out = eval_jaxpr(self.jaxpr.jaxpr, hoisted, *flat)
+        jaxpr = self.jaxpr.jaxpr if self.again is None else self.again(flat)
+        out = eval_jaxpr(jaxpr, hoisted, *flat)
         out = lax.optimization_barrier(out) if self.apart else out
         return jax.tree.unflatten(self.tree, out)
 
@@ -260,6 +265,15 @@ class Traced:
         start = 1 + sum(self.count[:part])
         own = range(start, start + self.count[part])
         return pointwise(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
+
+
+def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
+    """A function that was traced before, for arrays of other lengths."""
+    lengths = tuple(x.shape for x in flat)
+    if lengths not in known:
+        shapes = [shape_of(x) for x in flat]
+        known[lengths] = jax.make_jaxpr(call)(*jax.tree.unflatten(inputs, shapes)).jaxpr
+    return known[lengths]
 
 
 def _rate(name: str, value: Any, parts: tuple) -> Any:
