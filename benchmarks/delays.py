@@ -2,8 +2,8 @@
 
     python -m benchmarks.delays [--rounds 5] [--target 1e-8]
 
-The reference is the chain of 59 ordinary equations that the method of steps makes of it (one a lag), solved
-by SciPy's DOP853. `DIFFEQ_BENCH_DELAYS_PYTHON` names an interpreter that has the peers, if this one
+The reference is the chain of 59 ordinary equations that the method of steps makes of it (one a
+lag), solved by SciPy's DOP853. `DIFFEQ_BENCH_DELAYS_PYTHON` names an interpreter that has the peers, if this one
 has not. Rounds are interleaved; each figure is a median.
 """
 
@@ -49,9 +49,7 @@ def ours(method, rtol):
         old = past(t - args[3])
         return args[0] * old / (1 + old ** int(POWER)) - args[1] * y
 
-    problem = de.DDEProblem(
-        field, None, (0.0, T1), history=START, lags=lambda args: args[3]
-    )
+    problem = de.DDEProblem(field, None, (0.0, T1), history=START, lags=lambda args: args[3])
 
     @jax.jit
     def run(args, rtol):
@@ -130,7 +128,10 @@ def main():
     for _ in range(options.rounds):
         for name, run in runs.items():
             times[name].append(run())
-    print(f"| solver | tolerance | error | steps | seconds |\n|---|---|---|---|---|  (y1 = {true:.12f})")
+    print(
+        "| solver | tolerance | error | steps | seconds |\n|---|---|---|---|---|  "
+        f"(y1 = {true:.12f})"
+    )
     for (name, rtol, error, steps), each in zip(rows, times.values(), strict=True):
         print(f"| {name} | {rtol:.1e} | {error:.1e} | {steps} | {statistics.median(each):.2e} |")
 

@@ -31,7 +31,8 @@ TS = jnp.linspace(0.0, 10.0, 101)
 # %% [markdown]
 # ## The equation
 #
-# `past(s)` is the state at an earlier time. The lag is a parameter like the four rates; here it stays.
+# `past(s)` is the state at an earlier time. The lag is a parameter like the four rates; here
+# it stays.
 
 
 # %%
@@ -65,7 +66,9 @@ seconds = time.perf_counter() - clock
 
 print(f"rates    {start} → {np.round(np.asarray(fit.model), 3)}")
 print(f"loss     published {PUBLISHED['first']} → {PUBLISHED['last']:.1e}")
-print(f"         ours      {fit.history[0]:.2f} → {fit.loss:.1e}, in {seconds:.1f} s with compilation")
+print(
+    f"         ours      {fit.history[0]:.2f} → {fit.loss:.1e}, in {seconds:.1f} s with compilation"
+)
 
 # %% [markdown]
 # ## What the published suite cannot give: the derivative by the lag

@@ -24,8 +24,8 @@ from .interp.base import jumps_in
 from .methods import METHODS, Method
 from .problems import DAEProblem, DDEProblem, Problem
 from .problems.base import evaluated
-from .problems.called import described
 from .problems.breaking import kinks_of
+from .problems.called import described
 from .problems.dae import packed_differential, packed_mass
 from .problems.dde import depends_on_state
 from .problems.lowering import functions_of, named_leaves, state_of

@@ -80,9 +80,10 @@ def solve(
     has a root mean square of at most 1. Everything differentiates, in every mode, to any order.
 
     Args:
-        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem` or
-            `DAEProblem`, `SDEProblem` or `DDEProblem`; or a `SteadyStateProblem`, which is not followed in time
-            unless a method is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
+        problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem`,
+            `DAEProblem`, `SDEProblem` or `DDEProblem`; or a `SteadyStateProblem`, which is not
+            followed in time unless a method is given, and takes rtol, atol, adjoint, max_steps and
+            throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
             for a `DAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
             EulerMaruyama or EulerHeun if it is general.
@@ -150,8 +151,8 @@ def solve(
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
-        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves, max_events or MAX_EVENTS,
-        dense, adjoint or Discrete(), call.floored, progress, call.loud,
+        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves,
+        max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
         call.loud and in_a_trace(leaves), init,
         call.loud or (bool(throw) and _outside(adjoint, leaves)),
     )  # fmt: skip

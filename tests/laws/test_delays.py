@@ -50,7 +50,7 @@ def test_what_has_not_been_worked_out_is_refused():
     with pytest.raises(TypeError, match="by hand"):
         de.init(problem())
     for adjoint in (de.Forward(), de.Backsolve(), de.Gauss(), de.Interpolating(), de.Quadrature()):
-        with pytest.raises(TypeError, match="does not serve a DDEProblem.*Discrete"):
+        with pytest.raises(TypeError, match=r"does not serve a DDEProblem.*Discrete"):
             de.solve(problem(), adjoint=adjoint)
     with pytest.raises(TypeError, match="has no noise"):
         de.solve(problem(), key=jax.random.key(0))

@@ -1,4 +1,4 @@
-"""A systems biologist: a gene that represses itself after a delay, counts with gaps, an unknown lag.
+"""A systems biologist: a gene that represses itself after a delay, and counts with gaps.
 
 Hes1 oscillates because its protein stops its own transcription a while later. The rates and the
 delay are found from samples of which a third is missing, with a positive delay kept by `bounds`.
@@ -20,9 +20,7 @@ def repressed(t, protein, past, p):
 
 
 def solved(p):
-    problem = de.DDEProblem(
-        repressed, None, (0.0, 12.0), p, history=0.3, lags=lambda p: p["lag"]
-    )
+    problem = de.DDEProblem(repressed, None, (0.0, 12.0), p, history=0.3, lags=lambda p: p["lag"])
     return de.solve(problem, de.Tsit5(), saveat=TS, rtol=1e-6, atol=1e-8)
 
 
@@ -42,6 +40,6 @@ def test_rates_and_delay_from_samples_with_gaps():
 
 def test_patients_with_their_own_delays_side_by_side():
     lags = jnp.array([1.5, 2.0, 2.5])
-    each = lambda lag: solved({**TRUE, "lag": lag}).ys  # noqa: E731
+    each = lambda lag: solved({**TRUE, "lag": lag}).ys
     batch = jax.jit(jax.vmap(each))(lags)
     np.testing.assert_allclose(batch[1], solved(TRUE).ys, rtol=1e-10)

@@ -52,7 +52,7 @@ def test_polynomials_are_exact_across_their_kinks():
 
 
 def test_a_jump_at_the_start_is_seen_from_its_own_side():
-    """y = 2 from 0 on, and 1 before: y = 2 − t, then the integral of that, and of that."""
+    """Y = 2 from 0 on, and 1 before: y = 2 − t, then the integral of that, and of that."""
     problem = de.DDEProblem(
         lambda t, y, past, a: -past(t - a), 2.0, (10.0, 12.5), 1.0, history=1.0, lags=lambda a: a
     )
@@ -83,13 +83,17 @@ def test_trees_complex_states_and_many_times_at_once():
     problem = de.DDEProblem(f, None, (0.0, 2.0), lags, history=y0, lags=lambda lags: lags)
     y1 = de.solve(problem, rtol=1e-9, atol=1e-11).y1
     np.testing.assert_allclose(y1["x"], CASES["delayed_decay"].exact(2.0)[0], atol=1e-12)
-    half = sum((1j) ** k * (2.0 - (k - 1) * 0.5) ** k / np.prod(np.arange(1, k + 1)) for k in range(6))
+    half = sum(
+        (1j) ** k * (2.0 - (k - 1) * 0.5) ** k / np.prod(np.arange(1, k + 1)) for k in range(6)
+    )
     np.testing.assert_allclose(y1["z"], half, atol=1e-8)
 
 
 def test_single_precision():
     problem = CASES["hutchinson"].problem()
-    problem = problem.replace(history=jnp.array([0.5], jnp.float32), args=jnp.array([2.0, 1.0], jnp.float32))
+    problem = problem.replace(
+        history=jnp.array([0.5], jnp.float32), args=jnp.array([2.0, 1.0], jnp.float32)
+    )
     sol = de.solve(problem, rtol=1e-5, atol=1e-6)
     assert sol.y1.dtype == jnp.float32
     assert abs(sol.y1[0] - CASES["hutchinson"].y1[0]) < 2e-3
@@ -98,7 +102,10 @@ def test_single_precision():
 def test_steps_longer_than_the_lag_look_at_themselves():
     """With no kink declared the step grows beyond the lag; it agrees with one that may not."""
     problem = de.DDEProblem(
-        lambda t, y, past, a: -past(t - 0.01), None, (0.0, 3.0), history=lambda t, _: jnp.cos(t),
+        lambda t, y, past, a: -past(t - 0.01),
+        None,
+        (0.0, 3.0),
+        history=lambda t, _: jnp.cos(t),
         lags=(),
     )
     long = de.solve(problem, rtol=1e-9, atol=1e-11)

@@ -1,4 +1,4 @@
-"""`settled`: the outcome of a fixed-point iteration, with the derivative that the fixed point has."""
+"""`settled`: the outcome of a fixed-point iteration, with the derivative of the fixed point."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -66,9 +66,7 @@ def _settled_jvp(jaxpr: Any, most: int, primals: Any, tangents: Any) -> tuple[li
     def again(active: Any, _: Any, fixed: Any, dot: Any, direct: Any, *__: Any) -> Any:
         del active
         consts, at = fixed
-        through = jax.jvp(
-            lambda *x: inexact(run(*consts, *x)), tuple(at), tuple(dot[: len(at)])
-        )[1]
+        through = jax.jvp(lambda *x: inexact(run(*consts, *x)), tuple(at), tuple(dot[: len(at)]))[1]
         return [a + b for a, b in zip(direct, through, strict=True)], ()
 
     dot, _ = walk(

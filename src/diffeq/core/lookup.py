@@ -1,7 +1,7 @@
 """Rows that were written before, read at random: `find` one, `pick` it, and `added` in place.
 
-A delay equation reads its own past: a growing table, one row a step, at rows that its state chooses.
-Three primitives keep that cheap under every transformation:
+A delay equation reads its own past: a growing table, one row a step, at rows that its state
+chooses. Three primitives keep that cheap under every transformation:
 
 * none of them has the number of rows in its parameters, so that a field traced once works on a
   short table and on a long one. Row i lies at place i modulo the length, if that is a power of two:
@@ -34,7 +34,6 @@ from .primitive import (
     rebind,
     shape_of,
     trace,
-    zero_like,
     zero_tangent,
 )
 
@@ -202,8 +201,8 @@ def _find_batch(size: int, xs: Sequence, axes: Sequence, *, queries: int) -> tup
         x = jnp.moveaxis(x, axes[2], 0)
         return find_p.bind(ends, count, x, queries=queries + 1), [0]
     lanes = x.ndim - (axes[2] is not None) - queries
-    wide = [lanes_last(x, a, size, force=f)
-            for x, a, f in zip(xs, axes, (True, lanes > 0 or axes[1] is not None, True), strict=True)]  # fmt: skip
+    own = (True, lanes > 0 or axes[1] is not None, True)
+    wide = [lanes_last(x, a, size, force=f) for x, a, f in zip(xs, axes, own, strict=True)]
     out = find_p.bind(*wide, queries=queries)
     return out, [out[0].ndim - 1]
 

@@ -263,9 +263,7 @@ def _jvp(
     in_rows = used[0] + recording + used[4] + used[5]
     residual_rows = _pick([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
     kept_shared = _pick([*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows)
-    residual_consts = _pick(
-        [*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting
-    )
+    residual_consts = _pick([*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting)
     moving = [
         _pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g])
         for g in range(6)
@@ -368,9 +366,13 @@ def _linearised(
 
     def pruned(active: Any, *xs: Any) -> list:
         found = iter(xs)
-        primals = [[zero_like(a) for a in group] for group in kept]
+        primals: list = [[None] * len(group) for group in kept]
         for g, which in order:
             primals[g] = [next(found) if w else x for w, x in zip(which, primals[g], strict=True)]
+        primals = [
+            [zero_like(a) if x is None else x for a, x in zip(group, xs, strict=True)]
+            for group, xs in zip(kept, primals, strict=True)
+        ]
         dots: list = [None] * 6
         for g in moving_order:
             dots[g] = [next(found) for _ in live[g]]

@@ -1,4 +1,4 @@
-"""The method of steps: any one-step method for ODEs, where the field looks at the solution so far."""
+"""The method of steps: any one-step method, where the field looks at the solution so far."""
 
 from typing import Any
 

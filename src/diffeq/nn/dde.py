@@ -35,7 +35,8 @@ class NeuralDDE(Layer):
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, diffeq as de
         >>> net = eqx.nn.MLP(4, 2, 16, 1, jnp.tanh, key=jax.random.key(0))
-        >>> ndde = de.nn.NeuralDDE(net, lags=0.1, tspan=(0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 5))
+        >>> ts = jnp.linspace(0.0, 1.0, 5)
+        >>> ndde = de.nn.NeuralDDE(net, lags=0.1, tspan=(0.0, 1.0), saveat=ts)
         >>> ndde(jnp.array([2.0, 0.0])).ys.shape
         (5, 2)
     """

@@ -74,7 +74,7 @@ class Shape:
 
     def filled(self, value: float) -> list[Array]:
         """A row of one number."""
-        sizes = {kind: 0 for kind in self.kinds}
+        sizes = dict.fromkeys(self.kinds, 0)
         for shape, kind in zip(self.shapes, self.dtypes, strict=True):
             sizes[kind] += math.prod(shape)
         return [jnp.full(n, value, kind) for kind, n in sizes.items()]

@@ -72,8 +72,6 @@ __all__ = [
     "hutchinson",
     "hyperbolic_sine",
     "lorenz",
-    "lorenz",
-    "lotka_volterra",
     "lotka_volterra",
     "mackey_glass",
     "neves",

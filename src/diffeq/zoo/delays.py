@@ -79,7 +79,7 @@ def _decay_exact(t: float) -> Float64[np.ndarray, " n"]:
 
 
 def delayed_decay() -> DelayCase:
-    """y' = −y(t − 1), y = 1 before 0: a polynomial of one more degree in each unit of time.
+    """Y' = −y(t − 1), y = 1 before 0: a polynomial of one more degree in each unit of time.
 
     Reference: hairer1993, II.17.
 
