@@ -3,7 +3,8 @@
     python -m benchmarks.delays [--rounds 5] [--target 1e-8]
 
 The reference is the chain of 59 ordinary equations that the method of steps makes of it (one a
-lag), solved by SciPy's DOP853. `DIFFEQ_BENCH_DELAYS_PYTHON` names an interpreter that has the peers, if this one
+lag), solved by SciPy's DOP853.
+`DIFFEQ_BENCH_DELAYS_PYTHON` names an interpreter that has the peers, if this one
 has not. Rounds are interleaved; each figure is a median.
 """
 

@@ -99,8 +99,8 @@ def test_the_tables_are_changed_in_place():
 def test_a_network_and_its_lag_in_a_layer():
     net = eqx.nn.MLP(4, 2, 4, 1, jnp.tanh, key=jax.random.key(0))
     layer = de.nn.NeuralDDE(
-        net, method=de.Tsit5(), lags=jnp.array([0.3]), tspan=(0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 5), rtol=1e-8,
-        atol=1e-10,
+        net, lags=jnp.array([0.3]), tspan=(0.0, 1.0), method=de.Tsit5(),
+        saveat=jnp.linspace(0.0, 1.0, 5), rtol=1e-8, atol=1e-10,
     )  # fmt: skip
 
     def loss(layer):
