@@ -46,12 +46,12 @@ class MethodOfSteps(Method):
     form = "delayed"
 
     @property
-    def order(self) -> int:
+    def order(self) -> int | float:
         """That of the method."""
         return self.method.order
 
     @property
-    def error_order(self) -> int:
+    def error_order(self) -> int | float:
         """That of the method."""
         return self.method.error_order
 
@@ -61,7 +61,7 @@ class MethodOfSteps(Method):
         return self.method.adaptive
 
     @property
-    def evaluations(self) -> int:
+    def evaluations(self) -> int | None:
         """Of the method; each step that looks at itself has some more."""
         return self.method.evaluations
 

@@ -55,7 +55,7 @@ class NeuralDDE(Layer):
         self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
     ) -> DDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
-        ode = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key
+        ode: Any = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key
         net, field, lags = self.net, self.field, self.lags
         options = {} if key is None else {"key": key}
 

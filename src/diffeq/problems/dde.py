@@ -29,7 +29,10 @@ class DDEProblem(Problem):
     there, as often as the method's order asks for. Kinks of lags that depend on the state, and of
     lags that were not declared, are left to the control of errors. A step may be longer than a
     lag: then it looks at itself, and is repeated until it agrees with what it saw. Lags, history,
-    y0, args and tspan all differentiate.
+    y0, args and tspan all differentiate, by `de.Discrete`.
+
+    Methods are explicit ones for ODEs. There are no events, no leaves of y0 that are held, and no
+    solve by hand (`init`).
 
     Raises:
         TypeError: (by `solve`) f takes other arguments; history or y0 has another structure or

@@ -166,7 +166,7 @@ class Delayed:
     ) -> Ode:  # fmt: skip
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
         time = self.shape.time
-        numbers = [jnp.asarray(x, time) for x in (now, middle, self.origin, future, lost)]
+        numbers: Any = [jnp.asarray(x, time) for x in (now, middle, self.origin, future, lost)]
         ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
         seen = Seen(self.history, ahead, *numbers, self.sign)
         return Ode(lambda t, y: self.field(t, y, seen))
