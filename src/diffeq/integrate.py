@@ -377,7 +377,7 @@ def _attempt(
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
     if past is not None:
-        on = accept & active
+        on = sound & active
         past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past)
     after = _after(system, data, state, tried, verdict, low, floored)

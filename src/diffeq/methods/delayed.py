@@ -167,7 +167,7 @@ class MethodOfSteps(Method):
 
 
 def _sound(turn: Any) -> Any:
-    """Whether a step is finite, its error too."""
-    _, step = turn
-    total = sum(jnp.sum(x) for x in jax.tree.leaves((step.y, step.error)))
+    """Whether a step is finite, its error and its polynomial too."""
+    row, step = turn
+    total = sum(jnp.sum(x) for x in jax.tree.leaves((row, step.y, step.error)))
     return jnp.isfinite(lax.stop_gradient(total))

@@ -166,9 +166,10 @@ class Delayed:
     ) -> Ode:  # fmt: skip
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
         time = self.shape.time
-        numbers: Any = [jnp.asarray(x, time) for x in (now, middle, self.origin, future, lost)]
+        given = (now, middle, self.origin, future, lost)
+        now, middle, origin, future, lost = (jnp.asarray(x, time) for x in given)
         ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
-        seen = Seen(self.history, ahead, *numbers, self.sign)
+        seen = Seen(self.history, ahead, now, middle, origin, future, lost, self.sign)
         return Ode(lambda t, y: self.field(t, y, seen))
 
 
