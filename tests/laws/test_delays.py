@@ -82,6 +82,22 @@ def test_lanes_fail_alone():
     assert abs(sols.y1[2] - one.y1) < 1e-12
 
 
+def test_a_lane_that_fails_spoils_no_gradient():
+    """One has a bad lag; and of given steps one blows up, with a polynomial that overflows."""
+
+    def wanted(sol):
+        return jnp.where(sol.success, sol.y1, 0.0)
+
+    lag = lambda a: wanted(de.solve(problem(args=a), throw=False))  # noqa: E731
+    assert jax.grad(lag)(-1.0) == 0
+    field = lambda t, y, past, a: a * y**2 + 0 * past(t - 0.3)  # noqa: E731
+    blown = problem(f=field, lags=0.3)
+    given = lambda a: wanted(de.solve(blown.replace(args=a), de.RK4(), dt=0.1, throw=False))  # noqa: E731
+    slopes = jax.grad(lambda a: jax.vmap(given)(a).sum())(jnp.array([5.0, 0.1]))
+    assert slopes[0] == 0
+    assert abs(slopes[1] - 3 / 0.7**2) < 1e-4  # y = 1/(1 − a t)
+
+
 def test_many_lags_have_a_bounded_number_of_kinks():
     from diffeq.problems.breaking import breaking_points
 

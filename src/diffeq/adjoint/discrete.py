@@ -399,6 +399,7 @@ def _first(
     """
     past = opened(system, data, recorder)
     form, method, _ = system.parts(beside(data, state.held), past)
+    method = method if past is None else method.knowing(form.shape.filled(0.0))
     t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
     memory = method.init(started(system, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))

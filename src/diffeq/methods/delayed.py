@@ -79,7 +79,16 @@ class MethodOfSteps(Method):
 
     def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
         """The method's memory; at t the past is known."""
-        return self.method.init(form.bind(t, jnp.inf), t, y)
+        return self.method.init(self._bound(form, t, jnp.inf), t, y)
+
+    def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Ode:
+        """The equation of a step; where one is known, it has asked for nothing that is not there,
+        and NaN must not enter the derivative of one that was not made.
+        """
+        if self.known is None:
+            return form.bind(t, middle, ahead)
+        ahead = form.shape.filled(0.0) if ahead is None else ahead
+        return form.bind(t, middle, ahead, future=0.0, lost=0.0)
 
     def step(
         self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
@@ -88,7 +97,7 @@ class MethodOfSteps(Method):
         shape = form.shape
 
         def turn(ahead: list) -> tuple[list, Any]:
-            ode = form.bind(t, t + dt / 2, ahead)
+            ode = self._bound(form, t, t + dt / 2, ahead)
             step = self.method.step(ode, t, y, dt, memory)
             polynomial = self.method.interpolant(ode, t, y, dt, step)
             row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial))
