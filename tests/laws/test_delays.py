@@ -88,11 +88,11 @@ def test_a_lane_that_fails_spoils_no_gradient():
     def wanted(sol):
         return jnp.where(sol.success, sol.y1, 0.0)
 
-    lag = lambda a: wanted(de.solve(problem(args=a), throw=False))  # noqa: E731
+    lag = lambda a: wanted(de.solve(problem(args=a), throw=False))
     assert jax.grad(lag)(-1.0) == 0
-    field = lambda t, y, past, a: a * y**2 + 0 * past(t - 0.3)  # noqa: E731
+    field = lambda t, y, past, a: a * y**2 + 0 * past(t - 0.3)
     blown = problem(f=field, lags=0.3)
-    given = lambda a: wanted(de.solve(blown.replace(args=a), de.RK4(), dt=0.1, throw=False))  # noqa: E731
+    given = lambda a: wanted(de.solve(blown.replace(args=a), de.RK4(), dt=0.1, throw=False))
     slopes = jax.grad(lambda a: jax.vmap(given)(a).sum())(jnp.array([5.0, 0.1]))
     assert slopes[0] == 0
     assert abs(slopes[1] - 3 / 0.7**2) < 1e-4  # y = 1/(1 − a t)
