@@ -342,7 +342,8 @@ def _attempt(
     system: System, data: Data, state: State, decision: Any, past: Any = None
 ) -> tuple[State, Attempt]:
     data = beside(data, state.held)
-    past, active = (None, None) if past is None else past
+    seen: Any = (None, None) if past is None else past
+    past, active = seen
     form, method, controller = system.parts(data, past)
     events = system.happenings(data)
     decision = decision or Decision()
