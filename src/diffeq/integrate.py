@@ -784,7 +784,9 @@ def replay(
     `past` is what is known of the past: the ends of its rows, the number of this one, and it.
     """
     *start, memory, buffers, rows = carried
-    accept = row.accept if data.failed is None else (data.failed < 0) | (row.step < data.failed)
+    accept = row.accept  # not that of a lane which had ended, nor of one which had failed
+    if data.failed is not None:
+        accept = accept & ((data.failed < 0) | (row.step < data.failed))
     if system.alarmed:
         start[1] = tripwire(start[1], start[0])
     t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), harmless)
