@@ -38,7 +38,7 @@ LAYERS = (
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONE_PART = dict.fromkeys(SOLVE, "solve")
 
-HEAVY = {"matplotlib", "optax", "optimistix", "tqdm", "torch", "flax"}
+HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "tqdm", "torch", "flax"}
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot
 
 PRIVATE = ("jax._src", "jax.interpreters", "jax.extend", "equinox.internal")

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 from jaxtyping import Array
 
 from ..core.norm import mean_square
@@ -51,7 +50,11 @@ class SteadyState(Adjoint):
     linear: Any = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        if self.linear is not None and not isinstance(self.linear, lx.AbstractLinearSolver):
+        if self.linear is None:
+            return
+        import lineax as lx
+
+        if not isinstance(self.linear, lx.AbstractLinearSolver):
             raise TypeError(
                 f"linear is {self.linear!r}; a linear solver of lineax is wanted, or None."
             )
@@ -89,6 +92,8 @@ class Rest(NamedTuple):
         if self.linear is None:
             matrix = jax.jacfwd(equation)(z)
             return lambda right: jnp.linalg.solve(matrix, right)
+        import lineax as lx
+
         operator = lx.JacobianLinearOperator(lambda z, _: equation(z), z)
         return lambda right: lx.linear_solve(operator, right, self.linear, throw=False).value
 
@@ -98,6 +103,7 @@ class Rest(NamedTuple):
         The search is Powell's dogleg. Whether its end is a root is judged by a Newton step from it:
         that has to be within tolerance, and to solve its linear system; and it is taken.
         """
+        import lineax as lx
         import optimistix as ox
 
         tolerance = jax.tree.unflatten(self.tree, leaves)[0].tolerance
