@@ -233,13 +233,14 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
-    known = system.happenings(data).start(t0, y0, _anew(system, data))
+    events = system.happenings(data)
+    known = events.start(t0, y0, _anew(system, data))
     given = not controller.decides and not system.events.live
     return State(
         t=t0, low=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(started(system, data, form, t0), t0, y0),
-        written=system.output.first(data.times, system.happenings(data).shown(known, t0)),
+        written=system.output.first(data.times, events.shown(known, t0)),
         stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
         events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),

@@ -15,7 +15,7 @@ from ..core.lift import flatten
 from ..core.packing import as_state, released
 from ..core.primitive import shape_of
 from ..problems.base import evaluated
-from ..problems.called import check_arguments, described
+from ..problems.called import check_arguments, described, paired
 from ..problems.lowering import Canonical, Traced
 from .condition import Condition
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes
@@ -264,11 +264,7 @@ def _same_state(name: str, value: Any, parts: tuple) -> Any:
             f"{name} returned {described(value)}; y is {described(like)}, and what an event makes "
             "of it must match it."
         )
-    for (path, new), old in zip(
-        jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
-    ):
-        where = jax.tree_util.keystr(path)
-        where = f" at {where}" if where else ""
+    for where, new, old in paired(value, like):
         if jnp.shape(new) != jnp.shape(old):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(new)}{where}; y has shape {jnp.shape(old)} "

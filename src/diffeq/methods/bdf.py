@@ -111,13 +111,12 @@ class BDF(Implicit):
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: "_Past"
     ) -> Step:
-        """One step; its data are the differences at its end, and its order."""
+        """One step; its data are the past at its end."""
         past, bounds = memory.at(dt), self.aim.bounds(y)
         k = past.order
         alpha, error = _at(ALPHA, k, y.dtype), _at(ERROR, k, y.dtype)
-        known = jnp.where(_rows(k), past.differences, 0)
-        predicted = y.ravel() + jnp.sum(known, axis=0)
-        rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), known) / alpha
+        predicted = y.ravel() + jnp.sum(past.known, axis=0)
+        rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), past.known) / alpha
 
         def residual(d: Array) -> Array:
             slope = form.field(t + dt, (predicted + d).reshape(y.shape)).ravel()
@@ -135,7 +134,7 @@ class BDF(Implicit):
         after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
         return Step(
             (predicted + d).reshape(y.shape), (error * d).reshape(y.shape),
-            _Past(reached.differences, after), (reached.differences, k),
+            _Past(reached.differences, after), reached,
             found.found, found.turns, order=k + 1, growth=growth,
         )  # fmt: skip
 
@@ -161,8 +160,7 @@ class BDF(Implicit):
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The polynomial through the end and the k states before, of order k."""
         del form, t
-        differences, k = step.data
-        known = jnp.where(_rows(k), differences, 0)[:ORDERS]
+        known = step.data.known[:ORDERS]
         parts = (_weighted(row, known).reshape(y.shape) for row in _newton_form().T)
         return Polynomial(y, tuple(parts), dt)
 
@@ -179,6 +177,11 @@ class _Past(NamedTuple):
     def order(self) -> Int[Array, ""]:
         """The order k of the next step; 1 in a row of the tape that nobody has written."""
         return jnp.maximum(lax.stop_gradient(self.clock[1]).astype(jnp.int32), 1)
+
+    @property
+    def known(self) -> Array:
+        """The differences of the polynomial of degree k, and zeros beyond."""
+        return jnp.where(_rows(self.order), self.differences, 0)
 
     @property
     def equal(self) -> Array:
@@ -198,8 +201,7 @@ class _Past(NamedTuple):
         spacing = lax.stop_gradient(self.clock[0])
         ratio = dt / jnp.where(spacing > 0, spacing, 1)
         same = jnp.abs(ratio - 1) <= 16 * jnp.finfo(dt.dtype).eps
-        known = jnp.where(_rows(self.order), self.differences, 0)
-        values = jnp.stack([_rise(known, -m * ratio) for m in range(1, ORDERS + 1)])
+        values = jnp.stack([_rise(self.known, -m * ratio) for m in range(1, ORDERS + 1)])
         anew = [_weighted(row, values) for row in _differencing()]
         anew = jnp.stack([*anew, jnp.zeros_like(anew[0]), jnp.zeros_like(anew[0])])
         anew = jnp.where(_rows(self.order), anew, 0)
@@ -212,8 +214,7 @@ class _Past(NamedTuple):
         ∇ᵏ⁺¹y1 = d, and each lower one is the old one plus the new one above it.
         """
         k = self.order
-        known = jnp.where(_rows(k), self.differences, 0)
-        sums = jnp.cumsum(known[::-1], axis=0)[::-1] + d
+        sums = jnp.cumsum(self.known[::-1], axis=0)[::-1] + d
         place = jnp.arange(1, ORDERS + 3)[:, None]
         beyond = d - _row(self.differences, k + 1)
         differences = jnp.where(place <= k, sums, jnp.where(place == k + 1, d, beyond))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import errors
 
-__all__ = ["check_arguments", "described", "noted"]
+__all__ = ["check_arguments", "described", "noted", "paired"]
 
 _BRANCHES = (
     "{name} is compiled: Python cannot branch (if, while, and, or, max) on what is not known yet. "
@@ -74,6 +74,18 @@ def noted(name: str, arguments: str, *given: Any) -> Iterator[None]:
             shown = ", ".join(f"{letter} is {value}" for letter, value in pairs)
             error.add_note(note.format(name=name, arguments=arguments, given=shown))
         raise
+
+
+def paired(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The leaves of two trees of one structure side by side, and where: " at ['x']", or "".
+
+    >>> list(paired({"x": 1.0}, {"x": 2.0}))
+    [(" at ['x']", 1.0, 2.0)]
+    """
+    leaves = zip(jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True)
+    for (path, new), old in leaves:
+        where = jax.tree_util.keystr(path)
+        yield f" at {where}" if where else "", new, old
 
 
 def described(tree: Any) -> str:

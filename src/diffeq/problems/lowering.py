@@ -22,7 +22,7 @@ from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.primitive import contains, eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
-from .called import check_arguments, described, noted
+from .called import check_arguments, described, noted, paired
 from .dae import DAEProblem, free_projector, packed_mass
 from .dde import DDEProblem, depends_on_state
 from .forms import Delayed, Ito, Mass, Ode, Partitioned, Split, Stratonovich
@@ -294,11 +294,7 @@ def checked(name: str, value: Any, like: Any) -> Any:
         raise TypeError(
             f"{name} returned {described(value)}; y is {described(like)}, and dy/dt must match it."
         )
-    for (path, dy), y in zip(
-        jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True
-    ):
-        where = jax.tree_util.keystr(path)
-        where = f" at {where}" if where else ""
+    for where, dy, y in paired(value, like):
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
