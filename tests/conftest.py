@@ -1,5 +1,6 @@
 """What tests share: double precision, checked annotations, kept compilations, fixed examples."""
 
+import gc
 import os
 
 import jax
@@ -12,6 +13,10 @@ jax.config.update("jax_enable_x64", True)
 # XLA's own passes are those of a user, and LLVM optimises nothing: a test compiles a program for
 # seconds and runs it for milliseconds. It halves the time of the suite.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
+# Programs are large graphs that live to the end. Python's collector, which looks through all of
+# them again and again, takes an eighth of the time at its own thresholds.
+gc.set_threshold(50_000, 20, 100)
 
 # Every annotation of the package is checked at run time, shapes included. The hook has to come
 # before the first import of diffeq. DIFFEQ_CHECK_TYPES=0 leaves it out, to debug without

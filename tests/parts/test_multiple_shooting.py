@@ -39,7 +39,7 @@ def by_hand(rates, data, ts, size, weight, starts=None, options=FIXED):
     return jnp.nanmean(joined**2) + weight * gap
 
 
-@pytest.mark.parametrize("size", [2, 4, 5, 10])
+@pytest.mark.parametrize("size", [2, 5, 10])
 def test_it_is_the_loss_of_its_docstring(size):
     shooting = de.multiple_shooting(DATA, TS, group_size=size, continuity=7.0, **FIXED)
     loss, wanted = shooting(PROBLEM), by_hand(RATES, DATA, TS, size, 7.0)
@@ -80,17 +80,18 @@ def test_missing_data_count_in_nothing():
     between = data[5, 1] + filled[0] / filled[1] * (data[7, 1] - data[5, 1])
     assert float(shooting.starts[2, 1]) == pytest.approx(between)
     by = by_hand(RATES, data, TS, 4, 7.0, shooting.starts)
-    assert float(shooting(PROBLEM)) == pytest.approx(float(by), rel=1e-12)
-    gradient = jax.grad(lambda p: shooting(p))(PROBLEM).args
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: shooting(p)))(PROBLEM)
+    assert float(value) == pytest.approx(float(by), rel=1e-12)
+    gradient = gradient.args
     assert np.all(np.isfinite(gradient))
 
     padded = np.concatenate([data, np.full((4, 2), np.nan)])
     times = np.concatenate([TS, np.full(4, np.nan)])
     more = de.multiple_shooting(padded, times, group_size=4, continuity=7.0, **FIXED)
     assert len(more.groups) == 5
-    assert float(more(PROBLEM)) == pytest.approx(float(by), rel=1e-12)
-    longer = jax.grad(lambda p: more(p))(PROBLEM).args
-    np.testing.assert_allclose(longer, gradient, rtol=1e-10)
+    value, longer = jax.jit(jax.value_and_grad(lambda p: more(p)))(PROBLEM)
+    assert float(value) == pytest.approx(float(by), rel=1e-12)
+    np.testing.assert_allclose(longer.args, gradient, rtol=1e-10)
 
 
 def test_samples_of_different_length_under_vmap():
@@ -109,9 +110,10 @@ def test_samples_of_different_length_under_vmap():
 def test_a_group_that_fails_makes_the_loss_infinite():
     explodes = de.ODEProblem(lambda t, y, k: k * y**2, 1.0, (0.0, 2.0), 1.0)
     ts, data = np.linspace(0.0, 2.0, 5), np.array([0.2, 0.2, 5.0, 0.2, 0.2])
-    shooting = de.multiple_shooting(data, ts, group_size=3, rtol=1e-6, atol=1e-6)
-    assert float(shooting(explodes)) == np.inf
-    assert float(jax.grad(lambda p: shooting(p))(explodes).args) == 0.0
+    shooting = de.multiple_shooting(data, ts, group_size=3, method=de.Bosh3())
+    value, gradient = jax.jit(jax.value_and_grad(lambda p: shooting(p)))(explodes)
+    assert float(value) == np.inf
+    assert float(gradient.args) == 0.0
     with pytest.raises(de.SolveError, match=r"sample 1 of 2 \(1 failed\)"):
         shooting.solve(explodes).check()
     fit = de.fit(
@@ -164,7 +166,8 @@ def test_growing_horizons_are_fits_in_a_row():
 
     def loss(problem, data, *, ts):
         seen.append((data.shape, ts.shape))
-        one = lambda y0: de.solve(problem.replace(y0=y0, tspan=(ts[0], ts[-1])), saveat=ts).ys
+        of = lambda y0: problem.replace(y0=y0, tspan=(ts[0], ts[-1]))
+        one = lambda y0: de.solve(of(y0), saveat=ts, **FIXED).ys
         return de.mse(jax.vmap(one)(data[:, 0]), data)
 
     options = {"optimizer": optax.adam(0.05), "steps": 20, "progress": False}
@@ -173,8 +176,8 @@ def test_growing_horizons_are_fits_in_a_row():
     assert len(fit.history) == 42
     assert fit.phases == (0, 21)
     first = de.fit(problem, lambda p: loss(p, data[:, :3], ts=ts[:3]), **options)
-    second = de.fit(first.model, lambda p: loss(p, data, ts=ts), **options)
-    assert fit.model.args == pytest.approx(second.model.args, rel=1e-12)
+    np.testing.assert_allclose(fit.history[:21], first.history, rtol=1e-12)
+    assert fit.history[21] == pytest.approx(float(loss(first.model, data, ts=ts)), rel=1e-12)
     keyed = de.fit_growing(
         problem, lambda p, data, key, *, ts: loss(p, data, ts=ts), data, ts, ends=[2.0], axis=1,
         batch_size=1, key=jax.random.key(0), **options,

@@ -35,7 +35,7 @@ def patient(p, dosed, amounts, drip, sampled):
     concentration = lambda t, y, args: y["blood"] / args[0]["volume"]
     return de.solve(
         problem, events=de.doses(dosed, amounts, "gut"), saveat=sampled, save=concentration,
-        rtol=1e-6, atol=1e-6,
+        method=de.Bosh3(), rtol=1e-7, atol=1e-7,
     ).ys  # fmt: skip
 
 

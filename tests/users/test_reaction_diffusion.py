@@ -32,11 +32,12 @@ def line(reaction, u0):
 
 START = jnp.exp(-(((X - 0.2) / 0.1) ** 2))
 STARTS = jnp.stack([START, 0.6 + 0.4 * jnp.sin(2 * jnp.pi * X)])
-OPTIONS = {"method": de.Tsit5(), "saveat": TS, "rtol": 1e-4, "atol": 1e-6}
+OPTIONS = {"method": de.Bosh3(), "saveat": TS, "rtol": 1e-4, "atol": 1e-6}
 
 
 def test_the_reaction_of_a_line_is_learnt_and_serves_another_start():
-    data = jax.vmap(lambda u0: de.solve(line(logistic, u0), **OPTIONS).ys)(STARTS)
+    grown = jax.jit(lambda u0: de.solve(line(logistic, u0), **OPTIONS).ys)
+    data = jnp.stack([grown(u0) for u0 in STARTS])
     # Without reaction nothing is made: the method of lines keeps the mass.
     still = de.solve(line(jnp.zeros_like, START), **OPTIONS).ys
     np.testing.assert_allclose(still.sum(axis=1), START.sum(), rtol=1e-10)
@@ -55,5 +56,4 @@ def test_the_reaction_of_a_line_is_learnt_and_serves_another_start():
     levels = jnp.linspace(0.05, 0.95, 10)
     np.testing.assert_allclose(jax.vmap(fit.model.net)(levels), logistic(levels), atol=0.15)
     other = 0.5 + 0.3 * jnp.cos(jnp.pi * X)
-    want = de.solve(line(logistic, other), **OPTIONS).ys
-    assert float(jnp.max(jnp.abs(fit.model(other).ys - want))) < 0.03
+    assert float(jnp.max(jnp.abs(fit.model(other).ys - grown(other)))) < 0.03
