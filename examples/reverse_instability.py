@@ -93,10 +93,10 @@ for end, (_, _, distance, _, last, success) in runs.items():
 # %%
 TIMES = (1.0, 2.0) if SHORT else (0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0)
 ADJOINTS = {
-    "Discrete": de.Discrete(),
     "Gauss": de.Gauss(),
-    "Backsolve, 64 checkpoints": de.Backsolve(),
     "Backsolve, none": de.Backsolve(checkpoints=0),
+    "Backsolve, 64 checkpoints": de.Backsolve(),
+    "Discrete": de.Discrete(),
 }
 
 
@@ -104,14 +104,14 @@ def gradient_of(adjoint):
     def final(rho, end):
         problem = de.ODEProblem(lorenz, START, (0.0, end), RATES.at[1].set(rho))
         options = {"rtol": 1e-10, "atol": 1e-10, "adjoint": adjoint}
-        return de.solve(problem, de.Dopri8(), **options).y1[0]
+        return de.solve(problem, de.Vern7(), **options).y1[0]
 
     return jax.jit(jax.vmap(jax.grad(final), (None, 0)))
 
 
 gradients = {
     name: np.asarray(gradient_of(adjoint)(28.0, jnp.array(TIMES)))
-    for name, adjoint in ADJOINTS.items()
+    for name, adjoint in list(ADJOINTS.items())[: 2 if SHORT else None]
 }
 exact = gradients["Gauss"]
 print("\ndu(T)/dρ" + "".join(f"{name:>27}" for name in gradients))
@@ -144,7 +144,7 @@ figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11.0, 3.5), layout="
 
 rows, again, distance, *_ = runs[last_end]
 fine = de.solve(
-    de.ODEProblem(lorenz, START, (0.0, last_end), RATES), METHOD, rtol=1e-9, atol=1e-9,
+    de.ODEProblem(lorenz, START, (0.0, last_end), RATES), rtol=1e-9, atol=1e-9,
     saveat=jnp.linspace(0, last_end, 200 * int(min(last_end, 40)) + 1), max_steps=1_000_000,
 )  # fmt: skip
 left.plot(fine.ys[:, 0], fine.ys[:, 2], color=GREY, linewidth=0.25)
@@ -177,7 +177,8 @@ styles = {
     "Backsolve, 64 checkpoints": ("s", BLUE),
     "Backsolve, none": ("x", RED),
 }
-for name, (marker, colour) in styles.items():
+for name in [name for name in gradients if name != "Gauss"]:
+    marker, colour = styles[name]
     off = np.abs(gradients[name] / exact - 1)
     lost = np.isnan(off)
     right.semilogy(np.array(TIMES)[~lost], np.maximum(off[~lost], 1e-12), marker, color=colour,

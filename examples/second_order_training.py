@@ -69,34 +69,36 @@ def loss(theta):
 
 # %%
 def steihaug(product, gradient, radius, most=40):
-    """The minimum of the quadratic model inside the radius, by conjugate gradients."""
+    """The minimum of the quadratic model inside the radius, by conjugate gradients, and the
+    gradient of the model there.
+    """
 
     def to_the_edge(step, direction):
         a, b, c = direction @ direction, step @ direction, step @ step - radius**2
-        return step + (-b + jnp.sqrt(jnp.maximum(b**2 - a * c, 0.0))) / a * direction
+        return (-b + jnp.sqrt(jnp.maximum(b**2 - a * c, 0.0))) / a
 
     def turn(carry):
         step, residual, direction, _, count = carry
         bent = product(direction)
         curvature, size = direction @ bent, residual @ residual
-        longer = step + size / curvature * direction
-        leaves = (curvature <= 0) | (jnp.linalg.norm(longer) >= radius)
-        step = jnp.where(leaves, to_the_edge(step, direction), longer)
-        after = residual + size / curvature * bent
+        outside = jnp.linalg.norm(step + size / curvature * direction) >= radius
+        leaves = (curvature <= 0) | outside
+        length = jnp.where(leaves, to_the_edge(step, direction), size / curvature)
+        step, after = step + length * direction, residual + length * bent
         direction = -after + (after @ after) / size * direction
         small = jnp.linalg.norm(after) < 0.1 * jnp.linalg.norm(gradient)
         return step, after, direction, leaves | small, count + 1
 
     first = (jnp.zeros_like(gradient), gradient, -gradient, jnp.array(False), 0)
-    return jax.lax.while_loop(lambda c: ~c[3] & (c[4] < most), turn, first)[0]
+    return jax.lax.while_loop(lambda c: ~c[3] & (c[4] < most), turn, first)[:2]
 
 
 @jax.jit
 def newton(theta, radius):
     value, gradient = jax.value_and_grad(loss)(theta)
     product = lambda v: jax.jvp(jax.grad(loss), (theta,), (v,))[1]
-    step = steihaug(product, gradient, radius)
-    wanted = -(gradient @ step + step @ product(step) / 2)
+    step, after = steihaug(product, gradient, radius)
+    wanted = -step @ (gradient + after) / 2  # what the quadratic model says
     ratio = (value - loss(theta + step)) / wanted
     theta = jnp.where(ratio > 0.1, theta + step, theta)
     radius = jnp.where(ratio > 0.75, 2.0 * radius, jnp.where(ratio > 0.25, radius, radius / 4))
