@@ -135,8 +135,8 @@ def main():
     lines = [
         "Written by `python -m benchmarks.delays`.", "",
         f"{here['processor']}, {here['cores']} cores, load {here['load'][0]:.1f} at the start.", "",
-        f"Mackey–Glass, τ = 17, to t = {T1:g}, float64, error at the end at most "
-        f"{options.target:g} (y = {true:.12f}):", "",
+        (f"Mackey–Glass, τ = 17, to t = {T1:g}, float64, error at the end at most "
+        f"{options.target:g} (y = {true:.12f}):"), "",
         "| solver | tolerance (ddeint: spacing) | error | steps | ms | × our best |",
         "|---|---|---|---|---|---|",
         *(
