@@ -15,7 +15,7 @@ TS = jnp.array([0.0, 0.1, 2 / 3, 2 / 3, 1.0, 1.77, 2.0])
 
 
 def drift(t, y, args):
-    return jnp.stack([-(y[0] ** 3) + jnp.sin(3 * t), 0 * y[1]])
+    return jnp.stack([-args * y[0] ** 3 + jnp.sin(3 * t), 0 * y[1]])
 
 
 def diffusion(t, y, args):
@@ -23,12 +23,25 @@ def diffusion(t, y, args):
 
 
 # The second component is the Brownian motion itself; the first one makes the steps.
-SEEN = de.SDEProblem(drift, diffusion, jnp.array([1.0, 0.0]), (0.0, 2.0))
+SEEN = de.SDEProblem(drift, diffusion, jnp.array([1.0, 0.0]), (0.0, 2.0), 1.0)
 PLAIN = de.SDEProblem(lambda t, y, a: -a * y, lambda t, y, a: 0.3 * y, jnp.ones(2), (0.0, 1.0), 1.0)
 
 
-def path(**options):
-    return de.solve(SEEN, key=options.pop("key", KEY), **options)
+def path(key=KEY, args=1.0, **options):
+    return de.solve(SEEN.replace(args=args), key=key, **options)
+
+
+def lanes(seed, **options):
+    """W(t) of many paths. Lanes of keys, and of equations on one path, are the solves alone."""
+    keys = jax.random.split(jax.random.key(seed), 4000)
+    ys = jax.vmap(lambda key: path(key, **options).ys)(keys)
+    each = np.stack([path(key, **options).ys for key in keys[:5]])
+    np.testing.assert_allclose(ys[:5], each, rtol=1e-13)
+    rates = jnp.array([0.5, 1.0, 2.0])
+    shared = jax.jit(jax.vmap(lambda a: path(keys[0], a, **options).ys))(rates)
+    np.testing.assert_allclose(shared, [path(keys[0], a, **options).ys for a in rates], rtol=1e-13)
+    np.testing.assert_allclose(shared[:, :, 1], each[[0, 0, 0], :, 1], atol=1e-14)
+    return ys[:, :, 1]
 
 
 def test_the_path_does_not_depend_on_tolerance_or_rejections():
@@ -43,15 +56,20 @@ def test_the_path_does_not_depend_on_tolerance_or_rejections():
 
 
 def test_the_path_does_not_depend_on_what_is_saved():
-    one, rows = path(), path(saveat=TS)
-    dense = path(dense=True, saveat="steps")
-    assert float(jnp.abs(one.y1 - rows.y1).max()) == 0.0
-    assert int(one.stats["steps"]) == int(rows.stats["steps"])
-    np.testing.assert_allclose(dense(TS), rows.ys, atol=1e-14)
-    np.testing.assert_allclose(dense(dense.ts), dense.ys, atol=1e-14)
-    padded = path(saveat=jnp.array([2 / 3, jnp.nan]))
-    np.testing.assert_array_equal(padded.ys[0], rows.ys[2])
-    assert padded.saved.tolist() == [True, False]
+    @jax.jit
+    def dense():
+        sol = path(dense=True, saveat="steps", max_saves=256)
+        return sol.y1, sol.stats, sol.saved, sol.ys, sol(sol.ts), sol(TS)
+
+    rows = path(saveat=TS)
+    y1, stats, saved, ys, read, between = dense()
+    np.testing.assert_allclose(y1, rows.y1, atol=0)
+    assert int(stats["steps"]) == int(rows.stats["steps"])
+    np.testing.assert_allclose(between, rows.ys, atol=1e-14)
+    np.testing.assert_allclose(read[saved], ys[saved], atol=1e-14)
+    padded = path(saveat=TS.at[4:].set(jnp.nan))
+    np.testing.assert_array_equal(padded.ys[:4], rows.ys[:4])
+    assert padded.saved.tolist() == [True] * 4 + [False] * 3
 
 
 def test_the_path_does_not_depend_on_stops_or_on_who_steps():
@@ -75,9 +93,8 @@ def test_the_path_does_not_depend_on_stops_or_on_who_steps():
 
 
 def test_the_path_has_the_law_of_brownian_motion():
-    keys = jax.random.split(jax.random.key(0), 4000)
-    at = jnp.array([0.3, 1.1, 2.0])
-    w = jax.vmap(lambda key: path(key=key, rtol=0.3, atol=0.3, saveat=at).ys[:, 1])(keys)
+    at = np.array([0.3, 1.1, 2.0])
+    w = lanes(0, rtol=0.3, atol=0.3, saveat=at)
     np.testing.assert_allclose(w.mean(0), 0.0, atol=4 * np.sqrt(2.0 / 4000))
     covariance = np.cov(np.asarray(w).T)
     np.testing.assert_allclose(covariance, np.minimum.outer(at, at), atol=0.1)
@@ -85,42 +102,31 @@ def test_the_path_has_the_law_of_brownian_motion():
     assert abs(np.corrcoef(rough, w[:, 0])[0, 1]) < 4 / np.sqrt(4000)
 
 
-@pytest.mark.parametrize("options", [{}, {"method": de.EulerMaruyama(), "dt": 0.1}])
-def test_lanes_jit_and_shared_keys(options):
-    end = lambda key, a: (
-        de.solve(PLAIN.replace(args=a), key=key, saveat=jnp.array([0.25, 1.0]), **options).ys
-    )
-    each = jnp.stack([end(key, 1.0) for key in KEYS])
-    np.testing.assert_allclose(jax.vmap(end, (0, None))(KEYS, 1.0), each, rtol=1e-13)
-    np.testing.assert_allclose(jax.jit(end)(KEYS[0], 1.0), each[0], rtol=1e-13)
-    assert len({float(x) for x in each[:, -1, 0]}) == len(KEYS), "another key is another path"
-    rates = jnp.array([0.5, 1.0, 2.0])
-    shared = jax.vmap(end, (None, 0))(KEYS[0], rates)
-    np.testing.assert_allclose(shared, jnp.stack([end(KEYS[0], a) for a in rates]), rtol=1e-13)
-    assert float(jnp.abs(each[0, :, 0] - each[0, :, 1]).min()) > 0, "one W for each component"
+def test_every_component_and_every_key_has_noise_of_its_own():
+    ends = np.ravel([de.solve(PLAIN, key=key).y1 for key in KEYS])
+    assert len(set(ends)) == 2 * len(KEYS)
 
 
 def test_given_steps():
-    method, ts = de.EulerMaruyama(), jnp.linspace(0.0, 2.0, 41)
-    steps = path(method=method, dt=0.05, saveat="steps")
-    rows = path(method=method, dt=0.05, saveat=ts)
-    np.testing.assert_allclose(rows.ys, steps.ys, atol=1e-15)
+    given = {"method": de.EulerMaruyama(), "dt": 0.05}
+    ts, between = np.linspace(0.0, 2.0, 41), np.linspace(0.05, 0.1, 9)
+    at = np.sort([*ts, *between[1:-1]])
+    steps = path(saveat="steps", **given)
+    rows, dense = jax.jit(
+        lambda: (path(saveat=at, **given), path(dense=True, **given)(jnp.asarray(between)))
+    )()
+    np.testing.assert_allclose(rows.ys[np.isin(at, ts)], steps.ys, atol=1e-15)
     assert int(rows.stats["steps"]) == 40, "rows shorten no step"
-    listed = path(method=method, controller=de.Fixed(ts), saveat="steps")
+    listed = path(method=given["method"], controller=de.Fixed(ts), saveat="steps")
     np.testing.assert_allclose(listed.ys, steps.ys, rtol=1e-12)
-    between = jnp.linspace(0.05, 0.1, 9)
-    inside = path(method=method, dt=0.05, saveat=between)
-    dense = path(method=method, dt=0.05, dense=True)
-    np.testing.assert_allclose(inside.ys[jnp.array([0, -1])], steps.ys[1:3], atol=1e-14)
-    np.testing.assert_allclose(dense(between), inside.ys, atol=1e-14)
-    rough = jnp.diff(inside.ys[:, 1])
-    assert float(jnp.abs(rough).min()) > 1e-4, "between the ends it is a path, and no line"
+    inside = rows.ys[1:10]
+    np.testing.assert_allclose(dense, inside, atol=1e-14)
+    assert np.abs(np.diff(inside[:, 1])).min() > 1e-4, "between the ends it is a path, and no line"
 
 
 def test_inside_a_given_step_the_path_is_a_bridge():
-    keys = jax.random.split(jax.random.key(1), 4000)
-    method, at = de.EulerMaruyama(), jnp.array([0.5, 1.5, 2.0])
-    w = jax.vmap(lambda k: path(key=k, method=method, dt=2.0, saveat=at).ys[:, 1])(keys)
+    at = np.array([0.5, 1.5, 2.0])
+    w = lanes(1, method=de.EulerMaruyama(), dt=2.0, saveat=at)
     np.testing.assert_allclose(np.cov(np.asarray(w).T), np.minimum.outer(at, at), atol=0.1)
 
 
@@ -130,19 +136,15 @@ def test_noise_of_each_kind_in_a_tree_of_arrays():
     columns = lambda t, y, a: {"s": jnp.array([0.1, 0.2]), "v": 0.1 * jnp.ones((2, 2))}
     some = lambda t, y, a: jax.tree.map(lambda x: 0.1 * x, y)
     at = jnp.array([0.0, 0.4, 1.0])
-    for noise, g, method in (
-        ("general", columns, de.SOSRA()), ("scalar", some, de.SOSRI()),
+    flat, matrix = jnp.array([1.0, 0.5, 0.2]), jnp.array([[0.1, 0.2], [0.1, 0.1], [0.1, 0.1]])
+    for noise, g, packed in (
+        ("general", columns, lambda t, y, a: matrix), ("scalar", some, lambda t, y, a: 0.1 * y),
     ):  # fmt: skip
-        problem = de.SDEProblem(minus, g, y0, (0.0, 1.0), noise=noise)
-        sol = de.solve(problem, method, key=KEY, saveat=at)
-        assert jax.tree.structure(sol.ys) == jax.tree.structure(y0)
-        matrix = jnp.concatenate([jnp.atleast_2d(x) for x in jax.tree.leaves(columns(0, y0, None))])
-        flat = jnp.array([1.0, 0.5, 0.2])
-        packed = (lambda t, y, a, m=matrix: m) if g is columns else lambda t, y, a: 0.1 * y
+        tree = de.SDEProblem(minus, g, y0, (0.0, 1.0), noise=noise)
         same = de.SDEProblem(lambda t, y, a: -y, packed, flat, (0.0, 1.0), noise=noise)
-        other = de.solve(same, method, key=KEY, saveat=at)
-        joined = jnp.concatenate([sol.ys["s"][:, None], sol.ys["v"]], 1)
-        np.testing.assert_allclose(joined, other.ys, rtol=1e-12)
+        one, two = (de.solve(p, de.EulerHeun(), dt=0.1, key=KEY, saveat=at) for p in (tree, same))
+        assert jax.tree.structure(one.ys) == jax.tree.structure(y0)
+        np.testing.assert_allclose(np.column_stack([one.ys["s"], one.ys["v"]]), two.ys, rtol=1e-12)
 
 
 def test_correlated_noise_has_its_covariance():
@@ -232,7 +234,13 @@ def test_a_lane_that_fails_stops_where_it_is():
             problem.replace(args=a), de.EulerMaruyama(), dt=0.125, key=key, saveat=at, throw=False
         )
 
-    sol = jax.vmap(go, (0, None))(jnp.array([1.0, -1.0]), KEY)
+    def early(a, key):
+        sol = go(a, key)
+        return jnp.sum(sol.ys[:3]), sol
+
+    gradient, sol = jax.jit(jax.vmap(jax.grad(early, has_aux=True), (0, None)))(
+        jnp.array([1.0, -1.0]), KEY
+    )
     alone = go(1.0, KEY), go(-1.0, KEY)
     assert sol.status.tolist() == [de.Status.nonfinite, de.Status.success]
     for i in range(2):
@@ -242,9 +250,6 @@ def test_a_lane_that_fails_stops_where_it_is():
             assert sol.stats[name][i] == alone[i].stats[name]
     assert float(sol.last.t[0]) == 0.625
     assert sol.saved[0].tolist() == [True, True, True, False, False]
-    gradient = jax.vmap(jax.grad(lambda a, key: jnp.sum(go(a, key).ys[:3])), (0, None))(
-        jnp.array([1.0, -1.0]), KEY
-    )
     assert np.isfinite(gradient).all()
     with pytest.raises(de.SolveError, match=r"0\.625"):
         de.solve(problem.replace(args=1.0), de.EulerMaruyama(), dt=0.125, key=KEY)
@@ -287,7 +292,8 @@ REFUSED = {
         lambda: de.solve(PLAIN.replace(diffusion=lambda y, t, a: y), key=KEY), TypeError, "t first",
     ),
     "a slope": (
-        lambda: de.solve(PLAIN, key=KEY, dense=True).derivative(0.5), ValueError, "no derivative",
+        lambda: de.solve(PLAIN, de.EulerHeun(), dt=0.5, key=KEY, dense=True).derivative(0.5),
+        ValueError, "no derivative",
     ),
 }  # fmt: skip
 
