@@ -1,14 +1,16 @@
-"""Writes the tables in `docs/` that are made from the code: `python tools/docs_tables.py`.
+"""Writes the tables that are made from the code: `python tools/docs_tables.py`.
 
 `docs/choose/methods.md` lists every method there is, with what follows from its coefficients,
-`docs/choose/adjoints.md` every adjoint with what it serves, and `docs/reference/all_methods.md` the
-classes of methods. All are committed; `tests/static/test_docs.py` holds that they are current.
+`docs/choose/adjoints.md` every adjoint with what it serves, `docs/reference/all_methods.md` the
+classes of methods, and a table in `README.md` which methods and adjoints serve which problem. All
+are committed; `tests/static/test_docs.py` holds that they are current.
 """
 
 import re
 from itertools import takewhile
 from pathlib import Path
 
+import jax
 import numpy as np
 
 import diffeq as de
@@ -24,6 +26,7 @@ from diffeq.methods.order import (
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
+README = DOCS.parent / "README.md"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
 ADJOINTS_PAGE = DOCS / "choose" / "adjoints.md"
 CLASSES_PAGE = DOCS / "reference" / "all_methods.md"
@@ -429,7 +432,71 @@ def adjoints_page() -> str:
     return ADJOINTS + lines + f"\nODEs are {names}. `Discrete` serves all other kinds, too.\n"
 
 
+# --- what serves what: problems × methods × adjoints ----------------------------------------------
+
+FIRST, LAST = "<!-- written by tools/docs_tables.py -->", "<!-- end of what it writes -->"
+
+FAMILIES = {
+    "explicit Runge–Kutta": de.Tsit5(),
+    "Rosenbrock": de.Rodas5P(),
+    "DIRK": de.Kvaerno3(),
+    "IMEX": de.KenCarp3(),
+    "Radau": de.RadauIIA5(),
+    "BDF": de.BDF(),
+    "symplectic": de.VelocityVerlet(),
+    "Nyström": de.DPRKN6(),
+    "stochastic": de.EulerMaruyama(),
+}
+
+
+def specimens() -> dict[str, de.Problem]:
+    """One problem of each kind."""
+    falls, span = (lambda t, y, a: -y), (0.0, 1.0)
+    energy = de.Separable(lambda t, p, a: p**2 / 2, lambda t, q, a: q**2 / 2)
+    ode = de.ODEProblem(falls, 1.0, span)
+    return {
+        "`ODEProblem`": ode,
+        "`SplitODEProblem`": de.SplitODEProblem(falls, falls, 1.0, span),
+        "`SecondOrderProblem`": de.SecondOrderProblem(lambda t, x, v, a: -x, 1.0, 0.0, span),
+        "`HamiltonianProblem`": de.HamiltonianProblem(energy, 1.0, 0.0, span),
+        "`DAEProblem`": de.DAEProblem(falls, [1.0, 0.0], span, mass_matrix=[1.0, 0.0]),
+        "`SDEProblem`": de.SDEProblem(falls, falls, 1.0, span),
+        "`DDEProblem`": de.DDEProblem(
+            lambda t, y, past, a: -past(t - 1.0), 1.0, span, history=1.0, lags=1.0
+        ),
+        "`SteadyStateProblem`": de.SteadyStateProblem(falls, 1.0),
+    }
+
+
+def serves(problem: de.Problem, method: de.Method) -> bool:
+    """Whether a solve by the method begins, or is refused."""
+    key = jax.random.key(0) if isinstance(problem, de.SDEProblem) else None
+    try:
+        if isinstance(problem, (de.SteadyStateProblem, de.DDEProblem)):  # not by hand
+            jax.eval_shape(lambda: de.solve(problem, method).y1)
+        else:
+            jax.eval_shape(lambda: de.init(problem, method, dt=0.1, key=key).y)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def readme_page() -> str:
+    """`README.md` with its table."""
+    mark = lambda yes: "✓" if yes else "–"
+    rows = [["", *FAMILIES, "adjoints"], ["---", *[":-:"] * len(FAMILIES), "---"]]
+    for name, problem in specimens().items():
+        kind = type(problem).__name__
+        other = [name for name, cls in adjoints.known().items() if adjoints.solves(cls, kind)]
+        shown = "all" if len(other) > 2 else ", ".join(f"`{name}`" for name in other)
+        rows.append([name, *(mark(serves(problem, m)) for m in FAMILIES.values()), shown])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    before, _, after = README.read_text(encoding="utf8").partition(FIRST)
+    return f"{before}{FIRST}\n\n{table}\n{LAST}{after.partition(LAST)[2]}"
+
+
 PAGES = {
+    README: readme_page,
     METHODS_PAGE: methods_page,
     ADJOINTS_PAGE: adjoints_page,
     CLASSES_PAGE: classes_page,
