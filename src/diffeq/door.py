@@ -17,13 +17,13 @@ from .control.error import Tolerance
 from .core.norm import in_dtype_of
 from .core.packing import as_state
 from .core.status import Status
-from .events import NO_EVENTS, Events, lowered
+from .events import NO_EVENTS, Arrivals, Events, lowered
 from .integrate import Data, Start, System
 from .methods import Method
 from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
-from .problems import DAEProblem
+from .problems import DAEProblem, JumpProblem
 from .problems.breaking import breaking_points
 from .problems.dae import packed_differential
 from .problems.forms import Ode, lower
@@ -50,6 +50,7 @@ class Door:
     controller: Any
     system: System
     data: Data
+    arrivals: Arrivals | None = None  # of jumps
 
     @property
     def first_stop(self) -> Any:
@@ -58,7 +59,8 @@ class Door:
 
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
-        noise = self.system.noise.writing(output.needs_interpolant)
+        inside = output.needs_interpolant or bool(self.system.events.crossings)
+        noise = self.system.noise.writing(inside)
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times))
 
@@ -69,7 +71,7 @@ class Door:
         """
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        if self.canonical.noise is not None:  # time runs forwards
+        if self.canonical.noise is not None or self.arrivals is not None:  # time runs forwards
             bad = bad | (self.t1 < self.t0)
         lost = jnp.where(found, Status.running, Status.inconsistent)
         if self.canonical.delays is not None:
@@ -87,8 +89,13 @@ def opened(
     """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
     solve `by_hand` may stop anywhere.
     """
+    arrivals = None
+    if isinstance(problem, JumpProblem):
+        arrivals = Arrivals.of(problem, key, max_events)
+        problem, events = arrivals.problem, arrivals.events(events)
+        rtol, atol = arrivals.tolerances(rtol, atol)
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
-    direction = direction if entry.noise is None else 1
+    direction = direction if entry.noise is None and arrivals is None else 1
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     controller = controller if dt is None else Constant()
@@ -105,8 +112,10 @@ def opened(
     parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
     algebraic = isinstance(problem, DAEProblem) and init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
-    happenings = Events(parts, entry.packing, lost) if parts else NO_EVENTS
-    noise = _noise(entry, method, controller, cuts=by_hand or stops is not None)
+    noisy = entry.noise is not None
+    happenings = Events(parts, entry.packing, lost, noisy=noisy) if parts else NO_EVENTS
+    lands = by_hand or stops is not None or bool(parts)
+    noise = _noise(entry, method, controller, lands=lands, cuts=bool(happenings.crossings))
     system = System(
         form, method_rest, controller_rest, Output(()), stops is not None, direction,
         rows=None if delays is None else _power(max_history or _ROWS),
@@ -122,7 +131,9 @@ def opened(
         noise=noise.source(key, t0, t1),
         nearest=() if delays is None else jnp.min(delays.lags, initial=jnp.inf),
     )  # fmt: skip
-    return Door(entry, sign, t0, t1, method, controller, system, data)
+    if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
+        entry = replace(entry, packing=entry.packing.showing("y"))
+    return Door(entry, sign, t0, t1, method, controller, system, data, arrivals)
 
 
 def _polynomial(method: Method, t: Any, y: Any) -> Any:
@@ -148,14 +159,18 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     return packed_differential(problem, entry.packing)
 
 
-def _noise(entry: Canonical, method: Method, controller: Any, *, cuts: bool) -> Silent:
-    """The noise of a problem, as its steps need it."""
+def _noise(
+    entry: Canonical, method: Method, controller: Any, *, lands: bool, cuts: bool
+) -> Silent:
+    """The noise of a problem, as its steps need it: whether they land on times of their own, and
+    whether they are cut where a condition crosses.
+    """
     if entry.noise is None:
         return Silent()
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.decides:
-        return Tree(entry.noise, dtype, True, cuts)
-    return Steps(entry.noise, dtype, method.area)
+        return Tree(entry.noise, dtype, True, lands)
+    return Steps(entry.noise, dtype, method.area, cuts)
 
 
 def _lowered(

@@ -383,7 +383,8 @@ def _attempt(
         past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past)
     after = _after(system, data, state, tried, verdict, low, floored)
-    path = jax.tree.map(partial(jnp.where, accept), draw.accepted, draw.rejected)
+    onward = events.onward(known, reach, system.noise, data.noise, draw)
+    path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
     return _failing(replace(after, path=path), state, step, sound), tried
 
 

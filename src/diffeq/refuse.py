@@ -22,12 +22,13 @@ from .core.primitive import Tracer
 from .events import Happening
 from .interp.base import jumps_in
 from .methods import METHODS, Method
-from .problems import DAEProblem, DDEProblem, Problem
+from .problems import DAEProblem, DDEProblem, JumpProblem, Problem
 from .problems.base import evaluated
 from .problems.breaking import kinks_of
 from .problems.called import described
 from .problems.dae import packed_differential, packed_mass
 from .problems.dde import depends_on_state
+from .problems.jump import varies
 from .problems.lowering import functions_of, named_leaves, state_of
 
 __all__ = [
@@ -92,15 +93,19 @@ def checked_call(
     max_events: Any, init: Any, throw: Any, key: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
+    asked_for, jumps = problem, ()
+    if isinstance(problem, JumpProblem):
+        _check_jumps(problem)
+        problem, jumps = problem.problem, problem.jumps
     _check_problem(problem)
     _check_method(method)
     most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
     _check_options(controller, adjoint, most, init, throw)
-    _check_key(problem, key)
+    _check_key(asked_for, key)
     events = _events(events)
     noisy = problem.stochastic
     if noisy:
-        _check_noisy(problem, events)
+        _check_noisy(problem, (*events, *jumps))
     if method is None:
         method = _default_method(problem, _tolerance("rtol", rtol, 1e-3), controller, dt)
     if dt is not None and controller is not None:
@@ -117,14 +122,15 @@ def checked_call(
     delayed = isinstance(problem, DDEProblem)
     if delayed:
         _check_delayed(problem, method, events)
-    if noisy and span is not None and span[1] < span[0]:
+    if asked_for.stochastic and span is not None and span[1] < span[0]:
+        what = "an SDE is" if noisy else "jumps are"
         raise ValueError(
-            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; an SDE is solved forwards in time."
+            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; {what} solved forwards in time."
         )
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
-    stops = _with_jumps(problem, stops)
+    stops = _with_jumps(problem, jumps, stops)
     state = state_of(problem)
     _check_state(problem, state)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
@@ -135,14 +141,14 @@ def checked_call(
     saveat = _arrays(saveat)
     _check_saveat(saveat, save, span, eps)
     traced = {
-        "problem": problem, "method": method, "controller": controller,
+        "problem": asked_for, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
         "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "events": events, "stops": stops,
         "key": key,
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     kinks = _most_kinks(problem, method) if delayed else 0
-    known = _known_steps(span, dt, stops, events, kinks)
+    known = _known_steps(span, dt, stops, (*events, *jumps), kinks)
     steps = max_steps if max_steps is not None else known
     saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
     loud = throw == "compiled" or (throw is True and _loud_by_default())
@@ -404,18 +410,39 @@ def _calm() -> Controller:
 
 
 def _check_noisy(problem: Problem, events: tuple) -> None:
-    """What an equation with noise cannot have: its path is no polynomial, to be searched for roots,
-    and nothing would change what is held.
-    """
-    if events:
+    """What an equation with noise cannot have: held leaves that nothing would change."""
+    if holds(state_of(problem)) and not events:
         raise TypeError(
-            "events were given, but an SDE takes none: its path between two steps is noise, in "
-            "which no crossing can be located. Save rows (saveat='steps') and look at them, or "
-            "solve up to the time of an affect and from there on."
+            "y0 has leaves that are held, and without events nothing changes them: use args."
         )
-    if holds(state_of(problem)):
+
+
+_JUMPING = {
+    False: ("ODEProblem", "SplitODEProblem", "SDEProblem", "DAEProblem", "SecondOrderProblem",
+            "HamiltonianProblem"),
+    True: ("ODEProblem", "SplitODEProblem", "SDEProblem"),
+}  # fmt: skip
+
+
+def _check_jumps(problem: JumpProblem) -> None:
+    """Equations that can jump, and at which rates."""
+    moving = [j for j, jump in enumerate(problem.jumps) if varies(jump.rate)]
+    kind, able = type(problem.problem).__name__, _JUMPING[bool(moving)]
+    if kind not in able:
+        what = f"jumps[{moving[0]}] has a rate that varies" if moving else "jumps were given"
         raise TypeError(
-            "y0 has leaves that are held, and in an SDE nothing changes them: use args."
+            f"{what}, and problem is a {kind}; one of {', '.join(able)} is wanted"
+            + (", or constant rates." if kind in _JUMPING[False] else ".")
+        )
+    if moving and getattr(problem.problem, "jac", None) is not None:
+        raise TypeError(
+            f"jac was given and jumps[{moving[0]}] has a rate that varies, whose hazard is solved "
+            "beside y: leave jac out."
+        )
+    if problem.estimator == "pathwise" and problem.problem.stochastic:
+        raise ValueError(
+            "estimator is 'pathwise', and the path of an SDE has no derivative by the time of a "
+            "jump: 'score' is wanted, or None."
         )
 
 
@@ -474,9 +501,10 @@ def _check_key(problem: Problem, key: Any) -> None:
             )
         return
     if key is None:
+        what = "jumps are drawn" if isinstance(problem, JumpProblem) else "an SDE draws its noise"
         raise ValueError(
-            "key is None; an SDE draws its noise from a key: solve(…, key=jax.random.key(0)), and "
-            "other keys for other paths."
+            f"key is None; {what} from a key: solve(…, key=jax.random.key(0)), and other keys for "
+            "other paths."
         )
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
@@ -688,9 +716,9 @@ def _times(name: str, x: Any) -> Any:
     return jnp.asarray(x) if np.size(x) else None
 
 
-def _with_jumps(problem: Problem, stops: Any) -> Any:
-    """The stops, and the times at which inputs jump that the problem depends on."""
-    functions = [f for _, f, _ in functions_of(problem)]
+def _with_jumps(problem: Problem, random: tuple, stops: Any) -> Any:
+    """The stops, and the times at which inputs jump that the problem depends on, or a rate does."""
+    functions = [f for _, f, _ in functions_of(problem)] + [jump.rate for jump in random]
     jumps = jumps_in(problem.args, getattr(problem, "control", None), *functions)
     if not jumps:
         return stops

@@ -85,6 +85,8 @@ class Solution(eqx.Module):
         status: a `Status`, as an integer array.
         events: for each event a record with `ts`, the states `before` and `after`, `fired` (which
             of a vector of conditions) and `num`, how many there are; rows behind them are NaN.
+        weight: of a `JumpProblem` with `estimator="score"`: 1, with the derivative of the
+            logarithm of the density of its jumps; else None.
 
     `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
 
@@ -114,6 +116,7 @@ class Solution(eqx.Module):
     polynomial: Any
     about: "About" = eqx.field(static=True)
     events: tuple = ()
+    weight: Any = None
 
     @property
     def success(self) -> Bool[Array, "..."]:
@@ -299,12 +302,14 @@ class About(Treelike):
         adaptive: bool,
         tree: Any = None,
         trims: frozenset = frozenset(),
+        *,
+        smooth: bool = True,
     ) -> None:
         self.method, self.packing, self.adaptive = method, packing, adaptive
-        self.tree, self.trims = tree, trims
+        self.tree, self.trims, self.smooth = tree, trims, smooth
 
     def _key(self) -> Any:
-        return self.method, self.adaptive, self.tree, self.trims
+        return self.method, self.adaptive, self.tree, self.trims, self.smooth
 
     def __hash__(self) -> int:
         return hash((self.method, self.adaptive, self.trims))
@@ -344,7 +349,8 @@ class About(Treelike):
             held = jax.tree.map(lambda a, b: jnp.where(count > 0, a, b), held, held0)
             if end is not None:  # and after the last step, where an event may have been, the end
                 t1, y1, held1 = end
-                last, rate = shown >= t1, interpolant.slope(theta)
+                last = shown >= t1
+                rate = interpolant.slope(theta) if self.smooth or slope else jnp.zeros_like(y1)
                 onward = rate if slope else y1 + in_dtype_of(tau - t1, y1) * rate
                 onward = jnp.where(count > 0, onward, slope0 if slope else y1)
                 value = jnp.where(last, onward, value)

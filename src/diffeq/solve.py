@@ -22,7 +22,7 @@ from .integrate import State
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
-from .problems import Problem, SteadyStateProblem
+from .problems import JumpProblem, Problem, SteadyStateProblem
 from .refuse import check_adjoint, checked_call, keywords
 from .request import Wanted
 from .solution import About, Last, Solution
@@ -81,7 +81,7 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem`,
-            `DAEProblem`, `SDEProblem` or `DDEProblem`; or a `SteadyStateProblem`, which is not
+            `DAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a `SteadyStateProblem`, which is not
             followed in time unless a method is given, and takes rtol, atol, adjoint, max_steps and
             throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
@@ -111,7 +111,7 @@ def solve(
         init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
             the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
             that miss the tolerance; "given" takes them as they are, also after events.
-        key: of an SDE, the key of its path, such as `jax.random.key(0)`. One key is one path,
+        key: of an SDE or of jumps, the key of its path, such as `jax.random.key(0)`. One key is one path,
             whatever the tolerance (with given steps: one for each choice of steps); a key that is
             shared under `vmap` is shared noise.
         progress: True shows a bar.
@@ -132,6 +132,7 @@ def solve(
         (2, 2)
     """
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    plain = problem.problem if isinstance(problem, JumpProblem) else problem
     if isinstance(problem, SteadyStateProblem):
         return solve_for_rest(
             problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
@@ -146,8 +147,8 @@ def solve(
         key=key,
     )  # fmt: skip
     check_adjoint(
-        adjoint, problem, saveat=call.traced["saveat"], save=save, dense=dense,
-        events=events, stops=call.traced["stops"], method=call.traced["method"],
+        adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
+        events=call.traced["events"] if plain is problem else problem.jumps, stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(
@@ -161,8 +162,8 @@ def solve(
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
-        problem, method = call.traced["problem"], call.traced["method"]
-        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
+        method = call.traced["method"]
+        sol.check(hint=lambda last: hint(Status(int(sol.status)), plain, method, last))
     return sol.about.trimmed(sol)
 
 
@@ -233,10 +234,20 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
     packing, decides = door.canonical.packing, door.controller.decides
     y = packing.unpack(end.y, end.held)
     last = Last(signed(door.sign, end.t), y, signed(door.sign, end.last_dt))
-    about = About(repr(door.method), packing, decides, dense[1], wanted.trims)
+    about = About(
+        repr(door.method), packing, decides, dense[1], wanted.trims,
+        smooth=door.canonical.noise is None,
+    )  # fmt: skip
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
     held = [poison(x, end.y, kind) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in end.held]
     y1 = packing.unpack(poison(end.y, end.y, kind), held)
+    weight = None
     if happened:
         stats["events"] = sum(record.num for record in happened)
-    return Solution(ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened)
+    if door.arrivals is not None:
+        happened = door.arrivals.told(happened)
+        whole = packing.showing(None).unpack(end.y, end.held)
+        weight = door.arrivals.weight(whole, happened, end.t)
+    return Solution(
+        ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened, weight
+    )

@@ -26,7 +26,7 @@ from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, beside, failing, started
 from .methods import Method
-from .problems import DDEProblem, Problem
+from .problems import DDEProblem, JumpProblem, Problem
 from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
 from .request import clamped
 from .solution import Last, SolveError
@@ -170,6 +170,11 @@ def init(
         raise TypeError(
             "a DDEProblem cannot be solved by hand yet: its past would have to go with the state. "
             "Use de.solve."
+        )
+    if isinstance(problem, JumpProblem):
+        raise TypeError(
+            "a JumpProblem cannot be solved by hand: its hazards would be a part of the state that "
+            "y does not show. Use de.solve, or de.Event with hazards of your own."
         )
     call = checked_call(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,

@@ -185,7 +185,7 @@ class Recorder:
         """
         flags, code = self.system.events.bits, self.system.noise.bits
         if flags:
-            return 1 << (2 + flags - 1).bit_length()
+            return 1 << (2 + flags + code - 1).bit_length()
         return 1 + code if code else 2 if self.system.has_stops else 1
 
     @property
@@ -233,13 +233,15 @@ class Recorder:
 
     def _flags(self, row: Row, state: State, tried: Attempt) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
-        events = self.system.events
-        if self.system.noise.bits:
-            return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
+        events, draws = self.system.events, self.system.noise.bits
         if not events.bits:
+            if draws:
+                return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
             return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
-        flags = events.decided(state.events, tried.end)
-        bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), flags])
+        flags = [events.decided(state.events, tried.end)]
+        if draws:
+            flags.append((tried.code >> jnp.arange(draws)) & 1 == 1)
+        bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), *flags])
         bits = jnp.pad(bits, (0, self.bits - bits.shape[0])).reshape(self.words, -1)
         places = jnp.arange(bits.shape[1], dtype=jnp.uint32)
         words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
@@ -252,13 +254,15 @@ class Recorder:
         if not record.decisions.shape[0]:
             return None
         code, flags = self._code(record.decisions, i), None
-        if draws := self.system.noise.bits:
-            drawn = (code >> 1) & (2**draws - 1)
-            return Decision((code & 1) == 1, code=drawn.astype(jnp.int32))
-        if count := self.system.events.bits:
+        count, draws = self.system.events.bits, self.system.noise.bits
+        drawn = (code >> 1) & (2**draws - 1)
+        if count:
             places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
             bits = ((jnp.atleast_1d(code)[:, None] >> places) & 1).ravel() == 1
             flags, code = bits[2 : 2 + count], jnp.atleast_1d(code)[0]
+            drawn = jnp.sum(bits[2 + count : 2 + count + draws] << jnp.arange(draws))
+        if draws:
+            return Decision((code & 1) == 1, flags=flags, code=drawn.astype(jnp.int32))
         return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.low, flags)
 
     def _code(self, decisions: Array, i: Array) -> Array:

@@ -180,6 +180,7 @@ class Packing(Treelike):
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
         self.viewed = real and jnp.issubdtype(self.dtype, jnp.complexfloating)
         self.kept: tuple = ()  # what is held, where it is in place (`beside`)
+        self.shown: Any = None  # the key of what is shown, if that is a part of it (`showing`)
 
     @property
     def rates(self) -> Any:
@@ -193,7 +194,8 @@ class Packing(Treelike):
 
     def _key(self) -> tuple:
         shapes = (tuple(self.shapes), tuple(self.all_shapes))
-        return self.tree, tuple(self.held), shapes, self.dtype, tuple(self.real), self.viewed
+        seen = (self.viewed, self.shown)
+        return self.tree, tuple(self.held), shapes, self.dtype, tuple(self.real), *seen
 
     def __hash__(self) -> int:
         return hash(self._key())
@@ -276,10 +278,11 @@ class Packing(Treelike):
             leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
             each = zip(leaves, self.real, strict=True)
             leaves = [_as_real(x) if real else x for x, real in each]
-        if not self.holds:
-            return jax.tree.unflatten(self.tree, leaves)
-        own, kept = iter(leaves), iter(held or self.kept)
-        return jax.tree.unflatten(self.tree, [next(kept if h else own) for h in self.held])
+        if self.holds:
+            own, kept = iter(leaves), iter(held or self.kept)
+            leaves = [next(kept if h else own) for h in self.held]
+        tree = jax.tree.unflatten(self.tree, leaves)
+        return tree if self.shown is None else tree[self.shown]
 
     def marked(self, array: Array, held: Any = ()) -> Any:
         """The tree with marks where leaves are held."""
@@ -289,6 +292,16 @@ class Packing(Treelike):
         """The array as the tree, with None where leaves are held."""
         held = [None] * sum(self.held)
         return self.unpack(array, held)
+
+    def showing(self, key: Any) -> "Packing":
+        """The same, of which `unpack` shows what is at this key: the rest is not the user's.
+
+        >>> Packing({"y": 1.0, "own": 2.0}).showing("y").unpack(jnp.array([2.0, 1.0]))
+        Array(1., dtype=float32)
+        """
+        packing = copy.copy(self)
+        packing.shown = key
+        return packing
 
     def beside(self, held: Any) -> "Packing":
         """The same with what is held in place, so that `unpack` wants the array alone."""

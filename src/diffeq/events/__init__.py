@@ -1,5 +1,6 @@
 """Layer 3: what happens during a solve: where, and what becomes of the state."""
 
+from .arrivals import Arrivals
 from .ending import Anew, Ending
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes, doses
 from .jump import Events
@@ -10,6 +11,7 @@ __all__ = [
     "NO_EVENTS",
     "AfterStep",
     "Anew",
+    "Arrivals",
     "Ending",
     "Event",
     "Events",

@@ -18,6 +18,7 @@ class Happening:
 
     fields: ClassVar[tuple[str, ...]] = ()
     static: ClassVar[tuple[str, ...]] = ()
+    label: str | None = None  # what messages call it, where that is not events[i]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,6 +94,7 @@ class Event(Happening):
 
     fields = ("condition", "affect")
     static = ("direction", "terminal")
+    fixed = False  # a condition that holds its own time where it is when it is differentiated
 
     def __init__(
         self,
@@ -135,6 +137,7 @@ class PresetTimes(Happening):
     """
 
     fields = ("times", "affect", "data")
+    beyond = 0  # how many of its times are there only to say that there are more
 
     def __init__(self, times: Any, affect: Any, *, data: Any = None) -> None:
         self.affect = _function("affect", affect, "t, y, args" + ("" if data is None else ", row"))

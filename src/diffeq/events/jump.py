@@ -44,9 +44,10 @@ class Events:
     live = True
 
     def __init__(
-        self, parts: tuple[Part, ...], packing: Packing, lost: Status = Status.nonfinite
-    ) -> None:
-        self.parts, self.packing, self.lost = parts, packing, lost
+        self, parts: tuple[Part, ...], packing: Packing, lost: Status = Status.nonfinite, *,
+        noisy: bool = False,
+    ) -> None:  # fmt: skip
+        self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
         self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
         self.lists: list[Any] = [p for p in parts if p.kind == "times"]
         self.afters: list[Any] = [p for p in parts if p.kind == "after"]
@@ -55,6 +56,9 @@ class Events:
         self.direction = np.concatenate([none, *(c.direction for c in conditions)])
         self.level = np.concatenate([none.astype(bool), *(c.level for c in conditions)])
         self.count = sum(p.count for p in self.crossings)
+        # A path with noise has no slope that would say to which side of a zero it goes.
+        steady = [np.full(c.count, not (noisy and c.traced.uses(0))) for c in conditions]
+        self.sloped = np.concatenate([none.astype(bool), *steady])
         start = 0
         self.flags: dict[int, slice] = {}
         for part in (*self.crossings, *self.lists, *self.afters):
@@ -126,9 +130,12 @@ class Events:
                   proposed: Array) -> Array:  # fmt: skip
         """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
         it. A round without a step says nothing of it. Where most of a step was cut off, it was too
-        long: what is left of it was rounded to the size of the whole.
+        long: what is left of it was rounded to the size of the whole. (A path with noise crosses
+        again and again, and would be followed there to the last of its ticks.)
         """
-        if not controller.decides:
+        if self.noisy and not controller.decides:
+            return before  # what was tried may have been what an event had left of a step
+        if self.noisy or not controller.decides:
             return jnp.where(accept & (dt == 0), before, proposed)
         long = (end.dt < dt) & (end.known.stalled == 0)
         proposed = jnp.where(accept & long, jnp.minimum(proposed, 4 * end.dt), proposed)
@@ -157,9 +164,15 @@ class Events:
     def check_differentiable(self) -> None:
         """Refuses conditions whose time has no derivative."""
         for part in self.crossings:
+            name = part.condition.traced.name
+            if self.noisy and not part.fixed:
+                raise TypeError(
+                    f"{name} is crossed by a path with noise, which has no derivative by time, so "
+                    "neither has the time of the crossing. Take de.AfterStep, or given times."
+                )
             if not part.condition.smooth:
                 raise TypeError(
-                    f"events[{part.place}].condition returns a boolean that is no comparison a < b "
+                    f"{name} returns a boolean that is no comparison a < b "
                     "of numbers, so the time at which it becomes true has no derivative. Return a "
                     "number that changes sign there: a - b for a > b, jnp.minimum(a - b, c - d) "
                     "for (a > b) & (c > d), jnp.maximum for |."
@@ -204,7 +217,8 @@ class Bound:
     def moving(self, tau: Array, y: Array, anew: Anew) -> tuple[Array, Array]:
         """What crosses zero, and how fast it changes along the solution."""
         ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
-        return jax.jvp(self.numbers, (tau, y), ones)
+        numbers, slopes = jax.jvp(self.numbers, (tau, y), ones)
+        return numbers, slopes if self.events.sloped.all() else slopes * self.events.sloped
 
     def times(self, index: Array) -> list[Array]:
         """The next of each list of times."""
@@ -224,7 +238,7 @@ class Bound:
     def start(self, t: Array, y: Array, anew: Anew) -> Memory:
         """Before the first step. A boolean that is true happens; a zero is no crossing."""
         e, (n, slope) = self.events, self.moving(t, y, anew)
-        on = n == 0
+        on = (n == 0) & e.sloped
         side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
         true: Any = e.level & (self.truths(t, y) | (on & (slope > 0))) & (e.direction > 0)
         side = jnp.where(side == 0, -e.direction, side).astype(jnp.int32)
@@ -268,6 +282,16 @@ class Bound:
             short, landing & ~cut, found.theta, cut, first, found.crossed & moving, stand,
             found.scale, path,
         )  # fmt: skip
+
+    def onward(self, known: Memory, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
+        """The noise's path after an attempt that is accepted: where a step was cut it goes on from
+        there, and while time stands still so does the path.
+        """
+        if not self.events.crossings:
+            return draw.accepted
+        pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)  # noqa: E731
+        path = pick(reach.cut, noise.cut(source, draw, reach.theta), draw.accepted)
+        return pick(jnp.any(known.pending), draw.drawn.path, path)
 
     def still(self) -> "Bound":
         """The same, of which nothing has a derivative."""

@@ -16,6 +16,7 @@ class NoEvents:
     live = False
     bits = 0
     parts: tuple = ()
+    crossings: tuple = ()
 
     def __init__(self, held: Any = ()) -> None:
         self.held = held
@@ -53,6 +54,11 @@ class NoEvents:
         """The whole step."""
         del known, accept, start, way, fired
         return Reach(dt, landing)
+
+    def onward(self, known: Any, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
+        """The path goes on to the end of the step."""
+        del known, reach, noise, source
+        return draw.accepted
 
     def happen(self, known: Any, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
                anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip

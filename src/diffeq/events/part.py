@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
 from ..core.lift import flatten
+from ..core.oneway import undifferentiable
 from ..core.packing import as_state, released
 from ..core.primitive import shape_of
 from ..problems.base import evaluated
@@ -20,7 +21,7 @@ from ..problems.lowering import Canonical, Traced
 from .condition import Condition
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes
 
-__all__ = ["After", "Crossing", "Part", "Preset", "Rhythm", "lowered"]
+__all__ = ["After", "Crossing", "Part", "Preset", "Rhythm", "lowered", "same_state"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,7 @@ class Crossing(Part):
     kind = "crossing"
     condition: Condition
     ends: bool
+    fixed: bool = False  # its times are held where they are when it is differentiated
 
     @property
     def terminal(self) -> bool:
@@ -155,7 +157,7 @@ def lowered(
             return None
         check_arguments(f, name, arguments)
         return Traced(
-            f, name, arguments, t, (tree,), leaves, structure, extra=extra, fits=_same_state
+            f, name, arguments, t, (tree,), leaves, structure, extra=extra, fits=same_state
         )
 
     def condition(event: Any, name: str, direction: Any, *, boolean: bool) -> Condition:
@@ -165,8 +167,12 @@ def lowered(
             event.condition, name, t, tree, leaves, structure, direction, boolean=boolean
         )
 
-    door_ = _Door(trace, condition, problem.args, ends, sign, most)
-    made = [_RULES[type(event)](event, i, f"events[{i}]", door_) for i, event in enumerate(given)]
+    door_ = _Door(trace, condition, problem.args, ends, sign, most, door.noise is not None)
+    names = [event.label or f"events[{i}]" for i, event in enumerate(given)]
+    made = [
+        _RULES[type(event)](event, i, name, door_)
+        for i, (event, name) in enumerate(zip(given, names, strict=True))
+    ]
     return tuple(part for part, _ in made), tuple(own for _, own in made)
 
 
@@ -180,18 +186,29 @@ class _Door:
     ends: tuple
     sign: Any
     most: int
+    noisy: bool
 
-    def in_time(self, x: Any) -> Array:
+    def in_time(self, name: str, x: Any) -> Array:
         """Times of the problem in the loop's time."""
-        x = jnp.asarray(evaluated(x, self.args), self.ends[0].dtype)
+        x = self.fixed(name, jnp.asarray(evaluated(x, self.args), self.ends[0].dtype))
         return x if isinstance(self.sign, int) and self.sign == 1 else self.sign * x
+
+
+    def fixed(self, name: str, x: Array) -> Array:
+        """The same, by which the path of an equation with noise has no derivative."""
+        return undifferentiable(lambda x: x, _NO_RATE.format(name=name))(x) if self.noisy else x
+
+
+_NO_RATE = (
+    "{name} cannot be differentiated in an equation with noise: its path has no derivative by time."
+)
 
 
 def _crossing(event: Event, place: int, name: str, door: _Door) -> tuple[Part, dict]:
     condition = door.condition(event, name, event.direction, boolean=False)
     affect = _affect(event, name, condition, door)
     length = 1 if event.terminal else door.most
-    part = Crossing(place, affect, length, condition, event.terminal)
+    part = Crossing(place, affect, length, condition, event.terminal, event.fixed)
     return part, _hoisted(condition=condition.traced, affect=affect)
 
 
@@ -210,7 +227,7 @@ def _affect(event: Any, name: str, condition: Condition, door: _Door) -> Traced 
 
 
 def _preset(event: PresetTimes, place: int, name: str, door: _Door) -> tuple[Part, dict]:
-    times = door.in_time(event.times)
+    times = door.in_time(f"{name}.times", event.times)
     if times.ndim != 1:
         raise ValueError(f"{name}.times has shape {times.shape}; a sequence of times is wanted.")
     times = jnp.where(jnp.isnan(times), jnp.inf, _clamped(times, door.ends))
@@ -227,7 +244,7 @@ def _preset(event: PresetTimes, place: int, name: str, door: _Door) -> tuple[Par
     arguments = "t, y, args, row" if rows else "t, y, args"
     affect = door.trace(event.affect, f"{name}.affect", arguments, rows)
     own = {**_hoisted(affect=affect), "times": times[order], "data": data}
-    return Preset(place, affect, max(times.shape[0], 1)), own
+    return Preset(place, affect, max(times.shape[0] - event.beyond, 1)), own
 
 
 def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, dict]:
@@ -237,6 +254,7 @@ def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, 
     for key, value in (("period", period), ("phase", phase)):
         if value.shape != ():
             raise ValueError(f"{name}.{key} has shape {value.shape}; one number is wanted.")
+    period, phase = door.fixed(f"{name}.period", period), door.fixed(f"{name}.phase", phase)
     affect = door.trace(event.affect, f"{name}.affect", "t, y, args")
     own = {"first": door.ends[0] + phase, "period": period, "ends": door.ends}
     return Rhythm(place, affect, door.most), {**_hoisted(affect=affect), **own}
@@ -254,7 +272,7 @@ def _hoisted(**traced: Traced | None) -> dict:
     return {name: f.hoisted for name, f in traced.items() if f is not None}
 
 
-def _same_state(name: str, value: Any, parts: tuple) -> Any:
+def same_state(name: str, value: Any, parts: tuple) -> Any:
     """What an affect returned, if it is a state like the one that it got."""
     value, like = released(value), released(parts[0])
     fits = jax.tree.structure(value) == jax.tree.structure(like)

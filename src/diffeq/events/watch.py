@@ -44,13 +44,15 @@ class Watch:
         level, direction = self.events.level, self.events.direction
         n, slope = bound.moving(self.t1, y, self.anew)
         on = jnp.where(level, False, n == 0) | (self.root & (jnp.abs(n) <= self.small))
+        on = on & self.events.sloped  # a path with noise is on the side that its number says
         true = jnp.where(bound.truths(self.t1, y), 1, -1)
         side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
         place = self.events.parts.index(part)
         own = self.fired & self._of([part])
         # What does not move is where it came from (so that nothing that rests on a wall falls
         # through it), or where it was.
-        side = jnp.where(side == 0, jnp.where(own, -stand.side, stand.side), side)
+        back = own & self.events.sloped
+        side = jnp.where(side == 0, jnp.where(back, -stand.side, stand.side), side)
         # A boolean that this has not touched is what it was: at a zero it may have no side yet.
         side = jnp.where(level & (n == self.before) & ~own, stand.side, side)
         self.before = n

@@ -131,9 +131,9 @@ class Part(Interpolant):
     whole: Any
     fraction: Array
 
-    def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
+    def __call__(self, theta: Real[Array, ""], *mark: Any) -> Inexact[Array, "..."]:
         """The whole at θ · fraction."""
-        return self.whole(theta * self.fraction)
+        return self.whole(theta * self.fraction, *mark)
 
     def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
         """Its slope there."""

@@ -42,8 +42,11 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     """dy/dt at (t, y), for a first step and for dense output where there is no step.
 
     With a mass matrix, y is consistent, and the algebraic equations are differentiated once:
-    (M + free · J) y' = f − free · (f + f_t), of which the second part is zero but for f_t.
+    (M + free · J) y' = f − free · (f + f_t), of which the second part is zero but for f_t. The path
+    of an equation with noise has no slope: 0 stands for it.
     """
+    if isinstance(form, Sde):
+        return jnp.zeros_like(y)
     if not isinstance(form, Mass):
         return lower(form, "ode", "a slope").field(t, y)
     if form.mass is None:

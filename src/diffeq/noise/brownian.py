@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -99,6 +100,11 @@ class Silent:
         del source, code
         return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
 
+    def cut(self, source: Any, draw: Draw, theta: Array) -> Any:
+        """The path from θ inside an attempt, where an event has cut it off."""
+        del draw, source, theta
+        return ()
+
     def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
         """The dt of an attempt that is replayed, as a function of the source."""
         del source, drawn
@@ -147,34 +153,85 @@ class Noise(Silent):
         return self.draws(words, jnp.asarray(index), count) * scale.astype(self.dtype)
 
 
+class Inside(NamedTuple):
+    """Where a given step is that an event may cut: its number, the tick inside it, and of what is
+    left of it the length, and whether that lands on a target.
+    """
+
+    number: Int[Array, ""]
+    tick: Int[Array, ""]
+    left: Array
+    lands: Array
+
+
+@dataclass(frozen=True)
 class Steps(Noise):
     """Given steps: step i has draw number i, times √dt.
 
-    Inside a step the path is a tree of its own, for times between its ends.
+    Inside a step the path is a tree of its own, for times between its ends. `cuts`: events may cut
+    a step there; what is left of it is then the next one, with what is left of its noise.
     """
+
+    cuts: bool = False
 
     def source(self, key: Any, t0: Array, t1: Array) -> UInt32[Array, "2"]:
         """The words of the key."""
         del t0, t1
         return seed(key)
 
-    def start(self, source: Any, t: Array, dt: Array) -> Int[Array, ""]:
+    def start(self, source: Any, t: Array, dt: Array) -> Any:
         """The number of the step."""
-        del source, t, dt
-        return jnp.zeros((), jnp.int32)
+        del source, t
+        zero = jnp.zeros((), jnp.int32)
+        return _whole(zero, dt) if self.cuts else zero
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
     ) -> Draw:
         """The draw of this number."""
         del code
+        if self.cuts:
+            return self._rest(source[0], path, dt, landing, target)
         normal = self.whole(source[0], 2 if self.area else 1, path)
         dt = jnp.where(landing, target[1], dt)
         return Draw(dt, landing, Drawn(path, normal), path + 1, path)
 
+    def _rest(self, words: Any, path: Inside, dt: Array, landing: Array, target: Any) -> Draw:
+        """The draw of this number, or what is left of it."""
+        fresh = path.tick == 0
+        landing = jnp.where(fresh, landing, path.lands)
+        dt = jnp.where(landing, target[1], jnp.where(fresh, dt, path.left))
+        ticks = TICKS - path.tick
+        inner, cell = self._cell(words, path.number)
+        rest = between(self, inner, cell, path.tick, jnp.int32(TICKS), jnp.int32(LEVELS))
+        rest = jnp.stack(rest) / jnp.sqrt(length(ticks, self.dtype))
+        normal = jnp.where(fresh, jnp.stack(cell), rest)
+        drawn = Drawn(path, normal if self.area else normal[:1], ticks)
+        return Draw(dt, landing, drawn, _whole(path.number + 1, dt), path)
+
+    def _cell(self, words: Any, number: Array) -> tuple[Array, tuple[Array, Array]]:
+        """The words of the inside of a step, and (W, H) of all of it (of the unit path)."""
+        inner = jnp.stack(threefry(words, number.astype(jnp.uint32), jnp.uint32(_WITHIN)))
+        if self.area:
+            w, h = self.whole(words, 2, number)
+            return inner, (w, h)
+        return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
+
+    def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
+        """What is left of the step."""
+        del source
+        path, ticks = draw.drawn.path, draw.drawn.ticks
+        tick = path.tick + part_of(ticks, theta)
+        left = (1 - theta.astype(draw.dt.dtype)) * draw.dt
+        rest = Inside(path.number, tick, lax.stop_gradient(left), draw.landing)
+        done = tick >= TICKS
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), _whole(path.number + 1, left), rest)
+
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step; beside an end of it, what it is at the end."""
         del mark
+        if self.cuts:
+            return self._along(source, drawn, theta, dt)
         theta = lax.stop_gradient(theta)
         slack = float(jnp.finfo(theta.dtype).eps) ** 0.5
         theta = jnp.where(theta < slack, 0, jnp.where(theta > 1 - slack, 1, theta))
@@ -184,6 +241,29 @@ class Steps(Noise):
         h = drawn.normal[1] if self.area else self.whole(words)[1]
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
         return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
+
+    def _along(self, source: Any, drawn: Drawn, theta: Array, dt: Array) -> Array:
+        """W at t + θ dt, from the start of what may be the rest of a step."""
+        path, ticks = drawn.path, drawn.ticks
+        words, cell = self._cell(source, path.number)
+
+        def at(tick: Array) -> Array:
+            found = descend(self, words, cell, tick, lowest(tick), LEVELS, follow=True)[2]
+            return jnp.where(tick >= TICKS, cell[0], found)
+
+        moved = at(path.tick + part_of(ticks, theta)) - at(path.tick)
+        return jnp.sqrt(dt / length(ticks, self.dtype)) * moved
+
+
+def _whole(number: Array, dt: Array) -> Inside:
+    """The start of a step."""
+    zero = jnp.zeros((), jnp.int32)
+    return Inside(number, zero, jnp.zeros_like(lax.stop_gradient(dt)), jnp.zeros((), bool))
+
+
+def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
+    """How many of so many ticks θ is."""
+    return jnp.round(lax.stop_gradient(theta) * ticks).astype(jnp.int32)
 
 
 # --- cells and their halves ---------------------------------------------------------------------
@@ -242,6 +322,27 @@ def descend(
     start = (jnp.asarray(top, jnp.int32), *lax.stop_gradient(cell), *place)
     (_, *found), _ = loop(more, halve, start, consts=lax.stop_gradient((words, tick, k)))
     return tuple(found)
+
+
+def between(noise: Noise, words: Array, cell: tuple, start: Array, end: Array, k: Array) -> tuple:
+    """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first, whose
+    (W, H) is `cell`.
+
+    By differences of W and of its integral, counted from the start of the cell.
+    """
+    w, h = cell
+
+    def at(tick: Array) -> tuple:
+        level = jnp.minimum(k, lowest(tick))
+        return descend(noise, words, (w, h), tick, level, k, follow=True)[2:]
+
+    (w0, area0), (w1, area1) = at(start), at(end)
+    size = length(jnp.int32(1) << k, noise.dtype)
+    whole = (end >> k) > (start >> k)
+    w1, area1 = jnp.where(whole, w, w1), jnp.where(whole, size * (w / 2 + h), area1)
+    part = length(end - start, noise.dtype)
+    area = area1 - area0 - part * w0
+    return w1 - w0, jnp.where(part > 0, area / jnp.where(part > 0, part, 1) - (w1 - w0) / 2, 0)
 
 
 def lowest(tick: Array) -> Array:

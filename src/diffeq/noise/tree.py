@@ -24,7 +24,19 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from ..core.rows import get_row
-from .brownian import LEVELS, TICKS, Draw, Drawn, Noise, descend, halves, length, lowest
+from .brownian import (
+    LEVELS,
+    TICKS,
+    Draw,
+    Drawn,
+    Noise,
+    between,
+    descend,
+    halves,
+    length,
+    lowest,
+    part_of,
+)
 from .counter import seed
 
 __all__ = ["Tree"]
@@ -56,7 +68,7 @@ class Place(NamedTuple):
 class Tree(Noise):
     """Controlled steps: dyadic cells of one path over the whole interval.
 
-    `cuts`: there are stops, so that steps may start and end inside cells. `marked`: rows are saved
+    `cuts`: there are stops or events, so that steps may start and end inside cells. `marked`: rows are saved
     between the ends of steps, so that W at the start of a step has to be known.
     """
 
@@ -136,6 +148,13 @@ class Tree(Noise):
         dt = jnp.where(landing, target[1], self._time(source, ticks))
         return Draw(dt, landing, drawn, after, path._replace(most=shorter), code)
 
+    def cut(self, source: Origin, draw: Draw, theta: Array) -> Place:
+        """The place of θ in the attempt."""
+        drawn = draw.drawn
+        tick = drawn.path.tick + part_of(drawn.ticks, theta)
+        w = self.value(source.words, tick) if self.marked else ()
+        return Place(tick, w, draw.accepted.most, jnp.array(True))
+
     def length(self, source: Origin, drawn: Drawn, dt: Array) -> Array:
         """Ticks are a part of the interval, and move along with it."""
         del dt
@@ -149,7 +168,7 @@ class Tree(Noise):
         """W at t + θ dt, from the start of the step; by the mark of that time, if there is one."""
         del dt
         if mark is None:
-            tick = drawn.path.tick + jnp.round(theta * drawn.ticks).astype(jnp.int32)
+            tick = drawn.path.tick + part_of(drawn.ticks, theta)
             mark = self.value(source.words, tick)
         return jnp.sqrt(source.span).astype(self.dtype) * (mark - drawn.path.w)
 
@@ -183,20 +202,5 @@ class Tree(Noise):
         return descend(self, source.words, (w, h), tick, k, jnp.where(long, LEVELS, first))
 
     def _between(self, source: Origin, cells: Array, start: Array, end: Array, k: Array) -> tuple:
-        """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first.
-
-        By differences of W and of its integral, counted from the start of the cell.
-        """
-        w, h = self._cell(source, cells, start, k)
-
-        def at(tick: Array) -> tuple:
-            level = jnp.minimum(k, lowest(tick))
-            return descend(self, source.words, (w, h), tick, level, k, follow=True)[2:]
-
-        (w0, area0), (w1, area1) = at(start), at(end)
-        cell = length(jnp.int32(1) << k, self.dtype)
-        whole = (end >> k) > (start >> k)
-        w1, area1 = jnp.where(whole, w, w1), jnp.where(whole, cell * (w / 2 + h), area1)
-        part = length(end - start, self.dtype)
-        area = area1 - area0 - part * w0
-        return w1 - w0, jnp.where(part > 0, area / jnp.where(part > 0, part, 1) - (w1 - w0) / 2, 0)
+        """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first."""
+        return between(self, source.words, self._cell(source, cells, start, k), start, end, k)

@@ -3,6 +3,7 @@
 from .base import Problem
 from .dae import DAEProblem
 from .dde import DDEProblem
+from .jump import Jump, JumpProblem
 from .ode import ODEProblem, SplitODEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
@@ -12,6 +13,8 @@ __all__ = [
     "DAEProblem",
     "DDEProblem",
     "HamiltonianProblem",
+    "Jump",
+    "JumpProblem",
     "ODEProblem",
     "Problem",
     "SDEProblem",

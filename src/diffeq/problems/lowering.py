@@ -32,7 +32,7 @@ from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
 
-__all__ = ["Canonical", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
+__all__ = ["Canonical", "as_rate", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
 
 
 class Canonical(eqx.Module):
@@ -204,7 +204,7 @@ class Traced:
         self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
         structure: Any, *, extra: tuple = (), fits: Callable | None = None,
     ) -> None:  # fmt: skip
-        fits = _rate if fits is None else fits
+        fits = as_rate if fits is None else fits
         self.name = name
         self.count = [len(jax.tree.leaves(p)) for p in parts]
         arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), released(p)) for p in parts]
@@ -276,7 +276,7 @@ def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
     return known[lengths]
 
 
-def _rate(name: str, value: Any, parts: tuple) -> Any:
+def as_rate(name: str, value: Any, parts: tuple) -> Any:
     """What a field returned, if it fits the state; leaves that are held have none."""
     like = moving(parts[0])
     holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
@@ -462,7 +462,8 @@ def _columns(packing: Packing, tree: Any) -> Array:
 
 def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
     """What a diffusion returned, if it fits the state and the noise that was declared."""
-    value, like = as_state(value), parts[0]
+    like = moving(parts[0])
+    value = as_state(value) if like is parts[0] else without_held(value, parts[0])
     wants = {
         "diagonal": "noise='diagonal' wants one number for each of y's, so the shapes of y",
         "scalar": "noise='scalar' wants the shapes of y",
