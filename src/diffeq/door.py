@@ -91,7 +91,7 @@ def opened(
     """
     arrivals = None
     if isinstance(problem, JumpProblem):
-        arrivals = Arrivals.of(problem, key, max_events)
+        arrivals = Arrivals.of(problem, key, max_events, rtol)
         problem, events = arrivals.problem, arrivals.events(events)
         rtol, atol = arrivals.tolerances(rtol, atol)
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)

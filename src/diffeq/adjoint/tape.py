@@ -130,7 +130,8 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
         word = word | (flag.astype(jnp.int32) << place)
     # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
     # goes on with the dt that was proposed. So does what comes after a round without a step.
-    kept = system.events.keeps_dt(state.events, tried.landing)
+    # And what comes after the rest of a step that an event has cut.
+    kept = system.events.keeps_dt(state.events, tried.landing) | system.noise.rests(tried.drawn)
     dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
     low = [state.low] if compensated(dt.dtype) else []
     reals = [*reals, *system.events.thetas(tried.end)]

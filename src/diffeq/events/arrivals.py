@@ -82,9 +82,10 @@ class Arrivals:
     size: int
     t0: Array
     most: int
+    least: Any
 
     @classmethod
-    def of(cls, problem: JumpProblem, key: Any, most: int) -> "Arrivals":
+    def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "Arrivals":
         """Those of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
         plain, tree = problem.problem, state_of(problem.problem)
@@ -97,11 +98,15 @@ class Arrivals:
             for j in range(len(problem.jumps))
         ]
         moving = [c for c in found if c.rate is None]
-        hazards = sum(c.count for c in moving)
+        hazards, real = sum(c.count for c in moving), jnp.finfo(packing.dtype).dtype
+        least = jnp.min(jnp.stack([jnp.min(jnp.asarray(x, real)) for x in jax.tree.leaves(rtol)]))
+        least = jnp.maximum(least, 4 * jnp.finfo(real).eps)
         if moving:
-            real = jnp.finfo(packing.dtype).dtype
-            plain = _beside(plain, tree, moving, real, score=problem.estimator == "score")
-        return cls(plain, tuple(found), problem.estimator, hazards, packing.size, ends[0], most)
+            low = -least / jnp.maximum(ends[1] - ends[0], jnp.finfo(real).tiny).astype(real)
+            rates = _Rates(tuple((c.jump.rate, c.count) for c in moving), low)
+            plain = _beside(plain, tree, moving, rates, score=problem.estimator == "score")
+        size = packing.size
+        return cls(plain, tuple(found), problem.estimator, hazards, size, ends[0], most, least)
 
     def events(self, given: tuple) -> tuple[Happening, ...]:
         """The jumps, and behind them what else was given."""
@@ -133,11 +138,9 @@ class Arrivals:
         n, k = self.size, self.hazards
         own, theirs = (n / (n + k)) ** 0.5, (k / (n + k)) ** 0.5
         rtol, atol = as_state(rtol), as_state(atol)
-        least = jnp.min(jnp.stack([jnp.min(jnp.asarray(x)) for x in jax.tree.leaves(rtol)]))
-        least = jnp.maximum(least, 4 * jnp.finfo(least.dtype).eps)
         beside = dict.fromkeys(("waits", "counts", "logs") if self._scores else ("waits", "counts"))
         scaled = lambda tol: jax.tree.map(lambda x: own * jnp.asarray(x), tol)  # noqa: E731
-        both = {**beside, "hazards": theirs * least}
+        both = {**beside, "hazards": theirs * self.least}
         return {**both, "y": scaled(rtol)}, {**both, "y": scaled(atol)}
 
     @property
@@ -260,9 +263,9 @@ def _closed(x: Any, sentence: str) -> Any:
 # --- hazards beside the state ---------------------------------------------------------------------
 
 
-def _beside(plain: Any, tree: Any, channels: list, dtype: Any, *, score: bool) -> Any:
+def _beside(plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool) -> Any:
     """The problem of a state {"y": the user's, "hazards": …} and what is held beside it."""
-    count = sum(c.count for c in channels)
+    count, dtype = sum(c.count for c in channels), rates.low.dtype
     waits = [exponentials(c.words, jnp.zeros(c.count, jnp.int32), jnp.arange(c.count), dtype)
              for c in channels]  # fmt: skip
     state = {
@@ -270,7 +273,6 @@ def _beside(plain: Any, tree: Any, channels: list, dtype: Any, *, score: bool) -
         "counts": hold(jnp.zeros(count, jnp.int32)),
     }  # fmt: skip
     state |= {"logs": hold(jnp.zeros((), dtype))} if score else {}
-    rates = tuple((c.jump.rate, c.count) for c in channels)
     held = tuple(Packing(tree).held)
     field = lambda name, rates: _Field(getattr(plain, name), name, rates, held)  # noqa: E731
     if isinstance(plain, ODEProblem):
@@ -290,8 +292,22 @@ def _marked(y: Any, held: tuple) -> Any:
     return jax.tree.unflatten(jax.tree.structure(y), [Held(x) if h else x for x, h in leaves])
 
 
+class _Rates:
+    """All rates that vary. One that is negative by so little that it would have made less than rtol
+    jumps in all the time is 0, for states are no more exact than that; one below is NaN.
+    """
+
+    def __init__(self, each: tuple, low: Any) -> None:
+        self.each, self.low = each, low
+
+    def __call__(self, t: Any, y: Any, args: Any) -> Any:
+        rates = [jnp.broadcast_to(rate(t, y, args), (count,)) for rate, count in self.each]
+        rate = jnp.concatenate(rates).astype(self.low.dtype)
+        return jnp.where(rate >= 0, rate, jnp.where(rate >= self.low, 0, jnp.nan))
+
+
 class _Field:
-    """A field of the user's, with the hazards beside it; a rate that is negative is none."""
+    """A field of the user's, with the hazards beside it."""
 
     def __init__(self, f: Any, name: str, rates: Any, held: tuple) -> None:
         self.f, self.name, self.rates, self.held = f, name, rates, held
@@ -299,11 +315,8 @@ class _Field:
     def __call__(self, t: Any, z: Any, args: Any) -> Any:
         y = z["y"]
         dy = as_rate(self.name, self.f(t, y, args), (_marked(y, self.held),))
-        if self.rates is None:
-            return {"y": dy, "hazards": jnp.zeros_like(z["hazards"])}
-        rates = [jnp.broadcast_to(rate(t, y, args), (count,)) for rate, count in self.rates]
-        rate = jnp.concatenate(rates).astype(z["hazards"].dtype)
-        return {"y": dy, "hazards": jnp.where(rate >= 0, rate, jnp.nan)}
+        none = jnp.zeros_like(z["hazards"])
+        return {"y": dy, "hazards": none if self.rates is None else self.rates(t, y, args)}
 
 
 class _Spread:

@@ -110,6 +110,11 @@ class Silent:
         del source, drawn
         return dt
 
+    def rests(self, drawn: Drawn) -> Any:
+        """Whether an attempt is the rest of a step that an event has cut."""
+        del drawn
+        return False
+
     def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
         """The form with the noise of a step of dt in place; no noise where the step is not made."""
         del source, drawn, dt, made
@@ -216,6 +221,15 @@ class Steps(Noise):
             w, h = self.whole(words, 2, number)
             return inner, (w, h)
         return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
+
+    def rests(self, drawn: Drawn) -> Any:
+        """Whether this is the rest of a step."""
+        return drawn.path.tick > 0 if self.cuts else False
+
+    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+        """dt, or what was left of a step."""
+        del source
+        return jnp.where(self.rests(drawn), drawn.path.left, dt) if self.cuts else dt
 
     def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
         """What is left of the step."""

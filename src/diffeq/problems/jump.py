@@ -21,7 +21,8 @@ class Jump:
     Args:
         rate: a number, or k of them for k channels; or a function of args that returns them; or a
             function `rate(t, y, args)`, where it changes with time or with the state. In units of
-            1 over the unit of t; where it turns negative or NaN, the solve fails.
+            1 over the unit of t; where it turns negative (by more than would make rtol jumps in all of
+            tspan) or NaN, the solve fails.
         affect: `affect(t, y, args)` returns the state after the jump, of the structure, shapes and
             dtypes of y. With k channels it is called with `fired` as a fourth argument, booleans
             (k,) of which one is True. With a mark that comes last.
@@ -139,7 +140,7 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
     fields = ("problem", "jumps", "estimator")
     stochastic: ClassVar[bool] = True
 
-    def __init__(self, problem: Problem, jumps: Any, *, estimator: str | None = None) -> None:
+    def __init__(self, problem: Any, jumps: Any, *, estimator: Any = None) -> None:
         self.problem, self.jumps, self.estimator = problem, _jumps(jumps), estimator
         self._check()
 
