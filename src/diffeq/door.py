@@ -59,8 +59,7 @@ class Door:
 
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
-        inside = output.needs_interpolant or bool(self.system.events.crossings)
-        noise = self.system.noise.writing(inside)
+        noise = self.system.noise.writing(output.needs_interpolant)
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times))
 
@@ -169,7 +168,7 @@ def _noise(
         return Silent()
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.decides:
-        return Tree(entry.noise, dtype, True, lands)
+        return Tree(entry.noise, dtype, True, lands, cuts)
     return Steps(entry.noise, dtype, method.area, cuts)
 
 

@@ -253,7 +253,7 @@ class Bound:
 
     def _settled(self, known: Memory, t: Array) -> Array:
         """Whether no other round follows at t."""
-        overdue = [time <= t for time in self.times(known.passed)]
+        overdue = [_reached(time, t) for time in self.times(known.passed)]
         return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
 
     # --- how far a step goes ---
@@ -335,7 +335,7 @@ class Bound:
         """Which list of times has its next here: of several the first one."""
         due, found = [], jnp.zeros((), bool)
         for time in self.times(index):
-            now = landing & (time == target) & ~found
+            now = landing & _reached(time, target) & ~found
             found = found | now
             due.append(now)
         return jnp.stack(due) if due else jnp.zeros(0, bool)
@@ -457,6 +457,13 @@ class Bound:
         happened = tuple(map(jnp.any, e._flags(fired)))
         shown = Shown(jnp.where(settled, t1 + near, before), settled, moved, happened)
         return end._replace(known=after, shown=shown)
+
+
+def _reached(time: Array, t: Array) -> Array:
+    """Whether a given time is not after t; the same product and sum, computed in two places, may
+    differ by a rounding error (a compiler fuses one of them).
+    """
+    return time <= t + jnp.finfo(t.dtype).eps * jnp.abs(t)
 
 
 def _at(t: Array, theta: Array, dt: Array) -> Array:

@@ -68,8 +68,9 @@ class Place(NamedTuple):
 class Tree(Noise):
     """Controlled steps: dyadic cells of one path over the whole interval.
 
-    `cuts`: there are stops or events, so that steps may start and end inside cells. `marked`: rows are saved
-    between the ends of steps, so that W at the start of a step has to be known.
+    `cuts`: there are stops or events, so that steps may start and end inside cells. `marked`: rows
+    are saved or crossings looked for between the ends of steps, so that W at the start of a step
+    has to be known.
     """
 
     cuts: bool = False
@@ -98,8 +99,8 @@ class Tree(Noise):
         return jnp.concatenate([jnp.stack([w, h], 1), whole[None]])
 
     def writing(self, within: bool) -> "Tree":
-        """W at the start of a step is known where rows lie within."""
-        return replace(self, marked=within)
+        """W at the start of a step is known where rows lie within, or crossings."""
+        return replace(self, marked=within or self.marked)
 
     def marks(self, source: Origin, times: Array) -> tuple:
         """W at each of the times (of the unit path)."""
