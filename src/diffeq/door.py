@@ -158,9 +158,7 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     return packed_differential(problem, entry.packing)
 
 
-def _noise(
-    entry: Canonical, method: Method, controller: Any, *, lands: bool, cuts: bool
-) -> Silent:
+def _noise(entry: Canonical, method: Method, controller: Any, *, lands: bool, cuts: bool) -> Silent:
     """The noise of a problem, as its steps need it: whether they land on times of their own, and
     whether they are cut where a condition crosses.
     """

@@ -93,10 +93,8 @@ def checked_call(
     max_events: Any, init: Any, throw: Any, key: Any,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
-    asked_for, jumps = problem, ()
-    if isinstance(problem, JumpProblem):
-        _check_jumps(problem)
-        problem, jumps = problem.problem, problem.jumps
+    asked_for = problem
+    problem, jumps = _without_jumps(problem)
     _check_problem(problem)
     _check_method(method)
     most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
@@ -122,11 +120,7 @@ def checked_call(
     delayed = isinstance(problem, DDEProblem)
     if delayed:
         _check_delayed(problem, method, events)
-    if asked_for.stochastic and span is not None and span[1] < span[0]:
-        what = "an SDE is" if noisy else "jumps are"
-        raise ValueError(
-            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; {what} solved forwards in time."
-        )
+    _check_forwards(asked_for, span)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = _times("stops", stops(problem.args) if callable(stops) else stops)
@@ -417,11 +411,28 @@ def _check_noisy(problem: Problem, events: tuple) -> None:
         )
 
 
+def _check_forwards(problem: Problem, span: Any) -> None:
+    """Time runs forwards where a path is drawn."""
+    if problem.stochastic and span is not None and span[1] < span[0]:
+        what = "jumps are" if isinstance(problem, JumpProblem) else "an SDE is"
+        raise ValueError(
+            f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; {what} solved forwards in time."
+        )
+
+
 _JUMPING = {
     False: ("ODEProblem", "SplitODEProblem", "SDEProblem", "DAEProblem", "SecondOrderProblem",
             "HamiltonianProblem"),
     True: ("ODEProblem", "SplitODEProblem", "SDEProblem"),
 }  # fmt: skip
+
+
+def _without_jumps(problem: Any) -> tuple[Any, tuple]:
+    """The equation between jumps, and the jumps."""
+    if not isinstance(problem, JumpProblem):
+        return problem, ()
+    _check_jumps(problem)
+    return problem.problem, problem.jumps
 
 
 def _check_jumps(problem: JumpProblem) -> None:

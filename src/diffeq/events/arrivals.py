@@ -9,6 +9,7 @@ after each jump, so that what has been integrated for long does not swallow what
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -236,11 +237,8 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
             continue
         sentence = _REFUSED.format(j=j)
         leaves, structure = flatten(jump.rate)
-
-        def rate(t: Any, y: Any, args: Any, leaves: Any, structure: Any = structure) -> Any:
-            return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
-
-        jaxpr = jax.make_jaxpr(rate)(t, y, args, [jnp.asarray(x) for x in leaves])
+        called = partial(_called, structure, tree)
+        jaxpr = jax.make_jaxpr(called)(t, y, args, [jnp.asarray(x) for x in leaves])
         used = influences(jaxpr)
         count = len(jax.tree.leaves(y))
         if any(used[1 : 1 + count]):
@@ -250,6 +248,11 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
         jumps[j] = jump.replaced(rate=_closed(jump.rate, sentence))
     plain = plain.replace(args=jax.tree.unflatten(tree, args))
     return problem.replace(problem=plain, jumps=tuple(jumps))
+
+
+def _called(structure: Any, tree: Any, t: Any, y: Any, args: list, leaves: list) -> Any:
+    """A rate, from what it holds."""
+    return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
 
 
 def _closed(x: Any, sentence: str) -> Any:
@@ -400,9 +403,7 @@ class _Reached:
 class _Crossed:
     """The affect of hazards: the jump, the next E, and of the density of the path what is over."""
 
-    def __init__(
-        self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool
-    ) -> None:
+    def __init__(self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool) -> None:
         self.jumping, self.rate, self.words = jumping, rate, words
         self.place, self.score = place, score
 

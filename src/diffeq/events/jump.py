@@ -130,8 +130,8 @@ class Events:
                   proposed: Array) -> Array:  # fmt: skip
         """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
         it. A round without a step says nothing of it. Where most of a step was cut off, it was too
-        long: what is left of it was rounded to the size of the whole. (A path with noise crosses
-        again and again, and would be followed there to the last of its ticks.)
+        long: what is left of it was rounded to the size of the whole. But a path with noise
+        crosses again and again, and would be followed there to the last of its ticks.
         """
         if self.noisy and not controller.decides:
             return before  # what was tried may have been what an event had left of a step

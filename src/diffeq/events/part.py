@@ -193,7 +193,6 @@ class _Door:
         x = self.fixed(name, jnp.asarray(evaluated(x, self.args), self.ends[0].dtype))
         return x if isinstance(self.sign, int) and self.sign == 1 else self.sign * x
 
-
     def fixed(self, name: str, x: Array) -> Array:
         """The same, by which the path of an equation with noise has no derivative."""
         return undifferentiable(lambda x: x, _NO_RATE.format(name=name))(x) if self.noisy else x

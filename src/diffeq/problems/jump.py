@@ -21,8 +21,8 @@ class Jump:
     Args:
         rate: a number, or k of them for k channels; or a function of args that returns them; or a
             function `rate(t, y, args)`, where it changes with time or with the state. In units of
-            1 over the unit of t; where it turns negative (by more than would make rtol jumps in all of
-            tspan) or NaN, the solve fails.
+            1 over the unit of t; where it turns NaN, or negative (by more than would make rtol
+            jumps in all of tspan), the solve fails.
         affect: `affect(t, y, args)` returns the state after the jump, of the structure, shapes and
             dtypes of y. With k channels it is called with `fired` as a fourth argument, booleans
             (k,) of which one is True. With a mark that comes last.
@@ -224,11 +224,12 @@ def _rate(rate: Any) -> Any:
     dtype = getattr(rate, "dtype", None)
     if dtype is None and (isinstance(rate, bool) or not isinstance(rate, (int, float))):
         return _bad(rate)
-    shape = np.shape(rate)
+    number: Any = rate
+    shape = np.shape(number)
     if len(shape) > 1:
         raise ValueError(f"rate has shape {shape}; one number is wanted, or k of them.")
     known = not isinstance(rate, Tracer)
-    if known and not (np.isfinite(np.asarray(rate)) & (np.asarray(rate) >= 0)).all():
+    if known and not (np.isfinite(np.asarray(number)) & (np.asarray(number) >= 0)).all():
         raise ValueError(f"rate is {rate!r}; finite numbers that are not negative are wanted.")
     return rate
 

@@ -32,7 +32,15 @@ from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
 
-__all__ = ["Canonical", "as_rate", "canonical", "functions_of", "interval", "named_leaves", "state_of"]
+__all__ = [
+    "Canonical",
+    "as_rate",
+    "canonical",
+    "functions_of",
+    "interval",
+    "named_leaves",
+    "state_of",
+]
 
 
 class Canonical(eqx.Module):
