@@ -218,7 +218,8 @@ def _times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Array, Arra
     all of them at t0.
     """
     number, channel = jnp.arange(most), jnp.arange(rate.size)
-    draws = exponentials(words, *jnp.broadcast_arrays(number, channel[:, None]), rate.dtype)
+    number, channel = jnp.broadcast_arrays(number, channel[:, None])
+    draws = exponentials(words, number, channel, rate.dtype)
     some = (rate > 0)[:, None]
     waited = jnp.cumsum(draws, axis=1) / jnp.where(some, rate[:, None], 1)
     times = jnp.where(some, t0 + waited, jnp.inf)
@@ -237,7 +238,7 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
             continue
         sentence = _REFUSED.format(j=j)
         leaves, structure = flatten(jump.rate)
-        called = partial(_called, structure, tree)
+        called: Any = partial(_called, structure, tree)
         jaxpr = jax.make_jaxpr(called)(t, y, args, [jnp.asarray(x) for x in leaves])
         used = influences(jaxpr)
         count = len(jax.tree.leaves(y))

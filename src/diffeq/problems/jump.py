@@ -4,6 +4,7 @@ import inspect
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..core.lift import flatten, unflatten
@@ -219,14 +220,14 @@ def _rate(rate: Any) -> Any:
     if callable(rate) and not hasattr(rate, "shape"):
         varies(rate)
         return rate
-    if isinstance(rate, (list, tuple)):
-        return jax.numpy.stack([jax.numpy.asarray(x) for x in rate]) if rate else _bad(rate)
+    if isinstance(rate, (list, tuple)) and rate:
+        rate = jnp.stack([jnp.asarray(_rate(x)) for x in rate])
     dtype = getattr(rate, "dtype", None)
     if dtype is None and (isinstance(rate, bool) or not isinstance(rate, (int, float))):
         return _bad(rate)
     number: Any = rate
     shape = np.shape(number)
-    if len(shape) > 1:
+    if len(shape) > 1 or shape == (0,):
         raise ValueError(f"rate has shape {shape}; one number is wanted, or k of them.")
     known = not isinstance(rate, Tracer)
     if known and not (np.isfinite(np.asarray(number)) & (np.asarray(number) >= 0)).all():
