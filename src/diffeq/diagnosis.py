@@ -13,7 +13,7 @@ from .core.status import Status
 from .methods.explicit_rk import ExplicitRK
 from .methods.mass import times
 from .methods.order import real_stability_interval
-from .problems import DDEProblem
+from .problems import DDEProblem, JumpProblem
 from .problems.forms import Ode, lower
 from .problems.lowering import canonical
 
@@ -61,6 +61,10 @@ def advice(status: Status) -> str:
 
 def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
     """What to try, from all that is known of the solve that failed."""
+    if isinstance(problem, JumpProblem):
+        rates = "A rate that is negative or NaN does that, too: jnp.maximum(rate, 0)."
+        found = hint(status, problem.problem, method, last)
+        return f"{found} {rates}" if status in _NUMERIC else found
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, last))):
         return advice(status)
     found = stiffness(problem, method, last) if status in _HELD_DOWN else ""

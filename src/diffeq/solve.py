@@ -164,7 +164,7 @@ def solve(
     # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
         method = call.traced["method"]
-        sol.check(hint=lambda last: hint(Status(int(sol.status)), plain, method, last))
+        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
     return sol.about.trimmed(sol)
 
 

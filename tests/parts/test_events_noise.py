@@ -63,7 +63,7 @@ def test_the_first_passage_of_a_brownian_motion():
         sol = de.solve(walk, key=key, events=hit, **GIVEN)
         return sol.events[0].num, sol.t1, sol.y1
 
-    num, t1, y1 = run(jax.random.split(KEY, 500))
+    num, t1, y1 = run(jax.random.split(KEY, 400))
     stopped = np.asarray(num) > 0
     np.testing.assert_allclose(y1[stopped], 1.0, atol=5e-4)
     assert (np.asarray(t1)[~stopped] == 1.0).all()

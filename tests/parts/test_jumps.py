@@ -301,4 +301,6 @@ def test_a_rate_that_turns_negative_and_too_many_jumps_are_failures():
     sol = de.solve(de.JumpProblem(STILL, down), dense=True, **options)
     assert de.Status(int(sol.status)) == de.Status.nonfinite
     assert float(sol(0.0)) == 1.0  # and no hazard beside it
+    with pytest.raises(de.SolveError, match="A rate that is negative"):
+        de.solve(de.JumpProblem(STILL, down), dense=True, **options | {"throw": True})
     assert 0.9 < float(sol.t1) < 1.2

@@ -71,6 +71,10 @@ class Event(Happening):
     those whose conditions an affect makes true. An affect that goes on making conditions true
     without time passing ends the solve with the status `zeno`.
 
+    In an equation with noise the crossing is looked for on the path of the key, at nine places of
+    each step, and located to 2⁻³⁰ of the interval (of the step, where steps are given). There its
+    time has no derivative: asking for it is an error, and `AfterStep` the way out.
+
     Raises:
         TypeError: condition or affect is no function; (by `solve`) condition returns something else
             than numbers or booleans, of shape () or (k,); affect changes structure, shape or dtype.
@@ -120,7 +124,8 @@ class PresetTimes(Happening):
         affect: `affect(t, y, args)`, as in `Event`; with data `affect(t, y, args, row)`.
         data: a pytree of arrays with one row for each time; or a function of args.
 
-    The solution differentiates by times and data, as by everything else.
+    The solution differentiates by times and data, as by everything else; the path of an equation
+    with noise not by times, which is refused.
 
     Raises:
         TypeError: affect is no function; times are no numbers.

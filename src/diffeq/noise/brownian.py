@@ -159,12 +159,13 @@ class Noise(Silent):
 
 
 class Inside(NamedTuple):
-    """Where a given step is that an event may cut: its number, the tick inside it, and of what is
-    left of it the length, and whether that lands on a target.
+    """Where a given step is that an event may cut: its number, the tick inside it and W there (of
+    the unit path), and of what is left of it the length, and whether that lands on a target.
     """
 
     number: Int[Array, ""]
     tick: Int[Array, ""]
+    w: Array
     left: Array
     lands: Array
 
@@ -188,7 +189,12 @@ class Steps(Noise):
         """The number of the step."""
         del source, t
         zero = jnp.zeros((), jnp.int32)
-        return _whole(zero, dt) if self.cuts else zero
+        return self._start(zero, dt) if self.cuts else zero
+
+    def _start(self, number: Array, dt: Array) -> Inside:
+        """The start of a step."""
+        zero, w = jnp.zeros((), jnp.int32), jnp.zeros(self.shape, self.dtype)
+        return Inside(number, zero, w, jnp.zeros_like(lax.stop_gradient(dt)), jnp.zeros((), bool))
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
@@ -212,7 +218,7 @@ class Steps(Noise):
         rest = jnp.stack(rest) / jnp.sqrt(length(ticks, self.dtype))
         normal = jnp.where(fresh, jnp.stack(cell), rest)
         drawn = Drawn(path, normal if self.area else normal[:1], ticks)
-        return Draw(dt, landing, drawn, _whole(path.number + 1, dt), path)
+        return Draw(dt, landing, drawn, self._start(path.number + 1, dt), path)
 
     def _cell(self, words: Any, number: Array) -> tuple[Array, tuple[Array, Array]]:
         """The words of the inside of a step, and (W, H) of all of it (of the unit path)."""
@@ -233,13 +239,19 @@ class Steps(Noise):
 
     def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
         """What is left of the step."""
-        del source
-        path, ticks = draw.drawn.path, draw.drawn.ticks
-        tick = path.tick + part_of(ticks, theta)
+        path = draw.drawn.path
+        tick, w = self._at(source, draw.drawn, theta)
         left = (1 - theta.astype(draw.dt.dtype)) * draw.dt
-        rest = Inside(path.number, tick, lax.stop_gradient(left), draw.landing)
-        done = tick >= TICKS
-        return jax.tree.map(lambda a, b: jnp.where(done, a, b), _whole(path.number + 1, left), rest)
+        rest = Inside(path.number, tick, w, lax.stop_gradient(left), draw.landing)
+        fresh, done = self._start(path.number + 1, left), tick >= TICKS
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, rest)
+
+    def _at(self, source: Any, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
+        """The tick at θ of what may be the rest of a step, and W there (of the unit path)."""
+        tick = drawn.path.tick + part_of(drawn.ticks, theta)
+        words, cell = self._cell(source, drawn.path.number)
+        inside = descend(self, words, cell, tick, lowest(tick), LEVELS, follow=True)[2]
+        return tick, jnp.where(tick >= TICKS, cell[0], inside)
 
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step; beside an end of it, what it is at the end."""
@@ -258,21 +270,8 @@ class Steps(Noise):
 
     def _along(self, source: Any, drawn: Drawn, theta: Array, dt: Array) -> Array:
         """W at t + θ dt, from the start of what may be the rest of a step."""
-        path, ticks = drawn.path, drawn.ticks
-        words, cell = self._cell(source, path.number)
-
-        def at(tick: Array) -> Array:
-            found = descend(self, words, cell, tick, lowest(tick), LEVELS, follow=True)[2]
-            return jnp.where(tick >= TICKS, cell[0], found)
-
-        moved = at(path.tick + part_of(ticks, theta)) - at(path.tick)
-        return jnp.sqrt(dt / length(ticks, self.dtype)) * moved
-
-
-def _whole(number: Array, dt: Array) -> Inside:
-    """The start of a step."""
-    zero = jnp.zeros((), jnp.int32)
-    return Inside(number, zero, jnp.zeros_like(lax.stop_gradient(dt)), jnp.zeros((), bool))
+        moved = self._at(source, drawn, theta)[1] - drawn.path.w
+        return jnp.sqrt(dt / length(drawn.ticks, self.dtype)) * moved
 
 
 def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
