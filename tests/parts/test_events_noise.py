@@ -30,8 +30,11 @@ def same(t, y, a):
 HAPPENINGS = (
     de.PresetTimes(jnp.array([0.37, 0.7, 0.7]), same),
     de.Periodic(0.31, same),
-    de.Event(lambda t, y, a: y[1] - 0.1, same),
-    de.Event(lambda t, y, a: y[0] - 0.65, terminal=False, direction=-1),
+    de.Event(
+        lambda t, y, a: jnp.stack([y[1] - 0.1, y[0] - 0.65]),
+        lambda t, y, a, fired: y,
+        direction=(0, -1),
+    ),
     de.AfterStep(lambda t, y, a: y[1] > 0, same),
 )
 
@@ -47,9 +50,12 @@ def test_events_leave_the_path_as_it_is(options):
     np.testing.assert_allclose(sol.ys[:, 0], plain.ys[:, 0], atol=0.02)
     # A tick is 2⁻³⁰ of the interval, or of a given step, and the path moves by its root.
     np.testing.assert_allclose(sol(TS), sol.ys, atol=5e-4)
-    level, down = sol.events[-3], sol.events[-2]
-    np.testing.assert_allclose(level.before[:, 1], 0.1, atol=5e-4)
-    np.testing.assert_allclose(down.after[:, 0], 0.65, atol=5e-4)
+    crossed = sol.events[-2]
+    (level, down), y = np.asarray(crossed.fired).T, np.asarray(crossed.before)
+    assert level.any()
+    assert down.any()
+    np.testing.assert_allclose(y[level, 1], 0.1, atol=5e-4)
+    np.testing.assert_allclose(y[down, 0], 0.65, atol=5e-4)
 
 
 def test_the_first_passage_of_a_brownian_motion():
