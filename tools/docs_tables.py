@@ -449,6 +449,12 @@ FAMILIES = {
 }
 
 
+BY_HAND = (
+    de.ODEProblem, de.SplitODEProblem, de.SecondOrderProblem, de.HamiltonianProblem, de.DAEProblem,
+    de.SDEProblem,
+)  # fmt: skip
+
+
 def specimens() -> dict[str, de.Problem]:
     """One problem of each kind."""
     falls, span = (lambda t, y, a: -y), (0.0, 1.0)
@@ -464,16 +470,18 @@ def specimens() -> dict[str, de.Problem]:
         "`DDEProblem`": de.DDEProblem(
             lambda t, y, past, a: -past(t - 1.0), 1.0, span, history=1.0, lags=1.0
         ),
+        "`JumpProblem`": de.JumpProblem(ode, de.Jump(lambda t, y, a: 1 + y, lambda t, y, a: 2 * y)),
         "`SteadyStateProblem`": de.SteadyStateProblem(falls, 1.0),
     }
 
 
 def serves(problem: de.Problem, method: de.Method) -> bool:
     """Whether a solve by the method begins, or is refused."""
-    key = jax.random.key(0) if isinstance(problem, de.SDEProblem) else None
+    noisy = isinstance(problem, (de.SDEProblem, de.JumpProblem))
+    key = jax.random.key(0) if noisy else None
     try:
-        if isinstance(problem, (de.SteadyStateProblem, de.DDEProblem)):  # not by hand
-            jax.eval_shape(lambda: de.solve(problem, method).y1)
+        if not isinstance(problem, BY_HAND):
+            jax.eval_shape(lambda: de.solve(problem, method, key=key).y1)
         else:
             jax.eval_shape(lambda: de.init(problem, method, dt=0.1, key=key).y)
     except (TypeError, ValueError):
