@@ -15,10 +15,10 @@ from .core.status import Status
 from .diagnosis import hint
 from .door import Door
 from .methods.mass import consistent as nearest
-from .methods.mass import correction
-from .problems import DAEProblem, Problem
+from .methods.mass import constrained, correction, slope_of
+from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
-from .problems.forms import Mass
+from .problems.forms import Implicit
 from .problems.lowering import canonical
 from .refuse import checked_problem
 from .solution import Last, SolveError
@@ -30,14 +30,15 @@ def consistent(problem: Problem) -> Problem:
     """The problem with consistent initial values: what `solve` starts from.
 
     Newton's method finds y with M (y − y0) = 0, or with the `differential` components of y0, that
-    satisfies the algebraic equations. It differentiates to every order, by everything that the
-    problem holds.
+    satisfies the algebraic equations; of an `ImplicitDAEProblem` it finds dy with it, of which the
+    algebraic components follow from dF/dt = 0. All differentiates to every order, by everything
+    that the problem holds.
 
     Raises:
-        TypeError: what was given is no `DAEProblem`.
+        TypeError: what was given is neither a `DAEProblem` nor an `ImplicitDAEProblem`.
         SolveError: none were found near the guess (inside a trace: they are NaN).
 
-    Reference: hairer1996, VI.1.
+    Reference: hairer1996, VI.1; brown1998.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de
@@ -46,27 +47,33 @@ def consistent(problem: Problem) -> Problem:
         >>> de.consistent(problem).y0
         Array([0.6, 0.8], dtype=float32)
     """
-    if not isinstance(problem, DAEProblem):
-        raise TypeError(f"problem is {problem!r}; a DAEProblem is wanted.")
+    if not isinstance(problem, (DAEProblem, ImplicitDAEProblem)):
+        raise TypeError(
+            f"problem is {problem!r}; a DAEProblem is wanted, or an ImplicitDAEProblem."
+        )
     checked_problem(problem)
     leaves, structure = flatten(problem)
-    t0, given, y0, found = _consistent(structure, leaves)
+    t0, given, values, found = _consistent(structure, leaves)
     if not isinstance(found, Tracer) and not found:
         status = Status.inconsistent
         last = Last(t0, given, jnp.zeros_like(t0))
         sentence = f"{status.reason}. {hint(status, problem, None, last)}".strip()
         raise SolveError(sentence, status=status, t=t0, y=given, dt=0.0, index=(), solution=None)
-    return problem.replace(y0=y0)
+    return problem.replace(**values)
 
 
 @partial(jax.jit, static_argnums=0)
 def _consistent(structure: Any, leaves: list) -> tuple:
     problem = unflatten(structure, leaves)
     entry = canonical(problem, real=True)
-    form = entry.form(entry.parameters, 1)
+    form = entry.form(entry.parameters, 1, entry.held)
     y0, found = nearest(form, entry.t0, entry.y0, packed_differential(problem, entry.packing))
-    unpack = entry.packing.unpack
-    return entry.t0, unpack(entry.y0), unpack(jnp.where(found, y0, jnp.nan)), found
+    packing = entry.packing.beside(entry.held)
+    values = {"y0": packing.marked(jnp.where(found, y0, jnp.nan))}
+    if isinstance(form, Implicit):
+        dy0 = slope_of(form, entry.t0, y0)
+        values["dy0"] = packing.rates_of(jnp.where(found, dy0, jnp.nan))
+    return entry.t0, packing.unpack(entry.y0), values, found
 
 
 def settled(door: Door, init: str) -> tuple[Door, Array]:
@@ -74,18 +81,19 @@ def settled(door: Door, init: str) -> tuple[Door, Array]:
     there are such values.
     """
     form, _, _ = door.system.parts(door.data)
-    if init == "given" or not isinstance(form, Mass) or form.mass is None:
+    if init == "given" or not constrained(form):
         return door, jnp.array(True)
     entry = door.canonical
     if init == "check":
-        return door, _obeys(form, door.t0, entry.y0, door.data.tolerance)
+        return door, _obeys(form, entry.y0, door)
     y0, found = nearest(form, door.t0, entry.y0, door.data.kept)
     y0 = jnp.where(found, y0, entry.y0)
     return replace(door, canonical=eqx.tree_at(lambda c: c.y0, entry, y0)), found
 
 
-def _obeys(form: Mass, t0: Array, y0: Array, tolerance: Any) -> Array:
+def _obeys(form: Any, y0: Array, door: Door) -> Array:
     """Whether the step of Newton's method from y0 would stay inside the tolerance."""
-    step = correction(form, t0, y0)
-    error2, _ = tolerance.squared(step.reshape(y0.shape), y0, y0, None)
+    step, beside = correction(form, door.t0, y0, door.t1 - door.t0)
+    step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)
+    error2, _ = door.data.tolerance.squared(step, beside, beside, None)
     return error2 <= 1

@@ -13,8 +13,9 @@ from .core.status import Status
 from .methods.explicit_rk import ExplicitRK
 from .methods.mass import times
 from .methods.order import real_stability_interval
+from .methods.residual import strays
 from .problems import DDEProblem, JumpProblem
-from .problems.forms import Ode, lower
+from .problems.forms import Implicit, Ode, lower
 from .problems.lowering import canonical
 
 __all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
@@ -109,9 +110,18 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
 def inconsistency(problem: Any, t: Any, y: Any) -> str:
     """A sentence on how far the algebraic equations are from being met at (t, y)."""
     entry = canonical(problem, real=True)
-    form = entry.form(entry.parameters, 1)
-    rate = form.field(jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y))
-    missed = np.asarray(times(form.free, rate.ravel()))
+    y = released(y)
+    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
+    t, y = jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
+    if isinstance(form, Implicit):
+        if (stray := np.flatnonzero(strays(form, t, y, form.guess))).size:
+            return (
+                f"The residual depends on dy of component {stray[0]}, which differential says is "
+                "algebraic: say there that it is differential, or leave its slope out."
+            )
+        missed = np.asarray(form.residual(t, y, form.guess).ravel())
+    else:
+        missed = np.asarray(times(form.free, form.field(t, y).ravel()))
     worst = int(np.argmax(np.abs(missed)))
     shown = np.array2string(missed, precision=3, threshold=6, separator=", ")
     return (

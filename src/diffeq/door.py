@@ -23,7 +23,7 @@ from .methods import Method
 from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
-from .problems import DAEProblem, JumpProblem
+from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem
 from .problems.breaking import breaking_points
 from .problems.dae import packed_differential
 from .problems.forms import Ode, lower
@@ -109,7 +109,7 @@ def opened(
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
     parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
-    algebraic = isinstance(problem, DAEProblem) and init != "given"
+    algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     noisy = entry.noise is not None
     happenings = Events(parts, entry.packing, lost, noisy=noisy) if parts else NO_EVENTS

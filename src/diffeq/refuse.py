@@ -21,12 +21,12 @@ from .core.packing import Packing, as_state, holds, moving
 from .core.primitive import Tracer
 from .events import Happening
 from .interp.base import jumps_in
-from .methods import METHODS, Method
-from .problems import DAEProblem, DDEProblem, JumpProblem, Problem
+from .methods import BDF, METHODS, Method
+from .problems import DAEProblem, DDEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from .problems.base import evaluated
 from .problems.breaking import kinks_of
 from .problems.called import described
-from .problems.dae import packed_differential, packed_mass
+from .problems.dae import packed_differential, packed_mass, packed_slope
 from .problems.dde import depends_on_state
 from .problems.jump import varies
 from .problems.lowering import functions_of, named_leaves, state_of
@@ -374,6 +374,8 @@ def _default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Me
         return _default_noisy(problem, controller, dt)
     if isinstance(problem, DAEProblem):
         return METHODS["Rodas5P"]()
+    if isinstance(problem, ImplicitDAEProblem):
+        return BDF()
     tight = (
         concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
     )
@@ -668,9 +670,24 @@ def _check_mass(problem: Any, state: Any) -> None:
         )
 
 
+def _check_slopes(problem: Any, state: Any) -> None:
+    """The slopes at the start, and which of them the residual has, where they are known."""
+    packing = Packing(state)
+    kept, slope = packed_differential(problem, packing), packed_slope(problem, packing)
+    if kept is None:
+        raise ValueError(
+            "differential is None; booleans with the structure and shapes of y0 are wanted, which "
+            "say for which components of y the residual has a slope."
+        )
+    if concrete(slope) and not np.isfinite(np.asarray(slope)).all():
+        raise ValueError("dy0 has NaN or inf; finite numbers are wanted: zeros, if nothing better.")
+
+
 def _check_state(problem: Problem, state: Any) -> None:
     if isinstance(problem, DAEProblem):
         _check_mass(problem, state)
+    if isinstance(problem, ImplicitDAEProblem):
+        _check_slopes(problem, state)
     if not concrete(jax.tree.leaves(problem)):
         return
     for name, leaf in named_leaves(problem, moving(state)):

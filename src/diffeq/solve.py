@@ -81,11 +81,11 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem`,
-            `DAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a `SteadyStateProblem`,
-            which is not followed in time unless a method is given, and takes rtol, atol, adjoint,
-            max_steps and throw beside it.
+            `DAEProblem`, `ImplicitDAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a
+            `SteadyStateProblem`, which is not followed in time unless a method is given, and takes
+            rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
-            for a `DAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
+            for a `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise is additive, and with `dt=`
             EulerMaruyama or EulerHeun if it is general.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
@@ -108,9 +108,10 @@ def solve(
         max_saves: rows kept by "steps" and `dense`. None: 4,096, or all where `dt` says how many;
             and the steps that a delay equation can look back (default 1,024).
         max_events: rows kept by each event that has no list of times (default 1,024).
-        init: what to do with the initial values of a `DAEProblem`: "consistent" finds them, with
-            the algebraic parts of y0 as guesses, and again after each event; "check" refuses those
-            that miss the tolerance; "given" takes them as they are, also after events.
+        init: what to do with the initial values of a `DAEProblem` or an `ImplicitDAEProblem`:
+            "consistent" finds them, with the algebraic parts of y0 as guesses, and dy0, and again
+            after each event; "check" refuses those that miss the tolerance; "given" takes y0 as it
+            is, also after events.
         key: of an SDE or of jumps, the key of its path, such as `jax.random.key(0)`. One key is
             one path, whatever the tolerance (with given steps: one for each choice of steps); a key
             that is shared under `vmap` is shared noise.

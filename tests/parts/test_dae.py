@@ -257,3 +257,9 @@ def test_complex_states():
         np.testing.assert_allclose(jax.grad(end)(3.0), -np.sin(3), rtol=1e-6)
     mass = de.DAEProblem(lambda t, z, w: 1j * w * z, 1.0 + 0j, (0.0, 1.0), 3.0, mass_matrix=1j)
     np.testing.assert_allclose(de.solve(mass, **TOLERANCES).y1, np.exp(3), rtol=1e-6)
+    # Beside a complex leaf a real one has no imaginary part, in no equation.
+    size = lambda t, y, w: {"z": 1j * w * y["z"] - y["z"], "size": y["size"] - jnp.abs(y["z"]) ** 2}
+    both = de.DAEProblem(
+        size, {"z": 1.0 + 0j, "size": 0.3}, (0.0, 1.0), 3.0, mass_matrix={"z": 1.0, "size": 0.0}
+    )
+    np.testing.assert_allclose(de.solve(both, **TOLERANCES).y1["size"], np.exp(-2), rtol=1e-6)

@@ -34,13 +34,14 @@ class Root(NamedTuple):
     found: Bool[Array, ""]
 
 
-def newton(residual: Callable, guess: Inexact[Array, " n"]) -> Root:
+def newton(residual: Callable, guess: Inexact[Array, " n"], unit: Callable | None = None) -> Root:
     """A root near the guess, to the precision of the numbers, by damped Newton steps.
 
     Of the dampings 1, 1/2, …, 2⁻⁷ a turn takes the longest after which the simplified correction
     K⁻¹ R(x + λ Δ) is shorter than (1 − λ/2) |Δ|: Deuflhard's natural monotonicity test, which does
     not care how the equations are scaled. It goes on until corrections no longer become shorter;
-    where they are short then, relative to x and to the guess, it was a root.
+    where they are short then, relative to x and to the guess, it was a root. `unit(x)`: what else
+    corrections are short beside, where the components of x are of different kinds.
 
     >>> newton(lambda x: x**2 - 2.0, jnp.array([30.0]))
     Root(x=Array([1.4142135], dtype=float32), found=Array(True, dtype=bool))
@@ -50,29 +51,33 @@ def newton(residual: Callable, guess: Inexact[Array, " n"]) -> Root:
     guess = lax.stop_gradient(guess)
     enough, extent = float(jnp.finfo(guess.dtype).eps) ** 0.5, jnp.max(jnp.abs(guess))
 
-    def short(x: Array, size: Array) -> Array:
-        return size <= enough * jnp.maximum(jnp.max(jnp.abs(x)), extent)
+    if unit is None:
+        unit = lambda x: jnp.maximum(jnp.max(jnp.abs(x)), extent)  # noqa: E731
+
+    def measured(x: Array, step: Array) -> Array:
+        beside = unit(x)
+        return jnp.max(jnp.abs(step) / jnp.where(beside > 0, beside, 1))
 
     def turn(state: tuple) -> tuple:
         x, last, turns, _ = state
         factors = factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x))
         step = -solve(factors, residual(x))
-        size = jnp.max(jnp.abs(step))
+        size = measured(x, step)
 
         def after(damping: Array) -> Array:
-            return jnp.max(jnp.abs(solve(factors, residual(x + damping * step))))
+            return measured(x, solve(factors, residual(x + damping * step)))
 
         dampings = jnp.asarray(_DAMPINGS, x.dtype)
         good = jax.vmap(after)(dampings) <= (1 - dampings / 2) * size
         damping = dampings[jnp.where(jnp.any(good), jnp.argmax(good), len(_DAMPINGS) - 1)]
         # Short steps are noise in the end: they are taken whole, until they grow.
-        damping = jnp.where(short(x, size), 1, damping)
-        on = jnp.isfinite(size) & ((size < last / 2) | ~short(x, size))
+        damping = jnp.where(size <= enough, 1, damping)
+        on = jnp.isfinite(size) & ((size < last / 2) | (size > enough))
         return jnp.where(on, x + damping * step, x), jnp.where(on, size, last), turns + 1, on
 
     start = (guess, jnp.asarray(jnp.inf, guess.real.dtype), jnp.int32(0), jnp.array(True))
     x, size, _, _ = lax.while_loop(lambda s: s[3] & (s[2] < _TURNS), turn, start)
-    close = short(x, size) | (jnp.max(jnp.abs(residual(x))) == 0)
+    close = (size <= enough) | (jnp.max(jnp.abs(residual(x))) == 0)
     return Root(x, close & jnp.all(jnp.isfinite(x)))
 
 

@@ -246,6 +246,13 @@ class Packing(Treelike):
         return self.matrix_view(jnp.block([[next(found).reshape(m, n) for n in sizes]
                                            for m in sizes]))  # fmt: skip
 
+    @property
+    def there(self) -> np.ndarray:
+        """Which numbers of a real view there are: a real leaf has no imaginary part."""
+        sizes = [math.prod(s) for s in self.shapes]
+        parts = [np.full(n, not r) for r, n in zip(self.real, sizes, strict=True)]
+        return np.concatenate([np.ones(self.size, bool), *parts])
+
     def matrix_view(self, matrix: Array) -> Array:
         """A matrix over the numbers of a state, over their real view where that is what is packed.
 
@@ -254,10 +261,7 @@ class Packing(Treelike):
         if not self.viewed:
             return matrix
         re, im = matrix.real, matrix.imag
-        sizes = [math.prod(s) for s in self.shapes]
-        there = np.concatenate([np.full(n, not r) for r, n in zip(self.real, sizes, strict=True)])
-        keep = np.concatenate([np.ones(self.size, bool), there])
-        return jnp.block([[re, -im], [im, re]]) * (keep[:, None] & keep)
+        return jnp.block([[re, -im], [im, re]]) * (self.there[:, None] & self.there)
 
     def held_of(self, tree: Any) -> tuple:
         """The leaves that are held."""

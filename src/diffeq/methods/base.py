@@ -52,11 +52,12 @@ class Step(NamedTuple):
 class Method(eqx.Module):
     """A one-step scheme, (t, y) ↦ y1 ≈ y(t + dt). Subclasses give `order` and `step`.
 
-    `form` names the equation that `step` takes: "ode", with `form.field(t, y)`; "split", with
-    `form.implicit(t, y)` and `form.explicit(t, y)`; "partitioned", with `form.drift(t, q, p)`,
-    `form.kick(t, q, p)` and `form.halves(y)`; or "mass", with `form.field(t, y)`, `form.jac(t, y)`
-    and `form.mass`, which are None where nothing is known and where it is 1. y is one array: a tree
-    is packed into a vector, and where `real_view` is set a complex state as its real parts and then
+    `form` names the equation that `step` takes, or several that it does: "ode", with
+    `form.field(t, y)`; "split", with `form.implicit(t, y)` and `form.explicit(t, y)`;
+    "partitioned", with `form.drift(t, q, p)`, `form.kick(t, q, p)` and `form.halves(y)`; "mass",
+    with `form.field(t, y)`, `form.jac(t, y)` and `form.mass`, which are None where nothing is known
+    and where it is 1; or "implicit", with `form.residual(t, y, dy)`. y is one array: a tree is
+    packed into a vector, and where `real_view` is set a complex state as its real parts and then
     its imaginary ones. Time runs forwards here (backward problems are turned round at the door), so
     dt > 0.
 
@@ -90,7 +91,7 @@ class Method(eqx.Module):
         0.135
     """
 
-    form: ClassVar[str] = "ode"
+    form: ClassVar[Any] = "ode"  # or a tuple of names
     real_view: ClassVar[bool] = False
     reference: ClassVar[str] = ""
     area: ClassVar[bool] = False  # whether a step with noise wants H beside W

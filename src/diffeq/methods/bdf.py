@@ -21,9 +21,9 @@ from ..algebra import solve
 from ..algebra.newton import Bounds, newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, factors_of, inverse_of, slopes_at
+from .implicit import Implicit, factors_of, inverse_of, linearised
 from .interpolant import Interpolant, Polynomial
-from .mass import slope_of, times
+from .mass import balance, over, slope_of
 
 __all__ = ["BDF"]
 
@@ -48,10 +48,11 @@ class BDF(Implicit):
     k − 1, k and k + 1 the one is taken whose error allows the longest step, and dt changes with it;
     so a `controller=` says which steps are accepted and within which limits, and not how dt grows.
 
-    M may be singular (a `DAEProblem` of index 1). The start, and each discontinuity, is at order 1:
-    with many events a one-step method is the better choice. Orders above 2 are not A-stable:
-    oscillations that hardly decay are for `RadauIIA5`. With `dt=` the first step, of order 1,
-    limits what the later orders can gain.
+    M may be singular (a `DAEProblem` of index 1), and what is solved may be a residual,
+    F(t1, y1, y1') = 0 with y1' that of the formula (an `ImplicitDAEProblem`). The start, and each
+    discontinuity, is at order 1: with many events a one-step method is the better choice. Orders
+    above 2 are not A-stable: oscillations that hardly decay are for `RadauIIA5`. With `dt=` the
+    first step, of order 1, limits what the later orders can gain.
 
     The past is part of what is differentiated, so that gradients are those of the numbers returned.
 
@@ -71,7 +72,7 @@ class BDF(Implicit):
         (1.0, True)
     """
 
-    form = "mass"
+    form = ("implicit", "mass")
     reference = "shampine1997"
 
     max_order: int = eqx.field(static=True, default=ORDERS)
@@ -119,15 +120,17 @@ class BDF(Implicit):
         rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), past.known) / alpha
 
         def residual(d: Array) -> Array:
-            slope = form.field(t + dt, (predicted + d).reshape(y.shape)).ravel()
-            return (dt / alpha) * slope - times(form.mass, rest + d)
+            at = (predicted + d).reshape(y.shape)
+            return balance(form, dt / alpha, t + dt, at, rest + d)
 
         def exact(d: Array, r: Array) -> Array:
-            slopes = slopes_at(form, t + dt, (predicted + d).reshape(y.shape))
-            return solve(factors_of(form, dt, 1 / alpha, slopes), r)
+            slope = lambda: over(rest + d, dt / alpha)  # noqa: E731
+            linear = linearised(form, t + dt, (predicted + d).reshape(y.shape), slope)
+            return solve(factors_of(linear, dt, 1 / alpha), r)
 
         guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))
-        inverse = inverse_of(factors_of(form, dt, 1 / alpha, slopes_at(form, *guess)))
+        linear = linearised(form, *guess, lambda: lax.stop_gradient(over(rest, dt / alpha)))
+        inverse = inverse_of(factors_of(linear, dt, 1 / alpha))
         found = newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
         d = rooted(residual, found.x, exact)
         reached = past.extended(d)

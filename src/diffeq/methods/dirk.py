@@ -23,7 +23,7 @@ from ..algebra.roots import rooted
 from ..core.rows import put_row
 from ..core.walk import walk
 from .base import Step
-from .implicit import Aim, Implicit, factors_of, inverse_of, slopes_at
+from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import slope_of, times
 from .order import precise
@@ -117,8 +117,8 @@ class DIRK(Implicit):
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         table, mass = self.tableau, getattr(form, "mass", None)
         rows = _rows(table, mass is None)
-        slopes = slopes_at(form, *lax.stop_gradient((t, y)))
-        inverse = inverse_of(factors_of(form, dt, rows.gamma, slopes))
+        linear = linearised(form, *lax.stop_gradient((t, y)))
+        inverse = inverse_of(factors_of(linear, dt, rows.gamma))
         start = self._start(form, t, y, dt, memory)
         done, report = self._walk(form, (t, y, dt), inverse, start)
         error = None
@@ -169,8 +169,8 @@ class DIRK(Implicit):
                 return rest + (rows.gamma * dt) * slope - times(mass, u)
 
             def exact(u: Array, r: Array) -> Array:
-                slopes = slopes_at(form, time, y + u.reshape(y.shape))
-                return solve(factors_of(form, dt, rows.gamma, slopes), r)
+                linear = linearised(form, time, y + u.reshape(y.shape))
+                return solve(factors_of(linear, dt, rows.gamma), r)
 
             found = newton(residual, inverse, done.of(guess), bounds, factor)
             u = rooted(residual, found.x, exact)

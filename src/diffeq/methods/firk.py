@@ -7,7 +7,7 @@ one of order sn: five times less work for three stages.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,10 +21,12 @@ from ..algebra import factored, solve
 from ..algebra.newton import Bounds, frozen, newton
 from ..algebra.roots import rooted
 from ..core.loop import loop
+from ..problems.forms import Implicit as Residual
 from .base import Step
-from .implicit import Aim, Implicit, factors_of, inverse_of, slopes_at
+from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import combined, slope_of, times
+from .mass import balance, combined, over, slope_of, times
+from .residual import is_heavy, pace
 from .tableau import Tableau
 
 __all__ = ["FIRK"]
@@ -41,10 +43,12 @@ class FIRK(Implicit):
     tolerance, or give up as soon as their rate says that they will not converge: the step is then
     rejected and shortened (a solve that cannot go on ends with the status `newton_failed`).
 
-    M may be singular (a `DAEProblem` of index 1). The error is that of an embedded method with the
-    slope at the start as a further stage, and passes through (M − γ dt J)⁻¹; where it is not
-    accepted, it is looked at once more with f(t, y + error) for the slope, which damps what is
-    infinitely stiff. Dense output of RadauIIA5 is its collocation polynomial.
+    M may be singular (a `DAEProblem` of index 1), and what is solved may be a residual: then
+    F(t + c_i dt, Y_i, Y_i') = 0 with Y_i = y + dt Σ_j a_ij Y_j' (an `ImplicitDAEProblem`). The
+    error is that of an embedded method with the slope at the start as a further stage, and passes
+    through (M − γ dt J)⁻¹; where it is not accepted, it is looked at once more with f(t, y + error)
+    for the slope, which damps what is infinitely stiff. Dense output of RadauIIA5 is its
+    collocation polynomial.
 
     A step is differentiated by the implicit function theorem, exactly up to Newton's error, with
     the Jacobians at the stages; that takes an LU of order sn a step.
@@ -66,7 +70,7 @@ class FIRK(Implicit):
         (1.0, True)
     """
 
-    form = "mass"
+    form = ("implicit", "mass")
 
     tableau: Tableau = eqx.field(static=True)
 
@@ -95,7 +99,7 @@ class FIRK(Implicit):
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Memory":
         """The slope at the start; of the step before nothing is known."""
-        slope = form.field(t, y) if self.tableau.fsal else ()
+        slope = self._slope(form, t, y) if self.tableau.fsal else ()
         blank = jnp.zeros((len(_numbers(self.tableau).nodes), y.size), y.dtype)
         return _Memory(slope, blank, jnp.zeros_like(blank[0, 0]), jnp.ones_like(blank[0, 0]))
 
@@ -104,23 +108,35 @@ class FIRK(Implicit):
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         numbers, bounds = _numbers(self.tableau), self.aim.bounds(y)
-        slope = memory.slope if self.tableau.fsal else form.field(t, y) if numbers.starts else 0 * y
-        system = _System(numbers, form, t, y, dt, dt * slope.ravel())
-        slopes = slopes_at(form, *lax.stop_gradient((t, y)))
-        inverses = [inverse_of(factors_of(form, dt, 1 / x, slopes)) for x in numbers.values]
-        found = newton(
-            system.residual, lambda r: _transformed(numbers, inverses, r),
-            system.guess(memory), bounds, memory.factor,
-        )  # fmt: skip
+        slope = memory.slope if self.tableau.fsal else self._slope(form, t, y)
+        linear = linearised(form, *lax.stop_gradient((t, y)), lambda: lax.stop_gradient(slope))
+        system = _System(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
+        guess, factor = system.guess(memory), memory.factor
+        first = inverse_of(factors_of(linear, dt, 1 / numbers.values[0]))
+        if system.is_heavy:
+            inverse, factor = system.frozen(guess), 1.0
+        else:
+            rest = [inverse_of(factors_of(linear, dt, 1 / x)) for x in numbers.values[1:]]
+            inverse = partial(_transformed, numbers, [first, *rest])
+        found = newton(system.residual, inverse, guess, bounds, factor)
         moves = rooted(system.residual, found.x, system.inverse)
         error, extra = None, 0
         if numbers.error is not None:
-            error, extra = system.error(inverses[0], moves, bounds)
+            error, extra = system.error(first, moves, bounds)
             error = error.reshape(y.shape)
         y1 = y + _sum(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
         return Step(y1, error, after, (moves, memory.slope, after.slope), found.found, count)
+
+    def _slope(self, form: Any, t: Array, y: Array) -> Array:
+        """M y' at the start, or y' where there is no M; zero where it is not asked for."""
+        numbers = _numbers(self.tableau)
+        if isinstance(form, Residual):
+            # Where it has no part in the stages it is a hint: F is linearised there.
+            hint = not numbers.start.any()
+            return lax.stop_gradient(pace(form, t, y)) if hint else slope_of(form, t, y)
+        return form.field(t, y) if numbers.starts else 0 * y
 
     def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_Memory":
         slope = ()
@@ -134,16 +150,16 @@ class FIRK(Implicit):
         moves, before, after = step.data
         dense = _numbers(self.tableau).dense
         if dense is None:
-            if form.mass is not None or not self.tableau.fsal:
+            if getattr(form, "mass", form) is not None or not self.tableau.fsal:
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
         return Polynomial(y, tuple(_sum(row, moves).reshape(y.shape) for row in dense), dt)
 
 
 class _Memory(NamedTuple):
-    """What one step leaves to the next: its last slope, M y'. The rest are hints for Newton, which
-    change no result by more than its error, and which a replay does without: the stages, the dt
-    that they belong to, and the rate.
+    """What one step leaves to the next: its last slope, M y', or y' where a residual is solved. The
+    rest are hints for Newton, which change no result by more than its error, and which a replay
+    does without: the stages, the dt that they belong to, and the rate.
     """
 
     slope: Any
@@ -157,7 +173,8 @@ class _Memory(NamedTuple):
 
 class _System(NamedTuple):
     """R(U) = dt F(U) + δ first − (A⁻¹ ⊗ M) U = 0 from (t, y), `first` being dt times the slope
-    there; a stage is a row of U.
+    there; a stage is a row of U. Of a residual, whose slopes are (A⁻¹ U − δ first)/dt, it is
+    −dt F at the stages. `mass` is M at the start.
     """
 
     numbers: "_Numbers"
@@ -166,9 +183,27 @@ class _System(NamedTuple):
     y: Array
     dt: Array
     first: Array
+    mass: Any
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether the equation is F(t, y, y') = 0."""
+        return isinstance(self.form, Residual)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether M is another one at each stage. Then the system does not fall apart; and with an
+        M that is the same for all, Newton's method would leave in algebraic components a multiple
+        of its last update, which no shorter step makes smaller.
+        """
+        return self.is_residual and is_heavy(self.form, self.t, self.y)
 
     def residual(self, moves: Array) -> Array:
         """R(U)."""
+        if self.is_residual:
+            at = jax.vmap(self._at)(moves)
+            stage = partial(balance, self.form, self.dt)
+            return jax.vmap(stage)(self._times(), at, self._paths(moves))
         numbers, mass = self.numbers, self.form.mass
         coupled = jnp.stack([times(mass, _sum(row, moves)) for row in numbers.coupling])
         forces = self.dt * jax.vmap(self._force)(self._times(), moves) - coupled
@@ -178,25 +213,50 @@ class _System(NamedTuple):
 
     def inverse(self, moves: Array, r: Array) -> Array:
         """The δ with −R_U δ = r, at U: one system of all stages."""
-        mass, numbers = self.form.mass, self.numbers
-        slopes = jax.vmap(lambda t, u: slopes_at(self.form, t, self._at(u)))(self._times(), moves)
-        m, n = moves.shape
+        return solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
+
+    def frozen(self, moves: Array) -> Callable:
+        """The same for many r, without a derivative."""
+        apply = inverse_of(factored(lax.stop_gradient(self._matrix(moves))))
+        return lambda r: apply(r.ravel()).reshape(r.shape)
+
+    def _matrix(self, moves: Array) -> Array:
+        coupling, (m, n) = self.numbers.coupling, moves.shape
+        masses, slopes = self._near(moves)
         blocks = [
-            [combined(mass, 0 * slopes[i]) * float(numbers.coupling[i, j]) for j in range(m)]
+            [combined(masses[i], 0 * slopes[i]) * float(coupling[i, j]) for j in range(m)]
             for i in range(m)
         ]
         for i in range(m):
             blocks[i][i] = blocks[i][i] - self.dt * slopes[i]
         matrix = jnp.block(blocks)
-        if mass is not None:
+        if self.mass is not None:
             matrix = jnp.where(self.dt == 0, jnp.eye(m * n, dtype=matrix.dtype), matrix)
-        return solve(factored(matrix), r.ravel()).reshape(m, n)
+        return matrix
+
+    def _near(self, moves: Array) -> tuple[Any, Array]:
+        """M and J at each stage."""
+        if not self.is_residual:
+            at = lambda t, u: linearised(self.form, t, self._at(u)).by_y  # noqa: E731
+            return [self.mass] * len(moves), jax.vmap(at)(self._times(), moves)
+
+        def near(t: Array, u: Array, path: Array) -> Any:
+            return linearised(self.form, t, self._at(u), lambda: over(path, self.dt))
+
+        return jax.vmap(near)(self._times(), moves, self._paths(moves))
+
+    def _paths(self, moves: Array) -> Array:
+        """The slopes of a residual at the stages, times dt."""
+        paths = jnp.stack([_sum(row, moves) for row in self.numbers.coupling])
+        if not np.any(self.numbers.start):
+            return paths
+        return paths - jnp.asarray(self.numbers.start, paths.dtype)[:, None] * self.first
 
     def guess(self, memory: _Memory) -> Array:
         """The polynomial of the step before; or along the slope at the start."""
         numbers, dtype = self.numbers, self.first.dtype
         nodes = jnp.asarray(numbers.nodes, dtype)[:, None]
-        known = numbers.starts and self.form.mass is None
+        known = numbers.starts and getattr(self.form, "mass", None) is None
         line = nodes * self.first if known else 0 * nodes * self.first
         if numbers.dense is None:
             return line
@@ -210,14 +270,21 @@ class _System(NamedTuple):
     def error(self, inverse: Callable, moves: Array, bounds: Bounds) -> tuple[Array, Any]:
         """The filtered error, and the evaluations that it took; it has no derivative."""
         share, row = self.numbers.error
-        rest = times(self.form.mass, _sum(row, moves))
-        estimate = lax.stop_gradient(inverse(share * self.first + rest))
-        if share == 0:
-            return estimate, 0
+        move = _sum(row, moves)
+        rest = times(self.mass, move)
 
         def refined(error: Array) -> Array:
+            if self.is_residual:
+                at = self._at(error)
+                return inverse(balance(self.form, share * self.dt, self.t, at, -move))
             slope = self.dt * self._force(self.t, error)
             return inverse(share * slope + rest)
+
+        begun = self.is_residual and share != 0  # there is no f(t, y) that would be known
+        raw = refined(0 * move) if begun else inverse(share * self.first + rest)
+        estimate = lax.stop_gradient(raw)
+        if share == 0:
+            return estimate, 0
 
         again = frozen(refined, estimate)
         wanted = (bounds.size(estimate) > 1).astype(jnp.int32)
@@ -227,12 +294,12 @@ class _System(NamedTuple):
             lambda _, __, state, buffers: ((again(state[0]), state[1] - 1), buffers),
             (estimate, wanted),
         )
-        return error, wanted
+        return error, wanted + 1 if begun else wanted
 
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
         numbers = self.numbers
-        slope = times(self.form.mass, _sum(numbers.coupling[-1], moves))
+        slope = times(getattr(self.form, "mass", None), _sum(numbers.coupling[-1], moves))
         if numbers.start[-1] != 0:
             slope = slope - float(numbers.start[-1]) * self.first
         return (slope / jnp.where(self.dt > 0, self.dt, 1)).reshape(self.y.shape)

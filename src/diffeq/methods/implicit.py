@@ -6,9 +6,10 @@ again with one (a fixed dt, or the replay of a step that was accepted once), it 
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -17,10 +18,11 @@ from ..algebra import Factors, factored, jacobian, solve
 from ..algebra.newton import Bounds
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
+from ..problems.forms import Implicit as Residual
 from .base import Method
 from .mass import combined
 
-__all__ = ["Aim", "Implicit", "factors_of", "inverse_of", "slopes_at"]
+__all__ = ["Aim", "Implicit", "Linear", "factors_of", "inverse_of", "linearised"]
 
 # Hairer and Wanner's κ, the error of Newton in tolerances, lies between 1e-1 and 1e-2.
 _KAPPA = 1e-2
@@ -77,9 +79,29 @@ class Implicit(Method):
         return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
 
 
-def slopes_at(form: Any, t: Array, y: Array) -> Array:
-    """∂f/∂y at (t, y), of the implicit part where there are two."""
-    return jacobian(getattr(form, "implicit", None) or form.field, t, y, form.jac)
+class Linear(NamedTuple):
+    """An equation near a point, M y' = J y + …, over the ravelled state: M (None for 1), and J."""
+
+    mass: Any
+    by_y: Array
+
+
+def linearised(form: Any, t: Array, y: Array, slope: Callable | None = None) -> Linear:
+    """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
+    −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
+    """
+    if isinstance(form, Residual):
+        return _of_residual(form, t, y, form.guess if slope is None else slope())
+    by_y = jacobian(getattr(form, "implicit", None) or form.field, t, y, form.jac)
+    return Linear(getattr(form, "mass", None), by_y)
+
+
+def _of_residual(form: Residual, t: Array, y: Array, slope: Array) -> Linear:
+    flat = lambda y_flat, dy: form.residual(t, y_flat.reshape(y.shape), dy.reshape(y.shape))  # noqa: E731
+    _, push = jax.linearize(lambda y, dy: flat(y, dy).ravel(), y.ravel(), slope.ravel())
+    units = jnp.eye(y.size, dtype=y.dtype)
+    mass = jax.vmap(lambda e: push(0 * e, e), out_axes=1)(units)
+    return Linear(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
 
 
 def inverse_of(factors: Factors) -> Callable:
@@ -96,12 +118,11 @@ def inverse_of(factors: Factors) -> Callable:
     return lambda r: jnp.sum(inverse * r, axis=1)
 
 
-def factors_of(form: Any, dt: Array, scale: Any, slopes: Array) -> Factors:
+def factors_of(linear: Linear, dt: Array, scale: Any) -> Factors:
     """The factors of M − dt scale J. A step of dt = 0 (a rejected attempt, in a replay) leaves all
     where it is, also where M is singular: the matrix is 1 there.
     """
-    mass = getattr(form, "mass", None)
-    matrix = combined(mass, -(dt * scale) * slopes)
-    if mass is not None:
+    matrix = combined(linear.mass, -(dt * scale) * linear.by_y)
+    if linear.mass is not None:
         matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
     return factored(matrix)

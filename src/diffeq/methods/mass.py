@@ -1,4 +1,6 @@
-"""What implicit methods do with a mass matrix: M y' = f, with M a matrix, a diagonal, or 1."""
+"""What implicit methods do with M y' = f, where M is a matrix, a diagonal, or 1; and, by way of
+`residual.py`, with F(t, y, y') = 0.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,9 +12,20 @@ from jaxtyping import Array
 
 from ..algebra import Factors, factored, slopes, solve
 from ..algebra.roots import newton, rooted
-from ..problems.forms import Mass, Sde, lower, spread
+from ..problems.forms import Implicit, Mass, Sde, lower, spread
+from . import residual
 
-__all__ = ["combined", "consistent", "correction", "paces", "slope_of", "times"]
+__all__ = [
+    "balance",
+    "combined",
+    "consistent",
+    "constrained",
+    "correction",
+    "over",
+    "paces",
+    "slope_of",
+    "times",
+]
 
 
 def times(mass: Any, x: Array) -> Array:
@@ -38,6 +51,24 @@ def combined(mass: Any, matrix: Array) -> Array:
     return matrix + (jnp.diag(mass) if mass.ndim == 1 else mass)
 
 
+def balance(form: Any, dt: Array, t: Array, y: Array, path: Array) -> Array:
+    """What dt f − M path is, ravelled, where path is dt y': zero where the equation holds. Of a
+    residual it is −dt F(t, y, path/dt), which is the same if F is M y' − f.
+    """
+    if isinstance(form, Implicit):
+        return -dt * form.residual(t, y, over(path, dt).reshape(y.shape)).ravel()
+    return dt * form.field(t, y).ravel() - times(form.mass, path)
+
+
+def over(path: Array, dt: Array) -> Array:
+    """The slope path/dt; path itself in a step of dt = 0, which goes nowhere.
+
+    >>> over(jnp.array([2.0, 0.0]), jnp.array(0.0))
+    Array([2., 0.], dtype=float32)
+    """
+    return path / jnp.where(dt == 0, 1, dt)
+
+
 def slope_of(form: Any, t: Array, y: Array) -> Array:
     """dy/dt at (t, y), for a first step and for dense output where there is no step.
 
@@ -47,6 +78,8 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     """
     if isinstance(form, Sde):
         return jnp.zeros_like(y)
+    if isinstance(form, Implicit):
+        return residual.slope(form, t, y)
     if not isinstance(form, Mass):
         return lower(form, "ode", "a slope").field(t, y)
     if form.mass is None:
@@ -63,24 +96,34 @@ def paces(form: Any) -> tuple[Callable, ...]:
     """
     if isinstance(form, Sde):
         return form.drift, spread(form)
+    if isinstance(form, Implicit):
+        return (partial(residual.pace, form),)
     return (partial(slope_of, form),)
 
 
-def consistent(form: Mass, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:
+def constrained(form: Any) -> bool:
+    """Whether there are, or may be, algebraic equations for initial values to obey."""
+    return isinstance(form, Implicit) or (isinstance(form, Mass) and form.mass is not None)
+
+
+def consistent(form: Any, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:
     """The y that obeys the algebraic equations, with the differential parts of y0, and whether it
     was found: the root of M (y − y0) + free · f(t0, y), both parts of which vanish, as they meet in
     zero alone. `kept`: components that are kept, where the matrix does not say it.
     """
+    if isinstance(form, Implicit):
+        there = residual.settled(form, t0, y0)
+        return there.y, there.found
     given, hold = y0.ravel(), _holder(form, kept)
 
-    def residual(y: Array) -> Array:
+    def equations(y: Array) -> Array:
         rate = form.field(t0, y.reshape(y0.shape)).ravel()
         return times(hold, y - given) + times(form.free, rate)
 
-    x, found = newton(residual, given)
+    x, found = newton(equations, given)
     if kept is not None:
         found = found & (jnp.sum(kept) == len(given) - jnp.round(_rank(form.free)))
-    return rooted(residual, x).reshape(y0.shape), found
+    return rooted(equations, x).reshape(y0.shape), found
 
 
 def _rank(projector: Array) -> Array:
@@ -101,10 +144,14 @@ def _holder(form: Mass, kept: Array | None) -> Any:
     return (basis * (jnp.arange(len(kept)) < count)) @ rows
 
 
-def correction(form: Mass, t: Array, y: Array) -> Array:
-    """The step of Newton's method from y towards the algebraic equations, M dy = 0; ravelled."""
+def correction(form: Any, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
+    """The step of Newton's method from y towards the algebraic equations, M dy = 0, and what it is
+    beside: y, and of a slope that is mended what it makes over the span; ravelled.
+    """
+    if isinstance(form, Implicit):
+        return residual.shift(form, t, y, span)
     value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)
-    return -solve(_closed(form, by_y), times(form.free, value))
+    return -solve(_closed(form, by_y), times(form.free, value)), y.ravel()
 
 
 def _closed(form: Mass, by_y: Array) -> Factors:

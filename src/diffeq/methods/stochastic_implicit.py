@@ -15,7 +15,7 @@ from ..algebra.jacobian import jacobian
 from ..algebra.newton import newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, factors_of, inverse_of
+from .implicit import Implicit, Linear, factors_of, inverse_of
 from .stochastic_rk import Stochastic
 
 __all__ = ["ImplicitEM"]
@@ -83,10 +83,12 @@ class ImplicitEM(Stochastic, Implicit):
             return kick + dt * form.drift(t + dt, moved(u)).ravel() - u
 
         def exact(u: Array, r: Array) -> Array:
-            return solve(factors_of(form, dt, 1.0, jacobian(form.drift, t + dt, moved(u))), r)
+            return solve(
+                factors_of(Linear(None, jacobian(form.drift, t + dt, moved(u))), dt, 1.0), r
+            )
 
         slopes = jacobian(form.drift, *lax.stop_gradient((t + dt, y)))
-        inverse = inverse_of(factors_of(form, dt, 1.0, slopes))
+        inverse = inverse_of(factors_of(Linear(None, slopes), dt, 1.0))
         found = newton(residual, inverse, kick, self.aim.bounds(y))
         y1 = moved(rooted(residual, found.x, exact))
         return Step(y1, None, (), (), found.found, found.turns)

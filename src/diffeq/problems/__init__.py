@@ -1,7 +1,7 @@
 """Layer 1: what is solved. A problem is an equation with its data; methods see canonical forms."""
 
 from .base import Problem
-from .dae import DAEProblem
+from .dae import DAEProblem, ImplicitDAEProblem
 from .dde import DDEProblem
 from .jump import Jump, JumpProblem
 from .ode import ODEProblem, SplitODEProblem
@@ -13,6 +13,7 @@ __all__ = [
     "DAEProblem",
     "DDEProblem",
     "HamiltonianProblem",
+    "ImplicitDAEProblem",
     "Jump",
     "JumpProblem",
     "ODEProblem",

@@ -1,4 +1,6 @@
-"""Differential-algebraic equations with a constant mass matrix: M y' = f(t, y, args)."""
+"""Differential-algebraic equations: M y' = f(t, y, args) with a constant mass matrix, and residuals
+F(t, y, y', args) = 0.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,8 +11,16 @@ from jaxtyping import Array
 
 from ..core.packing import Packing, as_state, without_held
 from .base import Problem, evaluated
+from .called import described
 
-__all__ = ["DAEProblem", "free_projector", "packed_differential", "packed_mass"]
+__all__ = [
+    "DAEProblem",
+    "ImplicitDAEProblem",
+    "free_projector",
+    "packed_differential",
+    "packed_mass",
+    "packed_slope",
+]
 
 
 class DAEProblem(Problem):
@@ -65,13 +75,71 @@ class DAEProblem(Problem):
         self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
 
 
+class ImplicitDAEProblem(Problem):
+    """residual(t, y, dy, args) = 0 on tspan with dy = dy/dt, from y(tspan[0]) = y0.
+
+    `differential` says for which components of y the slope is in the residual; the others are
+    algebraic, and their slopes are not in it. The equations have to determine both, the slopes of
+    the differential components and the algebraic ones, from t and the differential components
+    (index 1). `BDF` and `RadauIIA5` solve it.
+
+    Consistent initial values are found by `solve(init="consistent")`, the default: differential
+    components of y0 are kept, and all else, dy0 included, is where the search begins. Where there
+    are several slopes that satisfy the equations, dy0 chooses between them; after an event it does
+    so again.
+
+    Args:
+        residual: `residual(t, y, dy, args)`: one equation for each component of y, with the
+            structure and the shapes of y; dy comes like y.
+        y0: the initial state, any pytree, or a function of args.
+        tspan, args: as in `ODEProblem`.
+        dy0: a guess of dy/dt at the start, with the structure and the shapes of y0, or a function
+            of args.
+        differential: booleans with the structure and the shapes of y0.
+
+    Raises:
+        TypeError: (by `solve`) residual or dy0 does not fit y0; the method does not solve it.
+        ValueError: (by `solve`) differential does not fit y0; dy0 has NaN or inf.
+        SolveError: (by `solve`) no consistent initial values were found.
+
+    Reference: brown1998.
+
+    Example:
+        Robertson's reaction with its mass balance, and no idea of the slopes:
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> def robertson(t, y, dy, k):
+        ...     a, b, c = y
+        ...     slow, fast = k[0] * a - k[2] * b * c, k[1] * b**2
+        ...     return jnp.array([dy[0] + slow, dy[1] - slow + fast, a + b + c - 1])
+        >>> problem = de.ImplicitDAEProblem(
+        ...     robertson, [1.0, 0.0, 0.7], (0.0, 40.0), jnp.array([0.04, 3e7, 1e4]),
+        ...     dy0=[0.0, 0.0, 0.0], differential=[True, True, False],
+        ... )
+        >>> sol = de.solve(problem, saveat=jnp.array([0.0, 40.0]), rtol=1e-4)
+        >>> [[round(float(a), 3), round(float(c), 3)] for a, _, c in sol.ys]
+        [[1.0, 0.0], [0.716, 0.284]]
+    """
+
+    fields = ("residual", "y0", "tspan", "args", "dy0", "differential")
+    functions: ClassVar[dict[str, str]] = {"residual": "t, y, dy, args"}
+
+    def __init__(
+        self, residual: Callable, y0: Any, tspan: Any, args: Any = None, *, dy0: Any,
+        differential: Any,
+    ) -> None:  # fmt: skip
+        self.residual, self.y0, self.tspan, self.args = residual, as_state(y0), tspan, args
+        self.dy0, self.differential = as_state(dy0), differential
+
+
 def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
-    """M over the packed state: its diagonal as a vector, or a matrix."""
+    """M over the packed state: its diagonal as a vector, or a matrix. Where a real view has numbers
+    that are not there it is 1, for f is 0.
+    """
     value = as_state(evaluated(problem.mass_matrix, problem.args))
     diagonal = _as_diagonal(value, packing)
     if diagonal is not None:
-        plain = not packing.viewed
-        return diagonal if plain else packing.matrix_view(jnp.diag(diagonal))
+        return _viewed(jnp.diag(diagonal), packing) if packing.viewed else diagonal
     matrix = jnp.asarray(value) if _is_array(value) else None
     n = packing.size
     if matrix is None or matrix.shape != (n, n):
@@ -79,10 +147,27 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
             f"mass_matrix is {_shown(value)}; its diagonal with the structure of y0 is wanted, or "
             f"a matrix over the ravelled state, of shape ({n}, {n})."
         )
-    return packing.matrix_view(matrix.astype(packing.dtype))
+    return _viewed(matrix.astype(packing.dtype), packing)
 
 
-def packed_differential(problem: DAEProblem, packing: Packing) -> Any:
+def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
+    """dy0, packed like the state."""
+    value = as_state(evaluated(problem.dy0, problem.args))
+    wide = any(map(jnp.iscomplexobj, jax.tree.leaves(value)))
+    fits = not (wide and jnp.issubdtype(packing.dtype, jnp.floating))
+    try:
+        fits = fits and _as_diagonal(value, packing) is not None
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise TypeError(
+            f"dy0 is {_shown(value)}; numbers with the structure and shapes of y0 are wanted, or a "
+            "function of args."
+        )
+    return packing.pack(without_held(value, packing.marks) if packing.holds else value)
+
+
+def packed_differential(problem: Any, packing: Packing) -> Any:
     """Which components are kept, over the ravelled packed state; None: what the matrix says."""
     if problem.differential is None:
         return None
@@ -97,7 +182,7 @@ def packed_differential(problem: DAEProblem, packing: Packing) -> Any:
             "wanted."
         )
     flags = flags.real != 0
-    return jnp.concatenate([flags, flags]) if packing.viewed else flags
+    return jnp.concatenate([flags, flags]) | ~packing.there if packing.viewed else flags
 
 
 def free_projector(mass: Array) -> Array:
@@ -107,6 +192,12 @@ def free_projector(mass: Array) -> Array:
     if mass.ndim == 1:
         return (mass == 0).astype(mass.dtype)
     return jnp.eye(len(mass), dtype=mass.dtype) - mass @ jnp.linalg.pinv(mass)
+
+
+def _viewed(matrix: Array, packing: Packing) -> Array:
+    if not packing.viewed:
+        return matrix
+    return packing.matrix_view(matrix) + jnp.diag(~packing.there).astype(matrix.real.dtype)
 
 
 def _as_diagonal(value: Any, packing: Packing) -> Array | None:
@@ -131,6 +222,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return str(jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", value)).replace(
-        "'", ""
-    )
+    try:
+        return described(value)
+    except (TypeError, ValueError):
+        return repr(value)

@@ -11,6 +11,7 @@ from .history import History, Seen, Shape
 
 __all__ = [
     "Delayed",
+    "Implicit",
     "Ito",
     "Mass",
     "Ode",
@@ -53,6 +54,21 @@ class Mass:
     jac: Callable | None = None
     mass: Any = None
     free: Any = None
+
+
+@dataclass(frozen=True)
+class Implicit:
+    """residual(t, y, dy) = 0, over a state of any shape, with dy = dy/dt.
+
+    `differential` says, of the ravelled state, for which components dy is in the residual; the
+    others are algebraic. `guess` is where a search for the slope at a start begins, and `span` how
+    long the whole interval is.
+    """
+
+    residual: Callable
+    differential: Any
+    guess: Any
+    span: Any
 
 
 @dataclass(frozen=True)
@@ -264,6 +280,7 @@ _NAMES = {
     "split": Split,
     "partitioned": Partitioned,
     "mass": Mass,
+    "implicit": Implicit,
     "sde": Sde,
     "ito": Ito,
     "stratonovich": Stratonovich,
@@ -277,6 +294,7 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Split, Ode): _split_to_ode,
     (Partitioned, Ode): _partitioned_to_ode,
     (Mass, Mass): _same,
+    (Implicit, Implicit): _same,
     (Delayed, Delayed): _same,
     (Delayed, Ode): _delayed_to_ode,
     (Ode, Mass): _ode_to_mass,
@@ -293,6 +311,10 @@ _RULES: dict[tuple[type, type], Callable] = {
 _IMPLICIT = (
     "is explicit, and a mass-matrix problem needs an implicit method: Rodas5P, RadauIIA5, BDF"
 )
+_RESIDUAL = (
+    "does not solve equations F(t, y, y') = 0: choose a method that does, de.BDF() or "
+    "de.RadauIIA5(); or, where y' enters as M y', write a DAEProblem"
+)
 _NOISY = "solves equations without noise: choose a method for SDEs, such as de.SOSRI()"
 _QUIET = "solves equations with noise: give an SDEProblem, or choose a method such as de.Tsit5()"
 
@@ -304,9 +326,10 @@ _REASONS = {
     },
     **{
         (kind, target): _QUIET
-        for kind in (Ode, Split, Partitioned, Mass)
+        for kind in (Ode, Split, Partitioned, Mass, Implicit)
         for target in (Sde, Ito, Stratonovich)
     },
+    **{(Implicit, target): _RESIDUAL for target in (Ode, Split, Partitioned, Mass)},
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",

@@ -23,9 +23,16 @@ from ..core.primitive import contains, eval_jaxpr, influences, shape_of
 from ..core.watch import no_writes
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted, paired
-from .dae import DAEProblem, free_projector, packed_mass
+from .dae import (
+    DAEProblem,
+    ImplicitDAEProblem,
+    free_projector,
+    packed_differential,
+    packed_mass,
+    packed_slope,
+)
 from .dde import DDEProblem, depends_on_state
-from .forms import Delayed, Ito, Mass, Ode, Partitioned, Split, Stratonovich
+from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .history import History, Past, Seen, Shape
 from .ode import ODEProblem, SplitODEProblem
 from .sde import SDEProblem
@@ -284,11 +291,11 @@ def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
     return known[lengths]
 
 
-def as_rate(name: str, value: Any, parts: tuple) -> Any:
+def as_rate(name: str, value: Any, parts: tuple, must: str = "dy/dt must match it") -> Any:
     """What a field returned, if it fits the state; leaves that are held have none."""
     like = moving(parts[0])
     holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
-    return checked(name, without_held(value, parts[0]) if holds else as_state(value), like)
+    return checked(name, without_held(value, parts[0]) if holds else as_state(value), like, must)
 
 
 def turned(sign: Any, x: Any) -> Any:
@@ -296,17 +303,15 @@ def turned(sign: Any, x: Any) -> Any:
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
 
 
-def checked(name: str, value: Any, like: Any) -> Any:
+def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it") -> Any:
     """What a field returned, if it fits the state; a list of scalars stands for a vector."""
     if jax.tree.structure(value) != jax.tree.structure(like):
-        raise TypeError(
-            f"{name} returned {described(value)}; y is {described(like)}, and dy/dt must match it."
-        )
+        raise TypeError(f"{name} returned {described(value)}; y is {described(like)}, and {must}.")
     for where, dy, y in paired(value, like):
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
-                "dy/dt must match it."
+                f"{must}."
             )
         got, state = jnp.result_type(dy), jnp.result_type(y)
         if jnp.promote_types(got, state) != state:
@@ -417,6 +422,32 @@ class _DaeRule(_OdeRule):
     def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         del sign
         return Mass(_packed(at[0], packing), **known)
+
+
+class _ImplicitRule(_OdeRule):
+    @staticmethod
+    def constants(problem: Any, packing: Packing) -> dict:
+        guess, args = packed_slope(problem, packing), problem.args
+        t0, t1 = interval(evaluated(problem.tspan, args), args, guess.dtype)
+        flags, span = packed_differential(problem, packing), jnp.abs(t1 - t0).astype(guess.dtype)
+        return {"differential": flags, "guess": guess, "span": lax.stop_gradient(span)}
+
+    @staticmethod
+    def functions(problem: Any, tree: Any) -> list:
+        fits = partial(as_rate, must="there is one equation for each component")
+        return [("residual", problem.residual, (tree, moving(tree)), fits)]
+
+    @staticmethod
+    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+        def residual(t: Any, y: Any, dy: Any) -> Any:
+            value = at[0](t, packing.unpack(y), packing.rates_of(turned(sign, dy)))
+            value = packing.pack(value)
+            if not packing.viewed or packing.there.all():
+                return value
+            # An imaginary part that is not there stays what it is.
+            return jnp.where(packing.there.reshape(value.shape), value, dy)
+
+        return Implicit(residual, **{**known, "guess": turned(sign, known["guess"])})
 
 
 def _packed(f: Callable, packing: Packing) -> Callable:
@@ -691,6 +722,7 @@ def _history_at_time(history: Any, t: Any, args: Any) -> Any:
 _RULES: dict[type, Any] = {
     ODEProblem: _OdeRule,
     DAEProblem: _DaeRule,
+    ImplicitDAEProblem: _ImplicitRule,
     SplitODEProblem: _SplitRule,
     SecondOrderProblem: _MotionRule,
     HamiltonianProblem: _HamiltonianRule,

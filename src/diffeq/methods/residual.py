@@ -1,0 +1,148 @@
+"""What F(t, y, y') = 0 says at one time: consistent values, and slopes where none are known.
+
+The unknowns there are x: the slope y' of each differential component, and each algebraic component
+itself. F does not depend on the slopes of algebraic components, so there are as many equations as
+unknowns, and the problem has index 1 where their matrix K = F_x is regular. These are the values
+that Brown, Hindmarsh and Petzold look for.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ..algebra import Factors, factored, solve
+from ..algebra.roots import newton, rooted
+from ..core.primitive import dependents
+from ..problems.forms import Implicit
+
+__all__ = ["Point", "is_heavy", "pace", "settled", "shift", "slope", "strays"]
+
+
+class Point(NamedTuple):
+    """A state with its slope, of the state's shape, and whether they satisfy the equations; slopes
+    of algebraic components, which are in none, are the guess.
+    """
+
+    y: Array
+    dy: Array
+    found: Array
+
+
+class _Linear(NamedTuple):
+    """F near a point: its value, the factors of K, and `along(dy)`, how fast F changes in time with
+    a slope that stays.
+    """
+
+    value: Array
+    factors: Factors
+    along: Callable
+
+
+def settled(form: Implicit, t: Array, y: Array) -> Point:
+    """The consistent values with the differential components of y."""
+    flags, given, guess = form.differential, y.ravel(), form.guess.ravel()
+
+    def placed(x: Array) -> tuple[Array, Array]:
+        return jnp.where(flags, given, x), jnp.where(flags, x, guess)
+
+    def equations(x: Array) -> Array:
+        at, dy = placed(x)
+        return form.residual(t, at.reshape(y.shape), dy.reshape(y.shape)).ravel()
+
+    x, found = newton(equations, jnp.where(flags, guess, given), _unit(form, given))
+    at, dy = (z.reshape(y.shape) for z in placed(rooted(equations, x)))
+    return Point(at, dy, found & ~jnp.any(strays(form, t, at, dy)))
+
+
+def slope(form: Implicit, t: Array, y: Array) -> Array:
+    """The slope at a consistent y; where there is none, the guess."""
+    if not _varies(form, t, y, [False, False, True]):
+        return pace(form, t, y)
+    found = settled(form, t, y)
+    at, dy = found.y.ravel(), found.dy.ravel()
+    dy = _completed(form, _linearised(form, t, at, dy, y.shape), dy)
+    return jnp.where(found.found, dy.reshape(y.shape), form.guess)
+
+
+def pace(form: Implicit, t: Array, y: Array) -> Array:
+    """The slope at (t, y) after one turn of Newton's method from the guess: exact where F is linear
+    in y' and y is consistent, and elsewhere good enough to find a first step by.
+    """
+    guess = form.guess.ravel()
+    here = _linearised(form, t, y.ravel(), guess, y.shape)
+    dy = guess - solve(here.factors, here.value)
+    return _completed(form, here, dy).reshape(y.shape)
+
+
+def shift(form: Implicit, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
+    """The step of Newton's method from y and the guess, and what it is small or large beside: of an
+    algebraic component itself, of a slope what it does to y over the span.
+    """
+    guess, given = form.guess.ravel(), y.ravel()
+    here = _linearised(form, t, given, guess, y.shape)
+    step = -solve(here.factors, here.value)
+    each = jnp.where(form.differential, span, 1).astype(step.dtype)
+    beside = jnp.where(form.differential, guess, given)
+    bad = jnp.any(strays(form, t, y, form.guess))
+    return jnp.where(bad, jnp.inf, step * each), beside * each
+
+
+def strays(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
+    """Which slopes F depends on though they are those of algebraic components; ravelled."""
+    dy = lax.stop_gradient(dy)
+    push = lambda e: jax.jvp(lambda dy: form.residual(t, y, dy), (dy,), (e.reshape(dy.shape),))[1]  # noqa: E731
+    columns = jax.vmap(push)(jnp.eye(dy.size, dtype=dy.dtype))
+    used = jnp.any(columns.reshape(dy.size, -1) != 0, axis=1)
+    return used & ~form.differential
+
+
+def is_heavy(form: Implicit, t: Array, y: Array) -> bool:
+    """Whether ∂F/∂y' is another matrix at other points."""
+    return _varies(form, t, y, [True, True, True])
+
+
+def _varies(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
+    """Whether ∂F/∂y' depends on t, y or y'; known from its equations, before anything runs."""
+
+    def push(t: Array, y: Array, dy: Array, unit: Array) -> Array:
+        return jax.jvp(lambda dy: form.residual(t, y, dy), (dy,), (unit,))[1]
+
+    return any(dependents(jax.make_jaxpr(push)(t, y, y, y), [*by, False]))
+
+
+def _linearised(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> _Linear:
+    """F near a point."""
+    flags, still = form.differential, jnp.zeros_like(t)
+    flat = lambda t, y, dy: form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()  # noqa: E731
+    value, push = jax.linearize(flat, t, y, dy)
+    column = lambda e: push(still, jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
+    columns = jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
+    along = lambda dy: push(jnp.ones_like(t), dy, jnp.zeros_like(y))  # noqa: E731
+    return _Linear(value, factored(columns), along)
+
+
+def _completed(form: Implicit, there: _Linear, dy: Array) -> Array:
+    """The slopes with those of the algebraic components: dF/dt = 0 is linear in them and in y'', of
+    the differential ones, with the matrix K again.
+    """
+    dy = jnp.where(form.differential, dy, 0)
+    return jnp.where(form.differential, dy, -solve(there.factors, there.along(dy)))
+
+
+def _unit(form: Implicit, y: Array) -> Callable:
+    """In what the unknowns are measured: states by the largest of y, and slopes by the largest of
+    themselves, or by what takes y through the whole interval to its own size.
+    """
+    flags = form.differential
+    size, guess = lax.stop_gradient((jnp.max(jnp.abs(y)), jnp.abs(form.guess.ravel())))
+    least = jnp.maximum(size / form.span, jnp.max(jnp.where(flags, guess, 0)))
+
+    def unit(x: Array) -> Array:
+        of_slopes, of_states = (jnp.max(jnp.where(kind, jnp.abs(x), 0)) for kind in (flags, ~flags))
+        return jnp.where(flags, jnp.maximum(of_slopes, least), jnp.maximum(of_states, size))
+
+    return unit
