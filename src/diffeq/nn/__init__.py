@@ -2,6 +2,7 @@
 
 from .augmented import Augmented
 from .basis import Basis, Chebyshev, Cos, Fourier, Legendre, Polynomial, Sin, TensorLayer
+from .dae import NeuralDAE
 from .dde import NeuralDDE
 from .flow import FFJORD, Regularised
 from .hamiltonian import HamiltonianNN
@@ -21,6 +22,7 @@ __all__ = [
     "HamiltonianNN",
     "Layer",
     "Legendre",
+    "NeuralDAE",
     "NeuralDDE",
     "NeuralODE",
     "NeuralSDE",

@@ -14,7 +14,7 @@ from ..problems import ODEProblem, Problem
 from ..solution import Solution
 from ..solve import solve
 
-__all__ = ["Layer"]
+__all__ = ["Frozen", "Layer"]
 
 
 class Layer(eqx.Module):
@@ -133,6 +133,21 @@ class Constants:
             return "options"
         options = unflatten(self.structure, self.leaves)
         return ", ".join(f"{k}={_short(v)}" for k, v in options.items() if v is not None)
+
+
+class Frozen(eqx.Module):
+    """A constant of a layer, which no optimiser sees, though its arrays may be traced."""
+
+    traced: list
+    constants: Constants = eqx.field(static=True)
+
+    def __init__(self, value: Any) -> None:
+        self.traced, self.constants = _freeze({"value": value})
+
+    @property
+    def value(self) -> Any:
+        """What it is."""
+        return _thaw(self.traced, self.constants)["value"]
 
 
 def _freeze(options: dict[str, Any]) -> tuple[list, Constants]:
