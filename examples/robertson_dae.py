@@ -54,7 +54,8 @@ truth = de.ImplicitDAEProblem(
 late, early = np.linspace(0.0, 1.0, 11), np.logspace(-5, 0, 41)
 ts = np.unique(np.concatenate([late, early]).round(12))
 published, seen = np.isin(ts, late.round(12)), np.isin(ts, np.append(early.round(12), 0.0))
-data = de.solve(truth, de.RadauIIA5(), saveat=ts, rtol=1e-8, atol=1e-12).ys
+two = jnp.array([1.0, 1e-4, jnp.inf])  # y₃ is what is left: its error is that of the others
+data = de.solve(truth, de.RadauIIA5(), saveat=ts, rtol=1e-7, atol=1e-7 * two).ys
 size = jnp.max(jnp.abs(data), axis=0)
 speed = truth.args[0]  # of y₁ and y₂, at the start
 
@@ -71,7 +72,7 @@ def layer(unit, rate):
         net,
         field=lambda net, t, y, args: rate * net(y / unit),
         constraints=lambda t, y, args: [jnp.sum(y) - 1],
-        tspan=(0.0, 1.0), method=METHOD, saveat=ts, rtol=1e-6, atol=1e-6 * unit,
+        tspan=(0.0, 1.0), method=METHOD, saveat=ts, rtol=1e-6, atol=1e-6 * unit.at[2].set(jnp.inf),
     )  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def by_residual():
         lambda t, y, args: [jnp.sum(y) - 1],
         field=lambda net, t, y, dy, args: dy[:2] - speed * net(y / size),
         differential=[True, True, False],
-        tspan=(0.0, 1.0), method=de.BDF(), saveat=ts, rtol=1e-6, atol=1e-6 * size,
+        tspan=(0.0, 1.0), method=de.BDF(), saveat=ts,
+        rtol=1e-6, atol=1e-6 * size.at[2].set(jnp.inf),
     )  # fmt: skip
     return layer(jnp.array([1.0, 0.0, 0.5])).ys
 

@@ -26,7 +26,7 @@ from .base import Step
 from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import balance, combined, over, slope_of, times
-from .residual import is_heavy, pace
+from .residual import is_heavy
 from .tableau import Tableau
 
 __all__ = ["FIRK"]
@@ -133,9 +133,9 @@ class FIRK(Implicit):
         """M y' at the start, or y' where there is no M; zero where it is not asked for."""
         numbers = _numbers(self.tableau)
         if isinstance(form, Residual):
-            # Where it has no part in the stages it is a hint: F is linearised there.
-            hint = not numbers.start.any()
-            return lax.stop_gradient(pace(form, t, y)) if hint else slope_of(form, t, y)
+            # Where it has no part in the stages, only the error estimate and Newton ask for it.
+            slope = slope_of(form, t, y)
+            return slope if numbers.start.any() else lax.stop_gradient(slope)
         return form.field(t, y) if numbers.starts else 0 * y
 
     def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_Memory":
@@ -194,7 +194,7 @@ class _System(NamedTuple):
     def is_heavy(self) -> bool:
         """Whether M is another one at each stage. Then the system does not fall apart; and with an
         M that is the same for all, Newton's method would leave in algebraic components a multiple
-        of its last update, which no shorter step makes smaller.
+        of its last update.
         """
         return self.is_residual and is_heavy(self.form, self.t, self.y)
 
@@ -280,9 +280,8 @@ class _System(NamedTuple):
             slope = self.dt * self._force(self.t, error)
             return inverse(share * slope + rest)
 
-        begun = self.is_residual and share != 0  # there is no f(t, y) that would be known
-        raw = refined(0 * move) if begun else inverse(share * self.first + rest)
-        estimate = lax.stop_gradient(raw)
+        first = times(self.mass, self.first) if self.is_residual else self.first
+        estimate = lax.stop_gradient(inverse(share * first + rest))
         if share == 0:
             return estimate, 0
 
@@ -294,7 +293,7 @@ class _System(NamedTuple):
             lambda _, __, state, buffers: ((again(state[0]), state[1] - 1), buffers),
             (estimate, wanted),
         )
-        return error, wanted + 1 if begun else wanted
+        return error, wanted
 
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
