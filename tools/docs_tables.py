@@ -467,6 +467,9 @@ def specimens() -> dict[str, de.Problem]:
         "`SecondOrderProblem`": de.SecondOrderProblem(lambda t, x, v, a: -x, 1.0, 0.0, span),
         "`HamiltonianProblem`": de.HamiltonianProblem(energy, 1.0, 0.0, span),
         "`DAEProblem`": de.DAEProblem(falls, [1.0, 0.0], span, mass_matrix=[1.0, 0.0]),
+        "`ImplicitDAEProblem`": de.ImplicitDAEProblem(
+            lambda t, y, dy, a: dy + y, 1.0, span, dy0=0.0, differential=True
+        ),
         "`SDEProblem`": de.SDEProblem(falls, falls, 1.0, span),
         "`DDEProblem`": de.DDEProblem(
             lambda t, y, past, a: -past(t - 1.0), 1.0, span, history=1.0, lags=1.0
