@@ -1,6 +1,16 @@
 """Layer 1: linear systems, Jacobians and roots, for implicit methods."""
 
 from .jacobian import jacobian, slopes
+from .krylov import Products, check_solver, iterated
 from .linear import Factors, factored, solve
 
-__all__ = ["Factors", "factored", "jacobian", "slopes", "solve"]
+__all__ = [
+    "Factors",
+    "Products",
+    "check_solver",
+    "factored",
+    "iterated",
+    "jacobian",
+    "slopes",
+    "solve",
+]

@@ -11,6 +11,7 @@ from .bdf import BDF
 from .dirk import DIRK
 from .explicit_rk import ExplicitRK
 from .firk import FIRK
+from .implicit import named_solver
 from .interpolant import Hermite, Interpolant
 from .partitioned import Nystrom, Symplectic
 from .rosenbrock import Rosenbrock
@@ -40,8 +41,8 @@ _FAMILIES = (
 def _named(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
 
-    def __init__(self: Any) -> None:
-        family.__init__(self, table)
+    def __init__(self: Any, **options: Any) -> None:
+        family.__init__(self, table, **options)
 
     doc = (
         f"{table.description}\n\n    Order {table.order:g}"
@@ -53,7 +54,7 @@ def _named(name: str, family: Any, table: Any) -> type:
         "__init__": __init__,
         "__doc__": doc,
         "__module__": __name__,
-        "__repr__": lambda _: f"{name}()",
+        "__repr__": lambda self: f"{name}({named_solver(getattr(self, 'linear', None))})",
     }
     return type(name, (family,), body)
 

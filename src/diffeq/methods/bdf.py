@@ -17,11 +17,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..algebra import solve
 from ..algebra.newton import Bounds, newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, factors_of, inverse_of, linearised
+from .implicit import Implicit, factors_of, inverse_of, linearised, solved_by
 from .interpolant import Interpolant, Polynomial
 from .mass import balance, over, slope_of
 
@@ -58,6 +57,8 @@ class BDF(Implicit):
 
     Args:
         max_order: the highest order to be taken, from 1 to 5.
+        linear: a linear solver of lineax, such as `lineax.GMRES(rtol=1e-3, atol=1e-3)`, for states
+            of many numbers: as in `de.DIRK`. None: LU.
 
     Raises:
         ValueError: max_order is not one of them.
@@ -125,11 +126,13 @@ class BDF(Implicit):
 
         def exact(d: Array, r: Array) -> Array:
             slope = lambda: over(rest + d, dt / alpha)  # noqa: E731
-            linear = linearised(form, t + dt, (predicted + d).reshape(y.shape), slope)
-            return solve(factors_of(linear, dt, 1 / alpha), r)
+            at = (predicted + d).reshape(y.shape)
+            linear = linearised(form, t + dt, at, slope, self.linear)
+            return solved_by(factors_of(linear, dt, 1 / alpha), r)
 
         guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))
-        linear = linearised(form, *guess, lambda: lax.stop_gradient(over(rest, dt / alpha)))
+        slope = lambda: lax.stop_gradient(over(rest, dt / alpha))  # noqa: E731
+        linear = linearised(form, *guess, slope, self.linear)
         inverse = inverse_of(factors_of(linear, dt, 1 / alpha))
         found = newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
         d = rooted(residual, found.x, exact)

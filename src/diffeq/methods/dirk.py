@@ -17,13 +17,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..algebra import solve
 from ..algebra.newton import newton
 from ..algebra.roots import rooted
 from ..core.rows import put_row
 from ..core.walk import walk
 from .base import Step
-from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
+from .implicit import Aim, Implicit, factors_of, inverse_of, linearised, solved_by
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import slope_of, times
 from .order import precise
@@ -56,8 +55,13 @@ class DIRK(Implicit):
     Args:
         tableau: a diagonally implicit `Tableau` with one number on the diagonal, but for a first
             stage that may be explicit; the named methods, such as `KenCarp4()`, bring theirs.
+        linear: a linear solver of lineax for M − γ dt J, such as `lineax.GMRES(rtol=1e-3,
+            atol=1e-3)`, which asks for products with J alone, for states of many numbers. Its
+            tolerances are relative to the largest right side, and Newton's method corrects what it
+            leaves; derivatives are solved for to rounding. None: LU.
 
     Raises:
+        TypeError: linear is no solver of lineax.
         ValueError: the tableau is explicit, or its stages depend on later ones.
 
     Reference: hairer1996, IV.8; kennedy2003.
@@ -72,8 +76,8 @@ class DIRK(Implicit):
 
     tableau: Tableau = eqx.field(static=True)
 
-    def __init__(self, tableau: Tableau) -> None:
-        self.tableau = tableau
+    def __init__(self, tableau: Tableau, *, linear: Any = None) -> None:
+        self.tableau, self.linear = tableau, linear
         self.aim = Aim()
         A, name = tableau.A, tableau.name or "this tableau"
         first = int(A[0, 0] == 0)
@@ -117,7 +121,7 @@ class DIRK(Implicit):
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         table, mass = self.tableau, getattr(form, "mass", None)
         rows = _rows(table, mass is None)
-        linear = linearised(form, *lax.stop_gradient((t, y)))
+        linear = linearised(form, *lax.stop_gradient((t, y)), solver=self.linear)
         inverse = inverse_of(factors_of(linear, dt, rows.gamma))
         start = self._start(form, t, y, dt, memory)
         done, report = self._walk(form, (t, y, dt), inverse, start)
@@ -169,8 +173,8 @@ class DIRK(Implicit):
                 return rest + (rows.gamma * dt) * slope - times(mass, u)
 
             def exact(u: Array, r: Array) -> Array:
-                linear = linearised(form, time, y + u.reshape(y.shape))
-                return solve(factors_of(linear, dt, rows.gamma), r)
+                linear = linearised(form, time, y + u.reshape(y.shape), solver=self.linear)
+                return solved_by(factors_of(linear, dt, rows.gamma), r)
 
             found = newton(residual, inverse, done.of(guess), bounds, factor)
             u = rooted(residual, found.x, exact)

@@ -6,6 +6,7 @@ again with one (a fixed dt, or the replay of a step that was accepted once), it 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,15 +15,25 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..algebra import Factors, factored, jacobian, solve
-from ..algebra.newton import Bounds
+from ..algebra import Factors, Products, check_solver, factored, iterated, jacobian, solve
+from ..algebra.newton import Bounds, frozen
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
 from .base import Method
-from .mass import combined
+from .mass import combined, times
 
-__all__ = ["Aim", "Implicit", "Linear", "factors_of", "inverse_of", "linearised"]
+__all__ = [
+    "Aim",
+    "Implicit",
+    "Linear",
+    "factors_of",
+    "inverse_of",
+    "linearised",
+    "named_solver",
+    "of_field",
+    "solved_by",
+]
 
 # Hairer and Wanner's κ, the error of Newton in tolerances, lies between 1e-1 and 1e-2.
 _KAPPA = 1e-2
@@ -57,12 +68,16 @@ class Aim(eqx.Module):
 
 class Implicit(Method):
     """The base of methods that solve their equations by Newton's method. `aim` is how exactly,
-    which a solve fills in (`tuned`).
+    which a solve fills in (`tuned`); `linear` what solves the linear systems, None for LU.
     """
 
     real_view: ClassVar[bool] = True
 
     aim: Aim = eqx.field(kw_only=True, default_factory=Aim)
+    linear: Any = eqx.field(kw_only=True, static=True, default=None)
+
+    def __check_init__(self) -> None:
+        check_solver(self.linear)
 
     @property
     def evaluations(self) -> int | None:
@@ -79,37 +94,71 @@ class Implicit(Method):
         return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
 
 
+def named_solver(linear: Any) -> str:
+    """The option, as a method shows it."""
+    return "" if linear is None else f"linear={type(linear).__name__}"
+
+
 class Linear(NamedTuple):
-    """An equation near a point, M y' = J y + …, over the ravelled state: M (None for 1), and J."""
+    """An equation near a point, M y' = J y + …, over the ravelled state: M (None for 1), and J;
+    where there is a `solver`, which wants no more of them than products, as functions.
+    """
 
     mass: Any
-    by_y: Array
+    by_y: Any
+    solver: Any = None
 
 
-def linearised(form: Any, t: Array, y: Array, slope: Callable | None = None) -> Linear:
+def linearised(
+    form: Any, t: Array, y: Array, slope: Callable | None = None, solver: Any = None
+) -> Linear:
     """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
     −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
     """
     if isinstance(form, Residual):
-        return _of_residual(form, t, y, form.guess if slope is None else slope())
-    by_y = jacobian(getattr(form, "implicit", None) or form.field, t, y, form.jac)
-    return Linear(getattr(form, "mass", None), by_y)
+        return _of_residual(form, t, y, form.guess if slope is None else slope(), solver)
+    field, mass = getattr(form, "implicit", None) or form.field, getattr(form, "mass", None)
+    return of_field(field, t, y, form.jac, mass, solver)
 
 
-def _of_residual(form: Residual, t: Array, y: Array, slope: Array) -> Linear:
+def of_field(
+    field: Callable, t: Array, y: Array, jac: Any = None, mass: Any = None, solver: Any = None
+) -> Linear:
+    """The same of M y' = f(t, y)."""
+    if solver is None:
+        return Linear(mass, jacobian(field, t, y, jac))
+    if jac is None:
+        _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
+    else:
+        push = partial(jnp.matmul, jac(t, y))
+    return Linear(partial(times, mass), push, solver)
+
+
+def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Any) -> Linear:
     flat = lambda y_flat, dy: form.residual(t, y_flat.reshape(y.shape), dy.reshape(y.shape))  # noqa: E731
     _, push = jax.linearize(lambda y, dy: flat(y, dy).ravel(), y.ravel(), slope.ravel())
+    if solver is not None:
+        return Linear(lambda v: push(0 * v, v), lambda v: -push(v, 0 * v), solver)
     units = jnp.eye(y.size, dtype=y.dtype)
     mass = jax.vmap(lambda e: push(0 * e, e), out_axes=1)(units)
     return Linear(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
 
 
-def inverse_of(factors: Factors) -> Callable:
+def solved_by(factors: Factors | Products, r: Array) -> Array:
+    """A⁻¹ r, with its derivative."""
+    if isinstance(factors, Products):
+        return iterated(factors._replace(exact=True), r)
+    return solve(factors, r)
+
+
+def inverse_of(factors: Factors | Products) -> Callable:
     """The map r ↦ A⁻¹ r, without a derivative, for many right sides one after the other.
 
     A small matrix is inverted: a product is one sum over its entries, where two triangles are a
     chain of as many steps as they have rows. Newton's method corrects what rounding loses by it.
     """
+    if isinstance(factors, Products):
+        return lambda r: frozen(partial(iterated, factors), r)(lax.stop_gradient(r))
     factors = lax.stop_gradient(factors)
     n = len(factors.lu)
     if n > LARGEST:
@@ -118,10 +167,14 @@ def inverse_of(factors: Factors) -> Callable:
     return lambda r: jnp.sum(inverse * r, axis=1)
 
 
-def factors_of(linear: Linear, dt: Array, scale: Any) -> Factors:
-    """The factors of M − dt scale J. A step of dt = 0 (a rejected attempt, in a replay) leaves all
-    where it is, also where M is singular: the matrix is 1 there.
+def factors_of(linear: Linear, dt: Array, scale: Any) -> Factors | Products:
+    """What solves with M − dt scale J. A step of dt = 0 (a rejected attempt, in a replay) leaves
+    all where it is, also where M is singular: the matrix is 1 there.
     """
+    if linear.solver is not None:
+        by_mass, by_y = linear.mass, linear.by_y
+        product = lambda v: jnp.where(dt == 0, v, by_mass(v) - (dt * scale) * by_y(v))  # noqa: E731
+        return Products(product, linear.solver)
     matrix = combined(linear.mass, -(dt * scale) * linear.by_y)
     if linear.mass is not None:
         matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)

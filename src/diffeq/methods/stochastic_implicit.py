@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..algebra import solve
-from ..algebra.jacobian import jacobian
 from ..algebra.newton import newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, Linear, factors_of, inverse_of
+from .implicit import Implicit, factors_of, inverse_of, named_solver, of_field, solved_by
 from .stochastic_rk import Stochastic
 
 __all__ = ["ImplicitEM"]
@@ -32,6 +30,9 @@ class ImplicitEM(Stochastic, Implicit):
     y1 is found by a simplified Newton's method to the tolerance (1e-12 and 1e-14 where none is
     given), and differentiated by the implicit function theorem. A step whose equation is not solved
     ends the solve with the status `newton_failed`.
+
+    Args:
+        linear: a linear solver of lineax for states of many numbers, as in `de.DIRK`. None: LU.
 
     Raises:
         TypeError: y is complex; give its real and imaginary part.
@@ -54,7 +55,7 @@ class ImplicitEM(Stochastic, Implicit):
     description: ClassVar[str] = "Implicit in the drift, for stiff equations with any noise."
 
     def __repr__(self) -> str:
-        return "ImplicitEM()"
+        return f"ImplicitEM({named_solver(self.linear)})"
 
     @property
     def order(self) -> float:
@@ -83,12 +84,11 @@ class ImplicitEM(Stochastic, Implicit):
             return kick + dt * form.drift(t + dt, moved(u)).ravel() - u
 
         def exact(u: Array, r: Array) -> Array:
-            return solve(
-                factors_of(Linear(None, jacobian(form.drift, t + dt, moved(u))), dt, 1.0), r
-            )
+            linear = of_field(form.drift, t + dt, moved(u), solver=self.linear)
+            return solved_by(factors_of(linear, dt, 1.0), r)
 
-        slopes = jacobian(form.drift, *lax.stop_gradient((t + dt, y)))
-        inverse = inverse_of(factors_of(Linear(None, slopes), dt, 1.0))
+        linear = of_field(form.drift, *lax.stop_gradient((t + dt, y)), solver=self.linear)
+        inverse = inverse_of(factors_of(linear, dt, 1.0))
         found = newton(residual, inverse, kick, self.aim.bounds(y))
         y1 = moved(rooted(residual, found.x, exact))
         return Step(y1, None, (), (), found.found, found.turns)

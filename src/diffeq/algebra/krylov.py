@@ -1,0 +1,75 @@
+"""Linear systems by products with their matrix, for states too many to write the matrix down.
+
+The iteration is a solver of lineax. Its derivative is another solve, d x = A⁻¹ (d b − d A · x), its
+transpose one with Aᵀ; what a Krylov method went through is never differentiated.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact
+
+from ..core.primitive import shape_of
+
+__all__ = ["Products", "check_solver", "iterated"]
+
+
+class Products(NamedTuple):
+    """A matrix as v ↦ A v, with a solver of lineax for it, whose tolerances are `exact` where they
+    stand for rounding: for derivatives, which nobody corrects afterwards as Newton's method
+    corrects its steps.
+    """
+
+    times: Callable
+    solver: Any
+    exact: bool = False
+
+
+def check_solver(solver: Any) -> None:
+    """Refuses what is no solver of lineax."""
+    if solver is None:
+        return
+    import lineax as lx
+
+    if not isinstance(solver, lx.AbstractLinearSolver):
+        raise TypeError(
+            f"linear is {solver!r}; a linear solver of lineax is wanted, such as "
+            "lineax.GMRES(rtol=1e-3, atol=1e-3), or None for LU."
+        )
+
+
+def iterated(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+    """The x with A x = b, up to the solver's tolerances relative to the largest of b, or to a
+    hundred roundings. NaN where the iteration did not get there.
+
+    >>> import lineax as lx
+    >>> A = jnp.array([[4.0, 1.0], [1.0, 3.0]])
+    >>> found = iterated(Products(lambda v: A @ v, lx.GMRES(1e-6, 1e-6)), jnp.array([1.0, 2.0]))
+    >>> [round(float(x), 4) for x in found]
+    [0.0909, 0.6364]
+    """
+    by = partial(_by_lineax, _bounded(matrix, b.dtype))
+    return lax.custom_linear_solve(matrix.times, b, solve=by, transpose_solve=by)
+
+
+def _bounded(matrix: Products, dtype: Any) -> Any:
+    """The solver with tolerances that can be reached."""
+    least = 100 * float(jnp.finfo(dtype).eps)
+    known = {x: getattr(matrix.solver, x) for x in ("rtol", "atol") if hasattr(matrix.solver, x)}
+    wanted = {x: least if matrix.exact else max(float(size), least) for x, size in known.items()}
+    return replace(matrix.solver, **wanted)
+
+
+def _by_lineax(solver: Any, times: Callable, b: Array) -> Array:
+    import lineax as lx
+
+    size = jnp.max(jnp.abs(b))  # tolerances are absolute, too: of a small b, x = 0 would do
+    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1).astype(b.dtype)
+    operator = lx.FunctionLinearOperator(times, shape_of(b))
+    found = lx.linear_solve(operator, b / unit, solver, throw=False)
+    sound = (found.result == lx.RESULTS.successful) & jnp.isfinite(size)
+    return jnp.where(sound, unit * found.value, jnp.nan)
