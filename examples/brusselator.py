@@ -32,7 +32,7 @@ import diffeq as de
 jax.config.update("jax_enable_x64", True)
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-N, END, STEPS = (6, 2.0, 8) if SHORT else (16, 11.5, 100)
+N, END, STEPS, MORE = (6, 2.0, 8, 2) if SHORT else (16, 11.5, 100, 150)
 ALPHA, ON = 10.0, 1.1
 
 # %% [markdown]
@@ -73,10 +73,13 @@ data = solve(known, saveat=TS).ys
 # %% [markdown]
 # ## The network, and its training
 #
-# It sees u and v in the size that they have, and gives r in its own.
+# It starts at r = 0, where nothing reacts: a reaction at random may well explode, and of a solve
+# that fails there is nothing to learn.
 
 # %%
 net = eqx.nn.MLP(2, "scalar", 16, 1, jnp.tanh, key=jax.random.key(0))
+last = lambda net: (net.layers[-1].weight, net.layers[-1].bias)
+net = eqx.tree_at(last, net, jax.tree.map(jnp.zeros_like, last(net)))
 
 
 class Unknown(eqx.Module):
@@ -92,11 +95,14 @@ def loss(rate):
 
 
 began = time.perf_counter()
-fit = de.fit(Unknown(net), loss, optimizer=optax.adam(0.01), steps=STEPS)
+fit = de.fit(
+    Unknown(net), loss, optimizer=[(optax.adam(0.01), STEPS), (optax.lbfgs(), MORE)]
+)
 seconds = time.perf_counter() - began
 print("\n| what | published | ours | seconds |")
-print(f"| {2 * N * N} states, mean square error after {STEPS} steps of Adam(0.01), from "
-      f"{fit.history[0]:.2g} | — | {fit.loss:.2g} | {seconds:.0f} |")  # fmt: skip
+print(f"| {2 * N * N} states, mean square error, first | — | {fit.history[0]:.2g} | |")
+print(f"| after {STEPS} steps of Adam(0.01) | — | {fit.history[STEPS]:.2g} | |")
+print(f"| after {MORE} more of L-BFGS | — | {fit.loss:.2g} | {seconds:.0f} |")
 
 # %% [markdown]
 # ## The figure

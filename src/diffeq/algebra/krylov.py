@@ -19,8 +19,8 @@ __all__ = ["Products", "check_solver", "iterated"]
 
 
 class Products(NamedTuple):
-    """A matrix as v ↦ A v, with a solver of lineax for it, whose tolerances are `exact` where they
-    stand for rounding: for derivatives, which nobody corrects afterwards as Newton's method
+    """A matrix as v ↦ A v, with a solver of lineax for it; `exact`, where its tolerances are to be
+    as small as can be: for derivatives, which nobody corrects afterwards as Newton's method
     corrects its steps.
     """
 
@@ -43,8 +43,8 @@ def check_solver(solver: Any) -> None:
 
 
 def iterated(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
-    """The x with A x = b, up to the solver's tolerances relative to the largest of b, or to a
-    hundred roundings. NaN where the iteration did not get there.
+    """The x with A x = b, up to the solver's tolerances relative to the largest of b; but not below
+    ε^(2/3), which an iteration reaches before rounding stops it. NaN where it did not get there.
 
     >>> import lineax as lx
     >>> A = jnp.array([[4.0, 1.0], [1.0, 3.0]])
@@ -58,7 +58,7 @@ def iterated(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
 
 def _bounded(matrix: Products, dtype: Any) -> Any:
     """The solver with tolerances that can be reached."""
-    least = 100 * float(jnp.finfo(dtype).eps)
+    least = float(jnp.finfo(dtype).eps) ** (2 / 3)
     known = {x: getattr(matrix.solver, x) for x in ("rtol", "atol") if hasattr(matrix.solver, x)}
     wanted = {x: least if matrix.exact else max(float(size), least) for x, size in known.items()}
     return replace(matrix.solver, **wanted)

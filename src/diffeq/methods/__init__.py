@@ -41,8 +41,11 @@ _FAMILIES = (
 def _named(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
 
-    def __init__(self: Any, **options: Any) -> None:
-        family.__init__(self, table, **options)
+    def plain(self: Any) -> None:
+        family.__init__(self, table)
+
+    def solving(self: Any, *, linear: Any = None) -> None:
+        family.__init__(self, table, linear=linear)
 
     doc = (
         f"{table.description}\n\n    Order {table.order:g}"
@@ -51,7 +54,7 @@ def _named(name: str, family: Any, table: Any) -> type:
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
     )
     body = {
-        "__init__": __init__,
+        "__init__": solving if family is DIRK else plain,
         "__doc__": doc,
         "__module__": __name__,
         "__repr__": lambda self: f"{name}({named_solver(getattr(self, 'linear', None))})",
