@@ -1,12 +1,12 @@
 """What the convergence tests share: the problems, and the slope of an error by dt."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import solve_ivp
 
 import diffeq as de
+from diffeq.control.error import Tolerance
 from diffeq.methods import METHODS, Method
 from diffeq.problems.forms import lower
 from diffeq.problems.lowering import canonical
@@ -51,21 +51,49 @@ def flat(tree: object) -> jax.Array:
     return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(tree)])
 
 
-def form_of(method: Method) -> tuple:
+def form_of(method: Method, equation: object = None) -> tuple:
     """The equation as the method sees it, and the initial state."""
-    door = canonical(problem(method))
+    door = canonical(equation or problem(method))
     return lower(door.form(door.parameters, 1), method.form, repr(method)), door.y0
 
 
-def slope(error: Callable, dts: np.ndarray, floor: float) -> float:
-    """The slope of log(error) by log(dt) at the last pair of steps above `floor`, where
-    rounding begins.
-    """
-    return slope_of(np.asarray(jax.jit(jax.vmap(error))(jnp.asarray(dts))), dts, floor)
+def ends(method: Method, equation: object, dts: np.ndarray) -> np.ndarray:
+    """The end of the equation by the method's own equal steps: less to compile than a solve is."""
+    form, y0 = form_of(method, equation)
+    t0, t1 = equation.tspan
+    # Of Newton's method, whose error must not show.
+    tight = method.tuned(Tolerance(jnp.array(1e-14), jnp.array(1e-14)), final=True)
+
+    @jax.jit
+    def end(dt: jax.Array) -> jax.Array:
+        def step(i: jax.Array, carried: tuple) -> tuple:
+            y, memory, solved = carried
+            made = tight.step(form, t0 + i * dt, y, dt, memory)
+            return made.y, made.memory, solved & (made.solved is None or made.solved)
+
+        steps = jnp.round((t1 - t0) / dt).astype(int)
+        start = y0, tight.init(form, jnp.asarray(t0), y0), jnp.array(True)
+        y, _, solved = jax.lax.fori_loop(0, steps, step, start)
+        return jnp.where(solved, flat(y), jnp.nan)
+
+    return np.stack([end(dt) for dt in dts])
+
+
+def by_scipy(equation: object, ts: np.ndarray) -> np.ndarray:
+    """The solution at these times, to nearly all digits: a row for each, x before v."""
+    form, y0 = form_of(de.Vern9(), equation)
+    field = jax.jit(lambda t, y: form.field(t, y.reshape(y0.shape)).ravel())
+    found = solve_ivp(
+        lambda t, y: np.asarray(field(t, y)), (equation.tspan[0], ts[-1]), np.ravel(y0), "DOP853",
+        t_eval=ts, rtol=1e-13, atol=1e-15, max_step=0.05,
+    )  # fmt: skip
+    return found.y.T
 
 
 def slope_of(errors: np.ndarray, dts: np.ndarray, floor: float) -> float:
-    """The same of errors that are known; steps become shorter along `dts`."""
+    """The slope of log(error) by log(dt) at the last pair of steps above `floor`, where rounding
+    begins; steps become shorter along `dts`.
+    """
     below = np.flatnonzero(errors <= floor)
     last = below[0] - 1 if len(below) else len(errors) - 1
     assert last >= 1, f"no two steps are fine enough: {errors}"

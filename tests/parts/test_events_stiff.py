@@ -30,7 +30,7 @@ def solved(k, method=None, rows=None, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [de.Rodas5P(), de.RadauIIA5()], ids=str)
+@pytest.mark.parametrize("method", [de.Rodas4(), de.RadauIIA5()], ids=str)
 def test_a_state_is_consistent_after_an_event(method):
     sol = solved(1.0, method, saveat=jnp.array([0.0, 1.0, 2.0]), dense=True)
     record = sol.events[0]
@@ -51,8 +51,12 @@ def test_derivatives_go_through_what_was_made_consistent():
         sol = solved(k, rows=8)
         return jnp.stack([sol.events[0].ts[0], sol.y1["x"], sol.y1["z"]])
 
+    @jax.jit
+    def pulled(weights):
+        return jax.vjp(numbers, 1.0)[1](weights)[0]
+
     x = 9 * np.exp(-2.0)
-    found = jax.jit(jax.jacrev(numbers))(1.0)
+    found = [pulled(row) for row in np.eye(3)]
     np.testing.assert_allclose(found, [-np.log(2), -2 * x, -4 * x**2], rtol=1e-4)
 
 

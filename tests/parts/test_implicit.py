@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 import diffeq as de
 
@@ -28,6 +29,22 @@ KINETICS = de.ODEProblem(robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e11), RAT
 BALANCE = de.DAEProblem(
     balanced, jnp.array([1.0, 0.0, 0.3]), (0.0, 1e5), RATES, mass_matrix=jnp.array([1.0, 1.0, 0.0])
 )
+
+
+def by_scipy(f, y0, t1, tolerance=1e-12):
+    """The end of an equation without derivatives of its field, by another program."""
+    field = jax.jit(f)
+    found = solve_ivp(
+        lambda t, y: np.asarray(field(t, y)), (0.0, t1), y0, "DOP853", rtol=tolerance,
+        atol=tolerance,
+    )  # fmt: skip
+    return found.y[:, -1]
+
+
+RELAXATION = de.ODEProblem(
+    lambda t, y, mu: jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]]),
+    jnp.array([2.0, 0.0]), (0.0, 2000.0), 1e3,
+)  # fmt: skip
 
 
 def steps_of(sol):
@@ -56,16 +73,14 @@ def test_robertson_to_1e11(name):
     assert steps_of(sol) <= ATTEMPTS[name][0]
 
 
-@pytest.mark.parametrize("name", STIFF)
+@pytest.mark.parametrize("name", ["TRBDF2", "KenCarp4", "RadauIIA5"])
 def test_relaxation(name):
-    f = lambda t, y, mu: jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
-    problem = de.ODEProblem(f, jnp.array([2.0, 0.0]), (0.0, 2000.0), 1e3)
-    sol = de.solve(problem, getattr(de, name)(), rtol=1e-6, atol=1e-9)
+    sol = de.solve(RELAXATION, getattr(de, name)(), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(sol.y1, VAN_DER_POL_END, rtol=1e-3 if name == "TRBDF2" else 1e-4)
     assert steps_of(sol) <= ATTEMPTS[name][1]
 
 
-@pytest.mark.parametrize("name", ["TRBDF2", "Kvaerno5", "KenCarp4", "RadauIIA5"])
+@pytest.mark.parametrize("name", ["TRBDF2", "RadauIIA5"])
 def test_an_algebraic_equation(name):
     at = jnp.array([0.1, 40.0, 1e5])
     sol = de.solve(BALANCE, getattr(de, name)(), rtol=1e-7, atol=1e-11, saveat=at)
@@ -76,13 +91,12 @@ def test_an_algebraic_equation(name):
 
 
 def test_a_mass_matrix_is_the_equation_with_its_inverse():
-    M = jnp.array([[2.0, 0.5, 0.0], [0.1, 1.5, -0.3], [0.0, 0.2, 1.0]])
-    inverse = jnp.linalg.inv(M)
-    f = lambda t, y, a: jnp.stack([-40 * y[0] + jnp.sin(t), y[0] * y[2], -y[1] - y[2] ** 3])
-    y0 = jnp.array([1.0, 0.5, -0.2])
-    heavy = de.DAEProblem(f, y0, (0.0, 1.0), None, mass_matrix=M)
-    plain = de.ODEProblem(lambda t, y, a: inverse @ f(t, y, a), y0, (0.0, 1.0))
-    for name in ("ImplicitMidpoint", "KenCarp4", "RadauIIA5"):
+    M = np.array([[2.0, 0.5], [0.1, 1.5]])
+    inverse = np.linalg.inv(M)
+    f = lambda t, y, a: jnp.stack([-40 * y[0] + jnp.sin(t), y[0] * y[1] - y[1] ** 3])
+    heavy = de.DAEProblem(f, [1.0, 0.5], (0.0, 1.0), None, mass_matrix=M)
+    plain = de.ODEProblem(lambda t, y, a: inverse @ f(t, y, a), [1.0, 0.5], (0.0, 1.0))
+    for name in ("TRBDF2", "RadauIIA5"):
         one, two = (de.solve(p, getattr(de, name)(), dt=0.05) for p in (heavy, plain))
         np.testing.assert_allclose(one.y1, two.y1, rtol=1e-9)
 
@@ -105,33 +119,31 @@ LINE = de.SplitODEProblem(
 
 
 def test_a_line_that_diffuses_and_reacts():
-    whole = de.ODEProblem(
-        lambda t, y, a: diffusion(t, y, a) + reaction(t, y, a), LINE.y0, LINE.tspan, LINE.args
-    )
-    want = de.solve(whole, de.RadauIIA5(), rtol=1e-9, atol=1e-11).y1
-    for name, attempts in (("KenCarp4", 75), ("KenCarp5", 60)):
-        sol = de.solve(LINE, getattr(de, name)(), rtol=1e-6, atol=1e-6)
-        np.testing.assert_allclose(sol.y1, want, atol=1e-5)
-        assert steps_of(sol) <= attempts
-        # The implicit half is linear: hardly more than one turn a stage.
-        stages = getattr(de, name)().tableau.stages
-        turns = int(sol.stats["evaluations"]) - steps_of(sol) * (stages + 1)
-        assert turns <= 1.5 * steps_of(sol) * (stages - 1)
+    whole = lambda t, y: diffusion(t, y, LINE.args) + reaction(t, y, None)
+    want = by_scipy(whole, LINE.y0, 4.0, 1e-10)
+    method = de.KenCarp4()
+    sol = de.solve(LINE, method, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(sol.y1, want, atol=1e-5)
+    assert steps_of(sol) <= 75
+    # The implicit half is linear: hardly more than one turn a stage.
+    stages = method.tableau.stages
+    turns = int(sol.stats["evaluations"]) - steps_of(sol) * (stages + 1)
+    assert turns <= 1.5 * steps_of(sol) * (stages - 1)
     # A method without an explicit half solves the sum.
-    sol = de.solve(LINE, de.Kvaerno5(), rtol=1e-6, atol=1e-6)
+    sol = de.solve(LINE, de.Kvaerno3(), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(sol.y1, want, atol=1e-5)
 
 
 # --- states of other kinds, and other ways to call -----------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Kvaerno5", "RadauIIA5"])
+@pytest.mark.parametrize("name", ["Kvaerno3", "RadauIIA5"])
 def test_complex_states_need_not_be_holomorphic(name):
     def field(t, y, a):
         return 1j * a * y + 0.1 * jnp.conj(y) - 0.2 * y * jnp.abs(y) ** 2
 
-    spin = de.ODEProblem(field, jnp.array([1.0 + 0.5j, 0.2j]), (0.0, 2.0), 3.0)
-    want = de.solve(spin, de.Vern9(), rtol=1e-12, atol=1e-12).y1
+    spin = de.ODEProblem(field, np.array([1.0 + 0.5j, 0.2j]), (0.0, 2.0), 3.0)
+    want = by_scipy(lambda t, y: field(t, y, 3.0), spin.y0, 2.0)
     sol = de.solve(spin, getattr(de, name)(), rtol=1e-9, atol=1e-9)
     assert sol.y1.dtype == complex
     np.testing.assert_allclose(sol.y1, want, atol=1e-7)
@@ -145,7 +157,7 @@ def test_trees_numbers_and_backward_time():
     flat = de.ODEProblem(
         lambda t, y, a: jnp.stack([-50.0 * (y[0] - jnp.cos(t)), y[0]]), [1.0, 0.0], (0.0, 1.0)
     )
-    one, two = (de.solve(p, de.KenCarp4(), rtol=1e-6).y1 for p in (tree, flat))
+    one, two = (de.solve(p, de.TRBDF2(), rtol=1e-6).y1 for p in (tree, flat))
     np.testing.assert_allclose(jnp.stack([one["u"], one["v"]]), two, rtol=1e-12)
     growth = de.ODEProblem(lambda t, y, a: 30.0 * (y - t), 1.0, (2.0, 0.0))
     exact = 1 / 30 + (1 - 2 - 1 / 30) * np.exp(-60.0)
@@ -154,26 +166,28 @@ def test_trees_numbers_and_backward_time():
 
 
 def test_lanes_are_the_solves_alone():
-    problem = BALANCE.replace(tspan=(0.0, 100.0))
-    rates = RATES * jnp.array([[1.0, 1.0, 1.0], [2.0, 0.5, 1.5], [0.3, 2.0, 1.0]])
-    for name in ("KenCarp4", "RadauIIA5"):
-        method = getattr(de, name)()
-        solved = jax.jit(lambda k, m=method: de.solve(problem.replace(args=k), m).y1)
-        each = jnp.stack([solved(k) for k in rates])
+    problem, rates = RELAXATION.replace(tspan=(0.0, 20.0)), np.array([1.0, 30.0, 1e3])
+    for method in (de.TRBDF2(), de.RadauIIA5()):
+        solved = jax.jit(lambda mu, m=method: de.solve(problem.replace(args=mu), m).y1)
+        each = np.stack([solved(mu) for mu in rates])
         np.testing.assert_allclose(jax.vmap(solved)(rates), each, rtol=1e-10)
 
 
 def test_a_given_jacobian_is_used():
-    problem = KINETICS.replace(tspan=(0.0, 100.0))
-    jac = lambda t, y, k: jax.jacfwd(lambda y: robertson(t, y, k))(y)
-    for name in ("KenCarp4", "RadauIIA5"):
-        method = getattr(de, name)()
-        plain = de.solve(problem, method, rtol=1e-6)
-        same = de.solve(problem.replace(jac=jac), method, rtol=1e-6)
-        np.testing.assert_allclose(same.y1, plain.y1, rtol=1e-12)
-        rough = de.solve(problem.replace(jac=lambda t, y, k: 1.3 * jac(t, y, k)), method, rtol=1e-6)
-        np.testing.assert_allclose(rough.y1, plain.y1, rtol=1e-4)
-        assert rough.stats["evaluations"] > plain.stats["evaluations"]
+    plain = KINETICS.replace(tspan=(0.0, 100.0))
+    jac = lambda t, y, k: k[3] * jax.jacfwd(lambda y: robertson(t, y, k))(y)
+    given = plain.replace(jac=jac)
+    factor = lambda x: np.append(RATES, x)
+    for method in (de.KenCarp4(), de.RadauIIA5()):
+        found, same, rough = (
+            de.solve(problem, method, rtol=1e-6)
+            for problem in (
+                plain, given.replace(args=factor(1.0)), given.replace(args=factor(1.3)),
+            )
+        )  # fmt: skip
+        np.testing.assert_allclose(same.y1, found.y1, rtol=1e-12)
+        np.testing.assert_allclose(rough.y1, found.y1, rtol=1e-4)
+        assert rough.stats["evaluations"] > found.stats["evaluations"]
 
 
 # --- how exactly ---------------------------------------------------------------------------------
@@ -217,7 +231,7 @@ def test_a_fixed_step_without_a_solution():
 
 def test_a_step_is_shortened_until_it_has_a_solution():
     blowing = de.ODEProblem(lambda t, y, a: y**2, 1.0, (0.0, 0.5))
-    for name in ("ImplicitEuler", "KenCarp4", "RadauIIA5"):
+    for name in ("TRBDF2", "RadauIIA5"):
         sol = de.solve(blowing, getattr(de, name)(), dt0=0.5, rtol=1e-4, atol=1e-4)
         assert int(sol.stats["rejected"]) > 0
         assert float(sol.y1) == pytest.approx(2.0, rel=0.03)
@@ -230,16 +244,13 @@ def test_no_step_at_all_has_a_solution(name):
         lambda t, y, a: jnp.stack([-y[0], y[1] ** 2 - 0.5 + t]), [1.0, 0.7], (0.0, 1.0), None,
         mass_matrix=jnp.array([1.0, 0.0]),
     )  # fmt: skip
-    sol = de.solve(ending, getattr(de, name)(), rtol=1e-6, atol=1e-8, throw=False)
-    assert sol.status in (de.Status.newton_failed, de.Status.step_too_small)
-    assert 0.499 < float(sol.last.t) < 0.501
+    method, tolerances = getattr(de, name)(), {"rtol": 1e-6, "atol": 1e-8}
     lanes = jax.vmap(
-        lambda t1: (
-            de.solve(ending.replace(tspan=(0.0, t1)), getattr(de, name)(), throw=False).status
-        )
-    )(jnp.array([0.4, 1.0]))
-    assert lanes[0] == de.Status.success
-    assert lanes[1] > de.Status.running
+        lambda t1: de.solve(ending.replace(tspan=(0.0, t1)), method, throw=False, **tolerances)
+    )(np.array([0.4, 1.0]))
+    assert lanes.status[0] == de.Status.success
+    assert lanes.status[1] in (de.Status.newton_failed, de.Status.step_too_small)
+    assert 0.499 < float(lanes.last.t[1]) < 0.501
 
 
 def test_a_field_that_ends_is_not_finite():
@@ -265,17 +276,11 @@ def test_other_tableaus():
     problem = de.ODEProblem(
         lambda t, y, a: jnp.stack([y[1] - t * y[0] ** 2, -y[0]]), [1.0, 0.5], (0.0, 1.0)
     )
-    want = de.solve(problem, de.Vern9(), rtol=1e-12, atol=1e-12)
+    want = by_scipy(lambda t, y: problem.f(t, y, None), [1.0, 0.5], 1.0)
     for method, order in ((de.DIRK(crouzeix), 3), (de.FIRK(gauss), 4)):
         assert method.order == order
-        errors = [
-            float(
-                jnp.max(
-                    jnp.abs(de.solve(problem, method, dt=dt, saveat=[0.45, 1.0]).ys[1] - want.y1)
-                )
-            )
-            for dt in (0.1, 0.05)
-        ]
+        ends = [de.solve(problem, method, dt=dt, saveat=[0.45, 1.0]).ys[1] for dt in (0.1, 0.05)]
+        errors = [np.abs(end - want).max() for end in ends]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.25)
 
 
