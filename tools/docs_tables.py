@@ -484,11 +484,13 @@ def serves(problem: de.Problem, method: de.Method) -> bool:
     noisy = isinstance(problem, (de.SDEProblem, de.JumpProblem))
     key = jax.random.key(0) if noisy else None
     try:
+        if isinstance(problem, de.SteadyStateProblem) and not method.adaptive:
+            return False
         if not isinstance(problem, BY_HAND):
             jax.eval_shape(lambda: de.solve(problem, method, key=key).y1)
         else:
             jax.eval_shape(lambda: de.init(problem, method, dt=0.1, key=key).y)
-    except (TypeError, ValueError):
+    except TypeError:
         return False
     return True
 

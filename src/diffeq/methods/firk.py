@@ -241,7 +241,8 @@ class _System(NamedTuple):
             return [self.mass] * len(moves), jax.vmap(at)(self._times(), moves)
 
         def near(t: Array, u: Array, path: Array) -> Any:
-            return linearised(self.form, t, self._at(u), lambda: over(path, self.dt))
+            linear = linearised(self.form, t, self._at(u), lambda: over(path, self.dt))
+            return linear.mass, linear.by_y
 
         return jax.vmap(near)(self._times(), moves, self._paths(moves))
 
