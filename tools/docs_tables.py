@@ -483,11 +483,13 @@ def serves(problem: de.Problem, method: de.Method) -> bool:
     """Whether a solve by the method begins, or is refused."""
     noisy = isinstance(problem, (de.SDEProblem, de.JumpProblem))
     key = jax.random.key(0) if noisy else None
+    if isinstance(problem, de.SteadyStateProblem) and not method.adaptive:
+        return False
     try:
-        if isinstance(problem, de.SteadyStateProblem) and not method.adaptive:
-            return False
-        if not isinstance(problem, BY_HAND):
-            jax.eval_shape(lambda: de.solve(problem, method, key=key).y1)
+        if isinstance(problem, de.SteadyStateProblem):
+            jax.eval_shape(lambda: de.solve(problem, method).y1)
+        elif not isinstance(problem, BY_HAND):
+            jax.eval_shape(lambda: de.solve(problem, method, dt=0.1, key=key).y1)
         else:
             jax.eval_shape(lambda: de.init(problem, method, dt=0.1, key=key).y)
     except TypeError:
