@@ -1,12 +1,14 @@
 """What tests share: double precision, checked annotations, kept compilations, fixed examples."""
 
+import ast
 import gc
 import os
 
 import jax
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
+from jaxtyping._import_hook import JaxtypingTransformer
 
 jax.config.update("jax_enable_x64", True)
 
@@ -18,10 +20,22 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 # them again and again, takes an eighth of the time at its own thresholds.
 gc.set_threshold(50_000, 20, 100)
 
+
+class Outer(JaxtypingTransformer):
+    """Decorates functions of modules and classes. One inside another is made at each call of that,
+    and decorated each time would take longer than all that is checked.
+    """
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        inside = any(isinstance(parent, ast.FunctionDef) for parent in self._parents)
+        return node if inside else super().visit_FunctionDef(node)
+
+
 # Every annotation of the package is checked at run time, shapes included. The hook has to come
 # before the first import of diffeq. DIFFEQ_CHECK_TYPES=0 leaves it out, to debug without
 # beartype's frames.
 if os.environ.get("DIFFEQ_CHECK_TYPES", "1") != "0":
+    _import_hook.JaxtypingTransformer = Outer
     install_import_hook("diffeq", "beartype.beartype")
 
 # The same few examples on every machine: a failure is never a matter of luck.
