@@ -9,7 +9,7 @@ import diffeq as de
 
 KEY = jax.random.key(7)
 KEYS = jax.random.split(KEY, 600)
-STEPS = {"method": de.RK4(), "dt": 0.1}
+STEPS = {"method": de.Heun(), "dt": 0.1}
 STILL = de.ODEProblem(lambda t, y, a: 0 * y, 1.0, (0.0, 4.0))
 
 
