@@ -6,7 +6,7 @@
 #     ∂u/∂t = 1 + r(u, v) − 4.4 u + α Δu + f(x, y, t),    ∂v/∂t = 3.4 u − r(u, v) + α Δv,
 #
 # where f = 5 inside a circle from t = 1.1 on, and the truth is r = u²v. SciMLSensitivity's
-# documentation puts a network of 2–16–1 in the place of r, on 16 × 16 cells (512 states) to t = 11.5,
+# documentation puts a network of 2–16–1 in the place of r, on 16 × 16 cells to t = 11.5,
 # and trains it by Adam(0.01) for 100 steps on 24 snapshots. It prints no number.
 #
 # Diffusion makes the equations stiff: its fastest rate is 18,000. Here it is the implicit part of a
@@ -32,7 +32,7 @@ import diffeq as de
 jax.config.update("jax_enable_x64", True)
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-N, END, STEPS, MORE = (6, 2.0, 8, 2) if SHORT else (16, 11.5, 100, 150)
+N, END, STEPS, MORE = (6, 2.0, 8, 2) if SHORT else (16, 11.5, 100, 60)
 ALPHA, ON = 10.0, 1.1
 
 # %% [markdown]
@@ -58,8 +58,8 @@ def reaction(t, state, rate):
     return jnp.stack([1.0 + r - 4.4 * u + source, 3.4 * u - r])
 
 
-def solve(rate, **options):
-    problem = de.SplitODEProblem(diffusion, reaction, START, (0.0, END), rate)
+def solve(rate, y0=START, tspan=(0.0, END), **options):
+    problem = de.SplitODEProblem(diffusion, reaction, y0, tspan, rate)
     method = de.KenCarp4(linear=lx.GMRES(rtol=1e-2, atol=1e-2))
     return de.solve(problem, method, stops=[ON], rtol=1e-4, atol=1e-5, **options)
 
@@ -95,20 +95,36 @@ def loss(rate):
 
 
 began = time.perf_counter()
-fit = de.fit(
-    Unknown(net), loss, optimizer=[(optax.adam(0.01), STEPS), (optax.lbfgs(), MORE)]
-)
+fit = de.fit(Unknown(net), loss, optimizer=optax.adam(0.01), steps=STEPS)
+
+# %% [markdown]
+# The truth oscillates, and a model that is out of step with it finds no way back: the published
+# steps end far from the truth. From each snapshot to the next there is nothing to be out of step
+# with; sixty steps on these pieces, side by side, and it is the whole again that counts.
+
+# %%
+times = jnp.concatenate([jnp.zeros(1), TS])
+starts = jnp.concatenate([START[None], data[:-1]])
+
+
+def ahead(rate):
+    piece = lambda y0, t0, t1: solve(rate, y0, (t0, t1)).y1
+    return de.mse(jax.vmap(piece)(starts, times[:-1], times[1:]), data)
+
+
+adam = optax.adam(optax.cosine_decay_schedule(0.03, MORE))
+better = de.fit(fit.model, ahead, optimizer=adam, steps=MORE)
 seconds = time.perf_counter() - began
 print("\n| what | published | ours | seconds |")
 print(f"| {2 * N * N} states, mean square error, first | — | {fit.history[0]:.2g} | |")
-print(f"| after {STEPS} steps of Adam(0.01) | — | {fit.history[STEPS]:.2g} | |")
-print(f"| after {MORE} more of L-BFGS | — | {fit.loss:.2g} | {seconds:.0f} |")
+print(f"| after {STEPS} steps of Adam(0.01) | — | {fit.loss:.2g} | |")
+print(f"| after {MORE} more on pieces | — | {loss(better.model):.2g} | {seconds:.0f} |")
 
 # %% [markdown]
 # ## The figure
 
 # %%
-found = solve(fit.model, saveat=TS).ys
+found = solve(better.model, saveat=TS).ys
 figure, axes = plt.subplots(1, 4, figsize=(12.0, 3.0), layout="constrained")
 last = {"u at the end": data[-1, 0], "the same with the network": found[-1, 0]}
 low, high = float(data[-1, 0].min()), float(data[-1, 0].max())
@@ -123,8 +139,11 @@ for i, (name, colour) in enumerate((("u", "#3b6ea5"), ("v", "#c8553d"))):
     axes[2].plot(TS, found[:, i].mean((1, 2)), color=colour, linewidth=1.2)
 axes[2].set(title="means (points: data)", xlabel="t", ylim=(0, None))
 axes[2].legend(frameon=False)
-axes[3].semilogy(np.asarray(fit.history), color="0.2", linewidth=1.2)
+axes[3].semilogy(fit.history, color="#3b6ea5", linewidth=1.2, label="the whole")
+after = len(fit.history) + np.arange(len(better.history))
+axes[3].semilogy(after, better.history, color="#c8553d", linewidth=1.2, label="pieces")
 axes[3].set(title="training", xlabel="step", ylabel="mean square error")
+axes[3].legend(frameon=False)
 for ax in axes[2:]:
     ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
