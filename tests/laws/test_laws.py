@@ -453,6 +453,14 @@ def test_a_stop_at_zero_and_at_the_ends():
         np.testing.assert_allclose(solve(*tspan).y1, area, rtol=1e-13)
 
 
+@pytest.mark.parametrize("tspan", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_stage_outside_of_its_step_does_not_see_beyond_a_stop(tspan):
+    # Kvaerno5 looks at t + 1.23 dt: past 0.5, from a step that ends at 0.48.
+    problem = de.ODEProblem(lambda t, y, a: jnp.where(t < 0.5, 0.0, 1.0), 0.0, tspan)
+    sol = de.solve(problem, de.Kvaerno5(), dt=0.24, stops=[0.5])
+    np.testing.assert_allclose(sol.y1, 0.5 * (tspan[1] - tspan[0]), rtol=1e-14)
+
+
 def test_stops_padded_with_nan_land_on_the_rest():
     problem = de.ODEProblem(jump, 1.0, (0.0, 1.0), 0.45)
     sol = de.solve(problem, de.RK4(), dt=0.06, stops=jnp.array([0.45, jnp.nan]), saveat="steps")
