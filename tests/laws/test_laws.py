@@ -196,6 +196,16 @@ def test_tolerances_may_be_prefix_trees():
     assert int(loose) * 3 < int(tight)
 
 
+@pytest.mark.parametrize("method", [de.Tsit5(), de.KenCarp4()])
+def test_components_that_are_left_out_of_the_norm_do_not_thin_it(method):
+    decay = lambda t, y, a: -y * jnp.sin(3 * y[0])
+    alone = de.solve(de.ODEProblem(decay, jnp.ones(1), (0.0, 5.0)), method, atol=1e-6)
+    many = de.ODEProblem(decay, jnp.ones(101), (0.0, 5.0))
+    among = de.solve(many, method, atol=jnp.full(101, jnp.inf).at[0].set(1e-6))
+    same(among.stats, alone.stats)
+    np.testing.assert_allclose(among.y1[0], alone.y1[0], rtol=1e-10)
+
+
 def test_complex_state_is_its_real_pair():
     rate = 0.2 + 3.0j
     spin = de.ODEProblem(lambda t, y, a: a * y, jnp.array([1.0 + 0.5j]), (0.0, 2.0), rate)
