@@ -34,6 +34,7 @@ from .problems.lowering import functions_of, named_leaves, state_of
 __all__ = [
     "Call",
     "check_adjoint",
+    "check_no_torch",
     "checked_call",
     "checked_problem",
     "checked_rest",
@@ -214,12 +215,7 @@ def _check_problem(problem: Any) -> None:
 
 def _check_functions(problem: Problem) -> None:
     for name in problem.fields:
-        kind = type(getattr(problem, name))
-        if any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__):
-            raise TypeError(
-                f"{name} is a torch module ({kind.__name__}); a function of JAX arrays is wanted. "
-                "To solve with torch see diffeq.torch."
-            )
+        check_no_torch(name, getattr(problem, name))
     for name, f, arguments in functions_of(problem):
         if not callable(f):
             raise TypeError(f"{name} is {_shown(f)}; a function {name}({arguments}) is wanted.")
@@ -227,6 +223,15 @@ def _check_functions(problem: Problem) -> None:
     if not (jac is None or callable(jac)):
         raise TypeError(
             f"jac is {_shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, or None."
+        )
+
+
+def check_no_torch(name: str, f: Any) -> None:
+    """Refuses what runs on torch's arrays."""
+    if any(c.__module__.split(".")[0] == "torch" for c in type(f).__mro__):
+        raise TypeError(
+            f"{name} is a torch module ({type(f).__name__}); a function of JAX arrays is wanted. "
+            "To solve with torch see diffeq.torch."
         )
 
 
@@ -645,13 +650,20 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
         raise ValueError(f"{name} has NaN before a number; NaN is padding, at the end only.")
     if (np.diff(turn * known) < 0).any():
         raise ValueError(
-            f"{name} is not sorted along the direction of time, from t0 = {t0:g} to "
-            f"t1 = {t1:g}: give np.sort(…)."
+            f"{name} is not sorted along the direction of time, from t0 = {_digits(t0)} to "
+            f"t1 = {_digits(t1)}: give np.sort(…)."
         )
     slack = 4 * eps * max(abs(t0), abs(t1))
     outside = known[(turn * known < turn * t0 - slack) | (turn * known > turn * t1 + slack)]
     if len(outside):
-        raise ValueError(f"{name} has {outside[0]:g}, outside tspan = ({t0:g}, {t1:g}).")
+        raise ValueError(
+            f"{name} has {_digits(outside[0])}, outside tspan = ({_digits(t0)}, {_digits(t1)})."
+        )
+
+
+def _digits(t: float) -> str:
+    """All digits that tell a time from its neighbours, and no more: 1, not 1.0."""
+    return repr(float(t)).removesuffix(".0")
 
 
 def _check_mass(problem: Any, state: Any) -> None:
