@@ -19,6 +19,7 @@ from .control import PI, PID, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state, holds, moving
 from .core.primitive import Tracer
+from .door import MAX_STEPS
 from .events import Happening
 from .interp.base import jumps_in
 from .methods import BDF, METHODS, Method
@@ -143,8 +144,8 @@ def checked_call(
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     kinks = _most_kinks(problem, method) if delayed else 0
-    known = _known_steps(span, dt, stops, (*events, *jumps), kinks)
-    steps = max_steps if max_steps is not None else known
+    known, most = _known_steps(span, dt, stops, (*events, *jumps), kinks)
+    steps = max_steps if max_steps is not None else most
     saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
     loud = throw == "compiled" or (throw is True and _loud_by_default())
     return Call(traced, direction, steps, saves, _below_eps(rtol, eps), loud)
@@ -733,17 +734,21 @@ def _most_kinks(problem: DDEProblem, method: Method) -> int:
     return kinks_of(sum(map(np.size, lags)), int(method.order) + (problem.y0 is not None))
 
 
-def _known_steps(span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0) -> int | None:
+def _known_steps(
+    span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0
+) -> tuple[int | None, int | None]:
     """How many steps of dt there are at the most, when that is known: a power of two. A count is
-    part of the program, and another dt need not compile another one.
+    part of the program, and another dt need not compile another one. And how many to allow: each
+    time that something happens there is one more, of which a long solve has room for as many again.
     """
-    if events:
-        return None
-    if dt is not None and span is not None and concrete((dt, stops)):
-        steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
-        steps += kinks + (0 if stops is None else int(np.size(stops)))
-        return max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
-    return None
+    if dt is None or span is None or not concrete((dt, stops)):
+        return None, None
+    steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
+    steps += kinks + (0 if stops is None else int(np.size(stops)))
+    known = max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
+    if not events:
+        return known, known
+    return None, 2 * known if 2 * known > MAX_STEPS else None
 
 
 def _times(name: str, x: Any) -> Any:

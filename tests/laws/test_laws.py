@@ -411,6 +411,13 @@ def test_a_dt_that_is_known_has_room_for_all_its_steps():
     same(sol(1.0), sol.ys[2500], rtol=1e-12)
 
 
+def test_a_dt_that_is_known_has_room_for_its_steps_and_for_events():
+    growth = de.ODEProblem(lambda t, y, a: y, 1.0, (0.0, 1.0))
+    dose = de.doses([0.5], [1.0], ())
+    sol = de.solve(growth, de.Euler(), dt=1e-5, events=dose)  # 100,000 steps, and one more
+    np.testing.assert_allclose(sol.y1, np.exp(1.0) + np.exp(0.5), rtol=1e-5)
+
+
 @pytest.mark.parametrize("order", [[0.3, 0.71], [0.71, 0.3, 0.3], [5.0, 0.3, -1.0, 0.71, jnp.nan]])
 def test_stops_keep_the_order(order):
     def field(t, y, a):
