@@ -50,6 +50,7 @@ _ADVICE: dict[Status, str] = {
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
 _NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite, Status.newton_failed)
+_UNSOLVED = (Status.step_too_small, Status.nonfinite, Status.newton_failed)
 
 # An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
 _NEAR = 0.3
@@ -72,6 +73,11 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
     if status == Status.inconsistent:
         found = inconsistency(problem, last.t, last.y)
     why = not_finite(problem.args) if status in _NUMERIC else ""
+    if status in _UNSOLVED and (solver := getattr(method, "linear", None)) is not None:
+        found = (
+            f"{type(solver).__name__} may not have got there: give it more steps, or another "
+            f"solver with linear=, or none (LU). {advice(status)}"
+        )
     return f"{why} {found or advice(status)}".strip()
 
 

@@ -285,26 +285,38 @@ def _field_between(form: Any, low: Any, high: Any) -> Any:
     return type(form)(**{**vars(form), **changes})
 
 
-def _beside(data: Data, t: Array, at: Any, side: float) -> Array:
-    """The float next to t on that side, if t is a stop (and `at`); else no limit."""
+def _after_stop(data: Data, t: Array) -> Array:
+    """The float after the last stop that is not after t; −inf where there is none."""
+    stops, t = lax.stop_gradient((data.stops, t))
+    return _beside(jnp.max(stops, where=stops <= t, initial=-jnp.inf), 1.0)
+
+
+def _before_stop(data: Data, t: Array) -> Array:
+    """The float before the first stop after t; inf where there is none."""
+    stops, t = lax.stop_gradient((data.stops, t))
+    return _beside(jnp.min(stops, where=stops > t, initial=jnp.inf), -1.0)
+
+
+def _beside(t: Array, side: float) -> Array:
     tiny = side * float(jnp.finfo(t.dtype).tiny)  # a denormal may pass for zero
     beside = jnp.where(t == 0, tiny, jnp.nextafter(t, jnp.asarray(side * jnp.inf, t.dtype)))
-    return lax.stop_gradient(jnp.where(at & jnp.any(data.stops == t), beside, -side * jnp.inf))
+    return jnp.where(jnp.isinf(t), t, beside)
 
 
 def started(system: System, data: Data, form: Any, t: Array) -> Any:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
-    return _field_between(form, _beside(data, t, True, 1.0), None)
+    return _field_between(form, _after_stop(data, t), None)
 
 
-def _limited(system: System, data: Data, form: Any, t: Array, target: Array, landing: Array) -> Any:
-    """The form for a step from t: its limit from the right there, from the left where it lands."""
+def _limited(system: System, data: Data, form: Any, t: Array) -> Any:
+    """The form for a step from t: its limit from the right at a stop there, from the left at the
+    next; also where a stage lies outside of its step, as in SOSRI and Kvaerno5.
+    """
     if not system.has_stops:
         return form
-    low, high = _beside(data, t, True, 1.0), _beside(data, target, landing, -1.0)
-    return _field_between(form, low, high)
+    return _field_between(form, _after_stop(data, t), _before_stop(data, t))
 
 
 def _anew(system: System, data: Data) -> Anew:
@@ -362,7 +374,7 @@ def _attempt(
         (target, remaining), decision.code,
     )  # fmt: skip
     dt, landing = events.paused(known, draw.dt, draw.landing)
-    limited = _limited(system, data, form, state.t, target, landing)
+    limited = _limited(system, data, form, state.t)
     limited = system.noise.bound(limited, data.noise, draw.drawn, dt)
     scaled = in_dtype_of(dt, state.y)
     step = method.step(limited, state.t, state.y, scaled, state.memory)
@@ -548,9 +560,7 @@ def _status(
     return system.events.status(tried.end, tried.accept, status).astype(jnp.int32)
 
 
-def _write(
-    system: System, data: Data, stop: Any, t: Array, y: Array, tried: Attempt, buffers: list
-) -> list:
+def _write(system: System, data: Data, t: Array, y: Array, tried: Attempt, buffers: list) -> list:
     """The buffers with the rows of an attempt from (t, y)."""
     output = system.output
     if not output.channels:
@@ -559,8 +569,8 @@ def _write(
 
     def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
         del active
-        data, stop, t, y, tried = consts
-        piece = _piece(system, data, stop, t, y, tried)
+        data, t, y, tried = consts
+        piece = _piece(system, data, t, y, tried)
         marks = data.marks or [()] * len(data.times)
         rows = [(ts, *known) for ts, known in zip(data.times, marks, strict=True)]
         return output.write(data, rows, tried.cursors, piece, buffers), ()
@@ -568,19 +578,18 @@ def _write(
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
     # save nothing have no rows to write, so that no buffer needs a mask.
     buffers, _ = walk(
-        save, 0, output.any(tried.cursors), consts=(data, stop, t, y, tried), carry=buffers,
+        save, 0, output.any(tried.cursors), consts=(data, t, y, tried), carry=buffers,
         length=1, masked=False,
     )  # fmt: skip
     return buffers
 
 
-def _piece(system: System, data: Data, stop: Any, t: Array, y: Array, tried: Attempt) -> Piece:
+def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
     """What output sees of an attempt."""
     end, interpolant = tried.end, None if tried.end is None else tried.end.path
     if system.output.needs_interpolant and interpolant is None:
         form, method, _ = system.parts(data)
-        target = _target(system, data, stop) if end is None else end.target
-        form = _limited(system, data, form, t, target, tried.landing)
+        form = _limited(system, data, form, t)
         form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
     if end is None:
@@ -622,7 +631,7 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         data = beside(data, state.held)
         _, tried = attempt(system, data, state)
         tried = tried if system.events.live else tried._replace(end=None)
-        piece = _piece(system, data, state.stop, state.t, state.y, tried)
+        piece = _piece(system, data, state.t, state.y, tried)
         return state.t, tried.t1, piece.interpolant, data.held
 
     return jax.eval_shape(row, data, state)
@@ -650,9 +659,7 @@ def integrate(
         )
         write = partial(_write, system)
         now = beside(data, state.held)
-        buffers = once(
-            system.traces, "write", write, now, state.stop, state.t, state.y, tried, buffers
-        )
+        buffers = once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
         if recorder is not None:
             record = recorder.write(record, state, tried)
         if system.meter is not None:
@@ -806,14 +813,14 @@ def replay(
     whole = system.noise.length(data.noise, row.drawn, row.dt)
     whole = jnp.where(row.landing, target - t, whole)
     dt, landed = events.paused(known, jnp.where(accept, whole, 0), landed)
-    limited = _limited(system, data, form, t, target, row.landing)
+    limited = _limited(system, data, form, t)
     limited = system.noise.bound(limited, data.noise, row.drawn, whole, accept)
     memory = _remembered(method, limited, t, y, row, memory)
     scaled = in_dtype_of(dt, y)
     step = method.step(limited, t, y, scaled, memory)
     t1 = jnp.where(landed, target, t + dt)
     t1, end = events.again(
-        known, fired, theta, (t, dt, t1), landed, target, step,
+        known, fired, theta, (t, dt, t1), landed, step,
         partial(method.interpolant, limited, t, y, scaled, step),
         _anew(system, data),
     )  # fmt: skip
@@ -830,21 +837,21 @@ def replay(
     shown = jnp.where(accept, dt, 1)
     tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(_write, system)
-    buffers = once(system.traces, "write", write, data, row.stop, t, y, tried, buffers)
+    buffers = once(system.traces, "write", write, data, t, y, tried, buffers)
     return t1, end.y, end.held, after, buffers, rows
 
 
 def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
     """The buffers with the rows of an attempt that was made from a state."""
-    return _write(system, beside(data, state.held), state.stop, state.t, state.y, tried, buffers)
+    return _write(system, beside(data, state.held), state.t, state.y, tried, buffers)
 
 
 def interpolated(
-    system: System, data: Data, t: Array, y: Array, t1: Array, landing: Any, step: Any = None
+    system: System, data: Data, t: Array, y: Array, t1: Array, step: Any = None
 ) -> Any:
     """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
     form, method, _ = system.parts(data)
-    limited = _limited(system, data, form, t, t1, landing)
+    limited = _limited(system, data, form, t)
     dt = in_dtype_of(t1 - t, y)
     step = method.step(limited, t, y, dt, method.init(limited, t, y)) if step is None else step
     return method.interpolant(limited, t, y, dt, step)

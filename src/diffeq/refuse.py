@@ -19,6 +19,7 @@ from .control import PI, PID, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state, holds, moving
 from .core.primitive import Tracer
+from .door import MAX_STEPS
 from .events import Happening
 from .interp.base import jumps_in
 from .methods import BDF, METHODS, Method
@@ -34,6 +35,7 @@ from .problems.lowering import functions_of, named_leaves, state_of
 __all__ = [
     "Call",
     "check_adjoint",
+    "check_no_torch",
     "checked_call",
     "checked_problem",
     "checked_rest",
@@ -142,8 +144,8 @@ def checked_call(
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     kinks = _most_kinks(problem, method) if delayed else 0
-    known = _known_steps(span, dt, stops, (*events, *jumps), kinks)
-    steps = max_steps if max_steps is not None else known
+    known, most = _known_steps(span, dt, stops, (*events, *jumps), kinks)
+    steps = max_steps if max_steps is not None else most
     saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
     loud = throw == "compiled" or (throw is True and _loud_by_default())
     return Call(traced, direction, steps, saves, _below_eps(rtol, eps), loud)
@@ -214,12 +216,7 @@ def _check_problem(problem: Any) -> None:
 
 def _check_functions(problem: Problem) -> None:
     for name in problem.fields:
-        kind = type(getattr(problem, name))
-        if any(c.__module__.split(".")[0] == "torch" for c in kind.__mro__):
-            raise TypeError(
-                f"{name} is a torch module ({kind.__name__}); a function of JAX arrays is wanted. "
-                "To solve with torch see diffeq.torch."
-            )
+        check_no_torch(name, getattr(problem, name))
     for name, f, arguments in functions_of(problem):
         if not callable(f):
             raise TypeError(f"{name} is {_shown(f)}; a function {name}({arguments}) is wanted.")
@@ -227,6 +224,15 @@ def _check_functions(problem: Problem) -> None:
     if not (jac is None or callable(jac)):
         raise TypeError(
             f"jac is {_shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, or None."
+        )
+
+
+def check_no_torch(name: str, f: Any) -> None:
+    """Refuses what runs on torch's arrays."""
+    if any(c.__module__.split(".")[0] == "torch" for c in type(f).__mro__):
+        raise TypeError(
+            f"{name} is a torch module ({type(f).__name__}); a function of JAX arrays is wanted. "
+            "To solve with torch see diffeq.torch."
         )
 
 
@@ -645,13 +651,20 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
         raise ValueError(f"{name} has NaN before a number; NaN is padding, at the end only.")
     if (np.diff(turn * known) < 0).any():
         raise ValueError(
-            f"{name} is not sorted along the direction of time, from t0 = {t0:g} to "
-            f"t1 = {t1:g}: give np.sort(…)."
+            f"{name} is not sorted along the direction of time, from t0 = {_digits(t0)} to "
+            f"t1 = {_digits(t1)}: give np.sort(…)."
         )
     slack = 4 * eps * max(abs(t0), abs(t1))
     outside = known[(turn * known < turn * t0 - slack) | (turn * known > turn * t1 + slack)]
     if len(outside):
-        raise ValueError(f"{name} has {outside[0]:g}, outside tspan = ({t0:g}, {t1:g}).")
+        raise ValueError(
+            f"{name} has {_digits(outside[0])}, outside tspan = ({_digits(t0)}, {_digits(t1)})."
+        )
+
+
+def _digits(t: float) -> str:
+    """All digits that tell a time from its neighbours, and no more: 1, not 1.0."""
+    return repr(float(t)).removesuffix(".0")
 
 
 def _check_mass(problem: Any, state: Any) -> None:
@@ -721,17 +734,21 @@ def _most_kinks(problem: DDEProblem, method: Method) -> int:
     return kinks_of(sum(map(np.size, lags)), int(method.order) + (problem.y0 is not None))
 
 
-def _known_steps(span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0) -> int | None:
+def _known_steps(
+    span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0
+) -> tuple[int | None, int | None]:
     """How many steps of dt there are at the most, when that is known: a power of two. A count is
-    part of the program, and another dt need not compile another one.
+    part of the program, and another dt need not compile another one. And how many to allow: each
+    time that something happens there is one more, of which a long solve has room for as many again.
     """
-    if events:
-        return None
-    if dt is not None and span is not None and concrete((dt, stops)):
-        steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
-        steps += kinks + (0 if stops is None else int(np.size(stops)))
-        return max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
-    return None
+    if dt is None or span is None or not concrete((dt, stops)):
+        return None, None
+    steps = math.ceil(abs(span[1] - span[0]) / abs(float(dt)) * (1 + 1e-6)) + 2
+    steps += kinks + (0 if stops is None else int(np.size(stops)))
+    known = max(_FEW_STEPS, 2 ** math.ceil(math.log2(steps)))
+    if not events:
+        return known, known
+    return None, 2 * known if 2 * known > MAX_STEPS else None
 
 
 def _times(name: str, x: Any) -> Any:

@@ -267,7 +267,8 @@ class Solution(eqx.Module):
         )
 
     def __repr__(self) -> str:
-        if self.status.ndim or isinstance(self.status, Tracer):
+        known = hasattr(self.status, "__int__") and not isinstance(self.status, Tracer)
+        if not known or np.ndim(self.status):  # in a trace, of many, or of shapes alone
             return f"Solution(status={self.status}, ts={jax.tree.map(jnp.shape, self.ts)})"
         return (
             f"Solution({Status(int(self.status)).name}, steps={int(self.stats['steps'])}, "

@@ -196,6 +196,16 @@ def test_tolerances_may_be_prefix_trees():
     assert int(loose) * 3 < int(tight)
 
 
+@pytest.mark.parametrize("method", [de.Tsit5(), de.KenCarp4()])
+def test_components_that_are_left_out_of_the_norm_do_not_thin_it(method):
+    decay = lambda t, y, a: -y * jnp.sin(3 * y[0])
+    alone = de.solve(de.ODEProblem(decay, jnp.ones(1), (0.0, 5.0)), method, atol=1e-6)
+    many = de.ODEProblem(decay, jnp.ones(101), (0.0, 5.0))
+    among = de.solve(many, method, atol=jnp.full(101, jnp.inf).at[0].set(1e-6))
+    same(among.stats, alone.stats)
+    np.testing.assert_allclose(among.y1[0], alone.y1[0], rtol=1e-10)
+
+
 def test_complex_state_is_its_real_pair():
     rate = 0.2 + 3.0j
     spin = de.ODEProblem(lambda t, y, a: a * y, jnp.array([1.0 + 0.5j]), (0.0, 2.0), rate)
@@ -401,6 +411,13 @@ def test_a_dt_that_is_known_has_room_for_all_its_steps():
     same(sol(1.0), sol.ys[2500], rtol=1e-12)
 
 
+def test_a_dt_that_is_known_has_room_for_its_steps_and_for_events():
+    growth = de.ODEProblem(lambda t, y, a: y, 1.0, (0.0, 1.0))
+    dose = de.doses([0.5], [1.0], ())
+    sol = de.solve(growth, de.Euler(), dt=1e-5, events=dose)  # 100,000 steps, and one more
+    np.testing.assert_allclose(sol.y1, np.exp(1.0) + np.exp(0.5), rtol=1e-5)
+
+
 @pytest.mark.parametrize("order", [[0.3, 0.71], [0.71, 0.3, 0.3], [5.0, 0.3, -1.0, 0.71, jnp.nan]])
 def test_stops_keep_the_order(order):
     def field(t, y, a):
@@ -451,6 +468,14 @@ def test_a_stop_at_zero_and_at_the_ends():
         ((0.0, -1.0), -1.0),
     ):
         np.testing.assert_allclose(solve(*tspan).y1, area, rtol=1e-13)
+
+
+@pytest.mark.parametrize("tspan", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_stage_outside_of_its_step_does_not_see_beyond_a_stop(tspan):
+    # Kvaerno5 looks at t + 1.23 dt: past 0.5, from a step that ends at 0.48.
+    problem = de.ODEProblem(lambda t, y, a: jnp.where(t < 0.5, 0.0, 1.0), 0.0, tspan)
+    sol = de.solve(problem, de.Kvaerno5(), dt=0.24, stops=[0.5])
+    np.testing.assert_allclose(sol.y1, 0.5 * (tspan[1] - tspan[0]), rtol=1e-14)
 
 
 def test_stops_padded_with_nan_land_on_the_rest():

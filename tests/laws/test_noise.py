@@ -72,6 +72,14 @@ def test_the_path_does_not_depend_on_what_is_saved():
     assert padded.saved.tolist() == [True] * 4 + [False] * 3
 
 
+def test_an_input_that_jumps_is_exact_between_its_jumps():
+    # SOSRI looks at its drift from t − 0.04 dt to t + 3.75 dt: past jumps on both sides.
+    u = de.interp.Hold([0.0, 0.3, 0.7], [1.0, 2.0, 5.0])
+    problem = de.SDEProblem(lambda t, y, u: u(t), lambda t, y, u: 0.0 * y, 0.0, (0.0, 1.0), u)
+    sol = de.solve(problem, saveat=[0.25, 0.5, 1.0], key=jax.random.key(0))
+    np.testing.assert_allclose(sol.ys, [0.25, 0.7, 2.6], rtol=1e-12)
+
+
 def test_the_path_does_not_depend_on_stops_or_on_who_steps():
     rows = path(saveat=TS)
     stopped = path(saveat=TS, stops=TS[1:-1])

@@ -1,5 +1,8 @@
 """Inputs: values and derivatives of the curves, and solves that find where they jump."""
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +11,7 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d
 
 import diffeq as de
+from diffeq.interp.base import jumps_in
 
 RNG = np.random.default_rng(0)
 TS = np.sort(RNG.uniform(0.0, 4.0, 9))
@@ -104,6 +108,26 @@ def test_jumps_are_found_in_args_in_fields_and_in_closures():
         sol = de.solve(problem, rtol=1e-9, atol=1e-9)
         assert int(sol.stats["stops"]) == 3
         np.testing.assert_allclose(sol.y1, want, rtol=1e-8)
+
+
+class Wrapped(eqx.Module):
+    f: Callable = eqx.field(static=True)
+
+    def __call__(self, t, y, args):
+        return self.f(t, y, args)
+
+
+def test_jumps_are_found_in_partials_and_in_wrappers():
+    u = de.interp.Hold(KNOTS, LEVELS)
+    plain = lambda t, y, args: u(t) - y
+    by_keyword = partial(lambda t, y, args, u: u(t) - y, u=u)
+    fields = (partial(Controlled.__call__, Controlled(u)), by_keyword, partial(plain))
+    wrapped = (eqx.filter_jit(plain), Wrapped(plain), jax.jit(plain), jax.tree_util.Partial(plain))
+    for f in (*fields, *wrapped, ({None: 0, "f": [Wrapped(plain)]},)):
+        assert len(jumps_in(f)) == 1
+    sol = de.solve(de.ODEProblem(by_keyword, 0.0, (0.0, 2.0)), rtol=1e-9, atol=1e-9)
+    assert int(sol.stats["stops"]) == 3
+    np.testing.assert_allclose(sol.y1, exact(KNOTS[:4], LEVELS[:4], 2.0), rtol=1e-8)
 
 
 def test_fixed_steps_keep_their_order():

@@ -8,6 +8,7 @@ import pytest
 
 import diffeq as de
 from diffeq.algebra import Products, iterated
+from diffeq.diagnosis import hint
 
 N = 40
 X = (jnp.arange(N) + 0.5) / N
@@ -91,11 +92,17 @@ def test_what_does_not_converge_is_no_number():
     assert np.isnan(iterated(Products(turned, few), jnp.eye(50)[0])).all()
     sol = de.solve(ROD, de.TRBDF2(linear=lx.GMRES(1e-8, 1e-8, max_steps=1)), dt=0.5, throw=False)
     assert not sol.success
+    said = hint(de.Status(int(sol.status)), ROD, de.TRBDF2(linear=GMRES), sol.last)
+    assert "GMRES may not have got there: give it more steps" in said
 
 
 def test_refusals_and_names():
     with pytest.raises(TypeError, match="linear is 'gmres'; a linear solver of lineax is wanted"):
         de.TRBDF2(linear="gmres")
     assert repr(de.TRBDF2(linear=GMRES)) == "TRBDF2(linear=GMRES)"
-    with pytest.raises(TypeError, match="linear"):
+    with pytest.raises(TypeError, match=r"RadauIIA5 got 'linear', .* such as de.KenCarp4\(linear"):
         de.RadauIIA5(linear=GMRES)
+    with pytest.raises(TypeError, match=r"Tsit5 got 1e-06, and takes nothing\. Tolerances"):
+        de.Tsit5(1e-6)
+    with pytest.raises(ValueError, match="linear is CG, which asks more of a matrix than I − γ"):
+        iterated(Products(lambda v: 2 * v, lx.CG(rtol=1e-3, atol=1e-3)), X)

@@ -131,6 +131,24 @@ def test_gradients_of_a_batch(name):
             "network gives 2 numbers and the constraints 3; .* 3",
         ),
         (
+            lambda n: de.nn.NeuralDAE(n, lambda y: y, differential=FLAGS)(Y0, **SPAN),
+            r"constraints\(y\) cannot be called as constraints\(t, y, args\)",
+        ),
+        (
+            lambda n: de.nn.NeuralODE(n, constraints=lambda y: y)(Y0, **SPAN),
+            r"constraints\(y\) cannot be called as constraints\(t, y, args\)",
+        ),
+        (
+            lambda n: de.nn.NeuralODE(n, field=lambda net, y: net(y))(Y0, **SPAN),
+            r"field\(net, y\) cannot be called as field\(net, t, y, args\)",
+        ),
+        (
+            lambda n: jax.jit(lambda d: de.nn.NeuralDAE(n, whole, differential=d).differential)(
+                jnp.array(FLAGS)
+            ),
+            "differential is .*known before tracing are wanted",
+        ),
+        (
             lambda n: de.nn.NeuralODE(n, constraints=whole)({"a": Y0}, **SPAN),
             "y0 is .* a vector is wanted",
         ),

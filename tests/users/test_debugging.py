@@ -109,5 +109,7 @@ def test_repr_in_and_out_of_a_trace():
     seen = []
     jax.jit(lambda a: seen.append(repr(de.solve(PROBLEM.replace(args=a), saveat=TS))))(0.1)
     assert "Solution" in seen[0]
+    shapes = jax.eval_shape(lambda a: de.solve(PROBLEM.replace(args=a), saveat=TS), 0.1)
+    assert "Solution(status=ShapeDtypeStruct(" in repr(shapes)
     assert "Solution" in repr(train(RATES)[1])
     assert "ODEProblem" in repr(PROBLEM)

@@ -43,7 +43,7 @@ class Alone(AlongTape):
         def gather(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
             del active
             data, t, y, tried = consts
-            polynomial = interpolated(back.system, data, t, y, tried.t1, tried.landing, tried.step)
+            polynomial = interpolated(back.system, data, t, y, tried.t1, tried.step)
             setting = Setting(back.setting.spec, data.parameters[0], back.setting.live)
             integrand = _Integrand(self, setting, data.parameters[1], t, tried.dt, polynomial)
             return self.integrated(back, integrand, total), ()

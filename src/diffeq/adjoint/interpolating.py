@@ -52,12 +52,12 @@ class AlongTape(Reverse):
         recorder = self.recorder(system, back.setting.spec.max_steps)
         length = recorder.rows + 1
 
-        def polynomial(t: Array, y: Array, t1: Array, landing: Array) -> tuple:
-            return interpolated(system, data, t, y, t1, landing), t, t1 - t
+        def polynomial(t: Array, y: Array, t1: Array) -> tuple:
+            return interpolated(system, data, t, y, t1), t, t1 - t
 
         def step(active: Any, row: Any, _: Any, march: March, *__: Any) -> tuple[March, tuple]:
             top = -march.state.t
-            where = polynomial(row.t, row.y, top, row.landing)
+            where = polynomial(row.t, row.y, top)
             floor = jnp.where(active & row.accept, -row.t, march.state.t)
             return back.descend(march, where, floor), ()
 

@@ -70,6 +70,13 @@ def _by_lineax(solver: Any, times: Callable, b: Array) -> Array:
     size = jnp.max(jnp.abs(b))  # tolerances are absolute, too: of a small b, x = 0 would do
     unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1).astype(b.dtype)
     operator = lx.FunctionLinearOperator(times, shape_of(b))
-    found = lx.linear_solve(operator, b / unit, solver, throw=False)
+    try:
+        found = lx.linear_solve(operator, b / unit, solver, throw=False)
+    except ValueError as error:
+        raise ValueError(
+            f"linear is {type(solver).__name__}, which asks more of a matrix than I − γ dt ∂f/∂y "
+            f"has ({error}); one for any matrix is wanted, such as lineax.GMRES(rtol=1e-3, "
+            "atol=1e-3), or None for LU."
+        ) from error
     sound = (found.result == lx.RESULTS.successful) & jnp.isfinite(size)
     return jnp.where(sound, unit * found.value, jnp.nan)

@@ -16,7 +16,8 @@ class Tolerance(eqx.Module):
     """rtol and atol, as scalars or arrays of the packed state.
 
     `floored`: a tolerance may be below what the dtype can reach, so the scale is held above
-    4 eps · |y|, and steps where that mattered are counted.
+    4 eps · |y|, and steps where that mattered are counted. Components whose atol is infinite are in
+    no norm: not in the number, either, that a mean is taken over.
     """
 
     rtol: Array
@@ -28,9 +29,10 @@ class Tolerance(eqx.Module):
     ) -> tuple[Array, Array]:
         """The squared norm of the scaled error, and whether the floor was touched."""
         scale, touched = self._floored(jnp.maximum(magnitude(y0), magnitude(y1)))
+        measure = self.mean_square if norm is None else lambda x: norm(x) ** 2
         if not isinstance(error, tuple):
-            return self._measure(error / scale, norm), touched
-        fifth, third = (self._measure(e / scale, norm) for e in error)
+            return measure(error / scale), touched
+        fifth, third = (measure(e / scale) for e in error)
         # DOP853: |e5|² / sqrt(|e5|² + 0.01 |e3|²), squared; exact zeros stay zero.
         denominator = fifth + 0.01 * third
         return jnp.where(
@@ -49,6 +51,9 @@ class Tolerance(eqx.Module):
         floor = 4 * jnp.finfo(size.dtype).eps * size
         return jnp.maximum(scale, floor), jnp.any(floor > scale)
 
-    @staticmethod
-    def _measure(scaled: Array, norm: Callable | None) -> Array:
-        return mean_square(scaled) if norm is None else norm(scaled) ** 2
+    def mean_square(self, scaled: Array) -> Array:
+        """The mean of |x|², where x is 0 for all whose atol is infinite, over the others."""
+        if not self.atol.ndim:
+            return mean_square(scaled)
+        count = jnp.sum(jnp.isfinite(self.atol), dtype=self.atol.dtype)
+        return mean_square(scaled) * (self.atol.size / jnp.maximum(count, 1))

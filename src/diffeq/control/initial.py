@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..core.norm import in_dtype_of, mean_square
+from ..core.norm import in_dtype_of
 
 __all__ = ["initial_step"]
 
@@ -22,7 +22,8 @@ def initial_step(
     field, *spread = paces
     scale = tolerance.atol + tolerance.rtol * jnp.abs(y)
     scale = jnp.where(scale > 0, scale, jnp.finfo(scale.dtype).tiny ** 0.25)
-    norm = lambda x: jnp.sqrt(mean_square(x / scale))  # noqa: E731
+    square = lambda x: tolerance.mean_square(x / scale)  # noqa: E731
+    norm = lambda x: jnp.sqrt(square(x))  # noqa: E731
     f0 = field(t, y)
     d0, d1 = norm(y), norm(f0)
     small = (d0 < 1e-5) | (d1 < 1e-5)
@@ -40,5 +41,5 @@ def initial_step(
     )
     h = jnp.minimum(jnp.minimum(100 * h0, h1), span).astype(t.dtype)
     for size in spread:
-        h = jnp.minimum(h, (1 / mean_square(size(t, y) / scale)).astype(t.dtype))
+        h = jnp.minimum(h, (1 / square(size(t, y))).astype(t.dtype))
     return jnp.where(jnp.isfinite(h) & (h > 0), h, 1e-6 * span)

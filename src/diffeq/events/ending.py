@@ -93,7 +93,6 @@ class Ending(NamedTuple):
     chain: Any = ()
     rate: Any = ()
     shown: Any = None
-    target: Any = ()
     path: Any = None
     lost: Any = ()
 

@@ -313,11 +313,11 @@ class Bound:
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
             due = self._due(known.passed, reach.landing, target)
             fired = jnp.concatenate([reach.first, due, after])
-        return self._applied(known, fired & accept, reach, span, target, step, anew)
+        return self._applied(known, fired & accept, reach, span, step, anew)
 
     def again(  # noqa: PLR0917
-        self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array,
-        target: Array, step: Any, way: Callable, anew: Anew,
+        self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array, step: Any,
+        way: Callable, anew: Anew,
     ) -> tuple[Array, Ending]:  # fmt: skip
         """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
         e, (t, dt, t1) = self.events, span
@@ -329,7 +329,7 @@ class Bound:
             jnp.where(cut, theta * dt, dt), landing & ~cut, in_dtype_of(theta, step.y), cut,
             way=way() if e.crossings else None,
         )  # fmt: skip
-        return self._applied(known, fired, reach, (t, dt, t1), target, step, anew)
+        return self._applied(known, fired, reach, (t, dt, t1), step, anew)
 
     def _due(self, index: Array, landing: Array, target: Array) -> Array:
         """Which list of times has its next here: of several the first one."""
@@ -341,9 +341,8 @@ class Bound:
         return jnp.stack(due) if due else jnp.zeros(0, bool)
 
     def _applied(
-        self, known: Memory, fired: Array, reach: Reach, span: tuple, target: Array, step: Any,
-        anew: Anew,
-    ) -> tuple[Array, Ending]:  # fmt: skip
+        self, known: Memory, fired: Array, reach: Reach, span: tuple, step: Any, anew: Anew
+    ) -> tuple[Array, Ending]:
         """What has `fired`, as a function of everything else. Returns t1 and the ending.
 
         A walk of at most one turn: a step in which nothing happens costs nothing here.
@@ -381,7 +380,7 @@ class Bound:
         t1, y, held, memory, chain, rate, lost = end
         return t1, Ending(
             reach.dt, reach.landing, y, held, memory, theta=reach.theta, fired=fired, chain=chain,
-            rate=rate, target=target, path=reach.way, lost=lost,
+            rate=rate, path=reach.way, lost=lost,
         )  # fmt: skip
 
     def _only(

@@ -73,10 +73,10 @@ class NoEvents:
         del known, reach, span, still, accept
         return end
 
-    def again(self, known: Any, fired: Any, theta: Any, span: tuple, landing: Array, target: Array,  # noqa: PLR0917
+    def again(self, known: Any, fired: Any, theta: Any, span: tuple, landing: Array,  # noqa: PLR0917
               step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
         """Nothing."""
-        del known, fired, theta, target, way, anew
+        del known, fired, theta, way, anew
         return span[2], Ending(span[1], landing, step.y, self.held, step.memory)
 
     def only_if(self, active: Array, end: Ending) -> Ending:

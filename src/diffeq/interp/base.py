@@ -1,7 +1,8 @@
 """Inputs: functions of time from tables, which say where they jump."""
 
+import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -96,20 +97,35 @@ def _inputs(x: Any, seen: set[int]) -> Iterator[Input]:
     seen.add(id(x))
     if isinstance(x, Input):
         yield x
-    elif isinstance(x, types.FunctionType):
+        return
+    for part in _parts(x):
+        yield from _inputs(part, seen)
+
+
+def _parts(x: Any) -> Iterable:
+    """What an object holds: what a function closes over, fields (static ones, too), branches."""
+    if isinstance(x, types.FunctionType):
         cells = [_content(cell) for cell in x.__closure__ or ()]
-        for part in (*cells, x.__defaults__, x.__kwdefaults__, *_used_globals(x).values()):
-            yield from _inputs(part, seen)
-    elif isinstance(x, types.MethodType):
-        yield from _inputs(x.__self__, seen)
-        yield from _inputs(x.__func__, seen)
-    elif jax.tree_util.all_leaves([x], is_leaf=lambda v: isinstance(v, Input)):
-        if callable(x) and not isinstance(x, type) and getattr(x, "__dict__", None):
-            for part in list(x.__dict__.values()):
-                yield from _inputs(part, seen)
-    else:
-        for leaf in jax.tree.leaves(x, is_leaf=lambda v: isinstance(v, Input)):
-            yield from _inputs(leaf, seen)
+        return *cells, x.__defaults__, x.__kwdefaults__, *_used_globals(x).values()
+    if isinstance(x, types.MethodType):
+        return x.__self__, x.__func__
+    if isinstance(x, functools.partial):
+        return x.func, x.args, x.keywords
+    if isinstance(x, dict):
+        return x.values()  # whose keys need not be such as JAX can sort
+    inside = lambda v: v is not x and _holds(v)  # noqa: E731
+    leaf = jax.tree_util.all_leaves([x], is_leaf=inside)
+    fields = ()
+    if callable(x) and not isinstance(x, type) and (leaf or isinstance(x, eqx.Module)):
+        fields = tuple(getattr(x, "__dict__", {}).values())
+    if leaf:
+        return fields
+    return *fields, *jax.tree.leaves(x, is_leaf=inside)
+
+
+def _holds(x: Any) -> bool:
+    """Whether there may be more in it than its leaves."""
+    return isinstance(x, (Input, dict, functools.partial)) or callable(x)
 
 
 def _list_as_array(x: Any) -> Any:

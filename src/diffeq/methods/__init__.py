@@ -4,6 +4,7 @@ Every entry of the tables becomes a public class here, so that `de.Tsit5()` exis
 `tableaus/explicit.py` has its text, and for no other reason.
 """
 
+import inspect
 from typing import Any
 
 from .base import Method, Step
@@ -38,11 +39,21 @@ _FAMILIES = (
 )
 
 
+_WAY_OUT = (
+    " Tolerances, dt and controller are given to solve; linear= is of DIRK methods, BDF and "
+    "ImplicitEM, such as de.KenCarp4(linear=…)."
+)
+
+
 def _named(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
 
-    def plain(self: Any) -> None:
+    def plain(self: Any, *given: Any, **options: Any) -> None:
+        for what in (*options, *given):
+            raise TypeError(f"{name} got {what!r}, and takes nothing.{_WAY_OUT}")
         family.__init__(self, table)
+
+    plain.__signature__ = inspect.signature(lambda self: None)  # pyright: ignore[reportFunctionMemberAccess]
 
     def solving(self: Any, *, linear: Any = None) -> None:
         family.__init__(self, table, linear=linear)

@@ -53,13 +53,14 @@ class Aim(eqx.Module):
     def bounds(self, y: Array) -> Bounds:
         """How Newton measures its updates beside y, as vectors, and where it stops."""
         y = lax.stop_gradient(y)
-        scale = _ATOL + _RTOL * magnitude(y)
+        scale, square = _ATOL + _RTOL * magnitude(y), mean_square
         if self.tolerance is not None:
+            square = lax.stop_gradient(self.tolerance).mean_square
             scale = jnp.broadcast_to(lax.stop_gradient(self.tolerance.scale(y)), y.shape)
         scale = scale.ravel()
 
         def size(update: Array) -> Array:
-            return jnp.sqrt(mean_square(update / scale))
+            return jnp.sqrt(square(update / scale))
 
         rounding = 10 * jnp.finfo(y.dtype).eps * size(y.ravel())
         turns = _FINAL_TURNS if self.final else _TURNS

@@ -6,10 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from ..core.packing import as_state
 from ..problems import ImplicitDAEProblem
+from ..problems.called import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from .layer import Layer
@@ -72,11 +74,11 @@ class NeuralDAE(Layer):
                 f"constraints is {constraints!r}; a function constraints(t, y, args) is wanted, "
                 "whose numbers are to be zero."
             )
-        flags = np.asarray(differential)
+        flags = np.asarray(None if isinstance(differential, Tracer) else differential)
         if flags.dtype != bool or flags.ndim != 1:
             raise TypeError(
-                f"differential is {differential!r}; booleans are wanted, one for each component of "
-                "a vector y: whether it is differential."
+                f"differential is {differential!r}; booleans that are known before tracing are "
+                "wanted, one for each component of a vector y: whether it is differential."
             )
         self.constraints, self.differential = constraints, tuple(flags.tolist())
 
@@ -98,6 +100,8 @@ class NeuralDAE(Layer):
 
     def _equation(self, key: Any) -> Callable:
         call = self._function(key)
+        self._check_field(key, "net, t, y, dy, args")
+        check_arguments(self.constraints, "constraints", "t, y, args")
         if self.field is None:
             return _Residual(
                 lambda t, y, dy, args: call(y), self.constraints, self.differential, True

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,8 @@ from jax.core import Tracer
 
 from ..core.lift import flatten, unflatten
 from ..problems import ODEProblem, Problem
+from ..problems.called import check_arguments
+from ..refuse import check_no_torch
 from ..solution import Solution
 from ..solve import solve
 
@@ -57,6 +60,8 @@ class Layer(eqx.Module):
                 f"net is a {type(net).__name__}, which is not callable: say how it enters the "
                 "equation with field=lambda net, t, y, args: …"
             )
+        check_no_torch("net", net)
+        check_no_torch("field", field)
         _check_options(solve_options)
         self.net = net
         self.field = field
@@ -81,9 +86,15 @@ class Layer(eqx.Module):
     def _equation(self, key: Any) -> Callable:
         """The field as a problem takes it."""
         call = self._function(key)
+        self._check_field(key, "net, t, y, args")
         if self.field is None:
             return lambda t, y, args: call(y)
         return lambda t, y, args: call(t, y, args)
+
+    def _check_field(self, key: Any, arguments: str) -> None:
+        if self.field is not None:
+            field = self.field if key is None else partial(self.field, key=key)
+            check_arguments(field, "field", arguments)
 
     def _function(self, key: Any) -> Callable:
         """`net`, or `field` with its net, and with the key in its place."""

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from ..core.packing import as_state
 from ..problems import DAEProblem, Problem
+from ..problems.called import check_arguments
 from .layer import Frozen, Layer
 
 __all__ = ["NeuralODE", "vector"]
@@ -77,6 +78,7 @@ class NeuralODE(Layer):
             return ode
         if self.constraints is None:
             return DAEProblem(ode.f, y0, ode.tspan, args, mass_matrix=mass)
+        check_arguments(self.constraints, "constraints", "t, y, args")
         start, both = vector(y0, args), (ode.f, self.constraints)
         free, fixed = (jax.eval_shape(lambda f=f: _flat(f(0.0, start, args))).size for f in both)
         if free + fixed != start.size:
