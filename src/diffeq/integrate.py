@@ -272,22 +272,30 @@ def _user_time(system: System, data: Data, state: State) -> Array:
     return state.t if isinstance(sign, int) and sign == 1 else sign * state.t
 
 
-def _target(system: System, data: Data, stop: Any, echo: Any = None) -> Array:
-    """Where the next landing is: a stop, what comes back of an event (at a time), or the end."""
+def _target(system: System, data: Data, stop: Any) -> Array:
+    """Where the next landing is: a stop, or the end."""
     if not system.has_stops:
         return data.t1
-    target = data.stops.at[stop].get(mode="fill", fill_value=jnp.inf)
-    target = target if echo is None else jnp.where(echo <= target, echo, target)
-    return jnp.where(target < data.t1, target, data.t1)
+    return jnp.minimum(data.stops.at[stop].get(mode="fill", fill_value=jnp.inf), data.t1)
 
 
-def _echo(system: System, data: Data, past: Any, t: Array, stop: Any) -> Echo | None:
-    """What comes back next of an event, if that is before the next stop."""
+def _echo(system: System, data: Data, past: Any, t: Array, target: Array) -> Echo | None:
+    """What comes back next of an event, if that is before the next landing."""
     if not system.levels:
         return None
     if past is None:  # where only shapes are wanted
         return Echo(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
-    return past.echoes.following(past, t, data.lags, _target(system, data, stop))
+    return past.echoes.following(past, t, data.lags, target)
+
+
+def _echoed(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
+    """The next landing, and whether it is where something comes back: that is first where an event
+    is at the same time, which then has a step of length zero, so that each has its derivative.
+    """
+    if time is None:
+        return target, False
+    own = (time <= target) & (time < data.t1)
+    return jnp.where(own, time, target), own
 
 
 def _field_between(form: Any, low: Any, high: Any) -> Any:
@@ -365,9 +373,9 @@ def _attempt(
     events = system.happenings(data)
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
-    echo = _echo(system, data, past, state.t, state.stop)
-    ahead = _target(system, data, state.stop, None if echo is None else echo.time)
-    target = events.target(known, ahead)
+    target = events.target(known, _target(system, data, state.stop))
+    echo = _echo(system, data, past, state.t, target)
+    target, comes = _echoed(data, None if echo is None else echo.time, target)
     remaining = (target - state.t) - state.low
     longest = system.noise.longest(state.dt)
     proposed = controller.propose(_user_time(system, data, state), longest, _sign(system, data))
@@ -390,6 +398,7 @@ def _attempt(
     way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
     start = (state.t, state.y)
     reach = events.reach(known, accept, start, dt, landing, way, fired)
+    reach = reach._replace(alone=comes)
     t1, low = _advanced(state, reach.dt, target, reach.landing)
     span = (state.t, dt, t1)
     before, on = past, sound & active if past is not None else sound
@@ -401,11 +410,12 @@ def _attempt(
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
     if echo is not None and before is not None:
-        own = end.landing & (ahead == echo.time) & (ahead < events.target(known, data.t1))
-        past = replace(past, echoes=before.echoes.after(
-            before, (state.t, t1), data.lags, jnp.where(own, echo.lag, -1), on,
-            system.events.affected(end.fired), system.levels,
-        ))  # fmt: skip
+        landed = jnp.where(end.landing & comes, echo.lag, -1)
+        jumped = system.events.affected(end.fired)
+        echoes = before.echoes.after(
+            before, (state.t, t1), data.lags, landed, on, jumped, system.levels
+        )
+        past = replace(past, echoes=echoes)
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
                     () if echo is None else echo)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
@@ -831,7 +841,8 @@ def replay(
     events = system.happenings(data)
     known, fired, theta = system.events.read(row)
     comes = echo_time(before, t, data.lags, *row.echo) if system.levels else None
-    target = events.target(known, _target(system, data, row.stop, comes))
+    target = events.target(known, _target(system, data, row.stop))
+    target, _ = _echoed(data, comes, target)
     landed = accept & row.landing
     whole = system.noise.length(data.noise, row.drawn, row.dt)
     whole = jnp.where(row.landing, target - t, whole)

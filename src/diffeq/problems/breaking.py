@@ -129,9 +129,10 @@ class Echoes(eqx.Module):
         back = accept & waiting & jnp.where(jumps, own, times <= t1 + _near(t1, t1))
         found = jnp.min(jnp.where(back, pick(self.levels, self.next) + 1, levels))
         level = jnp.where(jumped & accept, 0, found)
-        # A step of length zero ends where it started: one mark for both, of the lower level.
+        # A step of length zero ends where it started: one mark for both, if not both are jumps.
         last = jnp.maximum(self.made - 1, 0)
         again = (t1 == t) & (self.made > 0) & (pick(self.rows, last) == past.count)
+        again = again & ((level > 0) | (pick(self.levels, last) > 0))
         new = (level < levels) & (~again | (level < pick(self.levels, last)))
         place = place_of(self.made - (again & new), self.rows.shape[0])
         return Echoes(

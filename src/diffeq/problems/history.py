@@ -192,7 +192,8 @@ class Past:
         # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,
         # at its end to the left. Both are the same but for rounding, or the past jumps there.
         slack = 4 * jnp.finfo(s.dtype).eps * jnp.maximum(jnp.abs(now), jnp.abs(seen.origin))
-        side = jnp.minimum(fixed + jnp.where(now < seen.middle, slack, -slack), seen.now)
+        # (A step of length zero is at the start of what follows.)
+        side = jnp.minimum(fixed + jnp.where(now <= seen.middle, slack, -slack), seen.now)
         beyond = fixed > seen.now + slack
         before = ~beyond & ((side <= seen.origin) | (history.count == 0))
         row = self._row(side, beyond)
