@@ -15,9 +15,9 @@ LAG, END, LEVEL = 1.0, 4.0, 0.25
 
 
 def of_steps(given):
-    """The method of steps by hand, in polynomials, for y' = −u(t − 1) y(t − 1) − n(t − 1)/10 with y
-    = u = 1 and n = 0 before the start. Where y falls through LEVEL: y + 1, 0.8 u, n + 1. `given` are
-    (time, what is added to y), in order. Returns the pieces (start, end, y, u, n), and the crossings.
+    """The method of steps by hand, in polynomials, for y' = −u(t − 1) y(t − 1) − n(t − 1)/10 with
+    y = u = 1 and n = 0 before the start. Where y falls through LEVEL: y + 1, 0.8 u, n + 1. `given`
+    are (time, what is added to y), in order. Returns pieces (start, end, y, u, n), and crossings.
     """
     pieces = [(-np.inf, 0.0, Polynomial([1.0]), 1.0, 0)]
     t, y, u, n, crossings = 0.0, 1.0, 1.0, 0, []
@@ -49,7 +49,9 @@ def everything(method, saveat):
         return {"y": y["y"] + 1, "u": 0.8 * y["u"], "n": y["n"] + 1}
 
     start = {"y": 1.0, "u": de.hold(1.0), "n": de.hold(0)}
-    problem = de.DDEProblem(field, start, (0.0, END), history={"y": 1.0, "u": 1.0, "n": 0}, lags=LAG)
+    problem = de.DDEProblem(
+        field, start, (0.0, END), history={"y": 1.0, "u": 1.0, "n": 0}, lags=LAG
+    )
     low = de.Event(lambda t, y, args: y["y"] - LEVEL, again, direction=-1)
     often = de.Periodic(1.3, lambda t, y, args: {**y, "y": y["y"] + 0.2})
     late = de.AfterStep(lambda t, y, args: t > END + 1, lambda t, y, args: {**y, "y": 0.0})
@@ -66,12 +68,16 @@ def test_jumps_come_back_as_the_method_of_steps_says(method):
     ts = np.linspace(0.05, END - 0.06, 37)
     sol = everything(method, jnp.asarray(ts))
     at = [next(p for p in pieces if p[0] <= t < p[1]) for t in ts]
-    np.testing.assert_allclose(sol.ys["y"], [p[2](t) for p, t in zip(at, ts, strict=True)], atol=1e-11)
+    np.testing.assert_allclose(
+        sol.ys["y"], [p[2](t) for p, t in zip(at, ts, strict=True)], atol=1e-11
+    )
     np.testing.assert_allclose(sol.ys["u"], [p[3] for p in at], rtol=1e-14)
     assert sol.ys["n"].tolist() == [p[4] for p in at]
     assert len(crossings) >= 2
     np.testing.assert_allclose(sol.events[0].ts[: int(sol.events[0].num)], crossings, atol=1e-11)
-    np.testing.assert_allclose(sol(2.2)["y"], next(p for p in pieces if p[1] > 2.2)[2](2.2), atol=1e-11)
+    np.testing.assert_allclose(
+        sol(2.2)["y"], next(p for p in pieces if p[1] > 2.2)[2](2.2), atol=1e-11
+    )
 
 
 # --- a drug, and its effect after a while ---------------------------------------------------------
@@ -87,7 +93,9 @@ def drug(x):
     def field(t, y, past, x):
         return jnp.array([-x[0] * y[0], past(t - x[2])[0] - x[1] * y[1]])
 
-    problem = de.DDEProblem(field, [0.0, 0.0], (0.0, 4.6), x, history=[0.0, 0.0], lags=lambda x: x[2])
+    problem = de.DDEProblem(
+        field, [0.0, 0.0], (0.0, 4.6), x, history=[0.0, 0.0], lags=lambda x: x[2]
+    )
     given = de.doses(lambda x: x[3] + DOSES, lambda x: x[4] * jnp.array([1.0, 0.5, 0.0]), 0)
     rescue = de.Event(lambda t, y, x: y[1] - x[5], lambda t, y, x: y + x[4] / 4, direction=-1)
     return de.solve(problem, de.Tsit5(), events=(given, rescue), rtol=1e-10, atol=1e-12)
@@ -130,9 +138,11 @@ def test_what_comes_back_nobody_knows_when_has_no_derivative():
         problem = de.DDEProblem(
             lambda t, y, past, x: -past(t - 0.5), None, (0.0, 1.0), history=1.0, lags=lags
         )
-        return de.solve(problem, events=de.PresetTimes([0.2], lambda t, y, args: y + x), rtol=1e-8).y1
+        return de.solve(
+            problem, events=de.PresetTimes([0.2], lambda t, y, args: y + x), rtol=1e-8
+        ).y1
 
     with pytest.raises(TypeError, match="Declare constant lags"):
         jax.grad(end)(1.0, ())
-    # y falls by 0.5 until t = 0.5, and then by the integral of what y was: 1 − t, and 2 − t from 0.2.
+    # y falls by 0.5 until 0.5, then by the integral of what y was: 1 − t, and 2 − t from 0.2 on.
     assert abs(end(1.0, ()) - (2 - 0.5 - 0.18 - 0.495)) < 1e-4

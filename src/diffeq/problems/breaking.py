@@ -1,6 +1,6 @@
-"""Where the solution of a delay equation has kinks: t0 + Σ nᵢ lagᵢ, and t* + Σ nᵢ lagᵢ for each time
-t* at which an event has changed something. The first are known before a solve, the others are not:
-`Echoes` are the list of what is still to come back.
+"""Where the solution of a delay equation has kinks: t0 + Σ nᵢ lagᵢ, and t* + Σ nᵢ lagᵢ for each
+time t* at which an event has changed something. The first are known before a solve, the others are
+not: `Echoes` are the list of what is still to come back.
 """
 
 from typing import Any, NamedTuple
@@ -114,7 +114,7 @@ class Echoes(eqx.Module):
         some = jnp.any(jnp.isfinite(times))
         return Echo(jnp.min(times), jnp.where(some, pick(self.rows, self.next)[lag], -1), lag)
 
-    def after(  # noqa: PLR0917
+    def after(
         self, past: Any, span: tuple[Array, Array], lags: Array, landed: Array,
         accept: Bool[Array, ""], jumped: Bool[Array, ""], levels: int,
     ) -> "Echoes":  # fmt: skip
