@@ -409,7 +409,7 @@ def _attempt(
     still = lambda: _anew(system, *lax.stop_gradient((data, past)))  # noqa: E731
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    if echo is not None and before is not None:
+    if echo is not None and before is not None and past is not None:
         landed = jnp.where(end.landing & comes, echo.lag, -1)
         jumped = system.events.affected(end.fired)
         echoes = before.echoes.after(

@@ -74,7 +74,6 @@ def differences(f, x, d):
     ("method", "options", "close"),
     [
         (de.Rodas5P(), {"dt": 0.1, "lags": False}, 1e-8),  # longer than the lag
-        (de.RadauIIA5(), {"dt": 0.1, "lags": False}, 1e-8),
         (de.KenCarp4(), {"rtol": 1e-8, "atol": 1e-10}, 1e-6),
         (de.BDF(), {"rtol": 1e-9, "atol": 1e-11}, 1e-6),
     ],

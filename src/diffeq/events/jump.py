@@ -330,7 +330,8 @@ class Bound:
             if self.events.afters and reach.way is not None:
                 y = jnp.where(reach.cut, reach.way(reach.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
-            due = self._due(known.passed, reach.landing & ~jnp.asarray(reach.alone), target)
+            landing = reach.landing if reach.alone is False else reach.landing & ~reach.alone
+            due = self._due(known.passed, landing, target)
             fired = jnp.concatenate([reach.first, due, after])
         return self._applied(known, fired & accept, reach, span, target, step, anew)
 
