@@ -686,7 +686,8 @@ def _check_state(problem: Problem, state: Any) -> None:
         _check_mass(problem, state)
     if isinstance(problem, ImplicitDAEProblem):
         _check_slopes(problem, state)
-    if not concrete(jax.tree.leaves(problem)):
+    # (A history that calls jnp makes the state a tracer inside a trace, of numbers that are known.)
+    if not concrete((jax.tree.leaves(problem), moving(state))):
         return
     for name, leaf in named_leaves(problem, moving(state)):
         value = np.asarray(leaf)
