@@ -24,7 +24,7 @@ from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem
-from .problems.breaking import breaking_points
+from .problems.breaking import breaking_points, levels_of
 from .problems.dae import packed_differential
 from .problems.forms import Ode, lower
 from .problems.lowering import Canonical, canonical
@@ -99,10 +99,11 @@ def opened(
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     controller = controller if dt is None else Constant()
     tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
-    kinks = None
+    kinks, levels = None, 0
     if delays is not None:
         if delays.constant and delays.lags.size:
             kinks = breaking_points(t0, delays.lags, int(method.order) + delays.jumps)
+            levels = levels_of(delays.lags.size, int(method.order) + 1)
         method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
     stops = _stops(sign, stops, t0, t1, kinks)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
@@ -112,12 +113,16 @@ def opened(
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     noisy = entry.noise is not None
-    happenings = Events(parts, entry.packing, lost, noisy=noisy) if parts else NO_EVENTS
+    unheard = delays is not None and not levels
+    happenings = NO_EVENTS
+    if parts:
+        happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
     lands = by_hand or stops is not None or bool(parts)
     noise = _noise(entry, method, controller, lands=lands, cuts=bool(happenings.crossings))
     system = System(
         form, method_rest, controller_rest, Output(()), stops is not None, direction,
         rows=None if delays is None else _power(max_history or _ROWS),
+        levels=levels if any(part.affect for part in parts) else 0,
         events=happenings, algebraic=algebraic, noise=noise,
     )  # fmt: skip
     data = Data(
@@ -128,7 +133,7 @@ def opened(
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
         noise=noise.source(key, t0, t1),
-        nearest=() if delays is None else jnp.min(delays.lags, initial=jnp.inf),
+        lags=() if delays is None else delays.lags,
     )  # fmt: skip
     if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
         entry = replace(entry, packing=entry.packing.showing("y"))
@@ -139,7 +144,8 @@ def _polynomial(method: Method, t: Any, y: Any) -> Any:
     """The shapes of what a method's step leaves, found on y' = 0."""
 
     def step(t: Any, y: Any) -> Any:
-        form, dt = Ode(lambda t, y: jnp.zeros_like(y)), in_dtype_of(jnp.ones_like(t), y)
+        dt = in_dtype_of(jnp.ones_like(t), y)
+        form = lower(Ode(lambda t, y: jnp.zeros_like(y)), method.form, repr(method))
         made = method.step(form, t, y, dt, method.init(form, t, y))
         return method.interpolant(form, t, y, dt, made)
 

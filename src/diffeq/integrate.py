@@ -29,6 +29,7 @@ from .methods.interpolant import Part
 from .methods.mass import consistent, paces, slope_of
 from .noise import Silent
 from .output import Cursor, Output, Piece
+from .problems.breaking import Echo, Echoes, echo_time
 from .problems.forms import lower
 from .problems.history import History
 
@@ -78,7 +79,7 @@ class Data(eqx.Module):
     cells: Any = ()
     marks: Any = ()
     failed: Any = None
-    nearest: Any = ()  # the least of the lags, where there are any
+    lags: Any = ()  # of a field that looks at its past, as they are at the start
 
 
 class State(eqx.Module):
@@ -130,6 +131,7 @@ class System:
     direction: int | None = None
     one_step: bool = False
     rows: int | None = None  # how many steps the past keeps, if the field looks at it
+    levels: int = 0  # how often what an event has changed comes back by each of the lags
     meter: Any = None
     alarmed: bool = False
     raises: bool = False
@@ -172,6 +174,7 @@ class Attempt(NamedTuple):
     drawn: Any = ()
     code: Any = None
     past: Any = None
+    echo: Any = ()  # what came back next, as it is written on a tape
 
 
 class Decision(NamedTuple):
@@ -210,9 +213,10 @@ class Start(eqx.Module):
 
     def _first_step(self, system: "System", data: Data) -> Array:
         form, method, _ = system.parts(data)
-        t, y, span, near = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.nearest))
+        t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
         if system.rows is not None:
-            form, span = lower(form, "ode", "the initial step"), jnp.minimum(span, near)
+            form = lower(form, "ode", "the initial step")
+            span = jnp.minimum(span, jnp.min(lags, initial=jnp.inf))
         return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
 
@@ -275,6 +279,25 @@ def _target(system: System, data: Data, stop: Any) -> Array:
     return jnp.minimum(data.stops.at[stop].get(mode="fill", fill_value=jnp.inf), data.t1)
 
 
+def _echo(system: System, data: Data, past: Any, t: Array, target: Array) -> Echo | None:
+    """What comes back next of an event, if that is before the next landing."""
+    if not system.levels:
+        return None
+    if past is None:  # where only shapes are wanted
+        return Echo(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
+    return past.echoes.following(past, t, data.lags, target)
+
+
+def _echoed(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
+    """The next landing, and whether it is where something comes back: that is first where an event
+    is at the same time, which then has a step of length zero, so that each has its derivative.
+    """
+    if time is None:
+        return target, False
+    own = (time <= target) & (time < data.t1)
+    return jnp.where(own, time, target), own
+
+
 def _field_between(form: Any, low: Any, high: Any) -> Any:
     """The form with stage times held between two discontinuities; they move along with t."""
 
@@ -319,13 +342,14 @@ def _limited(system: System, data: Data, form: Any, t: Array) -> Any:
     return _field_between(form, _after_stop(data, t), _before_stop(data, t))
 
 
-def _anew(system: System, data: Data) -> Anew:
+def _anew(system: System, data: Data, past: Any = None) -> Anew:
     """How to go on after an event: as from a start, with the dt that was proposed, which is tried
-    like any other (Hairer's first step, where a component is zero, would be far too short).
+    like any other (Hairer's first step, where a component is zero, would be far too short). `past`
+    is all there is until then, if the field looks at it.
     """
 
     def at(t: Array, held: Any) -> tuple[Any, Any]:
-        form, method, _ = system.parts(beside(data, held))
+        form, method, _ = system.parts(beside(data, held), past)
         return started(system, data, form, t), method
 
     def memory(t: Array, y: Array, held: Any) -> Any:
@@ -362,6 +386,8 @@ def _attempt(
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
     target = events.target(known, _target(system, data, state.stop))
+    echo = _echo(system, data, past, state.t, target)
+    target, comes = _echoed(data, None if echo is None else echo.time, target)
     remaining = (target - state.t) - state.low
     longest = system.noise.longest(state.dt)
     proposed = controller.propose(_user_time(system, data, state), longest, _sign(system, data))
@@ -384,16 +410,26 @@ def _attempt(
     way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
     start = (state.t, state.y)
     reach = events.reach(known, accept, start, dt, landing, way, fired)
+    reach = reach._replace(alone=comes)
     t1, low = _advanced(state, reach.dt, target, reach.landing)
     span = (state.t, dt, t1)
-    t1, end = events.happen(known, reach, span, target, accept, step, _anew(system, data), fired)
-    still = lambda: _anew(system, lax.stop_gradient(data))  # noqa: E731
+    before, on = past, sound & active if past is not None else sound
+    if past is not None:  # what follows an event may look at the step that led to it
+        past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
+    anew = _anew(system, data, past)
+    t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
+    still = lambda: _anew(system, *lax.stop_gradient((data, past)))  # noqa: E731
     end = events.settle(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    if past is not None:
-        on = sound & active
-        past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
-    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past)
+    if echo is not None and before is not None and past is not None:
+        landed = jnp.where(end.landing & comes, echo.lag, -1)
+        jumped = system.events.affected(end.fired)
+        echoes = before.echoes.after(
+            before, (state.t, t1), data.lags, landed, on, jumped, system.levels
+        )
+        past = replace(past, echoes=echoes)
+    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
+                    () if echo is None else echo)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
     onward = events.onward(known, reach, system.noise, data.noise, draw)
     path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
@@ -495,12 +531,14 @@ def _after(
     accept, end = tried.accept, tried.end
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
     at_stop = accept & end.landing & (tried.t1 < data.t1)
+    landed = at_stop
     if system.events.live and system.has_stops:
         at_stop = at_stop & (_target(system, data, state.stop) == tried.t1)
+        landed = at_stop | (landed & (tried.echo.time == tried.t1)) if system.levels else at_stop
     memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
         fresh = started(system, data, form, tried.t1)
-        memory = lax.cond(at_stop, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
+        memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
@@ -689,12 +727,13 @@ def opened(system: System, data: Data, recorder: Any) -> Any:
     if system.rows is None:
         return None
     form, _, _ = system.parts(data)
-    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows)
+    echoes = Echoes.none(system.rows, data.lags.shape[0]) if system.levels else ()
+    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, echoes)
 
 
 def _explained(system: System, data: Data, state: State, past: Any) -> State:
     """The status of a solve that failed for what the field asked of its past."""
-    form, _, _ = system.parts(data, past)
+    form, _, _ = system.parts(beside(data, state.held), past)
     fields = [("beyond_present", jnp.nan, 0.0), ("history_overflow", 0.0, jnp.nan)]
 
     def sound(future: Any, lost: Any) -> Any:
@@ -808,7 +847,9 @@ def replay(
     form, method, _ = system.parts(data, before, made, final=True)
     events = system.happenings(data)
     known, fired, theta = system.events.read(row)
+    comes = echo_time(before, t, data.lags, *row.echo) if system.levels else None
     target = events.target(known, _target(system, data, row.stop))
+    target, _ = _echoed(data, comes, target)
     landed = accept & row.landing
     whole = system.noise.length(data.noise, row.drawn, row.dt)
     whole = jnp.where(row.landing, target - t, whole)
@@ -819,20 +860,23 @@ def replay(
     scaled = in_dtype_of(dt, y)
     step = method.step(limited, t, y, scaled, memory)
     t1 = jnp.where(landed, target, t + dt)
+    if before is not None:
+        before = before.with_row(form.shape.pack(step.data), accept)
+        rows = before.rows
     t1, end = events.again(
         known, fired, theta, (t, dt, t1), landed, step,
         partial(method.interpolant, limited, t, y, scaled, step),
-        _anew(system, data),
+        _anew(system, data, before),
     )  # fmt: skip
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
     if before is not None:
-        before = before.with_row(form.shape.pack(step.data), accept)
-        rows, (form, _, _) = before.rows, system.parts(data, before)
+        form, _, _ = system.parts(data, before)
     if system.has_stops and jax.tree.leaves(after):
         anew = method.init(started(system, data, form, t1), t1, end.y)
         at_stop = end.landing & (t1 < data.t1)
         if system.events.live:
-            at_stop = at_stop & (_target(system, data, row.stop) == t1)
+            stopped = _target(system, data, row.stop) == t1
+            at_stop = at_stop & (stopped if comes is None else stopped | (comes == t1))
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
     shown = jnp.where(accept, dt, 1)
     tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)

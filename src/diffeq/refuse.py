@@ -121,7 +121,7 @@ def checked_call(
     span = _span(problem)
     delayed = isinstance(problem, DDEProblem)
     if delayed:
-        _check_delayed(problem, method, events)
+        _check_delayed(problem, method)
     _check_forwards(asked_for, span)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
@@ -465,23 +465,21 @@ def _check_jumps(problem: JumpProblem) -> None:
         )
 
 
-def _check_delayed(problem: DDEProblem, method: Method, events: tuple) -> None:
-    """What a delay equation cannot have yet, and what it must have."""
-    if method.form != "ode" or method.remembers or method.evaluations is None:
+def _check_delayed(problem: DDEProblem, method: Method) -> None:
+    """What solves a delay equation, and what it must have."""
+    forms = (method.form,) if isinstance(method.form, str) else method.form
+    if not {"ode", "mass"} & set(forms):
         raise TypeError(
-            f"{method!r} does not solve delay equations: choose an explicit method for ODEs, such "
-            "as de.Tsit5()."
+            f"{method!r} does not solve delay equations: choose a method for ODEs, such as "
+            "de.Tsit5(), or where they are stiff de.Rodas5P()."
         )
-    if events:
+    if np.max(getattr(getattr(method, "tableau", None), "c", 0.0)) > 1 + 1e-12:
         raise TypeError(
-            "events were given, but a DDEProblem takes none: what the past is after a jump has not "
-            "been worked out. Give the times of known jumps with stops=."
+            f"{method!r} has a stage beyond the end of its steps, where the past of a delay "
+            "equation may have another side already: choose de.Rodas5P(), de.RadauIIA5() or "
+            "de.KenCarp4()."
         )
     _check_history(problem)
-    if holds(state_of(problem)):
-        raise TypeError(
-            "y0 has leaves that are held, and in a delay equation nothing changes them: use args."
-        )
 
 
 def _check_history(problem: DDEProblem) -> None:
@@ -701,7 +699,8 @@ def _check_state(problem: Problem, state: Any) -> None:
         _check_mass(problem, state)
     if isinstance(problem, ImplicitDAEProblem):
         _check_slopes(problem, state)
-    if not concrete(jax.tree.leaves(problem)):
+    # (A history that calls jnp makes the state a tracer inside a trace, of numbers that are known.)
+    if not concrete((jax.tree.leaves(problem), moving(state))):
         return
     for name, leaf in named_leaves(problem, moving(state)):
         value = np.asarray(leaf)

@@ -35,7 +35,8 @@ class Row(NamedTuple):
     wrote), what else the controller keeps, and the number of a given step. Where there are events,
     what they know before it and what happened is at the end of `whole`, and where, at the end of
     `reals`. `memory` is the method's, if it `remembers`; `drawn` is the noise: to read it costs
-    less than to draw it again.
+    less than to draw it again. `echo` is what was next to come back of an event: from which row of
+    the past, and after which lag.
     """
 
     reals: Float[Array, "..."]
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     held: tuple = ()
     memory: Any = ()
     drawn: Any = ()
+    echo: Any = ()
 
     @property
     def t(self) -> Array:
@@ -141,7 +143,9 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     if happened := system.events.coded(state.events, tried.end):
         whole = jnp.concatenate([whole, *happened])
     memory = state.memory if system.method.remembers else ()
-    return Row(reals, whole, state.y, state.held, memory, lax.stop_gradient(tried.drawn))
+    echo = tuple(tried.echo[1:])  # its time is a function of these
+    drawn = lax.stop_gradient(tried.drawn)
+    return Row(reals, whole, state.y, state.held, memory, drawn, echo)
 
 
 def _sorted(memory: Any) -> tuple[list, list, list]:

@@ -39,7 +39,8 @@ class Reach(NamedTuple):
 
     `first` says which condition crosses there (or which of them wait for this round), `crossed`
     which others do at the same time, `stand` how all of them stand, and `scale` how large they are
-    in the step, whose polynomial is `way`.
+    in the step, whose polynomial is `way`. `alone`: it lands on something else, and what is due at
+    the same time has to wait.
     """
 
     dt: Array
@@ -51,6 +52,7 @@ class Reach(NamedTuple):
     stand: Any = ()
     scale: Any = ()
     way: Any = None
+    alone: Any = False
 
 
 class Shown(NamedTuple):

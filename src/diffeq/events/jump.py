@@ -45,9 +45,10 @@ class Events:
 
     def __init__(
         self, parts: tuple[Part, ...], packing: Packing, lost: Status = Status.nonfinite, *,
-        noisy: bool = False,
+        noisy: bool = False, lost_echoes: bool = False,
     ) -> None:  # fmt: skip
         self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
+        self.lost_echoes = lost_echoes and any(part.affect for part in parts)
         self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
         self.lists: list[Any] = [p for p in parts if p.kind == "times"]
         self.afters: list[Any] = [p for p in parts if p.kind == "after"]
@@ -154,6 +155,13 @@ class Events:
         status = jnp.where(accept & (known.stalled > most), Status.zeno, status)
         return jnp.where(accept & end.lost, self.lost, status)
 
+    def affected(self, fired: Array) -> Array:
+        """Whether anything happened that may have changed the state."""
+        marks = np.zeros(self.all, bool)
+        for part in self.parts:
+            marks[self.flags[part.place]] = part.affect is not None
+        return jnp.any(fired & marks)
+
     def happened(self, end: Ending) -> Happened:
         """What output sees of it."""
         return Happened(end.chain, self._flags(end.fired), end.rate)
@@ -162,7 +170,15 @@ class Events:
         return tuple(fired[self.flags[part.place]] for part in self.parts)
 
     def check_differentiable(self) -> None:
-        """Refuses conditions whose time has no derivative."""
+        """Refuses conditions whose time has no derivative, and changes of which it is not known
+        when they come back.
+        """
+        if self.lost_echoes:
+            raise TypeError(
+                "an event changes the state of a delay equation, which comes back after each lag, "
+                "and lags= does not say when, so what moves by that cannot be differentiated. "
+                "Declare constant lags: numbers, or a function lags(args)."
+            )
         for part in self.crossings:
             name = part.condition.traced.name
             if self.noisy and not part.fixed:
@@ -225,10 +241,13 @@ class Bound:
         return [p.time(self.own[p.place], index[i]) for i, p in enumerate(self.events.lists)]
 
     def target(self, known: Memory, target: Array) -> Array:
-        """Where the next landing is."""
+        """Where the next landing is. Where a stop is at the same time, the step follows the event,
+        which moves more.
+        """
+        nearest = jnp.full_like(target, jnp.inf)
         for time in self.times(known.passed):
-            target = jnp.where(time < target, time, target)
-        return target
+            nearest = jnp.where(time < nearest, time, nearest)
+        return jnp.where(nearest <= target, nearest, target)
 
     def paused(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
         """While an instant is not over, no time passes."""
@@ -311,7 +330,8 @@ class Bound:
             if self.events.afters and reach.way is not None:
                 y = jnp.where(reach.cut, reach.way(reach.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
-            due = self._due(known.passed, reach.landing, target)
+            landing = reach.landing if reach.alone is False else reach.landing & ~reach.alone
+            due = self._due(known.passed, landing, target)
             fired = jnp.concatenate([reach.first, due, after])
         return self._applied(known, fired & accept, reach, span, step, anew)
 

@@ -1,5 +1,6 @@
 """The method of steps: any one-step method, where the field looks at the solution so far."""
 
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Array, Real
 from ..core.implicit import settled
 from ..core.loop import loop
 from ..core.norm import mean_square
-from ..problems.forms import Delayed, Ode
+from ..problems.forms import Delayed, Ode, lower
 from ..problems.history import Strip
 from .base import Method, Step
 from .interpolant import Interpolant
@@ -32,9 +33,12 @@ class MethodOfSteps(Method):
 
     A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
     time it sees the polynomial before it, then its own of the last time, until that stands still.
-    Whether it looked is told by NaN, which stand there at first.
+    Whether it looked is told by NaN, which stand there at first. An implicit method solves its
+    equations anew in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
+    of the choices, and the classical one. (RADAR5 adds the derivative through the step's own
+    polynomial, which converges where ∂f/∂past is stiff, too.)
 
-    Reference: bellen2003, 4.
+    Reference: bellen2003, 4; guglielmi2001.
     """
 
     method: Method
@@ -61,6 +65,16 @@ class MethodOfSteps(Method):
         return self.method.adaptive
 
     @property
+    def remembers(self) -> bool:
+        """As the method does."""
+        return self.method.remembers
+
+    @property
+    def multistep(self) -> bool:
+        """As the method is."""
+        return self.method.multistep
+
+    @property
     def evaluations(self) -> int | None:
         """Of the method; each step that looks at itself has some more."""
         return self.method.evaluations
@@ -81,14 +95,18 @@ class MethodOfSteps(Method):
         """The method's memory; at t the past is known."""
         return self.method.init(self._bound(form, t, jnp.inf), t, y)
 
-    def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Ode:
+    def _stepped(self, ode: Ode) -> Any:
+        """The equation as the method steps it."""
+        return lower(ode, self.method.form, repr(self.method))
+
+    def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Any:
         """The equation of a step; where one is known, it has asked for nothing that is not there,
         and NaN must not enter the derivative of one that was not made.
         """
         if self.known is None:
-            return form.bind(t, middle, ahead)
+            return self._stepped(form.bind(t, middle, ahead))
         ahead = form.shape.filled(0.0) if ahead is None else ahead
-        return form.bind(t, middle, ahead, future=0.0, lost=0.0)
+        return self._stepped(form.bind(t, middle, ahead, future=0.0, lost=0.0))
 
     def step(
         self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
@@ -100,7 +118,7 @@ class MethodOfSteps(Method):
             ode = self._bound(form, t, t + dt / 2, ahead)
             step = self.method.step(ode, t, y, dt, memory)
             polynomial = self.method.interpolant(ode, t, y, dt, step)
-            row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial))
+            row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial, form.held))
             return row, step._replace(data=())
 
         if self.known is not None:
@@ -110,7 +128,7 @@ class MethodOfSteps(Method):
         else:
             row, step, turns = self._iterated(form, turn, t, y, dt)
         strip = shape.unpack(row)
-        return step._replace(data=Strip(strip.t, strip.dt, turns.astype(t.dtype), strip.polynomial))
+        return step._replace(data=replace(strip, turns=turns.astype(t.dtype)))
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The step's polynomial, which is there already."""
@@ -131,7 +149,7 @@ class MethodOfSteps(Method):
 
         def again(active: Any, _: Any, state: Any, __: Any) -> Any:
             del active
-            k, before, _, _ = state
+            k, before, _, _, evaluations = state
             ahead = [
                 jnp.where(k == 0, jnp.nan, jnp.where(k == 1, g, b))
                 for g, b in zip(guess, before[0], strict=True)
@@ -140,10 +158,13 @@ class MethodOfSteps(Method):
             sound = _sound(after)
             near = self._near(shape, y, before, after)
             done = jnp.where(k == 0, sound, near | ~sound | (k >= self._most))
-            return (k + 1, after, done, jnp.where(k == 0, sound, near)), ()
+            good = jnp.where(k == 0, sound, near)
+            return (k + 1, after, done, good, evaluations + _count(after)), ()
 
-        start = (jnp.int32(0), blank, jnp.array(False), jnp.array(False))
-        (k, (row, step), _, good), _ = loop(lambda _, s, __: ~s[2], again, start)
+        start = (jnp.int32(0), blank, jnp.array(False), jnp.array(False), _count(blank))
+        (k, (row, step), _, good, evaluations), _ = loop(lambda _, s, __: ~s[2], again, start)
+        if step.evaluations is not None:
+            step = step._replace(evaluations=evaluations)
         spoilt = lambda x: jnp.where(good, x, jnp.nan)  # noqa: E731
         if self.given:
             step = step._replace(y=spoilt(step.y))
@@ -153,10 +174,11 @@ class MethodOfSteps(Method):
 
     def _guess(self, form: Delayed, t: Array, y: Array, dt: Array) -> list:
         """The polynomial of the last step, further on; at the start y, as it is."""
-        rest = Ode(lambda t, y: jnp.zeros_like(y))
+        rest = self._stepped(Ode(lambda t, y: jnp.zeros_like(y)))
         still = self.method.step(rest, t, y, dt, self.method.init(rest, t, y))
-        still = Strip(t, dt, jnp.zeros_like(t), self.method.interpolant(rest, t, y, dt, still))
-        row, some = form.shape.pack(still), form.history.count > 0
+        still = self.method.interpolant(rest, t, y, dt, still)
+        row = form.shape.pack(Strip(t, dt, jnp.zeros_like(t), still, form.held))
+        some = form.history.count > 0
         return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]
 
     def _near(self, shape: Any, y: Array, before: Any, after: Any) -> Any:
@@ -175,8 +197,15 @@ class MethodOfSteps(Method):
         return found
 
 
+def _count(turn: Any) -> Any:
+    """The evaluations of a turn, if it counts its own."""
+    count = turn[1].evaluations
+    return jnp.int32(0) if count is None else count
+
+
 def _sound(turn: Any) -> Any:
-    """Whether a step is finite, its error and its polynomial too."""
+    """Whether a step is finite, its error and its polynomial too, and its equations are solved."""
     row, step = turn
     total = sum(jnp.sum(x) for x in jax.tree.leaves((row, step.y, step.error)))
-    return jnp.isfinite(lax.stop_gradient(total))
+    finite = jnp.isfinite(lax.stop_gradient(total))
+    return finite if step.solved is None else finite & step.solved

@@ -31,16 +31,24 @@ class DDEProblem(Problem):
     lag: then it looks at itself, and is repeated until it agrees with what it saw. Lags, history,
     y0, args and tspan all differentiate, by `de.Discrete`.
 
-    Methods are explicit ones for ODEs. There are no events, no leaves of y0 that are held, and no
-    solve by hand (`init`).
+    Where the equation is stiff take an implicit method. Its Jacobian is ∂f/∂y with the past as it
+    is: what a step sees of itself is iterated, which converges while dt · ∂f/∂past is small, or
+    else holds dt below the lag.
+
+    Events see y, and what they change is a jump of the past: past(s) is what y was before it for
+    s < t*, and after it for s > t*, as at t0. It comes back at t* + Σ nᵢ lagᵢ, where steps end,
+    too. So does what is held: past(s) has such leaves as they were at s (and `history` must). Where
+    lags are not constant, or not declared, what comes back is left to the control of errors, and
+    has no derivative, which is refused. There is no solve by hand (`init`).
 
     Raises:
         TypeError: (by `solve`) f takes other arguments; history or y0 has another structure or
-            other shapes than the other; lags are no numbers.
+            other shapes than the other; lags are no numbers; the method is for other equations, or
+            has a stage beyond the end of its steps (Kvaerno5), where the past may have jumped.
         ValueError: (by `solve`) a lag is not positive and finite.
         SolveError: (by `solve`) f asked for past(s) with s > t; or for what is no longer kept.
 
-    Reference: hairer1993, II.17; bellen2003.
+    Reference: hairer1993, II.17; bellen2003; guglielmi2001.
 
     Example:
         >>> import diffeq as de
@@ -49,6 +57,9 @@ class DDEProblem(Problem):
         >>> problem = de.DDEProblem(f, None, (0.0, 2.0), 1.0, history=1.0, lags=lambda lag: lag)
         >>> round(float(de.solve(problem).y1), 4)  # 1 − t, then 1 − t + (t − 1)²/2
         -0.5
+        >>> dose = de.PresetTimes([0.5], lambda t, y, lag: y + 1)  # it acts from 1.5 on
+        >>> round(float(de.solve(problem, events=dose).y1), 4)
+        0.0
     """
 
     fields = ("f", "y0", "tspan", "args", "history", "lags")

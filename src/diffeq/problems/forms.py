@@ -170,10 +170,11 @@ class Delayed:
     history: History
     origin: Any
     sign: Any
+    held: tuple = ()
 
     def over(self, origin: Any, history: History | None) -> "Delayed":
         """The same with another past, if there is one yet."""
-        history = self.history if history is None else history
+        history = self.history if history is None else history.seen()
         return replace(self, history=history, origin=origin)
 
     def bind(

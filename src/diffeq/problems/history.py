@@ -7,7 +7,7 @@ one read and one evaluation.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -24,24 +24,31 @@ __all__ = ["History", "Past", "Seen", "Shape", "Strip"]
 
 
 class Strip(eqx.Module):
-    """One step as the past keeps it: y(s) = polynomial((s − t)/dt)."""
+    """One step as the past keeps it: y(s) = polynomial((s − t)/dt), beside leaves that are held.
+
+    A step that an event has cut off is over before its polynomial is: `History.ends` says where.
+    """
 
     t: Any
     dt: Any
     turns: Any
     polynomial: Any
+    held: tuple = ()
 
 
 class Shape:
     """How a `Strip` lies in rows, one for each dtype in it."""
 
-    def __init__(self, polynomial: Any, time: Any) -> None:
-        strip = Strip(time, time, time, polynomial)
+    def __init__(self, polynomial: Any, time: Any, held: tuple = ()) -> None:
+        strip = Strip(time, time, time, polynomial, held)
         leaves, self.tree = jax.tree.flatten(strip)
         self.shapes = [x.shape for x in leaves]
-        self.dtypes = [jnp.dtype(x.dtype) for x in leaves]
-        self.kinds = list(dict.fromkeys(self.dtypes))
         self.time = jnp.dtype(time.dtype)
+        # What counts, and what is true or false, is held: as numbers, among the others.
+        real = [jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves]
+        each = zip(leaves, real, strict=True)
+        self.dtypes = [jnp.dtype(x.dtype) if r else self.time for x, r in each]
+        self.kinds = list(dict.fromkeys(self.dtypes))
 
     def _key(self) -> tuple:
         return self.tree, tuple(self.shapes), tuple(self.dtypes), self.time
@@ -84,20 +91,26 @@ class History(eqx.Module):
     """The steps so far: row i lies at place i modulo the length, if that is a power of two.
 
     `ends[i]` is where step i ended: a row of an attempt that was rejected has no length, and is
-    never found. `latest` is the last row of a step.
+    never found. `latest` is the last row of a step. `echoes` are the discontinuities that are to
+    come back, where events make any.
     """
 
     ends: Real[Array, " rows"]
     rows: list[Array]
     count: Int[Array, ""]
     latest: Any = 0
+    echoes: Any = ()
 
     @staticmethod
-    def blank(shape: Shape, rows: int) -> "History":
+    def blank(shape: Shape, rows: int, echoes: Any = ()) -> "History":
         """Nothing has happened yet."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
-        return History(jnp.zeros(rows, shape.time), table, zero, zero)
+        return History(jnp.zeros(rows, shape.time), table, zero, zero, echoes)
+
+    def seen(self) -> "History":
+        """What a field may look at."""
+        return replace(self, echoes=())
 
     def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
         """Another row. A rejected attempt takes one of no length: all lanes write in the same
@@ -110,6 +123,7 @@ class History(eqx.Module):
             [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
             self.count + 1,
             jnp.where(accept, self.count, self.latest),
+            self.echoes,
         )
 
     def with_row(self, row: list[Array], accept: Array) -> "History":
@@ -154,29 +168,32 @@ class Past:
     t: Array
     shape: Shape
     packing: Packing
-    before: Callable  # s -> the packed state, before the start
+    before: Callable  # s -> the packed state and what was held, before the start
     direction: int | None
+    held: tuple = ()  # now
 
     def __call__(self, s: Any) -> Any:
         """The state at s; for an array of times, with its axes in front."""
         s = jnp.asarray(s, self.t.dtype)
         if not s.ndim:
-            return self.packing.unpack(self._at(s))
+            return self.packing.unpack(*self._at(s))
         flat = jax.vmap(self._at)(s.ravel())
-        return self.packing.unpack(flat.reshape(*s.shape, *flat.shape[1:]))
+        shaped = jax.tree.map(lambda x: x.reshape(*s.shape, *x.shape[1:]), flat)
+        return self.packing.unpack(*shaped)
 
     def _turned(self, x: Any) -> Any:
         sign = self.seen.sign if self.direction is None else self.direction
         return x if isinstance(sign, int) and sign == 1 else sign * x
 
-    def _at(self, s: Array) -> Array:
+    def _at(self, s: Array) -> tuple[Array, tuple]:
         seen, history = self.seen, self.seen.history
         sigma, tau = self._turned(s), self._turned(self.t)
         fixed, now = lax.stop_gradient((sigma, tau))
         # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,
         # at its end to the left. Both are the same but for rounding, or the past jumps there.
         slack = 4 * jnp.finfo(s.dtype).eps * jnp.maximum(jnp.abs(now), jnp.abs(seen.origin))
-        side = jnp.minimum(fixed + jnp.where(now < seen.middle, slack, -slack), seen.now)
+        # (A step of length zero is at the start of what follows.)
+        side = jnp.minimum(fixed + jnp.where(now <= seen.middle, slack, -slack), seen.now)
         beyond = fixed > seen.now + slack
         before = ~beyond & ((side <= seen.origin) | (history.count == 0))
         row = self._row(side, beyond)
@@ -188,9 +205,12 @@ class Past:
         theta = jnp.where(before, 0, (asked - strip.t) / dt)
         value = strip.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
         start = self._turned(seen.origin)
-        early = self.before(jnp.where(before, s, lax.stop_gradient(start)))
+        early, kept = self.before(jnp.where(before, s, lax.stop_gradient(start)))
+        each = zip(self.held, strip.held, kept, strict=True)
+        held = tuple(jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype)))
+                     for a, b, c in each)  # fmt: skip
         # Looked up once: the compiler would do so again in each of a step's results.
-        return lax.optimization_barrier(jnp.where(before, early, value))
+        return lax.optimization_barrier((jnp.where(before, early, value), held))
 
     def _row(self, side: Array, beyond: Array) -> list[Array]:
         history = self.seen.history

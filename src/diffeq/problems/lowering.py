@@ -654,7 +654,7 @@ class _DelayRule(_Rule):
         if problem.y0 is None:
             return start
         y0 = as_state(evaluated(problem.y0, args))
-        if _shapes(y0) != _shapes(start):
+        if _shapes(released(y0)) != _shapes(released(start)):
             raise TypeError(
                 f"history is {described(start)}; it must match y0, which is {described(y0)}."
             )
@@ -666,7 +666,7 @@ class _DelayRule(_Rule):
         direction: int | None,
     ) -> Any:  # fmt: skip
         """The rule, once the state is known."""
-        shape = Shape(polynomial(t0, y0), t0)
+        shape = Shape(polynomial(t0, y0), t0, packing.held_of(released(tree)))
         constant = not depends_on_state(problem.lags)
         args = problem.args
         lags = evaluated(problem.lags, args) if constant else problem.lags(t0, tree, args)
@@ -688,7 +688,8 @@ class _DelayRule(_Rule):
         def field(t: Any, y: Any, seen: Seen) -> Any:
             return packing.pack(at[0](t, packing.unpack(y), seen))
 
-        return Delayed(field, self.shape, History.blank(self.shape, 1), jnp.inf, inside)
+        blank = History.blank(self.shape, 1)
+        return Delayed(field, self.shape, blank, jnp.inf, inside, packing.kept)
 
     def _seen(self) -> Seen:
         t = jnp.zeros((), self.shape.time)
@@ -700,8 +701,14 @@ class _DelayRule(_Rule):
 def _seeing(f: Any, history: Any, known: tuple, t: Any, y: Any, seen: Seen, args: Any) -> Any:
     """What f returns where its past is what it has seen."""
     packing, shape, direction = known
-    before = lambda s: packing.pack(_history_at_time(history, s, args))  # noqa: E731
-    return f(t, y, Past(seen, t, shape, packing, before, direction), args)
+    now = packing.held_of(y)
+
+    def before(s: Any) -> tuple[Array, tuple]:
+        then = _history_at_time(history, s, args)
+        each = zip(packing.held_of(then), now, strict=True)
+        return packing.pack(then), tuple(x.astype(a.dtype) for x, a in each)
+
+    return f(t, y, Past(seen, t, shape, packing, before, direction, now), args)
 
 
 def _start(problem: Any, args: Any) -> Any:
