@@ -32,7 +32,7 @@ import diffeq as de
 jax.config.update("jax_enable_x64", True)
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-N, END, STEPS, MORE = (6, 2.0, 8, 2) if SHORT else (16, 11.5, 100, 60)
+N, END, STEPS, MORE = (6, 2.0, 8, 8) if SHORT else (16, 11.5, 100, 60)
 ALPHA, ON = 10.0, 1.1
 
 # %% [markdown]
