@@ -7,6 +7,8 @@ import json
 import sys
 import time
 
+sys.path.pop(0)  # this folder, where scipy.py is another one
+
 BETA, GAMMA, POWER, LAG, START = 0.2, 0.1, 10, 17.0, 0.5
 _built = {}
 
