@@ -72,10 +72,8 @@ top, flat = height_and_slope(stationary)
 seconds = time.perf_counter() - began
 
 print(f"loss from 0.8: {fit.history[0]:.4g} → {fit.loss:.4g}, in {len(fit.history) - 1} steps")
-print(
-    f"stationary point   published {PUBLISHED:.15f} / ours {float(stationary):.15f} "
-    f"/ {seconds:.1f} s with compilation (published 0.091 s)"
-)
+print("| what | published | ours | seconds |")
+print(f"| stationary point | {PUBLISHED:.15f} | {float(stationary):.15f} | {seconds:.1f} |")
 print(f"there the height is {float(top):.4f} m, and dh/de {float(flat):.1e}")
 
 # %% [markdown]
@@ -103,9 +101,9 @@ starts = (0.975, 0.985, 0.99, 0.995)
 roots = [float(root(jnp.asarray(e), 4 if SHORT else 30)) for e in starts]
 seconds = time.perf_counter() - began
 print(
-    "root of h = 20     published 0.98801 / ours "
+    f"| root of h = 20, from {', '.join(map(str, starts))} | 0.98801 | "
     + ", ".join(f"{e:.8f}" for e in roots)
-    + f" (from {', '.join(map(str, starts))}) / {seconds:.1f} s"
+    + f" | {seconds:.1f} |"
 )
 
 # %% [markdown]

@@ -66,11 +66,12 @@ seconds = time.perf_counter() - began
 print(
     f"loss before {fit.history[0]:.4g}, after {len(fit.history) - 1} steps of Adam {fit.loss:.3g}"
 )
-print(f"loss   published (a figure) / ours {fit.loss:.3g} / {seconds:.1f} s with compilation")
+print("| what | published | ours | seconds |")
+print(f"| loss after Adam | a figure | {fit.loss:.3g} | {seconds:.1f} |")
 
 after = predict(fit.model).events[0].after["u"]
 want = de.solve(truth, events=de.doses(times, jnp.float32(1.0), ()), rtol=1e-6).events[0].after
-print(f"largest error of the state after a dose: {float(jnp.abs(after - want).max()):.2g}")
+print(f"| largest error after a dose | — | {float(jnp.abs(after - want).max()):.2g} | |")
 
 # %%
 fine = jnp.linspace(0.0, 10.5, 1051, dtype=jnp.float32)

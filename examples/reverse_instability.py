@@ -124,16 +124,16 @@ for i, end in enumerate(TIMES):
 # %%
 last_end = ENDS[-1]
 end_minus_start = np.asarray(runs[last_end][3] - START)
-print("\nLorenz to t = 100 and back, tolerance 1e-12")
-print("published (in fact the end minus the start)   (−17.5445, −14.7706, 39.7985)")
-print(f"ours, the end minus the start at t = {last_end:g}      {np.round(end_minus_start, 4)}")
-print("  (both are points of the attractor; an error of 1e-16 is as large as it after 40 units)")
+print("\n| what | published | ours | seconds |")
+print(
+    "| end minus start, printed as the error of the way back | (−17.5445, −14.7706, 39.7985) "
+    f"| {np.round(end_minus_start, 4)}, another point of the attractor | |"
+)
 gone = [
     end - float(BACK[np.nanargmax(d > 1e3)]) for end, (_, _, d, _, _, ok) in runs.items() if not ok
 ]
 said = f"infinite; lost after {max(ENDS) - gone[-1]:.2f} units" if gone else "below"
-print(f"ours, the error of the start                  {said}")
-print(f"seconds                                       {seconds:.1f}, compilation included")
+print(f"| the error of the way back | — | {said} | {seconds:.1f} |")
 
 # %% [markdown]
 # ## The figure

@@ -69,7 +69,7 @@ def rows(name: str) -> list[list[str]]:
         for line in text.splitlines()
         if line.startswith("|")
     ]
-    return [(row + [""] * 4)[:4] for row in cells if row[0] != "what"]
+    return [(row + [""] * 4)[:4] for row in cells if row[0] != "what" and set(row[0]) != {"-"}]
 
 
 def page() -> str:
