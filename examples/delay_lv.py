@@ -105,4 +105,4 @@ for ax in (left, middle, right):
     ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
 figure.savefig(FIGURES / "delay_lv.png", dpi=160)
-print(f"figure   {FIGURES / 'delay_lv.png'}")
+print(f"figure: {FIGURES.name}/delay_lv.png")
