@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..algebra import check_solver
 from ..core.norm import mean_square
 from ..integrate import System
 from ..problems.forms import lower
@@ -50,14 +51,7 @@ class SteadyState(Adjoint):
     linear: Any = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        if self.linear is None:
-            return
-        import lineax as lx
-
-        if not isinstance(self.linear, lx.AbstractLinearSolver):
-            raise TypeError(
-                f"linear is {self.linear!r}; a linear solver of lineax is wanted, or None."
-            )
+        check_solver(self.linear)
 
 
 class Rest(NamedTuple):

@@ -9,13 +9,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from ..core.packing import as_state
 from ..problems import ImplicitDAEProblem
 from ..problems.called import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from .layer import Layer
-from .ode import vector
+from .ode import check_constraints, numbers, vector
 
 __all__ = ["NeuralDAE"]
 
@@ -69,11 +68,7 @@ class NeuralDAE(Layer):
         field: Callable | None = None, **solve_options: Any,
     ) -> None:  # fmt: skip
         super().__init__(net, tspan=tspan, field=field, **solve_options)
-        if not callable(constraints):
-            raise TypeError(
-                f"constraints is {constraints!r}; a function constraints(t, y, args) is wanted, "
-                "whose numbers are to be zero."
-            )
+        check_constraints(constraints)
         flags = np.asarray(None if isinstance(differential, Tracer) else differential)
         if flags.dtype != bool or flags.ndim != 1:
             raise TypeError(
@@ -141,18 +136,14 @@ class _Residual(eqx.Module):
         flags = np.array(self.differential)
         places, others = np.flatnonzero(flags), np.flatnonzero(~flags)
         dy = jnp.where(flags, dy, 0)
-        learnt = _numbers(self.learnt(t, y, dy, args))
-        known = _numbers(self.constraints(t, y, args))
+        learnt = numbers(self.learnt(t, y, dy, args))
+        known = numbers(self.constraints(t, y, args))
         _check_count("the network" if self.plain else "field", learnt, "differential", places)
         _check_count("constraints", known, "algebraic", others)
         learnt = dy[places] - learnt if self.plain else learnt
         rows = jnp.concatenate([learnt, known])
         order = np.argsort(np.concatenate([places, others]))
         return rows if (np.diff(order) == 1).all() else rows[order]
-
-
-def _numbers(value: Any) -> Array:
-    return jnp.ravel(jnp.asarray(as_state(value)))
 
 
 def _check_count(name: str, value: Array, kind: str, places: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from ..problems import DAEProblem, Problem
 from ..problems.called import check_arguments
 from .layer import Frozen, Layer
 
-__all__ = ["NeuralODE", "vector"]
+__all__ = ["NeuralODE", "check_constraints", "numbers", "vector"]
 
 
 class NeuralODE(Layer):
@@ -63,11 +63,8 @@ class NeuralODE(Layer):
         constraints: Any = None, mass_matrix: Any = None, **solve_options: Any,
     ) -> None:  # fmt: skip
         super().__init__(net, tspan=tspan, field=field, **solve_options)
-        if not (constraints is None or callable(constraints)):
-            raise TypeError(
-                f"constraints is {constraints!r}; a function constraints(t, y, args) is wanted, "
-                "whose numbers are to be zero."
-            )
+        if constraints is not None:
+            check_constraints(constraints)
         self.constraints, self.mass = constraints, Frozen(mass_matrix)
 
     def problem(self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None) -> Problem:
@@ -80,7 +77,7 @@ class NeuralODE(Layer):
             return DAEProblem(ode.f, y0, ode.tspan, args, mass_matrix=mass)
         check_arguments(self.constraints, "constraints", "t, y, args")
         start, both = vector(y0, args), (ode.f, self.constraints)
-        free, fixed = (jax.eval_shape(lambda f=f: _flat(f(0.0, start, args))).size for f in both)
+        free, fixed = (jax.eval_shape(lambda f=f: numbers(f(0.0, start, args))).size for f in both)
         if free + fixed != start.size:
             raise TypeError(
                 f"the network gives {free} numbers and the constraints {fixed}; together they have "
@@ -93,7 +90,7 @@ class NeuralODE(Layer):
     def _rows(self, field: Callable) -> Callable:
         constraints = self.constraints
         return lambda t, y, args: jnp.concatenate(
-            [_flat(field(t, y, args)), _flat(constraints(t, y, args))]
+            [numbers(field(t, y, args)), numbers(constraints(t, y, args))]
         )
 
 
@@ -108,5 +105,15 @@ def vector(y0: Any, args: Any) -> Array:
     return start
 
 
-def _flat(value: Any) -> Array:
+def check_constraints(constraints: Any) -> None:
+    """Refuses what cannot be called."""
+    if not callable(constraints):
+        raise TypeError(
+            f"constraints is {constraints!r}; a function constraints(t, y, args) is wanted, whose "
+            "numbers are to be zero."
+        )
+
+
+def numbers(value: Any) -> Array:
+    """What a network or constraints returned, as a vector."""
     return jnp.ravel(jnp.asarray(as_state(value)))

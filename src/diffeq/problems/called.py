@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import errors
 
-__all__ = ["check_arguments", "described", "noted", "paired"]
+__all__ = ["check_arguments", "described", "noted", "paired", "takes"]
 
 _BRANCHES = (
     "{name} is compiled: Python cannot branch (if, while, and, or, max) on what is not known yet. "
@@ -34,6 +34,25 @@ _NOTES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ),
     ((TypeError, ValueError, LookupError, AttributeError), _ORDER),
 )
+
+
+def takes(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
+    """The first of these numbers of arguments that f can be called with; None where f does not say.
+
+    >>> takes(lambda t, y, args: y, "rate", (3, 1), "a number is wanted.")
+    3
+    """
+    try:
+        signature = inspect.signature(f)
+    except (TypeError, ValueError):
+        return None
+    for count in counts:
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        return count
+    raise TypeError(f"{name}{signature} cannot be called; {wanted}")
 
 
 def check_arguments(f: Any, name: str, arguments: str) -> None:

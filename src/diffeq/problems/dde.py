@@ -1,11 +1,11 @@
 """Delay differential equations: y' = f(t, y, past, args), where past(s) is y at an earlier time."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..core.packing import as_state
 from .base import Problem
+from .called import takes
 
 __all__ = ["DDEProblem", "depends_on_state"]
 
@@ -77,17 +77,8 @@ def depends_on_state(lags: Any) -> bool:
     """Whether lags are a function of (t, y, args), and not numbers or a function of args."""
     if not callable(lags) or hasattr(lags, "shape"):
         return False
-    try:
-        signature = inspect.signature(lags)
-    except (TypeError, ValueError):
-        return False
-    for count, found in ((1, False), (3, True)):
-        try:
-            signature.bind(*range(count))
-        except TypeError:
-            continue
-        return found
-    raise TypeError(
-        f"lags{signature} cannot be called; numbers are wanted, or a function lags(args), or "
-        "lags(t, y, args) where they depend on the state."
+    wanted = (
+        "numbers are wanted, or a function lags(args), or lags(t, y, args) where they depend on "
+        "the state."
     )
+    return takes(lags, "lags", (1, 3), wanted) == 3

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.lift import flatten, unflatten
 from ..core.primitive import Tracer
 from .base import Problem
+from .called import takes
 
 __all__ = ["ESTIMATORS", "Jump", "JumpProblem", "varies"]
 
@@ -199,20 +200,8 @@ def varies(rate: Any) -> bool:
     """
     if not callable(rate) or hasattr(rate, "shape"):
         return False
-    try:
-        signature = inspect.signature(rate)
-    except (TypeError, ValueError):
-        return True
-    for count, found in ((3, True), (1, False)):
-        try:
-            signature.bind(*range(count))
-        except TypeError:
-            continue
-        return found
-    raise TypeError(
-        f"rate{signature} cannot be called; a number is wanted, or a function rate(args), or "
-        "rate(t, y, args) where it changes."
-    )
+    wanted = "a number is wanted, or a function rate(args), or rate(t, y, args) where it changes."
+    return takes(rate, "rate", (3, 1), wanted) != 1
 
 
 def _rate(rate: Any) -> Any:
