@@ -86,7 +86,7 @@ for name, model in models.items():
 print("\n| what | published | ours | seconds |")
 for name, error, radius2, seconds in rows:
     drift = float(jnp.max(jnp.abs(radius2 - 1.0)))
-    ours = f"{float(error):.1e}; true energy off by {100 * drift:.3g} %"
+    ours = f"{float(error):.1e}; true energy off by {drift:.1%}"
     print(f"| {name}: mean square of rates; after {TURNS:g} turns | — | {ours} | {seconds:.1f} |")
 
 # %% [markdown]

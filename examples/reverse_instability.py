@@ -194,7 +194,7 @@ right.set(
     ylim=(1e-13, 1.6),
     title="du(T)/dρ by adjoint",
 )
-right.legend(frameon=False, fontsize=8, loc="lower right")
+right.legend(frameon=False, fontsize=8, loc="center")
 
 for ax in (left, middle, right):
     ax.spines[["top", "right"]].set_visible(False)
