@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: FORCE help demo gallery test check format format-check lint types layers doctest api bench clean
+.PHONY: FORCE help demo gallery test check thorough format format-check lint types layers doctest api bench clean
 
 BIN := .venv/bin
 CACHE := .pytest_cache/d/jax# compiled programs, kept between runs
@@ -20,11 +20,14 @@ demo: .venv/.ready-plot ## set up, then solve and draw the hare and the lynx
 gallery: .venv/.ready-plot ## set up, then run every example in full and write examples/README.md
 	$(BIN)/python tools/gallery.py
 
-test: .venv/.ready-dev ## set up, then run every test
-	$(BIN)/pytest
+test: .venv/.ready-dev ## set up, then run the tests
+	$(BIN)/pytest -m "not thorough"
 
 ##@ For developers
 check: format-check lint types layers doctest test ## all that a commit has to pass
+
+thorough: .venv/.ready-dev ## the long tests: more methods and modes, every example, every page
+	$(BIN)/pytest -m thorough
 
 format: .venv/.ready-dev ## rewrite the code in the house format, with the safe fixes of the linter
 	$(BIN)/ruff check --fix-only --quiet
@@ -43,7 +46,8 @@ layers: .venv/.ready-dev ## imports go strictly down; bodies are short
 	$(BIN)/pytest -n 0 -q tests/static/test_layers.py tests/static/test_style.py
 
 doctest: .venv/.ready-dev ## every example in a docstring, as a user would run it
-	JAX_COMPILATION_CACHE_DIR=$(CACHE) $(BIN)/pytest -q --doctest-modules src/diffeq
+	JAX_COMPILATION_CACHE_DIR=$(CACHE) XLA_FLAGS=--xla_backend_optimization_level=0 \
+		$(BIN)/pytest -q --doctest-modules src/diffeq
 
 api: .venv/.ready-dev ## write down the public API as it is now (tests/static/public_api.txt)
 	$(BIN)/python tests/static/test_public.py

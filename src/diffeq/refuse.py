@@ -232,8 +232,8 @@ def check_no_torch(name: str, f: Any) -> None:
     if any(c.__module__.split(".")[0] == "torch" for c in type(f).__mro__):
         raise TypeError(
             f"{name} is a torch module ({type(f).__name__}), and JAX can neither trace nor "
-            "differentiate it; a function of JAX arrays is wanted. Write the network with equinox or "
-            "flax.nnx, and copy trained weights over: jnp.asarray(parameter.detach().numpy())."
+            "differentiate it; a function of JAX arrays is wanted. Write the network with equinox "
+            "or flax.nnx, and copy trained weights: jnp.asarray(parameter.detach().numpy())."
         )
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq import adjoint as adjoints
@@ -100,7 +101,7 @@ def wanted_of_everything():
     return gradient
 
 
-@EACH
+@pytest.mark.parametrize("name", shortly(ALL, "Forward", "Gauss", "Backsolve"))
 def test_by_every_input(name):
     close(derivative(everything, ALL[name])(X), wanted_of_everything(), rtol=1e-5, atol=1e-6)
 
@@ -135,6 +136,7 @@ def wanted_of_network():
 NETWORK = (eqx.filter(NET, eqx.is_array), jnp.array(0.5), {"x": 1.0, "z": (0.5,)})
 
 
+@pytest.mark.thorough
 @FEW
 def test_a_network_in_a_layer_backwards_with_a_jump(name):
     close(derivative(network, ALL[name])(NETWORK), wanted_of_network(), rtol=1e-6, atol=1e-6)
@@ -163,6 +165,7 @@ def stiff(x, adjoint):
     return measure(de.solve(problem, de.Rodas5P(), saveat=ts, adjoint=adjoint, **TIGHT).ys)
 
 
+@pytest.mark.thorough
 def test_a_stiff_problem():
     """λ is as stiff as y; and y, solved backwards, is lost at once, which has to be said."""
     x = jnp.log(jnp.array([1e5, 0.7])), jnp.array([0.3, 0.6])
@@ -310,6 +313,7 @@ def test_the_norm_trap():
     np.testing.assert_allclose(by_gauss, 212.71042521681, rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_forward_twice_and_in_lanes():
     """Second tangents are in the norm, too; directions share a solve, lanes of inputs do not."""
     rates = jnp.array([0.5, 2.0])

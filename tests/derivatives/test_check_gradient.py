@@ -18,6 +18,7 @@ def at_rest(a, tolerance=1e-5):
     return jnp.sum(sol.ys)
 
 
+@pytest.mark.thorough
 def test_the_norm_trap_is_found_in_a_compiled_loss():
     loss = jax.jit(at_rest)
     before = jax.grad(loss)(1.0)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffeq as de
 
@@ -41,6 +42,7 @@ def differences(f, x, dt=1e-4):
 GRADIENT = jax.jit(jax.grad(weighted))
 
 
+@pytest.mark.thorough
 def test_every_mode_and_the_second_order():
     expected = differences(jax.jit(weighted), X)
     np.testing.assert_allclose(GRADIENT(X), expected, atol=2e-9)
@@ -52,12 +54,14 @@ def test_every_mode_and_the_second_order():
     np.testing.assert_allclose(curve, e @ differences(GRADIENT, X), atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_a_batch_is_a_loop():
     xs = X + 0.02 * jnp.arange(3)[:, None]
     total = jax.jit(jax.grad(lambda xs: jax.vmap(weighted)(xs).sum()))(xs)
     np.testing.assert_allclose(total, jnp.stack([GRADIENT(x) for x in xs]), rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_steps_that_look_at_themselves():
     """The tangent is that of the fixed point, and not of the last turn; steps are given, so that
     differences are of the same function.
@@ -96,6 +100,7 @@ def test_the_tables_are_changed_in_place():
                    for body in bodies for line in body.splitlines())  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_network_and_its_lag_in_a_layer():
     net = eqx.nn.MLP(4, 2, 4, 1, jnp.tanh, key=jax.random.key(0))
     layer = de.nn.NeuralDDE(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -101,6 +102,7 @@ def test_windows_keep_the_rows_that_lie_on_the_ends_of_steps():
     close(thinned, whole, rtol=1e-13)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "options"),
     [
@@ -139,6 +141,7 @@ def cycles(p, rows, max_steps, dtype=jnp.float64, **options):
     return de.solve(problem, saveat=ts, adjoint=adjoint, max_steps=max_steps, **options).ys
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "tight"), [(jnp.float64, 1e-11, 1e-12), (jnp.float32, 3e-6, 1e-4)]
 )
@@ -155,6 +158,7 @@ def test_windows_run_again_do_not_drift(dtype, tolerance, tight):
     close(thinned / jnp.linalg.norm(whole), whole / jnp.linalg.norm(whole), rtol=0, atol=tight)
 
 
+@pytest.mark.thorough
 def test_a_tape_that_is_full_to_the_last_row():
     """A solve of exactly as many attempts as can be replayed has its derivative: of all that it
     reached before max_steps ended it.
@@ -169,7 +173,9 @@ def test_a_tape_that_is_full_to_the_last_row():
     close(full[reached], whole[reached], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", shortly(MODES, "jacrev", "rev over fwd", "fwd over fwd", "vmap of jvp")
+)
 def test_every_mode_is_that_of_a_scan(mode):
     transform = MODES[mode]
     close(jax.jit(transform(ours))(X), jax.jit(transform(scan))(X), atol=1e-11)
@@ -235,7 +241,7 @@ INPUTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", shortly(INPUTS, "everything", "saveat at t1", "stops, backwards"))
 def test_with_respect_to(name):
     loss, x = INPUTS[name]
     x = jnp.asarray(x, float)
@@ -355,6 +361,7 @@ def test_a_thinned_tape_gives_the_same_gradient(rows):
     close(thinned(LONG_X), whole(LONG_X), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_thinned_tape_in_other_modes():
     want = jax.jit(F(whole))(LONG_X)
     for transform in (lambda g: F(D(g)), lambda g: R(F(g))):
@@ -498,6 +505,7 @@ def test_another_dt_of_as_many_steps_compiles_nothing():
 # --- what a function closes over is an input ------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_closure_cells_and_defaults_differentiate():
     def in_cell(k):
         return de.solve(de.ODEProblem(lambda t, y, a: -k * y, 1.0, (0.0, 1.0)), de.RK4(), dt=DT).y1

@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffeq as de
 
@@ -56,6 +57,7 @@ def both_balls(f):
     return lambda a: jnp.sum(jnp.sin(jax.vmap(f)(jnp.stack([a, a * 1.01]))))
 
 
+@pytest.mark.thorough
 def test_two_bouncing_balls_twice_in_reverse():
     twice = lambda f: jax.jit(jax.jacrev(jax.grad(both_balls(f))))
     close(twice(height)(BALL), twice(exact_height)(BALL), 1e-8, 1e-8)
@@ -83,6 +85,7 @@ def test_a_stop_time():
     close(found, [1.0, -1.0, -1.0, 2.0], 1e-9)
 
 
+@pytest.mark.thorough
 def test_conditions_that_coincide_keep_derivatives_of_their_own():
     """Two equal balls: each bounces by its own height, whichever is first in a list."""
 
@@ -130,6 +133,7 @@ def everything(x):
     return jnp.concatenate([v.ravel() for v in values])
 
 
+@pytest.mark.thorough
 def test_rows_dense_output_and_records_of_lanes():
     lanes = jnp.stack([X, 1.5 * X, 0.5 * X])
     run = jax.jit(everything)
@@ -175,6 +179,7 @@ def test_times_and_amounts_that_depend_on_args():
     close(jax.jit(jax.jacrev(end))(x), differences(jax.jit(end), x))
 
 
+@pytest.mark.thorough
 def test_what_is_held_carries_derivatives_from_sample_to_sample():
     control = de.Periodic(
         0.5,
@@ -219,6 +224,7 @@ def test_after_a_terminal_event_rows_are_padding():
     assert (np.array(others) == 0.0).all()
 
 
+@pytest.mark.thorough
 def test_steps_by_hand_differentiate():
     def twice(a):
         state = de.init(FALL.replace(args=a), events=BOUNCE)
@@ -227,6 +233,7 @@ def test_steps_by_hand_differentiate():
     close(jax.jit(jax.grad(twice))(BALL), jax.grad(lambda a: exact_height(a, 3, 2.0))(BALL), 1e-9)
 
 
+@pytest.mark.thorough
 def test_in_float32_and_backwards():
     single = lambda a: de.solve(
         de.ODEProblem(FALL.f, jnp.stack([a, 0 * a]), (0.0, 1.0), a),

@@ -28,7 +28,11 @@ def agrees(loss, x, rtol=1e-9, atol=0.0):
 
 @pytest.mark.parametrize(
     ("method", "mode"),
-    [(de.ImplicitMidpoint(), jax.jacrev), (de.TRBDF2(), jax.jacfwd), (de.RadauIIA5(), jax.jacfwd)],
+    [
+        (de.ImplicitMidpoint(), jax.jacrev),
+        (de.TRBDF2(), jax.jacfwd),
+        pytest.param(de.RadauIIA5(), jax.jacfwd, marks=pytest.mark.thorough),
+    ],
     ids=["ImplicitMidpoint", "TRBDF2", "RadauIIA5"],
 )
 def test_by_args_to_second_order(method, mode):
@@ -96,6 +100,7 @@ def pendulum(t, y, a):
     return jnp.stack([v, -a[0] * jnp.sin(x) - tension * v, tension - a[1] * v**2 - jnp.cos(t)])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", [de.TRBDF2(), de.RadauIIA5()], ids=repr)
 def test_of_an_algebraic_equation(method):
     """By the arguments of the field, and by the mass."""
@@ -132,6 +137,7 @@ def slope_of(method, rows):
 RADAU = jax.jit(slope_of(de.RadauIIA5(), 1000))
 
 
+@pytest.mark.thorough
 def test_windows_run_again_take_the_same_steps():
     """What Newton's method started from is on the tape, so that it takes the same turns."""
     lanes = jnp.array([[4.0, 1.0], [7.0, 1.1]])

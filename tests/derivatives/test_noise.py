@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -64,7 +65,7 @@ def differences(f, x, eps=EPS):
     return np.stack([(f(x + e) - f(x - e)) / (2 * eps) for e in eps * np.eye(x.size)])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", shortly(WAYS, "SOSRI"))
 def test_gradients_in_both_modes(way):
     derivatives = derivatives_of(way)
     # W(t0 + s span) = √span B(s), with B the key's own: derivatives by the end are those of that.
@@ -75,6 +76,7 @@ def test_gradients_in_both_modes(way):
     np.testing.assert_allclose(reverse, wanted, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_hessians():
     slope = lambda x: derivatives_of("SOSRI")(np.append(x, T1), KEY)[1][:-1]
     found = jax.jit(jax.hessian(loss_of("SOSRI")))(X, KEY)
@@ -87,6 +89,7 @@ def test_a_thinned_tape_sees_the_same_noise():
     np.testing.assert_allclose(jax.jit(jax.grad(short))(X, KEY), whole, rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_lanes_with_paths_of_their_own():
     """On tapes of 48 rows: one lane thins its tape, and one does not."""
     short = loss_of("SOSRA, stops", adjoint=de.Discrete(rows=48))
@@ -103,6 +106,7 @@ def test_pure_noise_by_the_end():
     np.testing.assert_allclose(slope, value / 6, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_by_hand_and_dense_output():
     problem = de.SDEProblem(drift, DIFFUSIONS["diagonal"], Y0, (0.0, T1), A)
 
@@ -145,6 +149,7 @@ def test_derivatives_along_a_path_are_those_of_its_closed_form():
     assert all(4 * tight < loose for loose, tight in zip(*gaps, strict=True)), gaps
 
 
+@pytest.mark.thorough
 def test_a_layer_with_networks_in_both_places():
     net = lambda seed, out: eqx.nn.MLP(2, out, 4, 1, jnp.tanh, key=jax.random.key(seed))
     ts = jnp.array([0.3, 1.0])

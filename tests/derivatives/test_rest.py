@@ -40,6 +40,7 @@ def test_rest_is_followed_in_time_where_a_method_is_given():
     np.testing.assert_allclose(gradient, [[1.0, 0.0], [-1.7, 1.0]], atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_rest_of_many_states_by_an_iterative_solver():
     """Nothing is ever factored; the same derivative."""
     ring = lambda t, y, a: (

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -76,7 +77,7 @@ def derivatives_of(name):
     return jax.jit(lambda x: (*jax.value_and_grad(loss)(x), jax.jacfwd(loss)(x)))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", shortly(CASES, "ode"))
 def test_both_modes_are_the_central_difference(name):
     derivatives = derivatives_of(name)
     differences = central(lambda x: derivatives(x)[0])
@@ -86,6 +87,7 @@ def test_both_modes_are_the_central_difference(name):
             assert found[5] == 0, "the guess has no derivative"
 
 
+@pytest.mark.thorough
 def test_batches_are_loops():
     def total(xs):
         values = jax.vmap(fixed("dae"))(xs)
@@ -98,6 +100,7 @@ def test_batches_are_loops():
     np.testing.assert_allclose(slopes, [slope for _, slope, _ in expected], rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_hessian_is_the_central_difference_of_the_gradient():
     differences = central(lambda x: derivatives_of("dae")(x)[1]) @ DIRECTIONS.T
     found = DIRECTIONS @ jax.jit(jax.hessian(fixed("dae")))(X) @ DIRECTIONS.T
@@ -108,7 +111,9 @@ def test_hessian_is_the_central_difference_of_the_gradient():
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("ode", de.Rosenbrock23()), ("dae", de.Rodas4())], ids=repr
+    ("name", "method"),
+    [("ode", de.Rosenbrock23()), pytest.param("dae", de.Rodas4(), marks=pytest.mark.thorough)],
+    ids=repr,
 )
 def test_the_gradient_is_that_of_the_flow(name, method):
     """Differences of the exact flow; and a small system calls no library, LAPACK's LU neither."""
@@ -120,6 +125,7 @@ def test_the_gradient_is_that_of_the_flow(name, method):
     assert "lapack" not in program.as_text()
 
 
+@pytest.mark.thorough
 def test_by_the_end_and_by_the_mass_matrix():
     # m y' = −y z, 0 = z − 1: y = exp(−t / m).
     field = lambda t, y, m: jnp.stack([-y[0] * y[1], y[1] - 1])
@@ -162,6 +168,7 @@ def test_consistent_values_by_parameters():
     np.testing.assert_allclose(found, [0.8, 1.25, -0.703125, -0.703125], rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_failed_start_poisons_its_own_gradient_alone():
     sum_to = lambda t, y, a: jnp.stack([-y[0], y[0] ** 2 + y[1] ** 2 - a])
     problem = de.DAEProblem(sum_to, [1.0, 0.8], (0.0, 1.0), 2.0, mass_matrix=[1.0, 0.0])

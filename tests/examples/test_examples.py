@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 import matplotlib as mpl
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", shortly(EXAMPLES, "hare_lynx"), ids=lambda path: path.stem)
 def test_example_runs(path, monkeypatch, tmp_path, capsys):
     mpl.use("agg")
     monkeypatch.setenv("DIFFEQ_SHORT", "1")

@@ -55,6 +55,7 @@ def status(problem, **options):
     return de.Status(int(de.solve(problem, throw=False, **options).status)).name
 
 
+@pytest.mark.thorough
 def test_each_way_to_fail_has_its_status():
     assert status(problem(f=lambda t, y, past, a: -past(t + a))) == "beyond_present"
     assert status(problem(f=lambda t, y, past, a: -past(t + a)), dt=0.1, method=de.RK4()) == (
@@ -69,6 +70,7 @@ def test_each_way_to_fail_has_its_status():
         jax.grad(lambda a: de.solve(problem(args=a), adjoint=de.Discrete(rows=2)).y1)(0.4)
 
 
+@pytest.mark.thorough
 def test_lanes_fail_alone():
     sols = jax.vmap(lambda a: de.solve(problem(args=a), rtol=1e-8))(jnp.array([1.0, -1.0, 0.5]))
     names = [de.Status(int(s)).name for s in sols.status]
@@ -77,6 +79,7 @@ def test_lanes_fail_alone():
     assert abs(sols.y1[2] - one.y1) < 1e-12
 
 
+@pytest.mark.thorough
 def test_a_lane_that_fails_spoils_no_gradient():
     """One has a bad lag; and of given steps one blows up, with a polynomial that overflows."""
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -176,7 +177,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("way", LOSSES)
+@pytest.mark.parametrize("way", shortly(LOSSES, "under jit", "forward"))
 def test_gradients_of_the_mates_are_right_and_its_own_is_nan(way):
     found = LOSSES[way]()
     want = [jax.grad(lambda a: solve(a).ys.sum())(a) for a in AS[~FAILED]]
@@ -292,7 +293,7 @@ WILD = {  # method, options, field, y0 of the bad lane, and of a good one
 }
 
 
-@pytest.mark.parametrize("name", WILD)
+@pytest.mark.parametrize("name", shortly(WILD, "a missing sample", "numbers too large"))
 def test_a_bad_sample_never_spoils_what_all_share(name):
     """The gradient by a parameter of all lanes is that of the good ones: zero times what is
     infinite where a lane broke down is zero.

@@ -55,6 +55,7 @@ def test_the_path_does_not_depend_on_tolerance_or_rejections():
     np.testing.assert_allclose(hasty.ys[:, 1], found[0].ys[:, 1], atol=1e-14)
 
 
+@pytest.mark.thorough
 def test_the_path_does_not_depend_on_what_is_saved():
     @jax.jit
     def dense():
@@ -100,6 +101,7 @@ def test_the_path_does_not_depend_on_stops_or_on_who_steps():
     np.testing.assert_allclose(moved.y[1], rows.ys[5, 1] - rows.ys[4, 1], atol=1e-13)
 
 
+@pytest.mark.thorough
 def test_the_path_has_the_law_of_brownian_motion():
     at = np.array([0.3, 1.1, 2.0])
     w = lanes(0, rtol=0.3, atol=0.3, saveat=at)
@@ -138,6 +140,7 @@ def test_inside_a_given_step_the_path_is_a_bridge():
     np.testing.assert_allclose(np.cov(np.asarray(w).T), np.minimum.outer(at, at), atol=0.1)
 
 
+@pytest.mark.thorough
 def test_noise_of_each_kind_in_a_tree_of_arrays():
     y0 = {"s": 1.0, "v": jnp.array([0.5, 0.2])}
     minus = lambda t, y, a: jax.tree.map(jnp.negative, y)

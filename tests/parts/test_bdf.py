@@ -154,6 +154,7 @@ def test_derivatives_are_central_differences():
     np.testing.assert_allclose(hessian, differences, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_gradient_of_a_thinned_tape_and_of_batches():
     whole = jax.jit(jax.value_and_grad(lambda x: loss(x, **ADAPTIVE)))
     options = {"adjoint": de.Discrete(rows=16), "max_steps": 250, **ADAPTIVE}

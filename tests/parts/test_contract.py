@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tests.tiers import shortly
 
 from diffeq.core.loop import loop
 from diffeq.core.poison import Row, poison
@@ -77,7 +78,9 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("window", [(LENGTH, 0, False), (3, 2, True), (0, 0, False)])
+@pytest.mark.parametrize(
+    "window", shortly([(LENGTH, 0, False), (3, 2, True), (0, 0, False)], (3, 2, True))
+)
 def test_walk_is_a_scan(mode, window):
     n, lo, reverse = window
     ours = lambda y0, p, rows: measure(walked(y0, p, rows, n, lo, reverse=reverse))
@@ -107,7 +110,7 @@ PS = jnp.array([1.5, 0.7, 1.0])
     "transform",
     [lambda f: f, lambda f: D(f), lambda f: D(D(f)), lambda f: F(F(f)), lambda f: F(D(f))],
 )
-@pytest.mark.parametrize("batched", ["p", "n", "p n", "p n lo"])
+@pytest.mark.parametrize("batched", shortly(["p", "n", "p n", "p n lo"], "p n"))
 def test_vmap_is_a_loop(transform, batched):
     names = batched.split()
     pick = lambda name, xs, other: xs if name in names else np.broadcast_to(other, xs.shape)
@@ -244,6 +247,7 @@ def test_what_a_step_closes_over_differentiates():
         close(transform(go)(0.7), transform(plain)(0.7))
 
 
+@pytest.mark.thorough
 def test_a_walk_in_a_walk():
     """The shape of a solve: each step writes some rows of an outer buffer through a step's curve."""
     theta = jnp.linspace(0.0, 1.0, 8)

@@ -86,6 +86,7 @@ def test_regular_mass_matrix_is_an_ode():
     np.testing.assert_allclose(a.ys, b.ys, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_backwards_and_by_hand():
     # A DAE that can be turned round: the circle.
     circle = lambda t, y, r: jnp.stack([-y[1], y[0] ** 2 + y[1] ** 2 - r**2])
@@ -224,6 +225,7 @@ def test_a_given_jacobian_is_the_one_that_is_used():
         assert spoiled.stats["steps"] > 2 * found.stats["steps"]
 
 
+@pytest.mark.thorough
 def test_a_jacobian_as_lists_with_args_and_by_gradient():
     jac = lambda t, y, k: [
         [-k[0], k[2] * y[2], k[2] * y[1]],
@@ -250,6 +252,7 @@ def test_a_jacobian_of_another_shape(jac):
         de.solve(problem, de.Rodas5P())
 
 
+@pytest.mark.thorough
 def test_complex_states():
     # z̄ is not complex differentiable: the real view is.
     field = lambda t, y, a: {"z": 1j * y["z"] - 50 * (y["z"] - jnp.conj(y["z"])) / 2, "r": -y["r"]}

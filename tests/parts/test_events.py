@@ -191,6 +191,7 @@ def test_a_vector_of_conditions_says_which():
     np.testing.assert_allclose(same.ts[::2], same.ts[1::2], rtol=1e-13)
 
 
+@pytest.mark.thorough
 def test_rows_after_a_terminal_event():
     sol = de.solve(
         FALL, events=de.Event(lambda t, y, a: y[0]), saveat=jnp.linspace(0.0, 3.0, 7), dense=True
@@ -313,6 +314,7 @@ def test_every_kind_of_problem(problem, method, options):
     np.testing.assert_allclose(record.ts, impacts(1.0, 3), rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_backwards_in_float32_and_complex():
     thrown = FALL.replace(y0=[1.0, 3.0], tspan=(0.0, -2.0))
     speed = np.sqrt(9 + 2 * G)
@@ -334,6 +336,7 @@ def test_backwards_in_float32_and_complex():
     np.testing.assert_allclose(sol.events[0].after, [2j, 4j], atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_lanes_have_events_of_their_own_and_equal_a_loop():
     lanes = jnp.array([0.6, 0.75, 0.9])
 
@@ -358,6 +361,7 @@ def test_lanes_have_events_of_their_own_and_equal_a_loop():
     assert (ended.status == de.Status.terminated).all()
 
 
+@pytest.mark.thorough
 def test_a_solve_by_hand_stops_at_events():
     state = de.init(FALL, events=bounce(0.5))
     times = []

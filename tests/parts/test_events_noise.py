@@ -39,6 +39,7 @@ HAPPENINGS = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, GIVEN], ids=["controlled", "given"])
 def test_events_leave_the_path_as_it_is(options):
     plain = de.solve(SEEN, key=KEY, saveat=TS, **options)
@@ -88,6 +89,7 @@ def growing(a, events, rows, **options):
     return de.solve(growth, key=KEY, events=events, adjoint=de.Discrete(rows=rows), **options).y1
 
 
+@pytest.mark.thorough
 def test_the_derivative_through_events_where_a_window_of_the_tape_is_run_again():
     events = (
         de.PresetTimes([0.37, 0.71], lambda t, y, a: a * y),
@@ -123,6 +125,7 @@ def merton(estimator=None):
     return de.JumpProblem(price, crash, estimator=estimator)
 
 
+@pytest.mark.thorough
 def test_the_mean_and_the_variance_of_mertons_model():
     keys = jax.random.split(KEY, 2000)
 
@@ -148,6 +151,7 @@ def test_the_mean_and_the_variance_of_mertons_model():
     assert abs(error) < 4 * np.sqrt((2 * variance**2 + fourth) / n)
 
 
+@pytest.mark.thorough
 def test_jumps_of_a_path_with_noise_at_a_rate_that_looks_at_it():
     fall = de.SDEProblem(lambda t, y, a: -a * y, lambda t, y, a: 0.1 + 0 * y, 1.0, (0.0, 2.0), 1.0)
     jump = de.Jump(lambda t, y, a: 2 + y**2, lambda t, y, a: y + 0.2 * a)

@@ -78,7 +78,9 @@ def test_trainable_picks_parts(trainable):
 # --- bounds -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam(0.1), optax.lbfgs()])
+@pytest.mark.parametrize(
+    "optimizer", [optax.adam(0.1), pytest.param(optax.lbfgs(), marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.scipy import stats
 from scipy.linalg import expm
 from scipy.stats import multivariate_normal
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -113,7 +114,7 @@ def test_one_dimension_has_no_noise():
     assert float(flow.log_prob(x, key=KEY)) == pytest.approx(float(flow.log_prob(x)), rel=1e-10)
 
 
-@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("key", shortly([None, KEY], None))
 def test_gradients_by_the_network_and_by_x(key):
     flow = de.nn.FFJORD(curved(), 2, rtol=1e-10, atol=1e-10)
     x = jnp.array([0.3, -0.5])

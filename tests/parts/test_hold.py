@@ -125,6 +125,7 @@ def test_equations_of_motion(problem, method, options):
     assert int(q["k"]) == 4
 
 
+@pytest.mark.thorough
 def test_lanes_hold_their_own():
     def run(first):
         problem = de.ODEProblem(room, {**Y0, "T": first}, (0.0, 8.0))

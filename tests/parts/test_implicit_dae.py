@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests.convergence.measure import slope_of
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq import zoo
@@ -51,6 +52,7 @@ def pendulum(t, y, dy, g):
     ])  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_stabilised_pendulum():
     flags = [True, True, True, True, False]
     problem = de.ImplicitDAEProblem(
@@ -140,7 +142,7 @@ DRIVEN = de.ImplicitDAEProblem(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS, **NAMED)
+@pytest.mark.parametrize("method", shortly(METHODS, de.BDF()), **NAMED)
 def test_gradients(method):
     """By args, by y0 and by the end of tspan, which the last step follows; the others are held."""
     before = 1.9 * jnp.linspace(0.0, 1.0, 41) ** 1.5
@@ -266,6 +268,7 @@ def following(t, y, dy, k):
     return {"x": dy["x"] * (2 + y["z"]) + k * y["x"] * (2 + y["z"]), "z": y["z"] - y["x"] ** 2}
 
 
+@pytest.mark.thorough
 def test_a_tree_backwards_with_an_event():
     problem = de.ImplicitDAEProblem(
         following, {"x": 1.0, "z": 0.3, "count": de.hold(0)}, (0.0, -1.0), 1.0,
@@ -285,6 +288,7 @@ def spiral(t, y, dy, w):
     return {"z": dy["z"] - (1j * w - 1) * y["z"], "size": y["size"] - jnp.abs(y["z"]) ** 2}
 
 
+@pytest.mark.thorough
 def test_complex_and_real_parts():
     problem = de.ImplicitDAEProblem(
         spiral, {"z": 1.0 + 0j, "size": 0.3}, (0.0, 1.0), 2.0,

@@ -215,6 +215,7 @@ def born(th, key):
     return sol.y1 * sol.weight, (sol.weight, area, *(e.num for e in sol.events))
 
 
+@pytest.mark.thorough
 def test_the_score_is_unbiased_for_a_count_which_no_path_can_differentiate():
     th = jnp.array([0.8, 0.5])
     along = jnp.array([1.0, 0.5])

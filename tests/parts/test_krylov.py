@@ -24,7 +24,7 @@ def heat(t, u, rate):
 ROD = de.ODEProblem(heat, jnp.exp(-30 * (X - 0.3) ** 2), (0.0, 1.0), jnp.array([0.02, 1.0]))
 
 
-@pytest.mark.parametrize("kind", [de.TRBDF2, de.BDF])
+@pytest.mark.parametrize("kind", [de.TRBDF2, pytest.param(de.BDF, marks=pytest.mark.thorough)])
 def test_solves_and_gradients_are_those_of_lu(kind):
     def end(rate, method):
         sol = de.solve(ROD.replace(args=rate), method, rtol=1e-6, atol=1e-8)
@@ -42,6 +42,7 @@ def test_solves_and_gradients_are_those_of_lu(kind):
     assert steps < 1.2 * steps_by_lu
 
 
+@pytest.mark.thorough
 def test_given_steps_differentiate_exactly_in_lanes():
     """Newton's method goes on to its own tolerance, whatever the iteration inside leaves."""
     method = de.ImplicitEuler(linear=lx.GMRES(rtol=1e-2, atol=1e-2))
@@ -54,6 +55,7 @@ def test_given_steps_differentiate_exactly_in_lanes():
         np.testing.assert_allclose(slope, np.array(moved) / 2e-5, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_mass_matrix_a_residual_and_noise():
     """Whatever else the matrix is made of."""
     mass = de.DAEProblem(
@@ -75,6 +77,7 @@ def test_a_mass_matrix_a_residual_and_noise():
     np.testing.assert_allclose(*ends, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_derivatives_of_a_system():
     """By the matrix, by the right side, twice, and of a right side that is small."""
     b = 1e-9 * jnp.array([1.0, -2.0, 0.5])

@@ -69,8 +69,9 @@ LAYERS = {
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *(("hamiltonian", kind) for kind in NETS),
-        ("second order", "equinox"), ("augmented", "nnx"), ("augmented", "plain"),
+        ("hamiltonian", "equinox"), ("second order", "equinox"), ("augmented", "plain"),
+        *(pytest.param(*case, marks=pytest.mark.thorough) for case in
+          (("hamiltonian", "nnx"), ("hamiltonian", "plain"), ("augmented", "nnx"))),
     ],
 )  # fmt: skip
 def test_a_batch_is_its_samples_and_everything_has_a_gradient(name, kind):

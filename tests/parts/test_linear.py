@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 from diffeq.algebra import factored, jacobian, slopes, solve
 from diffeq.algebra.roots import newton, rooted
@@ -40,7 +41,7 @@ def slope_by_hand(A, b):
     return np.append(-np.outer(w, x), w)
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", shortly(SIZES, 3, 13))
 def test_solves_and_differentiates_with_and_without_lanes(n):
     As, bs = 3 * np.eye(n) + drawn(3, n, n), drawn(3, n, seed=1)
     both = lambda A, b: (ours(A, b), slope(A, b))
@@ -69,7 +70,7 @@ def test_hessians(n):
     close(found, [slope_by_hand(*parts(z + 1e-30j * e)).imag / 1e-30 for e in np.eye(z.size)])
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", shortly(SIZES, 3, 13))
 def test_factors_mean_the_same_with_and_without_lanes(n):
     @jax.jit
     def program(A, bs):

@@ -57,6 +57,7 @@ def test_shapes_that_differ_are_refused(y, data, mask, message):
         de.mse(y, data, mask)
 
 
+@pytest.mark.thorough
 def test_padding_of_save_times_and_failed_rows_are_left_out():
     problem = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 2.0), 1.0)  # blows up at t = 1
     ts = jnp.array([0.2, 0.4, 1.5, jnp.nan])

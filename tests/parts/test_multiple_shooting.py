@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -39,7 +40,7 @@ def by_hand(rates, data, ts, size, weight, starts=None, options=FIXED):
     return jnp.nanmean(joined**2) + weight * gap
 
 
-@pytest.mark.parametrize("size", [2, 5, 10])
+@pytest.mark.parametrize("size", shortly([2, 5, 10], 10))
 def test_it_is_the_loss_of_its_docstring(size):
     shooting = de.multiple_shooting(DATA, TS, group_size=size, continuity=7.0, **FIXED)
     loss, wanted = shooting(PROBLEM), by_hand(RATES, DATA, TS, size, 7.0)
@@ -55,6 +56,7 @@ def test_groups_are_those_of_the_reference():
     assert shooting.groups == [range(0, 5), range(4, 9), range(8, 10)]
 
 
+@pytest.mark.thorough
 def test_gradients_by_the_model_and_by_free_starts():
     shooting = de.multiple_shooting(DATA, TS, group_size=4, continuity=7.0, **FIXED)
     starts = shooting.starts + 0.05
@@ -71,6 +73,7 @@ def test_gradients_by_the_model_and_by_free_starts():
     assert float(jax.jit(jax.grad(value))(0.0)) == pytest.approx(difference, rel=1e-7)
 
 
+@pytest.mark.thorough
 def test_missing_data_count_in_nothing():
     """Holes inside, a whole point, a point where a group starts; and padding at the end."""
     data = np.array(DATA)
@@ -107,6 +110,7 @@ def test_samples_of_different_length_under_vmap():
     np.testing.assert_allclose(losses, wanted, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_group_that_fails_makes_the_loss_infinite():
     explodes = de.ODEProblem(lambda t, y, k: k * y**2, 1.0, (0.0, 2.0), 1.0)
     ts, data = np.linspace(0.0, 2.0, 5), np.array([0.2, 0.2, 5.0, 0.2, 0.2])
@@ -158,6 +162,7 @@ def test_refusals():
         de.multiple_shooting(DATA, TS, group_size=3, starts=jnp.ones((2, 2)))
 
 
+@pytest.mark.thorough
 def test_growing_horizons_are_fits_in_a_row():
     ts = np.linspace(0.0, 2.0, 9)
     problem = de.ODEProblem(lambda t, y, rate: -rate * y, 1.0, (0.0, 2.0), 0.3)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -35,7 +36,7 @@ def squared(net, t, y, dy, args):
     return missed + missed**3
 
 
-@pytest.mark.parametrize("field", [None, squared], ids=["slopes", "residual"])
+@pytest.mark.parametrize("field", shortly([None, squared], None), ids=["slopes", "residual"])
 def test_a_known_network_in_a_neural_dae(field):
     """Rows are put into their places, whichever components are algebraic."""
     layer = de.nn.NeuralDAE(
@@ -78,7 +79,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", shortly(LAYERS, "mass"))
 def test_gradients_of_a_batch(name):
     """By the network's weights, against a difference along a direction; the sum of each sample is
     its own, and stays.

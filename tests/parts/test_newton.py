@@ -84,6 +84,7 @@ def test_by_each_of_two_inputs():
         )
 
 
+@pytest.mark.thorough
 def test_of_systems_and_lanes():
     M = jnp.array([[2.0, 0.3], [-0.4, 1.5]])
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.methods.tableaus.partitioned import SPLITTINGS
@@ -115,7 +116,7 @@ TREE = de.SecondOrderProblem(
 )
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", shortly(EVERY, "VelocityVerlet", "DPRKN6"))
 def test_trees_backwards_and_inside_steps(name):
     method = getattr(de, name)()
     tolerance = {1: 0.1, 2: 3e-3, 3: 1e-4}.get(method.order, 2e-5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import pytest
 from tests.static.test_public import NAMES
+from tests.tiers import shortly
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,7 +24,9 @@ def programs(page: Path) -> list[str]:
     return BLOCK.findall(page.read_text(encoding="utf8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", shortly(PAGES, "README", "calls", "saving"), ids=lambda page: page.stem
+)
 def test_programs_print_what_the_page_says(page: Path) -> None:
     """Block by block in one namespace, in single precision, as a reader would run them."""
     names: dict = {"__name__": page.stem}
@@ -60,6 +63,7 @@ def test_the_reference_lists_every_public_name() -> None:
     assert wanted - last == set()
 
 
+@pytest.mark.thorough
 def test_tables_are_current() -> None:
     spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "tools" / "docs_tables.py")
     assert spec is not None

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffeq as de
 
@@ -56,6 +57,7 @@ def test_a_walk_of_all_chains_in_one_compiled_scan():
     assert not np.isnan(values).any()
 
 
+@pytest.mark.thorough
 def test_the_hessian_at_the_mode():
     found = jax.jit(jax.hessian(log_posterior))(0.3)
     np.testing.assert_allclose(found, jax.hessian(exact)(0.3), rtol=1e-3)

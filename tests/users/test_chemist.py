@@ -51,6 +51,7 @@ def test_the_guess_is_mended_and_the_balances_hold():
     np.testing.assert_allclose(ys["acid"] + ys["ion"], ys["total"], rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_the_derivative_by_the_equilibrium_constant_is_that_of_the_reduced_equation():
     def end(constant, problem, method):
         args = jnp.stack([RATE, constant])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import diffeq as de
 
@@ -23,6 +24,7 @@ def field(net, t, z, label):
     return net(jnp.concatenate([z, jnp.stack([t, label])]))
 
 
+@pytest.mark.thorough
 def test_a_conditional_density_is_learnt_sampled_and_judged():
     net = eqx.nn.MLP(4, 2, 32, 2, jnp.tanh, key=jax.random.key(0), dtype=jnp.float32)
     flow = de.nn.FFJORD(net, 2, field=field, rtol=1e-2, atol=1e-2)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import diffeq as de
 
@@ -43,6 +44,7 @@ def network():
     return eqx.nn.MLP(2, 2, 8, 1, jnp.tanh, key=jax.random.key(0))
 
 
+@pytest.mark.thorough
 def test_padding_enters_neither_value_nor_gradient():
     batch, net = jax.tree.map(lambda x: x[:2], series()), network()
     value, grad = eqx.filter_jit(eqx.filter_value_and_grad(loss))(net, batch)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from scipy.integrate import solve_ivp
 
 import diffeq as de
@@ -63,6 +64,7 @@ def by_scipy(p, dosed, amounts, drip, sampled):
     return [found.get(float(t), np.nan) for t in sampled]
 
 
+@pytest.mark.thorough
 def test_concentrations_and_the_fit():
     data = everyone(TRUE, DOSED, AMOUNTS, DRIP, SAMPLED)
     each = map(np.asarray, (DOSED, AMOUNTS, DRIP, SAMPLED))

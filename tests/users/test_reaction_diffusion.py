@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import diffeq as de
 
@@ -35,6 +36,7 @@ STARTS = jnp.stack([START, 0.6 + 0.4 * jnp.sin(2 * jnp.pi * X)])
 OPTIONS = {"method": de.Bosh3(), "saveat": TS, "rtol": 1e-4, "atol": 1e-6}
 
 
+@pytest.mark.thorough
 def test_the_reaction_of_a_line_is_learnt_and_serves_another_start():
     grown = jax.jit(lambda u0: de.solve(line(logistic, u0), **OPTIONS).ys)
     data = jnp.stack([grown(u0) for u0 in STARTS])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import diffeq as de
 
@@ -24,6 +25,7 @@ def solved(p):
     return de.solve(problem, de.Bosh3(), saveat=TS, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_rates_and_delay_from_samples_with_gaps():
     counts = np.array(solved(TRUE).ys)
     counts[np.random.default_rng(0).random(25) < 1 / 3] = np.nan  # lost samples

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.polynomial import Polynomial
 from scipy.optimize import brentq
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -59,7 +60,7 @@ def everything(method, saveat):
                     saveat=saveat, rtol=1e-6, dense=True)  # fmt: skip
 
 
-@pytest.mark.parametrize("method", [de.Tsit5(), de.Rodas5P()])
+@pytest.mark.parametrize("method", shortly([de.Tsit5(), de.Rodas5P()], de.Tsit5()))
 def test_jumps_come_back_as_the_method_of_steps_says(method):
     """Exactly, since each piece is a polynomial: no step goes over a discontinuity. y and what is
     held are seen in the past, on both sides of each jump; 2.0 is also where the kink at 1 returns.
@@ -116,6 +117,7 @@ def in_closed_form(x):
     return rescue, doses(4.6) + x[4] / 4 * (bateman(x, left) + exp(-x[1] * left))
 
 
+@pytest.mark.thorough
 def test_a_delayed_effect_and_its_derivatives():
     """The second dose is given when the first one acts, at t = 1.2: the lag and the times of doses
     have derivatives of their own there. Lanes have each their own events.

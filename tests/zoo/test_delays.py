@@ -73,6 +73,7 @@ def test_backwards_the_past_lies_at_later_times():
     np.testing.assert_allclose(free(-3.0), forwards[0], atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_trees_complex_states_and_many_times_at_once():
     def f(t, y, past, lags):
         old = past(t - lags)

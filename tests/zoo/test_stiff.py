@@ -32,6 +32,7 @@ def test_the_reference_is_of_this_problem(name):
     assert agreement.get("published", 0.0) < 1e-12  # Hairer, Mazzia and Magherini
 
 
+@pytest.mark.thorough
 @every
 def test_scipy_agrees(name):
     # The field of the package, against states that come from another text of it.
