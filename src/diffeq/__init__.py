@@ -1,6 +1,6 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, interp, nn, zoo
+from . import datasets, interp, nn, stats, zoo
 from . import methods as _methods
 from .adjoint import (
     Backsolve,
@@ -108,6 +108,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "multiple_shooting",
     "nn",
     "solve",
+    "stats",
     "step",
     "zoo",
     *_methods.__all__,

@@ -27,7 +27,7 @@ SOLVE = (
 )
 LAYERS = (
     ("core",),
-    ("problems", "noise", "interp", "algebra"),
+    ("problems", "noise", "interp", "algebra", "stats"),
     ("methods",),
     ("control", "output", "events"),
     ("integrate",),
