@@ -215,7 +215,16 @@ class Covariance(eqx.Module):
 
 
 class Range(NamedTuple):
-    """The least and the greatest values, each with the structure of the values."""
+    """The least and the greatest values, each with the structure of the values.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> extremes = de.stats.Extremes()
+        >>> state = extremes.update(extremes.init(jnp.zeros(())), jnp.arange(3.0), jnp.ones(3, bool))
+        >>> least, greatest = extremes.result(state)
+        >>> float(greatest - least)
+        2.0
+    """
 
     least: Any
     greatest: Any
