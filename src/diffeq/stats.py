@@ -220,7 +220,8 @@ class Range(NamedTuple):
     Example:
         >>> import jax.numpy as jnp, diffeq as de
         >>> extremes = de.stats.Extremes()
-        >>> state = extremes.update(extremes.init(jnp.zeros(())), jnp.arange(3.0), jnp.ones(3, bool))
+        >>> values, counts = jnp.arange(3.0), jnp.ones(3, bool)
+        >>> state = extremes.update(extremes.init(jnp.zeros(())), values, counts)
         >>> least, greatest = extremes.result(state)
         >>> float(greatest - least)
         2.0
