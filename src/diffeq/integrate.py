@@ -6,7 +6,7 @@ each attempt and what became of it; the loop knows no more of derivatives than t
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -40,6 +40,7 @@ __all__ = [
     "Start",
     "State",
     "System",
+    "MOST_LAPS",
     "attempt",
     "begin",
     "compensated",
@@ -51,9 +52,13 @@ __all__ = [
     "replay",
     "settled",
     "started",
+    "taking_turns",
     "told",
     "written",
 ]
+
+
+MOST_LAPS = 64  # of methods that take turns
 
 
 class Data(eqx.Module):
@@ -138,6 +143,7 @@ class System:
     events: Any = NO_EVENTS
     algebraic: bool = False
     noise: Any = field(default_factory=Silent)
+    phase: int = 0  # of a method that takes turns with another
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(
@@ -148,12 +154,19 @@ class System:
         """
         form = self.form(data.parameters, data.sign, data.held)
         final = final or not self.controller.decides
-        method = eqx.combine(data.method, self.method).tuned(data.tolerance, final=final)
+        method = eqx.combine(data.method, self.method).phases[self.phase]
+        method = method.tuned(data.tolerance, final=final)
         return (
             form if self.rows is None else form.over(data.t0, past),
             method if known is None else method.knowing(known),
             eqx.combine(data.controller, self.controller),
         )
+
+    @cached_property
+    def phases(self) -> "tuple[System, ...]":
+        """One for each of the methods that take turns; itself, where there is but one."""
+        count = len(self.method.phases)
+        return tuple(replace(self, phase=i) for i in range(count)) if count > 1 else (self,)
 
     def happenings(self, data: Data) -> Any:
         """The events with their parameters."""
@@ -684,8 +697,8 @@ def integrate(
         on = state.status == Status.running
         return on & (state.steps < data.goal) if system.one_step else on
 
-    def turn(active: Any, data: Data, state: State, carried: Any) -> Any:
-        buffers, record, (shown, past) = carried
+    def turn(system: System, active: Any, data: Data, state: State, carried: Any) -> Any:
+        buffers, record, (shown, past, lap) = carried
         seen = None if past is None else (past, active)
         after, tried = attempt(system, data, state, past=seen)
         past = tried.past
@@ -702,22 +715,61 @@ def integrate(
             record = recorder.write(record, state, tried)
         if system.meter is not None:
             shown = system.meter.report(_percent(data, after), shown)
-        return after, (buffers, record, (shown, past))
+        return after, (buffers, record, (shown, past, lap))
 
     buffers = blank(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
-    rest = (shown, opened(system, data, recorder))
+    rest = (shown, opened(system, data, recorder), jnp.int32(0))
     if recorder is None:
         carried = (buffers, (), rest)
-        end, (buffers, _, (_, past)) = loop(running, turn, state, carried, consts=data)
+        end, (buffers, _, (_, past, _)) = taking_turns(system, running, turn, data, state, carried)
         record = None
     else:
-        end, buffers, record, (_, past) = recorder.run(running, turn, data, state, buffers, rest)
+        end, buffers, record, (_, past, _) = recorder.run(running, turn, data, state, buffers, rest)
     end = settled(system, data, state, end)
     if past is not None:
         end = _explained(system, data, end, past)
         record = record if recorder is None else (record, past)
     return end, buffers, record
+
+
+def taking_turns(
+    system: System, running: Any, turn: Any, data: Data, state: State, carried: Any,
+    noted: Any = None,
+) -> Any:  # fmt: skip
+    """The loop, with `turn(system, active, data, state, carried)`.
+
+    Where methods take turns it is a loop over laps, in which each of them has a loop of its own,
+    that goes on until another is to make the next step. A branch inside of one loop would be paid
+    for at every turn. `noted(record, lap, phase)` is the record at the end of such a loop. From the
+    last lap on the last method stays, so that there are never many.
+    """
+    phases = system.phases
+    if len(phases) == 1:
+        return loop(running, partial(turn, system), state, carried, consts=data)
+    last = len(phases) - 1
+
+    def own(phase: int, consts: Any, state: State, carried: Any) -> Any:
+        data, stays = consts
+        on = system.method.phase(state.memory) == phase
+        return running(data, state, carried) & (on | stays if phase == last else on)
+
+    def one(phase: int, active: Any, consts: Any, state: State, carried: Any) -> Any:
+        return turn(phases[phase], active, consts[0], state, carried)
+
+    def lap(active: Any, data: Data, state: State, carried: Any) -> Any:
+        del active
+        number = carried[2][2]
+        for i in range(len(phases)):
+            consts = (data, number >= MOST_LAPS - 1)
+            state, (buffers, record, rest) = loop(
+                partial(own, i), partial(one, i), state, carried, consts=consts
+            )
+            record = record if noted is None else noted(record, number, i)
+            carried = (buffers, record, rest)
+        return state, (buffers, record, (*rest[:2], number + 1))
+
+    return loop(running, lap, state, carried, consts=data)
 
 
 def opened(system: System, data: Data, recorder: Any) -> Any:

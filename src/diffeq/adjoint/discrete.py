@@ -228,19 +228,36 @@ def _tangents(
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
     )
-    step = lambda row, consts, carry: _replayed(system, consts, row, carry)  # noqa: E731
     stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
-    tangent = Tangent(step, row, consts, carry, d_consts, d_carry, stable)
+    tangents = _tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
+    tangent = tangents[0]
     known = len(jax.tree.leaves(memory)) if system.method.multistep else 0
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
     unknown = [None] * (others - len(past))
-    along = _Along(tangent, recorder, look, consts, d_consts, keep, unknown, result.state)
+    along = _Along(tangents, recorder, look, consts, d_consts, keep, unknown, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
     live = [a and b for a, b in zip(keep, tangent.live, strict=True)]
     return end, _spread(rows, live)[:kept]
+
+
+def _tangents_of(
+    system: System, row: Any, consts: Any, carry: Any, d_consts: list, d_carry: list, stable: list
+) -> list[Tangent]:
+    """The tangent of a step, of each of the methods that take turns: all live in the same carry."""
+    flat = jax.tree.leaves(carry)
+    while True:
+        found = [
+            Tangent(partial(_replayed, phase), row, consts, carry, d_consts, d_carry, stable)
+            for phase in system.phases
+        ]
+        if all(tangent.live == found[0].live for tangent in found):
+            return found
+        live = [any(each) for each in zip(*(tangent.live for tangent in found), strict=True)]
+        d_carry = [jnp.zeros_like(x) if f and d is None else d
+                   for x, d, f in zip(flat, d_carry, live, strict=True)]  # fmt: skip
 
 
 def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
@@ -275,7 +292,7 @@ def _looked_at(recorder: Recorder, past: Any) -> _Look:
 class _Along(NamedTuple):
     """A tangent walked along a tape."""
 
-    tangent: Tangent
+    tangents: list[Tangent]
     recorder: Recorder
     look: _Look
     consts: tuple[Data, tuple, list]
@@ -286,26 +303,69 @@ class _Along(NamedTuple):
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
         """One walk over all rows."""
-        return self._walk(record.rows, record.attempts, self.consts, self.d_consts, start)
+        spans = self._spans(record, jnp.int32(0), record.attempts)
+        return self._walk(
+            record.rows, record.attempts, spans, self.consts, self.d_consts, start
+        )
+
+    @property
+    def live(self) -> list[bool]:
+        """Which leaves of the carry have a tangent."""
+        return self.tangents[0].live
+
+    def _spans(self, record: Record, first: Any, n: Any) -> Any:
+        """How many laps there were, and which of the rows each of the methods has made in them."""
+        if len(self.tangents) == 1:
+            return None
+        return record.laps, self.recorder.spans(record, first, n)
 
     def _walk(
-        self, rows: Row, n: Any, consts: tuple, d_consts: list, start: list
+        self, rows: Row, n: Any, spans: Any, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
         recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.look.tables]
         each = (_with_next(rows), self.look.rows)
         length = self.recorder.rows + 1
-        return self.tangent.run(n, each, consts, recorded, d_consts, start, self.keep, length)
+        if spans is None:
+            return self.tangents[0].run(
+                n, each, consts, recorded, d_consts, start, self.keep, length
+            )
+        moving = [d is not None for d in d_consts]
+
+        def lap(active: Any, span: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+            del active
+            consts, each, recorded = consts
+            recorded, d_consts = _spread(recorded, known), _spread(d_consts, moving)
+            dots, d_rows = carry
+            for tangent, lo, n in zip(self.tangents, *span, strict=True):
+                dots, found = tangent.run(
+                    n, each, consts, recorded, d_consts, dots, self.keep, length, lo
+                )
+                d_rows = [old + new for old, new in zip(d_rows, found, strict=True)]
+            return (tuple(dots), tuple(d_rows)), ()
+
+        known = [x is not None for x in recorded]
+        laps, spans = spans
+        blank = self._blank(start)
+        (end, d_rows), _ = walk(
+            lap, 0, laps, rows=spans, consts=(consts, each, _pick(recorded, known)),
+            carry=(tuple(start), tuple(blank)), linear_consts=tuple(_pick(d_consts, moving)),
+            length=len(spans[0]), linear=True,
+        )  # fmt: skip
+        return list(end), list(d_rows)
+
+    def _blank(self, start: list) -> list:
+        """Rows of tangents that are to be kept."""
+        kept = _pick(start, _pick(self.keep, self.live))
+        return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
 
     def windows(self, record: Record, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
         live = [d is not None for d in self.d_consts]
         windows = (record.attempts + record.stride - 1) >> record.shift
         count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
-        kept_flags = _pick(self.keep, self.tangent.live)
-        blank = [
-            jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in _pick(start, kept_flags)
-        ]
+        kept_flags = _pick(self.keep, self.live)
+        blank = self._blank(start)
 
         def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
             del active
@@ -320,7 +380,9 @@ class _Along(NamedTuple):
             rows = run_again(
                 self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
             )
-            out, found = self._walk(rows, n, consts, _spread(d_consts, live), list(dots))
+            spans = self._spans(record, jnp.where(thinned, index << record.shift, 0), n)
+            d_consts = _spread(d_consts, live)
+            out, found = self._walk(rows, n, spans, consts, d_consts, list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
             d_rows = [
                 jnp.where(thinned, put_row(old, first, index), new)
@@ -354,20 +416,43 @@ def run_again(
     first = index << record.shift
     last = recorder.last_accepted(record, first, n)
 
-    def step(active: Any, place: Any, consts: Any, state: State, *_: Any) -> Any:
-        del active
-        data, record, first, last, end = consts
+    def step(system: System, _: Any, place: Any, consts: Any, state: State, *__: Any) -> Any:
+        data, record, first, last, end, busy = consts
         decision = recorder.decision(record, first + place, last, end)
         if data.failed is not None:
             decision = Decision((data.failed < 0) | (state.steps < data.failed))
         after, tried = attempt(system, data, state, decision)
-        return after, row_of(system, state, tried)
+        row = row_of(system, state, tried)
+        if busy is not None:  # a lane that waits for those of another method stays as it is
+            after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
+        return after, row
 
-    places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
-    _, rows = walk(
-        step, 0, n, rows=places, consts=(data, record, first, last, end), carry=state,
-        buffers=record.rows, length=recorder.rows + 1, fresh=False,
+    again = partial(
+        walk, rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32), length=recorder.rows + 1,
+        fresh=False,
     )  # fmt: skip
+    consts = (data, record, first, last, end)
+
+    def lap(_: Any, span: Any, consts: Any, carried: Any, *__: Any) -> Any:
+        state, rows = carried
+        record, first = consts[1:3]
+        for phase, lo, n in zip(system.phases, *span, strict=True):
+            busy = recorder.last_accepted(record, first + lo, n)
+            state, rows = again(
+                partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
+            )
+        return (state, rows), ()
+
+    if len(system.phases) == 1:
+        consts = (*consts, None)
+        _, rows = again(partial(step, system), 0, n, consts=consts, carry=state,
+                        buffers=record.rows)  # fmt: skip
+    else:
+        spans = recorder.spans(record, first, n)
+        (_, rows), _ = walk(
+            lap, 0, record.laps, rows=spans, consts=consts, carry=(state, record.rows),
+            length=len(spans[0]),
+        )  # fmt: skip
     # What the window has written in all is what the tape says: run again, a step may end an ulp
     # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
     # its last row may be thrown away.)
@@ -380,7 +465,7 @@ def _with_next(rows: Row) -> tuple[Row, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, consts: tuple, rows: tuple, carried: tuple) -> Any:
+def _replayed(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any:
     data, harmless, ends = consts
     (row, after), made = rows
     past = (*ends, *made) if made else None

@@ -17,7 +17,17 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
 from ..core.rows import get_row, put_row
-from ..integrate import Attempt, Data, Decision, State, System, attempt, compensated
+from ..integrate import (
+    MOST_LAPS,
+    Attempt,
+    Data,
+    Decision,
+    State,
+    System,
+    attempt,
+    compensated,
+    taking_turns,
+)
 
 __all__ = ["Record", "Recorder", "Row"]
 
@@ -89,12 +99,16 @@ class Row(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The tape: rows (one more than asked for: the last takes what is thrown away)."""
+    """The tape: rows (one more than asked for: the last takes what is thrown away). Where methods
+    take turns, how many laps there were, and after how many attempts each of them ended in each.
+    """
 
     rows: Row
     decisions: Any
     attempts: Int[Array, ""]
     shift: Int[Array, ""]
+    laps: Any = ()
+    ends: Any = ()
 
     @property
     def stride(self) -> Array:
@@ -207,7 +221,25 @@ class Recorder:
         count = count if self.thins and (self.decides or self.system.events.bits) else 0
         several = (self.words,) if self.words > 1 else ()
         decisions = jnp.zeros((count, *several), jnp.uint32)
-        return Record(rows, decisions, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        zero, phases = jnp.zeros((), jnp.int32), len(self.system.phases)
+        if phases == 1:
+            return Record(rows, decisions, zero, zero)
+        ends = jnp.zeros((phases * (MOST_LAPS + _WORD),), jnp.int32)  # a tape is thinned less often
+        return Record(rows, decisions, zero, zero, zero, ends)
+
+    def _noted(self, record: Record, lap: Array, phase: int) -> Record:
+        """The tape when a method has had its turn."""
+        place = len(self.system.phases) * lap + phase
+        return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
+
+    def spans(self, record: Record, first: Array, n: Array) -> tuple[Array, Array]:
+        """Of n attempts from `first`: where those of each lap and phase begin, and how many they
+        are.
+        """
+        starts = jnp.concatenate([jnp.zeros(1, jnp.int32), record.ends[:-1]])
+        low, high = (jnp.clip(x - first, 0, n) for x in (starts, record.ends))
+        shape = (-1, len(self.system.phases))
+        return low.reshape(shape), (high - low).reshape(shape)
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""
@@ -223,7 +255,7 @@ class Recorder:
             word, shift = self._place(i)
             mask = self._flags(row, state, tried)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
-        return Record(rows, decisions, i + 1, record.shift)
+        return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
 
     def _only(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
@@ -295,8 +327,8 @@ class Recorder:
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
-            state, (buffers, record, rest) = loop(
-                limited, turn, state, (buffers, record, rest), consts=data
+            state, (buffers, record, rest) = taking_turns(
+                self.system, limited, turn, data, state, (buffers, record, rest), self._noted
             )
             return state, buffers, self._closed(record, state), rest
 
@@ -306,7 +338,9 @@ class Recorder:
 
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
-            state, (buffers, record, rest) = loop(room, turn, state, carried, consts=data)
+            state, (buffers, record, rest) = taking_turns(
+                self.system, room, turn, data, state, carried, self._noted
+            )
             return state, (buffers, self._thinned(record), rest)
 
         def more(data: Data, state: State, carried: Any) -> Any:

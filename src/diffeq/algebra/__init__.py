@@ -1,12 +1,13 @@
 """Layer 1: linear systems, Jacobians and roots, for implicit methods."""
 
-from .jacobian import jacobian, slopes
+from .jacobian import Slopes, jacobian, slopes
 from .krylov import Products, check_solver, iterated
 from .linear import Factors, factored, solve
 
 __all__ = [
     "Factors",
     "Products",
+    "Slopes",
     "check_solver",
     "factored",
     "iterated",

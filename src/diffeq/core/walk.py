@@ -590,9 +590,9 @@ class Tangent:
 
     def run(  # noqa: PLR0917 - the groups of a walk
         self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
-        start: Sequence, keep: Sequence[bool], length: int,
+        start: Sequence, keep: Sequence[bool], length: int, lo: Any = 0,
     ) -> tuple[list, list]:  # fmt: skip
-        """Walks n rows from the live tangents `start`: the last ones, and for leaves of the carry
+        """Walks n rows, from row lo on, from the live tangents `start`: the last ones, and for leaves of the carry
         flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass,
         and what it is at the end where one is stable.
         """
@@ -606,7 +606,7 @@ class Tangent:
         groups = [residual, constant, list(start), moving, [], []]
         wanted = _pick(keep, self.live)
         out, kept = _recorded(
-            0, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
+            lo, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
             linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
             stable=tuple(_pick(self.stable, self.live)),
         )  # fmt: skip

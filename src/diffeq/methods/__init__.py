@@ -19,6 +19,7 @@ from .rosenbrock import Rosenbrock
 from .stochastic_implicit import ImplicitEM
 from .stochastic_rk import SRA, SRI, EulerHeun, EulerMaruyama, Milstein, Stochastic
 from .stochastic_tableau import StochasticTableau
+from .switching import Switching
 from .tableau import NystromTableau, RosenbrockTableau, Splitting, Tableau
 from .tableaus.dirk import DIRK_TABLES
 from .tableaus.explicit import EXPLICIT
@@ -99,6 +100,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Step",
     "Stochastic",
     "StochasticTableau",
+    "Switching",
     "Symplectic",
     "Tableau",
     *METHODS,

@@ -130,6 +130,16 @@ class Method(eqx.Module):
         """Evaluations of the field in a step; None where each step counts its own."""
         return 1
 
+    @property
+    def phases(self) -> "tuple[Method, ...]":
+        """The methods that take turns, each with a loop of its own: one, but for `Switching`."""
+        return (self,)
+
+    def phase(self, memory: Any) -> Any:
+        """Which of the `phases` makes the step that starts with this memory."""
+        del memory
+        return 0
+
     def tuned(self, tolerance: Any, *, final: bool = False) -> "Method":
         """The method for a solve to this tolerance: implicit ones solve their equations to a
         fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no
