@@ -303,41 +303,39 @@ class _Along(NamedTuple):
 
     def flat(self, record: Record, start: list) -> tuple[list, list]:
         """One walk over all rows."""
-        spans = self._spans(record, jnp.int32(0), record.attempts)
-        return self._walk(
-            record.rows, record.attempts, spans, self.consts, self.d_consts, start
-        )
+        place = (record, jnp.int32(0), record.attempts)
+        return self._walk(record.rows, place, self.consts, self.d_consts, start)
 
     @property
     def live(self) -> list[bool]:
         """Which leaves of the carry have a tangent."""
         return self.tangents[0].live
 
-    def _spans(self, record: Record, first: Any, n: Any) -> Any:
-        """How many laps there were, and which of the rows each of the methods has made in them."""
-        if len(self.tangents) == 1:
-            return None
-        return record.laps, self.recorder.spans(record, first, n)
-
     def _walk(
-        self, rows: Row, n: Any, spans: Any, consts: tuple, d_consts: list, start: list
+        self, rows: Row, place: tuple, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
+        """A walk over rows, n from attempt `first` of a record: `place` is these three. Where
+        methods take turns it is one over laps, of a walk over the rows of each method.
+        """
+        record, first, n = place
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
         recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.look.tables]
         each = (_with_next(rows), self.look.rows)
         length = self.recorder.rows + 1
-        if spans is None:
+        if len(self.tangents) == 1:
             return self.tangents[0].run(
                 n, each, consts, recorded, d_consts, start, self.keep, length
             )
         moving = [d is not None for d in d_consts]
 
-        def lap(active: Any, span: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+        def lap(active: Any, lap: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
             del active
-            consts, each, recorded = consts
+            consts, each, recorded, place = consts
             recorded, d_consts = _spread(recorded, known), _spread(d_consts, moving)
             dots, d_rows = carry
-            for tangent, lo, n in zip(self.tangents, *span, strict=True):
+            record, first, n = place
+            spans = self.recorder.spans(record, lap, first, n)
+            for tangent, (lo, n) in zip(self.tangents, spans, strict=True):
                 dots, found = tangent.run(
                     n, each, consts, recorded, d_consts, dots, self.keep, length, lo
                 )
@@ -345,12 +343,12 @@ class _Along(NamedTuple):
             return (tuple(dots), tuple(d_rows)), ()
 
         known = [x is not None for x in recorded]
-        laps, spans = spans
-        blank = self._blank(start)
+        laps, blank = self.recorder.laps, self._blank(start)
         (end, d_rows), _ = walk(
-            lap, 0, laps, rows=spans, consts=(consts, each, _pick(recorded, known)),
+            lap, 0, record.laps, rows=laps,
+            consts=(consts, each, _pick(recorded, known), (record._replace(rows=()), first, n)),
             carry=(tuple(start), tuple(blank)), linear_consts=tuple(_pick(d_consts, moving)),
-            length=len(spans[0]), linear=True,
+            length=len(laps), linear=True,
         )  # fmt: skip
         return list(end), list(d_rows)
 
@@ -380,9 +378,9 @@ class _Along(NamedTuple):
             rows = run_again(
                 self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
             )
-            spans = self._spans(record, jnp.where(thinned, index << record.shift, 0), n)
+            place = (record, jnp.where(thinned, index << record.shift, 0), n)
             d_consts = _spread(d_consts, live)
-            out, found = self._walk(rows, n, spans, consts, d_consts, list(dots))
+            out, found = self._walk(rows, place, consts, d_consts, list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
             d_rows = [
                 jnp.where(thinned, put_row(old, first, index), new)
@@ -433,10 +431,12 @@ def run_again(
     )  # fmt: skip
     consts = (data, record, first, last, end)
 
-    def lap(_: Any, span: Any, consts: Any, carried: Any, *__: Any) -> Any:
+    def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
+        *consts, n = consts
         state, rows = carried
         record, first = consts[1:3]
-        for phase, lo, n in zip(system.phases, *span, strict=True):
+        spans = recorder.spans(record, number, first, n)
+        for phase, (lo, n) in zip(system.phases, spans, strict=True):
             busy = recorder.last_accepted(record, first + lo, n)
             state, rows = again(
                 partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
@@ -448,10 +448,9 @@ def run_again(
         _, rows = again(partial(step, system), 0, n, consts=consts, carry=state,
                         buffers=record.rows)  # fmt: skip
     else:
-        spans = recorder.spans(record, first, n)
         (_, rows), _ = walk(
-            lap, 0, record.laps, rows=spans, consts=consts, carry=(state, record.rows),
-            length=len(spans[0]),
+            lap, 0, record.laps, rows=recorder.laps, consts=(*consts, n),
+            carry=(state, record.rows), length=len(recorder.laps),
         )  # fmt: skip
     # What the window has written in all is what the tape says: run again, a step may end an ulp
     # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;

@@ -6,6 +6,7 @@ is the `stride` attempts from one kept row to the next; the reverse walk runs it
 the decisions (accepted or not, landed or not) that are kept as two bits an attempt.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -224,22 +225,28 @@ class Recorder:
         zero, phases = jnp.zeros((), jnp.int32), len(self.system.phases)
         if phases == 1:
             return Record(rows, decisions, zero, zero)
-        ends = jnp.zeros((phases * (MOST_LAPS + _WORD),), jnp.int32)  # a tape is thinned less often
+        count = phases * (MOST_LAPS + _WORD)  # a tape is thinned less often
+        ends = jnp.zeros((1 + count,), jnp.int32)
         return Record(rows, decisions, zero, zero, zero, ends)
 
     def _noted(self, record: Record, lap: Array, phase: int) -> Record:
         """The tape when a method has had its turn."""
-        place = len(self.system.phases) * lap + phase
+        place = len(self.system.phases) * lap + phase + 1
         return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
 
-    def spans(self, record: Record, first: Array, n: Array) -> tuple[Array, Array]:
-        """Of n attempts from `first`: where those of each lap and phase begin, and how many they
-        are.
+    @property
+    def laps(self) -> Array:
+        """The numbers of all laps there can be."""
+        return jnp.arange(MOST_LAPS + _WORD, dtype=jnp.int32)
+
+    def spans(self, record: Record, lap: Array, first: Array, n: Array) -> list[tuple]:
+        """Of n attempts from `first` those that each of the methods has made in a lap: where they
+        begin, and how many they are.
         """
-        starts = jnp.concatenate([jnp.zeros(1, jnp.int32), record.ends[:-1]])
-        low, high = (jnp.clip(x - first, 0, n) for x in (starts, record.ends))
-        shape = (-1, len(self.system.phases))
-        return low.reshape(shape), (high - low).reshape(shape)
+        count = len(self.system.phases)
+        bounds = [get_row(record.ends, count * lap + i) for i in range(count + 1)]
+        bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
+        return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
     def write(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""

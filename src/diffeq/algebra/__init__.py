@@ -1,6 +1,6 @@
 """Layer 1: linear systems, Jacobians and roots, for implicit methods."""
 
-from .jacobian import Slopes, jacobian, slopes
+from .jacobian import Slopes, identity, jacobian, slopes
 from .krylov import Products, check_solver, iterated
 from .linear import Factors, factored, solve
 
@@ -10,6 +10,7 @@ __all__ = [
     "Slopes",
     "check_solver",
     "factored",
+    "identity",
     "iterated",
     "jacobian",
     "slopes",

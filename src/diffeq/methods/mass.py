@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..algebra import Factors, factored, slopes, solve
+from ..algebra import Factors, factored, identity, slopes, solve
 from ..algebra.roots import newton, rooted
 from ..problems.forms import Implicit, Mass, Sde, lower, spread
 from . import residual
@@ -47,7 +47,7 @@ def combined(mass: Any, matrix: Array) -> Array:
            [1., 2.]], dtype=float32)
     """
     if mass is None:
-        return matrix + jnp.eye(len(matrix), dtype=matrix.dtype)
+        return matrix + identity(len(matrix), matrix.dtype)
     return matrix + (jnp.diag(mass) if mass.ndim == 1 else mass)
 
 
