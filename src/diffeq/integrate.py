@@ -34,13 +34,13 @@ from .problems.forms import lower
 from .problems.history import History
 
 __all__ = [
+    "MOST_LAPS",
     "Attempt",
     "Data",
     "Decision",
     "Start",
     "State",
     "System",
-    "MOST_LAPS",
     "attempt",
     "begin",
     "compensated",
@@ -759,14 +759,14 @@ def taking_turns(
 
     def lap(active: Any, data: Data, state: State, carried: Any) -> Any:
         del active
-        number = carried[2][2]
+        buffers, record, rest = carried
+        number = rest[2]
+        consts = (data, number >= MOST_LAPS - 1)
         for i in range(len(phases)):
-            consts = (data, number >= MOST_LAPS - 1)
             state, (buffers, record, rest) = loop(
-                partial(own, i), partial(one, i), state, carried, consts=consts
+                partial(own, i), partial(one, i), state, (buffers, record, rest), consts=consts
             )
             record = record if noted is None else noted(record, number, i)
-            carried = (buffers, record, rest)
         return state, (buffers, record, (*rest[:2], number + 1))
 
     return loop(running, lap, state, carried, consts=data)
@@ -853,10 +853,15 @@ def _percent(data: Data, after: State) -> Array:
     return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)
 
 
+def _grafted(value: Array, like: Array) -> Array:
+    """`value` with the derivative of `like`, if it is a number that has one."""
+    return grafted(value, like) if jnp.issubdtype(value.dtype, jnp.inexact) else value
+
+
 def _unless_rejected(accept: Array, x: Array, safe: Array) -> Array:
     """`safe` in a rejected attempt, with the derivative of x."""
     value = jnp.where(accept, x, safe)
-    return grafted(value, x) if jnp.issubdtype(x.dtype, jnp.inexact) else value
+    return _grafted(value, x)
 
 
 def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: Any) -> Any:
@@ -866,7 +871,7 @@ def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: An
     known = method.init(form, t, y)
     if method.remembers:  # the value that was recorded, with the derivative of the same quantity
         known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
-    return jax.tree.map(grafted, known, memory)
+    return jax.tree.map(_grafted, known, memory)
 
 
 def replay(

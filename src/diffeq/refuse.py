@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .adjoint import refusal
+from .adjoint import ODES, refusal
 from .control import PI, PID, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state, holds, moving
@@ -117,6 +117,7 @@ def checked_call(
     asked = rtol
     rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
+    _check_turns(problem, method, controller, dt)
     _check_limits(controller)
     span = _span(problem)
     delayed = isinstance(problem, DDEProblem)
@@ -175,6 +176,8 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
             f"method {method!r} has no error estimate; to follow an equation to rest one is wanted "
             "that has, such as de.Tsit5(), or None for Newton's method."
         )
+    if method is not None:
+        _check_turns(problem, method, PI(), None)
     adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
     _check_options(None, adjoint, {"max_steps": most}, "consistent", throw)
     check_adjoint(adjoint, problem)
@@ -296,6 +299,7 @@ def check_adjoint(
         "stops": stops is not None,
         "by hand": by_hand,
         "multistep": method is not None and method.multistep,
+        "turns": method is not None and len(method.phases) > 1,
     }
     features = [feature for feature, wanted in asked.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
@@ -555,6 +559,22 @@ def _check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
         number = np.asarray(value)
         if number.shape != () or not is_real(number) or not np.isfinite(number) or number == 0:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
+
+
+def _check_turns(problem: Problem, method: Method, controller: Any, dt: Any) -> None:
+    """What methods that take turns want: an ODE, and steps that tell whether it is stiff."""
+    if len(method.phases) == 1:
+        return
+    if type(problem).__name__ not in ODES:
+        raise TypeError(
+            f"{method!r} begins with an explicit method for ODEs, and this is a "
+            f"{type(problem).__name__}: choose one method, such as de.Rodas5P()."
+        )
+    if dt is not None or not controller.decides:
+        raise ValueError(
+            f"{method!r} tells by the steps it chooses whether a problem is stiff, and these are "
+            "given: leave dt= or controller= out, or choose one of both methods."
+        )
 
 
 def _check_limits(controller: Controller) -> None:

@@ -181,6 +181,11 @@ def init(
         dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
         max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw, key=key,
     )  # fmt: skip
+    if len(call.traced["method"].phases) > 1:
+        raise TypeError(
+            f"{method!r} cannot be stepped by hand yet: one step may not tell who makes the next. "
+            "Use de.solve, or one of both methods."
+        )
     check_adjoint(adjoint, problem, events=events, stops=call.traced["stops"], by_hand=True)
     leaves, structure = flatten(call.traced)
     options = _Options(

@@ -62,6 +62,7 @@ FEATURES: dict[str, str] = {
     "held": "leaves of y0 that are held",
     "by hand": "init, step and advance",
     "multistep": "multistep methods such as BDF",
+    "turns": "methods that take turns, as in Switching",
 }
 
 

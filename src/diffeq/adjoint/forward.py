@@ -86,7 +86,7 @@ class Forward(OneWay):
 
     problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "reverse", "steps", "dense", "by hand", "multistep", "events", "held",
+        "reverse", "steps", "dense", "by hand", "multistep", "turns", "events", "held",
     }  # fmt: skip
 
     rtol: float | None = eqx.field(static=True, default=None)

@@ -37,7 +37,7 @@ class Reverse(OneWay):
 
     problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "forward", "second", "steps", "dense", "by hand", "multistep", "events",
+        "forward", "second", "steps", "dense", "by hand", "multistep", "turns", "events",
         "held",
     }  # fmt: skip
     carries: ClassVar[bool] = True  # whether dL/dp is part of the state
@@ -60,6 +60,11 @@ class Reverse(OneWay):
             raise ValueError(
                 f"method is {self.method!r}, and λ, which jumps at every row, has no past to go "
                 "on; a one-step method is wanted, such as de.Rodas5P()."
+            )
+        if len(self.method.phases) > 1:
+            raise ValueError(
+                f"method is {self.method!r}, and on the way back, which is one loop, no methods "
+                "take turns; one of both is wanted, such as de.Rodas5P()."
             )
         if not self.method.adaptive:
             raise ValueError(

@@ -592,9 +592,9 @@ class Tangent:
         self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
         start: Sequence, keep: Sequence[bool], length: int, lo: Any = 0,
     ) -> tuple[list, list]:  # fmt: skip
-        """Walks n rows, from row lo on, from the live tangents `start`: the last ones, and for leaves of the carry
-        flagged by `keep` the rows of their tangents. `recorded` has None where carries only pass,
-        and what it is at the end where one is stable.
+        """Walks n rows, from row lo on, from the live tangents `start`: the last ones, and for
+        leaves of the carry flagged by `keep` the rows of their tangents. `recorded` has None where
+        carries only pass, and what it is at the end where one is stable.
         """
         if any(u and r is None for u, r in zip(self.used[2], recorded, strict=True)):
             raise AssertionError("a carry that was not recorded enters a derivative")

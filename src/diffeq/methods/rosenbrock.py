@@ -13,7 +13,7 @@ from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import combined, slope_of, times
 from .tableau import RosenbrockTableau
 
-__all__ = ["Rosenbrock"]
+__all__ = ["Rosenbrock", "step_from"]
 
 
 class Rosenbrock(Method):
@@ -69,71 +69,7 @@ class Rosenbrock(Method):
     ) -> Step:
         """One step."""
         del memory
-        return self.step_from(form, t, y, dt, slopes(form.field, t, y, form.jac))
-
-    def step_from(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], found: Slopes, *,
-        rolled: bool = False,
-    ) -> Step:  # fmt: skip
-        """One step, from the field and its derivatives at (t, y). Its stages are straight code, or
-        `rolled` in a loop: then the field is compiled once, not s times, and small steps take half
-        as long again.
-
-        Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
-        identity, also in its derivatives.
-        """
-        table = self.tableau
-        scale = table.gamma * dt
-        by_y = found.by_y
-        matrix = combined(form.mass, -scale * by_y)
-        if form.mass is not None:  # which may be singular, so that a step of length zero would be
-            matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
-        factors = factored(matrix)
-        make = self._in_a_loop if rolled else self._unrolled
-        stages = make(form, t, y, dt, found, factors)
-        y1 = y + combine(table.b, stages).reshape(y.shape)
-        error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
-        return Step(y1, error, (), stages)
-
-    def _unrolled(
-        self, form: Any, t: Array, y: Array, dt: Array, found: Slopes, factors: Factors
-    ) -> tuple:
-        table, rate, by_t = self.tableau, found.value, found.by_t
-        scale = table.gamma * dt
-        stages: list[Array] = []
-        for a, coupling, c, d in zip(table.A, table.gamma_C, table.c, table.d, strict=True):
-            if stages:
-                point = y + combine(a[: len(stages)], stages).reshape(y.shape)
-                rate = form.field(t + float(c) * dt, point).ravel()
-            right = rate if by_t is None or d == 0 else rate + (float(d) * dt) * by_t
-            right = scale * right
-            past = combine(coupling[: len(stages)], stages)
-            stages.append(solve(factors, right if past is None else right + times(form.mass, past)))
-        return tuple(stages)
-
-    def _in_a_loop(
-        self, form: Any, t: Array, y: Array, dt: Array, found: Slopes, factors: Factors
-    ) -> tuple:
-        """The stages as a walk down the rows of the table, which has all columns in each."""
-        table, by_t, scale = self.tableau, found.by_t, self.tableau.gamma * dt
-        rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))
-        # Sums of products, not products of matrices: XLA puts them together with what is around.
-        weighted = lambda row, us: jnp.sum(row[:, None] * us, axis=0)  # noqa: E731
-
-        def stage(active: Any, row: Any, _: Any, carry: Any, *__: Any) -> tuple:
-            del active
-            (a, coupling, c, d), (number, us) = row, carry
-            point = y + weighted(a, us).reshape(y.shape)
-            rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()
-            right = rate if by_t is None else rate + (d * dt) * by_t
-            u = solve(factors, scale * right + times(form.mass, weighted(coupling, us)))
-            return (number + 1, us.at[number].set(u)), ()
-
-        blank = jnp.zeros((table.stages, y.size), y.dtype)
-        (_, us), _ = walk(
-            stage, 0, table.stages, rows=rows, carry=(jnp.int32(0), blank), length=table.stages
-        )
-        return tuple(us)
+        return step_from(self.tableau, form, t, y, dt, slopes(form.field, t, y, form.jac))
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
@@ -143,3 +79,71 @@ class Rosenbrock(Method):
             return Hermite(y, step.y, *ends, dt)
         parts = (combine(column, step.data).reshape(y.shape) for column in dense.T)
         return Polynomial(y, tuple(parts), dt)
+
+
+def step_from(
+    table: RosenbrockTableau, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""],
+    found: Slopes, *, rolled: bool = False,
+) -> Step:  # fmt: skip
+    """One step, from the field and its derivatives at (t, y). Its stages are straight code, or
+    `rolled` in a loop: then the field is compiled once, not s times, and small steps take half
+    as long again.
+
+    Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
+    identity, also in its derivatives.
+    """
+    scale = table.gamma * dt
+    by_y = found.by_y
+    matrix = combined(form.mass, -scale * by_y)
+    if form.mass is not None:  # which may be singular, so that a step of length zero would be
+        matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
+    factors = factored(matrix)
+    make = _in_a_loop if rolled else _unrolled
+    stages = make(table, form, t, y, dt, found, factors)
+    y1 = y + combine(table.b, stages).reshape(y.shape)
+    error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
+    return Step(y1, error, (), stages)
+
+
+def _unrolled(
+    table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
+    factors: Factors,
+) -> tuple:  # fmt: skip
+    rate, by_t = found.value, found.by_t
+    scale = table.gamma * dt
+    stages: list[Array] = []
+    for a, coupling, c, d in zip(table.A, table.gamma_C, table.c, table.d, strict=True):
+        if stages:
+            point = y + combine(a[: len(stages)], stages).reshape(y.shape)
+            rate = form.field(t + float(c) * dt, point).ravel()
+        right = rate if by_t is None or d == 0 else rate + (float(d) * dt) * by_t
+        right = scale * right
+        past = combine(coupling[: len(stages)], stages)
+        stages.append(solve(factors, right if past is None else right + times(form.mass, past)))
+    return tuple(stages)
+
+
+def _in_a_loop(
+    table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
+    factors: Factors,
+) -> tuple:  # fmt: skip
+    """The stages as a walk down the rows of the table, which has all columns in each."""
+    by_t, scale = found.by_t, table.gamma * dt
+    rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))
+    # Sums of products, not products of matrices: XLA puts them together with what is around.
+    weighted = lambda row, us: jnp.sum(row[:, None] * us, axis=0)  # noqa: E731
+
+    def stage(active: Any, row: Any, _: Any, carry: Any, *__: Any) -> tuple:
+        del active
+        (a, coupling, c, d), (number, us) = row, carry
+        point = y + weighted(a, us).reshape(y.shape)
+        rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()
+        right = rate if by_t is None else rate + (d * dt) * by_t
+        u = solve(factors, scale * right + times(form.mass, weighted(coupling, us)))
+        return (number + 1, us.at[number].set(u)), ()
+
+    blank = jnp.zeros((table.stages, y.size), y.dtype)
+    (_, us), _ = walk(
+        stage, 0, table.stages, rows=rows, carry=(jnp.int32(0), blank), length=table.stages
+    )
+    return tuple(us)

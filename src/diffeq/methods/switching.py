@@ -12,7 +12,7 @@ from .base import Method, Step
 from .explicit_rk import ExplicitRK
 from .interpolant import Interpolant, Polynomial, combine
 from .order import real_stability_interval
-from .rosenbrock import Rosenbrock
+from .rosenbrock import Rosenbrock, step_from
 from .tableau import Tableau
 
 __all__ = ["Switching"]
@@ -42,7 +42,8 @@ class Switching(Method):
 
     Both methods are compiled, each in a loop of its own: a step pays for the method that makes it,
     and for a comparison. In a batch under `jax.vmap` lanes wait while those of the other kind step.
-    After 64 returns a solve stays with `stiff`.
+    After an event or a stop it begins with `nonstiff` again; the 64th time that it turns to `stiff`
+    it stays there. It takes ODEs, chooses its own steps, and differentiates by `Discrete`.
 
     Args:
         nonstiff: an `ExplicitRK` with an embedded pair, its own dense output and two stages at
@@ -52,7 +53,7 @@ class Switching(Method):
     Raises:
         TypeError: the methods are of other families, or lack what is wanted of them.
 
-    Reference: hairer1996, IV.2; petzold1983.
+    Reference: hairer1996, IV.2; petzold1983; rackauckas2020.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de
@@ -65,8 +66,8 @@ class Switching(Method):
     form: ClassVar[str] = "mass"
     real_view: ClassVar[bool] = True
 
-    nonstiff: ExplicitRK
-    stiff: Rosenbrock
+    nonstiff: Any  # refused with a sentence where it is no ExplicitRK, and this no Rosenbrock
+    stiff: Any
 
     def __check_init__(self) -> None:
         if not isinstance(self.nonstiff, ExplicitRK) or not isinstance(self.stiff, Rosenbrock):
@@ -186,7 +187,7 @@ class _Lean(_Phase):
                 "Rodas5P(), RadauIIA5() or BDF()."
             )
         step = self.own.step(form, t, y, dt, memory.first)
-        limited = _at_limit(self.own.tableau, dt, lax.stop_gradient(step.data))
+        limited = _at_limit(self.own.tableau, lax.stop_gradient(step.data))
         votes = jnp.where(limited, memory.votes + 1, 0)
         spent = jnp.int32(self.own.evaluations)
         return step._replace(memory=_Memory(step.memory, votes), evaluations=spent)
@@ -206,7 +207,7 @@ class _Stiff(_Phase):
         """One step, and whether an explicit one could be as long."""
         lean = self.pair.nonstiff
         found = slopes(form.field, t, y, form.jac)
-        step = self.own.step_from(form, t, y, dt, found, rolled=True)
+        step = step_from(self.own.tableau, form, t, y, dt, found, rolled=True)
         first = lean.init(form, t + dt, step.y)
         reach = dt * _bound(lax.stop_gradient(found.by_y))
         free = reach < _LIMIT * _interval(lean.tableau)
@@ -222,9 +223,9 @@ def _last_two(table: Tableau) -> tuple[int, int] | None:
     return (ends[-2], ends[-1]) if len(ends) > 1 else None
 
 
-def _at_limit(table: Tableau, dt: Array, stages: tuple) -> Array:
-    """dt |f(g) − f(h)| / |g − h| > 0.9 of the interval, for two stages at t + dt; both squared, so
-    that nothing is divided and no root is taken.
+def _at_limit(table: Tableau, stages: tuple) -> Array:
+    """Whether dt |f(g) − f(h)| / |g − h| is above 0.9 of the interval, for two stages at t + dt;
+    both are squared, so that nothing is divided and no root is taken.
     """
     i, j = _last_two(table) or (0, 0)
     apart = combine((table.A[j] - table.A[i])[: len(stages)], stages)  # |g − h| / dt

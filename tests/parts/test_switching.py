@@ -1,0 +1,155 @@
+"""Two methods in one solve: when they change, what that costs, and its derivative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+from diffeq import zoo
+
+PAIR = de.Switching(de.Tsit5(), de.Rodas5P())
+TOLERANCES = {"rtol": 1e-8, "atol": 1e-10}
+
+
+def hill(t, y, k):
+    """Pulled to (cos t, sin t) at a rate of about k for 1 < t < 2, and of 1 before and after."""
+    rate = 1 + k * (jnp.tanh(20 * (t - 1)) - jnp.tanh(20 * (t - 2))) / 2
+    return -rate * (y - jnp.stack([jnp.cos(t), jnp.sin(t)]))
+
+
+HILL = de.ODEProblem(hill, [1.0, 0.0], (0.0, 3.0), 2e4)
+AT = jnp.linspace(0.0, 3.0, 7)
+
+
+def weighed(sol):
+    return jnp.sum(sol.ys * jnp.arange(7.0)[:, None])
+
+
+@jax.jit
+def valued(k):
+    """The loss, and its derivative through a tape that is thinned thrice; both ways."""
+
+    def loss(k):
+        problem, tape = HILL.replace(args=k), de.Discrete(rows=64)
+        sol = de.solve(problem, PAIR, saveat=AT, adjoint=tape, throw=False, **TOLERANCES)
+        return weighed(sol), sol.stats
+
+    slope, stats = jax.grad(loss, has_aux=True)(k)
+    return loss(k)[0], slope, jax.jacfwd(lambda k: loss(k)[0])(k), stats
+
+
+@jax.jit
+def alone(k):
+    """The loss by a stiff method from end to end."""
+    return weighed(de.solve(HILL.replace(args=k), de.Rodas5P(), saveat=AT, **TOLERANCES))
+
+
+def test_plain_problems_are_solved_by_the_explicit_method_step_by_step():
+    problem = zoo.case("lotka_volterra").problem()
+    pair, lean = (de.solve(problem, method, **TOLERANCES) for method in (PAIR, de.Tsit5()))
+    np.testing.assert_allclose(pair.y1, lean.y1, rtol=1e-12)
+    for count in ("steps", "rejected", "evaluations"):
+        assert pair.stats[count] == lean.stats[count]
+
+
+def test_robertson_is_solved_by_the_stiff_one():
+    case = zoo.case("robertson")
+    options = {"rtol": 1e-6, "atol": 1e-10}
+    pair, stiff = (de.solve(case.problem(), m, **options) for m in (PAIR, de.Rodas5P()))
+    np.testing.assert_allclose(pair.y1, case.reference.y1, rtol=1e-5)
+    assert pair.stats["steps"] < 1.5 * stiff.stats["steps"]
+
+
+def test_there_and_back_and_the_derivative_of_it():
+    k = 2e4
+    value, slope, pushed, stats = valued(k)
+    np.testing.assert_allclose(value, alone(k), rtol=1e-7)
+    np.testing.assert_allclose(pushed, slope, rtol=1e-9)
+    h = 1e-2 * k
+    outer = (alone(k - 2 * h) - alone(k + 2 * h)) / 12
+    differences = (outer + 2 * (alone(k + h) - alone(k - h)) / 3) / h
+    np.testing.assert_allclose(slope, differences, rtol=1e-3)
+    assert stats["steps"] > 128, "the tape is thinned"
+    # Seven evaluations a step would be Tsit5 alone, nine Rodas5P; both of them have their part.
+    assert 6.2 < stats["evaluations"] / (stats["steps"] + stats["rejected"]) < 8.8
+
+
+def test_where_it_is_stiff_the_steps_are_those_of_a_stiff_method():
+    ts = np.asarray(de.solve(HILL, PAIR, saveat="steps", **TOLERANCES).ts)
+    inside = np.diff(ts[(ts > 1.3) & (ts < 1.7)])
+    limit = 3.3 / 2e4  # of Tsit5
+    assert inside.max() > 20 * limit
+    late = ts[ts > 2.3]
+    lean = de.ODEProblem(hill, jnp.stack([jnp.cos(2.3), jnp.sin(2.3)]), (2.3, 3.0), 2e4)
+    few = de.solve(lean, de.Tsit5(), **TOLERANCES).stats["steps"]
+    assert len(late) < 2 * few + 10
+
+
+def test_a_batch_of_lanes_some_of_which_are_stiff():
+    rates = jnp.array([0.0, 2e4, 10.0, 1e6])
+
+    def loss(k):
+        sol = de.solve(HILL.replace(args=k), PAIR, saveat=AT, adjoint=de.Discrete(rows=128),
+                       throw=False, **TOLERANCES)  # fmt: skip
+        return weighed(sol), sol.stats["steps"]
+
+    both = jax.value_and_grad(loss, has_aux=True)
+    (together, steps), slopes = jax.jit(jax.vmap(both))(rates)
+    one = jax.jit(both)
+    for i, k in enumerate(rates):
+        (value, count), slope = one(k)
+        assert steps[i] == count
+        np.testing.assert_allclose(together[i], value, rtol=1e-11)
+        np.testing.assert_allclose(slopes[i], slope, rtol=1e-6, atol=1e-15)
+
+
+def test_it_begins_anew_after_events_and_stops():
+    kicks = de.PresetTimes([0.5, 1.5, 2.5], lambda t, y, k: y + 0.5)
+    pair, stiff = (
+        de.solve(HILL, method, events=kicks, stops=[0.7, 1.7], dense=True, **TOLERANCES)
+        for method in (PAIR, de.Rodas5P())
+    )
+    at = jnp.array([0.6, 1.4, 1.6, 2.6])
+    np.testing.assert_allclose(pair(at), stiff(at), atol=1e-6)
+    assert pair.stats["steps"] < 3 * stiff.stats["steps"]
+
+
+def test_after_the_last_lap_the_stiff_method_stays(monkeypatch):
+    monkeypatch.setattr("diffeq.integrate.MOST_LAPS", 1)
+    sol = de.solve(HILL, PAIR, max_steps=5000, **TOLERANCES)
+    monkeypatch.undo()
+    back = de.solve(HILL, PAIR, max_steps=5001, **TOLERANCES)
+    np.testing.assert_allclose(sol.y1, back.y1, rtol=1e-6)
+    each = [s.stats["evaluations"] / (s.stats["steps"] + s.stats["rejected"]) for s in (sol, back)]
+    assert each[0] > each[1] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("nonstiff", "stiff", "message"),
+    [
+        (de.Bosh3(), de.Rodas5P(), r"Bosh3\(\) has no embedded pair or no dense output"),
+        (de.RK4(), de.Rodas5P(), r"RK4\(\) has no embedded pair"),
+        (de.Rodas4(), de.Tsit5(), "an explicit Runge–Kutta method and a Rosenbrock method"),
+    ],
+)
+def test_what_cannot_be_paired(nonstiff, stiff, message):
+    with pytest.raises(TypeError, match=message):
+        de.Switching(nonstiff, stiff)
+
+
+def test_what_a_pair_does_not_do():
+    dae = de.DAEProblem(lambda t, y, a: -y, [1.0, 0.0], (0.0, 1.0), mass_matrix=jnp.array([1.0, 0]))
+    with pytest.raises(TypeError, match=r"this is a DAEProblem: .* such as de\.Rodas5P\(\)"):
+        de.solve(dae, PAIR)
+    rest = de.SteadyStateProblem(lambda t, y, a: -y, [1.0])
+    with pytest.raises(TypeError, match="this is a SteadyStateProblem"):
+        de.solve(rest, PAIR)
+    with pytest.raises(ValueError, match=r"these are given: leave dt= or controller= out"):
+        de.solve(HILL, PAIR, dt=0.1)
+    with pytest.raises(TypeError, match="cannot be stepped by hand yet"):
+        de.init(HILL, PAIR)
+    with pytest.raises(TypeError, match=r"methods that take turns.*those that do: Discrete\."):
+        de.solve(HILL, PAIR, adjoint=de.Gauss())
+    with pytest.raises(ValueError, match="one of both is wanted"):
+        de.Interpolating(method=PAIR)
