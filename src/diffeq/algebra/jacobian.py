@@ -71,9 +71,8 @@ def slopes(
 
 
 def identity(n: int, dtype: Any) -> Any:
-    """The unit matrix: small ones a literal. What is computed, and always the same, moves out of
-    all loops, as a task of its own; and XLA on a CPU gives calls of more than a few tasks to
-    threads, which takes 13 µs.
+    """The unit matrix: small ones a literal. What is computed, and always the same, XLA moves out of
+    all loops, as a task of its own.
 
     >>> identity(2, jnp.float32).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
