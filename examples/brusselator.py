@@ -147,24 +147,24 @@ for what, error, seconds in rows:
 # ## The figure
 
 # %%
-found = solve(model, saveat=TS).ys
-figure, axes = plt.subplots(1, 4, figsize=(12.5, 3.0), layout="constrained")
-ends = {"u at the end": data[-1, 0], "the same with the network": found[-1, 0]}
-low, high = float(data[-1, 0].min()), float(data[-1, 0].max())
-for ax, (title, field) in zip(axes, ends.items(), strict=False):
+fine = jnp.linspace(0.0, END, 231)
+found, stuck = (solve(m, saveat=fine).ys for m in (model, published.model))
+figure, axes = plt.subplots(1, 4, figsize=(13.0, 3.1), layout="constrained")
+ends = {"truth": data[-1, 0], "network": found[-1, 0]}
+high = 1e3 * float(jnp.abs(data[-1, 0] - data[-1, 0].mean()).max())
+for ax, (name, u) in zip(axes, ends.items(), strict=False):
     image = ax.imshow(
-        field.T, origin="lower", extent=(0, 1, 0, 1), vmin=low, vmax=high, cmap="viridis"
-    )
-    ax.set(title=title, xlabel="x", ylabel="y")
-figure.colorbar(image, ax=axes[1])
-stuck = solve(published.model, saveat=TS).ys
+        1e3 * (u - u.mean()).T, origin="lower", extent=(0, 1, 0, 1), vmin=-high, vmax=high,
+        cmap="RdBu_r",
+    )  # fmt: skip
+    ax.set(title=f"{name}: u around {u.mean():.2f}", xlabel="x", ylabel="y")
+figure.colorbar(image, ax=axes[1], label="10⁻³")
 for i, (name, colour) in enumerate((("u", "#3b6ea5"), ("v", "#c8553d"))):
     axes[2].plot(TS, data[:, i].mean((1, 2)), "o", color=colour, markersize=3.5, label=name)
-    axes[2].plot(TS, stuck[:, i].mean((1, 2)), ":", color=colour, linewidth=1.0)
-    axes[2].plot(TS, found[:, i].mean((1, 2)), color=colour, linewidth=1.2)
-axes[2].set(title="means (points: data; dotted: published)", xlabel="t", ylim=(0, None))
-axes[2].title.set_fontsize(9)
-axes[2].legend(frameon=False)
+    axes[2].plot(fine, stuck[:, i].mean((1, 2)), ":", color=colour, linewidth=1.0)
+    axes[2].plot(fine, found[:, i].mean((1, 2)), color=colour, linewidth=1.2)
+axes[2].set(title="means; dotted: as published", xlabel="t", ylim=(0, None))
+axes[2].legend(frameon=False, loc="center right")
 axes[3].semilogy(published.history, color="#777777", linewidth=1.2, label="as published")
 start = 0
 for length, fit in fits.items():
