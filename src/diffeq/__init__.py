@@ -17,6 +17,7 @@ from .consistent import consistent
 from .control import PI, PID, Controller, Fixed, I, Verdict
 from .core.packing import hold
 from .core.status import Status
+from .ensemble import solve_ensemble
 from .events import AfterStep, Event, Periodic, PresetTimes, doses
 from .interp.hold import infusions
 from .methods import *  # noqa: F403 - enumerated from the tables
@@ -108,6 +109,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "multiple_shooting",
     "nn",
     "solve",
+    "solve_ensemble",
     "stats",
     "step",
     "zoo",

@@ -220,11 +220,12 @@ class Start(eqx.Module):
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
         data = beside(data, self.held)
-        dt = lax.stop_gradient(self._first_step(system, data) if self.dt is None else self.dt)
+        dt = lax.stop_gradient(self.first_step(system, data) if self.dt is None else self.dt)
         found = begin(system, data, self.t, self.y, dt)
         return failing(found, self.status > Status.running, self.status)
 
-    def _first_step(self, system: "System", data: Data) -> Array:
+    def first_step(self, system: "System", data: Data) -> Array:
+        """A dt to try first."""
         form, method, _ = system.parts(data)
         t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
         if system.rows is not None:

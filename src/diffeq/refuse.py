@@ -42,6 +42,7 @@ __all__ = [
     "concrete",
     "is_real",
     "keywords",
+    "stops_of",
 ]
 
 _FEW_STEPS = 16
@@ -126,8 +127,7 @@ def checked_call(
     _check_forwards(asked_for, span)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
-    stops = _times("stops", stops(problem.args) if callable(stops) else stops)
-    stops = _with_jumps(problem, jumps, stops)
+    stops = stops_of(asked_for, stops)
     state = state_of(problem)
     _check_state(problem, state)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
@@ -779,6 +779,13 @@ def _times(name: str, x: Any) -> Any:
     if np.ndim(x) != 1 or not is_real(x):
         raise ValueError(f"{name} is {_shown(x)}; a sequence of times is wanted.")
     return jnp.asarray(x) if np.size(x) else None
+
+
+def stops_of(problem: Problem, stops: Any) -> Any:
+    """All the stops of a solve: those that are given, and those that its inputs ask for."""
+    problem, jumps = _without_jumps(problem)
+    stops = _times("stops", stops(problem.args) if callable(stops) else stops)
+    return _with_jumps(problem, jumps, stops)
 
 
 def _with_jumps(problem: Problem, random: tuple, stops: Any) -> Any:

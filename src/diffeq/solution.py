@@ -1,5 +1,6 @@
 """What a solve returns."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,7 +15,7 @@ from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import advice
 
-__all__ = ["Last", "Occurrences", "Solution", "SolveError"]
+__all__ = ["Failed", "Last", "Occurrences", "Solution", "SolveError"]
 
 
 class Last(NamedTuple):
@@ -23,6 +24,15 @@ class Last(NamedTuple):
     t: Any
     y: Any
     dt: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """Which solves of a batch failed: how many, and of each its index and its `Status`."""
+
+    count: int
+    indices: np.ndarray
+    statuses: np.ndarray
 
 
 class Occurrences(NamedTuple):
@@ -87,6 +97,7 @@ class Solution(eqx.Module):
             of a vector of conditions) and `num`, how many there are; rows behind them are NaN.
         weight: of a `JumpProblem` with `estimator="score"`: 1, with the derivative of the
             logarithm of the density of its jumps; else None.
+        strategy: of an ensemble, how it was solved; else None.
 
     `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
 
@@ -117,6 +128,7 @@ class Solution(eqx.Module):
     about: "About" = eqx.field(static=True)
     events: tuple = ()
     weight: Any = None
+    strategy: str | None = eqx.field(static=True, default=None)
 
     @property
     def success(self) -> Bool[Array, "..."]:
@@ -136,6 +148,21 @@ class Solution(eqx.Module):
             return Status(int(status)).reason
         failed = int((status > Status.terminated).sum())
         return f"{failed or 'none'} of {status.size} solves failed"
+
+    @property
+    def failed(self) -> Failed:
+        """Which of a batch failed: `count`, and for each of them its index and its status.
+
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 2.0))
+        >>> sol = de.solve_ensemble(problem, args=jnp.array([0.1, 1.0]), throw=False)
+        >>> sol.failed.indices.tolist(), de.Status(sol.failed.statuses[0]).name
+        ([1], 'step_too_small')
+        """
+        status = self._known_status()
+        where = np.argwhere(status > Status.terminated)
+        indices = where[:, 0] if status.ndim == 1 else where
+        return Failed(len(where), indices, status[status > Status.terminated])
 
     def _known_status(self) -> np.ndarray:
         if isinstance(self.status, Tracer):
@@ -268,6 +295,9 @@ class Solution(eqx.Module):
 
     def __repr__(self) -> str:
         known = hasattr(self.status, "__int__") and not isinstance(self.status, Tracer)
+        if known and np.ndim(self.status) and self.strategy:
+            failed = self.failed.count or "none"
+            return f"Solution({self.status.size} trajectories, {failed} failed, {self.strategy})"
         if not known or np.ndim(self.status):  # in a trace, of many, or of shapes alone
             return f"Solution(status={self.status}, ts={jax.tree.map(jnp.shape, self.ts)})"
         return (

@@ -28,11 +28,11 @@ from .request import Wanted
 from .solution import About, Last, Solution
 from .steady import solve_for_rest
 
-__all__ = ["solve"]
+__all__ = ["Options", "asked", "first_step", "run", "solve"]
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     """What is static in a call."""
 
     direction: int | None
@@ -133,8 +133,6 @@ def solve(
         (2, 2)
     """
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
-    random = problem.jumps if isinstance(problem, JumpProblem) else ()
-    plain = problem.problem if isinstance(problem, JumpProblem) else problem
     if isinstance(problem, SteadyStateProblem):
         return solve_for_rest(
             problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
@@ -142,6 +140,35 @@ def solve(
             max_steps=max_steps, max_saves=max_saves, max_events=max_events, progress=progress,
             init=None if init == "consistent" else init,
         )  # fmt: skip
+    traced, options = asked(
+        problem, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt,
+        dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
+        max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, key=key,
+        progress=progress, throw=throw,
+    )  # fmt: skip
+    leaves, structure = flatten(traced)
+    options = replace(
+        options, loud=options.loud and in_a_trace(leaves),
+        raises=options.loud or (bool(throw) and _outside(adjoint, leaves)),
+    )  # fmt: skip
+    sol = _compiled(options, structure, leaves)
+    if isinstance(sol.status, Tracer):
+        return sol
+    # Only where numbers are known can one raise, and cut off rows that were not written.
+    if throw and sol.status.ndim == 0:
+        method = traced["method"]
+        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
+    return sol.about.trimmed(sol)
+
+
+def asked(
+    problem: Any, method: Any, *, saveat: Any, save: Any, dense: bool, rtol: Any, atol: Any,
+    dt: Any, dt0: Any, controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any,
+    max_saves: Any, max_events: Any, init: str, key: Any, progress: Any, throw: bool | str,
+) -> tuple[dict[str, Any], Options]:  # fmt: skip
+    """A call that passed its checks: what is traced of it, and what is static."""
+    random = problem.jumps if isinstance(problem, JumpProblem) else ()
+    plain = problem.problem if isinstance(problem, JumpProblem) else problem
     call = checked_call(
         problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
         dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
@@ -152,21 +179,12 @@ def solve(
         adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
         events=random or events, stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
-    leaves, structure = flatten(call.traced)
-    options = _Options(
+    options = Options(
         call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves,
         max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
-        call.loud and in_a_trace(leaves), init,
-        call.loud or (bool(throw) and _outside(adjoint, leaves)),
+        call.loud, init, call.loud,
     )  # fmt: skip
-    sol = _compiled(options, structure, leaves)
-    if isinstance(sol.status, Tracer):
-        return sol
-    # Only where numbers are known can one raise, and cut off rows that were not written.
-    if throw and sol.status.ndim == 0:
-        method = call.traced["method"]
-        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
-    return sol.about.trimmed(sol)
+    return call.traced, options
 
 
 def _outside(adjoint: Any, leaves: list) -> bool:
@@ -182,19 +200,13 @@ def _outside(adjoint: Any, leaves: list) -> bool:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
-    return _run(options, **unflatten(structure, leaves))
+def _compiled(options: Options, structure: Any, leaves: list) -> Solution:
+    return run(options, **unflatten(structure, leaves))
 
 
-def _run(options: _Options, *, problem: Any, method: Any, controller: Any, saveat: Any, save: Any,
-         rtol: Any, atol: Any, dt: Any, dt0: Any, events: Any, stops: Any,
-         key: Any) -> Solution:  # fmt: skip
-    door = opened(
-        problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
-        direction=options.direction, floored=options.floored, max_steps=options.max_steps,
-        max_events=options.max_events, init=options.init, key=key, max_history=options.max_history,
-    )  # fmt: skip
-    door, found = settled(door, options.init)
+def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any) -> Solution:
+    """The solve itself, inside a trace."""
+    door, found = _door(options, dt=dt, **rest)
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves,
         events=door.system.events,
@@ -211,6 +223,31 @@ def _run(options: _Options, *, problem: Any, method: Any, controller: Any, savea
     if options.loud:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
     return sol
+
+
+def first_step(
+    options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any
+) -> tuple[Any, Any]:
+    """The length of the first step, and how many steps there would be if all were as long: what a
+    solve costs, roughly, beside others of its kind.
+    """
+    del saveat, save
+    door, found = _door(options, dt=dt, **rest)
+    start = door.start(dt, dt0, found=found)
+    first = start.dt if start.dt is not None else start.first_step(door.system, door.data)
+    length = jnp.maximum(jnp.abs(first), jnp.finfo(first.dtype).tiny)
+    return first, jnp.abs(door.t1 - door.t0) / length
+
+
+def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol: Any, atol: Any,
+          dt: Any, events: Any, stops: Any, key: Any) -> tuple[Door, Any]:  # fmt: skip
+    """The door of the loop, and whether there are consistent initial values behind it."""
+    door = opened(
+        problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
+        direction=options.direction, floored=options.floored, max_steps=options.max_steps,
+        max_events=options.max_events, init=options.init, key=key, max_history=options.max_history,
+    )  # fmt: skip
+    return settled(door, options.init)
 
 
 def _evaluations(method: Method, end: State) -> Any:

@@ -25,6 +25,10 @@ from .primitive import (
 
 __all__ = ["get_row", "put_row", "read", "write"]
 
+# An element of a scatter or a gather takes as long as some dozens in vector code, which goes
+# through all rows: better where these are few, and stay in the cache.
+_FEW, _SMALL = 64, 32_768
+
 
 def get_row(buffer: Shaped[Array, "rows ..."], j: Int[Array, ""]) -> Array:
     """Row j, which must exist.
@@ -50,6 +54,9 @@ def read(buffer: Any, j: Any) -> Any:
         return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
     if buffer.ndim == 1:  # numbers that all lanes share
         return buffer.at[j].get(mode="promise_in_bounds")
+    if _few(buffer):
+        found = jnp.where(_here(buffer, j), buffer, jnp.zeros((), buffer.dtype))
+        return jnp.any(found, 0) if found.dtype == bool else jnp.sum(found, 0, found.dtype)
     return buffer.at[_place(buffer.shape[1:], j)].get(mode="promise_in_bounds")
 
 
@@ -57,14 +64,25 @@ def write(buffer: Any, value: Any, j: Any) -> Any:
     """The buffer with row j (none, past the end).
 
     With lanes it is one scatter, told that no two lanes write the same place (25 times faster on
-    a CPU than the scatter that vmap makes of an update).
+    a CPU than the scatter that vmap makes of an update); of a few rows, a select.
     """
     if j.ndim == 0:
         return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
+    if _few(buffer):
+        return jnp.where(_here(buffer, j), value, buffer)
     # Behind a barrier the value is computed by vector code, and not once an element by the scatter.
     value = lax.optimization_barrier(value)
     place = _place(value.shape, j)
     return buffer.at[place].set(value, unique_indices=True, mode="drop")
+
+
+def _few(buffer: Any) -> bool:
+    return buffer.shape[0] <= _FEW and buffer.size <= _SMALL
+
+
+def _here(buffer: Any, j: Any) -> Any:
+    """Where row j of each lane is."""
+    return lax.broadcasted_iota(j.dtype, buffer.shape, 0) == j
 
 
 def _place(shape: Sequence[int], j: Any) -> tuple:

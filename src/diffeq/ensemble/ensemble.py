@@ -1,0 +1,254 @@
+"""`solve_ensemble`: many trajectories of one problem, by the strategy that suits."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..adjoint import overridden
+from ..control import Controller
+from ..core.lift import INSIDE
+from ..core.primitive import in_a_trace
+from ..core.status import Status
+from ..door import MAX_STEPS
+from ..methods import Method
+from ..problems import JumpProblem, Problem, SteadyStateProblem
+from ..problems.base import evaluated
+from ..problems.lowering import state_of
+from ..refuse import concrete, keywords
+from ..solution import Solution
+from ..solve import Options, asked
+from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
+from .strategies import Plan, solved
+
+__all__ = ["STRATEGIES", "solve_ensemble"]
+
+STRATEGIES = ("auto", "lockstep", "lanes")
+CHUNK = 64  # of 16 to 128, the best or nearly so for small systems, stiff ones and networks
+_MOST = 4096  # numbers in a solution of which Jacobians are kept
+
+
+@keywords
+def solve_ensemble(
+    problem: Problem,
+    method: Method | None = None,
+    *,
+    n: int | None = None,
+    draw: Callable | None = None,
+    y0: Any = None,
+    args: Any = None,
+    tspan: Any = None,
+    in_axes: Any = 0,
+    key: Any = None,
+    strategy: str = "auto",
+    chunk: int | None = None,
+    saveat: Any = None,
+    save: Any = None,
+    dense: bool = False,
+    rtol: Any = None,
+    atol: Any = None,
+    dt: Any = None,
+    dt0: Any = None,
+    controller: Controller | None = None,
+    events: Any = (),
+    stops: Any = (),
+    adjoint: Any = None,
+    max_steps: int | None = None,
+    max_saves: int | None = None,
+    max_events: int | None = None,
+    init: str = "consistent",
+    throw: bool | str = True,
+) -> Solution:
+    """Solves a problem for many initial states, parameters, spans of time, or keys.
+
+    What is given here has a leading axis and replaces the problem's own; trajectory i has row i.
+    Every trajectory is the solve that `solve` would make of it alone, with its own steps and its
+    own status: one that fails is listed, and spoils no other.
+
+    Args:
+        problem: any problem that is followed in time; what all trajectories share.
+        method: as in `solve`.
+        n: how many trajectories there are, where no leading axis says so: paths of one stochastic
+            problem, or inputs that `draw` makes.
+        draw: `draw(key)`, a dict of the problem's fields, such as `{"args": …}`: the inputs of one
+            trajectory, made where they are used. Needs `n` and `key`.
+        y0, args, tspan: rows of initial states, parameters, spans; of a `SecondOrderProblem` or a
+            `HamiltonianProblem` y0 is a pair. A number in `tspan` is shared.
+        in_axes: which axis of each array is that of the trajectories: 0; or a dict such as
+            `{"args": (0, None)}`, where None is what they share.
+        key: of stochastic problems and of `draw`: trajectory i has `jax.random.fold_in(key, i)`
+            (where both draw, `jax.random.split` of it: the first for `draw`, the second for the
+            path).
+        strategy: "lockstep" steps all together until the last is done, as `jax.vmap` does. "lanes"
+            steps `chunk` of them together, those of similar cost; on all cores, unless it stands
+            inside `jit` or a derivative, where it has one. "auto": lanes on a CPU, where there is
+            more than one chunk; else lockstep.
+        chunk: how many trajectories are stepped together by "lanes". None: 64.
+        throw: True warns where some failed, False says nothing, "compiled" raises as in `solve`.
+        saveat, save, dense, rtol, atol, dt, dt0, controller, events, stops, adjoint, max_steps,
+            max_saves, max_events, init: as in `solve`, the same for all.
+
+    Returns:
+        A `Solution` whose arrays have a leading axis. `sol.failed` lists trajectories that failed,
+        `sol[i]` is one of them, `sol.check()` raises for the first that failed; `sol.strategy` is
+        what was chosen.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit, leading axes disagree (each is named), or
+            nothing says how many trajectories there are.
+
+    Example:
+        >>> import jax.numpy as jnp, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0))
+        >>> sol = de.solve_ensemble(problem, args=jnp.array([0.0, 1.0, 2.0]))
+        >>> sol
+        Solution(3 trajectories, none failed, lockstep)
+        >>> [round(float(y), 2) for y in sol.y1]
+        [1.0, 0.37, 0.14]
+    """
+    _check(problem, n=n, draw=draw, key=key, strategy=strategy, chunk=chunk)
+    given = {"y0": y0, "args": args, "tspan": tspan}
+    inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
+    _check_size(inputs, problem, n, draw)
+    adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    known = _spans(problem, inputs, draw)
+    example = inputs.example(_best_example(inputs, known)) if inputs.rows else inputs.given
+    one, path = trajectory(problem, draw, key_of(key, 0), example)
+    traced, options = asked(
+        one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
+        controller=controller, events=events, stops=stops, adjoint=adjoint, max_steps=max_steps,
+        max_saves=max_saves, max_events=max_events, init=init, key=path, progress=None,
+        throw="compiled" if throw == "compiled" else False,
+    )  # fmt: skip
+    options = _for_all(options, known, max_steps)
+    shared = {"traced": traced, "given": example, "draw": draw, "key": key, "stops": stops}
+    finds = dt is None and dt0 is None and traced["controller"].decides
+    even = not finds and known is None
+    wide = dense or bool(traced["events"]) or _wide(traced["saveat"], one)
+    plan = Plan(options, inputs.places, chunk or CHUNK, even=even, starts=finds, wide=wide)
+    sol = solved(plan, shared, inputs, _strategy(strategy, inputs.size, plan.chunk))
+    if throw is True and concrete(sol.status):
+        _tell(sol)
+    return sol
+
+
+# --- the call -------------------------------------------------------------------------------------
+
+
+def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any, chunk: Any) -> None:
+    """What can be said without a look at the inputs."""
+    if isinstance(problem, SteadyStateProblem):
+        raise TypeError(
+            "problem is a SteadyStateProblem, which is not followed in time: jax.vmap of de.solve "
+            "finds many states of rest."
+        )
+    if strategy not in STRATEGIES:
+        known = ", ".join(map(repr, STRATEGIES))
+        raise ValueError(f"strategy is {strategy!r}; one of {known} is wanted.")
+    for name, value in (("n", n), ("chunk", chunk)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise TypeError(f"{name} is {value!r}; a positive whole number is wanted.")
+    if draw is None:
+        return
+    if not callable(draw):
+        raise TypeError(
+            f"draw is {draw!r}; a function draw(key) is wanted, which returns a dict of the "
+            "problem's fields."
+        )
+    if n is None or key is None:
+        missing = "n" if n is None else "key"
+        raise TypeError(
+            f"draw was given without {missing}: trajectory i < n is drawn from "
+            "jax.random.fold_in(key, i). Give n= and key=."
+        )
+
+
+def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
+    """Whether something tells the trajectories from each other."""
+    if draw is not None or inputs.rows or (n is not None and problem.stochastic):
+        return
+    if n is not None:
+        raise ValueError(
+            f"n is {n}, and nothing differs among {n} solves of a {type(problem).__name__}: give "
+            "y0=, args= or tspan= a leading axis, or draw= and key=."
+        )
+    raise ValueError(
+        "nothing has a leading axis, so that there is one trajectory: give y0=, args= or tspan= "
+        "rows, or n= with draw= (of a stochastic problem, n= alone)."
+    )
+
+
+def _spans(problem: Problem, inputs: Inputs, draw: Any) -> Any:
+    """The spans of time of all trajectories: None if they have one and the same, () if they are not
+    known now, else an array (n, 2).
+    """
+    tspan = problem.tspan
+    parts = tspan if isinstance(tspan, (tuple, list)) else [tspan]
+    by_args = any(callable(t) and not hasattr(t, "shape") for t in parts)
+    if "tspan" not in inputs.given and not (by_args and (draw or "args" in inputs.given)):
+        return () if draw is not None else None
+    if draw is not None or not concrete(inputs.rows) or in_a_trace(inputs.rows):
+        return ()
+
+    def ends(rows: list) -> Any:
+        own = placed(problem, filled(inputs.given, inputs.places, rows))
+        return jnp.stack([jnp.asarray(evaluated(t, own.args), float)
+                          for t in evaluated(own.tspan, own.args)])  # fmt: skip
+
+    return np.asarray(jax.vmap(ends)(inputs.rows))
+
+
+def _best_example(inputs: Inputs, spans: Any) -> int:
+    """A trajectory to look at before tracing: of those whose numbers are finite, the longest."""
+    if not concrete(inputs.rows) or in_a_trace(inputs.rows):
+        return 0
+    sound = np.ones(inputs.size, bool)
+    for row in inputs.rows:
+        if jnp.issubdtype(row.dtype, jnp.inexact):
+            sound &= np.isfinite(np.asarray(row)).reshape(inputs.size, -1).all(1)
+    if spans is None or not len(spans):
+        return int(np.argmax(sound))
+    return int(np.argmax(np.where(sound, np.abs(spans[:, 1] - spans[:, 0]), -1)))
+
+
+def _for_all(options: Options, spans: Any, max_steps: int | None) -> Options:
+    """What is static, as far as it is so for all trajectories."""
+    if spans is None:
+        return options
+    if not len(spans):
+        return replace(options, direction=None, max_steps=max_steps or MAX_STEPS)
+    forwards = spans[:, 1] >= spans[:, 0]
+    same = bool(forwards.all() or not forwards.any())
+    return options if same else replace(options, direction=None)
+
+
+def _wide(saveat: Any, problem: Problem) -> bool:
+    """Whether a trajectory saves so many numbers that a tape is smaller than their Jacobians."""
+    each = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
+    if isinstance(problem, JumpProblem) or any(isinstance(at, str) for at in each):
+        return True
+    rows = sum(1 if at is None else np.size(at) for at in each)
+    return rows * sum(map(np.size, jax.tree.leaves(state_of(problem)))) > _MOST
+
+
+def _strategy(asked_for: str, size: int, chunk: int) -> str:
+    if asked_for != "auto":
+        return asked_for
+    return "lanes" if jax.default_backend() == "cpu" and size > chunk else "lockstep"
+
+
+def _tell(sol: Solution) -> None:
+    """Says that some failed, where nothing else does."""
+    failed = sol.failed
+    if failed.count:
+        warnings.warn(
+            f"{failed.count} of {sol.status.size} trajectories failed, the first of them number "
+            f"{failed.indices[0]}: {Status(failed.statuses[0]).reason}. sol.failed lists them, "
+            "sol.check() says more; throw=False says nothing.",
+            skip_file_prefixes=INSIDE,
+        )

@@ -1,0 +1,180 @@
+"""What differs from trajectory to trajectory of an ensemble, and what they share.
+
+What is given with a leading axis (y0, args, tspan) is taken apart into its arrays, the *rows*; what
+is not an array (a network's activation) is shared. `draw` makes the inputs of a trajectory from
+its key, where they are used, so that they are never all in memory.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core.primitive import Tracer
+from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
+
+__all__ = ["Inputs", "filled", "gathered", "key_of", "placed", "trajectory"]
+
+_AXES = "0 for every array, or a dict such as {'args': (0, None)}"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of an ensemble: how many trajectories, their rows, and where these belong.
+
+    `given` are the fields as they came, `places` for each field which of its leaves are rows.
+    """
+
+    size: int
+    rows: list
+    given: dict[str, Any]
+    places: tuple[tuple[str, tuple[bool, ...]], ...]
+
+    def example(self, i: int) -> dict[str, Any]:
+        """The fields of one trajectory, to look at: no derivative goes through them."""
+        return filled(self.given, self.places, [jax.lax.stop_gradient(x)[i] for x in self.rows])
+
+
+def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
+    """The inputs in these fields; refused where sizes disagree, with the name of each."""
+    axes = _axes_of(fields, in_axes)
+    rows, places, names = [], [], []
+    for field, value in fields.items():
+        flags = []
+        for path, leaf, axis in _leaves(field, value, axes[field]):
+            flags.append(axis is not None)
+            if axis is not None:
+                rows.append(_moved(path, leaf, axis))
+                names.append(path)
+        places.append((field, tuple(flags)))
+    sizes = {name: row.shape[0] for name, row in zip(names, rows, strict=True)}
+    if n is not None:
+        sizes = {"n": n, **sizes}
+    if len(set(sizes.values())) > 1:
+        each = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise ValueError(f"leading axes disagree: {each}. Each trajectory has one row of each.")
+    size = next(iter(sizes.values()), 0)
+    if sizes and size < 1:
+        raise ValueError(f"{next(iter(sizes))} has a leading axis of length 0; nothing is there.")
+    return Inputs(size, rows, fields, tuple(places))
+
+
+def filled(given: dict, places: Sequence, rows: Sequence) -> dict[str, Any]:
+    """Fields with rows where these belong."""
+    found, fields = iter(rows), {}
+    for name, flags in places:
+        leaves, tree = jax.tree.flatten(given[name])
+        each = [next(found) if flag else x for x, flag in zip(leaves, flags, strict=True)]
+        fields[name] = jax.tree.unflatten(tree, each)
+    return fields
+
+
+def placed(problem: Problem, fields: dict[str, Any]) -> Problem:
+    """The problem with these fields; y0 of an equation of second order is its pair of states."""
+    inner = problem.problem if isinstance(problem, JumpProblem) else problem
+    pairs = {SecondOrderProblem: ("x0", "v0"), HamiltonianProblem: ("q0", "p0")}
+    names = next((pair for kind, pair in pairs.items() if isinstance(inner, kind)), None)
+    if names and "y0" in fields:
+        fields = dict(fields)
+        state = fields.pop("y0")
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(
+                f"y0 of a {type(inner).__name__} is a pair ({', '.join(names)}); "
+                f"{type(state).__name__} came."
+            )
+        fields.update(zip(names, state, strict=True))
+    return problem.replace(**fields) if fields else problem
+
+
+def key_of(key: Any, i: Any) -> Any:
+    """The key of trajectory i."""
+    return None if key is None else jax.random.fold_in(key, i)
+
+
+def trajectory(
+    problem: Problem, draw: Any, key: Any, fields: dict[str, Any]
+) -> tuple[Problem, Any]:
+    """The problem of a trajectory, and the key of its path, if it has one.
+
+    Where both are drawn, inputs and path have keys of their own: the halves of the trajectory's.
+    """
+    if draw is not None:
+        own, key = jax.random.split(key) if problem.stochastic else (key, None)
+        fields = {**fields, **_drawn(draw, own)}
+    return placed(problem, fields), key
+
+
+def _drawn(draw: Any, key: Any) -> dict[str, Any]:
+    found = draw(key)
+    if not isinstance(found, dict):
+        raise TypeError(
+            f"draw returned {type(found).__name__}; a dict of the problem's fields is wanted, such "
+            "as {'args': jax.random.normal(key)}."
+        )
+    return found
+
+
+def _axes_of(fields: dict[str, Any], in_axes: Any) -> dict[str, Any]:
+    """For each field its axes, as they were given."""
+    if isinstance(in_axes, dict):
+        unknown = [name for name in in_axes if name not in fields]
+        if unknown:
+            raise ValueError(
+                f"in_axes has {unknown[0]!r}, which was not given; given were "
+                f"{', '.join(fields) or 'no fields'}."
+            )
+        return {name: in_axes.get(name, 0) for name in fields}
+    if in_axes != 0 or isinstance(in_axes, bool):
+        raise ValueError(f"in_axes is {in_axes!r}; {_AXES} is wanted.")
+    return dict.fromkeys(fields, 0)
+
+
+def _leaves(field: str, value: Any, axes: Any) -> list[tuple[str, Any, int | None]]:
+    """The leaves of a field: their name, and the axis of the trajectories, if they have one."""
+    try:
+        spread = jax.tree.map(
+            lambda axis, part: jax.tree.map(lambda _: _Axis(axis), part),
+            axes, value, is_leaf=lambda x: x is None,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(
+            f"in_axes[{field!r}] is {axes!r}, which is no prefix of {field}: {error}"
+        ) from error
+    named, _ = jax.tree_util.tree_flatten_with_path(value)
+    found = []
+    for (path, leaf), each in zip(named, jax.tree.leaves(spread), strict=True):
+        axis = each.axis if _is_array(leaf) else None
+        # A time that all share is a number, and no axis of it could be meant.
+        shared = field == "tspan" and _is_array(leaf) and np.ndim(leaf) == 0
+        found.append((field + jax.tree_util.keystr(path), leaf, None if shared else axis))
+    return found
+
+
+class _Axis:
+    """An axis, or none, as a leaf."""
+
+    def __init__(self, axis: Any) -> None:
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+            raise ValueError(f"in_axes has {axis!r}; whole numbers are wanted, or None: {_AXES}.")
+        self.axis = axis
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray, np.generic, float, int, complex))
+
+
+def _moved(path: str, leaf: Any, axis: int) -> Any:
+    """The leaf with the axis of the trajectories in front."""
+    if np.ndim(leaf) == 0:
+        field = path.split("[")[0].split(".")[0]
+        raise ValueError(
+            f"{path} is {leaf if not isinstance(leaf, Tracer) else 'a number'}, without a leading "
+            "axis. What is given here has one row for each trajectory; what all share stays in "
+            f"the problem, or is named: in_axes={{{field!r}: …}} with None in its place."
+        )
+    if not -np.ndim(leaf) <= axis < np.ndim(leaf):
+        raise ValueError(f"in_axes has {axis} for {path}, which has shape {np.shape(leaf)}.")
+    return jnp.moveaxis(jnp.asarray(leaf), axis, 0)

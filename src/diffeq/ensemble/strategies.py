@@ -1,0 +1,239 @@
+"""How an ensemble is run: in lockstep or in lanes, in one program or on all cores; its derivative.
+
+In lanes, a derivative by few numbers a trajectory is found on the way: each chunk solves for its
+Jacobians by them, and what is then left to transpose is a sum of products. No tape leaves the
+chunk, and where the numbers are known (a gradient that is not compiled) all cores take part. By
+more numbers than `_FEW` it goes back along the tapes of all, as that of any solve.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from ..adjoint import Discrete
+from ..core.lift import flatten, unflatten
+from ..core.poison import Row, poison
+from ..core.primitive import in_a_trace, split
+from ..refuse import stops_of
+from ..solution import Solution
+from ..solve import Options, first_step, run
+from .inputs import Inputs, filled, key_of, trajectory
+from .lanes import cores, in_chunks, on_cores, ordered, program
+
+__all__ = ["Plan", "solved"]
+
+_FEW = 6  # directions, which take together as long as the way back
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is static in an ensemble."""
+
+    options: Options
+    places: tuple
+    chunk: int
+    even: bool  # whether nothing says that one trajectory takes more steps than another
+    starts: bool  # whether the first steps are found before the others
+    wide: bool  # whether a solution is too large to keep Jacobians of it
+    moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
+
+
+def solved(plan: Plan, shared: dict, inputs: Inputs, strategy: str) -> Solution:
+    """All trajectories. `shared` is what they have in common."""
+    leaves, structure = flatten(shared)
+    args = (leaves, inputs.rows, jnp.arange(inputs.size, dtype=jnp.int32))
+    run_all = _lockstep if strategy == "lockstep" else _lanes
+    return replace(run_all(plan, structure, *args), strategy=strategy)
+
+
+def _call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
+    """What `run` gets for trajectory i."""
+    shared = unflatten(structure, leaves)
+    fields = filled(shared["given"], plan.places, rows)
+    problem = shared["traced"]["problem"]
+    problem, key = trajectory(problem, shared["draw"], key_of(shared["key"], i), fields)
+    own = {"problem": problem, "key": key, "stops": stops_of(problem, shared["stops"])}
+    return {**shared["traced"], **own}
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _lockstep(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+    def one(rows: list, i: Any) -> Solution:
+        return run(plan.options, **_call(plan, structure, leaves, rows, i))
+
+    return jax.vmap(one)(rows, index)
+
+
+# --- lanes ----------------------------------------------------------------------------------------
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+    return _anywhere(plan, structure, leaves, rows, index)
+
+
+def _anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """On all cores, if the numbers are known; else in the program that they are part of."""
+    known = not in_a_trace([*leaves, *rows]) and not any(map(_is_key, rows))
+    if not known or jax.default_backend() != "cpu":
+        return _in_program(plan, structure, leaves, rows, index)
+    return _on_cores(plan, structure, leaves, rows, index)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.extended)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """The first step of each trajectory, and what it costs beside the others."""
+
+    def one(rows: list, i: Any) -> Any:
+        return first_step(plan.options, **_call(plan, structure, leaves, rows, i))
+
+    leaves, rows = jax.lax.stop_gradient((leaves, rows))
+    return in_chunks(one, rows, index, plan.chunk)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """A chunk after the other; the last of the rows is the first step, if that is known."""
+
+    def one(rows: list, i: Any) -> Any:
+        first = {"dt0": rows[-1]} if plan.starts else {}
+        own = rows[:-1] if plan.starts else rows
+
+        def solve(xs: Sequence) -> Solution:
+            common, mine = split(xs, (len(leaves), len(own)))
+            return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
+
+        inputs = [*leaves, *own]
+        return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
+
+    return in_chunks(one, rows, index, plan.chunk)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _in_program(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """One program, on one core."""
+    if plan.even:
+        return _chunks(plan, structure, leaves, rows, index)
+    first, costs = _first(plan, structure, leaves, rows, index)
+    order = ordered(costs, plan.chunk)
+    back = jnp.zeros_like(order).at[order].set(index)
+    rows = [row[order] for row in (*rows, *([first] if plan.starts else []))]
+    found = _chunks(plan, structure, leaves, rows, order)
+    return jax.tree.map(lambda x: x[back], found)
+
+
+def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """A share of the chunks on each core. The two programs are compiled side by side, too."""
+    size = index.shape[0]
+    shares = min(cores(), -(-size // plan.chunk))
+    length = -(-size // (shares * plan.chunk)) * plan.chunk
+    first = None if plan.even else program(_first, (plan, structure), leaves, rows, index)
+    like = [row[:1] for row in rows]
+    if first is not None and plan.starts:
+        like.append(jnp.zeros(1, first.out[0].dtype))
+    share = [jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype) for x in (*like, index)]
+    go = program(_chunks, (plan, structure), leaves, share[:-1], share[-1])
+    order = np.arange(size)
+    if first is not None:
+        steps, costs = first(leaves, rows, index)
+        order = ordered(np.asarray(costs), plan.chunk, np)
+        rows = [*rows, steps] if plan.starts else rows
+    return on_cores(partial(go, leaves), rows, order, plan.chunk, shares)
+
+
+# --- the derivative of lanes ----------------------------------------------------------------------
+
+
+@partial(_lanes.defjvp, symbolic_zeros=True)
+def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    leaves, rows, index = primals
+    inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
+    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
+
+    def plain(live: list) -> Solution:
+        parts = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
+        return _in_program(plan, structure, *parts, index)
+
+    values, slopes = [x for x, _ in live], [d for _, d in live]
+    shared = moving[: len(leaves)].count(True)
+    if not _few(plan, values, shared):
+        return jax.jvp(plain, (values,), (slopes,))
+    own = replace(plan, moving=moving)
+    sol, jacobians = _anywhere(own, structure, leaves, rows, index)
+    size = index.shape[0]
+    each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in slopes[:shared]]
+    flat = [d.reshape(size, -1) for d in (*each, *slopes[shared:])]
+    along = partial(_along, jnp.concatenate(flat, axis=1))
+    parts, tree = jax.tree.flatten(sol)
+    found = map(along, jacobians)
+    dot = [next(found) if _inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
+    return sol, jax.tree.unflatten(tree, dot)
+
+
+def _inexact(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _moves(x: Any, dot: Any) -> bool:
+    return not isinstance(dot, SymbolicZero) and not _is_key(jnp.asarray(x)) and _inexact(x)
+
+
+def _replaced(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
+    found = iter(live)
+    return [next(found) if flag else x for x, flag in zip(xs, flags, strict=True)]
+
+
+def _few(plan: Plan, live: list, shared: int) -> bool:
+    """Whether Jacobians by these are less work than the way back; the first of them are shared."""
+    if plan.wide or not live or not isinstance(plan.options.adjoint, Discrete):
+        return False
+    count = sum(math.prod(jnp.shape(x)) for x in live[:shared])
+    count += sum(math.prod(jnp.shape(x)[1:]) for x in live[shared:])
+    alike = len({jnp.result_type(x) for x in live}) == 1
+    return alike and count <= _FEW and not jnp.iscomplexobj(live[0])
+
+
+def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tuple[Any, list]:
+    """A solution, and the Jacobians of what is inexact in it by the moving inputs, as one vector.
+
+    All directions are tangents of one solve.
+    """
+    live = [jnp.asarray(x) for x, m in zip(inputs, moving, strict=True) if m]
+    sizes = [x.size for x in live]
+
+    def of(vector: Any) -> tuple[list, Solution]:
+        parts = jnp.split(vector, np.cumsum(sizes)[:-1])
+        own = [part.reshape(x.shape) for part, x in zip(parts, live, strict=True)]
+        sol = solve(_replaced(inputs, moving, own))
+        return [x for x in jax.tree.leaves(sol) if _inexact(x)], sol
+
+    vector = jnp.concatenate([x.ravel() for x in live])
+    push = lambda e: jax.jvp(of, (vector,), (e,), has_aux=True)[1:]  # noqa: E731
+    jacobian, sol = jax.vmap(push, out_axes=(-1, None))(jnp.eye(vector.size, dtype=vector.dtype))
+    return sol, jacobian
+
+
+def _along(dots: Any, jacobian: Any) -> Any:
+    """Jacobian times tangent for each trajectory; a row that was not reached is NaN, and so is the
+    derivative that asks for it, but for that it is no derivative at all (`core/poison.py`).
+    """
+
+    def one(jacobian: Any, dot: Any) -> Any:
+        lost = jnp.any(jnp.isnan(jacobian), axis=-1)
+        kind = jnp.where(lost, Row.missing, Row.reached)
+        product = jnp.where(lost[..., None], 0, jacobian) @ dot.astype(jacobian.dtype)
+        return poison(product, dot, kind)
+
+    return jax.vmap(one)(jacobian, dots)
