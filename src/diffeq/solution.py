@@ -98,6 +98,7 @@ class Solution(eqx.Module):
         weight: of a `JumpProblem` with `estimator="score"`: 1, with the derivative of the
             logarithm of the density of its jumps; else None.
         strategy: of an ensemble, how it was solved; else None.
+        reduced: of an ensemble with `reduce=`, its statistics; then ys, saved, num and y1 are None.
 
     `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
 
@@ -128,6 +129,7 @@ class Solution(eqx.Module):
     about: "About" = eqx.field(static=True)
     events: tuple = ()
     weight: Any = None
+    reduced: Any = None
     strategy: str | None = eqx.field(static=True, default=None)
 
     @property

@@ -243,6 +243,35 @@ def test_a_second_call_traces_nothing_and_jit_gives_the_same():
     np.testing.assert_allclose(both[0], first, rtol=1e-12)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_statistics_are_those_of_the_trajectories_that_arrived(strategy):
+    rates = jnp.array([0.1, 1.0, 0.3, 0.2, 0.05, 0.4, 0.15])
+    ts = jnp.array([0.5, 1.5])
+    wanted = {"mean": de.stats.Mean(), "more": (de.stats.Variance(ddof=1), de.stats.Extremes())}
+
+    def solve(rates, **options):
+        return de.solve_ensemble(
+            BLOWS_UP, args=rates, saveat=ts, strategy=strategy, chunk=2, throw=False, **options
+        )
+
+    sol, whole = solve(rates, reduce=wanted), solve(rates)
+    ys = whole.ys[np.asarray(whole.success)]
+    assert (sol.failed.count, len(ys)) == (1, 6)
+    assert sol.ys is None
+    np.testing.assert_array_equal(sol.ts, ts)
+    np.testing.assert_array_equal(sol.last.t, whole.last.t)
+    variance, ends = sol.reduced["more"]
+    np.testing.assert_allclose(sol.reduced["mean"], ys.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(variance, ys.var(0, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(ends.greatest, ys.max(0), rtol=1e-12)
+    if strategy == "lanes":
+        mean = lambda rates: solve(rates, reduce=de.stats.Mean()).reduced[-1]
+        value, slope = jax.jit(jax.value_and_grad(mean))(rates)
+        np.testing.assert_allclose(value, ys.mean(0)[-1], rtol=1e-12)
+        known = jax.grad(lambda rates: jnp.sum(solve(rates).filled(0.0)[:, -1]))(rates) / 6
+        np.testing.assert_allclose(slope, known.at[1].set(0.0), rtol=1e-8)
+
+
 DECAY = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
 ROWS = jnp.ones(3)
 UNCHECKED = keywords(inspect.unwrap(de.solve_ensemble))
@@ -274,7 +303,11 @@ UNCHECKED = keywords(inspect.unwrap(de.solve_ensemble))
         ({"n": 3, "draw": lambda key: {"u": 1.0}, "key": KEY}, TypeError, "replace got 'u'"),
         ({"args": ROWS, "key": KEY}, TypeError, "key was given, but ODEProblem has no noise"),
         ({"args": ROWS, "rtol": -1.0}, ValueError, "rtol is -1.0"),
-        ({"args": ROWS, "reduce": None}, TypeError, "solve_ensemble got 'reduce', which it does"),
+        ({"args": ROWS, "mesh": None}, TypeError, "solve_ensemble got 'mesh', which it does not"),
+        ({"args": ROWS, "reduce": {"m": jnp.mean}}, TypeError, r"statistics are wanted, such as"),
+        ({"args": ROWS, "reduce": de.stats.Mean}, TypeError, r"an instance is wanted"),
+        ({"args": ROWS, "reduce": de.stats.Mean(), "saveat": "steps"}, ValueError,
+         "reduce was given with saveat='steps'; statistics are of rows that all"),
     ],
 )  # fmt: skip
 def test_refused(given, error, sentence):

@@ -27,7 +27,7 @@ __all__ = ["get_row", "put_row", "read", "write"]
 
 # An element of a scatter or a gather takes as long as some dozens in vector code, which goes
 # through all rows: better where these are few, and stay in the cache.
-_FEW, _SMALL = 64, 32_768
+_FEW, _SMALL = 16, 8192
 
 
 def get_row(buffer: Shaped[Array, "rows ..."], j: Int[Array, ""]) -> Array:

@@ -23,6 +23,7 @@ from ..refuse import concrete, keywords
 from ..solution import Solution
 from ..solve import Options, asked
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
+from .reduction import check_reduce
 from .strategies import Plan, solved
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
@@ -44,6 +45,7 @@ def solve_ensemble(
     tspan: Any = None,
     in_axes: Any = 0,
     key: Any = None,
+    reduce: Any = None,
     strategy: str = "auto",
     chunk: int | None = None,
     saveat: Any = None,
@@ -83,6 +85,9 @@ def solve_ensemble(
         key: of stochastic problems and of `draw`: trajectory i has `jax.random.fold_in(key, i)`
             (where both draw, `jax.random.split` of it: the first for `draw`, the second for the
             path).
+        reduce: statistics in place of the trajectories: one of `de.stats`, or a pytree of them. The
+            results are in `sol.reduced`, for each saved time; trajectories that failed do not
+            count. In lanes, no more than a chunk of trajectories is in memory.
         strategy: "lockstep" steps all together until the last is done, as `jax.vmap` does. "lanes"
             steps `chunk` of them together, those of similar cost; on all cores, unless it stands
             inside `jit` or a derivative, where it has one. "auto": lanes on a CPU, where there is
@@ -114,6 +119,8 @@ def solve_ensemble(
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
+    if reduce is not None:
+        check_reduce(reduce, saveat, dense=dense)
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
     known = _spans(problem, inputs, draw)
     example = inputs.example(_best_example(inputs, known)) if inputs.rows else inputs.given
@@ -125,11 +132,13 @@ def solve_ensemble(
         throw="compiled" if throw == "compiled" else False,
     )  # fmt: skip
     options = _for_all(options, known, max_steps)
-    shared = {"traced": traced, "given": example, "draw": draw, "key": key, "stops": stops}
+    shared = {"traced": traced, "given": example, "draw": draw, "key": key, "stops": stops,
+              "reduce": reduce}  # fmt: skip
     finds = dt is None and dt0 is None and traced["controller"].decides
     even = not finds and known is None
-    wide = dense or bool(traced["events"]) or _wide(traced["saveat"], one)
-    plan = Plan(options, inputs.places, chunk or CHUNK, even=even, starts=finds, wide=wide)
+    reduces = reduce is not None
+    wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
+    plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
     sol = solved(plan, shared, inputs, _strategy(strategy, inputs.size, plan.chunk))
     if throw is True and concrete(sol.status):
         _tell(sol)

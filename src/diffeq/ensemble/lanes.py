@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program"]
+__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "through_chunks"]
 
 _WORTH = 1.1  # how much less must be waited for, that it is worth to move rows
 _KEPT = 64  # compiled programs
@@ -39,16 +39,26 @@ def in_chunks(one: Callable, rows: Any, index: Int[Array, " n"], chunk: int) -> 
     >>> in_chunks(lambda x, i: x * i, jnp.arange(5.0), jnp.arange(5), 2)
     Array([ 0.,  1.,  4.,  9., 16.], dtype=float32)
     """
-    size = index.shape[0]
+    _, out = through_chunks(
+        lambda state, xs, _: (state, jax.vmap(one)(*xs)), 0, (rows, index), chunk
+    )
+    return out
+
+
+def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any, Any]:
+    """`state, out = step(state, xs of a chunk, which of them count)` for one chunk after another:
+    the last state, and all that came out.
+    """
+    size = jax.tree.leaves(xs)[0].shape[0]
     count = -(-size // chunk)
 
     def cut(x: Array) -> Array:
         fill = jnp.broadcast_to(x[-1:], (count * chunk - size, *x.shape[1:]))
         return jnp.concatenate([x, fill]).reshape(count, chunk, *x.shape[1:])
 
-    together = lambda xs: jax.vmap(one)(*xs)  # noqa: E731
-    out = lax.map(together, jax.tree.map(cut, (rows, index)))
-    return jax.tree.map(lambda x: x.reshape(count * chunk, *x.shape[2:])[:size], out)
+    counts = (jnp.arange(count * chunk) < size).reshape(count, chunk)
+    state, out = lax.scan(lambda s, x: step(s, *x), state, (jax.tree.map(cut, xs), counts))
+    return state, jax.tree.map(lambda x: x.reshape(count * chunk, *x.shape[2:])[:size], out)
 
 
 def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
@@ -80,21 +90,31 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def on_cores(run: Callable, rows: Sequence, order: np.ndarray, chunk: int, shares: int) -> Any:
-    """`run(rows, index)` for a share of the chunks on each core, put together again.
+def on_cores(
+    run: Callable, rows: Sequence, order: np.ndarray, chunk: int, shares: int
+) -> tuple[list, Callable]:
+    """`run(rows, index)` for a share of the chunks on each core: what each returned, and a function
+    that puts arrays of them together in the order of the trajectories.
 
-    Chunks are dealt out in turn, so that every core gets dear ones and cheap ones.
+    Chunks are dealt out in turn, so that every core gets dear ones and cheap ones; what is missing
+    in the last ones has the index −1.
     """
     size = order.shape[0]
     length = -(-size // (chunk * shares)) * chunk
     filled = np.concatenate([order, np.full(length * shares - size, order[-1])])
     deal = lambda x: x.reshape(-1, shares, chunk).swapaxes(0, 1).reshape(shares, length)  # noqa: E731
+    mine, there = deal(filled), deal(np.arange(length * shares) < size)
     known = [np.asarray(row) for row in rows]
-    parts = [([row[mine] for row in known], mine.astype(np.int32)) for mine in deal(filled)]
+    numbers = np.where(there, mine, -1).astype(np.int32)
+    parts = [([row[i] for row in known], number) for i, number in zip(mine, numbers, strict=True)]
     found = list(_pool().map(lambda part: jax.block_until_ready(run(*part)), parts))
     back = np.empty(size, np.intp)
-    back[deal(filled).ravel()] = np.arange(length * shares)
-    return jax.device_put(jax.tree.map(lambda *xs: np.concatenate(xs)[back], *found))
+    back[mine[there]] = np.flatnonzero(there)
+
+    def together(*trees: Any) -> Any:
+        return jax.device_put(jax.tree.map(lambda *xs: np.concatenate(xs)[back], *trees))
+
+    return found, together
 
 
 @cache

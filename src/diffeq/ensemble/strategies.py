@@ -25,7 +25,8 @@ from ..refuse import stops_of
 from ..solution import Solution
 from ..solve import Options, first_step, run
 from .inputs import Inputs, filled, key_of, trajectory
-from .lanes import cores, in_chunks, on_cores, ordered, program
+from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
+from .reduction import Reduction
 
 __all__ = ["Plan", "solved"]
 
@@ -42,6 +43,7 @@ class Plan:
     even: bool  # whether nothing says that one trajectory takes more steps than another
     starts: bool  # whether the first steps are found before the others
     wide: bool  # whether a solution is too large to keep Jacobians of it
+    reduces: bool  # whether statistics are wanted, and no trajectories
     moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
 
 
@@ -68,7 +70,16 @@ def _lockstep(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     def one(rows: list, i: Any) -> Solution:
         return run(plan.options, **_call(plan, structure, leaves, rows, i))
 
-    return jax.vmap(one)(rows, index)
+    sol = jax.vmap(one)(rows, index)
+    if not plan.reduces:
+        return sol
+    reduction = _reduction(structure, leaves)
+    state = reduction.update(reduction.init(sol[0]), sol, jnp.ones(index.shape, bool))
+    return reduction.finished(state, reduction.kept(sol))
+
+
+def _reduction(structure: Any, leaves: Sequence) -> Reduction:
+    return Reduction(unflatten(structure, leaves)["reduce"])
 
 
 # --- lanes ----------------------------------------------------------------------------------------
@@ -76,11 +87,18 @@ def _lockstep(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
-    return _anywhere(plan, structure, leaves, rows, index)
+    return _complete(plan, structure, leaves, *_anywhere(plan, structure, leaves, rows, index))
 
 
-def _anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
-    """On all cores, if the numbers are known; else in the program that they are part of."""
+def _complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution) -> Solution:
+    """The solution with its statistics, if these were asked for."""
+    return _reduction(structure, leaves).finished(state, sol) if plan.reduces else sol
+
+
+def _anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+    """On all cores, if the numbers are known; else in the program that they are part of. What was
+    seen, if statistics are wanted, and what there is of each trajectory.
+    """
     known = not in_a_trace([*leaves, *rows]) and not any(map(_is_key, rows))
     if not known or jax.default_backend() != "cpu":
         return _in_program(plan, structure, leaves, rows, index)
@@ -103,8 +121,10 @@ def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> 
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
-    """A chunk after the other; the last of the rows is the first step, if that is known."""
+def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+    """A chunk after the other; the last of the rows is the first step, if that is known. One with
+    the index −1 fills up a share.
+    """
 
     def one(rows: list, i: Any) -> Any:
         first = {"dt0": rows[-1]} if plan.starts else {}
@@ -112,16 +132,28 @@ def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
 
         def solve(xs: Sequence) -> Solution:
             common, mine = split(xs, (len(leaves), len(own)))
-            return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
+            call = _call(plan, structure, common, mine, jnp.maximum(i, 0))
+            return run(plan.options, **{**call, **first})
 
         inputs = [*leaves, *own]
         return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
 
-    return in_chunks(one, rows, index, plan.chunk)
+    if not plan.reduces:
+        return (), in_chunks(one, rows, index, plan.chunk)
+    reduction = _reduction(structure, leaves)
+
+    def step(state: Any, xs: tuple, counts: Any) -> tuple[Any, Solution]:
+        sol = jax.vmap(one)(*xs)
+        return reduction.update(state, sol, counts & (xs[1] >= 0)), reduction.kept(sol)
+
+    like = jax.eval_shape(one, [row[0] for row in rows], index[0])
+    return through_chunks(step, reduction.init(like), (rows, index), plan.chunk)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _in_program(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+def _in_program(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Any]:
     """One program, on one core."""
     if plan.even:
         return _chunks(plan, structure, leaves, rows, index)
@@ -129,11 +161,11 @@ def _in_program(plan: Plan, structure: Any, leaves: list, rows: list, index: Any
     order = ordered(costs, plan.chunk)
     back = jnp.zeros_like(order).at[order].set(index)
     rows = [row[order] for row in (*rows, *([first] if plan.starts else []))]
-    found = _chunks(plan, structure, leaves, rows, order)
-    return jax.tree.map(lambda x: x[back], found)
+    state, found = _chunks(plan, structure, leaves, rows, order)
+    return state, jax.tree.map(lambda x: x[back], found)
 
 
-def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
     """A share of the chunks on each core. The two programs are compiled side by side, too."""
     size = index.shape[0]
     shares = min(cores(), -(-size // plan.chunk))
@@ -149,7 +181,10 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
         steps, costs = first(leaves, rows, index)
         order = ordered(np.asarray(costs), plan.chunk, np)
         rows = [*rows, steps] if plan.starts else rows
-    return on_cores(partial(go, leaves), rows, order, plan.chunk, shares)
+    found, together = on_cores(partial(go, leaves), rows, order, plan.chunk, shares)
+    states, parts = zip(*found, strict=True)
+    state = _reduction(structure, leaves).merged(states) if plan.reduces else ()
+    return state, together(*parts)
 
 
 # --- the derivative of lanes ----------------------------------------------------------------------
@@ -163,15 +198,16 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
 
     def plain(live: list) -> Solution:
-        parts = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
-        return _in_program(plan, structure, *parts, index)
+        common, own = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
+        found = _in_program(plan, structure, common, own, index)
+        return _complete(plan, structure, common, *found)
 
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = moving[: len(leaves)].count(True)
     if not _few(plan, values, shared):
         return jax.jvp(plain, (values,), (slopes,))
     own = replace(plan, moving=moving)
-    sol, jacobians = _anywhere(own, structure, leaves, rows, index)
+    _, (sol, jacobians) = _anywhere(own, structure, leaves, rows, index)
     size = index.shape[0]
     each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in slopes[:shared]]
     flat = [d.reshape(size, -1) for d in (*each, *slopes[shared:])]

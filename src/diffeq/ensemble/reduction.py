@@ -1,0 +1,78 @@
+"""Statistics in place of trajectories: what is saved of a chunk is counted, and forgotten.
+
+A statistic has `init(like)`, `update(state, values, counts)`, `merge(a, b)` and `result(state)`, as
+those of `de.stats` have; several of them are a pytree. Rows that were not reached, and trajectories
+that failed, do not count.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from ..solution import Solution
+
+__all__ = ["Reduction", "check_reduce"]
+
+_FUNCTIONS = ("init", "update", "merge", "result")
+
+
+def _is_statistic(x: Any) -> bool:
+    known = all(callable(getattr(x, name, None)) for name in _FUNCTIONS)
+    return known and not isinstance(x, type)
+
+
+def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
+    """Refuses what is no statistic, and rows that differ from trajectory to trajectory."""
+    for leaf in jax.tree.leaves(statistics, is_leaf=_is_statistic) or [statistics]:
+        if not _is_statistic(leaf):
+            hint = " (an instance is wanted)" if isinstance(leaf, type) else ""
+            raise TypeError(
+                f"reduce has {leaf!r}{hint}; statistics are wanted, such as de.stats.Mean(): what "
+                f"has {', '.join(_FUNCTIONS)}."
+            )
+    if dense or isinstance(saveat, (str, dict)):
+        what = "dense=True" if dense else f"saveat={saveat!r}"
+        raise ValueError(
+            f"reduce was given with {what}; statistics are of rows that all trajectories have: "
+            "saveat= times, or None for the end."
+        )
+
+
+class Reduction:
+    """The statistics of a call. Beside what they have seen, the state holds the saved times."""
+
+    def __init__(self, statistics: Any) -> None:
+        self.statistics = statistics
+
+    def _each(self, function: Callable, *states: Any) -> Any:
+        return jax.tree.map(function, self.statistics, *states, is_leaf=_is_statistic)
+
+    def init(self, like: Any) -> tuple:
+        """Nothing was seen; `like` is a solution, or its shapes."""
+        return self._each(lambda s: s.init(like.ys)), jnp.zeros(like.ts.shape, like.ts.dtype)
+
+    def update(self, state: tuple, sol: Solution, counts: Bool[Array, " chunk"]) -> tuple:
+        """A chunk more, of which some count."""
+        rows = (sol.success & counts)[:, None] & sol.saved
+        return self._each(lambda s, x: s.update(x, sol.ys, rows), state[0]), sol.ts[0]
+
+    def merged(self, states: Sequence[tuple]) -> tuple:
+        """What all have seen together."""
+        both = lambda a, b: self._each(lambda s, x, y: s.merge(x, y), a, b)  # noqa: E731
+        return reduce(both, [seen for seen, _ in states]), states[0][1]
+
+    def kept(self, sol: Solution) -> Solution:
+        """What is kept of each trajectory: how it ended, and where."""
+        return replace(
+            sol, ts=None, ys=None, saved=None, num=None, y1=None, polynomial=None, events=(),
+            weight=None,
+        )  # fmt: skip
+
+    def finished(self, state: tuple, sol: Solution) -> Solution:
+        """The solution with the results, and the times that they are of."""
+        return replace(sol, ts=state[1], reduced=self._each(lambda s, x: s.result(x), state[0]))
