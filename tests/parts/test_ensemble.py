@@ -130,6 +130,11 @@ def test_one_that_failed_has_no_gradient_and_the_others_have_theirs():
 
     slopes = jax.grad(loss)(jnp.array([0.1, 1.0, 0.3]))
     np.testing.assert_allclose(slopes, [2 / 0.8**2, 0.0, 2 / 0.4**2], rtol=5e-3)
+    asks = lambda rates: jnp.sum(  # a row that was not reached makes its own derivative NaN alone
+        de.solve_ensemble(BLOWS_UP, args=rates, strategy="lanes", chunk=2, throw=False).y1
+    )
+    slopes = jax.grad(asks)(jnp.array([0.1, 1.0, 0.3]))
+    np.testing.assert_array_equal(np.isnan(slopes), [False, True, False])
 
 
 def test_spans_of_their_own_in_both_directions():

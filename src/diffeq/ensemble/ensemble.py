@@ -201,7 +201,8 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any) -> Any:
     by_args = any(callable(t) and not hasattr(t, "shape") for t in parts)
     if "tspan" not in inputs.given and not (by_args and (draw or "args" in inputs.given)):
         return () if draw is not None else None
-    if draw is not None or not concrete(inputs.rows) or in_a_trace(inputs.rows):
+    known = jax.lax.stop_gradient(inputs.rows)
+    if draw is not None or in_a_trace(known):
         return ()
 
     def ends(rows: list) -> Any:
@@ -209,15 +210,16 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any) -> Any:
         return jnp.stack([jnp.asarray(evaluated(t, own.args), float)
                           for t in evaluated(own.tspan, own.args)])  # fmt: skip
 
-    return np.asarray(jax.vmap(ends)(inputs.rows))
+    return np.asarray(jax.vmap(ends)(known))
 
 
 def _best_example(inputs: Inputs, spans: Any) -> int:
     """A trajectory to look at before tracing: of those whose numbers are finite, the longest."""
-    if not concrete(inputs.rows) or in_a_trace(inputs.rows):
+    known = jax.lax.stop_gradient(inputs.rows)
+    if in_a_trace(known):
         return 0
     sound = np.ones(inputs.size, bool)
-    for row in inputs.rows:
+    for row in known:
         if jnp.issubdtype(row.dtype, jnp.inexact):
             sound &= np.isfinite(np.asarray(row)).reshape(inputs.size, -1).all(1)
     if spans is None or not len(spans):
