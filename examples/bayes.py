@@ -5,10 +5,10 @@
 #
 #     x' = a x − b x y,    y' = −c y + d x y.
 #
-# The posterior of log a, …, log d is explored by the sampler of Goodman and Weare (Communications in
-# Applied Mathematics and Computational Science 5, 2010): each of many walkers is stretched along the
-# line to another one, and goes there if it is likely enough. Half of the walkers move at once, and
-# all of their solves are one ensemble. A solve that fails has no likelihood, and disturbs nobody.
+# The posterior of log a, …, log d is explored by the sampler of Goodman and Weare (Communications
+# in Applied Mathematics and Computational Science 5, 2010): each of many walkers is stretched along
+# the line to another one, and goes there if it is likely enough. Half of the walkers move at once,
+# and all of their solves are one ensemble. A solve that fails has no likelihood, and disturbs none.
 
 # %%
 import os
@@ -91,8 +91,8 @@ seconds = time.perf_counter() - began
 # %% [markdown]
 # ## Beside the normal approximation
 #
-# For so many data the posterior is nearly normal, with the covariance (Jᵀ J / 0.15² + 1)⁻¹, where J is
-# the derivative of the logarithms of the solution: one forward-mode derivative of one solve.
+# For so many data the posterior is nearly normal, with the covariance (Jᵀ J / 0.15² + 1)⁻¹, where J
+# is the derivative of the logarithms of the solution: one forward-mode derivative of one solve.
 
 # %%
 jacobian = jax.jacfwd(lambda logs: jnp.log(de.solve(problem.replace(args=logs), **options).ys))
@@ -100,9 +100,9 @@ slopes = jacobian(TRUTH).reshape(-1, 4)
 laplace = jnp.sqrt(jnp.diag(jnp.linalg.inv(slopes.T @ slopes / SPREAD**2 + jnp.eye(4))))
 print("\n| what | published | ours | seconds |")
 for i, name in enumerate(NAMES):
-    took = f"{seconds:.1f}" if i == 0 else ""
-    print(f"| {name}: deviation of its logarithm | {laplace[i]:.3f} (normal) "
-          f"| {kept[:, i].std():.3f}, mean off by {kept[:, i].mean() - TRUTH[i]:+.3f} | {took} |")  # fmt: skip
+    took, off = f"{seconds:.1f}" if i == 0 else "", kept[:, i].mean() - TRUTH[i]
+    ours = f"{kept[:, i].std():.3f}, mean off by {off:+.3f}"
+    print(f"| {name}: deviation of its logarithm | {laplace[i]:.3f} (normal) | {ours} | {took} |")
 
 # %% [markdown]
 # ## The figure: rates, and what they foretell

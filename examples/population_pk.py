@@ -32,8 +32,8 @@ END = EVERY * DOSES
 # %% [markdown]
 # ## One patient, and all of them
 #
-# The doses are events at known times. `draw(key)` makes a patient: `solve_ensemble` calls it for each
-# trajectory, where it is solved, with a key of its own. The last state is the area under c.
+# The doses are events at known times. `draw(key)` makes a patient: `solve_ensemble` calls it for
+# each trajectory, where it is solved, with a key of its own. The last state is the area under c.
 
 
 # %%

@@ -4,13 +4,13 @@
 #     x' = σ (y − x),    y' = x (ρ − z) − y,    z' = x y − 8/3 z
 #
 # Two solutions that start close together drift apart like e^{λ₁ t}, with λ₁ the largest Lyapunov
-# exponent: positive where the motion is chaotic. It is the mean of a growth g along a solution, with
-# v the direction that grows fastest (dividing by v·v keeps an error of its length from growing):
+# exponent: positive where the motion is chaotic. It is the mean of a growth g along a solution,
+# with v the direction that grows fastest (dividing by v·v keeps an error of its length small):
 #
 #     v' = J v − g v,    s' = g = v·J v / v·v,    λ₁ = s(T)/T.
 #
-# That is one problem of seven equations. `solve_ensemble` solves it on a grid of σ and ρ; each point
-# takes steps of its own, and a hundred times more of them where the motion is quick.
+# That is one problem of seven equations. `solve_ensemble` solves it on a grid of σ and ρ; each
+# point takes steps of its own, and a hundred times more of them where the motion is quick.
 
 # %%
 import os

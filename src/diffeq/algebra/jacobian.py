@@ -71,8 +71,8 @@ def slopes(
 
 
 def identity(n: int, dtype: Any) -> Any:
-    """The unit matrix: small ones a literal. What is computed, and always the same, XLA moves out of
-    all loops, as a task of its own.
+    """The unit matrix: small ones a literal. What is computed, and always the same, XLA moves out
+    of all loops, as a task of its own.
 
     >>> identity(2, jnp.float32).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
