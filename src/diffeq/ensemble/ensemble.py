@@ -11,7 +11,7 @@ import numpy as np
 
 from ..adjoint import overridden
 from ..control import Controller
-from ..core.lift import INSIDE
+from ..core.lift import INSIDE, flatten
 from ..core.primitive import in_a_trace
 from ..core.status import Status
 from ..door import MAX_STEPS
@@ -22,9 +22,10 @@ from ..problems.lowering import state_of
 from ..refuse import concrete, keywords
 from ..solution import Solution
 from ..solve import Options, asked
+from .blocks import in_blocks
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
-from .strategies import Plan, solved
+from .strategies import Ensemble, Plan
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
 
@@ -46,6 +47,8 @@ def solve_ensemble(
     in_axes: Any = 0,
     key: Any = None,
     reduce: Any = None,
+    resume: Any = None,
+    progress: bool = False,
     strategy: str = "auto",
     chunk: int | None = None,
     saveat: Any = None,
@@ -88,6 +91,9 @@ def solve_ensemble(
         reduce: statistics in place of the trajectories: one of `de.stats`, or a pytree of them. The
             results are in `sol.reduced`, for each saved time; trajectories that failed do not
             count. In lanes, no more than a chunk of trajectories is in memory.
+        resume: a folder, for long runs with `reduce`: what was reached is kept there, block by
+            block, and a call with the same settings goes on from it.
+        progress: with `reduce`, whether a bar shows how many trajectories are done.
         strategy: "lockstep" steps all together until the last is done, as `jax.vmap` does. "lanes"
             steps `chunk` of them together, those of similar cost; on all cores, unless it stands
             inside `jit` or a derivative, where it has one. "auto": lanes on a CPU, where there is
@@ -119,8 +125,14 @@ def solve_ensemble(
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
+    in_parts = resume is not None or progress
     if reduce is not None:
         check_reduce(reduce, saveat, dense=dense)
+    elif in_parts:
+        raise TypeError(
+            f"{'progress' if resume is None else 'resume'} was given without reduce: what goes on "
+            "block by block are statistics. Give reduce=, for example reduce=de.stats.Mean()."
+        )
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
     known = _spans(problem, inputs, draw)
     example = inputs.example(_best_example(inputs, known)) if inputs.rows else inputs.given
@@ -139,7 +151,14 @@ def solve_ensemble(
     reduces = reduce is not None
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
     plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
-    sol = solved(plan, shared, inputs, _strategy(strategy, inputs.size, plan.chunk))
+    chosen = _strategy(strategy, inputs.size, plan.chunk)
+    ensemble = Ensemble(plan, shared, inputs, chosen)
+    if in_parts and in_a_trace([*jax.tree.leaves(flatten(shared)[0]), *inputs.rows]):
+        raise TypeError(
+            "resume= and progress= go from block to block on the host, and this is inside jit, "
+            "vmap or a derivative: leave them out there."
+        )
+    sol = in_blocks(ensemble, resume, progress=progress) if in_parts else ensemble.solved()
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol

@@ -91,13 +91,13 @@ def cores() -> int:
 
 
 def on_cores(
-    run: Callable, rows: Sequence, order: np.ndarray, chunk: int, shares: int
+    run: Callable, rows: Sequence, index: Any, order: np.ndarray, chunk: int, shares: int
 ) -> tuple[list, Callable]:
     """`run(rows, index)` for a share of the chunks on each core: what each returned, and a function
-    that puts arrays of them together in the order of the trajectories.
+    that puts arrays of them together as `rows` and `index` came.
 
-    Chunks are dealt out in turn, so that every core gets dear ones and cheap ones; what is missing
-    in the last ones has the index −1.
+    Chunks are dealt out in this order, in turn, so that every core gets dear ones and cheap ones;
+    what is missing in the last ones has the index −1.
     """
     size = order.shape[0]
     length = -(-size // (chunk * shares)) * chunk
@@ -105,7 +105,7 @@ def on_cores(
     deal = lambda x: x.reshape(-1, shares, chunk).swapaxes(0, 1).reshape(shares, length)  # noqa: E731
     mine, there = deal(filled), deal(np.arange(length * shares) < size)
     known = [np.asarray(row) for row in rows]
-    numbers = np.where(there, mine, -1).astype(np.int32)
+    numbers = np.where(there, np.asarray(index)[mine], -1).astype(np.int32)
     parts = [([row[i] for row in known], number) for i, number in zip(mine, numbers, strict=True)]
     found = list(_pool().map(lambda part: jax.block_until_ready(run(*part)), parts))
     back = np.empty(size, np.intp)

@@ -6,6 +6,7 @@ chunk, and where the numbers are known (a gradient that is not compiled) all cor
 more numbers than `_FEW` it goes back along the tapes of all, as that of any solve.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from .inputs import Inputs, filled, key_of, trajectory
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
 
-__all__ = ["Plan", "solved"]
+__all__ = ["Ensemble", "Plan"]
 
 _FEW = 6  # directions, which take together as long as the way back
 
@@ -47,12 +48,67 @@ class Plan:
     moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
 
 
-def solved(plan: Plan, shared: dict, inputs: Inputs, strategy: str) -> Solution:
-    """All trajectories. `shared` is what they have in common."""
-    leaves, structure = flatten(shared)
-    args = (leaves, inputs.rows, jnp.arange(inputs.size, dtype=jnp.int32))
-    run_all = _lockstep if strategy == "lockstep" else _lanes
-    return replace(run_all(plan, structure, *args), strategy=strategy)
+@dataclass(frozen=True)
+class Ensemble:
+    """Trajectories that are ready to be solved; `shared` is what they have in common."""
+
+    plan: Plan
+    shared: dict
+    inputs: Inputs
+    strategy: str
+
+    def solved(self) -> Solution:
+        """All of them."""
+        leaves, structure = flatten(self.shared)
+        index = jnp.arange(self.inputs.size, dtype=jnp.int32)
+        if self.strategy == "lanes":
+            sol = _lanes(self.plan, structure, leaves, self.inputs.rows, index)
+        else:
+            found = _lockstep(self.plan, structure, leaves, self.inputs.rows, index)
+            sol = _complete(self.plan, structure, leaves, *found)
+        return replace(sol, strategy=self.strategy)
+
+    def part(self, index: np.ndarray) -> tuple[Any, Solution]:
+        """What was seen of those of these numbers, and what there is of each; −1 is none."""
+        leaves, structure = flatten(self.shared)
+        rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
+        run_some = _anywhere if self.strategy == "lanes" else _lockstep
+        return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
+
+    def joined(self, state: Any, sol: Solution) -> Solution:
+        """The solution of all parts: with the statistics of what was seen."""
+        leaves, structure = flatten(self.shared)
+        return replace(_complete(self.plan, structure, leaves, state, sol), strategy=self.strategy)
+
+    def merged(self, states: Sequence) -> Any:
+        """What was seen in several parts."""
+        return Reduction(self.shared["reduce"]).merged(states)
+
+    def numbers(self) -> int:
+        """How many numbers one of them has, before it is forgotten."""
+        leaves, structure = flatten(self.shared)
+        rows = [row[0] for row in self.inputs.rows]
+        one = jax.eval_shape(partial(_one, self.plan, structure), leaves, rows, jnp.int32(0))
+        return sum(x.size for x in jax.tree.leaves(one))
+
+    def tree(self) -> Any:
+        """The structure of a part."""
+        leaves, structure = flatten(self.shared)
+        rows = [row[:1] for row in self.inputs.rows]
+        some = partial(_lockstep, self.plan, structure)
+        return jax.tree.structure(jax.eval_shape(some, leaves, rows, jnp.zeros(1, jnp.int32)))
+
+    def marks(self) -> dict[str, str]:
+        """What tells it from other ensembles: sums of its numbers and of its program."""
+        leaves, structure = flatten(self.shared)
+        numbers = hashlib.sha256()
+        for x in (*leaves, *self.inputs.rows):
+            plain = jax.random.key_data(x) if _is_key(jnp.asarray(x)) else x
+            numbers.update(np.ascontiguousarray(plain).tobytes())
+        some = [row[:1] for row in self.inputs.rows]
+        lowered = _lockstep.lower(self.plan, structure, leaves, some, jnp.zeros(1, jnp.int32))
+        program = hashlib.sha256(lowered.as_text().encode())
+        return {"inputs": numbers.hexdigest()[:16], "program": program.hexdigest()[:16]}
 
 
 def _call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
@@ -60,22 +116,27 @@ def _call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) 
     shared = unflatten(structure, leaves)
     fields = filled(shared["given"], plan.places, rows)
     problem = shared["traced"]["problem"]
-    problem, key = trajectory(problem, shared["draw"], key_of(shared["key"], i), fields)
+    key = key_of(shared["key"], jnp.maximum(i, 0))
+    problem, key = trajectory(problem, shared["draw"], key, fields)
     own = {"problem": problem, "key": key, "stops": stops_of(problem, shared["stops"])}
     return {**shared["traced"], **own}
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _lockstep(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
-    def one(rows: list, i: Any) -> Solution:
-        return run(plan.options, **_call(plan, structure, leaves, rows, i))
+def _one(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
+    return run(plan.options, **_call(plan, structure, leaves, rows, i))
 
-    sol = jax.vmap(one)(rows, index)
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _lockstep(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Solution]:
+    """What was seen, if statistics are wanted, and what there is of each trajectory."""
+    sol = jax.vmap(partial(_one, plan, structure, leaves))(rows, index)
     if not plan.reduces:
-        return sol
+        return (), sol
     reduction = _reduction(structure, leaves)
-    state = reduction.update(reduction.init(sol[0]), sol, jnp.ones(index.shape, bool))
-    return reduction.finished(state, reduction.kept(sol))
+    state = reduction.update(reduction.init(sol[0]), sol, index >= 0)
+    return state, reduction.kept(sol)
 
 
 def _reduction(structure: Any, leaves: Sequence) -> Reduction:
@@ -132,8 +193,7 @@ def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
 
         def solve(xs: Sequence) -> Solution:
             common, mine = split(xs, (len(leaves), len(own)))
-            call = _call(plan, structure, common, mine, jnp.maximum(i, 0))
-            return run(plan.options, **{**call, **first})
+            return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
 
         inputs = [*leaves, *own]
         return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
@@ -159,9 +219,9 @@ def _in_program(
         return _chunks(plan, structure, leaves, rows, index)
     first, costs = _first(plan, structure, leaves, rows, index)
     order = ordered(costs, plan.chunk)
-    back = jnp.zeros_like(order).at[order].set(index)
+    back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
     rows = [row[order] for row in (*rows, *([first] if plan.starts else []))]
-    state, found = _chunks(plan, structure, leaves, rows, order)
+    state, found = _chunks(plan, structure, leaves, rows, index[order])
     return state, jax.tree.map(lambda x: x[back], found)
 
 
@@ -181,7 +241,7 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
         steps, costs = first(leaves, rows, index)
         order = ordered(np.asarray(costs), plan.chunk, np)
         rows = [*rows, steps] if plan.starts else rows
-    found, together = on_cores(partial(go, leaves), rows, order, plan.chunk, shares)
+    found, together = on_cores(partial(go, leaves), rows, index, order, plan.chunk, shares)
     states, parts = zip(*found, strict=True)
     state = _reduction(structure, leaves).merged(states) if plan.reduces else ()
     return state, together(*parts)

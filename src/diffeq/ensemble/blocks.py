@@ -1,0 +1,91 @@
+"""An ensemble in blocks, one after another: with a bar, and kept on disk, so that it can go on.
+
+Each block leaves a state of the statistics and a few numbers of each trajectory. In a folder they
+are one file each, written whole or not at all; a call that finds them there takes them as they are,
+and what comes out is what would have come out of one run.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..solution import Solution
+from .strategies import Ensemble
+
+__all__ = ["in_blocks"]
+
+_NUMBERS, _MOST = 2**22, 2**14  # that are in memory at once, and so many trajectories
+_EVEN = 8  # a block is so many chunks, or a multiple: even shares for 2, 4 or 8 cores
+
+
+def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
+    """All of the ensemble. `resume` is a folder, or None."""
+    from tqdm.auto import tqdm
+
+    size, block = ensemble.inputs.size, _block(ensemble)
+    folder = None if resume is None else _Folder(Path(resume), ensemble, block)
+    state, parts = None, []
+    with tqdm(total=size, disable=not progress, desc="solve_ensemble", unit="") as bar:
+        for number, start in enumerate(range(0, size, block)):
+            index = np.arange(start, start + block)
+            solve = partial(ensemble.part, np.where(index < size, index, -1).astype(np.int32))
+            seen, sol = solve() if folder is None else folder.kept(number, solve)
+            state = seen if state is None else ensemble.merged([state, seen])
+            count = min(block, size - start)
+            parts.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], sol))
+            bar.update(count)
+    together = jax.tree.map(lambda *xs: jnp.asarray(np.concatenate(xs)), *parts)
+    return ensemble.joined(state, together)
+
+
+def _block(ensemble: Ensemble) -> int:
+    """How many trajectories are solved before they are forgotten."""
+    numbers = ensemble.numbers()
+    least = ensemble.plan.chunk * _EVEN
+    fits = min(_NUMBERS // max(numbers, 1), _MOST) // least * least
+    return min(ensemble.inputs.size, max(fits, least))
+
+
+class _Folder:
+    """The blocks of one ensemble, a file each."""
+
+    def __init__(self, path: Path, ensemble: Ensemble, block: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.ensemble = path, ensemble
+        told = {"n": ensemble.inputs.size, "block": block, "strategy": ensemble.strategy}
+        self._check({**told, "reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()})
+
+    def _check(self, settings: dict) -> None:
+        """Refuses a folder of another ensemble."""
+        file = self.path / "settings.json"
+        if not file.exists():
+            file.write_text(json.dumps(settings, indent=1), encoding="utf8")
+            return
+        found = json.loads(file.read_text(encoding="utf8"))
+        other = [name for name in settings if settings[name] != found.get(name)]
+        if other:
+            each = "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
+            raise ValueError(
+                f"resume={str(self.path)!r} holds blocks of another ensemble ({each}): name "
+                "another folder, or remove this one."
+            )
+
+    def kept(self, number: int, solve: Callable) -> Any:
+        """A block from its file; solved and written, if there is none."""
+        file = self.path / f"block-{number:06}.npz"
+        if not file.exists():
+            found = solve()
+            draft = file.with_suffix(".part.npz")
+            np.savez(draft, *map(np.asarray, jax.tree.leaves(found)))
+            os.replace(draft, file)
+            return found
+        with np.load(file, allow_pickle=False) as arrays:
+            leaves = [jnp.asarray(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
+        return jax.tree.unflatten(self.ensemble.tree(), leaves)
