@@ -24,9 +24,9 @@ from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem
-from .problems.breaking import breaking_points, levels_of
+from .problems.breaking import breaking_points, depth_of, levels_of
 from .problems.dae import packed_differential
-from .problems.forms import Ode, lower
+from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
 
 __all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
@@ -93,16 +93,17 @@ def opened(
         arrivals = Arrivals.of(problem, key, max_events, rtol)
         problem, events = arrivals.problem, arrivals.events(events)
         rtol, atol = arrivals.tolerances(rtol, atol)
+    direction = 1 if problem.stochastic or arrivals is not None else direction
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
-    direction = direction if entry.noise is None and arrivals is None else 1
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     controller = controller if dt is None else Constant()
     tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
-    kinks, levels = None, 0
+    kinks, levels, area = None, 0, method.area
     if delays is not None:
-        if delays.constant and delays.lags.size:
-            kinks = breaking_points(t0, delays.lags, int(method.order) + delays.jumps)
+        depth = depth_of(method.order, jumps=delays.jumps, noisy=entry.noise is not None)
+        if delays.constant and delays.lags.size and depth:
+            kinks = breaking_points(t0, delays.lags, depth)
             levels = levels_of(delays.lags.size, int(method.order) + 1)
         method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
     stops = _stops(sign, stops, t0, t1, kinks)
@@ -118,7 +119,7 @@ def opened(
     if parts:
         happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
     lands = by_hand or stops is not None or bool(parts)
-    noise = _noise(entry, method, controller, lands=lands, cuts=bool(happenings.crossings))
+    noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(happenings.crossings))
     system = System(
         form, method_rest, controller_rest, Output(()), stops is not None, direction,
         rows=None if delays is None else _power(max_history or _ROWS),
@@ -141,15 +142,12 @@ def opened(
 
 
 def _polynomial(method: Method, t: Any, y: Any) -> Any:
-    """The shapes of what a method's step leaves, found on y' = 0."""
+    """The shapes of what a method's step leaves to the past."""
 
-    def step(t: Any, y: Any) -> Any:
-        dt = in_dtype_of(jnp.ones_like(t), y)
-        form = lower(Ode(lambda t, y: jnp.zeros_like(y)), method.form, repr(method))
-        made = method.step(form, t, y, dt, method.init(form, t, y))
-        return method.interpolant(form, t, y, dt, made)
+    def still(t: Any, y: Any) -> Any:
+        return method.resting(t, y, in_dtype_of(jnp.ones_like(t), y))
 
-    return jax.eval_shape(step, t, y)
+    return jax.eval_shape(still, t, y)
 
 
 def _power(rows: int) -> int:
@@ -164,16 +162,16 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     return packed_differential(problem, entry.packing)
 
 
-def _noise(entry: Canonical, method: Method, controller: Any, *, lands: bool, cuts: bool) -> Silent:
-    """The noise of a problem, as its steps need it: whether they land on times of their own, and
-    whether they are cut where a condition crosses.
+def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool) -> Silent:
+    """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
+    steps land on times of their own, and whether they are cut where a condition crosses.
     """
     if entry.noise is None:
         return Silent()
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.decides:
         return Tree(entry.noise, dtype, True, lands, cuts)
-    return Steps(entry.noise, dtype, method.area, cuts)
+    return Steps(entry.noise, dtype, area, cuts)
 
 
 def _lowered(

@@ -30,7 +30,6 @@ from .methods.mass import consistent, paces, slope_of
 from .noise import Silent
 from .output import Cursor, Output, Piece
 from .problems.breaking import Echo, Echoes, echo_time
-from .problems.forms import lower
 from .problems.history import History
 
 __all__ = [
@@ -229,7 +228,7 @@ class Start(eqx.Module):
         form, method, _ = system.parts(data)
         t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
         if system.rows is not None:
-            form = lower(form, "ode", "the initial step")
+            form = form.as_known()
             span = jnp.minimum(span, jnp.min(lags, initial=jnp.inf))
         return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
@@ -318,8 +317,7 @@ def _field_between(form: Any, low: Any, high: Any) -> Any:
     def clipped(f: Callable) -> Callable:
         return lambda t, *ys: f(t + lax.stop_gradient(jnp.clip(t, low, high) - t), *ys)
 
-    changes = {k: clipped(f) for k, f in vars(form).items() if callable(f)}
-    return type(form)(**{**vars(form), **changes})
+    return form.mapped(clipped)
 
 
 def _after_stop(data: Data, t: Array) -> Array:
@@ -429,7 +427,7 @@ def _attempt(
     span = (state.t, dt, t1)
     before, on = past, sound & active if past is not None else sound
     if past is not None:  # what follows an event may look at the step that led to it
-        past = past.with_step(form.shape.pack(step.data), jnp.where(on, t1, state.t), on)
+        past = past.with_step(form.shape.pack(step.data.strip), jnp.where(on, t1, state.t), on)
     anew = _anew(system, data, past)
     t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
     still = lambda: _anew(system, *lax.stop_gradient((data, past)))  # noqa: E731
@@ -791,8 +789,9 @@ def _explained(system: System, data: Data, state: State, past: Any) -> State:
 
     def sound(future: Any, lost: Any) -> Any:
         some = form.shape.filled(1.0)
-        ode = form.bind(state.t, jnp.inf, some, future=future, lost=lost)
-        return jnp.isfinite(jnp.sum(ode.field(state.t, state.y)))
+        found = form.bind(state.t, jnp.inf, some, future=future, lost=lost).functions()
+        values = [jnp.sum(f(state.t, state.y)) for f in found.values()]
+        return jnp.isfinite(sum(values))
 
     checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)
     fine, *found = jax.vmap(sound)(*checks.T)
@@ -919,7 +918,7 @@ def replay(
     step = method.step(limited, t, y, scaled, memory)
     t1 = jnp.where(landed, target, t + dt)
     if before is not None:
-        before = before.with_row(form.shape.pack(step.data), accept)
+        before = before.with_row(form.shape.pack(step.data.strip), accept)
         rows = before.rows
     t1, end = events.again(
         known, fired, theta, (t, dt, t1), landed, step,

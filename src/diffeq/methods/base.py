@@ -7,8 +7,10 @@ To write a scheme of your own, subclass `Method`, give `order` and `step`, and p
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Real
 
+from ..problems.forms import Ode, lower
 from .interpolant import Hermite, Interpolant
 
 __all__ = ["Method", "Step"]
@@ -165,3 +167,14 @@ class Method(eqx.Module):
         The default is the cubic through both ends, which costs the slopes there.
         """
         return Hermite(y, step.y, form.field(t, y), form.field(t + dt, step.y), dt)
+
+    def recalled(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Interpolant:
+        """What the past of a delay equation keeps of a step whose interpolant is `path`: that."""
+        del y, dt, step
+        return path
+
+    def resting(self, t: Array, y: Array, dt: Array) -> Interpolant:
+        """What it keeps of a step in which nothing happens."""
+        form = lower(Ode(lambda t, y: jnp.zeros_like(y)), self.form, repr(self))
+        step = self.step(form, t, y, dt, self.init(form, t, y))
+        return self.recalled(y, dt, step, self.interpolant(form, t, y, dt, step))

@@ -1,7 +1,7 @@
-"""The method of steps: any one-step method, where the field looks at the solution so far."""
+"""The method of steps: any one-step method, where the equation looks at the solution so far."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, Real
 from ..core.implicit import settled
 from ..core.loop import loop
 from ..core.norm import mean_square
-from ..problems.forms import Delayed, Ode, lower
+from ..problems.forms import Delayed, lower
 from ..problems.history import Strip
 from .base import Method, Step
 from .interpolant import Interpolant
@@ -27,9 +27,16 @@ _CLOSE = 0.01**2
 _MORE = 4
 
 
+class Trace(NamedTuple):
+    """What a step leaves: the strip that the past keeps, and the path that output sees."""
+
+    strip: Strip
+    path: Any
+
+
 class MethodOfSteps(Method):
-    """A method for ODEs on y' = f(t, y, past): each step leaves a polynomial, and the past is all
-    of these.
+    """A method for ODEs on y' = f(t, y, past), or for SDEs on one with noise: each step leaves a
+    polynomial, and the past is all of these.
 
     A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
     time it sees the polynomial before it, then its own of the last time, until that stands still.
@@ -95,31 +102,29 @@ class MethodOfSteps(Method):
         """The method's memory; at t the past is known."""
         return self.method.init(self._bound(form, t, jnp.inf), t, y)
 
-    def _stepped(self, ode: Ode) -> Any:
-        """The equation as the method steps it."""
-        return lower(ode, self.method.form, repr(self.method))
-
     def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Any:
-        """The equation of a step; where one is known, it has asked for nothing that is not there,
-        and NaN must not enter the derivative of one that was not made.
+        """The equation of a step as the method steps it; where one is known, it has asked for
+        nothing that is not there, and NaN must not enter the derivative of one that was not made.
         """
-        if self.known is None:
-            return self._stepped(form.bind(t, middle, ahead))
-        ahead = form.shape.filled(0.0) if ahead is None else ahead
-        return self._stepped(form.bind(t, middle, ahead, future=0.0, lost=0.0))
+        asked = {}
+        if self.known is not None:
+            ahead = form.shape.filled(0.0) if ahead is None else ahead
+            asked = {"future": 0.0, "lost": 0.0}
+        return lower(form.bind(t, middle, ahead, **asked), self.method.form, repr(self.method))
 
     def step(
         self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
-        """One step; its data are the polynomial, and how many turns that took."""
+        """One step; its data are its `Trace`, with how many turns that took."""
         shape = form.shape
 
         def turn(ahead: list) -> tuple[list, Any]:
-            ode = self._bound(form, t, t + dt / 2, ahead)
-            step = self.method.step(ode, t, y, dt, memory)
-            polynomial = self.method.interpolant(ode, t, y, dt, step)
+            equation = self._bound(form, t, t + dt / 2, ahead)
+            step = self.method.step(equation, t, y, dt, memory)
+            path = self.method.interpolant(equation, t, y, dt, step)
+            polynomial = self.method.recalled(y, dt, step, path)
             row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial, form.held))
-            return row, step._replace(data=())
+            return row, step._replace(data=() if polynomial is path else path)
 
         if self.known is not None:
             turns = shape.unpack(self.known).turns
@@ -127,13 +132,13 @@ class MethodOfSteps(Method):
             row, step = settled(turn, self.known, more, 2 * self._most + _MORE)
         else:
             row, step, turns = self._iterated(form, turn, t, y, dt)
-        strip = shape.unpack(row)
-        return step._replace(data=replace(strip, turns=turns.astype(t.dtype)))
+        strip = replace(shape.unpack(row), turns=turns.astype(t.dtype))
+        return step._replace(data=Trace(strip, step.data or strip.polynomial))
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
-        """The step's polynomial, which is there already."""
+        """The step's path, which is there already."""
         del form, t, y, dt
-        return step.data.polynomial
+        return step.data.path
 
     @property
     def _most(self) -> int:
@@ -174,9 +179,7 @@ class MethodOfSteps(Method):
 
     def _guess(self, form: Delayed, t: Array, y: Array, dt: Array) -> list:
         """The polynomial of the last step, further on; at the start y, as it is."""
-        rest = self._stepped(Ode(lambda t, y: jnp.zeros_like(y)))
-        still = self.method.step(rest, t, y, dt, self.method.init(rest, t, y))
-        still = self.method.interpolant(rest, t, y, dt, still)
+        still = self.method.resting(t, y, dt)
         row = form.shape.pack(Strip(t, dt, jnp.zeros_like(t), still, form.held))
         some = form.history.count > 0
         return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ..algebra import Factors, factored, identity, slopes, solve
 from ..algebra.roots import newton, rooted
-from ..problems.forms import Implicit, Mass, Sde, lower, spread
+from ..problems.forms import Delayed, Implicit, Mass, Sde, lower, spread
 from . import residual
 
 __all__ = [
@@ -76,6 +76,7 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     (M + free · J) y' = f − free · (f + f_t), of which the second part is zero but for f_t. The path
     of an equation with noise has no slope: 0 stands for it.
     """
+    form = form.as_known() if isinstance(form, Delayed) else form
     if isinstance(form, Sde):
         return jnp.zeros_like(y)
     if isinstance(form, Implicit):

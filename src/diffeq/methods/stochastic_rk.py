@@ -8,11 +8,12 @@ and divides by nothing.
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Real
 
 from .base import Method, Step
 from .bridge import Bridge
-from .interpolant import combine
+from .interpolant import Interpolant, Polynomial, combine
 from .stochastic_tableau import StochasticTableau
 
 __all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
@@ -44,6 +45,18 @@ class Stochastic(Method):
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Bridge:
         """The path from y to the end of the step, through the Brownian motion between."""
         return Bridge.of(form, (t, dt), (y, step.y), curved=self.order >= 1)
+
+    def recalled(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Polynomial:
+        """The line between the ends, from which the path strays by O(√dt) to either side: enough
+        for methods of order 1/2, and of 1 where the diffusion does not look back.
+        """
+        del path
+        return Polynomial(y, (step.y - y,), dt)
+
+    def resting(self, t: Array, y: Array, dt: Array) -> Polynomial:
+        """The same line, from y to y."""
+        del t
+        return Polynomial(y, (jnp.zeros_like(y),), dt)
 
 
 class EulerMaruyama(Stochastic):
@@ -148,7 +161,9 @@ class Milstein(Stochastic):
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
         """Nothing; but the noise has to be of a kind that it takes."""
-        form.must_be(self, ("diagonal", "scalar"), "de.EulerMaruyama() or de.EulerHeun()")
+        other = "de.EulerMaruyama() or de.EulerHeun()"
+        form.must_be(self, ("diagonal", "scalar"), other)
+        form.must_not_recall(self, other)
         return ()
 
     def step(

@@ -28,6 +28,7 @@ class Problem:
     fields: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[dict[str, str]] = {}  # those that are, and what they are called with
     stochastic: ClassVar[bool] = False
+    delayed: ClassVar[bool] = False  # whether it looks at its past
     args: Any
     tspan: Any
 

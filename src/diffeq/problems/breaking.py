@@ -14,7 +14,7 @@ from ..core.graft import grafted
 from ..core.lookup import pick, place_of
 from ..core.rows import put_row
 
-__all__ = ["Echo", "Echoes", "breaking_points", "echo_time", "kinks_of", "levels_of"]
+__all__ = ["Echo", "Echoes", "breaking_points", "depth_of", "echo_time", "kinks_of", "levels_of"]
 
 # With many lags the combinations explode (10 lags to the seventh level: 19,447). Kinks of a higher
 # level are smoother, and so first to be left to the control of errors.
@@ -44,6 +44,16 @@ def kinks_of(lags: int, levels: int) -> int:
     5
     """
     return len(_counts(lags, levels)) if lags else 0
+
+
+def depth_of(order: int | float, *, jumps: bool, noisy: bool) -> int:
+    """How many levels a method of this order wants to end steps at; one more where the solution
+    itself jumps at t0. Noise leaves no derivative that could jump: a jump alone counts there.
+
+    >>> depth_of(5, jumps=False, noisy=False), depth_of(0.5, jumps=True, noisy=True)
+    (5, 1)
+    """
+    return int(jumps) if noisy else int(order) + int(jumps)
 
 
 def levels_of(lags: int, levels: int) -> int:

@@ -64,6 +64,7 @@ class DDEProblem(Problem):
 
     fields = ("f", "y0", "tspan", "args", "history", "lags")
     functions: ClassVar[dict[str, str]] = {"f": "t, y, past, args"}
+    delayed: ClassVar[bool] = True
 
     def __init__(
         self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, history: Any, lags: Any

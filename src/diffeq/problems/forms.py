@@ -11,6 +11,7 @@ from .history import History, Seen, Shape
 
 __all__ = [
     "Delayed",
+    "Form",
     "Implicit",
     "Ito",
     "Mass",
@@ -26,7 +27,20 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Ode:
+class Form:
+    """What all equations share: they are made of functions."""
+
+    def functions(self) -> dict[str, Callable]:
+        """Its functions by their names."""
+        return {name: f for name, f in vars(self).items() if callable(f)}
+
+    def mapped(self, change: Callable) -> Any:
+        """The same with each of its functions changed."""
+        return replace(self, **{name: change(f) for name, f in self.functions().items()})
+
+
+@dataclass(frozen=True)
+class Ode(Form):
     """y' = field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled state."""
 
     field: Callable
@@ -34,7 +48,7 @@ class Ode:
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Form):
     """y' = implicit(t, y) + explicit(t, y); `jac` is that of the implicit part."""
 
     implicit: Callable
@@ -43,7 +57,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Mass:
+class Mass(Form):
     """M y' = field(t, y) over the ravelled state.
 
     `mass` is M: a matrix, its diagonal as a vector, or None for 1. `free` projects on what M cannot
@@ -57,7 +71,7 @@ class Mass:
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Form):
     """residual(t, y, dy) = 0, over a state of any shape, with dy = dy/dt.
 
     `differential` says, of the ravelled state, for which components dy is in the residual; the
@@ -72,7 +86,7 @@ class Implicit:
 
 
 @dataclass(frozen=True)
-class Partitioned:
+class Partitioned(Form):
     """q' = drift(t, q, p), p' = kick(t, q, p); the state is (q, p) as one vector, q first.
 
     `separable`: drift does not depend on q, nor kick on p. `identity`: drift is p itself, as in a
@@ -91,12 +105,13 @@ class Partitioned:
 
 
 @dataclass(frozen=True)
-class Sde:
+class Sde(Form):
     """dy = drift(t, y) dt + diffusion(t, y) dW, as `Ito` or as `Stratonovich` understands it.
 
     `kind`: "diagonal" (W has the shape of y), "scalar" (one W for all) or "general" (the diffusion
     has a last axis more than y). `own`: each component of a diagonal diffusion depends on its own
-    component of y alone. `bound` is the noise of a step.
+    component of y alone. `recalls`: the diffusion looks into the past. `bound` is the noise of a
+    step.
     """
 
     drift: Callable
@@ -104,6 +119,7 @@ class Sde:
     kind: str
     additive: bool
     own: bool
+    recalls: bool = False
     bound: Any = None
 
     def driven(self, bound: Any) -> "Sde":
@@ -142,6 +158,14 @@ class Sde:
                 f"{other}."
             )
 
+    def must_not_recall(self, method: Any, other: str) -> None:
+        """Refuses a method that wants to know how the diffusion moves along with all it sees."""
+        if self.recalls:
+            raise TypeError(
+                f"{method!r} takes a diffusion of t, y and args, and this one looks into the past, "
+                f"whose noise would come in by integrals over both: choose {other}."
+            )
+
     def bend(self, t: Any, y: Any) -> Any:
         """What W² multiplies, twice: (g ∂g/∂y), for diagonal and for scalar noise.
 
@@ -159,13 +183,14 @@ class Sde:
 
 
 @dataclass(frozen=True)
-class Delayed:
-    """y' = field(t, y, seen), where `seen` is the solution so far: an Ode, bound to a past.
+class Delayed(Form):
+    """An equation whose functions are called with (t, y, seen), where `seen` is the solution so
+    far. Bound to a past it is what it says: an Ode, or an Sde.
 
     Until it is told where its own past begins, at `origin`, it knows the given history alone.
     """
 
-    field: Callable
+    equation: Any
     shape: Shape
     history: History
     origin: Any
@@ -177,17 +202,33 @@ class Delayed:
         history = self.history if history is None else history.seen()
         return replace(self, history=history, origin=origin)
 
+    def functions(self) -> dict[str, Callable]:
+        """Those of the equation."""
+        return self.equation.functions()
+
+    def mapped(self, change: Callable) -> "Delayed":
+        """The same with each function of the equation changed."""
+        return replace(self, equation=self.equation.mapped(change))
+
+    def driven(self, bound: Any) -> "Delayed":
+        """The same with the noise of a step in place."""
+        return replace(self, equation=self.equation.driven(bound))
+
     def bind(
         self, now: Any, middle: Any, ahead: list | None = None, *, future: Any = jnp.nan,
         lost: Any = jnp.nan,
-    ) -> Ode:  # fmt: skip
+    ) -> Any:  # fmt: skip
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
         time = self.shape.time
         given = (now, middle, self.origin, future, lost)
         now, middle, origin, future, lost = (jnp.asarray(x, time) for x in given)
         ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
         seen = Seen(self.history, ahead, now, middle, origin, future, lost, self.sign)
-        return Ode(lambda t, y: self.field(t, y, seen))
+        return self.equation.mapped(lambda f: lambda t, y: f(t, y, seen))
+
+    def as_known(self) -> Any:
+        """The equation where what is known now is all there will be."""
+        return self.bind(jnp.inf, jnp.inf)
 
 
 class Ito(Sde):
@@ -246,7 +287,7 @@ def _other(kind: type, sign: int) -> Callable:
         half = _correction(form)
         drift = lambda t, y: form.drift(t, y) + sign * half(t, y)  # noqa: E731
         drift = form.drift if form.additive else drift
-        return kind(drift, form.diffusion, form.kind, form.additive, form.own, form.bound)
+        return kind(**{**vars(form), "drift": drift})
 
     return converted
 
@@ -271,10 +312,6 @@ def _ode_to_mass(form: Ode) -> Mass:
     return Mass(form.field, form.jac)
 
 
-def _delayed_to_ode(form: Delayed) -> Ode:
-    return form.bind(jnp.inf, jnp.inf)  # what is known now is all there will be
-
-
 _NAMES = {
     "delayed": Delayed,
     "ode": Ode,
@@ -297,7 +334,6 @@ _RULES: dict[tuple[type, type], Callable] = {
     (Mass, Mass): _same,
     (Implicit, Implicit): _same,
     (Delayed, Delayed): _same,
-    (Delayed, Ode): _delayed_to_ode,
     (Ode, Mass): _ode_to_mass,
     (Split, Mass): lambda form: _ode_to_mass(_split_to_ode(form)),
     (Partitioned, Mass): lambda form: _ode_to_mass(_partitioned_to_ode(form)),

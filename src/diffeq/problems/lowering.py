@@ -103,7 +103,7 @@ def canonical(
     y0, held = packing.pack(plain), packing.held_of(plain)
     t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
-    if isinstance(problem, DDEProblem):
+    if problem.delayed:
         rule = rule.ready(problem, tree, packing, t0, y0, polynomial, direction)
     for name, f, arguments in functions_of(problem):
         check_arguments(f, name, arguments)
@@ -258,6 +258,7 @@ class Traced:
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         bound.pointwise = self.pointwise  # pyright: ignore[reportFunctionMemberAccess]
+        bound.parts = self.parts  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
     def at(self, leaves: list, hoisted: list, t: Any, *parts: Any, extra: tuple = ()) -> Any:
@@ -269,6 +270,11 @@ class Traced:
         out = eval_jaxpr(jaxpr, hoisted, *flat)
         out = lax.optimization_barrier(out) if self.apart else out
         return jax.tree.unflatten(self.tree, out)
+
+    @property
+    def parts(self) -> int:
+        """How many parts of the state, and of what else it sees, it is called with."""
+        return len(self.count)
 
     def uses(self, part: int) -> bool:
         """Whether the value depends on this part of the state."""
@@ -451,7 +457,8 @@ class _ImplicitRule(_OdeRule):
 
 
 def _packed(f: Callable, packing: Packing) -> Callable:
-    return lambda t, y: packing.pack(f(t, packing.unpack(y)))
+    """The function over packed states; what else it sees stays what it is."""
+    return lambda t, y, *seen: packing.pack(f(t, packing.unpack(y), *seen))
 
 
 class _SdeRule(_Rule):
@@ -459,36 +466,44 @@ class _SdeRule(_Rule):
 
     state = staticmethod(_OdeRule.state)
 
-    def __init__(self, kind: str, form: type) -> None:
-        self.kind, self.wanted = kind, form
+    def __init__(self, kind: str, interpretation: str) -> None:
+        self.kind = kind
+        self.wanted = Ito if interpretation == "ito" else Stratonovich
 
     @classmethod
-    def of(cls, problem: SDEProblem) -> "_SdeRule":
-        return cls(problem.noise, Ito if problem.interpretation == "ito" else Stratonovich)
+    def of(cls, problem: Any) -> "_SdeRule":
+        return cls(problem.noise, problem.interpretation)
 
-    def functions(self, problem: Any, tree: Any) -> list:
+    def functions(self, problem: Any, tree: Any, *seen: Any) -> list:
+        """The functions, of the state and of what else is seen."""
         check = partial(_checked_diffusion, self.kind)
-        return [("drift", problem.drift, (tree,)), ("diffusion", problem.diffusion, (tree,), check)]
+        parts = (tree, *seen)
+        return [("drift", problem.drift, parts), ("diffusion", problem.diffusion, parts, check)]
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
         del sign
         drift, diffusion = at
         pack = packing.pack if self.kind != "general" else partial(_columns, packing)
-        g = lambda t, y: pack(diffusion(t, packing.unpack(y)))  # noqa: E731
+        g = lambda t, y, *seen: pack(diffusion(t, packing.unpack(y), *seen))  # noqa: E731
         own = self.kind == "diagonal" and packing.single and diffusion.pointwise(0)
-        additive = not diffusion.uses(0)
-        return self.wanted(_packed(drift, packing), g, self.kind, additive, own)
+        recalls = diffusion.parts > 1 and diffusion.uses(1)
+        additive = not diffusion.uses(0) and not recalls
+        return self.wanted(_packed(drift, packing), g, self.kind, additive, own, recalls)
 
     @staticmethod
     def noise(problem: Any, traced: list, y0: Array) -> tuple[int, ...]:
-        if problem.additive and traced[1].uses(0):
+        diffusion = traced[1]
+        parts = ("y", "past")[: diffusion.parts]
+        used = [name for i, name in enumerate(parts) if diffusion.uses(i)]
+        if problem.additive and used:
             raise TypeError(
-                "additive=True says that diffusion depends on t and args alone, but it uses y. "
-                "Leave additive out; or, if y gives it only a shape, write jnp.full_like(y, value)."
+                "additive=True says that diffusion depends on t and args alone, but it uses "
+                f"{used[0]}. Leave additive out; or, if y gives it only a shape, write "
+                "jnp.full_like(y, value)."
             )
         if problem.noise == "diagonal":
             return y0.shape
-        return () if problem.noise == "scalar" else traced[1].shapes[0][-1:]
+        return () if problem.noise == "scalar" else diffusion.shapes[0][-1:]
 
 
 def _columns(packing: Packing, tree: Any) -> Array:
@@ -643,7 +658,10 @@ def _halved(f: Callable, packing: Packing) -> Callable:
 class _DelayRule(_Rule):
     """A field that sees its past; what it is traced with is the past's arrays."""
 
-    def __init__(self, packing: Packing, delays: Delays, direction: int | None) -> None:
+    def __init__(
+        self, problem: Any, packing: Packing, delays: Delays, direction: int | None
+    ) -> None:
+        del problem
         self.packing, self.shape = packing, delays.shape
         self.delays, self.direction = delays, direction
 
@@ -673,23 +691,26 @@ class _DelayRule(_Rule):
         flat = [jnp.ravel(jnp.asarray(x, t0.dtype)) for x in jax.tree.leaves(lags)]
         lags = jnp.concatenate(flat) if flat else jnp.zeros(0, t0.dtype)
         delays = Delays(lags, shape, constant, problem.y0 is not None)
-        return cls(packing, delays, direction)
+        return cls(problem, packing, delays, direction)
 
     def functions(self, problem: Any, tree: Any) -> list:
         """The field as a function of (t, y, seen, args)."""
-        known = (self.packing, self.shape, self.direction)
-        field = partial(_seeing, problem.f, problem.history, known)
-        return [("f", field, (tree, self._seen()))]
+        return [("f", self._sees(problem.f, problem), (tree, self._seen()))]
+
+    def _sees(self, f: Any, problem: Any) -> Any:
+        """A function of (t, y, past, args) as one of (t, y, seen, args)."""
+        return partial(_seeing, f, problem.history, (self.packing, self.shape, self.direction))
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
         """The equation, with nothing in its past yet."""
         inside = jnp.asarray(sign, self.shape.time) if self.direction is None else ()
-
-        def field(t: Any, y: Any, seen: Seen) -> Any:
-            return packing.pack(at[0](t, packing.unpack(y), seen))
-
         blank = History.blank(self.shape, 1)
-        return Delayed(field, self.shape, blank, jnp.inf, inside, packing.kept)
+        equation = self._equation(at, packing, sign)
+        return Delayed(equation, self.shape, blank, jnp.inf, inside, packing.kept)
+
+    def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
+        """The equation whose functions are called with (t, y, seen)."""
+        return _OdeRule.form(at, packing, sign)
 
     def _seen(self) -> Seen:
         t = jnp.zeros((), self.shape.time)
