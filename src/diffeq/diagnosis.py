@@ -14,7 +14,7 @@ from .methods.explicit_rk import ExplicitRK
 from .methods.mass import times
 from .methods.order import real_stability_interval
 from .methods.residual import strays
-from .problems import DDEProblem, JumpProblem
+from .problems import JumpProblem
 from .problems.forms import Implicit, Ode, lower
 from .problems.lowering import canonical
 
@@ -100,7 +100,7 @@ def not_finite(args: Any) -> str:
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing."""
-    if not isinstance(method, ExplicitRK) or isinstance(problem, DDEProblem):
+    if not isinstance(method, ExplicitRK) or problem.delayed:
         return ""
     table = method.tableau
     reach = -abs(float(last.dt)) * dominant_rate(problem, last.t, last.y)

@@ -22,10 +22,10 @@ from .core.primitive import Tracer
 from .door import MAX_STEPS
 from .events import Happening
 from .interp.base import jumps_in
-from .methods import BDF, METHODS, Method
-from .problems import DAEProblem, DDEProblem, ImplicitDAEProblem, JumpProblem, Problem
+from .methods import BDF, METHODS, Method, Stochastic
+from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from .problems.base import evaluated
-from .problems.breaking import kinks_of
+from .problems.breaking import depth_of, kinks_of
 from .problems.called import described
 from .problems.dae import packed_differential, packed_mass, packed_slope
 from .problems.dde import depends_on_state
@@ -105,6 +105,8 @@ def checked_call(
     _check_key(asked_for, key)
     events = _events(events)
     noisy = problem.stochastic
+    if problem.delayed:
+        _check_history(problem)
     if noisy:
         _check_noisy(problem, (*events, *jumps))
     if method is None:
@@ -121,9 +123,9 @@ def checked_call(
     _check_turns(problem, method, controller, dt)
     _check_limits(controller)
     span = _span(problem)
-    delayed = isinstance(problem, DDEProblem)
+    delayed = problem.delayed
     if delayed:
-        _check_delayed(problem, method)
+        _check_delayed(problem, method, controlled=dt is None and controller.decides)
     _check_forwards(asked_for, span)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
@@ -395,17 +397,27 @@ def _default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Me
 
 def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
     """The method for an SDE; those of order 3/2 take diagonal, scalar or additive noise."""
+    name = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
+    controlled = dt is None and (controller is None or controller.decides)
+    if problem.delayed:
+        if controlled:
+            raise ValueError(f"{_no_control(problem)} (the method is then {name}()).")
+        return METHODS[name]()
     if problem.noise != "general":
         return METHODS["SOSRA" if problem.additive else "SOSRI"]()
     if problem.additive:
         return METHODS["SOSRA"]()
-    name = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
-    if dt is None and (controller is None or controller.decides):
+    if controlled:
         raise ValueError(
             "no method for general noise controls its steps: give dt= (the method is then "
             f"{name}()), or declare additive=True if the diffusion does not depend on y."
         )
     return METHODS[name]()
+
+
+def _no_control(problem: Problem) -> str:
+    """What to do where a past and noise meet."""
+    return f"no method for {type(problem).__name__} controls its steps: give dt="
 
 
 def _calm() -> Controller:
@@ -417,7 +429,14 @@ def _calm() -> Controller:
 
 
 def _check_noisy(problem: Problem, events: tuple) -> None:
-    """What an equation with noise cannot have: held leaves that nothing would change."""
+    """What an equation with noise cannot have: held leaves that nothing would change; and events,
+    where they would come back.
+    """
+    if problem.delayed and events:
+        raise TypeError(
+            f"events were given, and problem is a {type(problem).__name__}: what they change would "
+            "come back to a path that has been cut. Leave them out, or see what is saved (saveat=)."
+        )
     if holds(state_of(problem)) and not events:
         raise TypeError(
             "y0 has leaves that are held, and without events nothing changes them: use args."
@@ -470,8 +489,11 @@ def _check_jumps(problem: JumpProblem) -> None:
         )
 
 
-def _check_delayed(problem: DDEProblem, method: Method) -> None:
-    """What solves a delay equation, and what it must have."""
+def _check_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
+    """What solves a delay equation."""
+    if problem.stochastic:
+        _check_noisy_delayed(problem, method, controlled=controlled)
+        return
     forms = (method.form,) if isinstance(method.form, str) else method.form
     if not {"ode", "mass"} & set(forms):
         raise TypeError(
@@ -484,10 +506,26 @@ def _check_delayed(problem: DDEProblem, method: Method) -> None:
             "equation may have another side already: choose de.Rodas5P(), de.RadauIIA5() or "
             "de.KenCarp4()."
         )
-    _check_history(problem)
 
 
-def _check_history(problem: DDEProblem) -> None:
+def _check_noisy_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
+    """Between the ends of steps the past of a noisy path is a line, which is enough for order 1."""
+    if not isinstance(method, Stochastic):
+        raise TypeError(
+            f"{method!r} solves equations without noise: choose de.EulerMaruyama(), or "
+            "de.EulerHeun() for a Stratonovich equation."
+        )
+    if method.order > 1 or method.area:
+        raise TypeError(
+            f"{method!r} is of order {method.order:g}, and sees a past that is a line between the "
+            "ends of steps, enough for order 1: choose de.EulerMaruyama(), or de.EulerHeun() for a "
+            "Stratonovich equation, and dt=."
+        )
+    if controlled:
+        raise ValueError(f"{_no_control(problem)}.")
+
+
+def _check_history(problem: Any) -> None:
     """A history that can be asked, and lags that are positive where they are known."""
     history, lags = problem.history, problem.lags
     if history is None or any(isinstance(x, str) for x in jax.tree.leaves(history)):
@@ -746,12 +784,13 @@ def _events(events: Any) -> tuple:
     return tuple(given)
 
 
-def _most_kinks(problem: DDEProblem, method: Method) -> int:
+def _most_kinks(problem: Any, method: Method) -> int:
     """How many stops the kinks of constant lags may be."""
     if depends_on_state(problem.lags):
         return 0
     lags = jax.tree.leaves(evaluated(problem.lags, problem.args))
-    return kinks_of(sum(map(np.size, lags)), int(method.order) + (problem.y0 is not None))
+    jumps, noisy = problem.y0 is not None, problem.stochastic
+    return kinks_of(sum(map(np.size, lags)), depth_of(method.order, jumps=jumps, noisy=noisy))
 
 
 def _known_steps(

@@ -81,12 +81,13 @@ def solve(
 
     Args:
         problem: an `ODEProblem`, `SplitODEProblem`, `SecondOrderProblem`, `HamiltonianProblem`,
-            `DAEProblem`, `ImplicitDAEProblem`, `SDEProblem`, `DDEProblem` or `JumpProblem`; or a
-            `SteadyStateProblem`, which is not followed in time unless a method is given, and takes
-            rtol, atol, adjoint, max_steps and throw beside it.
+            `DAEProblem`, `ImplicitDAEProblem`, `SDEProblem`, `DDEProblem`, `SDDEProblem` or
+            `JumpProblem`; or a `SteadyStateProblem`, which is not followed in time unless a method
+            is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
             for a `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise
-            is additive, and with `dt=` EulerMaruyama or EulerHeun if it is general.
+            is additive, and with `dt=` EulerMaruyama or EulerHeun if it is general or looks into
+            the past.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.

@@ -26,7 +26,7 @@ from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
 from .integrate import begin, beside, failing, started
 from .methods import Method
-from .problems import DDEProblem, JumpProblem, Problem
+from .problems import JumpProblem, Problem
 from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
 from .request import clamped
 from .solution import Last, SolveError
@@ -166,10 +166,10 @@ def init(
         >>> round(float(state.y), 4)
         0.1353
     """
-    if isinstance(problem, DDEProblem):
+    if problem.delayed:
         raise TypeError(
-            "a DDEProblem cannot be solved by hand yet: its past would have to go with the state. "
-            "Use de.solve."
+            f"{type(problem).__name__} cannot be solved by hand yet: its past would have to go "
+            "with the state. Use de.solve."
         )
     if isinstance(problem, JumpProblem):
         raise TypeError(

@@ -5,6 +5,7 @@ from .dae import DAEProblem, ImplicitDAEProblem
 from .dde import DDEProblem
 from .jump import Jump, JumpProblem
 from .ode import ODEProblem, SplitODEProblem
+from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
@@ -18,6 +19,7 @@ __all__ = [
     "JumpProblem",
     "ODEProblem",
     "Problem",
+    "SDDEProblem",
     "SDEProblem",
     "SecondOrderProblem",
     "Separable",

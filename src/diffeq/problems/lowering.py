@@ -35,6 +35,7 @@ from .dde import DDEProblem, depends_on_state
 from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .history import History, Past, Seen, Shape
 from .ode import ODEProblem, SplitODEProblem
+from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady import SteadyStateProblem
@@ -719,6 +720,27 @@ class _DelayRule(_Rule):
         return Seen(history, ahead, t, t, t, t, t, sign)
 
 
+class _NoisyDelayRule(_DelayRule):
+    """Drift and diffusion that see their past: both as in an equation with noise."""
+
+    noise = staticmethod(_SdeRule.noise)
+
+    def __init__(
+        self, problem: Any, packing: Packing, delays: Delays, direction: int | None
+    ) -> None:
+        super().__init__(problem, packing, delays, direction)
+        self.noisy = _SdeRule.of(problem)
+
+    def functions(self, problem: Any, tree: Any) -> list:
+        """Both as functions of (t, y, seen, args)."""
+        seen = self._seen()
+        named = self.noisy.functions(problem, tree, seen)
+        return [(name, self._sees(f, problem), *rest) for name, f, *rest in named]
+
+    def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
+        return self.noisy.form(at, packing, sign)
+
+
 def _seeing(f: Any, history: Any, known: tuple, t: Any, y: Any, seen: Seen, args: Any) -> Any:
     """What f returns where its past is what it has seen."""
     packing, shape, direction = known
@@ -757,4 +779,5 @@ _RULES: dict[type, Any] = {
     SteadyStateProblem: _OdeRule,
     SDEProblem: _SdeRule,
     DDEProblem: _DelayRule,
+    SDDEProblem: _NoisyDelayRule,
 }

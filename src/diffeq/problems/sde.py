@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from ..core.packing import as_state
 from .base import Problem
 
-__all__ = ["SDEProblem"]
+__all__ = ["SDEProblem", "check_words", "without_flag"]
 
 _NOISES = ("diagonal", "scalar", "general")
 _INTERPRETATIONS = ("ito", "stratonovich")
@@ -80,22 +80,28 @@ class SDEProblem(Problem):
         self.drift, self.diffusion = drift, diffusion
         self.y0, self.tspan, self.args = as_state(y0), tspan, args
         self.noise, self.additive, self.interpretation = noise, bool(additive), interpretation
-        self._check()
+        check_words(self)
 
     def replace(self, **changes: Any) -> "SDEProblem":
         """The same problem with other fields; unknown names and words are refused."""
         other = super().replace(**changes)
-        other._check()
+        check_words(other)
         return other
 
-    def _check(self) -> None:
-        for name, words in (("noise", _NOISES), ("interpretation", _INTERPRETATIONS)):
-            word = getattr(self, name)
-            if word not in words:
-                raise ValueError(
-                    f"{name} is {word!r}; one of {', '.join(map(repr, words))} is wanted."
-                )
-
     def _flatten(self) -> tuple[list, Any]:
-        # A flag among the fields would be traced like a number.
-        return super(SDEProblem, self.replace(additive="yes" if self.additive else ""))._flatten()
+        return Problem._flatten(without_flag(self))
+
+
+def check_words(problem: Any) -> None:
+    """Refuses a word for the noise, or for what its integral means, that there is not."""
+    for name, words in (("noise", _NOISES), ("interpretation", _INTERPRETATIONS)):
+        word = getattr(problem, name)
+        if word not in words:
+            raise ValueError(f"{name} is {word!r}; one of {', '.join(map(repr, words))} is wanted.")
+
+
+def without_flag(problem: Any) -> Any:
+    """The problem with a word for `additive`: a flag among its fields would be traced like a
+    number.
+    """
+    return problem.replace(additive="yes" if problem.additive else "")
