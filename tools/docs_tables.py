@@ -55,6 +55,7 @@ INTRO = """\
 | one with additive noise | the default: `SOSRA` |
 | one with any other noise | `EulerMaruyama` (Itô), `EulerHeun` (Stratonovich) with `dt=` |
 | one with a stiff drift | `ImplicitEM` with `dt=` |
+| one with delays (`SDDEProblem`) | `EulerMaruyama` (Itô), `EulerHeun` (Stratonovich) with `dt=` |
 
 An explicit method's step times the fastest rate of decay has to stay inside its *interval* below. A
 solve that runs out of steps because of that says so, and what to take.
@@ -474,6 +475,9 @@ def specimens() -> dict[str, de.Problem]:
         "`DDEProblem`": de.DDEProblem(
             lambda t, y, past, a: -past(t - 1.0), 1.0, span, history=1.0, lags=1.0
         ),
+        "`SDDEProblem`": de.SDDEProblem(
+            lambda t, y, past, a: -y, lambda t, y, past, a: y, 1.0, span, history=1.0, lags=1.0
+        ),
         "`JumpProblem`": de.JumpProblem(ode, de.Jump(lambda t, y, a: 1 + y, lambda t, y, a: 2 * y)),
         "`SteadyStateProblem`": de.SteadyStateProblem(falls, 1.0),
     }
@@ -481,7 +485,7 @@ def specimens() -> dict[str, de.Problem]:
 
 def serves(problem: de.Problem, method: de.Method) -> bool:
     """Whether a solve by the method begins, or is refused."""
-    noisy = isinstance(problem, (de.SDEProblem, de.JumpProblem))
+    noisy = isinstance(problem, (de.SDEProblem, de.SDDEProblem, de.JumpProblem))
     key = jax.random.key(0) if noisy else None
     if isinstance(problem, de.SteadyStateProblem) and not method.adaptive:
         return False
