@@ -133,6 +133,13 @@ class Method(eqx.Module):
         return 1
 
     @property
+    def looks_ahead(self) -> bool:
+        """Whether a step evaluates the equation after its start. On a delay equation such a step
+        may see itself, where a lag is short, and is then repeated until it agrees with that.
+        """
+        return True
+
+    @property
     def phases(self) -> "tuple[Method, ...]":
         """The methods that take turns, each with a loop of its own: one, but for `Switching`."""
         return (self,)

@@ -40,10 +40,10 @@ class MethodOfSteps(Method):
 
     A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
     time it sees the polynomial before it, then its own of the last time, until that stands still.
-    Whether it looked is told by NaN, which stand there at first. An implicit method solves its
-    equations anew in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
-    of the choices, and the classical one. (RADAR5 adds the derivative through the step's own
-    polynomial, which converges where ∂f/∂past is stiff, too.)
+    Whether it looked is told by NaN, which stand there at first; one that never `looks_ahead` is
+    made once. An implicit method solves its equations anew in each turn, with the Jacobian ∂f/∂y at
+    a past that stands still: the simplest of the choices, and the classical one. (RADAR5 adds the
+    derivative through the step's own polynomial, which converges where ∂f/∂past is stiff, too.)
 
     Reference: bellen2003, 4; guglielmi2001.
     """
@@ -126,7 +126,10 @@ class MethodOfSteps(Method):
             row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial, form.held))
             return row, step._replace(data=() if polynomial is path else path)
 
-        if self.known is not None:
+        if not self.method.looks_ahead:
+            row, step = turn(shape.filled(jnp.nan if self.known is None else 0.0))
+            turns = jnp.int32(0)
+        elif self.known is not None:
             turns = shape.unpack(self.known).turns
             more = jnp.where(turns > 0, 2 * turns + _MORE, 0).astype(jnp.int32)
             row, step = settled(turn, self.known, more, 2 * self._most + _MORE)

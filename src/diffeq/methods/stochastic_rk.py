@@ -81,6 +81,11 @@ class EulerMaruyama(Stochastic):
         """Strong order."""
         return 0.5
 
+    @property
+    def looks_ahead(self) -> bool:
+        """All is evaluated at the start."""
+        return False
+
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
@@ -158,6 +163,11 @@ class Milstein(Stochastic):
     def order(self) -> float:
         """Strong order."""
         return 1.0
+
+    @property
+    def looks_ahead(self) -> bool:
+        """All is evaluated at the start."""
+        return False
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
         """Nothing; but the noise has to be of a kind that it takes."""
