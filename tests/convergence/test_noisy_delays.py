@@ -140,6 +140,7 @@ def test_strong_order_by_refinement(name):
     assert slope == pytest.approx(order, abs=0.2)
 
 
+@pytest.mark.thorough
 def test_methods_of_either_kind_solve_the_same_equation():
     """Its drift is converted, with the past as it is; the other equation is another one."""
     paths = brownian()
@@ -177,6 +178,7 @@ def test_moments_where_the_noise_comes_back():
     assert abs(variance[0] - (2 * s**2 / 3 + s**4 / 2)) < 4 * variance[1]
 
 
+@pytest.mark.thorough
 def test_the_mean_of_a_linear_equation_obeys_the_equation_without_noise():
     field = lambda t, y, past, a: 0.5 * y - 1.5 * past(t - a)
     mean = de.DDEProblem(field, None, (0.0, 3.0), 0.7, history=lambda t, a: 1 + t, lags=lambda a: a)

@@ -31,6 +31,7 @@ def test_the_norm_trap_is_found_in_a_compiled_loss():
     assert jax.grad(loss)(1.0) == before  # nothing of the check is left in what was compiled
 
 
+@pytest.mark.thorough
 def test_what_is_right_is_said_to_be_right_and_what_cannot_be_had_is_noted():
     def loss(k):
         problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), k)

@@ -79,6 +79,7 @@ def test_steps_that_look_at_themselves():
     np.testing.assert_allclose(gradient, differences(jax.jit(end), x, 1e-3), atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_jump_at_the_start_and_a_lag_of_the_state():
     def end(x):
         problem = de.DDEProblem(

@@ -205,6 +205,7 @@ def test_what_is_held_carries_derivatives_from_sample_to_sample():
     close(jax.jit(jax.jacrev(lambda a: rows(a, 8)))(a), want)
 
 
+@pytest.mark.thorough
 def test_after_a_terminal_event_rows_are_padding():
     """A solve that has ended at an event has not failed: what was not reached asks for nothing."""
     ts = jnp.linspace(0.0, 3.0, 7)

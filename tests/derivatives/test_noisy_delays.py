@@ -58,6 +58,7 @@ def test_gradients_in_both_modes(way):
     assert (jnp.abs(reverse[: 5 if "jump" in way else 4]) > 1e-4).all()
 
 
+@pytest.mark.thorough
 def test_a_batch_is_a_loop():
     """Over keys and parameters, also of the derivative."""
     slope = jax.value_and_grad(loss)

@@ -209,6 +209,7 @@ def test_components_that_are_left_out_of_the_norm_do_not_thin_it(method):
     np.testing.assert_allclose(among.y1[0], alone.y1[0], rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_complex_state_is_its_real_pair():
     rate = 0.2 + 3.0j
     spin = de.ODEProblem(lambda t, y, a: a * y, jnp.array([1.0 + 0.5j]), (0.0, 2.0), rate)

@@ -81,6 +81,7 @@ def test_an_input_that_jumps_is_exact_between_its_jumps():
     np.testing.assert_allclose(sol.ys, [0.25, 0.7, 2.6], rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_path_does_not_depend_on_stops_or_on_who_steps():
     rows = path(saveat=TS)
     stopped = path(saveat=TS, stops=TS[1:-1])

@@ -95,6 +95,7 @@ def test_each_way_to_fail_has_its_status():
         solve(changes={"drift": lambda t, y, past, a: 1e200 * past(t - a) ** 2})
 
 
+@pytest.mark.thorough
 def test_trees_many_noises_and_many_times_at_once():
     """Each of the three kinds of noise, along one path: where they can be, they are the same."""
     columns = jnp.array([[0.2, 0.0], [0.0, 0.3]])
@@ -130,6 +131,7 @@ def test_steps_from_a_list_and_lags_of_the_state():
     np.testing.assert_allclose(solve(dt=0.25, changes=state).y1, wanted, rtol=1e-14)
 
 
+@pytest.mark.thorough
 def test_single_precision():
     sol = solve(changes={"history": jnp.float32(1.0), "args": jnp.float32(1.0)})
     assert sol.y1.dtype == jnp.float32

@@ -137,6 +137,7 @@ def loss(x, **options):
     return jnp.sum(sol.ys**2) + sol.ys[1, 0]
 
 
+@pytest.mark.thorough
 def test_derivatives_are_central_differences():
     """With fixed steps, and orders that small changes do not move: through the past, twice."""
 

@@ -211,6 +211,7 @@ def wrong(t, y, k):
     return jax.tree.map(jnp.zeros_like, jax.jacfwd(nonlinear, 1)(t, y, k))
 
 
+@pytest.mark.thorough
 def test_a_given_jacobian_is_the_one_that_is_used():
     way = {"method": de.Rodas4(), **TOLERANCES}
     right = jax.jacfwd(nonlinear, 1)

@@ -72,6 +72,7 @@ def test_derivatives_are_those_of_single_solves_in_both_modes():
     np.testing.assert_allclose(slope, compiled[1][0].sum() + compiled[1][1], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_gradient_by_many_numbers_and_a_derivative_of_a_derivative():
     y0s = jnp.linspace(0.5, 1.5, 3)
 
@@ -166,6 +167,7 @@ def test_stops_and_events_of_each():
     assert sol.success.all()
 
 
+@pytest.mark.thorough
 def test_stiff_and_second_order_and_networks():
     def rates(t, y, k):
         slow, back, fast = k[0] * y[0], k[2] * y[1] * y[2], k[1] * y[1] ** 2

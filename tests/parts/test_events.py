@@ -154,6 +154,7 @@ def test_events_at_one_instant_are_applied_in_order():
         np.testing.assert_allclose(sol.events[1].before, sol.events[0].after)
 
 
+@pytest.mark.thorough
 def test_what_an_affect_makes_true_happens_at_the_same_instant():
     flow = de.ODEProblem(lambda t, y, a: jnp.array([1.0, 0.0]), [0.0, 0.0], (0.0, 2.0))
     events = (

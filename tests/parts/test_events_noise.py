@@ -59,6 +59,7 @@ def test_events_leave_the_path_as_it_is(options):
     np.testing.assert_allclose(y[down, 0], 0.65, atol=5e-4)
 
 
+@pytest.mark.thorough
 def test_the_first_passage_of_a_brownian_motion():
     """P(max W > b) = 2 Φ(−b/√T), with the barrier moved by 0.5826 √h for looks h apart."""
     walk = de.SDEProblem(lambda t, y, a: 0.0 * y, lambda t, y, a: 1.0 + 0 * y, 0.0, (0.0, 1.0))

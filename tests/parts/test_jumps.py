@@ -198,6 +198,7 @@ def given_times(b):
     return jax.jvp(value, (b,), (1.0,))
 
 
+@pytest.mark.thorough
 def test_without_an_estimator_the_rest_has_its_derivative():
     h = 1e-5
     found = float(given_times(0.6 + h)[0] - given_times(0.6 - h)[0]) / (2 * h)

@@ -86,6 +86,7 @@ def test_where_it_is_stiff_the_steps_are_those_of_a_stiff_method():
     assert len(late) < 2 * few + 10
 
 
+@pytest.mark.thorough
 def test_a_batch_of_lanes_some_of_which_are_stiff():
     rates = jnp.array([0.0, 2e4, 10.0, 1e6])
 
@@ -104,6 +105,7 @@ def test_a_batch_of_lanes_some_of_which_are_stiff():
         np.testing.assert_allclose(slopes[i], slope, rtol=1e-6, atol=1e-15)
 
 
+@pytest.mark.thorough
 def test_it_begins_anew_after_events_and_stops():
     kicks = de.PresetTimes([0.5, 1.5, 2.5], lambda t, y, k: y + 0.5)
     pair, stiff = (

@@ -35,6 +35,7 @@ def test_values_and_gradients_of_the_other_chains_are_right():
     np.testing.assert_allclose(grads[~GOOD], -CHAINS[~GOOD])  # the prior's alone
 
 
+@pytest.mark.thorough
 def test_a_walk_of_all_chains_in_one_compiled_scan():
     @jax.jit
     def sample(chains, key):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy.linalg import expm
 
 import diffeq as de
@@ -47,6 +48,7 @@ def test_sampled_control_is_exact():
     np.testing.assert_allclose(sol.ys["u"], held[1:], atol=1e-9)  # at a sample, the new one
 
 
+@pytest.mark.thorough
 def test_the_time_of_arrival_differentiates_by_the_gain():
     """The end of the run depends on the gain: it stops when the cart passes 0.1."""
     there = de.Event(lambda t, y, gain: y["x"][0] - 0.1, direction=-1)

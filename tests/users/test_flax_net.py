@@ -43,6 +43,7 @@ def test_a_write_to_state_is_refused_by_name(way):
         WAYS[way](net)
 
 
+@pytest.mark.thorough
 def test_fit_in_evaluation_mode_returns_a_module():
     net = make()
     net.eval()

@@ -67,6 +67,7 @@ class Ralston(de.Method):
         return Step(y1, y1 - (y + dt * k1), memory, (k1, k2))
 
 
+@pytest.mark.thorough
 def test_a_method_of_their_own():
     exact = PROBLEM.y0 * jnp.exp(-0.7)
     errors = [jnp.abs(de.solve(PROBLEM, Ralston(), dt=dt).y1 - exact).max() for dt in (0.1, 0.05)]

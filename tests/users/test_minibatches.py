@@ -65,6 +65,7 @@ def test_padding_enters_neither_value_nor_gradient():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_a_sample_without_any_time_changes_nothing():
     """A batch that is filled up with empty samples: rates that all samples share stay finite."""
     y0s, times, _ = series()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffeq as de
 
@@ -43,6 +44,7 @@ def by_small_steps(args, dt=1e-4, until=4.0):
     return found
 
 
+@pytest.mark.thorough
 def test_spikes_and_their_gradients():
     sol = network(ARGS)
     record, want = sol.events[0], by_small_steps(ARGS)

@@ -70,6 +70,7 @@ def test_backward_when_args_say_so():
     np.testing.assert_allclose(found, np.exp(0.5), rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_saved_rows_scale_with_the_end():
     def rows(k):
         args = {"k": k, "c": 2.0}

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 import diffeq as de
 
 
+@pytest.mark.thorough
 def test_a_network_of_plain_functions_is_trained():
     keys = jax.random.split(jax.random.key(0))
     parameters = {

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import diffeq as de
 
@@ -17,6 +18,7 @@ def end(args):
     return de.solve(de.ODEProblem(field, 1.0, (0.0, 1.0), args), rtol=1e-8, atol=1e-8).y1
 
 
+@pytest.mark.thorough
 def test_a_table_in_the_field_in_every_mode():
     exact = np.exp(-0.5)
     np.testing.assert_allclose(end(1.0), exact, rtol=1e-7)

@@ -101,6 +101,7 @@ def test_single_precision():
     assert abs(sol.y1[0] - CASES["hutchinson"].y1[0]) < 2e-3
 
 
+@pytest.mark.thorough
 def test_steps_longer_than_the_lag_look_at_themselves():
     """With no kink declared the step grows beyond the lag; it agrees with one that may not."""
     problem = de.DDEProblem(
