@@ -124,12 +124,13 @@ def imports(count):
 
 
 def import_seconds(name):
-    """Seconds to import one package in this process."""
+    """Seconds to import one package in a fresh process, with its bytecode kept as for a user."""
     code = (
         "import jax, equinox, time; start = time.perf_counter(); "
         f"import {MODULES[name]}; print(time.perf_counter() - start)"
     )
-    options = {"capture_output": True, "text": True, "cwd": ROOT}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    options = {"capture_output": True, "text": True, "cwd": ROOT, "env": kept}
     done = subprocess.run([sys.executable, "-c", code], check=False, **options)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
