@@ -88,4 +88,4 @@ class _Folder:
             return found
         with np.load(file, allow_pickle=False) as arrays:
             leaves = [jnp.asarray(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
-        return jax.tree.unflatten(self.ensemble.tree(), leaves)
+        return jax.tree.unflatten(self.ensemble.tree, leaves)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..adjoint import overridden
 from ..control import Controller
-from ..core.lift import INSIDE, flatten
+from ..core.lift import INSIDE
 from ..core.primitive import in_a_trace
 from ..core.status import Status
 from ..door import MAX_STEPS
@@ -153,7 +153,7 @@ def solve_ensemble(
     plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
     chosen = _strategy(strategy, inputs.size, plan.chunk)
     ensemble = Ensemble(plan, shared, inputs, chosen)
-    if in_parts and in_a_trace([*jax.tree.leaves(flatten(shared)[0]), *inputs.rows]):
+    if in_parts and ensemble.traced:
         raise TypeError(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
             "vmap or a derivative: leave them out there."

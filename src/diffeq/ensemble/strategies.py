@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ..adjoint import Discrete
+from ..adjoint.base import is_inexact
 from ..core.lift import flatten, unflatten
 from ..core.poison import Row, poison
 from ..core.primitive import in_a_trace, split
@@ -57,9 +58,19 @@ class Ensemble:
     inputs: Inputs
     strategy: str
 
+    @cached_property
+    def parts(self) -> tuple[list, Any]:
+        """What is shared, taken apart: its arrays, and the rest."""
+        return flatten(self.shared)
+
+    @property
+    def traced(self) -> bool:
+        """Whether numbers of it are not known yet."""
+        return in_a_trace([*self.parts[0], *self.inputs.rows])
+
     def solved(self) -> Solution:
         """All of them."""
-        leaves, structure = flatten(self.shared)
+        leaves, structure = self.parts
         index = jnp.arange(self.inputs.size, dtype=jnp.int32)
         if self.strategy == "lanes":
             sol = _lanes(self.plan, structure, leaves, self.inputs.rows, index)
@@ -70,14 +81,14 @@ class Ensemble:
 
     def part(self, index: np.ndarray) -> tuple[Any, Solution]:
         """What was seen of those of these numbers, and what there is of each; −1 is none."""
-        leaves, structure = flatten(self.shared)
+        leaves, structure = self.parts
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
         run_some = _anywhere if self.strategy == "lanes" else _lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
 
     def joined(self, state: Any, sol: Solution) -> Solution:
         """The solution of all parts: with the statistics of what was seen."""
-        leaves, structure = flatten(self.shared)
+        leaves, structure = self.parts
         return replace(_complete(self.plan, structure, leaves, state, sol), strategy=self.strategy)
 
     def merged(self, states: Sequence) -> Any:
@@ -86,29 +97,33 @@ class Ensemble:
 
     def numbers(self) -> int:
         """How many numbers one of them has, before it is forgotten."""
-        leaves, structure = flatten(self.shared)
+        leaves, structure = self.parts
         rows = [row[0] for row in self.inputs.rows]
         one = jax.eval_shape(partial(_one, self.plan, structure), leaves, rows, jnp.int32(0))
         return sum(x.size for x in jax.tree.leaves(one))
 
+    @cached_property
     def tree(self) -> Any:
         """The structure of a part."""
-        leaves, structure = flatten(self.shared)
-        rows = [row[:1] for row in self.inputs.rows]
+        leaves, structure = self.parts
         some = partial(_lockstep, self.plan, structure)
-        return jax.tree.structure(jax.eval_shape(some, leaves, rows, jnp.zeros(1, jnp.int32)))
+        return jax.tree.structure(jax.eval_shape(some, leaves, *self._alone))
 
     def marks(self) -> dict[str, str]:
         """What tells it from other ensembles: sums of its numbers and of its program."""
-        leaves, structure = flatten(self.shared)
+        leaves, structure = self.parts
         numbers = hashlib.sha256()
         for x in (*leaves, *self.inputs.rows):
             plain = jax.random.key_data(x) if _is_key(jnp.asarray(x)) else x
             numbers.update(np.ascontiguousarray(plain).tobytes())
-        some = [row[:1] for row in self.inputs.rows]
-        lowered = _lockstep.lower(self.plan, structure, leaves, some, jnp.zeros(1, jnp.int32))
+        lowered = _lockstep.lower(self.plan, structure, leaves, *self._alone)
         program = hashlib.sha256(lowered.as_text().encode())
         return {"inputs": numbers.hexdigest()[:16], "program": program.hexdigest()[:16]}
+
+    @property
+    def _alone(self) -> tuple[list, Any]:
+        """The rows and the numbers of an ensemble of one."""
+        return [row[:1] for row in self.inputs.rows], jnp.zeros(1, jnp.int32)
 
 
 def _call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
@@ -274,16 +289,12 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     along = partial(_along, jnp.concatenate(flat, axis=1))
     parts, tree = jax.tree.flatten(sol)
     found = map(along, jacobians)
-    dot = [next(found) if _inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
+    dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
     return sol, jax.tree.unflatten(tree, dot)
 
 
-def _inexact(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
-
-
 def _moves(x: Any, dot: Any) -> bool:
-    return not isinstance(dot, SymbolicZero) and not _is_key(jnp.asarray(x)) and _inexact(x)
+    return not isinstance(dot, SymbolicZero) and not _is_key(jnp.asarray(x)) and is_inexact(x)
 
 
 def _replaced(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
@@ -313,7 +324,7 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
         parts = jnp.split(vector, np.cumsum(sizes)[:-1])
         own = [part.reshape(x.shape) for part, x in zip(parts, live, strict=True)]
         sol = solve(_replaced(inputs, moving, own))
-        return [x for x in jax.tree.leaves(sol) if _inexact(x)], sol
+        return [x for x in jax.tree.leaves(sol) if is_inexact(x)], sol
 
     vector = jnp.concatenate([x.ravel() for x in live])
     push = lambda e: jax.jvp(of, (vector,), (e,), has_aux=True)[1:]  # noqa: E731
