@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..core.packing import as_state
-from .base import Problem
-from .sde import check_words, without_flag
+from .sde import Noisy
 
 __all__ = ["SDDEProblem"]
 
 
-class SDDEProblem(Problem):
+class SDDEProblem(Noisy):
     """dy = drift(t, y, past, args) dt + diffusion(t, y, past, args) dW with past(s) = y(s), s ≤ t.
 
     An `SDEProblem` whose functions look back as the field of a `DDEProblem` does: `past(s)` is the
@@ -82,7 +81,6 @@ class SDDEProblem(Problem):
     functions: ClassVar[dict[str, str]] = {
         "drift": "t, y, past, args", "diffusion": "t, y, past, args",
     }  # fmt: skip
-    stochastic: ClassVar[bool] = True
     delayed: ClassVar[bool] = True
 
     def __init__(
@@ -104,13 +102,4 @@ class SDDEProblem(Problem):
         self.history = history if callable(history) else as_state(history)
         self.lags = lags
         self.noise, self.additive, self.interpretation = noise, bool(additive), interpretation
-        check_words(self)
-
-    def replace(self, **changes: Any) -> "SDDEProblem":
-        """The same problem with other fields; unknown names and words are refused."""
-        other = super().replace(**changes)
-        check_words(other)
-        return other
-
-    def _flatten(self) -> tuple[list, Any]:
-        return Problem._flatten(without_flag(self))
+        self._check_words()

@@ -1,18 +1,45 @@
 """Stochastic differential equations: dy = drift(t, y, args) dt + diffusion(t, y, args) dW."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ..core.packing import as_state
 from .base import Problem
 
-__all__ = ["SDEProblem", "check_words", "without_flag"]
+__all__ = ["Noisy", "SDEProblem"]
 
 _NOISES = ("diagonal", "scalar", "general")
 _INTERPRETATIONS = ("ito", "stratonovich")
+N = TypeVar("N", bound="Noisy")
 
 
-class SDEProblem(Problem):
+class Noisy(Problem):
+    """What problems with noise share: words for its kind and for its integral, which are checked,
+    and a flag.
+    """
+
+    stochastic: ClassVar[bool] = True
+    additive: bool
+
+    def replace(self: N, **changes: Any) -> N:
+        """The same problem with other fields; unknown names and words are refused."""
+        other = super().replace(**changes)
+        other._check_words()
+        return other
+
+    def _flatten(self) -> tuple[list, Any]:
+        # A flag among its fields would be traced like a number: a word takes its place.
+        return Problem._flatten(self.replace(additive="yes" if self.additive else ""))
+
+    def _check_words(self) -> None:
+        for name, words in (("noise", _NOISES), ("interpretation", _INTERPRETATIONS)):
+            word = getattr(self, name)
+            if word not in words:
+                known = ", ".join(map(repr, words))
+                raise ValueError(f"{name} is {word!r}; one of {known} is wanted.")
+
+
+class SDEProblem(Noisy):
     """dy = drift(t, y, args) dt + diffusion(t, y, args) dW on tspan, y(tspan[0]) = y0.
 
     W are independent Brownian motions. `solve` draws them from its `key=`: one key is one path.
@@ -63,7 +90,6 @@ class SDEProblem(Problem):
         "drift", "diffusion", "y0", "tspan", "args", "noise", "additive", "interpretation",
     )  # fmt: skip
     functions: ClassVar[dict[str, str]] = {"drift": "t, y, args", "diffusion": "t, y, args"}
-    stochastic: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -80,28 +106,4 @@ class SDEProblem(Problem):
         self.drift, self.diffusion = drift, diffusion
         self.y0, self.tspan, self.args = as_state(y0), tspan, args
         self.noise, self.additive, self.interpretation = noise, bool(additive), interpretation
-        check_words(self)
-
-    def replace(self, **changes: Any) -> "SDEProblem":
-        """The same problem with other fields; unknown names and words are refused."""
-        other = super().replace(**changes)
-        check_words(other)
-        return other
-
-    def _flatten(self) -> tuple[list, Any]:
-        return Problem._flatten(without_flag(self))
-
-
-def check_words(problem: Any) -> None:
-    """Refuses a word for the noise, or for what its integral means, that there is not."""
-    for name, words in (("noise", _NOISES), ("interpretation", _INTERPRETATIONS)):
-        word = getattr(problem, name)
-        if word not in words:
-            raise ValueError(f"{name} is {word!r}; one of {', '.join(map(repr, words))} is wanted.")
-
-
-def without_flag(problem: Any) -> Any:
-    """The problem with a word for `additive`: a flag among its fields would be traced like a
-    number.
-    """
-    return problem.replace(additive="yes" if problem.additive else "")
+        self._check_words()
