@@ -34,7 +34,26 @@ class _Memory(NamedTuple):
     votes: Int[Array, ""]
 
 
-class Switching(Method):
+class _Paired(Method):
+    """What the pair and each of its two methods share: both estimate their error, and are counted
+    step by step.
+    """
+
+    form: ClassVar[str] = "mass"
+    real_view: ClassVar[bool] = True
+
+    @property
+    def adaptive(self) -> bool:
+        """Both estimate their error."""
+        return True
+
+    @property
+    def evaluations(self) -> None:
+        """Counted step by step."""
+        return
+
+
+class Switching(_Paired):
     """`nonstiff`, until its steps are held down by stability; then `stiff`, until they are not.
 
     An explicit step tells dt ρ of the stiffest direction by the quotient of two slopes at its end,
@@ -64,9 +83,6 @@ class Switching(Method):
         >>> int(de.solve(relaxing, method).stats["steps"]) < 100
         True
     """
-
-    form: ClassVar[str] = "mass"
-    real_view: ClassVar[bool] = True
 
     nonstiff: Any  # refused with a sentence where it is no ExplicitRK, and this no Rosenbrock
     stiff: Any
@@ -100,16 +116,6 @@ class Switching(Method):
         return self.nonstiff.error_order
 
     @property
-    def adaptive(self) -> bool:
-        """Both estimate their error."""
-        return True
-
-    @property
-    def evaluations(self) -> None:
-        """Counted step by step."""
-        return
-
-    @property
     def phases(self) -> tuple[Method, ...]:
         """The explicit method and the stiff one, each with an eye on the other."""
         return _Lean(self), _Stiff(self)
@@ -126,11 +132,8 @@ class Switching(Method):
         return f"Switching({self.nonstiff!r}, {self.stiff!r})"
 
 
-class _Phase(Method):
+class _Phase(_Paired):
     """One of the two, with the memory and the polynomials of both."""
-
-    form: ClassVar[str] = "mass"
-    real_view: ClassVar[bool] = True
 
     pair: Switching
 
@@ -148,16 +151,6 @@ class _Phase(Method):
     def error_order(self) -> int:
         """The power of dt of its estimate."""
         return self.own.error_order
-
-    @property
-    def adaptive(self) -> bool:
-        """Both estimate their error."""
-        return True
-
-    @property
-    def evaluations(self) -> None:
-        """Counted step by step."""
-        return
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> _Memory:
         """Explicit at first."""
