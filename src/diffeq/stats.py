@@ -79,6 +79,13 @@ class _Moments(_State):
     squares: Num[Array, "..."]
 
 
+def _centred(x: Array, flags: Array) -> tuple[Array, Array, Array]:
+    """How many count, their mean, and what is left of each without it."""
+    count = jnp.sum(flags, 0, dtype=jnp.int32)
+    mean = jnp.sum(jnp.where(flags, x, 0), 0) / jnp.maximum(count, 1)
+    return count, mean, jnp.where(flags, x - mean, 0)
+
+
 def _together(a: _Moments, b: _Moments, product: Any) -> _Moments:
     """The moments of both, without the cancellation of Σx² − nx̄².
 
@@ -111,9 +118,8 @@ class Mean(_Leafwise):
     """
 
     def _of(self, x: Array, flags: Array) -> _Moments:
-        count = jnp.sum(flags, 0, dtype=jnp.int32)
-        mean = jnp.sum(jnp.where(flags, x, 0), 0) / jnp.maximum(count, 1)
-        return _Moments(count, mean, _square(jnp.where(flags, x - mean, 0), 1).sum(0))
+        count, mean, left = _centred(x, flags)
+        return _Moments(count, mean, _square(left, 1).sum(0))
 
     def _both(self, a: _Moments, b: _Moments) -> _Moments:
         return _together(a, b, _square)
@@ -194,13 +200,9 @@ class Covariance(eqx.Module):
     def update(self, state: _Moments, values: Any, counts: Bool[Array, "chunk ..."]) -> _Moments:
         """The state after another chunk."""
         leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(values)]
-        x, flags = _flagged(jnp.concatenate(leaves, -1), counts)
-        count = jnp.sum(flags[..., :1], 0, dtype=jnp.int32)
-        mean = jnp.sum(jnp.where(flags, x, 0), 0) / jnp.maximum(count, 1)
-        left = jnp.where(flags, x - mean, 0)
-        return self.merge(
-            state, _Moments(count, mean, jnp.einsum("nri,nrj->rij", left, left.conj()))
-        )
+        count, mean, left = _centred(*_flagged(jnp.concatenate(leaves, -1), counts))
+        products = jnp.einsum("nri,nrj->rij", left, left.conj())
+        return self.merge(state, _Moments(count[..., :1], mean, products))
 
     def merge(self, a: _Moments, b: _Moments) -> _Moments:
         """The state of what both have seen."""
@@ -236,6 +238,15 @@ class _Ends(_State):
     greatest: Real[Array, "..."]
 
 
+def _ends(x: Array, flags: Array) -> _Ends:
+    return _Ends(jnp.min(jnp.where(flags, x, jnp.inf), 0),
+                 jnp.max(jnp.where(flags, x, -jnp.inf), 0))  # fmt: skip
+
+
+def _wider(a: _Ends, b: _Ends) -> _Ends:
+    return _Ends(jnp.minimum(a.least, b.least), jnp.maximum(a.greatest, b.greatest))
+
+
 class Extremes(_Leafwise):
     """The least and the greatest value, at each saved time and of each component.
 
@@ -252,11 +263,10 @@ class Extremes(_Leafwise):
 
     def _of(self, x: Array, flags: Array) -> _Ends:
         _check_real(self, x)
-        return _Ends(jnp.min(jnp.where(flags, x, jnp.inf), 0),
-                     jnp.max(jnp.where(flags, x, -jnp.inf), 0))  # fmt: skip
+        return _ends(x, flags)
 
     def _both(self, a: _Ends, b: _Ends) -> _Ends:
-        return _Ends(jnp.minimum(a.least, b.least), jnp.maximum(a.greatest, b.greatest))
+        return _wider(a, b)
 
     def result(self, state: Any) -> Range:
         """Both, each a tree like the values."""
@@ -324,13 +334,11 @@ class _Bins(_State):
     counts: Int[Array, "... bins"]
 
 
-class _Digest(_State):
+class _Digest(_Ends):
     """Increasing centroids, each with how many values it stands for: 0 in the places behind."""
 
     centroids: Real[Array, "size ..."]
     weights: Int[Array, "size ..."]
-    least: Real[Array, "..."]
-    greatest: Real[Array, "..."]
 
 
 class Quantile(_Leafwise):
@@ -368,17 +376,13 @@ class Quantile(_Leafwise):
 
     def _of(self, x: Array, flags: Array) -> _Digest:
         _check_real(self, x)
-        least = jnp.min(jnp.where(flags, x, jnp.inf), 0)
-        greatest = jnp.max(jnp.where(flags, x, -jnp.inf), 0)
-        return self._digest(x, flags.astype(jnp.int32), least, greatest)
+        return self._digest(x, flags.astype(jnp.int32), _ends(x, flags))
 
     def _both(self, a: _Digest, b: _Digest) -> _Digest:
-        return self._digest(
-            jnp.concatenate([a.centroids, b.centroids]), jnp.concatenate([a.weights, b.weights]),
-            jnp.minimum(a.least, b.least), jnp.maximum(a.greatest, b.greatest),
-        )  # fmt: skip
+        centroids = jnp.concatenate([a.centroids, b.centroids])
+        return self._digest(centroids, jnp.concatenate([a.weights, b.weights]), _wider(a, b))
 
-    def _digest(self, x: Array, weights: Array, least: Array, greatest: Array) -> _Digest:
+    def _digest(self, x: Array, weights: Array, ends: _Ends) -> _Digest:
         """Sorted, and neighbours put together where they lie closer than one step of `_scale`."""
         order = jnp.argsort(jnp.where(weights > 0, x, jnp.inf), 0)
         x, weights = (jnp.take_along_axis(a, order, 0) for a in (x, weights))
@@ -390,7 +394,9 @@ class Quantile(_Leafwise):
         total, mass = (gather(columns(a), columns(place)).T for a in (heavy, weights))
         shape = (self.size, *x.shape[1:])
         centroids = total.reshape(shape) / jnp.maximum(mass.reshape(shape), 1)
-        return _Digest(centroids.astype(x.dtype), mass.reshape(shape), least, greatest)
+        return _Digest(
+            ends.least, ends.greatest, centroids.astype(x.dtype), mass.reshape(shape)
+        )  # fmt: skip
 
     def _places(self, weights: Array, upto: Array, real: Any) -> Array:
         """The place of each of the sorted values among the centroids; `size` of none."""
