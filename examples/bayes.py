@@ -126,8 +126,8 @@ for i, (name, colour) in enumerate((("prey", "#3b6ea5"), ("predators", "#c8553d"
     axes[2].fill_between(fine, found[0, :, i], found[2, :, i], color=colour, alpha=0.3, linewidth=0)
     axes[2].plot(fine, found[1, :, i], color=colour, label=name)
     axes[2].plot(TS, jnp.exp(data[:, i]), "o", color=colour, markersize=3)
-axes[2].set(title="5–95 % of the solutions", xlabel="t", ylim=(0, None))
-axes[2].legend(frameon=False)
+axes[2].set(title="5–95 % of the solutions", xlabel="t", ylim=(0, 10.5))
+axes[2].legend(frameon=False, ncols=2, loc="upper center")
 for ax in axes[1:]:
     ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
