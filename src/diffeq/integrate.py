@@ -554,6 +554,10 @@ def _after(
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(system, controller, data, state, tried, verdict, steps + rejected)
+    tired = method.tired(tried.step)
+    if tired is not None:
+        gives_up = accept & tired & (status == Status.running)
+        status = jnp.where(gives_up, Status.stiff, status).astype(jnp.int32)
     evaluations = tried.step.evaluations
     # A landing cuts dt short; the step before it knows better how long the next can be.
     cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.decides))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .adjoint import ODES, refusal
+from .adjoint import ODES, Discrete, refusal
 from .control import PI, PID, Controller
 from .core.lift import INSIDE
 from .core.packing import Packing, as_state, holds, moving
@@ -22,7 +22,7 @@ from .core.primitive import Tracer
 from .door import MAX_STEPS
 from .events import Happening
 from .interp.base import jumps_in
-from .methods import BDF, METHODS, Method, Stochastic
+from .methods import BDF, METHODS, Method, Stochastic, Switching
 from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from .problems.base import evaluated
 from .problems.breaking import depth_of, kinks_of
@@ -40,6 +40,7 @@ __all__ = [
     "checked_problem",
     "checked_rest",
     "concrete",
+    "explicit_for",
     "is_real",
     "keywords",
     "stops_of",
@@ -47,6 +48,7 @@ __all__ = [
 
 _FEW_STEPS = 16
 _MAX_SAVES = 4096
+_MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
 
 # What others call it.
 _MEANT = {
@@ -93,7 +95,7 @@ class Call:
 def checked_call(
     *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
     controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any,
-    max_events: Any, init: Any, throw: Any, key: Any,
+    max_events: Any, init: Any, throw: Any, key: Any, by_hand: bool = False,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
     asked_for = problem
@@ -109,14 +111,15 @@ def checked_call(
         _check_history(problem)
     if noisy:
         _check_noisy(problem, (*events, *jumps))
+    default = method is None
     if method is None:
         method = _default_method(problem, _tolerance("rtol", rtol, 1e-3), controller, dt)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = (_calm() if noisy else PI()) if controller is None else controller
     # With steps that are given, tolerances say how exactly an implicit method solves its equations.
-    controlled = (1e-2, 1e-2) if noisy else (1e-3, 1e-6)
-    defaults = controlled if dt is None and controller.decides else (1e-12, 1e-14)
+    controlled = dt is None and controller.decides
+    defaults = ((1e-2, 1e-2) if noisy else (1e-3, 1e-6)) if controlled else (1e-12, 1e-14)
     asked = rtol
     rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
     _check_steps(method, controller, dt, dt0)
@@ -125,13 +128,15 @@ def checked_call(
     span = _span(problem)
     delayed = problem.delayed
     if delayed:
-        _check_delayed(problem, method, controlled=dt is None and controller.decides)
+        _check_delayed(problem, method, controlled=controlled)
     _check_forwards(asked_for, span)
     _check_direction("dt", dt, span)
     _check_direction("dt0", dt0, span)
     stops = stops_of(asked_for, stops)
     state = state_of(problem)
     _check_state(problem, state)
+    if default and controlled and not by_hand and _may_turn(asked_for, state, adjoint):
+        method = Switching(method, METHODS["Rodas5P"]())
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         _check_prefix(name, tolerance, moving(state))
     eps = _eps(moving(state))
@@ -389,10 +394,20 @@ def _default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Me
         return METHODS["Rodas5P"]()
     if isinstance(problem, ImplicitDAEProblem):
         return BDF()
-    tight = (
-        concrete(rtol) and min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 1e-6
-    )
-    return METHODS["Vern7" if tight else "Tsit5"]()
+    return explicit_for(rtol)
+
+
+def explicit_for(rtol: Any) -> Method:
+    """The explicit method for these relative tolerances (None: the default)."""
+    known = [np.min(np.asarray(x)) for x in jax.tree.leaves(rtol)] if concrete(rtol) else []
+    return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"]()
+
+
+def _may_turn(problem: Problem, state: Any, adjoint: Any) -> bool:
+    """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
+    if type(problem).__name__ not in ODES or not isinstance(adjoint, Discrete | None):
+        return False
+    return Packing(moving(state)).size <= _MOST_TURNING
 
 
 def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:

@@ -84,10 +84,12 @@ def solve(
             `DAEProblem`, `ImplicitDAEProblem`, `SDEProblem`, `DDEProblem`, `SDDEProblem` or
             `JumpProblem`; or a `SteadyStateProblem`, which is not followed in time unless a method
             is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
-        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6; Rodas5P
-            for a `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise
-            is additive, and with `dt=` EulerMaruyama or EulerHeun if it is general or looks into
-            the past.
+        method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6, which
+            `Switching` turns to Rodas5P while an ODE of at most 64 numbers is stiff; Rodas5P for a
+            `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise is
+            additive, and with `dt=` EulerMaruyama or EulerHeun if it is general or looks into the
+            past. Outside of jit the stiff method is compiled when it is needed; inside it always
+            is, so that a method which is named compiles in half the time.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -147,12 +149,12 @@ def solve(
         max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, key=key,
         progress=progress, throw=throw,
     )  # fmt: skip
-    leaves, structure = flatten(traced)
-    options = replace(
-        options, loud=options.loud and in_a_trace(leaves),
-        raises=options.loud or (bool(throw) and _outside(adjoint, leaves)),
-    )  # fmt: skip
-    sol = _compiled(options, structure, leaves)
+    scout = getattr(traced["method"], "scout", None) if method is None else None
+    sol = None
+    if scout is not None and not options.loud and _outside(flatten(traced)[0]):
+        sol = _solved({**traced, "method": scout}, options, adjoint, throw)
+    if sol is None or isinstance(sol.status, Tracer) or sol.status == Status.stiff:
+        sol = _solved(traced, options, adjoint, throw)
     if isinstance(sol.status, Tracer):
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
@@ -160,6 +162,15 @@ def solve(
         method = traced["method"]
         sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
     return sol.about.trimmed(sol)
+
+
+def _solved(traced: dict[str, Any], options: Options, adjoint: Any, throw: Any) -> Solution:
+    leaves, structure = flatten(traced)
+    options = replace(
+        options, loud=options.loud and in_a_trace(leaves),
+        raises=options.loud or (bool(throw) and adjoint is not None and _outside(leaves)),
+    )  # fmt: skip
+    return _compiled(options, structure, leaves)
 
 
 def asked(
@@ -188,13 +199,12 @@ def asked(
     return call.traced, options
 
 
-def _outside(adjoint: Any, leaves: list) -> bool:
-    """Whether this is no trace but that of a derivative, so that a derivative that fails can raise.
+def _outside(leaves: list) -> bool:
+    """Whether this is no trace but that of a derivative: a status can be looked at, and a
+    derivative that fails can raise.
 
     A number that is only being differentiated has a value that can be known.
     """
-    if adjoint is None:
-        return False
     tracers = [x for x in leaves if isinstance(x, Tracer)]
     known = not any(isinstance(jax.lax.stop_gradient(x), Tracer) for x in tracers)
     return known and not isinstance(jnp.add(0, 0), Tracer)

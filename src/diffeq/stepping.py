@@ -180,6 +180,7 @@ def init(
         problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
         dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
         max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw, key=key,
+        by_hand=True,
     )  # fmt: skip
     if len(call.traced["method"].phases) > 1:
         raise TypeError(

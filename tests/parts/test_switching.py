@@ -155,3 +155,67 @@ def test_what_a_pair_does_not_do():
         de.solve(HILL, PAIR, adjoint=de.Gauss())
     with pytest.raises(ValueError, match="one of both is wanted"):
         de.Interpolating(method=PAIR)
+
+
+# --- the default ----------------------------------------------------------------------------------
+
+ROBERTSON = zoo.case("robertson").problem()
+LOOSE = {"rtol": 1e-6, "atol": 1e-10}
+
+
+def test_without_a_method_an_ode_is_solved_by_the_pair_whether_compiled_or_not():
+    """Outside of jit the explicit method goes alone until the problem turns out to be stiff."""
+
+    def first(k, method=None):
+        sol = de.solve(ROBERTSON.replace(args=k), method, throw=False, **LOOSE)
+        return sol.y1[0], (sol.status, sol.stats)
+
+    pair = jax.jit(lambda k: jax.value_and_grad(first, has_aux=True)(k))(ROBERTSON.args)
+    plain = jax.value_and_grad(first, has_aux=True)(ROBERTSON.args)
+    assert plain[0][1][0] == pair[0][1][0] == de.Status.success
+    assert plain[0][1][1]["steps"] == pair[0][1][1]["steps"] < 200
+    np.testing.assert_allclose(plain[0][0], pair[0][0], rtol=1e-12)
+    np.testing.assert_allclose(plain[1], pair[1], rtol=1e-9)
+    named = de.solve(ROBERTSON, PAIR, **LOOSE)
+    np.testing.assert_array_equal(de.solve(ROBERTSON, **LOOSE).y1, named.y1)
+
+
+def test_what_is_not_stiff_never_sees_the_stiff_method(monkeypatch):
+    problem = zoo.case("lotka_volterra").problem()
+    lean = de.solve(problem, de.Tsit5(), rtol=1e-5, dense=True)
+    monkeypatch.setattr("diffeq.methods.switching.step_from", None)
+    sol = de.solve(problem, rtol=1e-5, dense=True)
+    assert repr(sol) == repr(lean)
+    np.testing.assert_allclose(sol(jnp.arange(5.0)), lean(jnp.arange(5.0)), rtol=1e-12)
+
+
+def test_the_scout_ends_where_the_pair_would_hand_over():
+    sol = de.solve(HILL, PAIR.scout, throw=False, **TOLERANCES)
+    assert sol.status == de.Status.stiff
+    assert 1.0 < float(sol.t1) < 1.1
+    with pytest.raises(de.SolveError, match="turned out to be stiff"):
+        sol.check()
+
+
+def test_where_the_default_stays_explicit():
+    def chosen(problem, **options):
+        return de.solve(problem, **options).about.method
+
+    assert chosen(HILL.replace(args=1.0)) == repr(PAIR)
+    assert chosen(HILL.replace(args=1.0), rtol=1e-7).startswith("Switching(Vern7()")
+    assert chosen(HILL.replace(args=1.0), dt=0.1) == "Tsit5()"
+    assert chosen(HILL.replace(args=1.0), adjoint=de.Gauss()) == "Tsit5()"
+    large = de.ODEProblem(lambda t, y, k: -k * y, jnp.ones(65), (0.0, 1.0), 1.0)
+    assert chosen(large) == "Tsit5()"
+    assert chosen(large.replace(y0=jnp.ones(64))) == repr(PAIR)
+    layer = de.nn.NeuralODE(lambda y: -y, tspan=(0.0, 1.0))
+    assert layer(jnp.ones(2)).about.method == "Tsit5()"
+
+
+def test_an_ensemble_of_which_some_are_stiff():
+    rates = jnp.array([0.0, 2e4, 10.0])
+    sol = de.solve_ensemble(HILL, args=rates, strategy="lockstep", **LOOSE)
+    assert sol.failed.count == 0
+    for i, rate in enumerate(rates):
+        np.testing.assert_allclose(sol.y1[i], de.solve(HILL.replace(args=rate), PAIR, **LOOSE).y1,
+                                   rtol=1e-9)  # fmt: skip

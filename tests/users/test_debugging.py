@@ -62,9 +62,10 @@ def stiff(t, y, k):
 
 
 BY_HAND = lambda problem, max_steps: de.advance(de.init(problem, max_steps=max_steps), 100.0)
+EXPLICIT = lambda problem, max_steps: de.solve(problem, de.Tsit5(), max_steps=max_steps)
 
 
-@pytest.mark.parametrize("go", [de.solve, BY_HAND])
+@pytest.mark.parametrize("go", [EXPLICIT, BY_HAND])
 def test_a_stiff_problem_is_told_what_to_try(go):
     problem = de.ODEProblem(stiff, 0.0, (0.0, 100.0), 1e5)
     with pytest.raises(de.SolveError, match=r"stiff: try Rodas5P") as caught:

@@ -36,6 +36,7 @@ class Status(IntEnum):
     history_overflow = 21
     beyond_present = 22
     bad_lags = 23
+    stiff = 24
 
     @property
     def ok(self) -> bool:
@@ -67,4 +68,5 @@ _REASONS = {
     Status.history_overflow: "the field asked for a past that is no longer kept",
     Status.beyond_present: "the field asked for past(s) at a time s after t",
     Status.bad_lags: "a lag is negative or not finite",
+    Status.stiff: "the problem turned out to be stiff, and the method is for others",
 }

@@ -158,10 +158,25 @@ def solve_ensemble(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
             "vmap or a derivative: leave them out there."
         )
-    sol = in_blocks(ensemble, resume, progress=progress) if in_parts else ensemble.solved()
+    if in_parts:
+        sol = in_blocks(ensemble, resume, progress=progress)
+    else:
+        scout = None if method is not None or reduces else getattr(traced["method"], "scout", None)
+        sol = _scouted(ensemble, scout)
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol
+
+
+def _scouted(ensemble: Ensemble, scout: Method | None) -> Solution:
+    """All of them; by the scout of a pair of methods, if there is one, and nothing is stiff."""
+    if scout is not None and not ensemble.traced:
+        shared = ensemble.shared
+        lean = {**shared, "traced": {**shared["traced"], "method": scout}}
+        sol = replace(ensemble, shared=lean).solved()
+        if concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff):
+            return sol
+    return ensemble.solved()
 
 
 # --- the call -------------------------------------------------------------------------------------

@@ -149,6 +149,13 @@ class Method(eqx.Module):
         del memory
         return 0
 
+    def tired(self, step: Step) -> Any:
+        """Whether this step, if it is accepted, is the last, since the problem is none for this
+        method; None for methods that never ask.
+        """
+        del step
+        return None
+
     def tuned(self, tolerance: Any, *, final: bool = False) -> "Method":
         """The method for a solve to this tolerance: implicit ones solve their equations to a
         fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no

@@ -64,7 +64,8 @@ class Switching(_Paired):
     Both methods are compiled, each in a loop of its own: a step pays for the method that makes it,
     and for a comparison. In a batch under `jax.vmap` lanes wait while those of the other kind step.
     After an event or a stop it begins with `nonstiff` again; the 64th time that it turns to `stiff`
-    it stays there. It takes ODEs, chooses its own steps, and differentiates by `Discrete`.
+    it stays there. It takes ODEs, chooses its own steps, and differentiates by `Discrete`. With
+    Tsit5 or Vern7, and Rodas5P, it is what `method=None` means for an ODE of at most 64 numbers.
 
     Args:
         nonstiff: an `ExplicitRK` with an embedded pair, its own dense output and two stages at
@@ -119,6 +120,13 @@ class Switching(_Paired):
     def phases(self) -> tuple[Method, ...]:
         """The explicit method and the stiff one, each with an eye on the other."""
         return _Lean(self), _Stiff(self)
+
+    @property
+    def scout(self) -> Method:
+        """The explicit method alone, in one loop: it makes the same steps, and ends a solve with
+        `Status.stiff` where it would hand over.
+        """
+        return _Scout(self)
 
     def phase(self, memory: _Memory) -> Any:
         """Which of both is on."""
@@ -186,6 +194,17 @@ class _Lean(_Phase):
         votes = jnp.where(limited, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
         spent = jnp.int32(self.own.evaluations)
         return step._replace(memory=_Memory(step.memory, votes), evaluations=spent)
+
+
+class _Scout(_Lean):
+    """The explicit method, while the problem is not stiff."""
+
+    def tired(self, step: Step) -> Any:
+        """Whether the stiff one is to go on."""
+        return self.pair.phase(step.memory) == 1
+
+    def __repr__(self) -> str:
+        return repr(self.pair)
 
 
 class _Stiff(_Phase):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..problems import ODEProblem
+from ..problems import ODEProblem, Problem
 from ..solve import solve
-from .layer import Layer
+from .layer import Layer, with_method
 
 __all__ = ["FFJORD", "Regularised"]
 
@@ -114,7 +114,7 @@ class FFJORD(Layer):
 
     def sample(self, key: Any, args: Any = None) -> Array:
         """A sample, an array of the flow's shape."""
-        return solve(self.problem(self.base.sample(key), args), **self._plain()).y1
+        return self._end(self.problem(self.base.sample(key), args))
 
     def sample_and_log_prob(self, key: Any, args: Any = None, *, noise_key: Any = None) -> tuple:
         """(x, log p(x)) from one solve: for losses that are expectations over the flow itself."""
@@ -143,12 +143,13 @@ class FFJORD(Layer):
         state = (z, zero, zero, zero) if costs else (z, zero)
         noise = None if key is None else _NOISE[self.noise](key, z.shape, z.dtype)
         field = _transport(self._equation(None), noise, costs=costs)
-        return solve(ODEProblem(field, state, span, args), **self._plain()).y1
+        return self._end(ODEProblem(field, state, span, args))
 
-    def _plain(self) -> dict[str, Any]:
-        """Options of a solve of which only the end is of interest."""
+    def _end(self, problem: Problem) -> Any:
+        """The state at the end, which alone is of interest."""
         others = ("tspan", "saveat", "save", "dense")
-        return {name: x for name, x in self.options.items() if name not in others}
+        options = {name: x for name, x in self.options.items() if name not in others}
+        return solve(problem, **with_method(problem, options)).y1
 
 
 def _transport(field: Callable, noise: Any, *, costs: bool) -> Callable:
