@@ -117,11 +117,8 @@ def checked_call(
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = (_calm() if noisy else PI()) if controller is None else controller
-    # With steps that are given, tolerances say how exactly an implicit method solves its equations.
-    controlled = dt is None and controller.decides
-    defaults = ((1e-2, 1e-2) if noisy else (1e-3, 1e-6)) if controlled else (1e-12, 1e-14)
-    asked = rtol
-    rtol, atol = _tolerance("rtol", rtol, defaults[0]), _tolerance("atol", atol, defaults[1])
+    controlled, asked = dt is None and controller.decides, rtol
+    rtol, atol = _tolerances(rtol, atol, noisy=noisy, controlled=controlled)
     _check_steps(method, controller, dt, dt0)
     _check_turns(problem, method, controller, dt)
     _check_limits(controller)
@@ -312,6 +309,15 @@ def check_adjoint(
     sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
     if sentence:
         raise TypeError(f"adjoint is {adjoint!r}: {sentence}")
+
+
+def _tolerances(rtol: Any, atol: Any, *, noisy: bool, controlled: bool) -> tuple[Any, Any]:
+    """Both, or what they are by default. With steps that are given, they say how exactly an
+    implicit method solves its equations.
+    """
+    usual = (1e-2, 1e-2) if noisy else (1e-3, 1e-6)
+    relative, absolute = usual if controlled else (1e-12, 1e-14)
+    return _tolerance("rtol", rtol, relative), _tolerance("atol", atol, absolute)
 
 
 def _tolerance(name: str, value: Any, default: float) -> Any:
