@@ -38,7 +38,7 @@ def lotka_volterra(t, y, logs):
 
 
 problem = de.ODEProblem(lotka_volterra, jnp.ones(2), (0.0, 8.0), TRUTH)
-options = {"saveat": TS, "rtol": 1e-6, "atol": 1e-8}
+options = {"method": de.Tsit5(), "saveat": TS, "rtol": 1e-6, "atol": 1e-8}
 clean = jnp.log(de.solve(problem, **options).ys)
 data = clean + SPREAD * jax.random.normal(jax.random.key(1), clean.shape, clean.dtype)
 

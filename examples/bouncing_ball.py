@@ -43,7 +43,8 @@ bounce = de.Event(lambda t, y, e: y[0], lambda t, y, e: jnp.stack([y[0], -e * y[
 
 
 def solve(e, **options):
-    return de.solve(fall.replace(args=e), events=bounce, max_events=64, max_steps=256, **options)
+    limits = {"max_events": 64, "max_steps": 256}
+    return de.solve(fall.replace(args=e), de.Tsit5(), events=bounce, **limits, **options)
 
 
 def height(e):

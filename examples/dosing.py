@@ -49,7 +49,7 @@ model = de.ODEProblem(
 
 
 def predict(net, ts=ts):
-    return de.solve(model.replace(args=net), events=jump, saveat=ts)
+    return de.solve(model.replace(args=net), de.Tsit5(), events=jump, saveat=ts)
 
 
 def loss(net):

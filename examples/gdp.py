@@ -63,7 +63,7 @@ problem = de.ODEProblem(growth, lambda model: model["first"], (1.0, 59.0))
 
 
 def relative(model):
-    ys = de.solve(problem.replace(args=model), saveat=ts, rtol=1e-6, atol=1e-6).ys
+    ys = de.solve(problem.replace(args=model), de.Tsit5(), saveat=ts, rtol=1e-6, atol=1e-6).ys
     return jnp.sum((ys / GDP - 1.0) ** 2)
 
 
@@ -80,7 +80,7 @@ poor = {"alpha": 0.1, "beta": 0.5, "first": 8.0}
 
 
 def in_trillions(model):
-    ys = de.solve(problem.replace(args=model), saveat=ts, rtol=1e-7, atol=1e-7).ys
+    ys = de.solve(problem.replace(args=model), de.Vern7(), saveat=ts, rtol=1e-7, atol=1e-7).ys
     return jnp.sum((ys / (GDP * 1e-12) - 1.0) ** 2)
 
 

@@ -84,7 +84,7 @@ class Populations(eqx.Module):
 
     def __call__(self, ts):
         problem = de.ODEProblem(log_field, self.log_y0, (0.0, 20.0), self)
-        return de.solve(problem, saveat=ts, rtol=1e-5, atol=1e-6).ys
+        return de.solve(problem, de.Tsit5(), saveat=ts, rtol=1e-5, atol=1e-6).ys
 
 
 def log_field(t, y, model):

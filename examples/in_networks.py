@@ -88,7 +88,7 @@ class Parameters(eqx.Module):
     def __call__(self, image):
         feed = jax.nn.relu(self.first(image.ravel()))
         problem = de.ODEProblem(ring, jnp.ones(32, jnp.float32), (0.0, 1.0), feed)
-        return self.last(de.solve(problem).y1)
+        return self.last(de.solve(problem, de.Tsit5()).y1)
 
 
 def neurons(rates, t, y, args):

@@ -55,7 +55,7 @@ solution = de.solve(problem, de.Tsit5(), saveat=ts)
 
 # %%
 def predict(rates):
-    return de.solve(problem.replace(args=rates), saveat=ts, rtol=1e-8, atol=1e-12).ys
+    return de.solve(problem.replace(args=rates), de.Vern7(), saveat=ts, rtol=1e-8, atol=1e-12).ys
 
 
 def of_rabbits(rates):

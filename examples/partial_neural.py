@@ -64,7 +64,7 @@ fine = jnp.linspace(0.0, 25.0, 251)
 
 
 def series(model):
-    return de.solve(one.replace(args=model), saveat=fine, rtol=1e-6, atol=1e-8).ys
+    return de.solve(one.replace(args=model), de.Tsit5(), saveat=fine, rtol=1e-6, atol=1e-8).ys
 
 
 def distance(model):
@@ -100,7 +100,7 @@ whole = jnp.arange(26.0)
 
 
 def output(model, ts=whole):
-    return de.solve(two.replace(args=model), saveat=ts, rtol=1e-8, atol=1e-10).ys
+    return de.solve(two.replace(args=model), de.Vern7(), saveat=ts, rtol=1e-8, atol=1e-10).ys
 
 
 def off_target(model):
@@ -138,7 +138,7 @@ plant = two.replace(
 
 def controlled(model, start, ts):
     one = plant.replace(args=(model, start), tspan=(0.0, ts[-1]))
-    return de.solve(one, saveat=ts, rtol=1e-6, atol=1e-8).ys
+    return de.solve(one, de.Tsit5(), saveat=ts, rtol=1e-6, atol=1e-8).ys
 
 
 def price(model, target, *, ts):

@@ -337,8 +337,8 @@ def long(x, rows=None, max_steps=2000, **options):
     a, y0 = x
     adjoint = de.Discrete(rows=rows)
     sol = de.solve(
-        VDP.replace(args=a, y0=y0), saveat=LONG, adjoint=adjoint, max_steps=max_steps,
-        rtol=1e-5, atol=1e-5, **options,
+        VDP.replace(args=a, y0=y0), de.Tsit5(), saveat=LONG, adjoint=adjoint,
+        max_steps=max_steps, rtol=1e-5, atol=1e-5, **options,
     )  # fmt: skip
     return measure(sol.ys) + jnp.sum(sol.y1)
 

@@ -258,8 +258,9 @@ def test_statistics_are_those_of_the_trajectories_that_arrived(strategy):
 
     def solve(rates, **options):
         return de.solve_ensemble(
-            BLOWS_UP, args=rates, saveat=ts, strategy=strategy, chunk=2, throw=False, **options
-        )
+            BLOWS_UP, de.Tsit5(), args=rates, saveat=ts, strategy=strategy, chunk=2, throw=False,
+            **options,
+        )  # fmt: skip
 
     sol, whole = solve(rates, reduce=wanted), solve(rates)
     ys = whole.ys[np.asarray(whole.success)]
