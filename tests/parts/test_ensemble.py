@@ -250,6 +250,27 @@ def test_a_second_call_traces_nothing_and_jit_gives_the_same():
     np.testing.assert_allclose(both[0], first, rtol=1e-12)
 
 
+def energy(t, y, args):
+    return jnp.sum(y**2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_each_set_of_rows_has_its_statistics(strategy):
+    asked = {"saveat": {"end": None, "early": jnp.array([0.5, 1.0])}, "save": {"end": energy}}
+    run = lambda **more: de.solve_ensemble(
+        BLOWS_UP, de.Tsit5(), args=jnp.array([0.1, 1.0, 0.3, 0.2]), strategy=strategy, chunk=2,
+        throw=False, **asked, **more,
+    )  # fmt: skip
+    sol, whole = run(reduce=(de.stats.Mean(), de.stats.Extremes())), run()
+    arrived = np.asarray(whole.success)
+    assert sol.reduced.keys() == sol.ts.keys() == {"end", "early"}
+    np.testing.assert_array_equal(sol.ts["early"], [0.5, 1.0])
+    for key, ys in whole.ys.items():
+        mean, ends = sol.reduced[key]
+        np.testing.assert_allclose(mean, ys[arrived].mean(0), rtol=1e-12)
+        np.testing.assert_array_equal(ends.greatest, ys[arrived].max(0))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_statistics_are_those_of_the_trajectories_that_arrived(strategy):
     rates = jnp.array([0.1, 1.0, 0.3, 0.2, 0.05, 0.4, 0.15])
@@ -314,6 +335,8 @@ UNCHECKED = keywords(inspect.unwrap(de.solve_ensemble))
         ({"args": ROWS, "mesh": None}, TypeError, "solve_ensemble got 'mesh', which it does not"),
         ({"args": ROWS, "reduce": {"m": jnp.mean}}, TypeError, r"statistics are wanted, such as"),
         ({"args": ROWS, "reduce": de.stats.Mean}, TypeError, r"an instance is wanted"),
+        ({"args": ROWS, "reduce": de.stats.Mean(), "saveat": {"a": "steps"}}, ValueError,
+         r"reduce was given with saveat=\{'a': 'steps'\}"),
         ({"args": ROWS, "reduce": de.stats.Mean(), "saveat": "steps"}, ValueError,
          "reduce was given with saveat='steps'; statistics are of rows that all"),
     ],

@@ -89,8 +89,9 @@ def solve_ensemble(
             (where both draw, `jax.random.split` of it: the first for `draw`, the second for the
             path).
         reduce: statistics in place of the trajectories: one of `de.stats`, or a pytree of them. The
-            results are in `sol.reduced`, for each saved time; trajectories that failed do not
-            count. In lanes, no more than a chunk of trajectories is in memory.
+            results are in `sol.reduced`, for each saved time (of a dict of save times, all of them
+            under each of its keys); trajectories that failed do not count. In lanes, no more than
+            a chunk of trajectories is in memory.
         resume: a folder, for long runs with `reduce`: what was reached is kept there, block by
             block, and a call with the same settings goes on from it.
         progress: with `reduce`, whether a bar shows how many trajectories are done.

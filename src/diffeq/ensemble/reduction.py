@@ -35,7 +35,8 @@ def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
                 f"reduce has {leaf!r}{hint}; statistics are wanted, such as de.stats.Mean(): what "
                 f"has {', '.join(_FUNCTIONS)}."
             )
-    if dense or isinstance(saveat, (str, dict)):
+    each = saveat.values() if isinstance(saveat, dict) else [saveat]
+    if dense or any(isinstance(at, str) for at in each):
         what = "dense=True" if dense else f"saveat={saveat!r}"
         raise ValueError(
             f"reduce was given with {what}; statistics are of rows that all trajectories have: "
@@ -44,7 +45,9 @@ def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
 
 
 class Reduction:
-    """The statistics of a call. Beside what they have seen, the state holds the saved times."""
+    """The statistics of a call. The state is what they have seen of each set of rows, of which a
+    dict of save times asks for several, and the times of these.
+    """
 
     def __init__(self, statistics: Any) -> None:
         self.statistics = statistics
@@ -52,19 +55,26 @@ class Reduction:
     def _each(self, function: Callable, *states: Any) -> Any:
         return jax.tree.map(function, self.statistics, *states, is_leaf=_is_statistic)
 
-    def init(self, like: Any) -> tuple:
+    def init(self, like: Any) -> tuple[dict, dict]:
         """Nothing was seen; `like` is a solution, or its shapes."""
-        return self._each(lambda s: s.init(like.ys)), jnp.zeros(like.ts.shape, like.ts.dtype)
+        rows = _sets(like)
+        seen = {key: self._each(lambda s, y=ys: s.init(y)) for key, (_, ys, _) in rows.items()}
+        return seen, {key: jnp.zeros(ts.shape, ts.dtype) for key, (ts, _, _) in rows.items()}
 
     def update(self, state: tuple, sol: Solution, counts: Bool[Array, " chunk"]) -> tuple:
         """A chunk more, of which some count."""
-        rows = (sol.success & counts)[:, None] & sol.saved
-        return self._each(lambda s, x: s.update(x, sol.ys, rows), state[0]), sol.ts[0]
+        seen, times = {}, {}
+        for key, (ts, ys, saved) in _sets(sol).items():
+            rows = (sol.success & counts)[:, None] & saved
+            add = lambda s, x, y=ys, r=rows: s.update(x, y, r)  # noqa: E731
+            seen[key], times[key] = self._each(add, state[0][key]), ts[0]
+        return seen, times
 
     def merged(self, states: Sequence[tuple]) -> tuple:
         """What all have seen together."""
         both = lambda a, b: self._each(lambda s, x, y: s.merge(x, y), a, b)  # noqa: E731
-        return reduce(both, [seen for seen, _ in states]), states[0][1]
+        together = {key: reduce(both, [seen[key] for seen, _ in states]) for key in states[0][0]}
+        return together, states[0][1]
 
     def kept(self, sol: Solution) -> Solution:
         """What is kept of each trajectory: how it ended, and where."""
@@ -75,4 +85,13 @@ class Reduction:
 
     def finished(self, state: tuple, sol: Solution) -> Solution:
         """The solution with the results, and the times that they are of."""
-        return replace(sol, ts=state[1], reduced=self._each(lambda s, x: s.result(x), state[0]))
+        results = {key: self._each(lambda s, x: s.result(x), x) for key, x in state[0].items()}
+        lone = lambda rows: rows.get(None, rows)  # noqa: E731
+        return replace(sol, ts=lone(state[1]), reduced=lone(results))
+
+
+def _sets(sol: Any) -> dict:
+    """(ts, ys, saved) of each set of rows; a lone one has the key None."""
+    if isinstance(sol.ts, dict):
+        return {key: (sol.ts[key], sol.ys[key], sol.saved[key]) for key in sol.ts}
+    return {None: (sol.ts, sol.ys, sol.saved)}
