@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from .core.here import here, places
 from .core.norm import in_dtype_of
 from .core.packing import Treelike
 from .core.primitive import Tracer
@@ -100,7 +101,9 @@ class Solution(eqx.Module):
         strategy: of an ensemble, how it was solved; else None.
         reduced: of an ensemble with `reduce=`, its statistics; then ys, saved, num and y1 are None.
 
-    `sol[i]` is sample i of a batch, such as `jax.vmap` makes.
+    `sol[i]` is sample i of a batch, such as `jax.vmap` makes. Where a batch is spread over several
+    processes (`solve_ensemble(mesh=…)`), message, failed, check() and what is printed are of the
+    part that this process has.
 
     Raises:
         ValueError: `sol(t)` without dense output; `sol.trim()` of a batch.
@@ -163,7 +166,7 @@ class Solution(eqx.Module):
         """
         status = self._known_status()
         where = np.argwhere(status > Status.terminated)
-        indices = where[:, 0] if status.ndim == 1 else where
+        indices = places(self.status)[where[:, 0]] if status.ndim == 1 else where
         return Failed(len(where), indices, status[status > Status.terminated])
 
     def _known_status(self) -> np.ndarray:
@@ -172,7 +175,7 @@ class Solution(eqx.Module):
                 "The status is not known inside jit or vmap: look at the solution that comes out "
                 "of it, at sol.status in where(…), or give throw='compiled' to solve."
             )
-        return np.asarray(self.status)
+        return here(self.status)
 
     def __call__(self, t: Any) -> Any:
         """The state at t, a time or an array of times, from the dense output."""
@@ -278,14 +281,16 @@ class Solution(eqx.Module):
         if len(bad) == 0:
             return self
         index = tuple(int(i) for i in np.atleast_1d(bad[0]))
-        raise self._error(index, len(bad), status.size, hint)
+        of = f" of the {status.size} here" if status.size < self.status.size else ""
+        raise self._error(index, f"{len(bad)}{of} failed", self.status.size, hint)
 
-    def _error(self, index: tuple, failed: int, count: int, hint: Any) -> SolveError:
+    def _error(self, index: tuple, failed: str, count: int, hint: Any) -> SolveError:
         known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
-        one = jax.tree.map(lambda x: np.asarray(x)[index], known)
+        one = jax.tree.map(lambda x: here(x)[index], known)
+        index = (int(places(self.status)[index[0]]), *index[1:]) if index else ()
         status, last, stats = Status(int(one[0])), one[1], one[2]
         t, y, dt = last
-        where = f"sample {_index(index)} of {count} ({failed} failed): " if index else ""
+        where = f"sample {_index(index)} of {count} ({failed}): " if index else ""
         sentence = (
             f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} "
             f"after {int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, "
@@ -298,8 +303,10 @@ class Solution(eqx.Module):
     def __repr__(self) -> str:
         known = hasattr(self.status, "__int__") and not isinstance(self.status, Tracer)
         if known and np.ndim(self.status) and self.strategy:
-            failed = self.failed.count or "none"
-            return f"Solution({self.status.size} trajectories, {failed} failed, {self.strategy})"
+            failed, part = self.failed.count or "none", self._known_status().size
+            of = f" of the {part} here" if part < self.status.size else ""
+            many = f"{self.status.size} trajectories"
+            return f"Solution({many}, {failed}{of} failed, {self.strategy})"
         if not known or np.ndim(self.status):  # in a trace, of many, or of shapes alone
             return f"Solution(status={self.status}, ts={jax.tree.map(jnp.shape, self.ts)})"
         return (

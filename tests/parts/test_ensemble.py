@@ -332,7 +332,7 @@ UNCHECKED = keywords(inspect.unwrap(de.solve_ensemble))
         ({"n": 3, "draw": lambda key: {"u": 1.0}, "key": KEY}, TypeError, "replace got 'u'"),
         ({"args": ROWS, "key": KEY}, TypeError, "key was given, but ODEProblem has no noise"),
         ({"args": ROWS, "rtol": -1.0}, ValueError, "rtol is -1.0"),
-        ({"args": ROWS, "mesh": None}, TypeError, "solve_ensemble got 'mesh', which it does not"),
+        ({"args": ROWS, "shards": 2}, TypeError, "solve_ensemble got 'shards', which it does not"),
         ({"args": ROWS, "reduce": {"m": jnp.mean}}, TypeError, r"statistics are wanted, such as"),
         ({"args": ROWS, "reduce": de.stats.Mean}, TypeError, r"an instance is wanted"),
         ({"args": ROWS, "reduce": de.stats.Mean(), "saveat": {"a": "steps"}}, ValueError,

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..adjoint import overridden
 from ..control import Controller
+from ..core.here import here
 from ..core.lift import INSIDE
 from ..core.primitive import in_a_trace
 from ..core.status import Status
@@ -25,6 +26,7 @@ from ..solve import Options, asked
 from .blocks import in_blocks
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
+from .sharded import alone, check_mesh, dealt, is_global, known_here
 from .strategies import Ensemble, Plan
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
@@ -51,6 +53,7 @@ def solve_ensemble(
     progress: bool = False,
     strategy: str = "auto",
     chunk: int | None = None,
+    mesh: Any = None,
     saveat: Any = None,
     save: Any = None,
     dense: bool = False,
@@ -100,6 +103,10 @@ def solve_ensemble(
             inside `jit` or a derivative, where it has one. "auto": lanes on a CPU, where there is
             more than one chunk; else lockstep.
         chunk: how many trajectories are stepped together by "lanes". None: 64.
+        mesh: a `jax.sharding.Mesh`, for several devices, of one machine or of several: each of its
+            devices has an equal share of the trajectories, whatever its axes are called, and runs
+            the strategy on it alone. What comes back is where it was made: its leading axis is
+            sharded over the mesh. None: the default device.
         throw: True warns where some failed, False says nothing, "compiled" raises as in `solve`.
         saveat, save, dense, rtol, atol, dt, dt0, controller, events, stops, adjoint, max_steps,
             max_saves, max_events, init: as in `solve`, the same for all.
@@ -126,6 +133,14 @@ def solve_ensemble(
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
+    if mesh is not None:
+        mesh = check_mesh(mesh, inputs.size)
+        inputs = replace(inputs, rows=dealt(inputs.rows, mesh))
+    elif any(map(is_global, inputs.rows)):
+        raise ValueError(
+            "rows have parts in other processes, and there is no mesh: give the one that they are "
+            "on, mesh=."
+        )
     in_parts = resume is not None or progress
     if reduce is not None:
         check_reduce(reduce, saveat, dense=dense)
@@ -135,8 +150,9 @@ def solve_ensemble(
             "block by block are statistics. Give reduce=, for example reduce=de.stats.Mean()."
         )
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
-    known = _spans(problem, inputs, draw)
-    example = inputs.example(_best_example(inputs, known)) if inputs.rows else inputs.given
+    known = _spans(problem, inputs, draw, mesh)
+    best = _best_example(inputs, known, mesh)
+    example = inputs.example(best, mesh) if inputs.rows else inputs.given
     one, path = trajectory(problem, draw, key_of(key, 0), example)
     traced, options = asked(
         one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
@@ -152,18 +168,25 @@ def solve_ensemble(
     reduces = reduce is not None
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
     plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
-    chosen = _strategy(strategy, inputs.size, plan.chunk)
-    ensemble = Ensemble(plan, shared, inputs, chosen)
+    share = inputs.size // (1 if mesh is None else mesh.devices.size)
+    chosen = _strategy(strategy, share, plan.chunk)
+    ensemble = Ensemble(plan, shared, inputs, chosen, mesh)
     if in_parts and ensemble.traced:
         raise TypeError(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
             "vmap or a derivative: leave them out there."
         )
+    if in_parts and not alone(mesh):
+        raise TypeError(
+            "resume= and progress= go from block to block in one process, and the mesh is of "
+            "several: leave them out, or give each process a sweep and a folder of its own, with a "
+            "mesh of jax.local_devices(), and merge the statistics."
+        )
     if in_parts:
         sol = in_blocks(ensemble, resume, progress=progress)
     else:
-        scout = None if method is not None or reduces else getattr(traced["method"], "scout", None)
-        sol = _scouted(ensemble, scout)
+        alike = method is not None or reduces or mesh is not None
+        sol = _scouted(ensemble, None if alike else getattr(traced["method"], "scout", None))
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol
@@ -227,7 +250,7 @@ def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
     )
 
 
-def _spans(problem: Problem, inputs: Inputs, draw: Any) -> Any:
+def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
     """The spans of time of all trajectories: None if they have one and the same, () if they are not
     known now, else an array (n, 2).
     """
@@ -245,10 +268,10 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any) -> Any:
         return jnp.stack([jnp.asarray(evaluated(t, own.args), float)
                           for t in evaluated(own.tspan, own.args)])  # fmt: skip
 
-    return np.asarray(jax.vmap(ends)(known))
+    return np.asarray(known_here(jax.vmap(ends)(known), mesh))
 
 
-def _best_example(inputs: Inputs, spans: Any) -> int:
+def _best_example(inputs: Inputs, spans: Any, mesh: Any) -> int:
     """A trajectory to look at before tracing: of those whose numbers are finite, the longest."""
     known = jax.lax.stop_gradient(inputs.rows)
     if in_a_trace(known):
@@ -256,7 +279,8 @@ def _best_example(inputs: Inputs, spans: Any) -> int:
     sound = np.ones(inputs.size, bool)
     for row in known:
         if jnp.issubdtype(row.dtype, jnp.inexact):
-            sound &= np.isfinite(np.asarray(row)).reshape(inputs.size, -1).all(1)
+            finite = jnp.isfinite(row) if is_global(row) else np.isfinite(np.asarray(row))
+            sound &= np.asarray(known_here(finite.reshape(inputs.size, -1).all(1), mesh))
     if spans is None or not len(spans):
         return int(np.argmax(sound))
     return int(np.argmax(np.where(sound, np.abs(spans[:, 1] - spans[:, 0]), -1)))
@@ -290,10 +314,11 @@ def _strategy(asked_for: str, size: int, chunk: int) -> str:
 
 def _tell(sol: Solution) -> None:
     """Says that some failed, where nothing else does."""
-    failed = sol.failed
+    failed, count = sol.failed, here(sol.status).size
     if failed.count:
+        where = " of this process" if count < sol.status.size else ""
         warnings.warn(
-            f"{failed.count} of {sol.status.size} trajectories failed, the first of them number "
+            f"{failed.count} of {count} trajectories{where} failed, the first of them number "
             f"{failed.indices[0]}: {Status(failed.statuses[0]).reason}. sol.failed lists them, "
             "sol.check() says more; throw=False says nothing.",
             skip_file_prefixes=INSIDE,

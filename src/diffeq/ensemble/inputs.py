@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.primitive import Tracer
 from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
+from .sharded import row_at
 
 __all__ = ["Inputs", "filled", "gathered", "key_of", "placed", "trajectory"]
 
@@ -33,9 +34,10 @@ class Inputs:
     given: dict[str, Any]
     places: tuple[tuple[str, tuple[bool, ...]], ...]
 
-    def example(self, i: int) -> dict[str, Any]:
+    def example(self, i: int, mesh: Any) -> dict[str, Any]:
         """The fields of one trajectory, to look at: no derivative goes through them."""
-        return filled(self.given, self.places, [jax.lax.stop_gradient(x)[i] for x in self.rows])
+        rows = [row_at(x, i, mesh) for x in jax.lax.stop_gradient(self.rows)]
+        return filled(self.given, self.places, rows)
 
 
 def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:

@@ -29,6 +29,7 @@ from ..solve import Options, first_step, run
 from .inputs import Inputs, filled, key_of, trajectory
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
+from .sharded import dealt, over, shared_by, some_of
 
 __all__ = ["Ensemble", "Plan"]
 
@@ -57,6 +58,7 @@ class Ensemble:
     shared: dict
     inputs: Inputs
     strategy: str
+    mesh: Any = None
 
     @cached_property
     def parts(self) -> tuple[list, Any]:
@@ -72,7 +74,10 @@ class Ensemble:
         """All of them."""
         leaves, structure = self.parts
         index = jnp.arange(self.inputs.size, dtype=jnp.int32)
-        if self.strategy == "lanes":
+        if self.mesh is not None:
+            found = self._on_mesh(self.inputs.rows, index)
+            sol = _complete(self.plan, structure, leaves, *found)
+        elif self.strategy == "lanes":
             sol = _lanes(self.plan, structure, leaves, self.inputs.rows, index)
         else:
             found = _lockstep(self.plan, structure, leaves, self.inputs.rows, index)
@@ -82,9 +87,17 @@ class Ensemble:
     def part(self, index: np.ndarray) -> tuple[Any, Solution]:
         """What was seen of those of these numbers, and what there is of each; −1 is none."""
         leaves, structure = self.parts
+        if self.mesh is not None:
+            rows = some_of(self.inputs.rows, np.maximum(index, 0), self.mesh)
+            return self._on_mesh(rows, index)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
         run_some = _anywhere if self.strategy == "lanes" else _lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
+
+    def _on_mesh(self, rows: list, index: Any) -> tuple[Any, Solution]:
+        leaves, structure = self.parts
+        leaves, (index,) = shared_by(leaves, self.mesh), dealt([index], self.mesh)
+        return _shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
 
     def joined(self, state: Any, sol: Solution) -> Solution:
         """The solution of all parts: with the statistics of what was seen."""
@@ -260,6 +273,26 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     states, parts = zip(*found, strict=True)
     state = _reduction(structure, leaves).merged(states) if plan.reduces else ()
     return state, together(*parts)
+
+
+# --- several devices ------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _shares(
+    plan: Plan, structure: Any, strategy: str, mesh: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Solution]:
+    """A share of the trajectories on each device."""
+
+    def share(leaves: list, rows: list, index: Any) -> tuple[Any, Solution]:
+        if strategy == "lockstep":
+            return _lockstep(plan, structure, leaves, rows, index)
+        if plan.reduces:
+            return _in_program(plan, structure, leaves, rows, index)
+        return (), _lanes(plan, structure, leaves, rows, index)
+
+    merged = _reduction(structure, leaves).merged if plan.reduces else None
+    return over(mesh, share, merged)(leaves, rows, index)
 
 
 # --- the derivative of lanes ----------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""An ensemble on several devices, of one machine or of several.
+
+Each device has a share of the trajectories, in the order of their numbers, and runs the strategy on
+it alone. Under automatic sharding the loops of all devices would be one, with a reduction over all
+of them at each step to know whether another one is due; inside `shard_map` each device has loops of
+its own, and hears from the others once, at the end, when statistics are merged.
+
+Several processes (`jax.distributed`) run the same program. Their inputs are the same arrays of the
+host in each, or global arrays of which each holds a part.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..core.primitive import Tracer
+
+__all__ = [
+    "alone",
+    "check_mesh",
+    "dealt",
+    "is_global",
+    "known_here",
+    "over",
+    "row_at",
+    "shared_by",
+    "some_of",
+]
+
+
+def check_mesh(mesh: Any, size: int) -> Mesh:
+    """The mesh as it is used; refused where it is none, or gives no equal shares of `size`.
+
+    Unless it is the context's (`jax.set_mesh`), its axes become automatic: explicit ones, which
+    `jax.make_mesh` makes, would have `sol[i]` ask for a sharding.
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f"mesh is {mesh!r}; a jax.sharding.Mesh is wanted, such as "
+            "jax.make_mesh((jax.device_count(),), ('i',))."
+        )
+    count = mesh.devices.size
+    if size % count:
+        less = size // count * count
+        near = f"{less + count}" if not less else f"{less} or {less + count}"
+        fits = max(k for k in range(1, count + 1) if not size % k)
+        raise ValueError(
+            f"mesh has {count} devices, and there are {size} trajectories: each device takes as "
+            f"many as any other. Give {near} of them (a row may be repeated, and its result left "
+            f"out), or a mesh of {fits}."
+        )
+    in_context = not jax.sharding.get_abstract_mesh().empty
+    return mesh if in_context else Mesh(mesh.devices, mesh.axis_names)
+
+
+def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:
+    """`share(leaves, rows, index)` on each device, with its part of rows and index: what all have
+    seen, as `merged` (if any) makes it of two states, and what there is of each trajectory.
+    """
+    axes = mesh.axis_names
+
+    def one(*args: Any) -> tuple[Any, Any]:
+        state, sol = share(*args)
+        if merged is None:
+            return state, sol
+        states = lax.all_gather(state, axes)
+        first, rest = jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda x: x[1:], states)
+        return lax.scan(lambda a, b: (merged([a, b]), None), first, rest)[0], sol
+
+    # The loop and the tape are primitives of our own, which know nothing of what varies over axes.
+    return jax.shard_map(
+        one, mesh=mesh, in_specs=(P(), P(axes), P(axes)), out_specs=(P(), P(axes)), check_vma=False
+    )
+
+
+def dealt(rows: Sequence, mesh: Mesh) -> list:
+    """Rows of all trajectories, with the part of each device in its memory."""
+    return [_placed(x, NamedSharding(mesh, P(mesh.axis_names))) for x in rows]
+
+
+def shared_by(leaves: Sequence, mesh: Mesh) -> list:
+    """What all trajectories share, in the memory of each device; numbers stay numbers."""
+    whole = NamedSharding(mesh, P())
+    return [_placed(x, whole) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves]
+
+
+def _placed(x: Any, sharding: NamedSharding) -> Any:
+    """The array on all devices. In other processes it is the same: that is not checked, for it
+    would send all of it to them.
+    """
+    typed = not jax.typeof(x).sharding.mesh.empty  # by the explicit axes that it is sharded over
+    if alone(sharding.mesh) or is_global(x) or typed:
+        return jax.device_put(x, sharding)
+    if isinstance(x, Tracer):  # with its derivative, which `jit` takes to all processes, and back
+        return x
+    if _is_key(x):
+        kind = jax.random.key_impl(x)
+        return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding), impl=kind)
+    known = np.asarray(x)
+    return jax.make_array_from_callback(known.shape, sharding, lambda part: known[part])
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.extended)
+
+
+def some_of(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
+    """These of the rows, dealt out anew."""
+    whole = NamedSharding(mesh, P())
+    return dealt([x.at[index].get(out_sharding=whole) for x in rows], mesh)
+
+
+def row_at(x: Any, i: int, mesh: Any) -> Any:
+    """One of the rows, in this process."""
+    if mesh is None or isinstance(x, Tracer):
+        return x[i]
+    return x.at[i].get(out_sharding=NamedSharding(mesh, P())).addressable_data(0)
+
+
+def known_here(x: Any, mesh: Any) -> Any:
+    """An array with all its numbers in this process; of a global one, every process asks."""
+    if not is_global(x):
+        return x
+    if not x.is_fully_replicated:
+        x = jax.jit(jnp.copy, out_shardings=NamedSharding(mesh, P()))(x)
+    return x.addressable_data(0)
+
+
+def alone(mesh: Any) -> bool:
+    """Whether all devices are those of this process."""
+    here = jax.process_index()
+    return mesh is None or all(device.process_index == here for device in mesh.devices.flat)
+
+
+def is_global(x: Any) -> bool:
+    """Whether other processes hold parts of an array."""
+    return isinstance(x, jax.Array) and not isinstance(x, Tracer) and not x.is_fully_addressable

@@ -1,0 +1,108 @@
+"""An ensemble of two processes with two devices each; both run this file, with a port and a number,
+for `test_ensemble_mesh.py`.
+"""
+
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import diffeq as de
+
+PROBLEM = de.ODEProblem(lambda t, y, p: p * y**2, 1.0, (0.0, 2.0))
+RATES = np.array([0.1, 0.2, 0.3, 1.0, 0.1, 0.05, 2.0, 0.2])
+MINE = {0: ([0, 1, 2, 3], 3), 1: ([4, 5, 6, 7], 6)}  # trajectories, which of them fails
+
+
+def solve(rates, scale=1.0, **options):
+    problem = PROBLEM.replace(f=lambda t, y, p: scale * p * y**2)
+    asked = {"strategy": "lanes", "chunk": 2, "throw": False} | options
+    return de.solve_ensemble(problem, args=rates, **asked)
+
+
+def raised(error, function, *args, **options):
+    """The sentence of an error."""
+    try:
+        function(*args, **options)
+    except error as found:
+        return str(found)
+    raise AssertionError(f"no {error.__name__}")
+
+
+def the_same_arrays_in_both(me, mesh):
+    """Rows of the host; what is said is of the part that is here."""
+    numbers, bad = MINE[me]
+    one = solve(RATES)  # on a device of this process alone
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        sol = solve(RATES, mesh=mesh, throw=True)
+    sentence = f"1 of 4 trajectories of this process failed, the first of them number {bad}"
+    assert any(sentence in str(warning.message) for warning in said)
+    assert not sol.y1.is_fully_addressable
+    assert repr(sol) == "Solution(8 trajectories, 1 of the 4 here failed, lanes)"
+    assert sol.message == "1 of 4 solves failed"
+    assert sol.failed.indices.tolist() == [bad]
+    assert f"sample {bad} of 8 (1 of the 4 here failed)" in raised(de.SolveError, sol.check)
+    for shard in sol.y1.addressable_shards:
+        np.testing.assert_array_equal(shard.data, one.y1[shard.index])
+        assert set(range(*shard.index[0].indices(8))) <= set(numbers)
+    everywhere = multihost_utils.process_allgather(sol, tiled=True)
+    jax.tree.map(np.testing.assert_array_equal, everywhere, one)
+    mean = de.stats.Mean()
+    found = solve(RATES, mesh=mesh, reduce=mean).reduced
+    np.testing.assert_allclose(found, solve(RATES, reduce=mean).reduced, rtol=1e-12)
+
+
+def parts_of_one_array(me, mesh):
+    """Rows of which each process has its own; derivatives by them, and by what all share."""
+    whole = NamedSharding(mesh, P("i"))
+    rates = jax.make_array_from_process_local_data(whole, RATES[MINE[me][0]])
+    one = solve(RATES, tspan=(0.0, 1.0 + RATES))
+    sol = solve(rates, tspan=(0.0, 1.0 + rates), mesh=mesh)
+    for shard in sol.y1.addressable_shards:
+        np.testing.assert_array_equal(shard.data, one.y1[shard.index])
+
+    def loss(rates, scale, **options):
+        return jnp.sum(solve(rates, scale, **options).filled(0.0) ** 2)
+
+    slopes = jax.grad(loss, argnums=(0, 1))
+    known = slopes(jnp.asarray(RATES), 1.0)
+    for found in (slopes(rates, 1.0, mesh=mesh), slopes(jnp.asarray(RATES), 1.0, mesh=mesh)):
+        for shard in found[0].addressable_shards:
+            np.testing.assert_allclose(shard.data, known[0][shard.index], rtol=1e-12)
+        np.testing.assert_allclose(found[1].addressable_data(0), known[1], rtol=1e-12)
+    assert "there is no mesh" in raised(ValueError, solve, rates)
+
+
+def drawn_and_refused(mesh):
+    """Trajectories by their keys; what goes from block to block."""
+    drawn = {"n": 8, "draw": lambda key: {"args": jax.random.uniform(key)}, "throw": False}
+    one, two = (
+        de.solve_ensemble(PROBLEM, key=jax.random.key(3), mesh=m, **drawn) for m in (None, mesh)
+    )
+    for shard in two.y1.addressable_shards:
+        np.testing.assert_array_equal(shard.data, one.y1[shard.index])
+    asked = {"mesh": mesh, "reduce": de.stats.Mean(), "resume": "never-made"}
+    assert "in one process, and the mesh is of several" in raised(TypeError, solve, RATES, **asked)
+
+
+def main():
+    """All of it, in this process."""
+    port, me = map(int, sys.argv[1:])
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=me)
+    mesh = jax.make_mesh((4,), ("i",))
+    the_same_arrays_in_both(me, mesh)
+    parts_of_one_array(me, mesh)
+    drawn_and_refused(mesh)
+    print(f"process {me} is done")
+
+
+if __name__ == "__main__":
+    main()
