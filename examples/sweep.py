@@ -63,7 +63,7 @@ def growth(t, state, args):
 
 began = time.perf_counter()
 sol = de.solve_ensemble(problem, args=(sigma, rho), save=growth, rtol=1e-6, atol=1e-6)
-exponents = (sol.ys[:, 0] / T).reshape(POINTS, POINTS)
+exponents = sol.ys[:, 0] / T
 seconds = time.perf_counter() - began
 assert sol.failed.count == 0
 
@@ -91,15 +91,12 @@ print(f"| {POINTS**2} solves to t = {T:g}, chaotic of them | — | {chaotic:.0%}
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10.0, 3.8), layout="constrained")
-limit = float(jnp.max(jnp.abs(exponents)))
-image = axes[0].pcolormesh(rhos, sigmas, exponents, cmap="RdBu_r", vmin=-limit, vmax=limit)
+names = {"xlabel": "ρ", "ylabel": "σ"}
+de.plot.heat(
+    rho, sigma, exponents, centre=0.0, label="largest Lyapunov exponent", ax=axes[0], **names
+)
 axes[0].plot(28.0, 10.0, "o", color="black", markersize=5, fillstyle="none")
-axes[0].set(title="largest Lyapunov exponent", xlabel="ρ", ylabel="σ")
-figure.colorbar(image, ax=axes[0])
-steps = jnp.asarray(sol.stats["steps"]).reshape(POINTS, POINTS)
-image = axes[1].pcolormesh(rhos, sigmas, steps, cmap="viridis")
-axes[1].set(title="steps of each solve", xlabel="ρ", ylabel="σ")
-figure.colorbar(image, ax=axes[1])
+de.plot.heat(rho, sigma, sol.stats["steps"], label="steps of each solve", ax=axes[1], **names)
 FIGURES.mkdir(exist_ok=True)
 figure.savefig(FIGURES / "sweep.png", dpi=160)
 print(f"figure: {FIGURES.name}/sweep.png")

@@ -1,6 +1,6 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, interp, nn, stats, zoo
+from . import datasets, interp, nn, plot, stats, zoo
 from . import methods as _methods
 from .adjoint import (
     Backsolve,
@@ -110,6 +110,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "mse",
     "multiple_shooting",
     "nn",
+    "plot",
     "solve",
     "solve_ensemble",
     "stats",

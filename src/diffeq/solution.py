@@ -255,7 +255,7 @@ class Solution(eqx.Module):
 
     def plot(self, ax: Any = None) -> Any:
         """Every component against t, on matplotlib axes `ax` or new ones; returns the axes."""
-        from .plot import plot_solution
+        from .plot.solution import plot_solution
 
         return plot_solution(self, ax)
 

@@ -48,6 +48,45 @@ def test_many_have_a_median_and_a_band():
     np.testing.assert_allclose(edge.min(), np.quantile(every, 0.05, axis=0).min(), atol=1e-3)
 
 
+SWEPT = np.meshgrid(np.linspace(0.0, 1.0, 4), np.geomspace(0.1, 10.0, 3), indexing="ij")
+A, B = (v.ravel() for v in SWEPT)
+
+
+def test_a_grid_is_drawn_in_cells_in_any_order_of_its_points():
+    order = np.random.default_rng(0).permutation(12)
+    values = np.where(A == 0.0, np.nan, A + B)
+    shuffled = [v[order] for v in (A, B, values)]
+    ax = de.plot.heat(*shuffled, xlabel="a", ylabel="b", label="sum", centre=1.0)
+    cells = ax.collections[0]
+    known = np.where(SWEPT[0] == 0.0, np.nan, SWEPT[0] + SWEPT[1])
+    np.testing.assert_allclose(cells.get_array().filled(np.nan), known.T)
+    corners = cells.get_coordinates()
+    np.testing.assert_allclose(corners[0, :, 0], np.arange(-0.5, 4) / 3)
+    np.testing.assert_allclose(corners[:, 0, 1], 10.0 ** np.array([-1.5, -0.5, 0.5, 1.5]))
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "b")
+    assert ax.figure.axes[1].get_ylabel() == "sum"
+    assert cells.norm(1.0) == 0.5
+    np.testing.assert_allclose(np.sort(ax.collections[1].get_offsets()[:, 1]), B[:3])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["3 failed"]
+    by_axes = de.plot.heat(np.unique(A), np.unique(B), values).collections[0]
+    np.testing.assert_array_equal(by_axes.get_array(), cells.get_array())
+
+
+def test_points_that_make_no_grid_are_points():
+    values = A[:-1] + B[:-1]
+    failed = np.arange(11) == 4
+    ax = de.plot.heat(A[:-1], B[:-1], values, failed=failed, vmax=3.0)
+    shown, crossed = ax.collections[:2]
+    np.testing.assert_allclose(shown.get_offsets(), np.c_[A, B][:-1][~failed])
+    np.testing.assert_allclose(shown.get_array(), values[~failed])
+    np.testing.assert_allclose(crossed.get_offsets(), [[A[4], B[4]]])
+    with pytest.raises(ValueError, match=r"x has 12, y has 12, values has 11: one x, y and value"):
+        de.plot.heat(A, B, values)
+    with pytest.raises(ValueError, match="no value is a number"):
+        de.plot.heat(A, B, np.full(12, np.nan))
+
+
 def test_refused():
     with pytest.raises(ValueError, match="one row"):
         de.solve(TURN.replace(args=1.0)).plot()

@@ -1,5 +1,5 @@
-"""Layer 7: pictures. matplotlib is imported when one is drawn."""
+"""Pictures beyond `sol.plot()`. matplotlib is imported when one is drawn."""
 
-from .solution import plot_solution
+from .heat import heat
 
-__all__ = ["plot_solution"]
+__all__ = ["heat"]
