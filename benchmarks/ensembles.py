@@ -1,11 +1,17 @@
-"""Ensembles against Diffrax under vmap: `python -m benchmarks.ensembles`.
+"""Ensembles against Diffrax under vmap, and Gradsolve: `python -m benchmarks.ensembles`.
 
-Everybody solves the same trajectories, in one run, interleaved, double precision. `ours` is
+Everybody solves the same trajectories, in one run, interleaved, in double and in single precision
+(`--quick`: a hundredth of them, for a smoke test; nothing is written). `ours` is
 `de.solve_ensemble` as a user calls it, on all cores, and the same inside `jax.jit`, where it has
 one; `diffrax` is the vmap of its solve, compiled. *Single solves* are the same trajectories one
 after the other in one compiled program, on one core: their sum, over the cores, is all that could
 be asked of a loop without vector instructions. Errors are the largest difference from our ensemble
-at a hundredth of the tolerance, over all trajectories, beside the size of each component.
+in double precision at a hundredth of the tolerance, over all trajectories that arrived, beside the
+size of each component; those that did not are counted.
+
+Gradsolve (where it is installed; double precision is all that it has on a CPU) records the steps of
+all trajectories, which is done again when parameters have moved, and then differentiates a replay
+of them. Both are timed; the compilation of the replay, which each recording needs anew, is not.
 
 Compile time is that of tracing, lowering and compiling; of `ours`, which compiles two programs side
 by side when it is called, that of the first call less a later one. Diffrax takes minutes for
@@ -14,8 +20,10 @@ by side when it is called, that of the first call less a later one. Diffrax take
 Writes `results/ensembles.md`.
 """
 
+import argparse
 import datetime
 import functools
+import importlib
 import time
 from pathlib import Path
 
@@ -28,8 +36,8 @@ import diffeq as de
 from benchmarks import machine, timing
 
 HERE = Path(__file__).parent
-SECONDS, ROUNDS = 30.0, 20
-HEAD = ("| | error | compile | time | times ours |", "|---|---|---|---|---|")
+ROUNDS = 20
+HEAD = ("| | error | failed | compile | time | times ours |", "|---|---|---|---|---|---|")
 
 
 def lorenz(t, y, rho):
@@ -93,13 +101,14 @@ class Case:
         return jnp.where(sol.result == dfx.RESULTS.successful, sol.ys, jnp.nan)
 
 
-def cases():
-    """The four ensembles, and the fit."""
+def cases(part=1):
+    """The four ensembles, or a part of each."""
     draw = np.random.default_rng(0)
-    rho = jnp.linspace(0.0, 21.0, 16_384)
-    one = jnp.ones(1024).at[500].set(100.0)
-    many = jnp.asarray(10 ** draw.uniform(-1, 2, 1024))
-    rates = jnp.array([0.04, 3e7, 1e4]) * jnp.asarray(draw.uniform(0.5, 1.5, (100_000, 3)))
+    rho = jnp.linspace(0.0, 21.0, 16_384 // part)
+    one = jnp.ones(1024 // part).at[5].set(100.0)
+    many = jnp.asarray(10 ** draw.uniform(-1, 2, 1024 // part))
+    varied = jnp.asarray(draw.uniform(0.5, 1.5, (100_000 // part, 3)))
+    rates = jnp.array([0.04, 3e7, 1e4]) * varied
     explicit = {"methods": (de.Tsit5(), dfx.Tsit5())}
     implicit = {"methods": (de.Rodas5P(), dfx.Kvaerno5())}
     return [
@@ -114,16 +123,16 @@ def cases():
     ]  # fmt: skip
 
 
-def fit():
+def fit(part=1):
     """10,000 trajectories, 4 rates of each to be fitted to what was measured of it at 11 times."""
-    draw = np.random.default_rng(1)
-    rates = jnp.array([1.5, 1.0, 3.0, 1.0]) * jnp.asarray(draw.uniform(0.8, 1.2, (10_000, 4)))
+    draw, count = np.random.default_rng(1), 10_000 // part
+    rates = jnp.array([1.5, 1.0, 3.0, 1.0]) * jnp.asarray(draw.uniform(0.8, 1.2, (count, 4)))
     case = Case(
         "gradient of a fit, 10,000 Lotka–Volterra, 4 rates each, 1e-6", lotka_volterra, [1.0, 1.0],
         10.0, rates, methods=(de.Tsit5(), dfx.Tsit5()), tolerances=(1e-6, 1e-6),
         saveat=jnp.linspace(0.0, 10.0, 11),
     )  # fmt: skip
-    data = jnp.asarray(draw.uniform(0.5, 1.5, (10_000, 11, 2)))
+    data = jnp.asarray(draw.uniform(0.5, 1.5, (count, 11, 2)))
 
     def gradient(solve, rates):
         return jax.grad(lambda rates: jnp.sum((solve(rates) - data) ** 2))(rates)
@@ -132,7 +141,33 @@ def fit():
     theirs = functools.partial(gradient, jax.vmap(case.diffrax))
     tight = functools.partial(gradient, lambda rates: case.solve(rates, rtol=1e-9, atol=1e-9).ys)
     racers = {"ours": ours, "ours, in jit": jax.jit(ours), "diffrax": jax.jit(theirs)}
+    if rates.dtype == jnp.float64 and (record := gradsolve(case)) is not None:
+        replay = functools.partial(gradient, record(rates))
+        racers |= {"gradsolve, recording": record, "gradsolve, replay": jax.jit(replay)}
     return case, racers, jax.jit(tight)
+
+
+def gradsolve(case):
+    """What records the steps of an ensemble, and returns its replay; None if it is not there."""
+    try:
+        package = importlib.import_module("gradsolve")
+    except ImportError:
+        print("gradsolve is not installed: pip install gradsolve")
+        return None
+
+    class Own:
+        name, dim, t0, t1, is_stiff = "own", case.y0.size, 0.0, case.t1, False
+
+        def f_jax(self, t, y, p):
+            return case.field(t, y, p)
+
+    def record(args):
+        return package.grad_closure(
+            Own(), np.tile(case.y0, (len(args), 1)), np.asarray(args), saveat=case.saveat,
+            rtol=case.rtol, atol=case.atol, engine="tsit5_replay", device="cpu",
+        )  # fmt: skip
+
+    return record
 
 
 def compiled_in(solve, args):
@@ -150,27 +185,31 @@ def compiled_in(solve, args):
 
 
 def error_of(found, known):
-    """The largest difference, beside the largest of each component."""
+    """The largest difference, beside the largest of each component; and how many have failed."""
+    if callable(found):  # a recording
+        return "", ""
     found, known = np.asarray(found), np.asarray(known)
     size = np.max(np.abs(known), axis=tuple(range(known.ndim - 1)))
-    return float(np.max(np.abs(found - known) / size))
+    there = np.isfinite(found).reshape(len(found), -1).all(1)
+    error = np.max(np.abs(found - known)[there] / size, initial=0.0)
+    return f"{error:.1e}", f"{(~there).sum()}"
 
 
-def measured(case, racers, reference, inputs):
-    """Rows of a table: who, error, compile time, contestant."""
+def measured(case, racers, known, inputs, seconds):
+    """Rows of a table: who, error, failures, compile time, contestant."""
     waits = {who: compiled_in(f, inputs.get(who, case.args)) for who, f in racers.items()}
-    known, rows = reference(case.args), []
+    rows = []
     for who, solve in racers.items():
-        args, seconds = inputs.get(who, case.args), waits[who]
+        args = inputs.get(who, case.args)
         error = error_of(solve(args), known[: len(args)])
-        rows.append((who, error, seconds, timing.Contestant(solve, [args])))
+        rows.append((who, *error, waits[who], timing.Contestant(solve, [args])))
         print(f"  {case.name}: {who}", flush=True)
-    timing.interleave([racer for *_, racer in rows], SECONDS, ROUNDS)
+    timing.interleave([racer for *_, racer in rows], seconds, ROUNDS)
     return rows
 
 
 def forward(case):
-    """The rows of an ensemble."""
+    """The contestants of an ensemble, what Diffrax gets of it, and the reference."""
     racers = {
         "ours": lambda args: case.solve(args).ys,
         "ours, in jit": jax.jit(lambda args: case.solve(args).ys),
@@ -180,46 +219,62 @@ def forward(case):
     }
     tight = {"rtol": case.rtol / 100, "atol": case.atol / 100}
     reference = jax.jit(lambda args: case.solve(args, **tight).ys)
-    part = case.args[: len(case.args) // case.share]
-    rows = measured(case, racers, reference, {"diffrax": part})
-    return rows, case.solve(case.args, throw=False).failed.count
+    return racers, {"diffrax": case.args[: len(case.args) // case.share]}, reference
 
 
-def table(case, rows, failed=None):
-    """Markdown of one case."""
+def table(case, rows):
+    """Markdown of one case in one precision."""
     ours, share = rows[0][-1], case.share
-    lines = [f"\n## {case.name}\n", *HEAD]
-    for who, error, seconds, racer in rows:
+    lines = [f"\n## {case.name}, {case.args.dtype}\n", *HEAD]
+    for who, error, failed, seconds, racer in rows:
         factor = share if who == "diffrax" else 1
         ratio = factor * timing.ratio(racer, ours)["median"]
         note = f" ({len(case.args) // share:,} of them, times {share})" if factor > 1 else ""
         taken = factor * 1e3 * timing.summary(racer.samples.values())["median"]
-        lines.append(
-            f"| {who}{note} | {error:.1e} | {seconds:.1f} s | {taken:,.1f} ms | {ratio:.2f} |"
-        )
-    if failed is not None:
-        lines.append(f"\nOf ours {failed or 'none'} failed.")
+        cells = (who + note, error, failed, f"{seconds:.1f} s", f"{taken:,.1f} ms", f"{ratio:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def in_both_precisions(make, seconds):
+    """The tables of a case, which `make` makes anew in each precision; the reference is double."""
+    known, lines = None, []
+    for double in (True, False):
+        jax.config.update("jax_enable_x64", double)
+        case, racers, inputs, reference = make()
+        known = np.asarray(reference(case.args)) if double else known
+        lines += table(case, measured(case, racers, known, inputs, seconds))
+    print("\n".join(lines), flush=True)
     return lines
 
 
 def main():
     """Measure and write."""
-    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small; nothing is written")
+    quick = parser.parse_args().quick
+    part, seconds = (100, 0.5) if quick else (1, 30.0)
     here = machine.machine()
-    with_what = f"JAX {jax.__version__}, diffrax {dfx.__version__}, float64"
+    where = f"{here['processor']}, {here['cores']} cores"
     lines = [
         "# Ensembles\n",
-        f"{datetime.date.today()}, {here['processor']}, {here['cores']} cores, {with_what}.",
+        f"{datetime.date.today()}, {where}, JAX {jax.__version__}, diffrax {dfx.__version__}.",
         "By `python -m benchmarks.ensembles`, which says how.",
     ]
-    for case in cases():
-        found = table(case, *forward(case))
-        lines += found
-        print("\n".join(found), flush=True)
-    case, racers, reference = fit()
-    lines += table(case, measured(case, racers, reference, {}))
-    print("\n".join(lines), flush=True)
-    (HERE / "results" / "ensembles.md").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+    def ensemble(number):
+        case = cases(part)[number]
+        return case, *forward(case)
+
+    def gradient():
+        case, racers, reference = fit(part)
+        return case, racers, {}, reference
+
+    makes = [*(functools.partial(ensemble, number) for number in range(len(cases(part)))), gradient]
+    for make in makes:
+        lines += in_both_precisions(make, seconds)
+    if not quick:
+        (HERE / "results" / "ensembles.md").write_text("\n".join(lines) + "\n", encoding="utf8")
 
 
 if __name__ == "__main__":
