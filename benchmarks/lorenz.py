@@ -157,7 +157,8 @@ def main():
     text = [
         "# The Lorenz protocol\n",
         f"{datetime.date.today()}, {where}, JAX {jax.__version__}, float32 unless said otherwise.",
-        "By `python -m benchmarks.lorenz`, which says how.",
+        f"By `python -m benchmarks.lorenz --seconds {seconds:g}`, which says how; what a contestant",
+        f"would take longer than {seconds:g} s for is left out.",
     ]
     for mode in MODES:
         text += table(mode, found[mode])
