@@ -157,8 +157,8 @@ def main():
     text = [
         "# The Lorenz protocol\n",
         f"{datetime.date.today()}, {where}, JAX {jax.__version__}, float32 unless said otherwise.",
-        f"By `python -m benchmarks.lorenz --seconds {seconds:g}`, which says how; what a contestant",
-        f"would take longer than {seconds:g} s for is left out.",
+        f"By `python -m benchmarks.lorenz --seconds {seconds:g}`, which says how; what",
+        f"a contestant would take longer than {seconds:g} s for is left out.",
     ]
     for mode in MODES:
         text += table(mode, found[mode])
