@@ -184,20 +184,22 @@ def solve_ensemble(
         )
     if in_parts:
         sol = in_blocks(ensemble, resume, progress=progress)
+    elif method is None and mesh is None and not reduces and not ensemble.traced:
+        sol = _scouted(ensemble)
     else:
-        alike = method is not None or reduces or mesh is not None
-        sol = _scouted(ensemble, None if alike else getattr(traced["method"], "scout", None))
+        sol = ensemble.solved()
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol
 
 
-def _scouted(ensemble: Ensemble, scout: Method | None) -> Solution:
-    """All of them; by the scout of a pair of methods, if there is one, and nothing is stiff."""
-    if scout is not None and not ensemble.traced:
-        shared = ensemble.shared
-        lean = {**shared, "traced": {**shared["traced"], "method": scout}}
-        sol = replace(ensemble, shared=lean).solved()
+def _scouted(ensemble: Ensemble) -> Solution:
+    """All of them; by the scout of a pair of methods, if there is one and none of them is stiff."""
+    shared, traced = ensemble.shared, ensemble.shared["traced"]
+    scout = getattr(traced["method"], "scout", None)
+    if scout is not None:
+        lean = replace(ensemble, shared=shared | {"traced": traced | {"method": scout}})
+        sol = lean.solved()
         if concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff):
             return sol
     return ensemble.solved()
