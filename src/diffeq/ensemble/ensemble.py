@@ -133,14 +133,7 @@ def solve_ensemble(
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
-    if mesh is not None:
-        mesh = check_mesh(mesh, inputs.size)
-        inputs = replace(inputs, rows=dealt(inputs.rows, mesh))
-    elif any(map(is_global, inputs.rows)):
-        raise ValueError(
-            "rows have parts in other processes, and there is no mesh: give the one that they are "
-            "on, mesh=."
-        )
+    inputs, mesh = _on_devices(inputs, mesh)
     in_parts = resume is not None or progress
     if reduce is not None:
         check_reduce(reduce, saveat, dense=dense)
@@ -171,18 +164,8 @@ def solve_ensemble(
     share = inputs.size // (1 if mesh is None else mesh.devices.size)
     chosen = _strategy(strategy, share, plan.chunk)
     ensemble = Ensemble(plan, shared, inputs, chosen, mesh)
-    if in_parts and ensemble.traced:
-        raise TypeError(
-            "resume= and progress= go from block to block on the host, and this is inside jit, "
-            "vmap or a derivative: leave them out there."
-        )
-    if in_parts and not alone(mesh):
-        raise TypeError(
-            "resume= and progress= go from block to block in one process, and the mesh is of "
-            "several: leave them out, or give each process a sweep and a folder of its own, with a "
-            "mesh of jax.local_devices(), and merge the statistics."
-        )
     if in_parts:
+        _check_parts(ensemble)
         sol = in_blocks(ensemble, resume, progress=progress)
     elif method is None and mesh is None and not reduces and not ensemble.traced:
         sol = _scouted(ensemble)
@@ -250,6 +233,34 @@ def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
         "nothing has a leading axis, so that there is one trajectory: give y0=, args= or tspan= "
         "rows, or n= with draw= (of a stochastic problem, n= alone)."
     )
+
+
+def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Any]:
+    """The inputs where they are used, and the mesh as it is."""
+    if mesh is not None:
+        mesh = check_mesh(mesh, inputs.size)
+        return replace(inputs, rows=dealt(inputs.rows, mesh)), mesh
+    if any(map(is_global, inputs.rows)):
+        raise ValueError(
+            "rows have parts in other processes, and there is no mesh: give the one that they are "
+            "on, mesh=."
+        )
+    return inputs, None
+
+
+def _check_parts(ensemble: Ensemble) -> None:
+    """Whether it can go block by block."""
+    if ensemble.traced:
+        raise TypeError(
+            "resume= and progress= go from block to block on the host, and this is inside jit, "
+            "vmap or a derivative: leave them out there."
+        )
+    if not alone(ensemble.mesh):
+        raise TypeError(
+            "resume= and progress= go from block to block in one process, and the mesh is of "
+            "several: leave them out, or give each process a sweep and a folder of its own, with a "
+            "mesh of jax.local_devices(), and merge the statistics."
+        )
 
 
 def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
