@@ -13,7 +13,7 @@ PROBLEM = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 1.5))
 
 
 def log_posterior(a):
-    sol = de.solve(PROBLEM.replace(args=a), saveat=TS, rtol=1e-6, atol=1e-8)
+    sol = de.solve(PROBLEM.replace(args=a), de.Tsit5(), saveat=TS, rtol=1e-6, atol=1e-8)
     fit = -0.5 * jnp.sum((sol.filled(1.0) - DATA) ** 2) / 0.1**2
     return jnp.where(sol.success, fit, -jnp.inf) - 0.5 * a**2
 

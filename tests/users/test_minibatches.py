@@ -25,16 +25,16 @@ def series():
     ])  # fmt: skip
     y0s = jnp.array([[2.0, 0.0], [1.5, 0.5], [0.0, 1.0], [1.0, 1.0]])
     truth = de.ODEProblem(lambda t, y, a: a @ y**3, y0s[0], (0.0, 1.2), TRUE)
-    ys = jax.vmap(lambda y0, ts: de.solve(truth.replace(y0=y0), saveat=ts, rtol=1e-8).ys)(
-        y0s, times
-    )
+    ys = jax.vmap(
+        lambda y0, ts: de.solve(truth.replace(y0=y0), de.Vern7(), saveat=ts, rtol=1e-8).ys
+    )(y0s, times)
     return y0s, times, ys
 
 
 def loss(net, batch):
     def one(y0, ts, ys):
         end = jnp.nanmax(ts)
-        return de.solve(de.ODEProblem(field, y0, (0.0, end), net), saveat=ts).ys
+        return de.solve(de.ODEProblem(field, y0, (0.0, end), net), de.Tsit5(), saveat=ts).ys
 
     y0s, times, ys = batch
     return de.mse(jax.vmap(one)(y0s, times, ys), ys)
@@ -55,7 +55,9 @@ def test_padding_enters_neither_value_nor_gradient():
         for y0, ts, y in zip(y0s, times, ys, strict=True):
             known = np.flatnonzero(~np.isnan(ts))
             end = ts[known[-1]]
-            found = de.solve(de.ODEProblem(field, y0, (0.0, end), net), saveat=ts[known]).ys
+            found = de.solve(
+                de.ODEProblem(field, y0, (0.0, end), net), de.Tsit5(), saveat=ts[known]
+            ).ys
             total, count = total + jnp.sum((found - y[known]) ** 2), count + found.size
         return total / count
 
@@ -73,7 +75,7 @@ def test_a_sample_without_any_time_changes_nothing():
 
     def total(rates, y0s, times):
         problem = de.ODEProblem(lambda t, y, a: a @ y**3, y0s[0], (0.0, 1.2), rates)
-        one = lambda y0, ts: de.solve(problem.replace(y0=y0), saveat=ts).filled(0.0)
+        one = lambda y0, ts: de.solve(problem.replace(y0=y0), de.Tsit5(), saveat=ts).filled(0.0)
         return jnp.sum(jax.vmap(one)(y0s, times) ** 2)
 
     got, want = (jax.jit(jax.grad(total))(TRUE, y0s[:n], empty[:n]) for n in (4, 3))

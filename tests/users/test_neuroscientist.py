@@ -73,7 +73,8 @@ def test_a_population_by_vmap_has_rates_of_its_own():
     def count(i):
         neuron = de.ODEProblem(lambda t, v, i: i - v, 0.0, (0.0, 20.0), i)
         reset = de.Event(lambda t, v, i: v - 1.0, lambda t, v, i: 0.0, direction=1)
-        return de.solve(neuron, events=reset, max_events=64, rtol=1e-5, atol=1e-5).events[0].num
+        asked = {"events": reset, "max_events": 64, "rtol": 1e-5, "atol": 1e-5}
+        return de.solve(neuron, de.Tsit5(), **asked).events[0].num
 
     want = np.floor(20.0 / np.log(drive / (drive - 1)))
     np.testing.assert_array_equal(jax.vmap(count)(drive), want)
