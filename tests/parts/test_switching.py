@@ -219,3 +219,20 @@ def test_an_ensemble_of_which_some_are_stiff():
     for i, rate in enumerate(rates):
         np.testing.assert_allclose(sol.y1[i], de.solve(HILL.replace(args=rate), PAIR, **LOOSE).y1,
                                    rtol=1e-9)  # fmt: skip
+
+
+@pytest.mark.thorough
+def test_a_lane_that_fails_leaves_its_mates_alone():
+    blows_up = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 2.0), 1.0)
+
+    def end(a):
+        sol = de.solve(blows_up.replace(args=a), rtol=1e-8, atol=1e-10)
+        return jnp.where(sol.success, sol.y1, 7.0), sol.status
+
+    rates = jnp.array([0.2, 1.0, 0.4])
+    (ends, statuses), slopes = jax.jit(jax.vmap(jax.value_and_grad(end, has_aux=True)))(rates)
+    fine = np.array([0, 2])
+    np.testing.assert_allclose(ends[fine], 1 / (1 - 2 * rates[fine]), rtol=1e-6)
+    np.testing.assert_allclose(slopes[fine], 2 / (1 - 2 * rates[fine]) ** 2, rtol=1e-5)
+    assert (ends[1], slopes[1]) == (7.0, 0.0)
+    assert statuses[1] not in (de.Status.success, de.Status.stiff)
