@@ -1,0 +1,21 @@
+"""Checks of a call before anything is traced, and what is left out of it."""
+
+from .call import Call, check_adjoint, checked_call, checked_problem, checked_rest
+from .defaults import explicit_for
+from .problems import check_no_torch
+from .steps import stops_of
+from .words import concrete, is_real, keywords
+
+__all__ = [
+    "Call",
+    "check_adjoint",
+    "check_no_torch",
+    "checked_call",
+    "checked_problem",
+    "checked_rest",
+    "concrete",
+    "explicit_for",
+    "is_real",
+    "keywords",
+    "stops_of",
+]
