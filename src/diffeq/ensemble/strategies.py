@@ -316,12 +316,8 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
         return jax.jvp(plain, (values,), (slopes,))
     own = replace(plan, moving=moving)
     _, (sol, jacobians) = _anywhere(own, structure, leaves, rows, index)
-    size = index.shape[0]
-    each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in slopes[:shared]]
-    flat = [d.reshape(size, -1) for d in (*each, *slopes[shared:])]
-    along = partial(_along, jnp.concatenate(flat, axis=1))
     parts, tree = jax.tree.flatten(sol)
-    found = map(along, jacobians)
+    found = iter(_along(slopes[:shared], slopes[shared:], jacobians))
     dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
     return sol, jax.tree.unflatten(tree, dot)
 
@@ -365,9 +361,11 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
     return sol, jacobian
 
 
-def _along(dots: Any, jacobian: Any) -> Any:
-    """Jacobian times tangent for each trajectory; a row that was not reached is NaN, and so is the
-    derivative that asks for it, but for that it is no derivative at all (`core/poison.py`).
+@jax.jit  # for outside of programs each of its operations would be one, compiled on its own
+def _along(shared: list, own: list, jacobians: list) -> list:
+    """Jacobians times tangents (of what is shared, and of each) for all trajectories; a row that
+    was not reached is NaN, and so is the derivative that asks for it, but for that it is no
+    derivative at all (`core/poison.py`).
     """
 
     def one(jacobian: Any, dot: Any) -> Any:
@@ -376,4 +374,7 @@ def _along(dots: Any, jacobian: Any) -> Any:
         product = jnp.where(lost[..., None], 0, jacobian) @ dot.astype(jacobian.dtype)
         return poison(product, dot, kind)
 
-    return jax.vmap(one)(jacobian, dots)
+    size = jacobians[0].shape[0]
+    each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in shared]
+    dots = jnp.concatenate([d.reshape(size, -1) for d in (*each, *own)], axis=1)
+    return [jax.vmap(one)(jacobian, dots) for jacobian in jacobians]
