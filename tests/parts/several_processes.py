@@ -1,9 +1,10 @@
-"""An ensemble of two processes with two devices each; both run this file, with a port and a number,
-for `test_ensemble_mesh.py`.
+"""An ensemble of two processes with two devices each; both run this file, with a port, a number and
+a folder, for `test_ensemble_mesh.py`.
 """
 
 import sys
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import diffeq as de
+from diffeq.ensemble import blocks
 
 PROBLEM = de.ODEProblem(lambda t, y, p: p * y**2, 1.0, (0.0, 2.0))
 RATES = np.array([0.1, 0.2, 0.3, 1.0, 0.1, 0.05, 2.0, 0.2])
@@ -79,28 +81,45 @@ def parts_of_one_array(me, mesh):
     assert "there is no mesh" in raised(ValueError, solve, rates)
 
 
-def drawn_and_refused(mesh):
-    """Trajectories by their keys; what goes from block to block."""
-    drawn = {"n": 8, "draw": lambda key: {"args": jax.random.uniform(key)}, "throw": False}
+def drawn(mesh):
+    """Trajectories by their keys."""
+    asked = {"n": 8, "draw": lambda key: {"args": jax.random.uniform(key)}, "throw": False}
     one, two = (
-        de.solve_ensemble(PROBLEM, key=jax.random.key(3), mesh=m, **drawn) for m in (None, mesh)
+        de.solve_ensemble(PROBLEM, key=jax.random.key(3), mesh=m, **asked) for m in (None, mesh)
     )
     for shard in two.y1.addressable_shards:
         np.testing.assert_array_equal(shard.data, one.y1[shard.index])
-    asked = {"mesh": mesh, "reduce": de.stats.Mean(), "resume": "never-made"}
-    assert "in one process, and the mesh is of several" in raised(TypeError, solve, RATES, **asked)
+
+
+def in_blocks(me, mesh, folder):
+    """A sweep that is kept by the first process, goes on, and is refused in both."""
+    blocks._EVEN, blocks._MOST = 1, 8
+    rates = np.concatenate([RATES, 0.5 * RATES])
+    asked = {"mesh": mesh, "reduce": de.stats.Mean(), "resume": folder if me == 0 else "nowhere"}
+    sol = solve(rates, **asked)
+    whole = solve(rates, reduce=de.stats.Mean())
+    np.testing.assert_array_equal(sol.status, whole.status)  # all of it is in both
+    np.testing.assert_allclose(sol.reduced, whole.reduced, rtol=1e-12)
+    if me == 0:
+        assert len(list(Path(folder).glob("block-*.npz"))) == 2
+        (Path(folder) / "block-000001.npz").unlink()
+    jax.tree.map(np.testing.assert_array_equal, solve(rates, **asked), sol)
+    assert me == 0 or not Path("nowhere").exists()
+    sentence = raised(ValueError, solve, 2 * rates, **asked)
+    assert "holds blocks of another ensemble (inputs was" in sentence
 
 
 def main():
     """All of it, in this process."""
-    port, me = map(int, sys.argv[1:])
+    port, me, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=me)
     mesh = jax.make_mesh((4,), ("i",))
     the_same_arrays_in_both(me, mesh)
     parts_of_one_array(me, mesh)
-    drawn_and_refused(mesh)
+    drawn(mesh)
+    in_blocks(me, mesh, folder)
     print(f"process {me} is done")
 
 

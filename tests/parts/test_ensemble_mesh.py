@@ -51,11 +51,11 @@ def test_on_four_devices(which):
 
 
 @pytest.mark.thorough
-def test_in_two_processes():
+def test_in_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    said = ended(*(started(2, HERE / "several_processes.py", port, i) for i in (0, 1)))
+    said = ended(*(started(2, HERE / "several_processes.py", port, i, tmp_path) for i in (0, 1)))
     assert all(f"process {i} is done" in text for i, text in enumerate(said))
 
 

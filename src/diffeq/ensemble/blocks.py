@@ -2,9 +2,11 @@
 
 Each block leaves a state of the statistics and a few numbers of each trajectory. In a folder they
 are one file each, written whole or not at all; a call that finds them there takes them as they are,
-and what comes out is what would have come out of one run.
+and what comes out is what would have come out of one run. Of several processes that share an
+ensemble the first one alone looks into the folder, and tells the others.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..solution import Solution
+from .sharded import alone, from_first
 from .strategies import Ensemble
 
 __all__ = ["in_blocks"]
@@ -32,7 +35,8 @@ def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
     size, block = ensemble.inputs.size, _block(ensemble)
     folder = None if resume is None else _Folder(Path(resume), ensemble, block)
     state, parts = None, []
-    with tqdm(total=size, disable=not progress, desc="solve_ensemble", unit="") as bar:
+    shown = progress and (alone(ensemble.mesh) or jax.process_index() == 0)
+    with tqdm(total=size, disable=not shown, desc="solve_ensemble", unit="") as bar:
         for number, start in enumerate(range(0, size, block)):
             index = np.arange(start, start + block)
             solve = partial(ensemble.part, np.where(index < size, index, -1).astype(np.int32))
@@ -58,35 +62,43 @@ class _Folder:
     """The blocks of one ensemble, a file each."""
 
     def __init__(self, path: Path, ensemble: Ensemble, block: int) -> None:
-        path.mkdir(parents=True, exist_ok=True)
         self.path, self.ensemble = path, ensemble
+        self.first = alone(ensemble.mesh) or jax.process_index() == 0
         told = {"n": ensemble.inputs.size, "block": block, "strategy": ensemble.strategy}
-        self._check({**told, "reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()})
+        told |= {"reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()}
+        other = self._told(lambda: self._other(told).encode())
+        if other:
+            raise ValueError(
+                f"resume={str(self.path)!r} holds blocks of another ensemble ({other.decode()}): "
+                "name another folder, or remove this one."
+            )
 
-    def _check(self, settings: dict) -> None:
-        """Refuses a folder of another ensemble."""
+    def _told(self, look: Callable) -> bytes:
+        """What the first process finds."""
+        return from_first(look() if self.first else b"", self.ensemble.mesh)
+
+    def _other(self, settings: dict) -> str:
+        """What is different in the ensemble that the folder is of."""
+        self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "settings.json"
         if not file.exists():
             file.write_text(json.dumps(settings, indent=1), encoding="utf8")
-            return
+            return ""
         found = json.loads(file.read_text(encoding="utf8"))
         other = [name for name in settings if settings[name] != found.get(name)]
-        if other:
-            each = "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
-            raise ValueError(
-                f"resume={str(self.path)!r} holds blocks of another ensemble ({each}): name "
-                "another folder, or remove this one."
-            )
+        return "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
 
     def kept(self, number: int, solve: Callable) -> Any:
         """A block from its file; solved and written, if there is none."""
         file = self.path / f"block-{number:06}.npz"
-        if not file.exists():
+        data = self._told(lambda: file.read_bytes() if file.exists() else b"")
+        if not data:
             found = solve()
-            draft = file.with_suffix(".part.npz")
-            np.savez(draft, *map(np.asarray, jax.tree.leaves(found)))
-            os.replace(draft, file)
+            if self.first:
+                draft = file.with_suffix(".part.npz")
+                np.savez(draft, *map(np.asarray, jax.tree.leaves(found)))
+                os.replace(draft, file)
             return found
-        with np.load(file, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             leaves = [jnp.asarray(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
         return jax.tree.unflatten(self.ensemble.tree, leaves)

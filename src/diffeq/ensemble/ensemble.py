@@ -96,7 +96,8 @@ def solve_ensemble(
             under each of its keys); trajectories that failed do not count. In lanes, no more than
             a chunk of trajectories is in memory.
         resume: a folder, for long runs with `reduce`: what was reached is kept there, block by
-            block, and a call with the same settings goes on from it.
+            block, and a call with the same settings goes on from it. With a mesh of several
+            processes it is the first one that reads and writes.
         progress: with `reduce`, whether a bar shows how many trajectories are done.
         strategy: "lockstep" steps all together until the last is done, as `jax.vmap` does. "lanes"
             steps `chunk` of them together, those of similar cost; on all cores, unless it stands
@@ -167,7 +168,7 @@ def solve_ensemble(
     if in_parts:
         _check_parts(ensemble)
         sol = in_blocks(ensemble, resume, progress=progress)
-    elif method is None and mesh is None and not reduces and not ensemble.traced:
+    elif method is None and alone(mesh) and not reduces and not ensemble.traced:
         sol = _scouted(ensemble)
     else:
         sol = ensemble.solved()
@@ -254,12 +255,6 @@ def _check_parts(ensemble: Ensemble) -> None:
         raise TypeError(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
             "vmap or a derivative: leave them out there."
-        )
-    if not alone(ensemble.mesh):
-        raise TypeError(
-            "resume= and progress= go from block to block in one process, and the mesh is of "
-            "several: leave them out, or give each process a sweep and a folder of its own, with a "
-            "mesh of jax.local_devices(), and merge the statistics."
         )
 
 

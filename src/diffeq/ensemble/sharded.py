@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -25,6 +26,7 @@ __all__ = [
     "alone",
     "check_mesh",
     "dealt",
+    "from_first",
     "is_global",
     "known_here",
     "over",
@@ -130,6 +132,15 @@ def known_here(x: Any, mesh: Any) -> Any:
     if not x.is_fully_replicated:
         x = jax.jit(jnp.copy, out_shardings=NamedSharding(mesh, P()))(x)
     return x.addressable_data(0)
+
+
+def from_first(data: bytes, mesh: Any) -> bytes:
+    """What the first of all processes has, if the mesh is of several; else what there is."""
+    if alone(mesh):
+        return data
+    size = int(broadcast_one_to_all(np.int32(len(data))))
+    mine = np.frombuffer(data.ljust(size, b"\0")[:size], np.uint8)
+    return np.asarray(broadcast_one_to_all(mine), np.uint8).tobytes()
 
 
 def alone(mesh: Any) -> bool:

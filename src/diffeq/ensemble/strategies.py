@@ -29,7 +29,7 @@ from ..solve import Options, first_step, run
 from .inputs import Inputs, filled, key_of, trajectory
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
-from .sharded import dealt, over, shared_by, some_of
+from .sharded import dealt, known_here, over, shared_by, some_of
 
 __all__ = ["Ensemble", "Plan"]
 
@@ -89,7 +89,8 @@ class Ensemble:
         leaves, structure = self.parts
         if self.mesh is not None:
             rows = some_of(self.inputs.rows, np.maximum(index, 0), self.mesh)
-            return self._on_mesh(rows, index)
+            found = self._on_mesh(rows, index)
+            return jax.tree.map(partial(known_here, mesh=self.mesh), found)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
         run_some = _anywhere if self.strategy == "lanes" else _lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
@@ -111,7 +112,7 @@ class Ensemble:
     def numbers(self) -> int:
         """How many numbers one of them has, before it is forgotten."""
         leaves, structure = self.parts
-        rows = [row[0] for row in self.inputs.rows]
+        rows = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in self.inputs.rows]
         one = jax.eval_shape(partial(_one, self.plan, structure), leaves, rows, jnp.int32(0))
         return sum(x.size for x in jax.tree.leaves(one))
 
@@ -126,7 +127,7 @@ class Ensemble:
         """What tells it from other ensembles: sums of its numbers and of its program."""
         leaves, structure = self.parts
         numbers = hashlib.sha256()
-        for x in (*leaves, *self.inputs.rows):
+        for x in (*leaves, *(known_here(row, self.mesh) for row in self.inputs.rows)):
             plain = jax.random.key_data(x) if _is_key(jnp.asarray(x)) else x
             numbers.update(np.ascontiguousarray(plain).tobytes())
         lowered = _lockstep.lower(self.plan, structure, leaves, *self._alone)
@@ -135,8 +136,9 @@ class Ensemble:
 
     @property
     def _alone(self) -> tuple[list, Any]:
-        """The rows and the numbers of an ensemble of one."""
-        return [row[:1] for row in self.inputs.rows], jnp.zeros(1, jnp.int32)
+        """The shapes of the rows of an ensemble of one, and its number."""
+        rows = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in self.inputs.rows]
+        return rows, jnp.zeros(1, jnp.int32)
 
 
 def _call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
