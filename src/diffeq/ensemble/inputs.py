@@ -179,4 +179,4 @@ def _moved(path: str, leaf: Any, axis: int) -> Any:
         )
     if not -np.ndim(leaf) <= axis < np.ndim(leaf):
         raise ValueError(f"in_axes has {axis} for {path}, which has shape {np.shape(leaf)}.")
-    return jnp.moveaxis(jnp.asarray(leaf), axis, 0)
+    return jnp.moveaxis(jnp.asarray(leaf), axis, 0) if axis else jnp.asarray(leaf)

@@ -120,8 +120,10 @@ def some_of(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
 
 def row_at(x: Any, i: int, mesh: Any) -> Any:
     """One of the rows, in this process."""
-    if mesh is None or isinstance(x, Tracer):
+    if isinstance(x, Tracer) or (mesh is None and _is_key(x)):
         return x[i]
+    if mesh is None:  # on the host, where nothing has to be compiled for it
+        return jnp.asarray(np.asarray(x)[i])
     return x.at[i].get(out_sharding=NamedSharding(mesh, P())).addressable_data(0)
 
 

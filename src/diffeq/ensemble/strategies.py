@@ -73,7 +73,7 @@ class Ensemble:
     def solved(self) -> Solution:
         """All of them."""
         leaves, structure = self.parts
-        index = jnp.arange(self.inputs.size, dtype=jnp.int32)
+        index = np.arange(self.inputs.size, dtype=np.int32)
         if self.mesh is not None:
             found = self._on_mesh(self.inputs.rows, index)
             sol = _complete(self.plan, structure, leaves, *found)
@@ -261,9 +261,7 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     shares = min(cores(), -(-size // plan.chunk))
     length = -(-size // (shares * plan.chunk)) * plan.chunk
     first = None if plan.even else program(_first, (plan, structure), leaves, rows, index)
-    like = [row[:1] for row in rows]
-    if first is not None and plan.starts:
-        like.append(jnp.zeros(1, first.out[0].dtype))
+    like = [*rows, *([first.out[0]] if first is not None and plan.starts else [])]
     share = [jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype) for x in (*like, index)]
     go = program(_chunks, (plan, structure), leaves, share[:-1], share[-1])
     order = np.arange(size)
