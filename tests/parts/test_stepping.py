@@ -40,6 +40,16 @@ def test_steps_are_those_of_solve(tspan):
     assert np.sign(state.dt) == np.sign(tspan[1] - tspan[0])
 
 
+def test_the_first_step_has_three_digits():
+    # What is behind them would depend on the program that the guess is compiled in.
+    problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0))
+    first = jax.vmap(lambda k: de.init(problem.replace(args=k), de.Tsit5()).dt)
+    found = np.asarray(first(jnp.linspace(0.5, 40.0, 30)))
+    assert len(set(found.tolist())) > 15
+    np.testing.assert_array_equal(np.frexp(found)[0] * 512 % 1, 0.0)
+    assert float(de.init(problem.replace(args=0.0), de.Tsit5()).dt) <= 1.0
+
+
 def test_a_step_beyond_the_end_is_none():
     state = de.advance(de.init(PROBLEM), 2.0)
     assert state.status == de.Status.success

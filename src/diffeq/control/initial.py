@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from ..core.norm import in_dtype_of
@@ -42,4 +43,7 @@ def initial_step(
     h = jnp.minimum(jnp.minimum(100 * h0, h1), span).astype(t.dtype)
     for size in spread:
         h = jnp.minimum(h, (1 / square(size(t, y))).astype(t.dtype))
-    return jnp.where(jnp.isfinite(h) & (h > 0), h, 1e-6 * span)
+    h = jnp.where(jnp.isfinite(h) & (h > 0), h, 1e-6 * span)
+    # Three digits of a guess: its last ones depend on the program that it is compiled in, and all
+    # that follows would with them.
+    return jnp.minimum(lax.reduce_precision(h, jnp.finfo(h.dtype).nexp, 8), span)
