@@ -223,7 +223,7 @@ def expected(known, n):
     if len(known) > 1:
         before = known[-2]
         power += np.log(last["ms"] / before["ms"]) / np.log(last["n"] / before["n"])
-    return last["ms"] / 1e3 * (n / last["n"]) ** np.clip(power, 0, 1)
+    return last["ms"] / 1e3 * (n / last["n"]) ** np.clip(power, 0.5, 1)
 
 
 def point(at, n, seconds):

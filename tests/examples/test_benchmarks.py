@@ -27,6 +27,12 @@ def test_a_contestant_of_the_lorenz_protocol():
     assert "* other: a GPU." in text
 
 
+def test_a_size_is_not_tried_for_times_that_did_not_grow():
+    known = [{"n": 8, "ms": 2.0}, {"n": 32, "ms": 1.0}]
+    assert lorenz_racers.expected(known, 10**9) > 1
+    assert lorenz_racers.expected(known, 128) == 2e-3
+
+
 def test_what_is_missing_is_said(capsys, monkeypatch):
     if jax.default_backend() != "gpu":
         (line,) = lorenz_racers.told("modax", "adaptive", [8], 0.01)

@@ -144,6 +144,8 @@ def test_any_mesh_and_rows_that_are_anywhere():
         assert jax.typeof(sol.ys).sharding.spec[0] == "i"
         again = jax.jit(lambda rates: ensemble(rates, mesh=explicit, strategy="lockstep").ys)
         np.testing.assert_array_equal(again(spread), known.ys)
+    many = jax.vmap(lambda rates: ensemble(rates, mesh=MESH, strategy="lockstep").ys)
+    np.testing.assert_array_equal(many(jnp.stack([RATES, RATES]))[1], known.ys)
     two = Mesh(np.array(jax.devices()[2:]), ("i",))
     np.testing.assert_array_equal(
         ensemble(on_first[:10], mesh=two, strategy="lockstep").ys, known.ys[:10]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.multihost_utils import broadcast_one_to_all
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..core.primitive import Tracer
@@ -96,11 +96,11 @@ def _placed(x: Any, sharding: NamedSharding) -> Any:
     """The array on all devices. In other processes it is the same: that is not checked, for it
     would send all of it to them.
     """
-    typed = not jax.typeof(x).sharding.mesh.empty  # by the explicit axes that it is sharded over
-    if alone(sharding.mesh) or is_global(x) or typed:
-        return jax.device_put(x, sharding)
-    if isinstance(x, Tracer):  # with its derivative, which `jit` takes to all processes, and back
+    asks = AxisType.Explicit in sharding.mesh.axis_types or not jax.typeof(x).sharding.mesh.empty
+    if isinstance(x, Tracer) and not asks:  # `jit` takes it to all devices, and derivatives back
         return x
+    if alone(sharding.mesh) or is_global(x) or isinstance(x, Tracer):
+        return jax.device_put(x, sharding)
     if _is_key(x):
         kind = jax.random.key_impl(x)
         return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding), impl=kind)
