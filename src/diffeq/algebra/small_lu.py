@@ -18,19 +18,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Int
 
-__all__ = ["LARGEST", "is_small", "lu", "lu_solve"]
+__all__ = ["LARGEST", "LARGEST_WITH_LANES", "is_small", "lu", "lu_solve"]
 
 # Measured, one Rosenbrock step with its 8 solves (µs, here and by LAPACK): 0.2 and 4.0 for n = 3,
 # 1.1 and 6 for n = 8, 2.3 and 7.5 for n = 12, 9 and 10 for n = 20, where it takes 4 s to compile.
 # A lane of 1,000: 0.1 and 9 for n = 3, 1.2 and 3.3 for n = 8 (4 s).
-_ENTRIES, _LANES, LARGEST = 4, 8, 12
+_ENTRIES, LARGEST_WITH_LANES, LARGEST = 4, 8, 12
 
 _barrier = lax.optimization_barrier
 
 
 def is_small(matrix: Inexact[Array, "n n ..."]) -> bool:
     """Whether straight code is the faster way, and compiles in a second or two."""
-    return len(matrix) <= (_LANES if matrix.ndim > 2 else LARGEST)
+    return len(matrix) <= (LARGEST_WITH_LANES if matrix.ndim > 2 else LARGEST)
 
 
 def lu(matrix: Inexact[Array, "n n ..."]) -> tuple[Array, Array]:

@@ -140,7 +140,7 @@ def _batch(
     size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any
 ) -> Any:
     """Lanes go last; what no lane influences stays common."""
-    mapped = _fixed_point(condition, body, sizes, [a is not None for a in axes])
+    mapped = lane_dependence(condition, body, sizes, [a is not None for a in axes])
     wide = [lanes_last(x, a, size, force=m) for x, a, m in zip(xs, axes, mapped, strict=True)]
     wide_condition, wide_body = _widened(condition, body, sizes, mapped, size)
     out = loop_p.bind(*wide, condition=wide_condition, body=wide_body, sizes=sizes)
@@ -181,8 +181,12 @@ def _with_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], siz
             for x, f, w in zip(xs, flags, wanted, strict=True)]  # fmt: skip
 
 
-def _fixed_point(condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]) -> list[bool]:
-    """Which operands some lane influences, in the end."""
+def lane_dependence(
+    condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]
+) -> list[bool]:
+    """Which operands (consts, state, buffers) some lane influences in the end, if it influences
+    those that are flagged.
+    """
     while True:
         test = dependents(condition, mapped)[0]
         out = dependents(body, [test, *mapped])
@@ -195,7 +199,7 @@ def _fixed_point(condition: Any, body: Any, sizes: Sequence[int], mapped: list[b
 
 
 def _dependence(flags: list[bool], *, condition: Any, body: Any, sizes: Any) -> list[bool]:
-    return _fixed_point(condition, body, sizes, flags)[sizes[0] :]
+    return lane_dependence(condition, body, sizes, flags)[sizes[0] :]
 
 
 loop_p = define("loop", _implementation, _abstract, batch=_batch)

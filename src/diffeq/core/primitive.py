@@ -5,11 +5,13 @@ mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax._src import source_info_util
 from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, subjaxprs
 from jax.interpreters import ad, batching, mlir, partial_eval
@@ -28,23 +30,31 @@ __all__ = [
     "dependence",
     "dependents",
     "eval_jaxpr",
+    "implementation",
     "in_a_trace",
     "influence",
     "influences",
     "inner_jaxpr",
     "instantiate",
+    "is_key",
     "is_unknown",
     "is_zero",
     "jaxpr_as_fun",
+    "key_kind",
     "lanes_last",
+    "lowered",
     "once",
     "once_traced",
+    "open_jaxpr",
     "rearranged",
     "rebind",
+    "scan_counts",
     "shape_of",
     "split",
     "staged",
+    "subjaxprs",
     "trace",
+    "user_line",
     "zero_like",
 ]
 
@@ -54,6 +64,9 @@ is_unknown = ad.is_undefined_primal
 def in_a_trace(leaves: Sequence) -> bool:
     """Whether a computation with these is traced: by them, or by the `jit` that it stands in."""
     return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
+
+
+_implementations: dict[Primitive, Callable] = {}
 
 
 def define(
@@ -74,6 +87,7 @@ def define(
     primitive.multiple_results = True
     bind = lambda operands, params: primitive.bind(*operands, **dict(params))  # noqa: E731
     compiled = jax.jit(bind, static_argnums=1)
+    _implementations[primitive] = implementation
     primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
@@ -94,12 +108,22 @@ def define(
     return primitive
 
 
+def implementation(equation: Any) -> Callable | None:
+    """What an equation of a primitive that was defined here does, as a function of its inputs."""
+    found = _implementations.get(equation.primitive)
+    return None if found is None else lambda *xs: found(*xs, **equation.params)
+
+
 def _lowered(params: dict) -> dict:
     """Parameters whose jaxprs have only equations that lower: JAX's own functions of arrays may be
     written in primitives of a higher kind (`jnp.searchsorted` is, from 0.12).
     """
-    high = lambda x: isinstance(x, Jaxpr) and getattr(x, "is_high", False)  # noqa: E731
-    return {k: partial_eval.lower_jaxpr2(x) if high(x) else x for k, x in params.items()}
+    return {k: lowered(x) if isinstance(x, Jaxpr) else x for k, x in params.items()}
+
+
+def lowered(jaxpr: Jaxpr) -> Jaxpr:
+    """A closed jaxpr without primitives of a higher kind."""
+    return partial_eval.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr
 
 
 def staged(jaxpr: Jaxpr) -> Callable:
@@ -195,6 +219,44 @@ def inner_jaxpr(equation: Any) -> Jaxpr | None:
         else None
     )
     return inner if inner is not None and hasattr(inner, "consts") else None
+
+
+# How the equations that only call a jaxpr name it, whatever derivative it has beside.
+_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def open_jaxpr(equation: Any) -> Jaxpr:
+    """The closed jaxpr that an equation calls, also one with a derivative of its own."""
+    return _closed(next(equation.params[name] for name in _CALLED if name in equation.params))
+
+
+def scan_counts(params: dict) -> tuple[int, int]:
+    """How many constants and how many carries a scan has; its parameters say so from JAX 0.12 on by
+    trees.
+    """
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def user_line(equation: Any) -> str:
+    """The user's line that an equation is from, "file:number", or that of ours if there is none."""
+    frames = list(source_info_util.user_frames(equation.source_info.traceback))
+    ours = str(Path(__file__).parents[1])
+    theirs = [f for f in frames if not f.file_name.startswith(ours)]
+    frame = next(iter([*theirs, *frames]), None)
+    return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array is one of typed random keys."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def key_kind(aval: Any) -> Any:
+    """The functions of keys of this kind."""
+    return getattr(aval.dtype, "_impl", None)
 
 
 def contains(jaxpr: Any, name: str) -> bool:

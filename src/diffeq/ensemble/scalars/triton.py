@@ -1,0 +1,50 @@
+"""What a Triton kernel has no operation for: made of others, or refused."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from .values import Unscalarisable
+
+__all__ = ["in_triton"]
+
+_MISSING = frozenset(
+    """
+    bessel_i0e bessel_i1e complex conj digamma eq_to erf erfc igamma igammac imag lgamma polygamma
+    real reduce_precision regularized_incomplete_beta zeta
+    """.split()  # noqa: SIM905 - read as words
+)
+
+
+def in_triton(name: str, equation: Any) -> Callable | None:
+    """What stands for an equation in a kernel, if it does not stand for itself."""
+    dtypes = [v.aval.dtype for v in (*equation.invars, *equation.outvars)]
+    if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
+        raise Unscalarisable("a kernel has no complex numbers")
+    if name in _MISSING:
+        raise Unscalarisable("a kernel has no such operation")
+    if name in ("lt_to", "le_to"):
+        return partial(_before, equal=name == "le_to")
+    if name == "round":
+        return partial(_rounded, even=equation.params["rounding_method"])
+    return None
+
+
+def _before(x: Any, y: Any, *, equal: bool) -> Any:
+    """In the order in which NaN is the largest."""
+    before = (x < y) | (~jnp.isnan(x) & jnp.isnan(y))
+    return before | (x == y) | (jnp.isnan(x) & jnp.isnan(y)) if equal else before
+
+
+def _rounded(x: Any, *, even: Any) -> Any:
+    """To the nearest whole number; of two, to the even one, or away from zero."""
+    down = jnp.floor(x)
+    part = x - down
+    if even == lax.RoundingMethod.TO_NEAREST_EVEN:
+        up = (part > 0.5) | ((part == 0.5) & (jnp.floor(down / 2) * 2 != down))
+    else:
+        up = (part > 0.5) | ((part == 0.5) & (x >= 0))
+    return jnp.where(up, down + 1, down)

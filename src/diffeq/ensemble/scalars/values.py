@@ -1,0 +1,197 @@
+"""What an array is once it is scalarised: its numbers, each of them known or a vector over lanes.
+
+An array of shape s is a NumPy array of shape s. If all of its numbers are known while tracing it is
+one of numbers, and operations on it are done at once. Else it is one of objects, and each entry is
+
+* a NumPy number, which is known;
+* a traced number without axes, common to all lanes; or
+* a traced vector (lanes,).
+
+So an operation on shapes is NumPy's own, whatever is in the entries, and costs nothing in the
+program that is made. An entry of an array of keys is a `Key`, the tuple of its words.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+__all__ = [
+    "Key",
+    "Unscalarisable",
+    "apply",
+    "boxed",
+    "each",
+    "filled",
+    "has_lanes",
+    "is_known",
+    "is_number",
+    "narrowed",
+    "objects",
+    "part",
+    "select",
+    "widened",
+]
+
+
+class Unscalarisable(Exception):
+    """Why a program is not scalarised: which primitive, and from which line of the user's."""
+
+    def __init__(self, reason: str, primitive: str = "", line: str = "") -> None:
+        super().__init__(reason, primitive, line)
+        self.reason, self.primitive, self.line = reason, primitive, line
+
+    def __str__(self) -> str:
+        where = f" ({self.line})" if self.line else ""
+        return f"{self.primitive}{where}: {self.reason}" if self.primitive else self.reason
+
+
+class Key(tuple):
+    """The words of a key, each an entry."""
+
+    __slots__ = ()
+
+
+def is_known(x: Any) -> bool:
+    """Whether all of an array is known while tracing."""
+    return isinstance(x, np.ndarray) and x.dtype != object
+
+
+def is_number(entry: Any) -> bool:
+    """Whether an entry is known while tracing."""
+    return isinstance(entry, np.generic)
+
+
+def has_lanes(x: Any) -> bool:
+    """Whether some entry of an array differs from lane to lane."""
+    if not isinstance(x, np.ndarray):
+        return x.varies
+    return not is_known(x) and any(np.ndim(w) for entry in x.flat for w in _words(entry))
+
+
+def _words(entry: Any) -> Sequence:
+    return entry if isinstance(entry, Key) else (entry,)
+
+
+def objects(x: np.ndarray) -> np.ndarray:
+    """The same array with entries."""
+    if not is_known(x):
+        return x
+    out = np.empty(x.shape, object)
+    for i in np.ndindex(x.shape):
+        out[i] = x[i]
+    return out
+
+
+def narrowed(x: np.ndarray) -> np.ndarray:
+    """The array, with length one along the axes on which a broadcast has left it the same."""
+    return x[(*(slice(0, 1) if s == 0 else slice(None) for s in x.strides), ...)]
+
+
+def boxed(entry: Any) -> np.ndarray:
+    """An array without axes of one entry."""
+    if is_number(entry):
+        return np.asarray(entry)
+    out = np.empty((), object)
+    out[()] = entry
+    return out
+
+
+def filled(shape: Sequence, entry: Any) -> np.ndarray:
+    """An array of one and the same entry."""
+    return np.broadcast_to(boxed(entry), tuple(shape))
+
+
+def part(x: np.ndarray, index: Any) -> np.ndarray:
+    """`x[index]`, also where that is a single entry."""
+    found = x[index]
+    return found if isinstance(found, np.ndarray) and found.dtype == x.dtype else boxed(found)
+
+
+def each(function: Callable, *xs: np.ndarray) -> np.ndarray:
+    """The function of the entries of arrays that have one shape."""
+    wide = [objects(x) for x in xs]
+    out = np.empty(wide[0].shape, object)
+    for i in np.ndindex(out.shape):
+        out[i] = function(*(x[i] for x in wide))
+    return out
+
+
+# --- operations on entries ------------------------------------------------------------------------
+
+# What NumPy makes as XLA does; anything else that is known is left to XLA, which compiles for it.
+_FOLDS: dict[str, Callable] = {
+    "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative,
+    "abs": np.abs, "max": np.maximum, "min": np.minimum, "eq": np.equal, "ne": np.not_equal,
+    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
+    "is_finite": np.isfinite, "sqrt": np.sqrt, "stop_gradient": lambda x: x, "copy": lambda x: x,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
+}  # fmt: skip
+
+_PRIMITIVES = {
+    "add": lax.add_p, "and": lax.and_p, "div": lax.div_p, "eq": lax.eq_p, "ge": lax.ge_p,
+    "gt": lax.gt_p, "le": lax.le_p, "lt": lax.lt_p, "max": lax.max_p, "min": lax.min_p,
+    "mul": lax.mul_p, "ne": lax.ne_p, "not": lax.not_p, "or": lax.or_p, "sub": lax.sub_p,
+    "xor": lax.xor_p,
+}  # fmt: skip
+
+
+def apply(name: str, *entries: Any) -> Any:
+    """The operation of this name of entries of one type."""
+    return operated(name, lambda *xs: _PRIMITIVES[name].bind(*xs), entries)
+
+
+def operated(name: str, bind: Callable, entries: Sequence) -> Any:
+    """`bind(*entries)`, an operation on numbers, with lanes where any of them has."""
+    if all(map(is_number, entries)):
+        return folded(name, bind, [np.asarray(x) for x in entries])[()]
+    short = _shortened(name, entries)
+    return bind(*widened(entries)) if short is None else short
+
+
+def folded(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
+    """An operation on known arrays, done now."""
+    if name in _FOLDS and len({x.dtype for x in xs[1:]}) < 2:
+        with np.errstate(all="ignore"):
+            return np.asarray(_FOLDS[name](*xs))
+    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(bind(*map(jnp.asarray, xs)))
+
+
+def widened(entries: Sequence) -> list:
+    """All of them vectors over lanes, if any is."""
+    wide = next((x.shape for x in entries if np.ndim(x)), None)
+    return list(entries) if wide is None else [_wide(x, wide) for x in entries]
+
+
+def _wide(entry: Any, shape: tuple) -> Any:
+    return entry if np.ndim(entry) else jnp.broadcast_to(entry, shape)
+
+
+def _shortened(name: str, entries: Sequence) -> Any:
+    """What an operation is where one of its operands, which is known, decides it; else None."""
+    if name == "select_n":
+        which, *cases = entries
+        if is_number(which):
+            return cases[int(which)]
+        return cases[0] if all(case is cases[0] for case in cases) else None
+    if name in ("and", "or") and any(is_number(x) and x.dtype == bool for x in entries):
+        known, other = entries if is_number(entries[0]) else entries[::-1]
+        absorbs = bool(known) is (name == "or")
+        return known if absorbs else other
+    if name == "mul" and any(is_number(x) and x == 1 for x in entries):
+        return entries[1] if is_number(entries[0]) and entries[0] == 1 else entries[0]
+    return None
+
+
+def select(which: Any, yes: Any, no: Any) -> Any:
+    """`yes` where a boolean entry holds, else `no`; of keys, word by word."""
+    if yes is no:
+        return yes
+    if isinstance(yes, Key):
+        return Key(select(which, a, b) for a, b in zip(yes, no, strict=True))
+    return operated("select_n", lax.select_n_p.bind, (which, no, yes))
