@@ -26,12 +26,13 @@ from ..solve import Options, asked
 from .blocks import in_blocks
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
+from .scalars import Unscalarisable
 from .sharded import alone, check_mesh, dealt, is_global, known_here
 from .strategies import Ensemble, Plan
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
 
-STRATEGIES = ("auto", "lockstep", "lanes")
+STRATEGIES = ("auto", "lockstep", "lanes", "kernel")
 CHUNK = 64  # of 16 to 128, the best or nearly so for small systems, stiff ones and networks
 _MOST = 4096  # numbers in a solution of which Jacobians are kept
 
@@ -101,9 +102,12 @@ def solve_ensemble(
         progress: with `reduce`, whether a bar shows how many trajectories are done.
         strategy: "lockstep" steps all together until the last is done, as `jax.vmap` does. "lanes"
             steps `chunk` of them together, those of similar cost; on all cores, unless it stands
-            inside `jit` or a derivative, where it has one. "auto": lanes on a CPU, where there is
-            more than one chunk; else lockstep.
-        chunk: how many trajectories are stepped together by "lanes". None: 64.
+            inside `jit` or a derivative, where it has one. "kernel" runs whole solves of small
+            systems in one kernel of a GPU (on a CPU in an interpreter, for tests and slowly); where
+            there is none of a solve, it raises with the reason. "auto": on a CPU lanes, where there
+            is more than one chunk; on a GPU the kernel, where there is one; else lockstep.
+        chunk: how many trajectories are stepped together by "lanes", or are a block of a "kernel"
+            (a power of two). None: 64.
         mesh: a `jax.sharding.Mesh`, for several devices, of one machine or of several: each of its
             devices has an equal share of the trajectories, whatever its axes are called, and runs
             the strategy on it alone. What comes back is where it was made: its leading axis is
@@ -163,8 +167,7 @@ def solve_ensemble(
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
     plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
     share = inputs.size // (1 if mesh is None else mesh.devices.size)
-    chosen = _strategy(strategy, share, plan.chunk)
-    ensemble = Ensemble(plan, shared, inputs, chosen, mesh)
+    ensemble = _arranged(Ensemble(plan, shared, inputs, strategy, mesh), share)
     if in_parts:
         _check_parts(ensemble)
         sol = in_blocks(ensemble, resume, progress=progress)
@@ -314,10 +317,25 @@ def _wide(saveat: Any, problem: Problem) -> bool:
     return rows * sum(map(np.size, jax.tree.leaves(state_of(problem)))) > _MOST
 
 
-def _strategy(asked_for: str, size: int, chunk: int) -> str:
+def _arranged(ensemble: Ensemble, share: int) -> Ensemble:
+    """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for a
+    share of so many trajectories.
+    """
+    asked_for = ensemble.strategy
+    backend = jax.default_backend()
+    if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
+        try:
+            return ensemble.as_kernel()
+        except Unscalarisable as reason:
+            if asked_for == "kernel":
+                raise ValueError(
+                    f"strategy is 'kernel', and there is no kernel of this solve: {reason}. "
+                    "'auto' takes the next strategy."
+                ) from None
     if asked_for != "auto":
-        return asked_for
-    return "lanes" if jax.default_backend() == "cpu" and size > chunk else "lockstep"
+        return ensemble
+    lanes = backend == "cpu" and share > ensemble.plan.chunk
+    return replace(ensemble, strategy="lanes" if lanes else "lockstep")
 
 
 def _tell(sol: Solution) -> None:

@@ -1,9 +1,11 @@
-"""How an ensemble is run: in lockstep or in lanes, in one program or on all cores; its derivative.
+"""How an ensemble is run: in lockstep, in lanes or as a kernel, in one program or on all cores; its
+derivative.
 
 In lanes, a derivative by few numbers a trajectory is found on the way: each chunk solves for its
 Jacobians by them, and what is then left to transpose is a sum of products. No tape leaves the
 chunk, and where the numbers are known (a gradient that is not compiled) all cores take part. By
-more numbers than `_FEW` it goes back along the tapes of all, as that of any solve.
+more numbers than `_FEW` it goes back along the tapes of all, as that of any solve. A kernel solves
+for its Jacobians in the same way; what it cannot do of a derivative is done in lockstep.
 """
 
 import hashlib
@@ -27,12 +29,15 @@ from ..refuse import stops_of
 from ..solution import Solution
 from ..solve import Options, first_step, run
 from .inputs import Inputs, filled, key_of, trajectory
+from .kernel import Tuning, in_kernel, refusal
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
+from .scalars import Unscalarisable
 from .sharded import dealt, known_here, over, shared_by, some_of
 
 __all__ = ["Ensemble", "Plan"]
 
+_ON_ITS_OWN = ("lanes", "kernel")  # strategies in which no trajectory waits for all others
 _FEW = 6  # directions, which take together as long as the way back
 
 
@@ -48,6 +53,7 @@ class Plan:
     wide: bool  # whether a solution is too large to keep Jacobians of it
     reduces: bool  # whether statistics are wanted, and no trajectories
     moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
+    kernel: Tuning | None = None  # of one that is a kernel: how that is laid out
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Ensemble:
         if self.mesh is not None:
             found = self._on_mesh(self.inputs.rows, index)
             sol = _complete(self.plan, structure, leaves, *found)
-        elif self.strategy == "lanes":
+        elif self.strategy in _ON_ITS_OWN:
             sol = _lanes(self.plan, structure, leaves, self.inputs.rows, index)
         else:
             found = _lockstep(self.plan, structure, leaves, self.inputs.rows, index)
@@ -92,13 +98,20 @@ class Ensemble:
             found = self._on_mesh(rows, index)
             return jax.tree.map(partial(known_here, mesh=self.mesh), found)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
-        run_some = _anywhere if self.strategy == "lanes" else _lockstep
+        run_some = _anywhere if self.strategy in _ON_ITS_OWN else _lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
 
     def _on_mesh(self, rows: list, index: Any) -> tuple[Any, Solution]:
         leaves, structure = self.parts
         leaves, (index,) = shared_by(leaves, self.mesh), dealt([index], self.mesh)
         return _shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
+
+    def as_kernel(self) -> "Ensemble":
+        """The same as a kernel. Raises `Unscalarisable` where there is none."""
+        leaves, structure = self.parts
+        plan = replace(self.plan, kernel=Tuning(block=self.plan.chunk))
+        _check_kernel(plan, structure, leaves, self.inputs.rows, jnp.int32(0)[None])
+        return replace(self, plan=plan, strategy="kernel")
 
     def joined(self, state: Any, sol: Solution) -> Solution:
         """The solution of all parts: with the statistics of what was seen."""
@@ -162,6 +175,11 @@ def _lockstep(
 ) -> tuple[Any, Solution]:
     """What was seen, if statistics are wanted, and what there is of each trajectory."""
     sol = jax.vmap(partial(_one, plan, structure, leaves))(rows, index)
+    return _seen(plan, structure, leaves, sol, index)
+
+
+def _seen(plan: Plan, structure: Any, leaves: list, sol: Any, index: Any) -> tuple[Any, Any]:
+    """What was seen of trajectories that are all there, and what is kept of each."""
     if not plan.reduces:
         return (), sol
     reduction = _reduction(structure, leaves)
@@ -173,7 +191,7 @@ def _reduction(structure: Any, leaves: Sequence) -> Reduction:
     return Reduction(unflatten(structure, leaves)["reduce"])
 
 
-# --- lanes ----------------------------------------------------------------------------------------
+# --- lanes, and kernels ---------------------------------------------------------------------------
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -191,7 +209,7 @@ def _anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     seen, if statistics are wanted, and what there is of each trajectory.
     """
     known = not in_a_trace([*leaves, *rows]) and not any(map(_is_key, rows))
-    if not known or jax.default_backend() != "cpu":
+    if plan.kernel is not None or not known or jax.default_backend() != "cpu":
         return _in_program(plan, structure, leaves, rows, index)
     return _on_cores(plan, structure, leaves, rows, index)
 
@@ -208,35 +226,45 @@ def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> 
         return first_step(plan.options, **_call(plan, structure, leaves, rows, i))
 
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
+    if plan.kernel is not None:  # beside it, one step is little
+        return jax.vmap(one)(rows, index)
     return in_chunks(one, rows, index, plan.chunk)
+
+
+def _alone(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
+    """Trajectory i, with its Jacobians if they are wanted; the last of its rows is the first step,
+    if that is known.
+    """
+    first = {"dt0": rows[-1]} if plan.starts else {}
+    own = rows[:-1] if plan.starts else rows
+
+    def solve(xs: Sequence) -> Solution:
+        common, mine = split(xs, (len(leaves), len(own)))
+        return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
+
+    inputs = [*leaves, *own]
+    return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
-    """A chunk after the other; the last of the rows is the first step, if that is known. One with
-    the index −1 fills up a share.
+    """A chunk after the other, or all as blocks of a kernel. One with the index −1 fills up a
+    share.
     """
-
-    def one(rows: list, i: Any) -> Any:
-        first = {"dt0": rows[-1]} if plan.starts else {}
-        own = rows[:-1] if plan.starts else rows
-
-        def solve(xs: Sequence) -> Solution:
-            common, mine = split(xs, (len(leaves), len(own)))
-            return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
-
-        inputs = [*leaves, *own]
-        return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
-
+    one = partial(_alone, plan, structure)
+    if plan.kernel is not None:
+        return _seen(
+            plan, structure, leaves, in_kernel(one, leaves, rows, index, plan.kernel), index
+        )
     if not plan.reduces:
-        return (), in_chunks(one, rows, index, plan.chunk)
+        return (), in_chunks(partial(one, leaves), rows, index, plan.chunk)
     reduction = _reduction(structure, leaves)
 
     def step(state: Any, xs: tuple, counts: Any) -> tuple[Any, Solution]:
-        sol = jax.vmap(one)(*xs)
+        sol = jax.vmap(partial(one, leaves))(*xs)
         return reduction.update(state, sol, counts & (xs[1] >= 0)), reduction.kept(sol)
 
-    like = jax.eval_shape(one, [row[0] for row in rows], index[0])
+    like = jax.eval_shape(partial(one, leaves), [row[0] for row in rows], index[0])
     return through_chunks(step, reduction.init(like), (rows, index), plan.chunk)
 
 
@@ -275,6 +303,33 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     return state, together(*parts)
 
 
+# Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.
+_reasons: dict[Any, Unscalarisable | None] = {}
+
+
+def _check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
+    """Raises `Unscalarisable` where there is no kernel of it."""
+    leaves, rows = jax.lax.stop_gradient((leaves, rows))
+    kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
+    key = (plan, structure, kinds)
+    if key not in _reasons:
+        one = partial(_alone, replace(plan, starts=False), structure)
+        _reasons[key] = refusal(one, leaves, rows, index, plan.kernel or Tuning())
+    if (reason := _reasons[key]) is not None:
+        raise reason
+
+
+def _has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+    """Whether a kernel, if that is wanted, can be made."""
+    if plan.kernel is None:
+        return True
+    try:
+        _check_kernel(plan, structure, leaves, rows, index)
+    except Unscalarisable:
+        return False
+    return True
+
+
 # --- several devices ------------------------------------------------------------------------------
 
 
@@ -307,14 +362,15 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
 
     def plain(live: list) -> Solution:
         common, own = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
-        found = _in_program(plan, structure, common, own, index)
+        differentiated = _in_program if plan.kernel is None else _lockstep
+        found = differentiated(plan, structure, common, own, index)
         return _complete(plan, structure, common, *found)
 
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = moving[: len(leaves)].count(True)
-    if not _few(plan, values, shared):
-        return jax.jvp(plain, (values,), (slopes,))
     own = replace(plan, moving=moving)
+    if not _few(plan, values, shared) or not _has_kernel(own, structure, leaves, rows, index):
+        return jax.jvp(plain, (values,), (slopes,))
     _, (sol, jacobians) = _anywhere(own, structure, leaves, rows, index)
     parts, tree = jax.tree.flatten(sol)
     found = iter(_along(slopes[:shared], slopes[shared:], jacobians))

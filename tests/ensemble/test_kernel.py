@@ -1,0 +1,209 @@
+"""Ensembles as one kernel: in Pallas's interpreter each trajectory is the solve it would be alone,
+and Triton takes the same kernel for a GPU that is not there.
+"""
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+from diffeq.ensemble.kernel import Tuning, in_kernel
+from diffeq.ensemble.strategies import Ensemble, _one
+
+TS = jnp.linspace(0.0, 0.5, 20)
+
+
+def lorenz(t, y, args):
+    x, v, z = y
+    sigma, rho, beta = args
+    return jnp.array([sigma * (v - x), x * (rho - z) - v, x * v - beta * z])
+
+
+LORENZ = de.ODEProblem(lorenz, jnp.ones(3), (0.0, 0.5), jnp.ones(3))
+ARGS = jnp.array([[10.0, 28, 8 / 3], [9, 20, 2], [jnp.nan, 1, 1], [3, 60, 1], [1, 1, 0.1]])
+
+
+def robertson(t, y, k):
+    a, b, c = y
+    slow, fast = k[0] * a - k[1] * b * c, k[2] * b * b
+    return jnp.array([-slow, slow - fast, fast])
+
+
+ROBERTSON = de.ODEProblem(robertson, jnp.array([1.0, 0, 0]), (0.0, 10.0), jnp.ones(3))
+RATES = jnp.array([0.04, 1e4, 3e7]) * jnp.array([[1.0], [1.4], [0.6]])
+NOISY = de.SDEProblem(lambda t, y, a: -a * y, lambda t, y, a: 0.1 * y, jnp.ones(2), (0.0, 1.0), 1.0)
+
+
+def same(found, known, rtol=1e-10):
+    """Two solutions, to rounding."""
+    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(known), strict=True):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-11, err_msg=name)
+
+
+def test_each_lane_is_a_solve_of_its_own_and_one_that_fails_spoils_none():
+    solve = partial(de.solve_ensemble, LORENZ, de.Tsit5(), args=ARGS, saveat=TS, throw=False)
+    sol = solve(strategy="kernel", chunk=4)
+    assert sol.strategy == "kernel"
+    assert sol.failed.indices.tolist() == [2]
+    assert sol.failed.statuses.tolist() == [de.Status.nonfinite]
+    assert len(set(np.asarray(sol.stats["steps"]).tolist())) == 4  # they end at different steps
+    for i in range(5):
+        alone = de.solve(LORENZ.replace(args=ARGS[i]), de.Tsit5(), saveat=TS, throw=False)
+        assert jax.tree.leaves(sol[i].stats) == jax.tree.leaves(alone.stats)
+        same([sol[i].ys, sol[i].y1, sol[i].last], [alone.ys, alone.y1, alone.last])
+
+
+def test_a_stiff_solve_with_its_own_elimination():
+    sol = de.solve_ensemble(ROBERTSON, de.Rodas5P(), args=RATES, strategy="kernel", chunk=2)
+    same(sol, de.solve_ensemble(ROBERTSON, de.Rodas5P(), args=RATES, strategy="lockstep"))
+
+
+def test_paths_are_those_of_their_keys():
+    solve = partial(de.solve_ensemble, NOISY, n=5, key=jax.random.key(7), dt=0.05)
+    same(solve(strategy="kernel", chunk=4), solve(strategy="lockstep"))
+    drawn = {"draw": lambda key: {"args": jax.random.uniform(key)}, "reduce": de.stats.Mean()}
+    found, known = (solve(strategy=s, chunk=4, **drawn) for s in ("kernel", "lockstep"))
+    np.testing.assert_allclose(found.reduced, known.reduced, rtol=1e-12)
+
+
+@pytest.mark.thorough
+def test_events_and_a_network():
+    ball = de.ODEProblem(
+        lambda t, y, g: jnp.array([y[1], -g]), jnp.array([1.0, 0]), (0.0, 2.0), 9.8
+    )
+    bounce = de.Event(lambda t, y, g: y[0], lambda t, y, g: y * jnp.array([0, -0.8]), direction=-1)
+    solve = partial(de.solve_ensemble, ball, de.Tsit5(), args=jnp.array([9.8, 1.6, 20.0]),
+                    events=[bounce], max_events=40)  # fmt: skip
+    found = solve(strategy="kernel", chunk=4)
+    assert found.events[0].num.tolist() == [3, 1, 5]
+    same(found, solve(strategy="lockstep"))
+
+    net = eqx.nn.MLP(2, 2, 8, 1, jnp.tanh, key=jax.random.key(0))
+    problem = de.ODEProblem(lambda t, y, net: net(y), jnp.ones(2), (0.0, 1.0), net)
+    y0s = jnp.array([[1.0, 2], [0, 3], [-1, -1]])
+    solve = partial(de.solve_ensemble, problem, de.Tsit5(), y0=y0s, saveat="steps", max_saves=12)
+    same(solve(strategy="kernel", chunk=4), solve(strategy="lockstep"))
+
+
+DECAY = de.ODEProblem(lambda t, y, k: -k[0] * y + k[1] * k[2], 1.0, (0.0, 1.0), jnp.ones(3))
+KS = jnp.array([[0.5, 1.0, 2.0], [2.0, -1.0, 1.0], [1.0, 0.5, 0.5]])
+
+
+def total(ks, strategy):
+    return jnp.sum(
+        de.solve_ensemble(DECAY, de.Bosh3(), args=ks, strategy=strategy, chunk=4).y1 ** 2
+    )
+
+
+@pytest.mark.thorough
+def test_derivatives_by_few_numbers_are_found_in_the_kernel():
+    found, known = (
+        jax.jit(jax.grad(total), static_argnums=1)(KS, s) for s in ("kernel", "lockstep")
+    )
+    np.testing.assert_allclose(found, known, rtol=1e-10)
+    _, slope = jax.jvp(lambda ks: total(ks, "kernel"), (KS,), (jnp.ones_like(KS),))
+    np.testing.assert_allclose(slope, known.sum(), rtol=1e-10)
+
+
+def test_a_derivative_by_many_numbers_goes_back_in_lockstep():
+    problem = de.ODEProblem(lambda t, y, w: jnp.sum(jnp.tanh(w * y)), 1.0, (0.0, 1.0), jnp.ones(8))
+
+    def loss(weights, strategy):
+        sol = de.solve_ensemble(problem.replace(args=weights), de.Bosh3(), y0=jnp.array([0.5, 1.0]),
+                                strategy=strategy, chunk=2)  # fmt: skip
+        return jnp.sum(sol.y1)
+
+    weights = jnp.linspace(-1.0, 0.5, 8)
+    found, known = (jax.grad(loss)(weights, s) for s in ("kernel", "lockstep"))
+    np.testing.assert_allclose(found, known, rtol=1e-12)
+
+
+def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
+    weights, rows = jnp.arange(80.0).reshape(40, 2), jnp.arange(120.0).reshape(3, 40)
+    table = jnp.asarray(np.linspace(0, 1, 50) ** 2)
+
+    def one(shared, own, i):
+        row, flag, key = own
+        spent = row @ shared[0]
+        return {
+            "spent": spent,
+            "looked up": table[i * 20] + shared[0][i, 1] + row[i + 3],
+            "flag": flag & (i > 0),
+            "drawn": jax.random.normal(key),
+            "fixed": jnp.array([1, 2]),
+            "wide": jnp.where(jnp.arange(50) < i, table, row[0]),
+        }
+
+    own = [rows, jnp.array([True, True, False]), jax.random.split(jax.random.key(1), 3)]
+    index = jnp.arange(3, dtype=jnp.int32)
+    found = in_kernel(one, [weights], own, index, Tuning(block=2))
+    same(found, jax.vmap(partial(one, [weights]))(own, index))
+
+
+def test_what_has_no_kernel_is_told_why():
+    with pytest.raises(ValueError, match=r"no kernel of this solve: .*more than 20000 operations"):
+        de.solve_ensemble(NOISY, de.SOSRI(), n=3, key=jax.random.key(0), strategy="kernel")
+    with pytest.raises(ValueError, match="power of two"):
+        de.solve_ensemble(LORENZ, args=ARGS, strategy="kernel", chunk=3)
+
+    def field(t, y, k):
+        return y * jnp.linalg.cholesky(k * jnp.eye(2))[0, 0]
+
+    factored = de.ODEProblem(field, 1.0, (0.0, 1.0), 1.0)
+    with pytest.raises(ValueError, match=r"cholesky \(.*test_kernel.py:\d+\)"):
+        de.solve_ensemble(factored, args=jnp.ones(2), strategy="kernel")
+    assert de.solve_ensemble(DECAY, args=KS, strategy="auto").strategy == "lockstep"
+
+
+# --- Triton, without a GPU ------------------------------------------------------------------------
+
+H100 = getattr(jax.sharding, "AbstractDevice", lambda *_: None)(
+    "NVIDIA H100 80GB HBM3", None, "gpu"
+)
+
+
+def lowered(monkeypatch, solve):
+    """The program of an ensemble for a GPU, as text."""
+    found = []
+
+    def lower(self):
+        leaves, structure = self.parts
+        index = jnp.arange(self.inputs.size, dtype=jnp.int32)
+        run = lambda *xs: in_kernel(
+            partial(_one, self.plan, structure), *xs, Tuning(interpret=False)
+        )
+        mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
+        with jax.sharding.use_abstract_mesh(mesh):
+            program = jax.jit(run).trace(leaves, self.inputs.rows, index)
+            found.append(program.lower(lowering_platforms=("cuda",)).as_text())
+        raise LookupError
+
+    monkeypatch.setattr(Ensemble, "solved", lower)
+    with pytest.raises(LookupError):
+        solve()
+    return found[0]
+
+
+SOLVES = {
+    "lorenz": lambda d: de.solve_ensemble(LORENZ.replace(y0=jnp.ones(3, d)), de.Tsit5(),
+                                          args=ARGS.astype(d), saveat=TS.astype(d)),
+    "robertson": lambda d: de.solve_ensemble(ROBERTSON.replace(y0=jnp.array([1, 0, 0], d)),
+                                             de.Rodas5P(), args=RATES.astype(d)),
+    "paths": lambda d: de.solve_ensemble(NOISY.replace(y0=jnp.ones(2, d)), n=5, dt=0.01,
+                                         key=jax.random.key(0), saveat=[0.3, 0.555]),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(jax.sharding, "AbstractDevice"), reason="Triton asks for a device")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("solve", SOLVES)
+def test_triton_takes_the_kernel(monkeypatch, solve, dtype):
+    program = lowered(monkeypatch, lambda: SOLVES[solve](dtype))
+    assert program.count("__gpu$xla.gpu.triton") == 1
+    assert "stablehlo.while" not in program  # the loop is in the kernel
