@@ -160,6 +160,29 @@ def test_what_has_no_kernel_is_told_why():
     assert de.solve_ensemble(DECAY, args=KS, strategy="auto").strategy == "lockstep"
 
 
+def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
+    class Chosen(Exception):
+        pass
+
+    def tell(self):
+        raise Chosen(self.strategy)
+
+    monkeypatch.setattr(Ensemble, "solved", tell)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(Tuning, "interpreted", lambda self: True)
+    key = {"key": jax.random.key(0), "n": 3}
+    with pytest.raises(Chosen, match="kernel"):
+        de.solve_ensemble(NOISY, dt=0.1, **key)
+    with pytest.raises(Chosen, match="lockstep"):
+        de.solve_ensemble(NOISY, de.SOSRI(), **key)
+
+
+def test_on_a_mesh_each_device_has_its_kernel():
+    mesh = jax.make_mesh((1,), ("i",))
+    found = de.solve_ensemble(DECAY, de.Bosh3(), args=KS, strategy="kernel", chunk=2, mesh=mesh)
+    same(found, de.solve_ensemble(DECAY, de.Bosh3(), args=KS, strategy="lockstep"))
+
+
 # --- Triton, without a GPU ------------------------------------------------------------------------
 
 H100 = getattr(jax.sharding, "AbstractDevice", lambda *_: None)(

@@ -38,13 +38,15 @@ __all__ = ["Tuning", "in_kernel", "refusal"]
 class Tuning:
     """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
     one lane a thread, and no more than four). Blocks of 64 were fastest for small systems on an
-    H100. `stages` of Triton's own pipelining have nothing to overlap here. `interpret`: None is
-    everywhere but on a GPU.
+    H100. `stages` of Triton's own pipelining have nothing to overlap here. `sorts`: whether those
+    of similar cost go together; that asks for the first step of each beforehand, and for a sort,
+    and wins nothing where all cost about the same. `interpret`: None is everywhere but on a GPU.
     """
 
     block: int = 64
     warps: int | None = None
     stages: int = 1
+    sorts: bool = True
     interpret: bool | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +87,16 @@ def refusal(
     one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning
 ) -> Unscalarisable | None:
     """Why there is no kernel of it, if there is none. Nothing is compiled for the answer."""
+    like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
+    run = jax.jit(lambda shared, rows, index: in_kernel(one, shared, rows, index, tuning))
     try:
-        _Program.of(one, shared, rows, index, tuning)
+        traced = run.trace([*map(jnp.asarray, shared)], like[:-1], like[-1])
+        if not tuning.interpreted():
+            traced.lower()
     except Unscalarisable as reason:
         return reason.with_traceback(None)
+    except NotImplementedError as error:
+        return Unscalarisable(f"Triton does not take it ({error})")
     return None
 
 

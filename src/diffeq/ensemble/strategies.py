@@ -109,7 +109,9 @@ class Ensemble:
     def as_kernel(self) -> "Ensemble":
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
-        plan = replace(self.plan, kernel=Tuning(block=self.plan.chunk))
+        tuning = Tuning(block=self.plan.chunk)
+        even, starts = self.plan.even or not tuning.sorts, self.plan.starts and tuning.sorts
+        plan = replace(self.plan, kernel=tuning, even=even, starts=starts)
         _check_kernel(plan, structure, leaves, self.inputs.rows, jnp.int32(0)[None])
         return replace(self, plan=plan, strategy="kernel")
 

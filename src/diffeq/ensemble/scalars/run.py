@@ -31,7 +31,7 @@ from .loops import LOOPS
 from .memory import Space, Stored, Written, loaded
 from .shapes import REDUCTIONS, SHAPES
 from .triton import in_triton
-from .values import Unscalarisable, apply, each, is_known, is_number, objects
+from .values import Unscalarisable, apply, at_once, each, is_known, is_number, objects
 
 __all__ = ["Lanes", "scalarised"]
 
@@ -190,8 +190,7 @@ def _last_uses(jaxpr: Any) -> dict:
 
 def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
     """An equation of known arrays."""
-    cpu = jax.local_devices(backend="cpu")[0]
-    with jax.ensure_compile_time_eval(), jax.default_device(cpu):
+    with at_once():
         return [np.asarray(x) for x in rebind(equation, [jnp.asarray(x) for x in xs])]
 
 

@@ -82,6 +82,7 @@ def _counts(*, shape: Any) -> list:
 
 
 SHAPES: dict[str, Callable] = {
+    **dict.fromkeys(("pcast", "pvary", "reshard", "sharding_constraint"), lambda x, **_: [x]),
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _squeeze,

@@ -11,7 +11,8 @@ So an operation on shapes is NumPy's own, whatever is in the entries, and costs 
 program that is made. An entry of an array of keys is a `Key`, the tuple of its words.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ __all__ = [
     "Key",
     "Unscalarisable",
     "apply",
+    "at_once",
     "boxed",
     "each",
     "filled",
@@ -158,8 +160,19 @@ def folded(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
     if name in _FOLDS and len({x.dtype for x in xs[1:]}) < 2:
         with np.errstate(all="ignore"):
             return np.asarray(_FOLDS[name](*xs))
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with at_once():
         return np.asarray(bind(*map(jnp.asarray, xs)))
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Operations on what is known are done now: on the host, if JAX may use it."""
+    try:
+        host = jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        host = nullcontext()
+    with jax.ensure_compile_time_eval(), host:
+        yield
 
 
 def widened(entries: Sequence) -> list:
