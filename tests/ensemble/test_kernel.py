@@ -108,6 +108,10 @@ def test_derivatives_by_few_numbers_are_found_in_the_kernel():
     np.testing.assert_allclose(found, known, rtol=1e-10)
     _, slope = jax.jvp(lambda ks: total(ks, "kernel"), (KS,), (jnp.ones_like(KS),))
     np.testing.assert_allclose(slope, known.sum(), rtol=1e-10)
+    ks = KS[:1, :1] * jnp.ones((1, 3))
+    found, known = (jax.jit(jax.hessian(total), static_argnums=1)(ks, s)
+                    for s in ("kernel", "lockstep"))  # fmt: skip
+    np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12)
 
 
 def test_a_derivative_by_many_numbers_goes_back_in_lockstep():

@@ -47,7 +47,16 @@ from .base import pick as _pick
 from .base import spread as _spread
 from .tape import Record, Recorder, Row, row_of, rows_for, start_of
 
-__all__ = ["Discrete", "run_again"]
+__all__ = [
+    "Discrete",
+    "blank_like",
+    "filled_with",
+    "first_carry",
+    "first_tangents",
+    "run_again",
+    "tangents_of",
+    "zeros",
+]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
@@ -157,10 +166,10 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
-    out = _zeros(result)
+    out = zeros(result)
     d_t, d_y, d_held, _, d_buffers, d_past = d_end
     zero = out.state
-    d_t, d_y, d_held = _filled((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
     end = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
     end = eqx.tree_at(lambda s: s.held, end, d_held) if d_held else end
     record, past = out.record, out.past
@@ -169,22 +178,22 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
         many = 2 + len(record.rows.held)
-        held = _filled(tuple(d_rows[2:many]), record.rows.held)
-        rows = record.rows._replace(reals=reals, y=_filled(d_rows[1], y), held=held)
+        held = filled_with(tuple(d_rows[2:many]), record.rows.held)
+        rows = record.rows._replace(reals=reals, y=filled_with(d_rows[1], y), held=held)
         if spec.system.method.multistep:
             before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
-            rows = rows._replace(memory=_filled(before, rows.memory))
+            rows = rows._replace(memory=filled_with(before, rows.memory))
         record = record._replace(rows=rows)
     if past is not None:
-        past = eqx.tree_at(lambda h: h.rows, past, _filled(d_past, past.rows))
-    tangent = _Result(end, _filled(d_buffers, out.buffers), record, out.ahead, past)
+        past = eqx.tree_at(lambda h: h.rows, past, filled_with(d_past, past.rows))
+    tangent = _Result(end, filled_with(d_buffers, out.buffers), record, out.ahead, past)
     if spec.taped:
         return result, tangent
     plain = lambda x: x._replace(record=None, ahead=(), past=None)  # noqa: E731
     return plain(result), plain(tangent)
 
 
-def _zeros(tree: Any) -> Any:
+def zeros(tree: Any) -> Any:
     """The zero tangent of a tree."""
 
     def zero(x: Any) -> Any:
@@ -195,7 +204,7 @@ def _zeros(tree: Any) -> Any:
     return jax.tree.map(zero, tree)
 
 
-def _filled(dots: Any, zeros: Any) -> Any:
+def filled_with(dots: Any, zeros: Any) -> Any:
     """Tangents with the missing ones zero."""
     return (
         jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None)
@@ -212,8 +221,8 @@ def _tangents(
     """
     system, recorder, record = spec.system, spec.recorder, result.record
     harmless = _harmless(state, result.state)
-    first = partial(_first, system, recorder, harmless)
-    memory, buffers, past = _blank_like(first, data, state)
+    first = partial(first_carry, system, recorder, harmless)
+    memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
@@ -223,13 +232,13 @@ def _tangents(
     consts = data, harmless, look.consts
     late = len(jax.tree.leaves((cells, marks, failed, harmless, look.consts)))
     d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
-    d_first = _first_tangents(spec, first, leaves, dots, (memory, buffers, past))
+    d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
     )
     stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
-    tangents = _tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
+    tangents = tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
     tangent = tangents[0]
     known = len(jax.tree.leaves(memory)) if system.method.multistep else 0
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
@@ -243,7 +252,7 @@ def _tangents(
     return end, _spread(rows, live)[:kept]
 
 
-def _tangents_of(
+def tangents_of(
     system: System, row: Any, consts: Any, carry: Any, d_consts: list, d_carry: list, stable: list
 ) -> list[Tangent]:
     """The tangent of a step, of each of the methods that take turns: all live in the same carry."""
@@ -475,9 +484,10 @@ def _replayed(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any
     return replay(system, data, harmless, row, cursors, carried, past)
 
 
-def _first(
-    system: System, recorder: Recorder, harmless: tuple[Array, Array, Any], data: Data, state: Any
-) -> tuple[Any, list, list]:
+def first_carry(
+    system: System, recorder: Recorder | None, harmless: tuple[Array, Array, Any], data: Data,
+    state: Any,
+) -> tuple[Any, list, list]:  # fmt: skip
     """The method's memory, the rows of output and the past before the first step, without what may
     be NaN there: zero times that must not become a derivative.
     """
@@ -491,13 +501,13 @@ def _first(
     return memory, blank(system, data, state), [] if past is None else past.rows
 
 
-def _blank_like(function: Any, *args: Any) -> Any:
+def blank_like(function: Any, *args: Any) -> Any:
     """Zeros in the shape of what a function returns: what is in them enters no derivative."""
     shapes = jax.eval_shape(function, *args)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
-def _first_tangents(spec: _Spec, first: Any, leaves: list, dots: list, like: Any) -> list:
+def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -> list:
     """The tangents of what is there before the first step, a flat list."""
     live = [d is not None for d in dots]
     if not jax.tree.leaves(like) or not any(live):
@@ -505,7 +515,7 @@ def _first_tangents(spec: _Spec, first: Any, leaves: list, dots: list, like: Any
 
     def flat(*xs: Any) -> Any:
         full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
-        return jax.tree.leaves(first(*jax.tree.unflatten(spec.tree, full)))
+        return jax.tree.leaves(first(*jax.tree.unflatten(tree, full)))
 
     out, dot = jax.jvp(flat, _pick(leaves, live), _pick(dots, live))
     return [

@@ -21,6 +21,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ..adjoint import Discrete
+from ..adjoint.alongside import Alongside
 from ..adjoint.base import is_inexact
 from ..core.lift import flatten, unflatten
 from ..core.poison import Row, poison
@@ -239,10 +240,13 @@ def _alone(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
     """
     first = {"dt0": rows[-1]} if plan.starts else {}
     own = rows[:-1] if plan.starts else rows
+    options = plan.options
+    if plan.kernel is not None:  # a tape would go through memory
+        options = replace(options, adjoint=Alongside())
 
     def solve(xs: Sequence) -> Solution:
         common, mine = split(xs, (len(leaves), len(own)))
-        return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
+        return run(options, **{**_call(plan, structure, common, mine, i), **first})
 
     inputs = [*leaves, *own]
     return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
@@ -373,11 +377,28 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     own = replace(plan, moving=moving)
     if not _few(plan, values, shared) or not _has_kernel(own, structure, leaves, rows, index):
         return jax.jvp(plain, (values,), (slopes,))
-    _, (sol, jacobians) = _anywhere(own, structure, leaves, rows, index)
+    find = _anywhere if plan.kernel is None else _kernel_jacobians
+    _, (sol, jacobians) = find(own, structure, leaves, rows, index)
     parts, tree = jax.tree.flatten(sol)
     found = iter(_along(slopes[:shared], slopes[shared:], jacobians))
     dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
     return sol, jax.tree.unflatten(tree, dot)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _kernel_jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """Solutions and Jacobians of a kernel, which has no derivative: that is one of lockstep."""
+    return _in_program(plan, structure, leaves, rows, index)
+
+
+@_kernel_jacobians.defjvp
+def _kernel_jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    plan = replace(plan, kernel=None, starts=False)
+
+    def together(leaves: list, rows: list, index: Any) -> Any:
+        return (), jax.vmap(partial(_alone, plan, structure, leaves))(rows, index)
+
+    return jax.jvp(together, primals, tangents)
 
 
 def _moves(x: Any, dot: Any) -> bool:
