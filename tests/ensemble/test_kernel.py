@@ -12,6 +12,7 @@ import pytest
 
 import diffeq as de
 from diffeq.ensemble.kernel import Tuning, in_kernel
+from diffeq.ensemble.scalars import Unscalarisable
 from diffeq.ensemble.strategies import Ensemble, _one
 
 TS = jnp.linspace(0.0, 0.5, 20)
@@ -185,6 +186,13 @@ def test_on_a_mesh_each_device_has_its_kernel():
     mesh = jax.make_mesh((1,), ("i",))
     found = de.solve_ensemble(DECAY, de.Bosh3(), args=KS, strategy="kernel", chunk=2, mesh=mesh)
     same(found, de.solve_ensemble(DECAY, de.Bosh3(), args=KS, strategy="lockstep"))
+
+
+def test_a_thread_that_reads_what_it_wrote_has_one_lane():
+    assert Tuning(block=128).params(remembers=True).num_warps == 4
+    assert Tuning(block=128, warps=2, interpret=False).params(remembers=False).num_warps == 2
+    with pytest.raises(Unscalarisable, match="one thread for each of 128 lanes"):
+        Tuning(block=128, warps=2, interpret=False).params(remembers=True)
 
 
 # --- Triton, without a GPU ------------------------------------------------------------------------

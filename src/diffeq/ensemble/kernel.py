@@ -33,14 +33,19 @@ from .scalars.values import apply, is_number, objects
 
 __all__ = ["Tuning", "in_kernel", "refusal"]
 
+_WARP = 32  # threads
+
 
 @dataclass(frozen=True)
 class Tuning:
     """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
-    one lane a thread, and no more than four). Blocks of 64 were fastest for small systems on an
-    H100. `stages` of Triton's own pipelining have nothing to overlap here. `sorts`: whether those
-    of similar cost go together; that asks for the first step of each beforehand, and for a sort,
-    and wins nothing where all cost about the same. `interpret`: None is everywhere but on a GPU.
+    one lane a thread). Blocks of 64 were fastest for small systems on an H100. `stages` of Triton's
+    own pipelining have nothing to overlap here. `sorts`: whether those of similar cost go together;
+    that asks for the first step of each beforehand, and for a sort, and wins nothing where all cost
+    about the same. `interpret`: None is everywhere but on a GPU.
+
+    Where arrays are written to memory and read again, a thread must have one lane: with several,
+    Triton may deal them out in another way when it reads than when it wrote.
     """
 
     block: int = 64
@@ -56,9 +61,14 @@ class Tuning:
                 "such as 64."
             )
 
-    def params(self) -> Any:
-        """What Triton is told."""
-        warps = min(max(self.block // 32, 1), 4) if self.warps is None else self.warps
+    def params(self, *, remembers: bool) -> Any:
+        """What Triton is told of a kernel that reads again what it writes, or does not."""
+        warps = max(self.block // _WARP, 1) if self.warps is None else self.warps
+        if remembers and not self.interpreted() and self.block != warps * _WARP:
+            raise Unscalarisable(
+                f"it reads again what it writes, and {warps} warps do not have one thread for each "
+                f"of {self.block} lanes"
+            )
         return triton.CompilerParams(num_warps=warps, num_stages=self.stages)
 
     def interpreted(self) -> bool:
@@ -268,7 +278,10 @@ class _References(Space):
     def memory(self, shape: Sequence[int], dtype: Any) -> Written:
         """Room for an array of each lane."""
         self.memories.append((math.prod(shape), jnp.dtype(dtype)))
-        return _Memory(next(self._rooms), shape, dtype)
+        room = next(self._rooms, None)
+        if room is None:
+            raise Unscalarisable("it asks for more memory than it did in its dry run")
+        return _Memory(room, shape, dtype)
 
 
 # --- the kernel -----------------------------------------------------------------------------------
@@ -327,7 +340,7 @@ class _Program:
             self._kernel, grid=(lanes // block,), out_shape=shapes,
             in_specs=[self._spec(x) for x in args], out_specs=[self._spec(x) for x in shapes],
             interpret=self.tuning.interpreted(), name="solve_ensemble",
-            compiler_params=self.tuning.params(),
+            compiler_params=self.tuning.params(remembers=bool(self.memories)),
         )(*args)  # fmt: skip
         out = [_loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
                for x, a in zip(found, avals, strict=False)]  # fmt: skip

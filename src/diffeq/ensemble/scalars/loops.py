@@ -159,9 +159,8 @@ def _settles(grown: Callable, flags: list[bool]) -> list[bool]:
 def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int,
            body_nconsts: int) -> list:  # fmt: skip
     """JAX's own loop: all that it carries is masked."""
-    of_test, of_body, carry = split(
-        xs, (cond_nconsts, body_nconsts, _rest(xs, cond_nconsts + body_nconsts))
-    )
+    consts = cond_nconsts + body_nconsts
+    of_test, of_body, carry = xs[:cond_nconsts], xs[cond_nconsts:consts], xs[consts:]
     own = [has_lanes(x) for x in of_test], [has_lanes(x) for x in of_body]
     carry = [loaded(x) for x in carry]
 
@@ -182,10 +181,6 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
         return tested(flags), flags
 
     return looped(context, test, turn, carry, [], varies, body_jaxpr.out_avals)
-
-
-def _rest(xs: Sequence, count: int) -> int:
-    return len(xs) - count
 
 
 def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list:
@@ -228,7 +223,8 @@ def _flag(entry: Any) -> np.ndarray:
 
 def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **params: Any) -> list:
     num_consts, num_carry = scan_counts(params)
-    consts, carry, rows = split(xs, (num_consts, num_carry, _rest(xs, num_consts + num_carry)))
+    count = num_consts + num_carry
+    consts, carry, rows = list(xs[:num_consts]), list(xs[num_consts:count]), list(xs[count:])
     size = length * _equations(jaxpr.jaxpr)
     if size <= _UNROLLED or length <= 1:
         return _unrolled(context, jaxpr, consts, carry, rows, length, reverse)
