@@ -130,7 +130,7 @@ def test_a_derivative_by_many_numbers_goes_back_in_lockstep():
 
 def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
     weights, rows = jnp.arange(80.0).reshape(40, 2), jnp.arange(120.0).reshape(3, 40)
-    table = jnp.asarray(np.linspace(0, 1, 50) ** 2)
+    table, marks = jnp.asarray(np.linspace(0, 1, 50) ** 2), np.arange(50) % 3 == 1
 
     def one(shared, own, i):
         row, flag, key = own
@@ -138,6 +138,7 @@ def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
         return {
             "spent": spent,
             "looked up": table[i * 20] + shared[0][i, 1] + row[i + 3],
+            "marked": jnp.asarray(marks)[i * 20],
             "flag": flag & (i > 0),
             "drawn": jax.random.normal(key),
             "fixed": jnp.array([1, 2]),

@@ -272,8 +272,8 @@ class _References(Space):
         self.barriers = barriers
         self._tables, self._rooms = list(tables), iter(memories)
 
-    def _table(self, number: int) -> Any:
-        return self._tables[number]
+    def _table(self, number: int, known: np.ndarray) -> Read:
+        return _Shared(self._tables[number], known.shape, known.dtype)
 
     def memory(self, shape: Sequence[int], dtype: Any) -> Written:
         """Room for an array of each lane."""

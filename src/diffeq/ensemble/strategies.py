@@ -111,6 +111,8 @@ class Ensemble:
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
         tuning = Tuning(block=self.plan.chunk)
+        if not tuning.interpreted():  # a warp has no less
+            tuning = replace(tuning, block=max(tuning.block, 32))
         even, starts = self.plan.even or not tuning.sorts, self.plan.starts and tuning.sorts
         plan = replace(self.plan, kernel=tuning, even=even, starts=starts)
         _check_kernel(plan, structure, leaves, self.inputs.rows, jnp.int32(0)[None])
