@@ -151,9 +151,21 @@ def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
     same(found, jax.vmap(partial(one, [weights]))(own, index))
 
 
+@pytest.mark.thorough
+def test_a_path_of_controlled_steps():
+    solve = partial(
+        de.solve_ensemble, NOISY, de.SOSRI(), n=3, key=jax.random.key(2), saveat=[0.4, 1]
+    )
+    same(solve(strategy="kernel", chunk=4), solve(strategy="lockstep"))
+
+
+WIDE = de.ODEProblem(lambda t, y, k: jnp.tanh(MIXED @ y), jnp.ones(64), (0.0, 1.0))
+MIXED = jnp.sin(jnp.arange(64.0**2)).reshape(64, 64)
+
+
 def test_what_has_no_kernel_is_told_why():
     with pytest.raises(ValueError, match=r"no kernel of this solve: .*more than 20000 operations"):
-        de.solve_ensemble(NOISY, de.SOSRI(), n=3, key=jax.random.key(0), strategy="kernel")
+        de.solve_ensemble(WIDE, de.Tsit5(), y0=jnp.ones((3, 64)), strategy="kernel")
     with pytest.raises(ValueError, match="power of two"):
         de.solve_ensemble(LORENZ, args=ARGS, strategy="kernel", chunk=3)
 
@@ -180,7 +192,7 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
     with pytest.raises(Chosen, match="kernel"):
         de.solve_ensemble(NOISY, dt=0.1, **key)
     with pytest.raises(Chosen, match="lockstep"):
-        de.solve_ensemble(NOISY, de.SOSRI(), **key)
+        de.solve_ensemble(WIDE, de.Tsit5(), y0=jnp.ones((3, 64)))
 
 
 def test_on_a_mesh_each_device_has_its_kernel():

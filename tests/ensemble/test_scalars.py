@@ -228,6 +228,8 @@ def own(v, m, n, big):
         "poison": poison(jnp.stack([v, v]), v, jnp.stack([n > 0, n > 1]).astype(jnp.int32)),
         "alone": alone(n > 100),
         "block": block(lambda a, b: (a + b, a * jnp.ones((9, 5))), v, v),
+        "inner lanes": jax.vmap(lambda m: loop(lambda c, i, b: i < c, lambda a, c, i, b: (i + 2, b),
+                                               jnp.int32(0), consts=m)[0])(jnp.stack([n, 5 - n])),
         "barrier": lax.optimization_barrier((v, m)),
     }  # fmt: skip
 

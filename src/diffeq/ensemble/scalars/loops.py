@@ -146,6 +146,16 @@ def _room_for(x: Any, context: Any, aval: Any) -> Any:
     return x if x.size <= REGISTERS else kept(x, context.space, aval.dtype)
 
 
+def _beside(x: Any, context: Any) -> Any:
+    """A large array that a loop only reads: in memory, unless it is known. Its registers are for
+    what the loop carries.
+    """
+    if not isinstance(x, np.ndarray) or is_known(x) or x.size <= REGISTERS:
+        return x
+    entry = x.flat[0]
+    return x if isinstance(entry, Key) else kept(x, context.space, entry.dtype)
+
+
 def _settles(grown: Callable, flags: list[bool]) -> list[bool]:
     """The flags that `grown` no longer changes."""
     while (after := grown(flags)) != flags:
@@ -183,9 +193,14 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
     return looped(context, test, turn, carry, [], varies, body_jaxpr.out_avals)
 
 
-def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list:
-    """`core/loop.py`: the body is told which lanes are active, and leaves the buffers of others."""
+def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list | None:
+    """`core/loop.py`: the body is told which lanes are active, and leaves the buffers of others. A
+    loop with lanes of its own, of a `vmap` inside of the solve, is what it is made of.
+    """
+    if condition.out_avals[0].ndim:
+        return None
     consts, state, buffers = split(xs, sizes)
+    consts = [_beside(x, context) for x in consts]
     own = [has_lanes(x) for x in consts]
     avals = body.out_avals
 

@@ -28,10 +28,10 @@ from .indexing import INDEXING
 from .keys import KEYS, entries_of
 from .large import in_memory
 from .loops import LOOPS
-from .memory import Space, Stored, Written, loaded
+from .memory import Made, Space, Stored, Written, kept, loaded
 from .shapes import REDUCTIONS, SHAPES
 from .triton import in_triton
-from .values import Unscalarisable, apply, at_once, each, is_known, is_number, objects
+from .values import Key, Unscalarisable, apply, at_once, each, is_known, is_number, objects
 
 __all__ = ["Lanes", "scalarised"]
 
@@ -117,6 +117,8 @@ class Lanes:
             return [large]
         if name in _CALLS:
             return self.run(open_jaxpr(equation), xs)
+        if name == "optimization_barrier":
+            return _barrier(self, *xs)
         rule, function = LOOPS.get(name) or INDEXING.get(name), implementation(equation)
         found = None
         if rule is not None:
@@ -197,20 +199,21 @@ def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
 # --- our own, where a rule is simpler than the implementation -------------------------------------
 
 
-def _barrier(context: Lanes, *xs: np.ndarray, **params: Any) -> list:
-    """Each entry on its own; what is known needs none."""
+def _barrier(context: Lanes, *xs: Any) -> list:
+    """What is behind it is made once: a large array that is computed where it is read goes to
+    memory. In a kernel, that is all there is to it; under plain XLA each entry has a barrier.
+    """
+    xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, Made) else x for x in xs)
     if not context.space.barriers:
         return list(xs)
-    traced = [
-        e for x in xs for e in objects(x).flat if not is_number(e) and not isinstance(e, tuple)
-    ]
+    own = [objects(x) for x in xs if isinstance(x, np.ndarray)]
+    traced = [e for x in own for e in x.flat if not is_number(e) and not isinstance(e, Key)]
     behind = iter(jax.lax.optimization_barrier(traced) if traced else [])
-    del params
 
     def passed(entry: Any) -> Any:
-        return entry if is_number(entry) or isinstance(entry, tuple) else next(behind)
+        return entry if is_number(entry) or isinstance(entry, Key) else next(behind)
 
-    return [each(passed, x) for x in xs]
+    return [each(passed, x) if isinstance(x, np.ndarray) else x for x in xs]
 
 
 def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
@@ -236,7 +239,6 @@ def _solve(context: Lanes, matrix: Any, lu: np.ndarray, order: np.ndarray, b: np
 
 
 _OWN: dict[str, Callable] = {
-    "optimization_barrier": _barrier,
     "lu_factor": _factor,
     "lu_solve": _solve,
     # A lane is one of many: it does not end a clock that is common to all.
