@@ -14,7 +14,7 @@ __all__ = ["in_triton"]
 _MISSING = frozenset(
     """
     bessel_i0e bessel_i1e complex conj digamma eq_to erf erfc igamma igammac imag lgamma polygamma
-    real reduce_precision regularized_incomplete_beta zeta
+    real regularized_incomplete_beta zeta
     """.split()  # noqa: SIM905 - read as words
 )
 
@@ -30,6 +30,8 @@ def in_triton(name: str, equation: Any) -> Callable | None:
         return partial(_before, equal=name == "le_to")
     if name == "round":
         return partial(_rounded, even=equation.params["rounding_method"])
+    if name == "reduce_precision":
+        return partial(_shortened, **equation.params)
     return None
 
 
@@ -48,3 +50,22 @@ def _rounded(x: Any, *, even: Any) -> Any:
     else:
         up = (part > 0.5) | ((part == 0.5) & (x >= 0))
     return jnp.where(up, down + 1, down)
+
+
+def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+    """To the nearest number with so many bits after the point; of two, to the even one. A carry
+    goes into the exponent, as it should.
+
+    >>> one_bit = partial(_shortened, exponent_bits=8, mantissa_bits=1)
+    >>> one_bit(jnp.array([1.2, 1.25, 1.26, 1.9])).tolist()
+    [1.0, 1.0, 1.5, 2.0]
+    """
+    kind = jnp.finfo(x.dtype)
+    if exponent_bits < kind.nexp:
+        raise Unscalarisable("a kernel has no shorter exponents")
+    dropped = max(kind.nmant - mantissa_bits, 0)
+    whole = jnp.dtype(f"uint{kind.bits}").type
+    bits = lax.bitcast_convert_type(x, whole)
+    even = (bits >> whole(dropped)) & whole(1)
+    bits = (bits + (whole(2 ** max(dropped - 1, 0) - 1) + even)) & ~whole(2**dropped - 1)
+    return jnp.where(jnp.isfinite(x) & (dropped > 0), lax.bitcast_convert_type(bits, x.dtype), x)
