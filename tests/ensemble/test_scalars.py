@@ -329,7 +329,7 @@ def test_what_cannot_be_scalarised_is_named_with_its_line(name):
 def test_a_kernel_has_no_complex_numbers_and_rounds_by_itself():
     with pytest.raises(Unscalarisable, match="no complex"):
         jax.eval_shape(partial(scalar, lambda v: jnp.abs(v + 1j), kernel=True), V)
-    values = np.array([-1.5, -0.5, 0.5, 2.5, 1.9995, -3.1e-9, np.inf])
+    values = np.array([-1.5, -0.50049, 0.5, 2.5])
     halves = lambda v: [
         jnp.round(v), lax.round(v, lax.RoundingMethod.AWAY_FROM_ZERO),
         lax.reduce_precision(v, 11, 8),

@@ -66,6 +66,7 @@ def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
     dropped = max(kind.nmant - mantissa_bits, 0)
     whole = jnp.dtype(f"uint{kind.bits}").type
     bits = lax.bitcast_convert_type(x, whole)
-    even = (bits >> whole(dropped)) & whole(1)
-    bits = (bits + (whole(2 ** max(dropped - 1, 0) - 1) + even)) & ~whole(2**dropped - 1)
+    odd = (bits >> whole(dropped)) & whole(1)
+    bits = bits + odd + whole(2 ** max(dropped - 1, 0) - 1)
+    bits = (bits >> whole(dropped)) << whole(dropped)
     return jnp.where(jnp.isfinite(x) & (dropped > 0), lax.bitcast_convert_type(bits, x.dtype), x)
