@@ -100,6 +100,7 @@ def not_finite(args: Any) -> str:
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing."""
+    method = getattr(method, "nonstiff", method)  # which a pair of methods begins with
     if not isinstance(method, ExplicitRK) or problem.delayed:
         return ""
     table = method.tableau

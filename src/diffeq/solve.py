@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .adjoint import Discrete, overridden
+from .algebra import slopes
 from .consistent import settled
 from .control import Controller
 from .core.alarm import call_host
@@ -48,6 +49,7 @@ class Options:
     loud: bool
     init: str
     raises: bool
+    default: bool = False  # whether nobody has named the method
 
 
 @keywords
@@ -85,11 +87,12 @@ def solve(
             `JumpProblem`; or a `SteadyStateProblem`, which is not followed in time unless a method
             is given, and takes rtol, atol, adjoint, max_steps and throw beside it.
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6, which
-            `Switching` turns to Rodas5P while an ODE of at most 64 numbers is stiff; Rodas5P for a
+            `Switching` turns to Rodas5P while an ODE of at most 64 numbers is stiff (if steps are
+            controlled, the adjoint is `Discrete`, and f has forward derivatives); Rodas5P for a
             `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise is
             additive, and with `dt=` EulerMaruyama or EulerHeun if it is general or looks into the
-            past. Outside of jit the stiff method is compiled when it is needed; inside it always
-            is, so that a method which is named compiles in half the time.
+            past. Of a call outside of jit and vmap the stiff method is compiled when it is needed;
+            inside it always is, so that a method which is named compiles in half the time.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -194,7 +197,7 @@ def asked(
     options = Options(
         call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves,
         max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
-        call.loud, init, call.loud,
+        call.loud, init, call.loud, method is None,
     )  # fmt: skip
     return call.traced, options
 
@@ -253,12 +256,28 @@ def first_step(
 def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol: Any, atol: Any,
           dt: Any, events: Any, stops: Any, key: Any) -> tuple[Door, Any]:  # fmt: skip
     """The door of the loop, and whether there are consistent initial values behind it."""
-    door = opened(
-        problem, method, controller, rtol=rtol, atol=atol, dt=dt, events=events, stops=stops,
-        direction=options.direction, floored=options.floored, max_steps=options.max_steps,
-        max_events=options.max_events, init=options.init, key=key, max_history=options.max_history,
+    by = partial(
+        opened, problem, controller=controller, rtol=rtol, atol=atol, dt=dt, events=events,
+        stops=stops, direction=options.direction, floored=options.floored, key=key,
+        max_steps=options.max_steps, max_events=options.max_events, init=options.init,
+        max_history=options.max_history,
     )  # fmt: skip
+    door = by(method=method)
+    if options.default and len(method.phases) > 1 and not _has_slopes(door):
+        door = by(method=method.nonstiff)
     return settled(door, options.init)
+
+
+def _has_slopes(door: Door) -> bool:
+    """Whether the field has the derivatives that a stiff method wants: a `jax.custom_vjp` has none,
+    nor has a callback. Whatever else is wrong with it is said where it is evaluated.
+    """
+    form, _, _ = door.system.parts(door.data)
+    try:
+        jax.eval_shape(lambda: slopes(form.field, door.t0, door.canonical.y0, form.jac))
+    except Exception:
+        return False
+    return True
 
 
 def _evaluations(method: Method, end: State) -> Any:

@@ -212,9 +212,25 @@ def test_where_the_default_stays_explicit():
     assert layer(jnp.ones(2)).about.method == "Tsit5()"
 
 
+def test_a_field_without_forward_derivatives_stays_explicit_in_compiled_programs():
+    falls = jax.custom_vjp(lambda y: -y)
+    falls.defvjp(lambda y: (-y, None), lambda _, dy: (-dy,))
+    problem = de.ODEProblem(lambda t, y, args: falls(y), 1.0, (0.0, 1.0))
+    methods = []
+
+    def end(y0):
+        sol = de.solve(problem.replace(y0=y0))
+        methods.append(sol.about.method)
+        return sol.y1
+
+    np.testing.assert_allclose(jax.jit(jax.grad(end))(2.0), np.exp(-1.0), rtol=1e-4)
+    assert methods == ["Tsit5()"]
+
+
 def test_an_ensemble_of_which_some_are_stiff():
     rates = jnp.array([0.0, 2e4, 10.0])
-    sol = de.solve_ensemble(HILL, args=rates, strategy="lockstep", **LOOSE)
+    options = LOOSE | {"strategy": "lockstep", "throw": "compiled"}  # nor does the scout raise
+    sol = de.solve_ensemble(HILL, args=rates, **options)
     assert sol.failed.count == 0
     for i, rate in enumerate(rates):
         np.testing.assert_allclose(sol.y1[i], de.solve(HILL.replace(args=rate), PAIR, **LOOSE).y1,

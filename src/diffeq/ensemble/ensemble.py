@@ -166,30 +166,30 @@ def solve_ensemble(
     reduces = reduce is not None
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
     plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
-    share = inputs.size // (1 if mesh is None else mesh.devices.size)
-    ensemble = _arranged(Ensemble(plan, shared, inputs, strategy, mesh), share)
+    ensemble = Ensemble(plan, shared, inputs, strategy, mesh)
     if in_parts:
         _check_parts(ensemble)
-        sol = in_blocks(ensemble, resume, progress=progress)
-    elif method is None and alone(mesh) and not reduces and not ensemble.traced:
-        sol = _scouted(ensemble)
+        sol = in_blocks(_arranged(ensemble), resume, progress=progress)
     else:
-        sol = ensemble.solved()
+        sol = _scouted(ensemble) or _arranged(ensemble).solved()
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol
 
 
-def _scouted(ensemble: Ensemble) -> Solution:
-    """All of them; by the scout of a pair of methods, if there is one and none of them is stiff."""
-    shared, traced = ensemble.shared, ensemble.shared["traced"]
-    scout = getattr(traced["method"], "scout", None)
-    if scout is not None:
-        lean = replace(ensemble, shared=shared | {"traced": traced | {"method": scout}})
-        sol = lean.solved()
-        if concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff):
-            return sol
-    return ensemble.solved()
+def _scouted(ensemble: Ensemble) -> Solution | None:
+    """All of them by the scout of a pair of methods that nobody has named; None if there is none,
+    or some of them are stiff.
+    """
+    shared, traced, options = ensemble.shared, ensemble.shared["traced"], ensemble.plan.options
+    scout = getattr(traced["method"], "scout", None) if options.default else None
+    many = ensemble.plan.reduces or not alone(ensemble.mesh)  # which would be solved twice over
+    if scout is None or many or options.loud or ensemble.traced:
+        return None
+    lean = replace(ensemble, shared=shared | {"traced": traced | {"method": scout}})
+    sol = _arranged(lean).solved()
+    fine = concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff)
+    return sol if fine else None
 
 
 # --- the call -------------------------------------------------------------------------------------
@@ -317,11 +317,12 @@ def _wide(saveat: Any, problem: Problem) -> bool:
     return rows * sum(map(np.size, jax.tree.leaves(state_of(problem)))) > _MOST
 
 
-def _arranged(ensemble: Ensemble, share: int) -> Ensemble:
-    """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for a
-    share of so many trajectories.
+def _arranged(ensemble: Ensemble) -> Ensemble:
+    """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for the
+    share of a device.
     """
-    asked_for = ensemble.strategy
+    asked_for, mesh = ensemble.strategy, ensemble.mesh
+    share = ensemble.inputs.size // (1 if mesh is None else mesh.devices.size)
     backend = jax.default_backend()
     if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
         try:
