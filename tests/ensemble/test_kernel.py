@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import diffeq as de
+from diffeq.core.loop import loop
+from diffeq.core.rows import put_row
 from diffeq.ensemble.kernel import Tuning, in_kernel
 from diffeq.ensemble.scalars import Unscalarisable
 from diffeq.ensemble.strategies import Ensemble, _one
@@ -149,6 +152,39 @@ def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
     index = jnp.arange(3, dtype=jnp.int32)
     found = in_kernel(one, [weights], own, index, Tuning(block=2))
     same(found, jax.vmap(partial(one, [weights]))(own, index))
+
+
+def test_what_a_loop_reads_in_each_turn_it_does_not_write():
+    ahead = lambda w: lax.dynamic_update_slice(w, (w[0] + 1)[None], (0,))
+
+    def one(shared, own, n):
+        w = own[0]
+        turned = lambda c: (c[0] + 1, c[1] + ahead(w)[0])
+        turn = lambda active, _, s, file: (
+            (s[0] + 1, s[1] + ahead(w)[0]), put_row(file, w[0] + ahead(w)[0], s[0])
+        )  # fmt: skip
+        end, file = loop(lambda c, s, f: s[0] < c, turn, (jnp.int32(0), 0.0), jnp.zeros(40),
+                         consts=3 + n)  # fmt: skip
+        return {
+            "while": lax.while_loop(lambda c: c[0] < 3 + n, turned, (0, 0.0))[1],
+            "scan": lax.scan(lambda c, x: (c + ahead(w)[0] * x, c), 0.0, jnp.arange(300.0)),
+            "short": lax.scan(lambda c, x: (c + ahead(w)[0] * x, c), 0.0, jnp.arange(3.0)),
+            "loop": (end, file[:3]),
+            "branch": lax.cond(n > 0, lambda w: ahead(w)[0], lambda w: w[0], w),
+            "nested": lax.fori_loop(0, 2 + n, lambda i, c: jax.jit(ahead)(w)[0] + c, w[0]),
+        }
+
+    rows = [jnp.arange(80.0).reshape(2, 40)]
+    index = jnp.arange(2, dtype=jnp.int32)
+    found = in_kernel(one, [], rows, index, Tuning(block=2))
+    same(found, jax.vmap(partial(one, []))(rows, index))
+
+
+def test_a_field_may_update_its_long_arguments():
+    field = lambda t, y, w: -y * lax.dynamic_update_slice(w, (w[0] + y)[None], (0,))[0]
+    problem = de.ODEProblem(field, 1.0, (0.0, 1.0), jnp.ones(40))
+    solve = partial(de.solve_ensemble, problem, de.Bosh3(), args=jnp.arange(80.0).reshape(2, 40))
+    same(solve(strategy="kernel", chunk=2), solve(strategy="lockstep"))
 
 
 @pytest.mark.thorough

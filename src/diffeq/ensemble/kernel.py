@@ -26,7 +26,7 @@ from jax.experimental.pallas import triton
 from jaxtyping import Int
 
 from ..core.primitive import is_key, split
-from .scalars import Array, Read, Space, Stored, Unscalarisable, Written, scalarised
+from .scalars import Array, Read, Space, Stored, Unscalarisable, View, Written, scalarised
 from .scalars.keys import wrapped
 from .scalars.memory import REGISTERS
 from .scalars.values import apply, is_number, objects
@@ -172,7 +172,7 @@ class _Input:
             return wrapped(self._loads(ref).reshape(shape), self.aval.shape)
         if self.size > REGISTERS:
             shape, dtype = self.aval.shape, self.dtype
-            return _Shared(ref, shape, dtype) if self.common else memory(ref, shape, dtype)
+            return _Shared(ref, shape, dtype) if self.common else View(memory(ref, shape, dtype))
         return self._loads(ref).reshape(self.aval.shape)
 
     def _loads(self, ref: Any) -> np.ndarray:
@@ -227,8 +227,9 @@ class _Memory(Written):
         return []
 
     def after(self, carried: Sequence) -> "_Memory":
-        """The array as it is now."""
+        """The array as it is now: in each turn of a loop another."""
         del carried
+        self.state.version += 1
         return _Memory(self.ref, self.shape, self.dtype, self.state)
 
     def reshaped(self, shape: Sequence[int]) -> "_Memory":

@@ -1,7 +1,17 @@
 """A solve of small arrays, rewritten for many lanes: every array becomes its single numbers."""
 
-from .memory import Array, Read, Space, Stored, Written
+from .memory import Array, Read, Space, Stored, View, Written
 from .run import Lanes, scalarised
 from .values import Unscalarisable
 
-__all__ = ["Array", "Lanes", "Read", "Space", "Stored", "Unscalarisable", "Written", "scalarised"]
+__all__ = [
+    "Array",
+    "Lanes",
+    "Read",
+    "Space",
+    "Stored",
+    "Unscalarisable",
+    "View",
+    "Written",
+    "scalarised",
+]

@@ -48,9 +48,10 @@ def row(x: Any, j: Any, space: Space) -> np.ndarray:
     ]
 
 
-def put(x: Any, j: Any, value: np.ndarray, where: Any) -> Any:
+def put(x: Any, j: Any, value: Any, where: Any, space: Space) -> Any:
     """The array with row j, where that is said; none past the end."""
-    j = _int32(j)
+    j, value = _int32(j), loaded(value)
+    x = kept(x, space, x.dtype) if isinstance(x, Stored) else x
     if isinstance(x, Written):
         size = x.size // max(x.shape[0], 1)
         inside = apply("and", apply("ge", j, np.int32(0)), apply("lt", j, np.int32(x.shape[0])))
@@ -110,14 +111,14 @@ def _dynamic_slice(context: Any, x: Any, *starts: Any, slice_sizes: Any) -> list
     return [dynamic_slice(x, [objects(s)[()] for s in starts], slice_sizes, context.space)]
 
 
-def _dynamic_update(context: Any, x: Any, update: np.ndarray, *starts: Any) -> list:
-    del context
+def _dynamic_update(context: Any, x: Any, update: Any, *starts: Any) -> list:
+    update = loaded(update)
     entries = [objects(s)[()] for s in starts]
     room = [n - size for n, size in zip(x.shape, update.shape, strict=True)]
     entries = [_clamped(s, r) for s, r in zip(entries, room, strict=True)]
     rows_of_one = x.shape and update.shape == (1, *x.shape[1:])
     if rows_of_one and all(is_number(s) and s == 0 for s in entries[1:]):
-        return [put(x, entries[0], part(update, 0), np.bool_(True))]
+        return [put(x, entries[0], part(update, 0), np.bool_(True), context.space)]
     return [_updated(loaded(x), entries, update, lambda old, new: new)]
 
 
@@ -246,7 +247,7 @@ def _get_row(context: Any, x: Any, j: np.ndarray) -> list | None:
 def _put_row(context: Any, x: Any, value: np.ndarray, j: np.ndarray) -> list | None:
     if j.ndim:
         return None
-    return [put(_room(context, x, value), objects(j)[()], value, context.on)]
+    return [put(_room(context, x, value), objects(j)[()], value, context.on, context.space)]
 
 
 def _room(context: Any, x: Any, value: np.ndarray) -> Any:
@@ -277,7 +278,7 @@ def _add_row(
         new = np.empty(old.shape, object)
         for k in np.ndindex(old.shape):
             new[k] = apply("add", old[k], own[k])
-        x = put(x, j, new, context.on)
+        x = put(x, j, new, context.on, context.space)
     return [x]
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from ...core.loop import lane_dependence
 from ...core.primitive import dependents, scan_counts, split, subjaxprs
 from .indexing import put, row
-from .memory import REGISTERS, Stored, Written, kept, loaded, refilled
+from .memory import REGISTERS, Stored, Written, kept, loaded, refilled, viewed
 from .values import (
     Key,
     Unscalarisable,
@@ -122,19 +122,24 @@ def looped(
         on = active(old)
         inner = context.only(on) if np.ndim(on) else context
         new, written = turn(inner, on, *split(old, (count, len(buffers))))
-        if test_varies:
-            new = [_kept_where(on, a, b) for a, b in zip(new, old[:count], strict=True)]
-        written = [refilled(a, b, on) for a, b in zip(old[count:], written, strict=True)]
+        if not test_varies:
+            on = np.bool_(True)
+        new = [_kept_where(on, a, b, inner.space) for a, b in zip(new, old[:count], strict=True)]
+        written = [refilled(a, b, on, inner.space)
+                   for a, b in zip(old[count:], written, strict=True)]  # fmt: skip
         return carry.flat([*new, *written])
 
     end = lax.while_loop(goes_on, body, carry.flat(arrays))
     return carry.arrays(end, arrays)
 
 
-def _kept_where(on: Any, new: Any, old: Any) -> Any:
+def _kept_where(on: Any, new: Any, old: Any, space: Any) -> Any:
     """An array, in lanes that are done what it was."""
-    if new is old or isinstance(new, Written):
+    if new is old:
         return new
+    if isinstance(old, Written):
+        return refilled(old, new, on, space)
+    new = loaded(new)
     out, new, old = np.empty(new.shape, object), objects(new), objects(old)
     for i in np.ndindex(out.shape):
         out[i] = select(on, new[i], old[i])
@@ -170,6 +175,7 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
            body_nconsts: int) -> list:  # fmt: skip
     """JAX's own loop: all that it carries is masked."""
     consts = cond_nconsts + body_nconsts
+    xs = (*map(viewed, xs[:consts]), *xs[consts:])
     of_test, of_body, carry = xs[:cond_nconsts], xs[cond_nconsts:consts], xs[consts:]
     own = [has_lanes(x) for x in of_test], [has_lanes(x) for x in of_body]
     carry = [loaded(x) for x in carry]
@@ -200,7 +206,7 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
     if condition.out_avals[0].ndim:
         return None
     consts, state, buffers = split(xs, sizes)
-    consts = [_beside(x, context) for x in consts]
+    consts = [viewed(_beside(x, context)) for x in consts]
     own = [has_lanes(x) for x in consts]
     avals = body.out_avals
 
@@ -239,7 +245,11 @@ def _flag(entry: Any) -> np.ndarray:
 def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **params: Any) -> list:
     num_consts, num_carry = scan_counts(params)
     count = num_consts + num_carry
-    consts, carry, rows = list(xs[:num_consts]), list(xs[num_consts:count]), list(xs[count:])
+    consts, carry, rows = (
+        list(map(viewed, xs[:num_consts])),
+        list(xs[num_consts:count]),
+        list(xs[count:]),
+    )
     size = length * _equations(jaxpr.jaxpr)
     if size <= _UNROLLED or length <= 1:
         return _unrolled(context, jaxpr, consts, carry, rows, length, reverse)
@@ -259,7 +269,7 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
         here = [row(x, j, inner.space) for x in rows]
         found = inner.run(jaxpr, [*consts, *state[1:], *here])
         after, new = [loaded(x) for x in found[:num_carry]], found[num_carry:]
-        written = [put(x, j, loaded(y), active) for x, y in zip(written, new, strict=True)]
+        written = [put(x, j, y, active, inner.space) for x, y in zip(written, new, strict=True)]
         return [_flag(apply("add", i, np.int32(1))), *after], written
 
     def varies(flags: list[bool]) -> tuple:
@@ -306,6 +316,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
     if lanes or not length:
         return None
     rows, consts, carry, linear, linear_rows, buffers = split(xs, sizes)
+    consts, linear = [viewed(x) for x in consts], [viewed(x) for x in linear]
     first, count = objects(lo)[()], objects(n)[()]
     avals = step.out_avals
     full = [jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in avals[sizes[2] :]]
@@ -325,7 +336,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
                for x, a in zip(buffers, full, strict=True)]  # fmt: skip
         xs = [*here, *consts, *state[1:], *linear, *linear_here, *old]
         after, written = split(inner.run(step, [_flag(active), *xs]), (sizes[2], sizes[5]))
-        buffers = [put(x, j, loaded(y), active) for x, y in zip(buffers, written, strict=True)]
+        buffers = [put(x, j, y, active, inner.space) for x, y in zip(buffers, written, strict=True)]
         return [_flag(apply("add", i, np.int32(1))), *after], buffers
 
     own = [has_lanes(x) for x in (filled((), first), filled((), count))]
@@ -358,14 +369,16 @@ def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) ->
     which = objects(index)[()]
     if is_number(which):
         return context.run(branches[min(max(int(which), 0), len(branches) - 1)], xs)
-    found = None
+    found, xs = None, tuple(map(viewed, xs))
     for k, branch in enumerate(branches):
         here = _is_branch(which, k, len(branches))
         out = context.only(here).run(branch, xs) if np.ndim(here) else context.run(branch, xs)
         if found is None:
             found = out
         else:
-            found = [_chosen(here, new, old) for new, old in zip(out, found, strict=True)]
+            found = [
+                _chosen(here, new, old, context.space) for new, old in zip(out, found, strict=True)
+            ]
     return found or []
 
 
@@ -377,12 +390,12 @@ def _is_branch(which: Any, k: int, count: int) -> Any:
     return apply("eq", which, np.int32(k)) if k else apply("le", which, np.int32(0))
 
 
-def _chosen(here: Any, new: Any, old: Any) -> Any:
+def _chosen(here: Any, new: Any, old: Any, space: Any) -> Any:
     if new is old:
         return new
     if isinstance(new, Stored) or isinstance(old, Stored):
         raise Unscalarisable("an array in memory is written in one branch and not in another")
-    return _kept_where(here, new, old)
+    return _kept_where(here, new, old, space)
 
 
 LOOPS: dict[str, Callable] = {

@@ -6,6 +6,8 @@ solve is one loop over them, and no line of the program for each.
 `Written` has an array for each lane: saved rows, a tape, what a delay looks back at. Under plain
 XLA it is an array (numbers, lanes) that is replaced; in a kernel (`ensemble/kernel.py`) it is a
 reference that is written in place, so that there it has one version that counts, the last.
+`View` is one that is only read, as what a kernel is given and what a loop reads in each of its
+turns: whoever would write it writes a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +28,14 @@ __all__ = [
     "Read",
     "Space",
     "Stored",
+    "View",
     "Written",
     "kept",
     "loaded",
     "reduced",
     "refilled",
     "turned",
+    "viewed",
 ]
 
 REGISTERS = 32  # so many numbers of an array that is written in a loop are entries
@@ -116,7 +120,7 @@ class Written(Stored):
         raise NotImplementedError
 
     def after(self, carried: Sequence) -> "Written":
-        """The array with what a loop has carried."""
+        """The array with what a loop has carried; what it was before is not read again."""
         raise NotImplementedError
 
     def copied(self, space: "Space") -> "Written":
@@ -129,6 +133,27 @@ class Written(Stored):
     def same(self, other: "Written") -> bool:
         """Whether another version is in the same place."""
         raise NotImplementedError
+
+
+class View(Stored):
+    """An array of each lane that may be read, and is never written."""
+
+    def __init__(self, of: Written) -> None:
+        super().__init__(of.shape, of.dtype)
+        self.of = of
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        return self.of.read(place)
+
+    def reshaped(self, shape: Sequence) -> "View":
+        """The same memory with another shape."""
+        return View(self.of.reshaped(shape))
+
+
+def viewed(x: Any) -> Any:
+    """The same array, so that what would be written in its place is written in that of a copy."""
+    return View(x) if isinstance(x, Written) else x
 
 
 class Array(Written):
@@ -244,6 +269,8 @@ def kept(x: Any, space: Space, dtype: Any) -> Written:
     """An array in memory, to be written; copied there, if it is not."""
     if isinstance(x, Written):
         return x
+    if isinstance(x, View):
+        return x.of.copied(space)
     room = space.memory(x.shape, dtype)
     if isinstance(x, Stored):
         return turned(x.size, room, lambda room, i: room.write(i, [x.read(i)], np.bool_(True)))
@@ -257,11 +284,15 @@ def kept(x: Any, space: Space, dtype: Any) -> Written:
     return room.write(np.int32(0), list(entries), np.bool_(True))
 
 
-def refilled(old: Any, new: Any, where: Any) -> Any:
+def refilled(old: Any, new: Any, where: Any, space: Space) -> Any:
     """What a turn of a loop has made of a buffer, in the buffer's own place."""
     if not isinstance(old, Written):
         return loaded(new)
-    if isinstance(new, Written) and old.same(new):
+    made = isinstance(new, Made)
+    if made:  # of the buffer itself, perhaps, and from other places of it
+        new = kept(new, space, old.dtype)
+    new = new.of if isinstance(new, View) else new
+    if isinstance(new, Written) and old.same(new) and not made:
         return new
     if isinstance(new, Stored):
         return turned(new.size, old, lambda room, i: room.write(i, [new.read(i)], where))

@@ -4,7 +4,7 @@ An elementwise primitive is bound once for each entry. A call is opened. One of 
 without a rule is what its implementation does. What is known while tracing is done then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from .indexing import INDEXING
 from .keys import KEYS, entries_of
 from .large import in_memory
 from .loops import LOOPS
-from .memory import Made, Space, Stored, Written, kept, loaded
+from .memory import Made, Space, Stored, Written, kept, loaded, viewed
 from .shapes import REDUCTIONS, SHAPES
 from .triton import in_triton
 from .values import Key, Unscalarisable, apply, at_once, each, is_known, is_number, objects
@@ -41,10 +41,6 @@ _CALLS = frozenset(
     remat2 checkpoint staged
     """.split()  # noqa: SIM905 - read as words
 )
-_WRITERS = frozenset(
-    ("loop", "walk", "scan", "put_row", "add_row", "dynamic_update_slice", "scatter")
-)
-
 
 ALL = np.bool_(True)
 
@@ -79,9 +75,7 @@ class Lanes:
         read = lambda v: _constant(v.val, v.aval) if isinstance(v, Literal) else values[v]  # noqa: E731
         last = _last_uses(inner)
         for number, equation in enumerate(inner.eqns):
-            inputs = [read(v) for v in equation.invars]
-            if equation.primitive.name in _WRITERS:
-                inputs = self._unshared(equation, inputs, last, number)
+            inputs = _unshared(equation, map(read, equation.invars), last, number)
             values.update(zip(equation.outvars, self._equation(equation, inputs), strict=True))
         return [read(v) for v in inner.outvars]
 
@@ -97,18 +91,6 @@ class Lanes:
         if found is None:
             raise Unscalarisable("there is no rule for it", name, user_line(equation))
         return found
-
-    def _unshared(self, equation: Any, xs: list, last: dict, number: int) -> list:
-        """Inputs of an equation that may write them: copied, where what they were is read later, or
-        by the same equation.
-        """
-        names = equation.invars
-        return [
-            x.copied(self.space)
-            if isinstance(x, Written) and (last[v] > number or names.count(v) > 1)
-            else x
-            for v, x in zip(names, xs, strict=True)
-        ]
 
     def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
         """The outputs of an equation; None where there is no rule."""
@@ -188,6 +170,15 @@ def _last_uses(jaxpr: Any) -> dict:
     """
     last = {v: n for n, e in enumerate(jaxpr.eqns) for v in e.invars if not isinstance(v, Literal)}
     return last | {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, Literal)}
+
+
+def _unshared(equation: Any, xs: Iterable, last: dict, number: int) -> list:
+    """Inputs of an equation, which must not write those that are read later, or by it twice."""
+    names = equation.invars
+    return [
+        viewed(x) if isinstance(x, Written) and (last[v] > number or names.count(v) > 1) else x
+        for v, x in zip(names, xs, strict=True)
+    ]
 
 
 def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
