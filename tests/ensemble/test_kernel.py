@@ -12,8 +12,10 @@ import pytest
 from jax import lax
 
 import diffeq as de
+from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import loop
 from diffeq.core.rows import put_row
+from diffeq.core.walk import walk
 from diffeq.ensemble.kernel import Tuning, in_kernel
 from diffeq.ensemble.scalars import Unscalarisable
 from diffeq.ensemble.strategies import Ensemble, _one
@@ -185,6 +187,31 @@ def test_a_field_may_update_its_long_arguments():
     problem = de.ODEProblem(field, 1.0, (0.0, 1.0), jnp.ones(40))
     solve = partial(de.solve_ensemble, problem, de.Bosh3(), args=jnp.arange(80.0).reshape(2, 40))
     same(solve(strategy="kernel", chunk=2), solve(strategy="lockstep"))
+
+
+def test_places_and_what_is_put_there_may_be_long_themselves():
+    def one(shared, own, n):
+        to, w = own
+        rows, long = jnp.zeros((6, 40)), jnp.zeros(50)
+        file = lambda active, w, i, rows: (i + 1, put_row(rows, w * 2, i))
+        return {
+            "gathered": [jnp.sum(w[to]), jnp.sum(shared[0][to] * w)],
+            "added": jax.ops.segment_sum(w, to, 5),
+            "replaced": lax.dynamic_update_slice(long, w + 1, (n,)),
+            "filed": loop(lambda w, i, f: i < 3, file, jnp.int32(0), rows, consts=w)[1],
+            "added rows": added(rows, w * 2, n),
+            "picked": [pick(w, to), find(jnp.arange(60.0), 50 + n, w)],
+            "carried": walk(lambda _, rows, ws, c, *rest: (c[::-1] + rest[0][0] * rows[0], ((),)),
+                            0, 5 + n, rows=(jnp.arange(9.0),), carry=w, linear_consts=(n + 1.0,),
+                            length=9)[0],
+        }  # fmt: skip
+
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(0, 5, (2, 40)), draw.normal(size=(2, 40))]
+    rows, index = [*map(jnp.asarray, rows)], jnp.arange(2, dtype=jnp.int32)
+    shared = [jnp.arange(7.0)]
+    found = in_kernel(one, shared, rows, index, Tuning(block=2))
+    same(found, jax.vmap(partial(one, shared))(rows, index))
 
 
 @pytest.mark.thorough

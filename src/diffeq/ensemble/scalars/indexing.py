@@ -143,11 +143,11 @@ def _updated(x: np.ndarray, starts: Sequence, update: np.ndarray, combine: Calla
 # --- gathers and scatters -------------------------------------------------------------------------
 
 
-def _gather(context: Any, x: Any, indices: np.ndarray, *, dimension_numbers: Any,
+def _gather(context: Any, x: Any, indices: Any, *, dimension_numbers: Any,
             slice_sizes: Any, mode: Any, fill_value: Any, **_: Any) -> list:  # fmt: skip
     """A slice for each of the indices."""
     numbers, batch = dimension_numbers, indices.shape[:-1]
-    offset, indices = numbers.offset_dims, objects(indices)
+    offset, indices = numbers.offset_dims, objects(loaded(indices))
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     kept_sizes = [n for axis, n in enumerate(slice_sizes) if axis not in gone]
     room = [n - size for n, size in zip(x.shape, slice_sizes, strict=True)]
@@ -159,7 +159,7 @@ def _gather(context: Any, x: Any, indices: np.ndarray, *, dimension_numbers: Any
         window = objects(dynamic_slice(x, starts, slice_sizes, context.space)).reshape(kept_sizes)
         if fills:
             inside = _inside(starts, room)
-            blank = _blank(x.dtype if not isinstance(x, np.ndarray) else _dtype(x), fill_value)
+            blank = _blank(_dtype(x), fill_value)
             for i in np.ndindex(window.shape):
                 window[i] = select(inside, window[i], blank)
         at = iter(b)
@@ -191,8 +191,8 @@ def _inside(starts: Sequence, room: Sequence) -> Any:
     return inside
 
 
-def _dtype(x: np.ndarray) -> Any:
-    return jnp.dtype(x.dtype if is_known(x) else x.flat[0].dtype)
+def _dtype(x: Any) -> Any:
+    return jnp.dtype(x.dtype if isinstance(x, Stored) or is_known(x) else x.flat[0].dtype)
 
 
 def _blank(dtype: Any, given: Any) -> Any:
@@ -211,10 +211,11 @@ def _blank(dtype: Any, given: Any) -> Any:
 def _scatter(name: str | None) -> Callable:
     combine = (lambda old, new: apply(name, old, new)) if name else (lambda old, new: new)
 
-    def rule(context: Any, x: Any, indices: np.ndarray, updates: np.ndarray, *,
+    def rule(context: Any, x: Any, indices: Any, updates: Any, *,
              dimension_numbers: Any, mode: Any, **_: Any) -> list:  # fmt: skip
         del context
-        numbers, x, indices = dimension_numbers, loaded(x), objects(indices)
+        numbers, x = dimension_numbers, loaded(x)
+        indices, updates = objects(loaded(indices)), objects(loaded(updates))
         window_axes = numbers.update_window_dims
         gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
         for b in np.ndindex(indices.shape[:-1]):
@@ -225,7 +226,7 @@ def _scatter(name: str | None) -> Callable:
             place = tuple(
                 slice(None) if d in window_axes else next(at) for d in range(updates.ndim)
             )
-            window = part(objects(updates), place)
+            window = part(updates, place)
             inner = iter(window.shape)
             window = window.reshape([1 if axis in gone else next(inner) for axis in range(x.ndim)])
             if mode == lax.GatherScatterMode.CLIP:
@@ -241,36 +242,34 @@ def _scatter(name: str | None) -> Callable:
 
 
 def _get_row(context: Any, x: Any, j: np.ndarray) -> list | None:
-    return None if j.ndim else [row(x, objects(j)[()], context.space)]
+    return None if j.shape else [row(x, objects(j)[()], context.space)]
 
 
-def _put_row(context: Any, x: Any, value: np.ndarray, j: np.ndarray) -> list | None:
-    if j.ndim:
+def _put_row(context: Any, x: Any, value: Any, j: np.ndarray) -> list | None:
+    if j.shape:
         return None
     return [put(_room(context, x, value), objects(j)[()], value, context.on, context.space)]
 
 
-def _room(context: Any, x: Any, value: np.ndarray) -> Any:
+def _room(context: Any, x: Any, value: Any) -> Any:
     """An array of entries, if it is not too large to be one."""
     return x if x.size <= REGISTERS else kept(x, context.space, _dtype(value))
 
 
-def _pick_row(context: Any, x: Any, i: np.ndarray, *, queries: int) -> list | None:
-    if i.ndim > queries:
+def _pick_row(context: Any, x: Any, i: Any, *, queries: int) -> list | None:
+    if len(i.shape) > queries:
         return None
-    length, wanted = x.shape[0], objects(i)
+    length, wanted = x.shape[0], objects(loaded(i))
     out = np.empty((*i.shape, *x.shape[1:]), object)
     for q in np.ndindex(i.shape):
         out[(*q, ...)] = objects(row(x, _place(wanted[q], length), context.space))
     return [out]
 
 
-def _add_row(
-    context: Any, x: Any, value: np.ndarray, i: np.ndarray, *, queries: int
-) -> list | None:
-    if i.ndim > queries:
+def _add_row(context: Any, x: Any, value: Any, i: Any, *, queries: int) -> list | None:
+    if len(i.shape) > queries:
         return None
-    length, wanted = x.shape[0], objects(i)
+    length, wanted, value = x.shape[0], objects(loaded(i)), loaded(value)
     x = _room(context, x, value)
     for q in np.ndindex(i.shape):
         j, own = _place(wanted[q], length), objects(part(value, q) if q else value)
@@ -287,13 +286,11 @@ def _place(i: Any, length: int) -> Any:
     return apply("and", i, np.int32(length - 1)) if length & (length - 1) == 0 else i
 
 
-def _find_row(
-    context: Any, ends: Any, count: np.ndarray, x: np.ndarray, *, queries: int
-) -> list | None:
+def _find_row(context: Any, ends: Any, count: np.ndarray, x: Any, *, queries: int) -> list | None:
     """By halving, in as many turns as the length asks for."""
-    if count.ndim or x.ndim > queries:
+    if count.shape or len(x.shape) > queries:
         return None
-    length, wanted, high = ends.shape[0], objects(x), objects(count)[()]
+    length, wanted, high = ends.shape[0], objects(loaded(x)), objects(count)[()]
     first = apply("max", apply("sub", high, np.int32(length)), np.int32(0))
     out = np.empty(x.shape, object)
     for q in np.ndindex(x.shape):
@@ -325,11 +322,7 @@ INDEXING: dict[str, Callable] = {
     "dynamic_update_slice": _dynamic_update,
     "gather": _gather,
     "scatter": _scatter(None),
-    **{
-        f"scatter{sign}{name}": _scatter(name)
-        for name in ("add", "mul", "min", "max", "sub")
-        for sign in "-_"
-    },  # a hyphen from JAX 0.10 on
+    **{f"scatter-{name}": _scatter(name) for name in ("add", "mul", "min", "max", "sub")},
     "get_row": _get_row,
     "put_row": _put_row,
     "pick_row": _pick_row,
