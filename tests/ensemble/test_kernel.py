@@ -16,6 +16,7 @@ from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import loop
 from diffeq.core.rows import put_row
 from diffeq.core.walk import walk
+from diffeq.ensemble import kernel
 from diffeq.ensemble.kernel import Tuning, in_kernel
 from diffeq.ensemble.scalars import Unscalarisable
 from diffeq.ensemble.strategies import Ensemble, _one
@@ -256,6 +257,21 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
         de.solve_ensemble(NOISY, dt=0.1, **key)
     with pytest.raises(Chosen, match="lockstep"):
         de.solve_ensemble(WIDE, de.Tsit5(), y0=jnp.ones((3, 64)))
+
+    def unheard(*_, **__):
+        raise OSError("of whatever kind\nand more")
+
+    monkeypatch.setattr(kernel, "scalarised", unheard)
+    with pytest.raises(Chosen, match="lockstep"):
+        de.solve_ensemble(NOISY, dt=0.2, **key)
+    with pytest.raises(ValueError, match=r"it raises OSError: of whatever kind\. 'auto'"):
+        de.solve_ensemble(NOISY, dt=0.2, strategy="kernel", **key)
+
+    # The default is a GPU, and the solve is on the CPU: there it is no kernel.
+    with pytest.raises(Chosen, match="lockstep"):
+        de.solve_ensemble(NOISY, dt=0.1, mesh=jax.make_mesh((1,), ("i",)), **key)
+    with jax.default_device("cpu"), pytest.raises(Chosen, match="lockstep"):
+        de.solve_ensemble(NOISY, dt=0.1, **key)
 
 
 def test_on_a_mesh_each_device_has_its_kernel():

@@ -27,7 +27,7 @@ from .blocks import in_blocks
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
 from .scalars import Unscalarisable
-from .sharded import alone, check_mesh, dealt, is_global, known_here
+from .sharded import alone, check_mesh, dealt, is_global, known_here, platform
 from .strategies import Ensemble, Plan
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
@@ -323,7 +323,7 @@ def _arranged(ensemble: Ensemble) -> Ensemble:
     """
     asked_for, mesh = ensemble.strategy, ensemble.mesh
     share = ensemble.inputs.size // (1 if mesh is None else mesh.devices.size)
-    backend = jax.default_backend()
+    backend = platform(mesh)
     if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
         try:
             return ensemble.as_kernel()

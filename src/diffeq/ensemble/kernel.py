@@ -30,6 +30,7 @@ from .scalars import Array, Read, Space, Stored, Unscalarisable, View, Written, 
 from .scalars.keys import wrapped
 from .scalars.memory import REGISTERS
 from .scalars.values import apply, is_number, objects
+from .sharded import platform
 
 __all__ = ["Tuning", "in_kernel", "refusal"]
 
@@ -42,7 +43,7 @@ class Tuning:
     one lane a thread). Blocks of 64 were fastest for small systems on an H100. `stages` of Triton's
     own pipelining have nothing to overlap here. `sorts`: whether those of similar cost go together;
     that asks for the first step of each beforehand, and for a sort, and wins nothing where all cost
-    about the same. `interpret`: None is everywhere but on a GPU.
+    about the same. `interpret`: None is everywhere but where JAX runs on a GPU (`sharded.platform`).
 
     Where arrays are written to memory and read again, a thread must have one lane: with several,
     Triton may deal them out in another way when it reads than when it wrote.
@@ -73,7 +74,7 @@ class Tuning:
 
     def interpreted(self) -> bool:
         """Whether Pallas's interpreter runs it."""
-        return jax.default_backend() != "gpu" if self.interpret is None else self.interpret
+        return platform() != "gpu" if self.interpret is None else self.interpret
 
 
 def in_kernel(
@@ -96,17 +97,23 @@ def in_kernel(
 def refusal(
     one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning
 ) -> Unscalarisable | None:
-    """Why there is no kernel of it, if there is none. Nothing is compiled for the answer."""
+    """Why there is no kernel of it, if there is none, whatever it is that says so. Nothing is
+    compiled for the answer.
+    """
     like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
     run = jax.jit(lambda shared, rows, index: in_kernel(one, shared, rows, index, tuning))
     try:
         traced = run.trace([*map(jnp.asarray, shared)], like[:-1], like[-1])
         if not tuning.interpreted():
-            traced.lower()
+            with jax.default_device(jax.local_devices(backend="gpu")[0]):
+                traced.lower()
     except Unscalarisable as reason:
         return reason.with_traceback(None)
     except NotImplementedError as error:
         return Unscalarisable(f"Triton does not take it ({error})")
+    except Exception as error:  # the user's own is raised again by the next strategy
+        said = str(error).strip().partition("\n")[0]
+        return Unscalarisable(f"it raises {type(error).__name__}: {said}")
     return None
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "is_global",
     "known_here",
     "over",
+    "platform",
     "row_at",
     "shared_by",
     "some_of",
@@ -59,6 +60,22 @@ def check_mesh(mesh: Any, size: int) -> Mesh:
         )
     in_context = not jax.sharding.get_abstract_mesh().empty
     return mesh if in_context else Mesh(mesh.devices, mesh.axis_names)
+
+
+def platform(mesh: Any = None) -> str:
+    """What a solve runs on, "cpu", "gpu" or "tpu": the devices of a mesh, or JAX's default.
+
+    >>> with jax.default_device(jax.devices("cpu")[0]):
+    ...     platform()
+    'cpu'
+    """
+    if mesh is not None:
+        return mesh.devices.flat[0].platform
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if device is None:
+        return jax.default_backend()
+    # It may be a platform by name, and that the kind of GPU.
+    return jax.devices(device)[0].platform if isinstance(device, str) else device.platform
 
 
 def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:

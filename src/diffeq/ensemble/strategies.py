@@ -34,7 +34,7 @@ from .kernel import Tuning, in_kernel, refusal
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
 from .scalars import Unscalarisable
-from .sharded import dealt, known_here, over, shared_by, some_of
+from .sharded import dealt, known_here, over, platform, shared_by, some_of
 
 __all__ = ["Ensemble", "Plan"]
 
@@ -110,7 +110,7 @@ class Ensemble:
     def as_kernel(self) -> "Ensemble":
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
-        tuning = Tuning(block=self.plan.chunk)
+        tuning = Tuning(block=self.plan.chunk, interpret=platform(self.mesh) != "gpu")
         if not tuning.interpreted():  # a warp has no less
             tuning = replace(tuning, block=max(tuning.block, 32))
         even, starts = self.plan.even or not tuning.sorts, self.plan.starts and tuning.sorts
@@ -214,7 +214,7 @@ def _anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
     seen, if statistics are wanted, and what there is of each trajectory.
     """
     known = not in_a_trace([*leaves, *rows]) and not any(map(_is_key, rows))
-    if plan.kernel is not None or not known or jax.default_backend() != "cpu":
+    if plan.kernel is not None or not known or platform() != "cpu":
         return _in_program(plan, structure, leaves, rows, index)
     return _on_cores(plan, structure, leaves, rows, index)
 
