@@ -2,6 +2,8 @@
 and Triton takes the same kernel for a GPU that is not there.
 """
 
+from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 
 import equinox as eqx
@@ -16,10 +18,10 @@ from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import loop
 from diffeq.core.rows import put_row
 from diffeq.core.walk import walk
-from diffeq.ensemble import kernel
+from diffeq.ensemble import kernel, strategies
 from diffeq.ensemble.kernel import Tuning, in_kernel
 from diffeq.ensemble.scalars import Unscalarisable
-from diffeq.ensemble.strategies import Ensemble, _one
+from diffeq.ensemble.strategies import Ensemble
 
 TS = jnp.linspace(0.0, 0.5, 20)
 
@@ -50,6 +52,20 @@ def same(found, known, rtol=1e-10):
     for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(known), strict=True):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-11, err_msg=name)
+
+
+def planned(solve):
+    """The ensemble of a call, ready to be solved."""
+    found = []
+
+    def keep(self):
+        found.append(self)
+        raise LookupError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ensemble, "solved", keep)
+        pytest.raises(LookupError, solve)
+    return found[0]
 
 
 def test_each_lane_is_a_solve_of_its_own_and_one_that_fails_spoils_none():
@@ -253,8 +269,9 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(Tuning, "interpreted", lambda self: True)
     key = {"key": jax.random.key(0), "n": 3}
-    with pytest.raises(Chosen, match="kernel"):
-        de.solve_ensemble(NOISY, dt=0.1, **key)
+    for chunk in (None, 5):  # blocks of 8
+        with pytest.raises(Chosen, match="kernel"):
+            de.solve_ensemble(NOISY, dt=0.1, chunk=chunk, **key)
     with pytest.raises(Chosen, match="lockstep"):
         de.solve_ensemble(WIDE, de.Tsit5(), y0=jnp.ones((3, 64)))
 
@@ -274,6 +291,18 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
         de.solve_ensemble(NOISY, dt=0.1, **key)
 
 
+def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):
+    monkeypatch.setattr(strategies, "_KEPT", 2)
+    monkeypatch.setattr(strategies, "_reasons", OrderedDict())
+    monkeypatch.setattr(strategies, "refusal", lambda *_: None)
+    plan = replace(
+        planned(lambda: de.solve_ensemble(DECAY, args=KS, chunk=2)).plan, kernel=Tuning()
+    )
+    for chunk in (1, 2, 3, 1, 4, 1):
+        strategies._check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
+    assert [plan.chunk for plan, *_ in strategies._reasons] == [4, 1]
+
+
 def test_on_a_mesh_each_device_has_its_kernel():
     mesh = jax.make_mesh((1,), ("i",))
     found = de.solve_ensemble(DECAY, de.Bosh3(), args=KS, strategy="kernel", chunk=2, mesh=mesh)
@@ -289,31 +318,27 @@ def test_a_thread_that_reads_what_it_wrote_has_one_lane():
 
 # --- Triton, without a GPU ------------------------------------------------------------------------
 
-H100 = getattr(jax.sharding, "AbstractDevice", lambda *_: None)(
-    "NVIDIA H100 80GB HBM3", None, "gpu"
-)
+H100 = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", None, "gpu")
 
 
-def lowered(monkeypatch, solve):
-    """The program of an ensemble for a GPU, as text."""
-    found = []
-
-    def lower(self):
-        leaves, structure = self.parts
-        index = jnp.arange(self.inputs.size, dtype=jnp.int32)
-        run = lambda *xs: in_kernel(
-            partial(_one, self.plan, structure), *xs, Tuning(interpret=False)
-        )
-        mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
-        with jax.sharding.use_abstract_mesh(mesh):
-            program = jax.jit(run).trace(leaves, self.inputs.rows, index)
-            found.append(program.lower(lowering_platforms=("cuda",)).as_text())
-        raise LookupError
-
-    monkeypatch.setattr(Ensemble, "solved", lower)
-    with pytest.raises(LookupError):
-        solve()
-    return found[0]
+def lowered(solve, *, moving=()):
+    """The program of an ensemble for a GPU, as text: the kernel of a call, and all beside it."""
+    ensemble = planned(solve)
+    leaves, structure = ensemble.parts
+    rows, index = ensemble.inputs.rows, jnp.arange(ensemble.inputs.size, dtype=jnp.int32)
+    if moving:  # by rows
+        moving = (*(False for _ in leaves), *moving)
+    tuning = Tuning(block=32, interpret=False)
+    plan = replace(ensemble.as_kernel().plan, kernel=tuning, moving=moving)
+    if plan.starts:
+        first = partial(strategies._first, plan, structure)
+        rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
+    with jax.sharding.use_abstract_mesh(mesh):
+        one = partial(strategies._alone, plan, structure)
+        run = jax.jit(lambda *xs: in_kernel(one, *xs, tuning))
+        program = run.trace(leaves, rows, index).lower(lowering_platforms=("cuda",))
+    return plan, program.as_text()
 
 
 SOLVES = {
@@ -321,16 +346,19 @@ SOLVES = {
                                           args=ARGS.astype(d), saveat=TS.astype(d)),
     "robertson": lambda d: de.solve_ensemble(ROBERTSON.replace(y0=jnp.array([1, 0, 0], d)),
                                              de.Rodas5P(), args=RATES.astype(d)),
+    "decay": lambda d: de.solve_ensemble(DECAY.replace(y0=jnp.ones((), d), args=jnp.ones(3, d)),
+                                         de.Bosh3(), args=KS.astype(d)),
     "paths": lambda d: de.solve_ensemble(NOISY.replace(y0=jnp.ones(2, d)), n=5, dt=0.01,
                                          key=jax.random.key(0), saveat=[0.3, 0.555]),
 }  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*Triton backend is deprecated:DeprecationWarning")
-@pytest.mark.skipif(not hasattr(jax.sharding, "AbstractDevice"), reason="Triton asks for a device")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("solve", SOLVES)
-def test_triton_takes_the_kernel(monkeypatch, solve, dtype):
-    program = lowered(monkeypatch, lambda: SOLVES[solve](dtype))
+@pytest.mark.parametrize("name", SOLVES)
+def test_triton_takes_the_kernel(name, dtype):
+    moving = (True,) if name == "decay" else ()
+    plan, program = lowered(lambda: SOLVES[name](dtype), moving=moving)
+    assert plan.starts == (name != "paths")
     assert program.count("__gpu$xla.gpu.triton") == 1
     assert "stablehlo.while" not in program  # the loop is in the kernel

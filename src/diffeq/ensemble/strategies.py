@@ -10,6 +10,7 @@ for its Jacobians in the same way; what it cannot do of a derivative is done in 
 
 import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -110,7 +111,12 @@ class Ensemble:
     def as_kernel(self) -> "Ensemble":
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
-        tuning = Tuning(block=self.plan.chunk, interpret=platform(self.mesh) != "gpu")
+        block = self.plan.chunk
+        if (
+            self.strategy != "kernel"
+        ):  # which asks for a power of two; a chunk of lanes may have any size
+            block = 1 << (block - 1).bit_length()
+        tuning = Tuning(block=block, interpret=platform(self.mesh) != "gpu")
         if not tuning.interpreted():  # a warp has no less
             tuning = replace(tuning, block=max(tuning.block, 32))
         even, starts = self.plan.even or not tuning.sorts, self.plan.starts and tuning.sorts
@@ -312,7 +318,8 @@ def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) 
 
 
 # Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.
-_reasons: dict[Any, Unscalarisable | None] = {}
+_reasons: OrderedDict[Any, Unscalarisable | None] = OrderedDict()
+_KEPT = 64  # of them, for each keeps the functions of its problem
 
 
 def _check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
@@ -323,6 +330,9 @@ def _check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: A
     if key not in _reasons:
         one = partial(_alone, replace(plan, starts=False), structure)
         _reasons[key] = refusal(one, leaves, rows, index, plan.kernel or Tuning())
+        if len(_reasons) > _KEPT:
+            _reasons.popitem(last=False)
+    _reasons.move_to_end(key)
     if (reason := _reasons[key]) is not None:
         raise reason
 
