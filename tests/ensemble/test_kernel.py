@@ -64,7 +64,8 @@ def planned(solve):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ensemble, "solved", keep)
-        pytest.raises(LookupError, solve)
+        with pytest.raises(LookupError):
+            solve()
     return found[0]
 
 

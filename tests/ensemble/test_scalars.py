@@ -1,6 +1,8 @@
 """The scalariser: whatever a primitive does to an array, its rule does to the numbers of lanes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from diffeq.core.primitive import alone
 from diffeq.core.rows import get_row, put_row
 from diffeq.core.walk import walk
 from diffeq.ensemble.scalars import Space, Stored, Unscalarisable, scalarised
-from diffeq.ensemble.scalars.memory import kept
+from diffeq.ensemble.scalars.memory import Made, kept
 from diffeq.ensemble.scalars.values import objects
 
 LANES = 4
@@ -287,6 +289,27 @@ def test_what_is_common_to_all_lanes_stays_one_number():
 
     found = jax.jit(run)(jnp.float64(0.5), jnp.arange(4.0))
     assert [x.shape for x in found] == [(), (LANES,)]
+
+
+def test_what_is_computed_where_it_is_read_is_computed_once_a_reading_in_each_thread():
+    seen, inside, done = [], Event(), Event()
+
+    def slow(place):
+        seen.append(place)
+        inside.set()
+        assert done.wait(20)  # until another thread has read it, too
+        return place
+
+    twice = lambda x: Made(lambda p: x.read(p) + x.read(p), (40,), jnp.int32)
+    one, place = Made(slow, (40,), jnp.int32), np.int32(3)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(twice(one).read, place)
+        assert inside.wait(20)
+        other = pool.submit(twice(Made(lambda p: p * 2, (40,), jnp.int32)).read, place).result()
+        done.set()
+        assert (first.result(), other, len(seen)) == (6, 12, 1)
+    assert twice(one).read(place) == 6
+    assert len(seen) == 2  # in the second reading anew
 
 
 def test_what_is_known_is_done_while_tracing():

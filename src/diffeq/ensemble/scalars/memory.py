@@ -11,7 +11,8 @@ turns: whoever would write it writes a copy.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from contextvars import ContextVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,10 +80,12 @@ class Read(Stored):
         return Read(self.numbers, shape, self.dtype)
 
 
+# What is known in a reading: of each thread its own.
+_reading: ContextVar[dict | None] = ContextVar("reading", default=None)
+
+
 class Made(Stored):
     """An array that is computed where it is read."""
-
-    known: ClassVar[dict | None] = None
 
     def __init__(
         self, function: Callable, shape: Sequence, dtype: Any, *, varies: bool = True
@@ -92,14 +95,17 @@ class Made(Stored):
 
     def read(self, place: Any) -> Any:
         """The entry at a place. What several operations ask for is computed once a reading."""
-        known, Made.known = Made.known, {} if Made.known is None else Made.known
-        try:
-            key = (id(self.function), id(place))
-            if key not in Made.known:
-                Made.known[key] = (self.function(place), place)
-            return Made.known[key][0]
-        finally:
-            Made.known = known
+        known = _reading.get()
+        if known is None:
+            token = _reading.set({})
+            try:
+                return self.read(place)
+            finally:
+                _reading.reset(token)
+        key = (id(self.function), id(place))
+        if key not in known:  # kept with what it is known by, so that no other gets their ids
+            known[key] = (self.function(place), self.function, place)
+        return known[key][0]
 
     def reshaped(self, shape: Sequence) -> "Made":
         """The same numbers with another shape."""
