@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
+from jaxtyping import jaxtyped
 
 from diffeq.algebra.linear import factored, solve
 from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import block, loop
 from diffeq.core.poison import poison
-from diffeq.core.primitive import alone
+from diffeq.core.primitive import alone, user_line
 from diffeq.core.rows import get_row, put_row
 from diffeq.core.walk import walk
 from diffeq.ensemble.scalars import Space, Stored, Unscalarisable, scalarised
@@ -347,6 +349,14 @@ def test_what_cannot_be_scalarised_is_named_with_its_line(name):
     if name != "lu_factor":  # that is made by a line of ours, for a method
         assert "test_scalars.py:" in refusal.value.line
     assert str(refusal.value).startswith(f"{name} (")
+
+
+def test_a_line_of_the_user_is_in_none_of_the_packages_that_it_calls():
+    net = eqx.nn.MLP(5, 2, 4, 1, key=jax.random.key(0))
+    made = jax.make_jaxpr(jaxtyped(lambda v: net(v) * 2, typechecker=None))(V[0])
+    lines = list(map(user_line, made.eqns))
+    assert len(lines) > 4
+    assert all("test_scalars.py:" in line for line in lines), lines
 
 
 def test_a_kernel_has_no_complex_numbers_and_rounds_by_itself():

@@ -4,7 +4,10 @@
 mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour that we rely on.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -231,20 +234,24 @@ def open_jaxpr(equation: Any) -> Jaxpr:
 
 
 def scan_counts(params: dict) -> tuple[int, int]:
-    """How many constants and how many carries a scan has; its parameters say so from JAX 0.12 on by
-    trees.
-    """
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
+    """How many constants and how many carries a scan has."""
     consts, carry, _ = params["ft_in"].unpack()
     return len(consts), len(carry)
+
+
+@cache
+def _not_theirs() -> tuple[str, ...]:
+    """How the names of files begin that a user has not written: ours, and of what we stand on."""
+    specs = map(find_spec, ("equinox", "jaxtyping", "beartype"))
+    folders = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
+    return (*(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *folders)),
+            "<@beartype")  # fmt: skip
 
 
 def user_line(equation: Any) -> str:
     """The user's line that an equation is from, "file:number", or that of ours if there is none."""
     frames = list(source_info_util.user_frames(equation.source_info.traceback))
-    ours = str(Path(__file__).parents[1])
-    theirs = [f for f in frames if not f.file_name.startswith(ours)]
+    theirs = [f for f in frames if not f.file_name.startswith(_not_theirs())]
     frame = next(iter([*theirs, *frames]), None)
     return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
 
