@@ -129,6 +129,10 @@ class Written(Stored):
         """The array with what a loop has carried; what it was before is not read again."""
         raise NotImplementedError
 
+    def reshaped(self, shape: Sequence) -> "Written":
+        """The same memory with another shape."""
+        raise NotImplementedError
+
     def copied(self, space: "Space") -> "Written":
         """A copy that may be written while this is read."""
         room = space.memory(self.shape, self.dtype)
