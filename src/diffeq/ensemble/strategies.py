@@ -112,9 +112,7 @@ class Ensemble:
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
         block = self.plan.chunk
-        if (
-            self.strategy != "kernel"
-        ):  # which asks for a power of two; a chunk of lanes may have any size
+        if self.strategy != "kernel":  # nobody asked for a block: a chunk may have any size
             block = 1 << (block - 1).bit_length()
         tuning = Tuning(block=block, interpret=platform(self.mesh) != "gpu")
         if not tuning.interpreted():  # a warp has no less
@@ -334,7 +332,7 @@ def _check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: A
             _reasons.popitem(last=False)
     _reasons.move_to_end(key)
     if (reason := _reasons[key]) is not None:
-        raise reason
+        raise reason.with_traceback(None)  # which would grow each time
 
 
 def _has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
