@@ -92,6 +92,7 @@ def test_a_jump_at_the_start_and_a_lag_of_the_state():
     np.testing.assert_allclose(jax.jit(jax.grad(end))(x), differences(jax.jit(end), x), atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_the_tables_are_changed_in_place():
     """No turn of the loop, forwards or in reverse, copies the past."""
     text = GRADIENT.lower(X).compile().as_text()

@@ -83,6 +83,7 @@ def test_hessians():
     np.testing.assert_allclose(found, differences(slope, X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_thinned_tape_sees_the_same_noise():
     short = loss_of("EulerHeun", adjoint=de.Discrete(rows=8))
     whole = derivatives_of("EulerHeun")(X, KEY)[1]
@@ -122,6 +123,7 @@ def test_by_hand_and_dense_output():
     np.testing.assert_allclose(program(A)[1], wanted, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_derivatives_along_a_path_are_those_of_its_closed_form():
     """Geometric Brownian motion beside its own W, which scalar noise gives both."""
     growth = de.SDEProblem(

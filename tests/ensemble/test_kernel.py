@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.core.lookup import added, find, pick
@@ -207,6 +208,7 @@ def test_a_field_may_update_its_long_arguments():
     same(solve(strategy="kernel", chunk=2), solve(strategy="lockstep"))
 
 
+@pytest.mark.thorough
 def test_places_and_what_is_put_there_may_be_long_themselves():
     def one(shared, own, n):
         to, w = own
@@ -244,6 +246,7 @@ WIDE = de.ODEProblem(lambda t, y, k: jnp.tanh(MIXED @ y), jnp.ones(64), (0.0, 1.
 MIXED = jnp.sin(jnp.arange(64.0**2)).reshape(64, 64)
 
 
+@pytest.mark.thorough
 def test_what_has_no_kernel_is_told_why():
     with pytest.raises(ValueError, match=r"no kernel of this solve: .*more than 20000 operations"):
         de.solve_ensemble(WIDE, de.Tsit5(), y0=jnp.ones((3, 64)), strategy="kernel")
@@ -259,6 +262,7 @@ def test_what_has_no_kernel_is_told_why():
     assert de.solve_ensemble(DECAY, args=KS, strategy="auto").strategy == "lockstep"
 
 
+@pytest.mark.thorough
 def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
     class Chosen(Exception):
         pass
@@ -355,7 +359,7 @@ SOLVES = {
 
 
 @pytest.mark.filterwarnings("ignore:.*Triton backend is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("dtype", shortly(["float32", "float64"], "float32"))
 @pytest.mark.parametrize("name", SOLVES)
 def test_triton_takes_the_kernel(name, dtype):
     moving = (True,) if name == "decay" else ()

@@ -14,7 +14,7 @@ import diffeq as de
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", shortly(EXAMPLES, "hare_lynx"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", shortly(EXAMPLES, "lotka_volterra"), ids=lambda path: path.stem)
 def test_example_runs(path, monkeypatch, tmp_path, capsys):
     mpl.use("agg")
     monkeypatch.setenv("DIFFEQ_SHORT", "1")

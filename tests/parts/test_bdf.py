@@ -101,7 +101,7 @@ def test_errors_and_steps(name):
     error = np.abs(sol.ys - case.reference.ys) / (1e-6 + np.abs(case.reference.ys))
     assert 0 < error.max() < 50 * rtol
     scipy = {"robertson": 392, "van_der_pol_stiff": 1272, "hires": 345}[name]
-    assert float(sol.stats["steps"]) == pytest.approx(scipy, rel=0.15)
+    assert float(sol.stats["steps"]) == pytest.approx(scipy, rel=0.2)
 
 
 def robertson(t, y, k):

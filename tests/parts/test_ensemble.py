@@ -52,6 +52,7 @@ def test_each_trajectory_is_a_solve_of_its_own(strategy):
         np.testing.assert_allclose(found.y1, known.y1, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.thorough
 def test_derivatives_are_those_of_single_solves_in_both_modes():
     weights = jnp.arange(1.0, 8.0)[:, None, None]
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.ensemble import blocks
@@ -32,7 +33,7 @@ def equal(sol, whole):
     np.testing.assert_allclose(sol.reduced["ends"][1], whole.reduced["ends"][1], rtol=0.02)
 
 
-@pytest.mark.parametrize("strategy", ["lanes", "lockstep"])
+@pytest.mark.parametrize("strategy", shortly(["lanes", "lockstep"], "lanes"))
 def test_a_run_that_is_cut_off_goes_on(strategy, monkeypatch, tmp_path):
     asked = {**ASKED, "strategy": strategy}
     again = lambda: de.solve_ensemble(PROBLEM, resume=tmp_path, **asked)

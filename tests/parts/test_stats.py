@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -71,7 +72,7 @@ def off(found, x):
     return np.max(np.abs(ranks - np.reshape(Q, (-1, 1))), 1)
 
 
-@pytest.mark.parametrize("chunk", [10, 400])
+@pytest.mark.parametrize("chunk", shortly([10, 400], 400))
 def test_quantiles_of_many_are_near_in_rank(chunk):
     found = taken(de.stats.Quantile(Q, size=128), VALUES, COUNTS, chunk)
     bound = 2 * np.pi * np.sqrt(np.multiply(Q, np.subtract(1, Q))) / 128

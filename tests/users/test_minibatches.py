@@ -82,6 +82,7 @@ def test_a_sample_without_any_time_changes_nothing():
     np.testing.assert_allclose(got, want, rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_a_jitted_training_step_compiles_once_and_learns():
     batch, net = series(), network()
     optimizer = optax.adam(0.02)
