@@ -38,8 +38,8 @@ INTRO = """\
 
 | You have | Take |
 |---|---|
-| an ODE, stiff or not, of at most 64 numbers | the default: `Tsit5`, or `Vern7` where `rtol` is below 1e-6, which `Switching` turns to `Rodas5P` and back |
-| an ODE that is not stiff, in a program that you compile | `Tsit5`, `Vern7` by name: it compiles in half the time |
+| an ODE | the default: `Tsit5` (below rtol = 1e-6 `Vern7`), and `Rodas5P` while it is stiff |
+| one that is not stiff, in a program | `Tsit5`, `Vern7` by name: half the time to compile |
 | loose tolerances, a field that is not smooth | `Bosh3` |
 | tolerances of 1e-6 to 1e-9 | `Vern7`, `Dopri8` |
 | tolerances below that (in double precision) | `Vern9` |
