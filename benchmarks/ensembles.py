@@ -253,7 +253,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small; nothing is written")
     quick = parser.parse_args().quick
-    part, seconds = (100, 0.5) if quick else (1, 30.0)
+    part, seconds = (100, 0.5) if quick else (1, 8.0)
     here = machine.machine()
     where = f"{here['processor']}, {here['cores']} cores"
     lines = [
