@@ -152,12 +152,9 @@ def solve(
         max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, key=key,
         progress=progress, throw=throw,
     )  # fmt: skip
-    scout = getattr(traced["method"], "scout", None) if method is None else None
-    sol = None
-    if scout is not None and not options.loud and _outside(flatten(traced)[0]):
-        sol = _solved({**traced, "method": scout}, options, adjoint, throw)
-    if sol is None or isinstance(sol.status, Tracer) or sol.status == Status.stiff:
-        sol = _solved(traced, options, adjoint, throw)
+    sol = _scouted(traced, options, adjoint, throw)
+    if sol is None:
+        sol = _solved(*flatten(traced), options, adjoint, throw)
     if isinstance(sol.status, Tracer):
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
@@ -167,8 +164,21 @@ def solve(
     return sol.about.trimmed(sol)
 
 
-def _solved(traced: dict[str, Any], options: Options, adjoint: Any, throw: Any) -> Solution:
-    leaves, structure = flatten(traced)
+def _scouted(traced: dict[str, Any], options: Options, adjoint: Any, throw: Any) -> Any:
+    """The solution by the scout of a pair of methods that nobody has named; None if there is none,
+    if nothing can be looked at here, or if the problem is stiff.
+    """
+    scout = getattr(traced["method"], "scout", None) if options.default else None
+    if scout is None or options.loud:
+        return None
+    leaves, structure = flatten({**traced, "method": scout})
+    if not _outside(leaves):
+        return None
+    sol = _solved(leaves, structure, options, adjoint, throw)
+    return None if isinstance(sol.status, Tracer) or sol.status == Status.stiff else sol
+
+
+def _solved(leaves: list, structure: Any, options: Options, adjoint: Any, throw: Any) -> Solution:
     options = replace(
         options, loud=options.loud and in_a_trace(leaves),
         raises=options.loud or (bool(throw) and adjoint is not None and _outside(leaves)),

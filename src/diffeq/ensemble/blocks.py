@@ -52,8 +52,7 @@ def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
 def _block(ensemble: Ensemble) -> int:
     """How many trajectories are solved before they are forgotten."""
     numbers = ensemble.numbers()
-    devices = 1 if ensemble.mesh is None else ensemble.mesh.devices.size
-    least = ensemble.plan.chunk * _EVEN * devices
+    least = ensemble.plan.chunk * _EVEN * ensemble.devices
     fits = min(_NUMBERS // max(numbers, 1), _MOST) // least * least
     return min(ensemble.inputs.size, max(fits, least))
 

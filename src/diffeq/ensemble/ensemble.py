@@ -321,9 +321,8 @@ def _arranged(ensemble: Ensemble) -> Ensemble:
     """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for the
     share of a device.
     """
-    asked_for, mesh = ensemble.strategy, ensemble.mesh
-    share = ensemble.inputs.size // (1 if mesh is None else mesh.devices.size)
-    backend = platform(mesh)
+    asked_for, backend = ensemble.strategy, platform(ensemble.mesh)
+    share = ensemble.inputs.size // ensemble.devices
     if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
         try:
             return ensemble.as_kernel()

@@ -78,6 +78,11 @@ class Ensemble:
         """Whether numbers of it are not known yet."""
         return in_a_trace([*self.parts[0], *self.inputs.rows])
 
+    @property
+    def devices(self) -> int:
+        """How many devices have a share."""
+        return 1 if self.mesh is None else self.mesh.devices.size
+
     def solved(self) -> Solution:
         """All of them."""
         leaves, structure = self.parts
