@@ -67,6 +67,7 @@ def _by_entries(matrix: Array) -> tuple[Array, Array]:
             for j in range(k + 1, n):
                 a[i][j] = a[i][j] - a[i][k] * a[k][j]
         a = _barrier(a)
+    order = _barrier(order) if lanes else order
     return jnp.stack([jnp.stack(row) for row in a]), jnp.stack(order)
 
 
@@ -138,6 +139,7 @@ def _sorted(b: Array, order: Array) -> Array:
     n = len(b)
     if order.ndim == 1 and n > _ENTRIES:
         return _barrier(b[order])
+    b = _barrier(b) if order.ndim > 1 else b
     return jnp.stack([_chosen(order[i], range(n), b) for i in range(n)])
 
 

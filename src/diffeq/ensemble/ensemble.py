@@ -34,6 +34,9 @@ __all__ = ["STRATEGIES", "solve_ensemble"]
 
 STRATEGIES = ("auto", "lockstep", "lanes", "kernel")
 CHUNK = 64  # of 16 to 128, the best or nearly so for small systems, stiff ones and networks
+# A loop over so many lanes is not unrolled by LLVM, and its program compiles in two thirds of the
+# time. It waits for more others: no loss where so many, sorted by cost, are to be solved.
+_WIDE, _MANY = 128, 65_536
 _MOST = 4096  # numbers in a solution of which Jacobians are kept
 
 
@@ -107,7 +110,7 @@ def solve_ensemble(
             there is none of a solve, it raises with the reason. "auto": on a CPU lanes, where there
             is more than one chunk; on a GPU the kernel, where there is one; else lockstep.
         chunk: how many trajectories are stepped together by "lanes", or are a block of a "kernel"
-            (a power of two). None: 64.
+            (a power of two). None: 64, and 128 by "lanes" if there are 65,536 or more.
         mesh: a `jax.sharding.Mesh`, for several devices, of one machine or of several: each of its
             devices has an equal share of the trajectories, whatever its axes are called, and runs
             the strategy on it alone. What comes back is where it was made: its leading axis is
@@ -165,7 +168,8 @@ def solve_ensemble(
     even = not finds and known is None
     reduces = reduce is not None
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
-    plan = Plan(options, inputs.places, chunk or CHUNK, even, finds, wide, reduces)
+    lanes = chunk or (_WIDE if inputs.size >= _MANY else CHUNK)
+    plan = Plan(options, inputs.places, lanes, chunk or CHUNK, even, finds, wide, reduces)
     ensemble = Ensemble(plan, shared, inputs, strategy, mesh)
     if in_parts:
         _check_parts(ensemble)

@@ -2,10 +2,11 @@
 derivative.
 
 In lanes, a derivative by few numbers a trajectory is found on the way: each chunk solves for its
-Jacobians by them, and what is then left to transpose is a sum of products. No tape leaves the
-chunk, and where the numbers are known (a gradient that is not compiled) all cores take part. By
-more numbers than `_FEW` it goes back along the tapes of all, as that of any solve. A kernel solves
-for its Jacobians in the same way; what it cannot do of a derivative is done in lockstep.
+Jacobians by them, and what is then left to transpose is a sum of products. There is no tape
+(`adjoint/alongside.py`), and where the numbers are known (a gradient that is not compiled) all
+cores take part. By more numbers than `_FEW` it goes back along the tapes of all, as that of any
+solve. A kernel solves for its Jacobians in the same way; what it cannot do of a derivative is done
+in lockstep.
 """
 
 import hashlib
@@ -50,6 +51,7 @@ class Plan:
     options: Options
     places: tuple
     chunk: int
+    narrow: int  # of a solve with Jacobians, which has more numbers; the block of a kernel
     even: bool  # whether nothing says that one trajectory takes more steps than another
     starts: bool  # whether the first steps are found before the others
     wide: bool  # whether a solution is too large to keep Jacobians of it
@@ -116,7 +118,7 @@ class Ensemble:
     def as_kernel(self) -> "Ensemble":
         """The same as a kernel. Raises `Unscalarisable` where there is none."""
         leaves, structure = self.parts
-        block = self.plan.chunk
+        block = self.plan.narrow
         if self.strategy != "kernel":  # nobody asked for a block: a chunk may have any size
             block = 1 << (block - 1).bit_length()
         tuning = Tuning(block=block, interpret=platform(self.mesh) != "gpu")
@@ -251,13 +253,10 @@ def _alone(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
     """
     first = {"dt0": rows[-1]} if plan.starts else {}
     own = rows[:-1] if plan.starts else rows
-    options = plan.options
-    if plan.kernel is not None:  # a tape would go through memory
-        options = replace(options, adjoint=Alongside())
 
     def solve(xs: Sequence) -> Solution:
         common, mine = split(xs, (len(leaves), len(own)))
-        return run(options, **{**_call(plan, structure, common, mine, i), **first})
+        return run(plan.options, **{**_call(plan, structure, common, mine, i), **first})
 
     inputs = [*leaves, *own]
     return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
@@ -389,11 +388,11 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
 
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = moving[: len(leaves)].count(True)
-    own = replace(plan, moving=moving)
+    along = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
+    own = replace(plan, moving=moving, options=along, chunk=plan.narrow)
     if not _few(plan, values, shared) or not _has_kernel(own, structure, leaves, rows, index):
         return jax.jvp(plain, (values,), (slopes,))
-    find = _anywhere if plan.kernel is None else _kernel_jacobians
-    _, (sol, jacobians) = find(own, structure, leaves, rows, index)
+    _, (sol, jacobians) = _jacobians(own, structure, leaves, rows, index)
     parts, tree = jax.tree.flatten(sol)
     found = iter(_along(slopes[:shared], slopes[shared:], jacobians))
     dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
@@ -401,19 +400,21 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _kernel_jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
-    """Solutions and Jacobians of a kernel, which has no derivative: that is one of lockstep."""
-    return _in_program(plan, structure, leaves, rows, index)
+def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """Solutions and Jacobians, whose own derivative goes along tapes."""
+    return _anywhere(plan, structure, leaves, rows, index)
 
 
-@_kernel_jacobians.defjvp
-def _kernel_jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
-    plan = replace(plan, kernel=None, starts=False)
+@_jacobians.defjvp
+def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    options = replace(plan.options, adjoint=plan.options.adjoint.tape)
+    taped = replace(plan, options=options, kernel=None, starts=plan.starts and not plan.kernel)
 
     def together(leaves: list, rows: list, index: Any) -> Any:
-        return (), jax.vmap(partial(_alone, plan, structure, leaves))(rows, index)
+        return (), jax.vmap(partial(_alone, taped, structure, leaves))(rows, index)
 
-    return jax.jvp(together, primals, tangents)
+    find = partial(_in_program, taped, structure) if plan.kernel is None else together
+    return jax.jvp(find, primals, tangents)
 
 
 def _moves(x: Any, dot: Any) -> bool:
