@@ -324,7 +324,7 @@ UNCHECKED = keywords(inspect.unwrap(de.solve_ensemble))
         ({"args": ROWS, "in_axes": {"args": (0, 0)}}, ValueError, "is no prefix of args"),
         ({"args": ROWS, "in_axes": {"args": "a"}}, ValueError, "whole numbers are wanted"),
         ({"args": ROWS, "strategy": "gpu"}, ValueError, "strategy is 'gpu'; one of 'auto'"),
-        ({"args": ROWS, "chunk": 0}, TypeError, "chunk is 0; a positive whole number"),
+        ({"args": ROWS, "chunk": 0}, TypeError, "chunk is 0; a positive whole number, or 'tuned'"),
         ({"n": 2.5}, TypeError, "n is 2.5; a positive whole number"),
         ({"n": 3, "draw": 1.0, "key": KEY}, TypeError, r"a function draw\(key\) is wanted"),
         ({"draw": dict, "key": KEY}, TypeError, "draw was given without n"),

@@ -29,6 +29,7 @@ from .reduction import check_reduce
 from .scalars import Unscalarisable
 from .sharded import alone, check_mesh, dealt, is_global, known_here, platform
 from .strategies import Ensemble, Plan
+from .tuned import tuned
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
 
@@ -56,7 +57,7 @@ def solve_ensemble(
     resume: Any = None,
     progress: bool = False,
     strategy: str = "auto",
-    chunk: int | None = None,
+    chunk: int | str | None = None,
     mesh: Any = None,
     saveat: Any = None,
     save: Any = None,
@@ -110,7 +111,9 @@ def solve_ensemble(
             there is none of a solve, it raises with the reason. "auto": on a CPU lanes, where there
             is more than one chunk; on a GPU the kernel, where there is one; else lockstep.
         chunk: how many trajectories are stepped together by "lanes", or are a block of a "kernel"
-            (a power of two). None: 64, and 128 by "lanes" if there are 65,536 or more.
+            (a power of two). None: 64, and 128 by "lanes" if there are 65,536 or more. "tuned": the
+            fastest for this ensemble on this machine; a call outside of `jit` tries each on a
+            sample, which takes a compilation for each, and is remembered.
         mesh: a `jax.sharding.Mesh`, for several devices, of one machine or of several: each of its
             devices has an equal share of the trajectories, whatever its axes are called, and runs
             the strategy on it alone. What comes back is where it was made: its leading axis is
@@ -137,7 +140,9 @@ def solve_ensemble(
         >>> [round(float(y), 2) for y in sol.y1]
         [1.0, 0.37, 0.14]
     """
-    _check(problem, n=n, draw=draw, key=key, strategy=strategy, chunk=chunk)
+    _check(problem, n=n, draw=draw, key=key, strategy=strategy)
+    tunes = _check_chunk(chunk, resume, mesh)
+    chunk = None if tunes else chunk
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
@@ -170,7 +175,7 @@ def solve_ensemble(
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
     lanes = chunk or (_WIDE if inputs.size >= _MANY else CHUNK)
     plan = Plan(options, inputs.places, lanes, chunk or CHUNK, even, finds, wide, reduces)
-    ensemble = Ensemble(plan, shared, inputs, strategy, mesh)
+    ensemble = Ensemble(plan, shared, inputs, strategy, mesh, tunes)
     if in_parts:
         _check_parts(ensemble)
         sol = in_blocks(_arranged(ensemble), resume, progress=progress)
@@ -199,7 +204,7 @@ def _scouted(ensemble: Ensemble) -> Solution | None:
 # --- the call -------------------------------------------------------------------------------------
 
 
-def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any, chunk: Any) -> None:
+def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
     """What can be said without a look at the inputs."""
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(
@@ -209,10 +214,8 @@ def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any, chunk: A
     if strategy not in STRATEGIES:
         known = ", ".join(map(repr, STRATEGIES))
         raise ValueError(f"strategy is {strategy!r}; one of {known} is wanted.")
-    for name, value in (("n", n), ("chunk", chunk)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            raise TypeError(f"{name} is {value!r}; a positive whole number is wanted.")
+    if n is not None and not _counts(n):
+        raise TypeError(f"n is {n!r}; a positive whole number is wanted.")
     if draw is None:
         return
     if not callable(draw):
@@ -226,6 +229,25 @@ def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any, chunk: A
             f"draw was given without {missing}: trajectory i < n is drawn from "
             "jax.random.fold_in(key, i). Give n= and key=."
         )
+
+
+def _check_chunk(chunk: Any, resume: Any, mesh: Any) -> bool:
+    """Whether the chunk is to be found by trying."""
+    if chunk is None or _counts(chunk):
+        return False
+    if not isinstance(chunk, str) or chunk != "tuned":
+        raise TypeError(f"chunk is {chunk!r}; a positive whole number, or 'tuned', is wanted.")
+    if resume is not None or mesh is not None:
+        other = "resume" if mesh is None else "mesh"
+        raise TypeError(
+            f"chunk is 'tuned' beside {other}=, where it has to be the same each time and in each "
+            "process: give a number."
+        )
+    return True
+
+
+def _counts(x: Any) -> bool:
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and x >= 1
 
 
 def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
@@ -322,6 +344,12 @@ def _wide(saveat: Any, problem: Problem) -> bool:
 
 
 def _arranged(ensemble: Ensemble) -> Ensemble:
+    """The ensemble by its strategy, in its layout."""
+    found = _by_strategy(ensemble)
+    return tuned(found) if ensemble.tunes else found
+
+
+def _by_strategy(ensemble: Ensemble) -> Ensemble:
     """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for the
     share of a device.
     """

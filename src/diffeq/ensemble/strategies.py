@@ -69,6 +69,7 @@ class Ensemble:
     inputs: Inputs
     strategy: str
     mesh: Any = None
+    tunes: bool = False  # whether its layout is found by trying
 
     @cached_property
     def parts(self) -> tuple[list, Any]:
