@@ -261,6 +261,12 @@ def test_what_has_no_kernel_is_told_why():
         de.solve_ensemble(factored, args=jnp.ones(2), strategy="kernel")
     assert de.solve_ensemble(DECAY, args=KS, strategy="auto").strategy == "lockstep"
 
+    def branches(t, y, k):  # wrong in any strategy, and then what JAX says of it is heard
+        return -y if y > 0 else y
+
+    with pytest.raises(jax.errors.TracerBoolConversionError):
+        de.solve_ensemble(DECAY.replace(f=branches), args=KS, strategy="kernel")
+
 
 @pytest.mark.thorough
 def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):

@@ -360,6 +360,7 @@ def _by_strategy(ensemble: Ensemble) -> Ensemble:
             return ensemble.as_kernel()
         except Unscalarisable as reason:
             if asked_for == "kernel":
+                ensemble.numbers()  # an error of the field's own is raised as it is
                 raise ValueError(
                     f"strategy is 'kernel', and there is no kernel of this solve: {reason}. "
                     "'auto' takes the next strategy."
