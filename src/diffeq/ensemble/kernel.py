@@ -6,7 +6,8 @@ to one Triton kernel: a number of the state is a register of the thread that has
 ends when its own lanes are done, and nothing is written but what is returned. No stepper knows.
 
 Inputs and outputs are arrays (numbers, lanes), so that neighbours read and write neighbours. What
-all trajectories share is read where it is wanted. Arrays that are written in a loop and too large
+all trajectories share is read where it is wanted; wide layers of a network are the one thing that
+several threads have together (`scalars/tiles.py`). Arrays that are written in a loop and too large
 for registers (saved rows, a tape) are further outputs, which nobody looks at afterwards.
 
 On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
@@ -14,7 +15,7 @@ On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -35,12 +36,14 @@ from .sharded import platform
 __all__ = ["Tuning", "in_kernel", "refusal"]
 
 _WARP = 32  # threads
+_MOST_WARPS = 16  # of a block, so that a thread has 128 registers
 
 
 @dataclass(frozen=True)
 class Tuning:
     """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
-    one lane a thread). Blocks of 64 were fastest for small systems on an H100. `stages` of Triton's
+    one lane a thread, or several threads a lane, where wide layers are spread over them). Blocks
+    of 64 were fastest for small systems on an H100. `stages` of Triton's
     own pipelining have nothing to overlap here. `sorts`: whether those of similar cost go together;
     that asks for the first step of each beforehand, and for a sort, and wins nothing where all cost
     about the same. `interpret`: None is everywhere but where a GPU is JAX's default.
@@ -62,9 +65,14 @@ class Tuning:
                 "such as 64."
             )
 
-    def params(self, *, remembers: bool) -> Any:
-        """What Triton is told of a kernel that reads again what it writes, or does not."""
-        warps = max(self.block // _WARP, 1) if self.warps is None else self.warps
+    def params(self, *, remembers: bool, threads: int = 1) -> Any:
+        """What Triton is told of a kernel that reads again what it writes, or does not, and in
+        which so many threads may share a lane.
+        """
+        warps = self.warps
+        if warps is None:
+            warps = max(self.block // _WARP, 1)
+            warps = warps if remembers else max(warps, min(warps * threads, _MOST_WARPS))
         if remembers and not self.interpreted() and self.block != warps * _WARP:
             raise Unscalarisable(
                 f"it reads again what it writes, and {warps} warps do not have one thread for each "
@@ -305,6 +313,7 @@ class _Program:
     tables: list[np.ndarray]
     memories: list[tuple[int, Any]]
     tuning: Tuning
+    threads: int = 1
 
     @classmethod
     def of(
@@ -320,7 +329,7 @@ class _Program:
         found = cls(jaxpr, jax.tree.structure(shape), inputs, space.tables, space.memories, tuning)
         like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _stored(i.dtype)) for i in inputs]
         jax.eval_shape(lambda xs: found.outputs(xs, space, Array, lambda k, x: None), like)
-        return found
+        return replace(found, threads=space.threads)
 
     def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
         """`put(number, (place, entry))` for every number of every output."""
@@ -348,7 +357,7 @@ class _Program:
             self._kernel, grid=(lanes // block,), out_shape=shapes,
             in_specs=[self._spec(x) for x in args], out_specs=[self._spec(x) for x in shapes],
             interpret=self.tuning.interpreted(), name="solve_ensemble",
-            compiler_params=self.tuning.params(remembers=bool(self.memories)),
+            compiler_params=self.tuning.params(remembers=bool(self.memories), threads=self.threads),
         )(*args)  # fmt: skip
         out = [_loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
                for x, a in zip(found, avals, strict=False)]  # fmt: skip

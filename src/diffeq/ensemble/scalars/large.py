@@ -5,14 +5,15 @@ is read (`memory.Made`), and a reduction is a loop.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import CHAIN, dynamic_slice
-from .memory import REGISTERS, Made, Stored, reduced
-from .values import apply, has_lanes, is_known, is_number, narrowed, objects
+from .memory import REGISTERS, Made, Stored, loaded, reduced
+from .values import apply, is_known, is_number, narrowed, objects
 
 __all__ = ["in_memory"]
 
@@ -21,10 +22,18 @@ _REDUCED = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "redu
             "reduce_and": "and", "reduce_or": "or"}  # fmt: skip
 
 
-def in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> Any:
-    """The output of an equation of large arrays, without a line for each number; None where that is
-    no matter, or there is no way.
+def in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
+    """The outputs of an equation of large arrays, without a line for each number; None where that
+    is no matter, or there is no way.
     """
+    if name == "split":
+        return _split(xs[0], **equation.params) if isinstance(xs[0], Stored) else None
+    found = _in_memory(context, name, equation, xs)
+    return None if found is None else [found]
+
+
+def _in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> Any:
+    """The output of an equation that has one."""
     if not any(isinstance(x, Stored) for x in xs) and name not in ELEMENTWISE:
         return None
     out = equation.outvars[0].aval
@@ -52,13 +61,12 @@ def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
     if len(readers) < len(found):
         return None
     function, space = on_entries(equation), context.space
-    varies = any(map(has_lanes, xs))
 
     def read(place: Any) -> Any:
         space.spend(1)
         return function(*(reader(place) for reader in readers))
 
-    return Made(read, out.shape, out.dtype, varies=varies)
+    return Made(read, out.shape, out.dtype, xs)
 
 
 def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
@@ -145,7 +153,7 @@ def _moving(source: Callable) -> Callable:
         read = lambda p: x.read(  # noqa: E731
             _place(source(coordinates(p, out.shape), x.shape, params), x.shape)
         )
-        return Made(read, out.shape, out.dtype, varies=x.varies)
+        return Made(read, out.shape, out.dtype, xs)
 
     return rule
 
@@ -169,6 +177,19 @@ def _from_transpose(index: list, shape: tuple, params: dict) -> list:
 def _from_rev(index: list, shape: tuple, params: dict) -> list:
     return [apply("sub", np.int32(n - 1), i) if axis in params["dimensions"] else i
             for axis, (i, n) in enumerate(zip(index, shape, strict=True))]  # fmt: skip
+
+
+def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
+    """Its parts, of which the small ones are entries."""
+    parts, start = [], 0
+    for size in sizes:
+        first = [start if i == axis else 0 for i in range(len(x.shape))]
+        shape = (*x.shape[:axis], int(size), *x.shape[axis + 1 :])
+        out = jax.ShapeDtypeStruct(shape, x.dtype)
+        part = _MOVES["slice"]([x], out, {"start_indices": first, "strides": None})
+        parts.append(part if part.size > REGISTERS else loaded(part))
+        start += int(size)
+    return parts
 
 
 _MOVES: dict[str, Callable] = {

@@ -17,7 +17,7 @@ from jax import lax
 from ...core.loop import lane_dependence
 from ...core.primitive import dependents, scan_counts, split, subjaxprs
 from .indexing import put, row
-from .memory import REGISTERS, Stored, Written, kept, loaded, refilled, viewed
+from .memory import REGISTERS, View, Written, kept, loaded, refilled, viewed
 from .values import (
     Key,
     Unscalarisable,
@@ -393,9 +393,9 @@ def _is_branch(which: Any, k: int, count: int) -> Any:
 def _chosen(here: Any, new: Any, old: Any, space: Any) -> Any:
     if new is old:
         return new
-    if isinstance(new, Stored) or isinstance(old, Stored):
+    if any(isinstance(x, Written | View) for x in (new, old)):
         raise Unscalarisable("an array in memory is written in one branch and not in another")
-    return _kept_where(here, new, old, space)
+    return _kept_where(here, new, loaded(old), space)
 
 
 LOOPS: dict[str, Callable] = {

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .values import Unscalarisable, apply, is_number, objects, widened
+from .values import Unscalarisable, apply, has_lanes, is_number, objects, widened
 
 __all__ = [
     "LONGEST",
@@ -45,9 +45,11 @@ MOST_LOADED = 4096  # numbers of an array in memory that is wanted whole
 
 
 class Stored:
-    """An array in memory, of a shape and a dtype."""
+    """An array in memory, of a shape and a dtype. `anywhere`: whether each thread may read all of
+    it; of what was written, a thread reads no more than it wrote itself.
+    """
 
-    varies = True
+    varies, anywhere = True, False
 
     def __init__(self, shape: Sequence, dtype: Any) -> None:
         self.shape, self.dtype = tuple(shape), jnp.dtype(dtype)
@@ -65,7 +67,7 @@ class Stored:
 class Read(Stored):
     """A flat array, or a reference to one, that all lanes share."""
 
-    varies = False
+    varies, anywhere = False, True
 
     def __init__(self, numbers: Any, shape: Sequence, dtype: Any) -> None:
         super().__init__(shape, dtype)
@@ -87,11 +89,11 @@ _reading: ContextVar[dict | None] = ContextVar("reading", default=None)
 class Made(Stored):
     """An array that is computed where it is read."""
 
-    def __init__(
-        self, function: Callable, shape: Sequence, dtype: Any, *, varies: bool = True
-    ) -> None:
+    def __init__(self, function: Callable, shape: Sequence, dtype: Any, of: Sequence = ()) -> None:
         super().__init__(shape, dtype)
-        self.function, self.varies = function, varies
+        self.function, self.of = function, of
+        self.varies = any(map(has_lanes, of))
+        self.anywhere = all(x.anywhere for x in of if isinstance(x, Stored))
 
     def read(self, place: Any) -> Any:
         """The entry at a place. What several operations ask for is computed once a reading."""
@@ -109,7 +111,7 @@ class Made(Stored):
 
     def reshaped(self, shape: Sequence) -> "Made":
         """The same numbers with another shape."""
-        return Made(self.function, shape, self.dtype, varies=self.varies)
+        return Made(self.function, shape, self.dtype, self.of)
 
 
 class Written(Stored):
@@ -219,10 +221,11 @@ class Array(Written):
 class Space:
     """Where large arrays live under plain XLA. What was asked for is noted, in that order, so that
     a kernel can be given as much. `barriers`: whether a compiler may be told to make a value once.
-    `kernel`: whether what Triton has no operation for is refused, or made of others.
+    `kernel`: whether what Triton has no operation for is refused, or made of others. `threads`: how
+    many of them may share a lane (`tiles.py`).
     """
 
-    barriers = True
+    barriers, threads = True, 1
 
     def __init__(self, lanes: int, *, kernel: bool = False) -> None:
         self.lanes, self.kernel, self.spent = lanes, kernel, 0

@@ -30,6 +30,7 @@ from .large import in_memory
 from .loops import LOOPS
 from .memory import Made, Space, Stored, Written, kept, loaded, viewed
 from .shapes import REDUCTIONS, SHAPES
+from .tiles import in_tiles
 from .triton import in_triton
 from .values import Key, Unscalarisable, apply, at_once, each, is_known, is_number, objects
 
@@ -94,17 +95,19 @@ class Lanes:
 
     def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
         """The outputs of an equation; None where there is no rule."""
-        large = in_memory(self, name, equation, xs)
-        if large is not None:
-            return [large]
         if name in _CALLS:
             return self.run(open_jaxpr(equation), xs)
         if name == "optimization_barrier":
             return _barrier(self, *xs)
         rule, function = LOOPS.get(name) or INDEXING.get(name), implementation(equation)
-        found = None
+        known = bool(xs) and all(map(is_known, xs))
+        made = in_triton(name, equation) if self.space.kernel and not (known or rule) else None
+        if made is not None:
+            return self.traced(made, xs)
+        for wide in (in_tiles, in_memory):
+            if (found := wide(self, name, equation, xs)) is not None:
+                return found
         if rule is not None:
-            known = xs and all(map(is_known, xs))
             found = _done_now(equation, xs) if known else rule(self, *xs, **equation.params)
         elif function is None or name in _OWN:
             found = self._of_entries(name, equation, [loaded(x) for x in xs])
@@ -113,9 +116,6 @@ class Lanes:
     def _of_entries(self, name: str, equation: Any, xs: list) -> list | None:
         """The same of a primitive that takes no array in memory."""
         params, known = equation.params, bool(xs) and all(map(is_known, xs))
-        made = in_triton(name, equation) if self.space.kernel and not known else None
-        if made is not None:
-            return self.traced(made, xs)
         if name in ELEMENTWISE and fits(equation):
             self.space.spend(0 if known else equation.outvars[0].aval.size)
             return [elementwise(equation, xs)]

@@ -3,14 +3,14 @@ combine a few of them.
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
 from .values import apply, filled, is_known, objects, part, select
 
-__all__ = ["REDUCTIONS", "SHAPES"]
+__all__ = ["REDUCTIONS", "SHAPES", "products"]
 
 
 def _broadcast(x: np.ndarray, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> list:
@@ -159,9 +159,14 @@ def _cumulated(name: str) -> Callable:
     return rule
 
 
-def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, **_: Any) -> list:
+_multiply = partial(apply, "mul")
+
+
+def products(
+    a: np.ndarray, b: np.ndarray, numbers: Any, multiply: Callable = _multiply
+) -> np.ndarray:
     """Sums of products, from left to right; batch axes first."""
-    (ca, cb), (ba, bb) = dimension_numbers
+    (ca, cb), (ba, bb) = numbers
     free_a = [i for i in range(a.ndim) if i not in (*ca, *ba)]
     free_b = [i for i in range(b.ndim) if i not in (*cb, *bb)]
     batch, count = [a.shape[i] for i in ba], int(np.prod([a.shape[i] for i in ca]))
@@ -170,9 +175,13 @@ def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, **_: Any) -> l
     b = objects(b).transpose(*bb, *free_b, *cb).reshape(int(np.prod(batch)), -1, count)
     out = np.empty((a.shape[0], a.shape[1], b.shape[1]), object)
     for k, i, j in np.ndindex(out.shape):
-        products = [apply("mul", x, y) for x, y in zip(a[k, i], b[k, j], strict=True)]
-        out[k, i, j] = reduce(lambda x, y: apply("add", x, y), products)
-    return [out.reshape(shape)]
+        found = [multiply(x, y) for x, y in zip(a[k, i], b[k, j], strict=True)]
+        out[k, i, j] = reduce(lambda x, y: apply("add", x, y), found)
+    return out.reshape(shape)
+
+
+def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, **_: Any) -> list:
+    return [products(a, b, dimension_numbers)]
 
 
 def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> list:

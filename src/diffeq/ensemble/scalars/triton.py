@@ -26,6 +26,8 @@ def in_triton(name: str, equation: Any) -> Callable | None:
         raise Unscalarisable("a kernel has no complex numbers")
     if name in _MISSING:
         raise Unscalarisable("a kernel has no such operation")
+    if name == "copy":
+        return lambda x: x
     if name in ("lt_to", "le_to"):
         return partial(_before, equal=name == "le_to")
     if name == "round":

@@ -5,7 +5,7 @@ one of numbers, and operations on it are done at once. Else it is one of objects
 
 * a NumPy number, which is known;
 * a traced number without axes, common to all lanes; or
-* a traced vector (lanes,).
+* a traced vector (lanes,). (What is spread over threads, `tiles.py`, has blocks (lines, lanes).)
 
 So an operation on shapes is NumPy's own, whatever is in the entries, and costs nothing in the
 program that is made. An entry of an array of keys is a `Key`, the tuple of its words.
@@ -176,13 +176,9 @@ def at_once() -> Iterator[None]:
 
 
 def widened(entries: Sequence) -> list:
-    """All of them vectors over lanes, if any is."""
-    wide = next((x.shape for x in entries if np.ndim(x)), None)
-    return list(entries) if wide is None else [_wide(x, wide) for x in entries]
-
-
-def _wide(entry: Any, shape: tuple) -> Any:
-    return entry if np.ndim(entry) else jnp.broadcast_to(entry, shape)
+    """All of them of one shape: vectors over lanes, if any is, or blocks of such (`tiles.py`)."""
+    shape = np.broadcast_shapes(*map(np.shape, entries))
+    return [x if np.shape(x) == shape else jnp.broadcast_to(x, shape) for x in entries]
 
 
 def _shortened(name: str, entries: Sequence) -> Any:
