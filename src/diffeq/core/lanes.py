@@ -68,8 +68,9 @@ ELEMENTWISE = frozenset(
     """
     abs add add_any and atan2 cbrt ceil clamp clz convert_element_type cos cosh copy div eq erf erfc
     exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul ne neg
-    nextafter not one_minus_square or pow rem round rsqrt select_n shift_left shift_right_arithmetic
-    shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor
+    nextafter not one_minus_square or polynomial pow rem round rsqrt select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
+    xor
     """.split()  # noqa: SIM905 - read as words
 )
 

@@ -119,10 +119,29 @@ def _without_padding(line: Any, size: int) -> Any:
     return line if size == height else jnp.where(_count(height) < size, line, line.dtype.type(0))
 
 
-def _summed(line: Any, reduce: Callable = jnp.sum) -> Any:
+def _summed(line: Any) -> Any:
     """The sum of all lines, an entry."""
-    kind = {"dtype": line.dtype} if reduce is jnp.sum else {}
-    return reduce(line, axis=0 if line.shape[1] > 1 else None, **kind)
+    return jnp.sum(line, axis=0 if line.shape[1] > 1 else None, dtype=line.dtype)
+
+
+def _total(line: Any, size: int) -> Any:
+    """The same, of a block with padding."""
+    return _summed(_without_padding(line, size))
+
+
+def _extreme(reduce: Callable) -> Callable:
+    """The largest of all lines, or the least; NaN, which Triton would leave out, if one is."""
+
+    def found(line: Any, size: int) -> Any:
+        del size  # what repeats a line is no more than that
+        axis = 0 if line.shape[1] > 1 else None
+        most = reduce(line, axis=axis)
+        if not jnp.issubdtype(line.dtype, jnp.inexact):
+            return most
+        undefined = jnp.max(jnp.where(jnp.isnan(line), jnp.int32(1), jnp.int32(0)), axis=axis)
+        return jnp.where(undefined > 0, line.dtype.type(np.nan), most)
+
+    return found
 
 
 def _places(shape: Sequence, index: Sequence, along: dict) -> Any:
@@ -223,7 +242,7 @@ def _last(numbers: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | Non
         return None
     found = products(a, b, numbers)
     _spend(space, size, 2 * found.size)
-    return [each(lambda line: _summed(_without_padding(line, size)), found)]
+    return [each(lambda line: _total(line, size), found)]
 
 
 def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int,
@@ -320,7 +339,7 @@ def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
     return [Tile(joined, axis, xs[0].shape[axis], context.space)]
 
 
-def _reduced(name: str, reduce: Callable) -> Callable:
+def _reduced(name: str, combine: Callable) -> Callable:
     """Over other axes the blocks are combined, over the long one the lines of each."""
 
     def rule(context: Any, equation: Any, x: Tile) -> list:
@@ -329,9 +348,7 @@ def _reduced(name: str, reduce: Callable) -> Callable:
         _spend(context.space, x.length, x.lines.size)
         if x.axis not in axes:
             return [Tile(found, x.axis - sum(a < x.axis for a in axes), x.length, x.space)]
-        sums = reduce is jnp.sum
-        plain = lambda line: _without_padding(line, x.length) if sums else line  # noqa: E731
-        return [each(lambda line: _summed(plain(line), reduce), found)]
+        return [each(lambda line: combine(line, x.length), found)]
 
     return rule
 
@@ -344,7 +361,7 @@ _RULES: dict[str, Callable] = {
     "slice": _slice,
     "squeeze": _to_shape,
     "transpose": _transpose,
-    "reduce_sum": _reduced("reduce_sum", jnp.sum),
-    "reduce_max": _reduced("reduce_max", jnp.max),
-    "reduce_min": _reduced("reduce_min", jnp.min),
+    "reduce_sum": _reduced("reduce_sum", _total),
+    "reduce_max": _reduced("reduce_max", _extreme(jnp.max)),
+    "reduce_min": _reduced("reduce_min", _extreme(jnp.min)),
 }

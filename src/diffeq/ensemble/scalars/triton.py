@@ -1,20 +1,21 @@
 """What a Triton kernel has no operation for: made of others, or refused."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 
+from .special import digamma, erf, erfc, lgamma
 from .values import Unscalarisable
 
 __all__ = ["in_triton"]
 
 _MISSING = frozenset(
     """
-    bessel_i0e bessel_i1e complex conj digamma eq_to erf erfc igamma igammac imag lgamma polygamma
-    real regularized_incomplete_beta zeta
+    bessel_i0e bessel_i1e complex conj eq_to igamma igammac imag polygamma real
+    regularized_incomplete_beta zeta
     """.split()  # noqa: SIM905 - read as words
 )
 
@@ -26,15 +27,17 @@ def in_triton(name: str, equation: Any) -> Callable | None:
         raise Unscalarisable("a kernel has no complex numbers")
     if name in _MISSING:
         raise Unscalarisable("a kernel has no such operation")
-    if name == "copy":
-        return lambda x: x
-    if name in ("lt_to", "le_to"):
-        return partial(_before, equal=name == "le_to")
     if name == "round":
         return partial(_rounded, even=equation.params["rounding_method"])
     if name == "reduce_precision":
         return partial(_shortened, **equation.params)
-    return None
+    if name in ("max", "min", "clamp") and not jnp.issubdtype(dtypes[-1], jnp.inexact):
+        return None
+    if name == "select_n" and dtypes[0] == jnp.bool_:
+        return None
+    if name in ("and", "or", "xor") and dtypes[-1] == jnp.uint64:
+        return partial(_signed, equation.primitive)
+    return _OTHERS.get(name)
 
 
 def _before(x: Any, y: Any, *, equal: bool) -> Any:
@@ -72,3 +75,41 @@ def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
     bits = bits + odd + whole(2 ** max(dropped - 1, 0) - 1)
     bits = (bits >> whole(dropped)) << whole(dropped)
     return jnp.where(jnp.isfinite(x) & (dropped > 0), lax.bitcast_convert_type(bits, x.dtype), x)
+
+
+def _larger(x: Any, y: Any) -> Any:
+    """Of two numbers; NaN, if one is, which Triton's own takes for smaller than all."""
+    return jnp.where((x >= y) | jnp.isnan(x), x, y)
+
+
+def _smaller(x: Any, y: Any) -> Any:
+    return jnp.where((x <= y) | jnp.isnan(x), x, y)
+
+
+def _signed(primitive: Any, x: Any, y: Any) -> Any:
+    """An operation on bits; as a constant, a number with the highest of 64 is negative."""
+    x, y = (lax.bitcast_convert_type(z, jnp.int64) for z in (x, y))
+    return lax.bitcast_convert_type(primitive.bind(x, y), jnp.uint64)
+
+
+def _selected(which: Any, *cases: Any) -> Any:
+    """One of several."""
+    return reduce(
+        lambda old, k: jnp.where(which == k, cases[k], old), range(1, len(cases)), cases[0]
+    )
+
+
+_OTHERS: dict[str, Callable] = {
+    "clamp": lambda low, x, high: jnp.where(x < low, low, jnp.where(x > high, high, x)),
+    "copy": lambda x: x,
+    "digamma": digamma,
+    "erf": erf,
+    "erfc": erfc,
+    "le_to": partial(_before, equal=True),
+    "lgamma": lgamma,
+    "lt_to": partial(_before, equal=False),
+    "max": _larger,
+    "min": _smaller,
+    "select_n": _selected,
+    "polynomial": lambda x, *cs: reduce(lambda value, c: value * x + c, cs[::-1]),
+}

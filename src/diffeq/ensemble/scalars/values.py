@@ -142,8 +142,16 @@ _PRIMITIVES = {
 }  # fmt: skip
 
 
+_EXTREMES = {"max": "ge", "min": "le"}
+
+
 def apply(name: str, *entries: Any) -> Any:
-    """The operation of this name of entries of one type."""
+    """The operation of this name of entries of one type. The larger of two numbers is NaN if one
+    is: Triton's own would leave NaN out.
+    """
+    if name in _EXTREMES and jnp.issubdtype(entries[0].dtype, jnp.inexact):
+        x, y = entries
+        return select(apply("or", apply(_EXTREMES[name], x, y), apply("ne", x, x)), x, y)
     return operated(name, lambda *xs: _PRIMITIVES[name].bind(*xs), entries)
 
 
