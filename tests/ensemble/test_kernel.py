@@ -15,6 +15,7 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
+from diffeq.adjoint.alongside import Alongside
 from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import loop
 from diffeq.core.rows import put_row
@@ -341,6 +342,9 @@ def lowered(solve, *, moving=()):
         moving = (*(False for _ in leaves), *moving)
     tuning = Tuning(block=32, interpret=False)
     plan = replace(ensemble.as_kernel().plan, kernel=tuning, moving=moving)
+    if moving:  # as the derivative of an ensemble has them
+        options = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
+        plan = replace(plan, options=options)
     if plan.starts:
         first = partial(strategies._first, plan, structure)
         rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]

@@ -112,6 +112,14 @@ def test_what_is_below_the_last_line_spoils_no_sum():
     same(jax.jit(partial(scalar, infinite))(V), jax.vmap(infinite)(V))
 
 
+@pytest.mark.parametrize("wanted", [None, "tensorfloat32", "float32"])
+def test_products_are_in_full_precision_unless_another_is_asked_for(wanted):
+    with jax.default_matmul_precision(wanted):
+        made = jax.make_jaxpr(partial(scalar, network))(V).jaxpr
+    (found,) = [e.params["precision"] for e in made.eqns if e.primitive.name == "dot_general"]
+    assert (lax.Precision.HIGHEST in found) == (wanted != "tensorfloat32")
+
+
 def test_an_axis_that_is_spread_is_not_parted():
     parted = lambda v: (FIRST @ v).reshape(5, 10).sum(1)
     with pytest.raises(Unscalarisable, match=r"reshape .*an axis of 50 .* is parted or joined"):
@@ -161,6 +169,23 @@ def test_deep_and_stiff_ones(method):
         de.solve_ensemble, problem(net), method, y0=STARTS, saveat=jnp.linspace(0, 1, 9)
     )
     same(solve(strategy="kernel", chunk=4), solve(strategy="lockstep"), rtol=1e-9)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [{"dt": 0.1}, {}], ids=["clock", "own steps"])
+def test_layers_that_depend_on_time_alone(options):
+    """With given steps, they are common to all lanes."""
+    net = eqx.nn.MLP(3, 2, 50, 1, key=jax.random.key(1))
+    gate = eqx.nn.MLP(1, 50, 40, 1, jnp.tanh, key=jax.random.key(2))
+
+    def field(t, y, nets):
+        (first, last), gate = nets[0].layers, nets[1](t[None])
+        return last(jnp.tanh(first(jnp.append(y, t))) * jax.nn.sigmoid(gate))
+
+    gated = de.ODEProblem(field, jnp.ones(2), (0.0, 1.0), (net, gate))
+    solve = partial(de.solve_ensemble, gated, de.Bosh3(), y0=STARTS, **options)
+    for chunk in (1, 4):
+        same(solve(strategy="kernel", chunk=chunk), solve(strategy="lockstep"), rtol=1e-9)
 
 
 @pytest.mark.thorough

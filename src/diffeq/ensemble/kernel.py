@@ -43,10 +43,10 @@ _MOST_WARPS = 16  # of a block, so that a thread has 128 registers
 class Tuning:
     """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
     one lane a thread, or several threads a lane, where wide layers are spread over them). Blocks
-    of 64 were fastest for small systems on an H100. `stages` of Triton's
-    own pipelining have nothing to overlap here. `sorts`: whether those of similar cost go together;
-    that asks for the first step of each beforehand, and for a sort, and wins nothing where all cost
-    about the same. `interpret`: None is everywhere but where a GPU is JAX's default.
+    of 64 were fastest for small systems on an H100. `stages` of Triton's own pipelining have
+    nothing to overlap here. `sorts`: whether those of similar cost go together; that asks for the
+    first step of each beforehand, and for a sort, and wins nothing where all cost about the same.
+    `interpret`: None is everywhere but where a GPU is JAX's default.
 
     Where arrays are written to memory and read again, a thread must have one lane: with several,
     Triton may deal them out in another way when it reads than when it wrote.

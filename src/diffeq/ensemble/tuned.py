@@ -56,12 +56,14 @@ def _kind(ensemble: Ensemble) -> tuple:
 
 
 def _layouts(ensemble: Ensemble) -> list:
-    """What is tried: chunks, or blocks with their warps."""
+    """What is tried: chunks, or blocks with fewer threads than lanes, or with as many as they want
+    by themselves.
+    """
     if ensemble.plan.kernel is None:
         return list(_CHUNKS)
     pairs = itertools.product(_BLOCKS, _WARPS)
     return [
-        replace(ensemble.plan.kernel, block=block, warps=warps)
+        replace(ensemble.plan.kernel, block=block, warps=warps if warps * 32 < block else None)
         for block, warps in pairs
         if warps * 32 <= block
     ]
