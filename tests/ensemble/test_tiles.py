@@ -17,7 +17,7 @@ from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.ensemble.kernel import Tuning
-from diffeq.ensemble.scalars import Space, Unscalarisable, scalarised
+from diffeq.ensemble.scalars import Array, Space, Unscalarisable, View, scalarised
 
 DRAW = np.random.default_rng(1)
 FIRST, HIDDEN, LAST = (DRAW.normal(size=s) / s[1] ** 0.5 for s in ((50, 5), (40, 50), (3, 40)))
@@ -101,6 +101,15 @@ def test_only_wide_layers_with_weights_that_all_share_are_spread():
     assert spread(layer(33))
     assert not spread(layer(32))
     assert not spread(lambda v: jnp.outer(v, jnp.tile(v, 7)).sum(0) @ jnp.tile(v, 7))
+
+
+def test_what_was_written_is_read_by_the_thread_that_wrote_it():
+    """Another thread might read before it is there."""
+    space, jaxpr = Space(LANES, kernel=True), jax.make_jaxpr(lambda w: SQUARE[:3] @ (w * 2))(BIAS)
+    written = View(Array(jnp.ones((50, LANES)), (50,)))
+    found = jax.jit(lambda: list(scalarised(jaxpr, [written], LANES, space)[0]))()
+    np.testing.assert_allclose(jnp.stack(found)[:, 0], 2 * SQUARE[:3].sum(1), rtol=1e-12)
+    assert space.threads == 1
 
 
 def test_what_is_below_the_last_line_spoils_no_sum():
