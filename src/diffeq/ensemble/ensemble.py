@@ -142,7 +142,7 @@ def solve_ensemble(
     """
     _check(problem, n=n, draw=draw, key=key, strategy=strategy)
     tunes = _check_chunk(chunk, resume, mesh)
-    chunk = None if tunes else chunk
+    chunk = None if isinstance(chunk, str) else chunk
     given = {"y0": y0, "args": args, "tspan": tspan}
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
@@ -247,7 +247,7 @@ def _check_chunk(chunk: Any, resume: Any, mesh: Any) -> bool:
 
 
 def _counts(x: Any) -> bool:
-    return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and x >= 1
+    return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and bool(x >= 1)
 
 
 def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
