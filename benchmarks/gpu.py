@@ -145,8 +145,13 @@ def forward(case):
 
 
 def backward(case):
-    """Times of a gradient."""
-    theirs, found = case.diffrax(), {"ours": least(jax.jit(gradient(case.ours)), case.rows)}
+    """Times of a gradient, and in how many kernels it is.
+
+    One finds Jacobians; or one has the solves, and another goes back.
+    """
+    theirs, ours = case.diffrax(), jax.jit(gradient(case.ours))
+    kernels = ours.lower(case.rows).as_text().count("__gpu$xla.gpu.triton")
+    found = {"ours": least(ours, case.rows), "note": f"{kernels} in the gradient"}
     if theirs is not None:
         found["diffrax"] = least(jax.jit(gradient(theirs)), case.rows)
     if case.rows.dtype == jnp.float64 and (known := case.gradsolve()) is not None:

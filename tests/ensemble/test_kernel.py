@@ -140,19 +140,6 @@ def test_derivatives_by_few_numbers_are_found_in_the_kernel():
     np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12)
 
 
-def test_a_derivative_by_many_numbers_goes_back_in_lockstep():
-    problem = de.ODEProblem(lambda t, y, w: jnp.sum(jnp.tanh(w * y)), 1.0, (0.0, 1.0), jnp.ones(8))
-
-    def loss(weights, strategy):
-        sol = de.solve_ensemble(problem.replace(args=weights), de.Bosh3(), y0=jnp.array([0.5, 1.0]),
-                                strategy=strategy, chunk=2)  # fmt: skip
-        return jnp.sum(sol.y1)
-
-    weights = jnp.linspace(-1.0, 0.5, 8)
-    found, known = (jax.grad(loss)(weights, s) for s in ("kernel", "lockstep"))
-    np.testing.assert_allclose(found, known, rtol=1e-12)
-
-
 def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
     weights, rows = jnp.arange(80.0).reshape(40, 2), jnp.arange(120.0).reshape(3, 40)
     table, marks = jnp.asarray(np.linspace(0, 1, 50) ** 2), np.arange(50) % 3 == 1

@@ -19,7 +19,7 @@ from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import block, loop
 from diffeq.core.poison import poison
 from diffeq.core.primitive import alone, user_line
-from diffeq.core.rows import get_row, put_row
+from diffeq.core.rows import get_row, put_row, unset
 from diffeq.core.walk import walk
 from diffeq.ensemble.scalars import Space, Stored, Unscalarisable, scalarised
 from diffeq.ensemble.scalars.memory import Made, kept
@@ -81,6 +81,7 @@ def elementwise(x, v, b):
     i = (v * 10).astype(jnp.int32)
     return {
         "functions": [jnp.sin(x), jnp.exp(x), jnp.tanh(x[0]), jnp.log1p(x**2), jnp.arctan2(x, 2.0)],
+        "slopes": jax.jvp(jnp.tanh, (v,), (v,)),
         "choices": [jnp.where(x > 0, x, 7.0), jnp.clip(v, -1, 1), jnp.sign(v), jnp.maximum(x, 0)],
         "rounding": [jnp.round(v * 3), jnp.round(jnp.arange(5.0) + 0.5 + 0 * v), jnp.floor(v)],
         "whole": [i // 3, i % 3, i << 2, -i, i.astype(jnp.float32), lax.clz(i), jnp.abs(i)],
@@ -94,10 +95,12 @@ def elementwise(x, v, b):
 
 
 def shapes(x, v):
+    padded = lax.pad(v.astype(jnp.float32), np.float32(0), [(1, 0, 0)])
     return {
         "concatenate": jnp.concatenate([x, jnp.ones((1, 4)), x[:1]]),
         "stack": jnp.stack([v, v * 2], axis=1),
         "pad": [lax.pad(v, 9.0, [(2, 1, 2)]), lax.pad(x, 0.0, [(-1, 2, 0), (1, -2, 1)])],
+        "pad in single precision": padded + padded[::-1],
         "turned": [x.T, x[::-1], jnp.flip(x), x[:, 1::2], jnp.roll(v, 2), x.reshape(2, 6)],
         "parted": jnp.split(v, [1, 3]),
         "spread": jnp.broadcast_to(v[:, None], (5, 2)),
@@ -215,7 +218,9 @@ def turned(v, n, room):
     count, buffer = loop(lambda c, i, b: i < c, turn, jnp.int32(0), start, consts=n)
     reached = jnp.arange(room) < n
     found = jnp.where(reached[:, None], buffer, 0.0)
-    return count, found, found.sum(), found.sum(0), jnp.max(found), found.T, found[1:, 2:3]
+    turned = jnp.roll(found, -1, axis=0), jnp.concatenate([found[:, :1], found, found[:, 3:]], 1)
+    return (count, found, found.sum(), found.sum(0), jnp.max(found), found.T, found[1:, 2:3],
+            turned, get_row(turned[0], n))  # fmt: skip
 
 
 def own(v, m, n, big):
@@ -227,6 +232,7 @@ def own(v, m, n, big):
         "five": solve(factored(jnp.eye(5) * 3 + jnp.outer(v, v)), v),
         "rows": [get_row(v, jnp.clip(n, 0, 4)), put_row(v, jnp.float64(3.0), jnp.clip(n, 0, 4))],
         "large": [get_row(big, n), pick(big, jnp.stack([n, 0 * n]))],
+        "unset": [put_row(unset((k, 5), v.dtype), v, n + 1)[n + 1] for k in (6, 20)],
         "ring": past,
         "find": [find(jnp.asarray(LONG), 50 + n, v[0]), find(jnp.sort(v), jnp.int32(5), v[2])],
         "poison": poison(jnp.stack([v, v]), v, jnp.stack([n > 0, n > 1]).astype(jnp.int32)),

@@ -103,11 +103,15 @@ class Discrete(Adjoint):
         if system.rows is not None:
             rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
             return Recorder(system, min(rows, max_steps), False, decides)
-        # Rows of a known number of steps are all used: none is filled with zeros for nothing.
-        default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
-        rows = self.rows or max(default, rows_for(max_steps))
+        rows = self._kept(max_steps, decides=decides)
         thins = max_steps > rows
         return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
+
+    def _kept(self, max_steps: int, *, decides: bool) -> int:
+        """How many attempts are kept, of so many at most, before a tape is thinned."""
+        # Rows of a known number of steps are all used: none is filled with zeros for nothing.
+        default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
+        return self.rows or max(default, rows_for(max_steps))
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""

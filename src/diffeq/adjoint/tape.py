@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
-from ..core.rows import get_row, put_row
+from ..core.rows import get_row, put_row, unset
 from ..integrate import (
     MOST_LAPS,
     Attempt,
@@ -30,7 +30,7 @@ from ..integrate import (
     taking_turns,
 )
 
-__all__ = ["Record", "Recorder", "Row"]
+__all__ = ["Record", "Recorder", "Row", "capacity"]
 
 _WORD = 32
 _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
@@ -185,12 +185,16 @@ def _memory(row: Row, like: Any, channels: int) -> Any:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows."""
+    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows.
+    `own`: whether a lane counts its own attempts, and not those of all, as a kernel needs it: a
+    lane that is done writes none there.
+    """
 
     system: System
     rows: int
     thins: bool
     decides: bool
+    own: bool = False
 
     @property
     def capacity(self) -> int:
@@ -217,7 +221,9 @@ class Recorder:
         """An empty tape, of the shapes that an attempt has."""
         row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
         shape = jax.eval_shape(row, data, state)
-        rows = jax.tree.map(lambda x: jnp.zeros((self.rows + 1, *x.shape), x.dtype), shape)
+        # Where none is thrown away, each row is written before it is read.
+        fresh = jnp.zeros if self.thins or self.system.one_step else unset
+        rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
         count = -(-self.capacity * self.bits // (_WORD * self.words))
         count = count if self.thins and (self.decides or self.system.events.bits) else 0
         several = (self.words,) if self.words > 1 else ()
@@ -248,7 +254,7 @@ class Recorder:
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
-    def write(self, record: Record, state: State, tried: Attempt) -> Record:
+    def write(self, record: Record, active: Array, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""
         if self.system.one_step:
             return self._only(record, state, tried)
@@ -262,7 +268,8 @@ class Recorder:
             word, shift = self._place(i)
             mask = self._flags(row, state, tried)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
-        return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
+        after = i + active if self.own else i + 1
+        return record._replace(rows=rows, decisions=decisions, attempts=after)
 
     def _only(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""

@@ -23,7 +23,7 @@ from .primitive import (
     zero_tangent,
 )
 
-__all__ = ["get_row", "put_row", "read", "write"]
+__all__ = ["get_row", "put_row", "read", "unset", "write"]
 
 # An element of a scatter or a gather takes as long as some dozens in vector code, which goes
 # through all rows: better where these are few, and stay in the cache.
@@ -46,6 +46,16 @@ def put_row(buffer: Shaped[Array, "rows ..."], value: Array, j: Int[Array, ""]) 
     Array([0., 2., 0.], dtype=float32)
     """
     return put_p.bind(buffer, jnp.asarray(value, buffer.dtype), jnp.asarray(j, jnp.int32))[0]
+
+
+def unset(shape: Sequence[int], dtype: Any) -> Array:
+    """Rows that nobody reads before they are written: zeros, where something has to be there. A
+    kernel, whose memory is as it was found, does not fill it.
+
+    >>> unset((2,), jnp.float32).tolist()
+    [0.0, 0.0]
+    """
+    return unset_p.bind(shape=tuple(shape), dtype=jnp.dtype(dtype))[0]
 
 
 def read(buffer: Any, j: Any) -> Any:
@@ -158,4 +168,9 @@ put_p = define(
     jvp=_put_jvp,
     transpose=_put_transpose,
     batch=_batch(lambda: put_p),
+)
+unset_p = define(
+    "unset",
+    lambda *, shape, dtype: [jnp.zeros(shape, dtype)],
+    lambda *, shape, dtype: [ShapedArray(shape, dtype)],
 )

@@ -8,7 +8,8 @@ ends when its own lanes are done, and nothing is written but what is returned. N
 Inputs and outputs are arrays (numbers, lanes), so that neighbours read and write neighbours. What
 all trajectories share is read where it is wanted; wide layers of a network are the one thing that
 several threads have together (`scalars/tiles.py`). Arrays that are written in a loop and too large
-for registers (saved rows, a tape) are further outputs, which nobody looks at afterwards.
+for registers (saved rows, a tape) are further outputs, which nobody looks at afterwards. What is
+wanted as a sum over all trajectories leaves each block as one number.
 
 On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
 """
@@ -16,6 +17,7 @@ On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +35,7 @@ from .scalars.memory import REGISTERS
 from .scalars.values import apply, is_number, objects
 from .sharded import platform
 
-__all__ = ["Tuning", "in_kernel", "refusal"]
+__all__ = ["Kernel", "Tuning", "in_kernel", "refusal"]
 
 _WARP = 32  # threads
 _MOST_WARPS = 16  # of a block, so that a thread has 128 registers
@@ -98,20 +100,22 @@ def in_kernel(
     >>> in_kernel(one, [jnp.array(2.0)], [jnp.arange(3.0)], jnp.arange(3), Tuning(block=2))
     Array([0., 3., 6.], dtype=float32)
     """
-    program = _Program.of(one, shared, rows, index, tuning)
-    return program(shared, rows, index)
+    return Kernel.of(one, shared, rows, index, tuning)(shared, rows, index)
 
 
 def refusal(
-    one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning
+    one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
 ) -> Unscalarisable | None:
     """Why there is no kernel of it, if there is none, whatever it is that says so. Nothing is
     compiled for the answer.
     """
     like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
-    run = jax.jit(lambda shared, rows, index: in_kernel(one, shared, rows, index, tuning))
+
+    def run(shared: Sequence, rows: Sequence, index: Any) -> Any:
+        return Kernel.of(one, shared, rows, index, tuning, sums)(shared, rows, index)
+
     try:
-        traced = run.trace([*map(jnp.asarray, shared)], like[:-1], like[-1])
+        traced = jax.jit(run).trace([*map(jnp.asarray, shared)], like[:-1], like[-1])
         if not tuning.interpreted():
             with jax.default_device(jax.local_devices(backend="gpu")[0]):
                 traced.lower()
@@ -304,8 +308,10 @@ class _References(Space):
 
 
 @dataclass(frozen=True)
-class _Program:
-    """A solve that is ready to be a kernel: what a dry run of the rewriting has found."""
+class Kernel:
+    """A solve that is ready to be a kernel: what a dry run of the rewriting has found. The first
+    `sums` of its outputs are summed over all trajectories.
+    """
 
     jaxpr: Any
     tree: Any
@@ -313,23 +319,31 @@ class _Program:
     tables: list[np.ndarray]
     memories: list[tuple[int, Any]]
     tuning: Tuning
+    sums: int = 0
     threads: int = 1
 
     @classmethod
     def of(
-        cls, one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning
-    ) -> "_Program":
-        """The program of one trajectory."""
+        cls, one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning,
+        sums: int = 0,
+    ) -> "Kernel":  # fmt: skip
+        """The kernel of `one(shared, rows[i], index[i])`."""
         *rows, index = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (*rows, index))
         jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(
             [*map(jnp.asarray, shared)], rows, index
         )
         inputs = [_Input(a, _words(a), i < len(shared)) for i, a in enumerate(jaxpr.in_avals)]
         space = Space(tuning.block, kernel=True)
-        found = cls(jaxpr, jax.tree.structure(shape), inputs, space.tables, space.memories, tuning)
+        tree = jax.tree.structure(shape)
+        found = cls(jaxpr, tree, inputs, space.tables, space.memories, tuning, sums)
         like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _stored(i.dtype)) for i in inputs]
         jax.eval_shape(lambda xs: found.outputs(xs, space, Array, lambda k, x: None), like)
         return replace(found, threads=space.threads)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of memory for each lane that nobody looks at afterwards."""
+        return sum(size * jnp.dtype(_stored(dtype)).itemsize for size, dtype in self.memories)
 
     def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
         """`put(number, (place, entry))` for every number of every output."""
@@ -352,31 +366,43 @@ class _Program:
                                                      strict=True)]  # fmt: skip
         args += [jnp.asarray(t.reshape(-1)).astype(_stored(t.dtype)) for t in self.tables]
         kinds = [(a.size, a.dtype) for a in avals] + self.memories
-        shapes = [jax.ShapeDtypeStruct((max(n, 1), lanes), _stored(d)) for n, d in kinds]
+        shapes = [jax.ShapeDtypeStruct(
+            (max(n, 1), lanes // block if k < self.sums else lanes), _stored(d)
+        ) for k, (n, d) in enumerate(kinds)]  # fmt: skip
+        specs = [self._spec(x, 1 if k < self.sums else block) for k, x in enumerate(shapes)]
         found = pallas.pallas_call(
-            self._kernel, grid=(lanes // block,), out_shape=shapes,
-            in_specs=[self._spec(x) for x in args], out_specs=[self._spec(x) for x in shapes],
+            partial(self._kernel, size), grid=(lanes // block,), out_shape=shapes,
+            in_specs=[self._spec(x, block) for x in args], out_specs=specs,
             interpret=self.tuning.interpreted(), name="solve_ensemble",
             compiler_params=self.tuning.params(remembers=bool(self.memories), threads=self.threads),
         )(*args)  # fmt: skip
-        out = [_loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
-               for x, a in zip(found, avals, strict=False)]  # fmt: skip
+        out = [jnp.sum(x[: a.size], axis=1).reshape(a.shape) if k < self.sums else
+               _loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
+               for k, (x, a) in enumerate(zip(found, avals, strict=False))]  # fmt: skip
         return jax.tree.unflatten(self.tree, out)
 
-    def _spec(self, x: Any) -> Any:
-        """All of an array that is shared; of another, the lanes of this block."""
+    @staticmethod
+    def _spec(x: Any, block: int) -> Any:
+        """All of an array that is shared; of another, the lanes of this block, or its sum."""
         if x.ndim == 1:
             return pallas.BlockSpec(x.shape, lambda i: (0,))
-        return pallas.BlockSpec((x.shape[0], self.tuning.block), lambda i: (0, i))
+        return pallas.BlockSpec((x.shape[0], block), lambda i: (0, i))
 
-    def _kernel(self, *refs: Any) -> None:
+    def _kernel(self, size: int, *refs: Any) -> None:
         block = self.tuning.block
         counts = [len(x) for x in (self.inputs, self.tables, self.jaxpr.out_avals, self.memories)]
         inputs, tables, outs, memories = split(refs, counts)
         space = _References(block, tables, memories, barriers=self.tuning.interpreted())
+        number = pallas.program_id(0) * block + jnp.arange(block, dtype=jnp.int32)
+        counted = number < size  # the others fill up the last block
 
-        def put(number: int, found: tuple) -> None:
+        def put(k: int, found: tuple) -> None:
             place, entry = found
-            _store(outs[number], place, entry, np.bool_(True))
+            if k >= self.sums:
+                _store(outs[k], place, entry, np.bool_(True))
+                return
+            entry = jnp.broadcast_to(jnp.asarray(entry, outs[k].dtype), counted.shape)
+            total = jnp.sum(jnp.where(counted, entry, 0))
+            outs[k][int(place) if is_number(place) else place, 0] = total
 
         self.outputs(inputs, space, _Memory, put)

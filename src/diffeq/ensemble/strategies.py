@@ -5,14 +5,14 @@ In lanes, a derivative by few numbers a trajectory is found on the way: each chu
 Jacobians by them, and what is then left to transpose is a sum of products. There is no tape
 (`adjoint/alongside.py`), and where the numbers are known (a gradient that is not compiled) all
 cores take part. By more numbers than `_FEW` it goes back along the tapes of all, as that of any
-solve. A kernel solves for its Jacobians in the same way; what it cannot do of a derivative is done
-in lockstep.
+solve. A kernel solves for its Jacobians in the same way; by more numbers, the way back is a kernel
+of its own. What has no kernel of a derivative is done in lockstep.
 """
 
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -20,19 +20,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from ..adjoint import Discrete
 from ..adjoint.alongside import Alongside
-from ..adjoint.base import is_inexact
+from ..adjoint.base import is_inexact, pick
+from ..adjoint.flat import Flat
 from ..core.lift import flatten, unflatten
+from ..core.oneway import Map, oneway
 from ..core.poison import Row, poison
 from ..core.primitive import in_a_trace, split
+from ..core.status import Status
 from ..refuse import stops_of
 from ..solution import Solution
 from ..solve import Options, first_step, run
 from .inputs import Inputs, filled, key_of, trajectory
-from .kernel import Tuning, in_kernel, refusal
+from .kernel import Kernel, Tuning, in_kernel, refusal
 from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
 from .reduction import Reduction
 from .scalars import Unscalarisable
@@ -42,6 +46,9 @@ __all__ = ["Ensemble", "Plan"]
 
 _ON_ITS_OWN = ("lanes", "kernel")  # strategies in which no trajectory waits for all others
 _FEW = 6  # directions, which take together as long as the way back
+# Bytes of the tapes of one launch: of some 100,000 small systems, which keep a large GPU busy, and
+# a small part of its memory.
+_SCRATCH = 2**31
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Plan:
     reduces: bool  # whether statistics are wanted, and no trajectories
     moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
     kernel: Tuning | None = None  # of one that is a kernel: how that is laid out
+    back: bool = False  # whether it pulls cotangents back, and there are no Jacobians
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ def _seen(plan: Plan, structure: Any, leaves: list, sol: Any, index: Any) -> tup
     if not plan.reduces:
         return (), sol
     reduction = _reduction(structure, leaves)
-    state = reduction.update(reduction.init(sol[0]), sol, index >= 0)
+    state = reduction.update(reduction.init(sol[0]), sol, jnp.asarray(index) >= 0)
     return state, reduction.kept(sol)
 
 
@@ -292,12 +300,20 @@ def _in_program(
     """One program, on one core."""
     if plan.even:
         return _chunks(plan, structure, leaves, rows, index)
+    order, back, first = _by_cost(plan, structure, leaves, rows, index)
+    rows = [row[order] for row in (*rows, *first)]
+    state, found = _chunks(plan, structure, leaves, rows, index[order])
+    return state, jax.tree.map(lambda x: x[back], found)
+
+
+def _by_cost(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
+    """The order in which those of similar cost go together, the way back from it, and the first
+    steps, if they are wanted.
+    """
     first, costs = _first(plan, structure, leaves, rows, index)
     order = ordered(costs, plan.chunk)
     back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
-    rows = [row[order] for row in (*rows, *([first] if plan.starts else []))]
-    state, found = _chunks(plan, structure, leaves, rows, index[order])
-    return state, jax.tree.map(lambda x: x[back], found)
+    return order, back, [first] if plan.starts else []
 
 
 def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
@@ -331,8 +347,12 @@ def _check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: A
     kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
     key = (plan, structure, kinds)
     if key not in _reasons:
-        one = partial(_alone, replace(plan, starts=False), structure)
-        _reasons[key] = refusal(one, leaves, rows, index, plan.kernel or Tuning())
+        bare, sums = replace(plan, starts=False), 0
+        if plan.back:
+            rows = [*rows, *_outputs(bare, structure, leaves, rows, index)]
+            sums = _count_shared(plan, leaves)
+        one = partial(_pulled_one if plan.back else _alone, bare, structure)
+        _reasons[key] = refusal(one, leaves, rows, index, plan.kernel or Tuning(), sums)
         if len(_reasons) > _KEPT:
             _reasons.popitem(last=False)
     _reasons.move_to_end(key)
@@ -364,7 +384,7 @@ def _shares(
         if strategy == "lockstep":
             return _lockstep(plan, structure, leaves, rows, index)
         if plan.reduces:
-            return _in_program(plan, structure, leaves, rows, index)
+            return _differentiable(plan, structure, leaves, rows, index)
         return (), _lanes(plan, structure, leaves, rows, index)
 
     merged = _reduction(structure, leaves).merged if plan.reduces else None
@@ -381,23 +401,33 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
     live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
 
-    def plain(live: list) -> Solution:
-        common, own = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
-        differentiated = _in_program if plan.kernel is None else _lockstep
-        found = differentiated(plan, structure, common, own, index)
-        return _complete(plan, structure, common, *found)
-
-    values, slopes = [x for x, _ in live], [d for _, d in live]
-    shared = moving[: len(leaves)].count(True)
     along = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
     own = replace(plan, moving=moving, options=along, chunk=plan.narrow)
-    if not _few(plan, values, shared) or not _has_kernel(own, structure, leaves, rows, index):
-        return jax.jvp(plain, (values,), (slopes,))
-    _, (sol, jacobians) = _jacobians(own, structure, leaves, rows, index)
+    values, slopes = [x for x, _ in live], [d for _, d in live]
+    shared = _count_shared(own, leaves)
+    if _few(plan, values, shared) and _has_kernel(own, structure, leaves, rows, index):
+        _, (sol, jacobians) = _jacobians(own, structure, leaves, rows, index)
+        return sol, _tangent(sol, _along(slopes[:shared], slopes[shared:], jacobians))
+
+    def plain(live: list) -> Solution:
+        common, own = split(_replaced(inputs, moving, live), (len(leaves), len(rows)))
+        found = _differentiable(plan, structure, common, own, index)
+        return _complete(plan, structure, common, *found)
+
+    return jax.jvp(plain, (values,), (slopes,))
+
+
+def _tangent(sol: Any, found: Iterable) -> Any:
+    """The tangent of a solution, of those of what is inexact in it."""
     parts, tree = jax.tree.flatten(sol)
-    found = iter(_along(slopes[:shared], slopes[shared:], jacobians))
+    found = iter(found)
     dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
-    return sol, jax.tree.unflatten(tree, dot)
+    return jax.tree.unflatten(tree, dot)
+
+
+def _count_shared(plan: Plan, leaves: Sequence) -> int:
+    """How many of the moving inputs are shared."""
+    return plan.moving[: len(leaves)].count(True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -474,3 +504,190 @@ def _along(shared: list, own: list, jacobians: list) -> list:
     each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in shared]
     dots = jnp.concatenate([d.reshape(size, -1) for d in (*each, *own)], axis=1)
     return [jax.vmap(one)(jacobian, dots) for jacobian in jacobians]
+
+
+# --- the way back as a kernel ---------------------------------------------------------------------
+
+
+def _differentiable(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Solution]:
+    """What was seen, if statistics are wanted, and what there is of each trajectory: of a kernel,
+    to be differentiated by another one.
+    """
+    if plan.kernel is None:
+        return _in_program(plan, structure, leaves, rows, index)
+    sol = _solutions(replace(plan, reduces=False), structure, leaves, rows, index)
+    return _seen(plan, structure, leaves, sol, index)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+    return _in_program(plan, structure, leaves, rows, index)[1]
+
+
+@partial(_solutions.defjvp, symbolic_zeros=True)
+def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    leaves, rows, index = primals
+    inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
+    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    own, dots = replace(plan, moving=moving, back=True), pick(dots, moving)
+    if not _goes_back(own, structure, leaves, rows, index):
+        of, live = _in_lockstep(own, structure, leaves, rows, index)
+        _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
+        return sol, _tangent(sol, found)
+    sol = _solutions(plan, structure, leaves, rows, index)
+    rule = _Back(own, structure, len(leaves))
+    return sol, _tangent(sol, oneway(rule, [*inputs, index], dots, _inexact(sol)))
+
+
+def _inexact(tree: Any) -> list:
+    return [x for x in jax.tree.leaves(tree) if is_inexact(x)]
+
+
+@dataclass(frozen=True)
+class _Back(Map):
+    """From tangents of the moving inputs to those of all solutions: pushed in lockstep, and pulled
+    back by a kernel.
+    """
+
+    plan: Plan
+    structure: Any
+    shared: int  # of the inputs
+
+    def push(self, residuals: list, tangents: list) -> list:
+        """The tangents of the solutions."""
+        of, live = _in_lockstep(self.plan, self.structure, *self._inputs(residuals))
+        return jax.jvp(of, (live,), (tangents,), has_aux=True)[1]
+
+    def pull(self, residuals: list, cotangents: list) -> list:
+        """The cotangents of the moving inputs."""
+        return _pulled(self.plan, self.structure, *self._inputs(residuals), cotangents)
+
+    def _inputs(self, residuals: list) -> tuple[list, list, Any]:
+        return residuals[: self.shared], residuals[self.shared : -1], residuals[-1]
+
+
+def _in_lockstep(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Callable, list]:
+    """What is inexact of all solutions, and these, as a function of the moving inputs; and the
+    inputs.
+    """
+    inputs, plain = [*leaves, *rows], replace(plan, kernel=None)
+
+    def of(live: list) -> tuple[list, Solution]:
+        common, own = split(_replaced(inputs, plan.moving, live), (len(leaves), len(rows)))
+        sol = _lockstep(plain, structure, common, own, index)[1]
+        return _inexact(sol), sol
+
+    return of, pick(inputs, plan.moving)
+
+
+def _pulled_in_lockstep(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, cotangents: list
+) -> list:  # fmt: skip
+    of, live = _in_lockstep(plan, structure, leaves, rows, index)
+    return jax.vjp(of, live, has_aux=True)[1](cotangents)[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _pulled(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, cotangents: list
+) -> list:  # fmt: skip
+    """The cotangents of the moving inputs, by a kernel, which has no derivative: that is one of
+    lockstep.
+    """
+    return _in_groups(plan, structure, leaves, rows, index, cotangents)
+
+
+@_pulled.defjvp
+def _pulled_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    return jax.jvp(partial(_pulled_in_lockstep, plan, structure), primals, tangents)
+
+
+def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+    """Whether a kernel can pull cotangents back."""
+    adjoint = plan.options.adjoint
+    if not isinstance(adjoint, Discrete):
+        return False
+    decides = _decides(structure, leaves)
+    tried = Flat(adjoint.rows).may_serve(plan.options.max_steps, decides=decides)
+    return tried and _has_kernel(plan, structure, leaves, rows, index)
+
+
+def _decides(structure: Any, leaves: Sequence) -> bool:
+    """Whether steps are as long as a controller says, and not given."""
+    traced = unflatten(structure, leaves)["traced"]
+    return traced["dt"] is None and traced["controller"].decides
+
+
+def _outputs(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+    """The shapes of what is inexact of all solutions."""
+    of, live = _in_lockstep(plan, structure, leaves, rows, index)
+    return jax.eval_shape(of, live)[0]
+
+
+def _pulled_one(
+    plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
+) -> tuple[list, Any]:
+    """The cotangents of the moving inputs of trajectory i, whose solution has those behind its own
+    rows; and whether the tape was too short for it.
+    """
+    own = len(plan.moving) - len(leaves)
+    inputs = [*leaves, *rows[:own]]
+    first = {"dt0": rows[-1]} if plan.starts else {}
+    cotangents = rows[own : len(rows) - len(first)]
+    options = replace(plan.options, adjoint=Flat(plan.options.adjoint.rows))
+
+    def of(live: list) -> tuple[list, Any]:
+        common, mine = split(_replaced(inputs, plan.moving, live), (len(leaves), own))
+        sol = run(options, **{**_call(plan, structure, common, mine, i), **first})
+        return _inexact(sol), sol.status
+
+    _, pull, status = jax.vjp(of, pick(inputs, plan.moving), has_aux=True)
+    return pull(list(cotangents))[0], status == Status.tape_overflow
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _in_groups(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, cotangents: list
+) -> list:  # fmt: skip
+    """A launch of the kernel for as many trajectories as their tapes have room; where one of them
+    has no room for a single solve, that group once more in lockstep, which thins tapes.
+    """
+    shared, inner = _count_shared(plan, leaves), (len(rows), len(cotangents))
+    behind, order, back = [], None, None
+    if not plan.even:
+        order, back, behind = _by_cost(plan, structure, leaves, rows, index)
+    rows = [*rows, *cotangents, *behind]
+    if order is not None:
+        rows, index = jax.tree.map(lambda x: x[order], (rows, index))
+    one = partial(_pulled_one, plan, structure)
+    kernel = Kernel.of(one, leaves, rows, index, plan.kernel or Tuning(), shared)
+    flat, most = Flat(plan.options.adjoint.rows), plan.options.max_steps
+    whole = flat.serves_all(most, decides=_decides(structure, leaves))
+
+    def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
+        rows, index = xs
+        own, dots, first = split(rows, (*inner, len(behind)))
+        alike = lambda x: counts.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
+        dots = [jnp.where(alike(x), x, 0) for x in dots]  # of what fills up the last group
+        found, cut = kernel(leaves, [*own, *dots, *first], index)
+        if not whole:
+            again = partial(_pulled_in_lockstep, plan, structure, leaves, own, index, dots)
+            found = lax.cond(jnp.any(cut), again, lambda: found)
+        more, found = found[:shared], found[shared:]
+        return [a + b for a, b in zip(sums, more, strict=True)], found
+
+    zero = [jnp.zeros_like(x) for x in pick(leaves, plan.moving[: len(leaves)])]
+    sums, found = through_chunks(step, zero, (rows, index), _group(kernel, index.shape[0]))
+    return [*sums, *(found if back is None else [x[back] for x in found])]
+
+
+def _group(kernel: Kernel, size: int) -> int:
+    """How many trajectories are in a launch, so that their tapes take `_SCRATCH` bytes at most."""
+    block = kernel.tuning.block
+    most = max(_SCRATCH // max(kernel.scratch, 1) // block, 1)
+    blocks = -(-size // block)
+    return -(-blocks // -(-blocks // most)) * block

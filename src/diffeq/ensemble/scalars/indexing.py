@@ -245,6 +245,11 @@ def _get_row(context: Any, x: Any, j: np.ndarray) -> list | None:
     return None if j.shape else [row(x, objects(j)[()], context.space)]
 
 
+def _unset(context: Any, *, shape: Sequence[int], dtype: Any) -> list:
+    few = int(np.prod(shape)) <= REGISTERS
+    return [np.zeros(shape, dtype) if few else context.space.memory(shape, dtype)]
+
+
 def _put_row(context: Any, x: Any, value: Any, j: np.ndarray) -> list | None:
     if j.shape:
         return None
@@ -328,4 +333,5 @@ INDEXING: dict[str, Callable] = {
     "pick_row": _pick_row,
     "add_row": _add_row,
     "find_row": _find_row,
+    "unset": _unset,
 }

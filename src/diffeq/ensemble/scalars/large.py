@@ -13,11 +13,12 @@ from jax import lax
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import CHAIN, dynamic_slice
 from .memory import REGISTERS, Made, Stored, loaded, reduced
-from .values import apply, is_known, is_number, narrowed, objects
+from .values import apply, is_known, is_number, narrowed, objects, select
 
 __all__ = ["in_memory"]
 
 _IDENTITIES = frozenset(("copy", "stop_gradient", "reshape", "squeeze", "expand_dims"))
+_PARTS = 4  # arrays of a concatenation, each of which is read for each entry
 _REDUCED = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul",
             "reduce_and": "and", "reduce_or": "or"}  # fmt: skip
 
@@ -47,7 +48,7 @@ def _in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> Any:
     if name in ELEMENTWISE and fits(equation):
         return _elementwise(context, equation, xs, out)
     moved = _MOVES.get(name)
-    return None if moved is None else moved(xs, out, equation.params)
+    return None if moved is None else moved(context, xs, out, equation.params)
 
 
 def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
@@ -148,7 +149,8 @@ def _moving(source: Callable) -> Callable:
     the output comes from.
     """
 
-    def rule(xs: Sequence, out: Any, params: dict) -> Made:
+    def rule(context: Any, xs: Sequence, out: Any, params: dict) -> Made:
+        del context
         x = xs[0]
         read = lambda p: x.read(  # noqa: E731
             _place(source(coordinates(p, out.shape), x.shape, params), x.shape)
@@ -186,10 +188,36 @@ def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
         first = [start if i == axis else 0 for i in range(len(x.shape))]
         shape = (*x.shape[:axis], int(size), *x.shape[axis + 1 :])
         out = jax.ShapeDtypeStruct(shape, x.dtype)
-        part = _MOVES["slice"]([x], out, {"start_indices": first, "strides": None})
+        part = _MOVES["slice"](None, [x], out, {"start_indices": first, "strides": None})
         parts.append(part if part.size > REGISTERS else loaded(part))
         start += int(size)
     return parts
+
+
+def _concatenated(context: Any, xs: Sequence, out: Any, params: dict) -> Any:
+    """Of a few arrays: each is read where it can be, and one of them is taken."""
+    xs = [x for x in xs if x.size]
+    readers = [_reader(context, x, x.shape) for x in xs[:_PARTS]]
+    if len(xs) > _PARTS or any(reader is None for reader in readers):
+        return None
+    axis = params["dimension"]
+    starts = [int(n) for n in np.cumsum([0, *(x.shape[axis] for x in xs)])]
+
+    def one(k: int, index: list) -> Any:
+        i, most = apply("sub", index[axis], np.int32(starts[k])), xs[k].shape[axis] - 1
+        i = apply("min", apply("max", i, np.int32(0)), np.int32(most))
+        return readers[k](_place([*index[:axis], i, *index[axis + 1 :]], xs[k].shape))  # pyright: ignore[reportOptionalCall]
+
+    def read(place: Any) -> Any:
+        index = coordinates(place, out.shape)
+        if is_number(index[axis]):
+            return one(int(np.searchsorted(starts, index[axis], "right")) - 1, index)
+        found = one(0, index)
+        for k in range(1, len(xs)):
+            found = select(apply("ge", index[axis], np.int32(starts[k])), one(k, index), found)
+        return found
+
+    return Made(read, out.shape, out.dtype, xs)
 
 
 _MOVES: dict[str, Callable] = {
@@ -197,6 +225,7 @@ _MOVES: dict[str, Callable] = {
     "slice": _moving(_from_slice),
     "transpose": _moving(_from_transpose),
     "rev": _moving(_from_rev),
+    "concatenate": _concatenated,
 }
 
 

@@ -45,7 +45,7 @@ def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
         inner = len(moved) + max(len(moved) - 1, 0) * between
         rows = [*range(0, inner, between + 1)]
         size = low + inner + high
-        out = np.array(filled((size, *moved.shape[1:]), objects(fill)[()]), object)
+        out = np.array(objects(filled((size, *moved.shape[1:]), objects(fill)[()])))
         for at, row in zip(rows, objects(moved), strict=True):
             if 0 <= at + low < size:
                 out[at + low] = row
