@@ -87,6 +87,14 @@ def test_how_many_are_in_a_group(monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_thread_has_one_lane_on_the_way_back(monkeypatch):
+    asked = []
+    monkeypatch.setattr(strategies, "Tuning", partial(Tuning, warps=1))
+    monkeypatch.setattr(strategies, "_goes_back", lambda plan, *_: asked.append(plan.kernel))
+    jax.eval_shape(jax.grad(partial(loss, strategy="kernel")), WEIGHTS, STARTS)
+    assert [tuning.warps for tuning in asked] == [None]
+
+
 def test_what_has_failed_is_nan_where_it_is_asked_for_and_zero_where_not():
     grows = COOLED.replace(f=lambda t, y, w: w[0] * y**2 + jnp.sum(jnp.tanh(w * y)))
     starts, weights = jnp.array([0.5, 30.0, -0.3]), 0.1 + WEIGHTS**2 / 4
@@ -225,6 +233,20 @@ def test_each_kind_of_solve_goes_back(name, pulls):
     known = jax.grad(of)((rows, starts), "lockstep")
     for a, b in zip(found, known, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9 * np.abs(b).max())
+
+
+@pytest.mark.thorough
+def test_on_a_mesh_statistics_go_back_too(pulls):
+    mesh = jax.make_mesh((1,), ("i",))
+
+    def of(rows, strategy):
+        sol = de.solve_ensemble(LORENZ, de.Bosh3(), args=rows, strategy=strategy, chunk=2,
+                                reduce=de.stats.Mean(), mesh=mesh, max_steps=200)  # fmt: skip
+        return jnp.sum(sol.reduced**2)
+
+    found = jax.grad(of)(RHOS, "kernel")
+    assert pulls["kernel"] == 1
+    same(found, jax.grad(of)(RHOS, "lockstep"), rtol=1e-9)
 
 
 # --- Triton, without a GPU ------------------------------------------------------------------------

@@ -108,8 +108,9 @@ def solve_ensemble(
             steps `chunk` of them together, those of similar cost; on all cores, unless it stands
             inside `jit` or a derivative, where it has one. "kernel" runs whole solves of small
             systems in one kernel of a GPU (on a CPU in an interpreter, for tests and slowly); where
-            there is none of a solve, it raises with the reason. "auto": on a CPU lanes, where there
-            is more than one chunk; on a GPU the kernel, where there is one; else lockstep.
+            there is none of a solve, it raises with the reason. So is a gradient; a derivative that
+            has no kernel goes in lockstep. "auto": on a CPU lanes, where there is more than one
+            chunk; on a GPU the kernel, where there is one; else lockstep.
         chunk: how many trajectories are stepped together by "lanes", or are a block of a "kernel"
             (a power of two). None: 64, and 128 by "lanes" if there are 65,536 or more. "tuned": the
             fastest for this ensemble on this machine; a call outside of `jit` tries each on a

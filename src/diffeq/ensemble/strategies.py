@@ -531,7 +531,9 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
-    own, dots = replace(plan, moving=moving, back=True), pick(dots, moving)
+    # A tape is read again, for which a thread has one lane, whatever was best without.
+    tuning = plan.kernel and replace(plan.kernel, warps=None)
+    own, dots = replace(plan, moving=moving, back=True, kernel=tuning), pick(dots, moving)
     if not _goes_back(own, structure, leaves, rows, index):
         of, live = _in_lockstep(own, structure, leaves, rows, index)
         _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
