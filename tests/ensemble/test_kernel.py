@@ -20,7 +20,7 @@ from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import loop
 from diffeq.core.rows import put_row
 from diffeq.core.walk import walk
-from diffeq.ensemble import kernel, strategies
+from diffeq.ensemble import kernel, one, programs
 from diffeq.ensemble.kernel import Tuning, in_kernel
 from diffeq.ensemble.scalars import Unscalarisable
 from diffeq.ensemble.strategies import Ensemble
@@ -138,6 +138,24 @@ def test_derivatives_by_few_numbers_are_found_in_the_kernel():
     found, known = (jax.jit(jax.hessian(total), static_argnums=1)(ks, s)
                     for s in ("kernel", "lockstep"))  # fmt: skip
     np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", [pytest.param(None, marks=pytest.mark.thorough), "tape"])
+def test_a_lane_that_ends_before_its_neighbour_keeps_its_rows_and_their_slopes(adjoint):
+    slows = de.ODEProblem(lambda t, y, k: -k * y**2, 2.0, (0.0, 2.0))
+    ks, ts = jnp.array([1.0, 6.0]), jnp.array([0.0, 1.0, 2.0])
+    if adjoint is None:  # by the pair of methods, whose tangents go along a tape
+        ys = lambda ks, s: de.solve_ensemble(slows, args=ks, saveat=ts, strategy=s, chunk=2).ys
+        found, known = (
+            jax.jvp(partial(ys, s=s), (ks,), (jnp.ones(2),)) for s in ("kernel", "lockstep")
+        )
+    else:
+        one = lambda k: jax.jvp(
+            lambda k: de.solve(slows.replace(args=k), de.Tsit5(), saveat=ts).ys, (k,), (1.0,)
+        )  # fmt: skip
+        found = in_kernel(lambda _, rows, i: one(rows[0]), [], [ks], jnp.arange(2), Tuning(block=2))
+        known = jax.vmap(one)(ks)
+    same(found, known, rtol=1e-11)
 
 
 def test_large_arrays_stay_in_memory_and_a_block_is_filled_up():
@@ -291,15 +309,15 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
 
 
 def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):
-    monkeypatch.setattr(strategies, "_KEPT", 2)
-    monkeypatch.setattr(strategies, "_reasons", OrderedDict())
-    monkeypatch.setattr(strategies, "refusal", lambda *_: None)
+    monkeypatch.setattr(programs, "_KEPT", 2)
+    monkeypatch.setattr(programs, "_reasons", OrderedDict())
+    monkeypatch.setattr(programs, "refusal", lambda *_: None)
     plan = replace(
         planned(lambda: de.solve_ensemble(DECAY, args=KS, chunk=2)).plan, kernel=Tuning()
     )
     for chunk in (1, 2, 3, 1, 4, 1):
-        strategies._check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
-    assert [plan.chunk for plan, *_ in strategies._reasons] == [4, 1]
+        programs.check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
+    assert [plan.chunk for plan, *_ in programs._reasons] == [4, 1]
 
 
 def test_on_a_mesh_each_device_has_its_kernel():
@@ -333,12 +351,12 @@ def lowered(solve, *, moving=()):
         options = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
         plan = replace(plan, options=options)
     if plan.starts:
-        first = partial(strategies._first, plan, structure)
+        first = partial(programs._first, plan, structure)
         rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        one = partial(strategies._alone, plan, structure)
-        run = jax.jit(lambda *xs: in_kernel(one, *xs, tuning))
+        alone = partial(one.solved, plan, structure)
+        run = jax.jit(lambda *xs: in_kernel(alone, *xs, tuning))
         program = run.trace(leaves, rows, index).lower(lowering_platforms=("cuda",))
     return plan, program.as_text()
 

@@ -113,11 +113,10 @@ class _Along(NamedTuple):
     start: list
     rows: int = 0
 
-    def write(self, dots: list, active: Array, state: State, tried: Attempt) -> list:
+    def write(self, dots: list, state: State, tried: Attempt) -> list:
         """The tangents after an attempt; of one that was rejected, or of a lane that has ended,
         what they were.
         """
-        del active  # no step of a lane that is not is accepted
         row = row_of(self.system, state, tried)
         known = jax.tree.leaves(state.memory) if self.system.method.multistep else []
         recorded = [row.t, row.y, *row.held, *known]

@@ -25,7 +25,7 @@ class Flat(Discrete):
     def recorder(self, system: System, max_steps: int) -> Recorder:
         """The tape for a solve of at most this many attempts."""
         usual = super().recorder(system, max_steps)
-        return replace(usual, thins=False, own=True)
+        return replace(usual, thins=False)
 
     def _kept(self, max_steps: int, *, decides: bool) -> int:
         given = not decides and max_steps <= _MOST_GIVEN and self.rows is None

@@ -185,16 +185,12 @@ def _memory(row: Row, like: Any, channels: int) -> Any:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows.
-    `own`: whether a lane counts its own attempts, and not those of all, as a kernel needs it: a
-    lane that is done writes none there.
-    """
+    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows."""
 
     system: System
     rows: int
     thins: bool
     decides: bool
-    own: bool = False
 
     @property
     def capacity(self) -> int:
@@ -254,7 +250,7 @@ class Recorder:
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
-    def write(self, record: Record, active: Array, state: State, tried: Attempt) -> Record:
+    def write(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape with this attempt, if its turn is one that is kept."""
         if self.system.one_step:
             return self._only(record, state, tried)
@@ -268,8 +264,7 @@ class Recorder:
             word, shift = self._place(i)
             mask = self._flags(row, state, tried)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
-        after = i + active if self.own else i + 1
-        return record._replace(rows=rows, decisions=decisions, attempts=after)
+        return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
 
     def _only(self, record: Record, state: State, tried: Attempt) -> Record:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""

@@ -54,7 +54,7 @@ def integrate(
         now = beside(data, state.held)
         buffers = once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
         if recorder is not None:
-            record = recorder.write(record, active, state, tried)
+            record = recorder.write(record, state, tried)
         if system.meter is not None:
             shown = system.meter.report(_percent(data, after), shown)
         return after, (buffers, record, (shown, past, lap))

@@ -96,7 +96,7 @@ def looped(
     buffers)`.
 
     `varies(flags) -> (flag, flags)` says whether the test, and which arrays of state and buffers,
-    differ from lane to lane in the end. Buffers are left to the turn.
+    differ from lane to lane in the end.
     """
     for _ in range(_WRITTEN_OUT):
         on = test(context, state, buffers)
@@ -124,10 +124,8 @@ def looped(
         new, written = turn(inner, on, *split(old, (count, len(buffers))))
         if not test_varies:
             on = np.bool_(True)
-        new = [_kept_where(on, a, b, inner.space) for a, b in zip(new, old[:count], strict=True)]
-        written = [refilled(a, b, on, inner.space)
-                   for a, b in zip(old[count:], written, strict=True)]  # fmt: skip
-        return carry.flat([*new, *written])
+        found = zip([*new, *written], old, strict=True)
+        return carry.flat([_kept_where(on, a, b, inner.space) for a, b in found])
 
     end = lax.while_loop(goes_on, body, carry.flat(arrays))
     return carry.arrays(end, arrays)
@@ -200,8 +198,9 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
 
 
 def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list | None:
-    """`core/loop.py`: the body is told which lanes are active, and leaves the buffers of others. A
-    loop with lanes of its own, of a `vmap` inside of the solve, is what it is made of.
+    """`core/loop.py`. Where a lane is done its buffers are kept, too: under `vmap` the body goes on
+    with them, and counts rows that are none, which here nobody writes. A loop with lanes of its
+    own, of a `vmap` inside of the solve, is what it is made of.
     """
     if condition.out_avals[0].ndim:
         return None
@@ -218,7 +217,8 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
         return tuple(split(out, sizes[1:]))
 
     def varies(flags: list[bool]) -> tuple:
-        flags = lane_dependence(condition, body, sizes, [*own, *flags])
+        every = sizes[0], sizes[1] + sizes[2], 0
+        flags = lane_dependence(condition, body, every, [*own, *flags])
         return dependents(condition, flags)[0], flags[len(own) :]
 
     state = [loaded(x) for x in state]
@@ -336,7 +336,8 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
                for x, a in zip(buffers, full, strict=True)]  # fmt: skip
         xs = [*here, *consts, *state[1:], *linear, *linear_here, *old]
         after, written = split(inner.run(step, [_flag(active), *xs]), (sizes[2], sizes[5]))
-        buffers = [put(x, j, y, active, inner.space) for x, y in zip(buffers, written, strict=True)]
+        buffers = [put(x, j, y, inner.on, inner.space)
+                   for x, y in zip(buffers, written, strict=True)]  # fmt: skip
         return [_flag(apply("add", i, np.int32(1))), *after], buffers
 
     own = [has_lanes(x) for x in (filled((), first), filled((), count))]

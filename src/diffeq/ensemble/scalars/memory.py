@@ -297,10 +297,8 @@ def kept(x: Any, space: Space, dtype: Any) -> Written:
     return room.write(np.int32(0), list(entries), np.bool_(True))
 
 
-def refilled(old: Any, new: Any, where: Any, space: Space) -> Any:
+def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
     """What a turn of a loop has made of a buffer, in the buffer's own place."""
-    if not isinstance(old, Written):
-        return loaded(new)
     made = isinstance(new, Made)
     if made:  # of the buffer itself, perhaps, and from other places of it
         new = kept(new, space, old.dtype)
