@@ -13,7 +13,7 @@ from tests.ensemble.test_kernel import H100, planned, same
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble import strategies
+from diffeq.ensemble import derivatives, one, programs, strategies
 from diffeq.ensemble.kernel import Kernel, Tuning
 
 
@@ -46,8 +46,8 @@ def pulls(monkeypatch):
 
         return run
 
-    for name, where in (("lockstep", "_pulled_in_lockstep"), ("kernel", "_in_groups")):
-        monkeypatch.setattr(strategies, where, counted(name, getattr(strategies, where)))
+    for name, where in (("lockstep", "_pulled_some"), ("kernel", "_puller")):
+        monkeypatch.setattr(programs, where, counted(name, getattr(programs, where)))
     return found
 
 
@@ -66,14 +66,14 @@ def test_numbers_that_all_share_and_those_of_each(pulls):
 def test_tapes_have_room_for_a_group_at_a_time(monkeypatch):
     starts = jnp.linspace(-1.0, 1.0, 5)
     known = jax.grad(loss, (0, 1))(WEIGHTS, starts, "lockstep")
-    groups, through = [], strategies.through_chunks
+    groups, through = [], programs.through_chunks
 
     def noted(step, state, xs, chunk):
         groups.append(chunk)
         return through(step, state, xs, chunk)
 
-    monkeypatch.setattr(strategies, "through_chunks", noted)
-    monkeypatch.setattr(strategies, "_SCRATCH", 1)
+    monkeypatch.setattr(programs, "through_chunks", noted)
+    monkeypatch.setattr(programs, "_SCRATCH", 1)
     same(jax.grad(loss, (0, 1))(WEIGHTS, starts, "kernel"), known, rtol=1e-12)
     assert groups == [2]
 
@@ -81,8 +81,8 @@ def test_tapes_have_room_for_a_group_at_a_time(monkeypatch):
 def test_how_many_are_in_a_group(monkeypatch):
     kernel = Kernel(None, None, [], [], [(1000, np.float32)], Tuning(block=64), 0)
     assert kernel.scratch == 4000
-    monkeypatch.setattr(strategies, "_SCRATCH", 4000 * 640)
-    assert [strategies._group(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
+    monkeypatch.setattr(programs, "_SCRATCH", 4000 * 640)
+    assert [programs._group(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
         64, 128, 640, 384, 448,
     ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_how_many_are_in_a_group(monkeypatch):
 def test_a_thread_has_one_lane_on_the_way_back(monkeypatch):
     asked = []
     monkeypatch.setattr(strategies, "Tuning", partial(Tuning, warps=1))
-    monkeypatch.setattr(strategies, "_goes_back", lambda plan, *_: asked.append(plan.kernel))
+    monkeypatch.setattr(derivatives, "_goes_back", lambda plan, *_: asked.append(plan.kernel))
     jax.eval_shape(jax.grad(partial(loss, strategy="kernel")), WEIGHTS, STARTS)
     assert [tuning.warps for tuning in asked] == [None]
 
@@ -263,16 +263,16 @@ def lowered(solve, dtype):
         ensemble.as_kernel().plan, kernel=tuning, back=True,
         moving=(*weights, *(not any(weights) for _ in rows)),
     )  # fmt: skip
-    xs = [*rows, *strategies._outputs(plan, structure, leaves, rows, index)]
+    xs = [*rows, *programs._outputs(plan, structure, leaves, rows, index)]
     if plan.starts:
-        first = partial(strategies._first, plan, structure)
+        first = partial(programs._first, plan, structure)
         xs = [*xs, jax.eval_shape(first, leaves, rows, index)[0]]
     xs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in xs]
     assert {x.dtype for x in xs} == {jnp.dtype(dtype)}
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        one = partial(strategies._pulled_one, plan, structure)
-        run = jax.jit(lambda *args: Kernel.of(one, *args, tuning, sum(weights))(*args))
+        alone = partial(one.pulled_one, plan, structure)
+        run = jax.jit(lambda *args: Kernel.of(alone, *args, tuning, sum(weights))(*args))
         return run.trace(leaves, xs, index).lower(lowering_platforms=("cuda",)).as_text()
 
 

@@ -25,10 +25,11 @@ from ..solution import Solution
 from ..solve import Options, asked
 from .blocks import in_blocks
 from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
+from .one import Plan
 from .reduction import check_reduce
 from .scalars import Unscalarisable
 from .sharded import alone, check_mesh, dealt, is_global, known_here, platform
-from .strategies import Ensemble, Plan
+from .strategies import Ensemble
 from .tuned import tuned
 
 __all__ = ["STRATEGIES", "solve_ensemble"]

@@ -1,0 +1,230 @@
+"""The derivative of an ensemble in lanes, or as a kernel.
+
+By few numbers a trajectory it is found on the way: each chunk solves for its Jacobians by them,
+tangents beside the state and without a tape (`adjoint/alongside.py`), and what is then left to
+transpose is a sum of products. By more than `_FEW` numbers it goes back: when cotangents are there,
+each chunk is solved once more, with a tape that lives no longer than the chunk, and walks back
+along it. To solve twice is less than to write the tapes of all trajectories to memory and to read
+them from there. Where the numbers are known (a gradient that is not compiled) all cores take part
+in both.
+
+In a kernel both are kernels; what has none is done in lockstep.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from ..adjoint import Discrete
+from ..adjoint.alongside import Alongside
+from ..adjoint.base import is_inexact, pick
+from ..adjoint.flat import Flat
+from ..core.oneway import Map, oneway
+from ..core.poison import Row, poison
+from ..core.primitive import is_key, split
+from ..solution import Solution
+from .one import Plan, count_shared, inexact, replaced, solved
+from .programs import anywhere, complete, decides, has_kernel, in_lockstep, in_program, seen
+
+__all__ = ["differentiable", "in_lanes"]
+
+_FEW = 6  # directions, which take together as long as the way back
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+    """All solutions."""
+    return complete(plan, structure, leaves, *anywhere(plan, structure, leaves, rows, index))
+
+
+@partial(in_lanes.defjvp, symbolic_zeros=True)
+def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    leaves, rows, index = primals
+    inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
+    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
+
+    along = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
+    own = replace(plan, moving=moving, options=along, chunk=plan.narrow)
+    values, slopes = [x for x, _ in live], [d for _, d in live]
+    shared = count_shared(own, leaves)
+    if _few(plan, values, shared) and has_kernel(own, structure, leaves, rows, index):
+        _, (sol, jacobians) = _jacobians(own, structure, leaves, rows, index)
+        return sol, _tangent(sol, _along(slopes[:shared], slopes[shared:], jacobians))
+
+    def plain(live: list) -> Solution:
+        common, own = split(replaced(inputs, moving, live), (len(leaves), len(rows)))
+        found = differentiable(plan, structure, common, own, index)
+        return complete(plan, structure, common, *found)
+
+    return jax.jvp(plain, (values,), (slopes,))
+
+
+def _few(plan: Plan, live: list, shared: int) -> bool:
+    """Whether Jacobians by these are less work than the way back; the first of them are shared."""
+    if plan.wide or not live or not isinstance(plan.options.adjoint, Discrete):
+        return False
+    count = sum(math.prod(jnp.shape(x)) for x in live[:shared])
+    count += sum(math.prod(jnp.shape(x)[1:]) for x in live[shared:])
+    alike = len({jnp.result_type(x) for x in live}) == 1
+    return alike and count <= _FEW and not jnp.iscomplexobj(live[0])
+
+
+def _moves(x: Any, dot: Any) -> bool:
+    return not isinstance(dot, SymbolicZero) and not is_key(jnp.asarray(x)) and is_inexact(x)
+
+
+def _tangent(sol: Any, found: Iterable) -> Any:
+    """The tangent of a solution, of those of what is inexact in it."""
+    parts, tree = jax.tree.flatten(sol)
+    found = iter(found)
+    dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
+    return jax.tree.unflatten(tree, dot)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """Solutions and Jacobians, whose own derivative goes along tapes."""
+    return anywhere(plan, structure, leaves, rows, index)
+
+
+@_jacobians.defjvp
+def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    options = replace(plan.options, adjoint=plan.options.adjoint.tape)
+    taped = replace(plan, options=options, kernel=None, starts=plan.starts and not plan.kernel)
+
+    def at_once(leaves: list, rows: list, index: Any) -> Any:
+        return (), jax.vmap(partial(solved, taped, structure, leaves))(rows, index)
+
+    find = partial(in_program, taped, structure) if plan.kernel is None else at_once
+    return jax.jvp(find, primals, tangents)
+
+
+@jax.jit  # for outside of programs each of its operations would be one, compiled on its own
+def _along(shared: list, own: list, jacobians: list) -> list:
+    """Jacobians times tangents (of what is shared, and of each) for all trajectories; a row that
+    was not reached is NaN, and so is the derivative that asks for it, but for that it is no
+    derivative at all (`core/poison.py`).
+    """
+
+    def one(jacobian: Any, dot: Any) -> Any:
+        lost = jnp.any(jnp.isnan(jacobian), axis=-1)
+        kind = jnp.where(lost, Row.missing, Row.reached)
+        product = jnp.where(lost[..., None], 0, jacobian) @ dot.astype(jacobian.dtype)
+        return poison(product, dot, kind)
+
+    size = jacobians[0].shape[0]
+    each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in shared]
+    dots = jnp.concatenate([d.reshape(size, -1) for d in (*each, *own)], axis=1)
+    return [jax.vmap(one)(jacobian, dots) for jacobian in jacobians]
+
+
+def differentiable(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Solution]:
+    """What was seen, if statistics are wanted, and what there is of each trajectory, to be
+    differentiated.
+    """
+    if plan.kernel is None and plan.reduces:  # and no trajectories are kept
+        return in_program(plan, structure, leaves, rows, index)
+    sol = _solutions(replace(plan, reduces=False), structure, leaves, rows, index)
+    return seen(plan, structure, leaves, sol, index)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+    return anywhere(plan, structure, leaves, rows, index)[1]
+
+
+@partial(_solutions.defjvp, symbolic_zeros=True)
+def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    leaves, rows, index = primals
+    inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
+    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    # A tape is read again, for which a thread has one lane, whatever was best without.
+    tuning = plan.kernel and replace(plan.kernel, warps=None)
+    own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow)
+    dots = pick(dots, moving)
+    if not _goes_back(own, structure, leaves, rows, index):
+        of, live = _together(own, structure, leaves, rows, index)
+        _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
+        return sol, _tangent(sol, found)
+    sol = _solutions(plan, structure, leaves, rows, index)
+    rule = _Back(own, structure, len(leaves))
+    return sol, _tangent(sol, oneway(rule, [*inputs, index], dots, inexact(sol)))
+
+
+def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+    """Whether cotangents are pulled back chunk by chunk, or by a kernel."""
+    adjoint = plan.options.adjoint
+    if not isinstance(adjoint, Discrete) or plan.kernel is None:
+        return isinstance(adjoint, Discrete)
+    controlled = decides(structure, leaves)
+    tried = Flat(adjoint.rows).may_serve(plan.options.max_steps, decides=controlled)
+    return tried and has_kernel(plan, structure, leaves, rows, index)
+
+
+@dataclass(frozen=True)
+class _Back(Map):
+    """From tangents of the moving inputs to those of all solutions: pushed with the solves, and
+    pulled back by solves of their own, whose tapes live no longer than a chunk.
+    """
+
+    plan: Plan
+    structure: Any
+    shared: int  # of the inputs
+
+    def push(self, residuals: list, tangents: list) -> list:
+        """The tangents of the solutions."""
+        of, live = _together(self.plan, self.structure, *self._inputs(residuals))
+        return jax.jvp(of, (live,), (tangents,), has_aux=True)[1]
+
+    def pull(self, residuals: list, cotangents: list) -> list:
+        """The cotangents of the moving inputs."""
+        return _pulled(self.plan, self.structure, *self._inputs(residuals), cotangents)
+
+    def _inputs(self, residuals: list) -> tuple[list, list, Any]:
+        return residuals[: self.shared], residuals[self.shared : -1], residuals[-1]
+
+
+def _together(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Callable, list]:
+    """What is inexact of all solutions, and these, as a function of the moving inputs; and the
+    inputs. Of a kernel it is that of lockstep.
+    """
+    inputs = [*leaves, *rows]
+    plain = replace(plan, kernel=None, back=False, moving=())
+    solve = in_program if plan.kernel is None else in_lockstep
+
+    def of(live: list) -> tuple[list, Solution]:
+        common, own = split(replaced(inputs, plan.moving, live), (len(leaves), len(rows)))
+        sol = solve(plain, structure, common, own, index)[1]
+        return inexact(sol), sol
+
+    return of, pick(inputs, plan.moving)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _pulled(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, cotangents: list
+) -> list:  # fmt: skip
+    """The cotangents of the moving inputs."""
+    sums, found = anywhere(plan, structure, leaves, [*rows, *cotangents], index)
+    return [*sums, *found]
+
+
+@_pulled.defjvp
+def _pulled_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+    def pull(leaves: list, rows: list, index: Any, cotangents: list) -> list:
+        of, live = _together(plan, structure, leaves, rows, index)
+        return jax.vjp(of, live, has_aux=True)[1](cotangents)[0]
+
+    return jax.jvp(pull, primals, tangents)
