@@ -90,11 +90,12 @@ class Case:
             saveat=self.saveat, throw=False,
         ).ys  # fmt: skip
 
-    def diffrax(self, args):
+    def diffrax(self, args, y0=None):
         """One trajectory of Diffrax."""
+        y0 = self.y0 if y0 is None else y0
         saveat = dfx.SaveAt(t1=True) if self.saveat is None else dfx.SaveAt(ts=self.saveat)
         sol = dfx.diffeqsolve(
-            dfx.ODETerm(self.field), self.theirs, 0.0, self.t1, None, self.y0, args,
+            dfx.ODETerm(self.field), self.theirs, 0.0, self.t1, None, y0, args,
             stepsize_controller=dfx.PIDController(rtol=self.rtol, atol=self.atol), saveat=saveat,
             max_steps=4096, throw=False,
         )  # fmt: skip
@@ -145,6 +146,39 @@ def fit(part=1):
         replay = functools.partial(gradient, record(rates))
         racers |= {"gradsolve, recording": record, "gradsolve, replay": jax.jit(replay)}
     return case, racers, jax.jit(tight)
+
+
+def trained(part=1):
+    """10,000 starts of one field, a network whose 82 weights, a column, are to be fitted."""
+    draw, count, hidden = np.random.default_rng(2), 10_000 // part, 16
+    sizes = (2 * hidden, hidden, 2 * hidden, 2)
+    weights = jnp.asarray(draw.normal(size=(sum(sizes), 1)) / 4)
+    starts, data = (jnp.asarray(draw.normal(size=size)) for size in ((count, 2), (count, 11, 2)))
+
+    def network(t, y, w):
+        first, shift, last, end = jnp.split(w[:, 0], np.cumsum(sizes)[:-1])
+        return last.reshape(2, hidden) @ jnp.tanh(first.reshape(hidden, 2) @ y + shift) + end
+
+    case = Case(
+        "gradient of a fit by 82 weights, a network 2-16-2 from 10,000 starts, 1e-6", network,
+        [0.0, 0.0], 1.5, weights, methods=(de.Tsit5(), dfx.Tsit5()), tolerances=(1e-6, 1e-6),
+        saveat=jnp.linspace(0.0, 1.5, 11),
+    )  # fmt: skip
+
+    def gradient(solve):
+        return jax.grad(lambda weights: jnp.mean((solve(weights) - data) ** 2))
+
+    def ensemble(weights, **options):
+        asked = {"rtol": case.rtol, "atol": case.atol, "saveat": case.saveat} | options
+        problem = case.problem.replace(args=weights)
+        return de.solve_ensemble(problem, case.ours, y0=starts, **asked).ys
+
+    tight = functools.partial(ensemble, rtol=1e-9, atol=1e-9)
+    theirs = jax.vmap(lambda y0, weights: case.diffrax(weights, y0), (0, None))
+    ours = gradient(ensemble)
+    racers = {"ours": ours, "ours, in jit": jax.jit(ours),
+              "diffrax": jax.jit(gradient(lambda weights: theirs(starts, weights)))}  # fmt: skip
+    return case, racers, {}, jax.jit(gradient(tight))
 
 
 def gradsolve(case):
@@ -270,7 +304,8 @@ def main():
         case, racers, reference = fit(part)
         return case, racers, {}, reference
 
-    makes = [*(functools.partial(ensemble, number) for number in range(len(cases(part)))), gradient]
+    makes = [functools.partial(ensemble, number) for number in range(len(cases(part)))]
+    makes += [gradient, functools.partial(trained, part)]
     for make in makes:
         lines += in_both_precisions(make, seconds)
     if not quick:
