@@ -260,13 +260,10 @@ def lowered(solve, dtype):
     weights = [jnp.shape(x) == (42,) for x in leaves]
     tuning = Tuning(block=32, interpret=False)
     plan = replace(
-        ensemble.as_kernel().plan, kernel=tuning, back=True,
+        ensemble.as_kernel().plan, kernel=tuning, back=True, starts=False,
         moving=(*weights, *(not any(weights) for _ in rows)),
     )  # fmt: skip
     xs = [*rows, *programs._outputs(plan, structure, leaves, rows, index)]
-    if plan.starts:
-        first = partial(programs._first, plan, structure)
-        xs = [*xs, jax.eval_shape(first, leaves, rows, index)[0]]
     xs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in xs]
     assert {x.dtype for x in xs} == {jnp.dtype(dtype)}
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)

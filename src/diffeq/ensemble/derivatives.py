@@ -150,15 +150,16 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
     # A tape is read again, for which a thread has one lane, whatever was best without.
     tuning = plan.kernel and replace(plan.kernel, warps=None)
-    own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow)
+    own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow, starts=False)
     dots = pick(dots, moving)
     if not _goes_back(own, structure, leaves, rows, index):
         of, live = _together(own, structure, leaves, rows, index)
         _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
         return sol, _tangent(sol, found)
     sol = _solutions(plan, structure, leaves, rows, index)
+    attempts = sol.stats["steps"] + sol.stats["rejected"]
     rule = _Back(own, structure, len(leaves))
-    return sol, _tangent(sol, oneway(rule, [*inputs, index], dots, inexact(sol)))
+    return sol, _tangent(sol, oneway(rule, [*inputs, index, attempts], dots, inexact(sol)))
 
 
 def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
@@ -183,15 +184,18 @@ class _Back(Map):
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents of the solutions."""
-        of, live = _together(self.plan, self.structure, *self._inputs(residuals))
+        of, live = _together(self.plan, self.structure, *self._split(residuals)[:-1])
         return jax.jvp(of, (live,), (tangents,), has_aux=True)[1]
 
     def pull(self, residuals: list, cotangents: list) -> list:
         """The cotangents of the moving inputs."""
-        return _pulled(self.plan, self.structure, *self._inputs(residuals), cotangents)
+        return _pulled(self.plan, self.structure, *self._split(residuals), cotangents)
 
-    def _inputs(self, residuals: list) -> tuple[list, list, Any]:
-        return residuals[: self.shared], residuals[self.shared : -1], residuals[-1]
+    def _split(self, residuals: list) -> tuple[list, list, Any, Any]:
+        """What is shared, what each has as its own, their numbers, and how many attempts each took:
+        those of as many go back together.
+        """
+        return residuals[: self.shared], residuals[self.shared : -2], residuals[-2], residuals[-1]
 
 
 def _together(
@@ -214,16 +218,17 @@ def _together(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _pulled(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, cotangents: list
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any, cotangents: list
 ) -> list:  # fmt: skip
     """The cotangents of the moving inputs."""
-    sums, found = anywhere(plan, structure, leaves, [*rows, *cotangents], index)
+    sums, found = anywhere(plan, structure, leaves, [*rows, *cotangents], index, costs)
     return [*sums, *found]
 
 
 @_pulled.defjvp
 def _pulled_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
-    def pull(leaves: list, rows: list, index: Any, cotangents: list) -> list:
+    def pull(leaves: list, rows: list, index: Any, costs: Any, cotangents: list) -> list:
+        del costs
         of, live = _together(plan, structure, leaves, rows, index)
         return jax.vjp(of, live, has_aux=True)[1](cotangents)[0]
 

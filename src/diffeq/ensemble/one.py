@@ -112,17 +112,15 @@ def pulled_one(
     """
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
-    first = {"dt0": rows[-1]} if plan.starts else {}
-    cotangents = rows[own : len(rows) - len(first)]
     options = replace(plan.options, adjoint=Flat(plan.options.adjoint.rows))
 
     def of(live: list) -> tuple[list, Any]:
         common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
-        sol = run(options, **{**arguments(plan, structure, common, mine, i), **first})
+        sol = run(options, **arguments(plan, structure, common, mine, i))
         return inexact(sol), sol.status
 
     _, pull, status = jax.vjp(of, pick(inputs, plan.moving), has_aux=True)
-    return pull(list(cotangents))[0], status == Status.tape_overflow
+    return pull(list(rows[own:]))[0], status == Status.tape_overflow
 
 
 def inexact(tree: Any) -> list:

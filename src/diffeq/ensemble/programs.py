@@ -71,14 +71,17 @@ def complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
 
-def anywhere(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+def anywhere(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
+) -> tuple[Any, Any]:  # fmt: skip
     """On all cores, if the numbers are known; else in the program that they are part of. What was
-    seen, if statistics are wanted, and what there is of each trajectory.
+    seen, if statistics are wanted, and what there is of each trajectory. `costs`, if these are
+    known, tell which of them take equally long.
     """
     known = not in_a_trace([*leaves, *rows]) and not any(map(is_key, rows))
     if plan.kernel is not None or not known or platform() != "cpu":
-        return in_program(plan, structure, leaves, rows, index)
-    return _on_cores(plan, structure, leaves, rows, index)
+        return in_program(plan, structure, leaves, rows, index, costs)
+    return _on_cores(plan, structure, leaves, rows, index, costs)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -119,40 +122,37 @@ def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def in_program(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
-    """One program, on one core."""
+def in_program(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
+) -> tuple[Any, Any]:  # fmt: skip
+    """One program, on one core; those of similar cost go together."""
     if plan.even:
         return _chunks(plan, structure, leaves, rows, index)
-    order, back, first = _by_cost(plan, structure, leaves, rows, index)
-    rows = [row[order] for row in (*rows, *first)]
-    state, found = _chunks(plan, structure, leaves, rows, index[order])
+    if costs is None:
+        first, costs = _first(plan, structure, leaves, rows, index)
+        rows = [*rows, first] if plan.starts else rows
+    order = ordered(costs, plan.chunk)
+    back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
+    state, found = _chunks(plan, structure, leaves, [row[order] for row in rows], index[order])
     return state, jax.tree.map(lambda x: x[back], found)
 
 
-def _by_cost(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
-    """The order in which those of similar cost go together, the way back from it, and the first
-    steps, if they are wanted.
-    """
-    first, costs = _first(plan, structure, leaves, rows, index)
-    order = ordered(costs, plan.chunk)
-    back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
-    return order, back, [first] if plan.starts else []
-
-
-def _on_cores(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+def _on_cores(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
+) -> tuple[Any, Any]:  # fmt: skip
     """A share of the chunks on each core. The two programs are compiled side by side, too."""
     size = index.shape[0]
     shares = min(cores(), -(-size // plan.chunk))
     length = -(-size // (shares * plan.chunk)) * plan.chunk
-    first = None if plan.even else program(_first, (plan, structure), leaves, rows, index)
+    known = plan.even or costs is not None
+    first = None if known else program(_first, (plan, structure), leaves, rows, index)
     like = [*rows, *([first.out[0]] if first is not None and plan.starts else [])]
     share = [jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype) for x in (*like, index)]
     go = program(_chunks, (plan, structure), leaves, share[:-1], share[-1])
-    order = np.arange(size)
     if first is not None:
         steps, costs = first(leaves, rows, index)
-        order = ordered(np.asarray(costs), plan.chunk, np)
         rows = [*rows, steps] if plan.starts else rows
+    order = np.arange(size) if plan.even else ordered(np.asarray(costs), plan.chunk, np)
     found, together = on_cores(partial(go, leaves), rows, index, order, plan.chunk, shares)
     states, parts = zip(*found, strict=True)
     return _merged(plan, structure, leaves, states), together(*parts)
@@ -172,7 +172,6 @@ def _pulled_chunks(
     own. Rows have the cotangents of the solutions behind the inputs.
     """
     shared, own = count_shared(plan, leaves), len(plan.moving) - len(leaves)
-    dots = len(rows) - own - plan.starts
     if plan.kernel is None:
         pull, group = partial(_pulled_some, plan, structure, leaves), plan.chunk
     else:
@@ -180,10 +179,9 @@ def _pulled_chunks(
 
     def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
         rows, index = xs
-        mine, given, first = split(rows, (own, dots, plan.starts))
-        counts &= index >= 0  # what fills up the last chunk has none
-        given = [jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for x in given]
-        found = pull([*mine, *given, *first], index)
+        counts &= index >= 0  # what fills up the last chunk has no cotangents
+        dots = [jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for x in rows[own:]]
+        found = pull([*rows[:own], *dots], index)
         return [a + b for a, b in zip(sums, found[:shared], strict=True)], found[shared:]
 
     zero = [jnp.zeros_like(x) for x in pick(leaves, plan.moving[: len(leaves)])]
@@ -193,15 +191,15 @@ def _pulled_chunks(
 def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
     """The cotangents of the moving inputs of trajectories that are stepped together."""
     own = len(plan.moving) - len(leaves)
-    inputs, first = [*leaves, *rows[:own]], rows[len(rows) - plan.starts :]
+    inputs = [*leaves, *rows[:own]]
     plain = replace(plan, kernel=None, back=False, moving=())
 
     def of(live: list) -> list:
         common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
-        return inexact(jax.vmap(partial(solved, plain, structure, common))([*mine, *first], index))
+        return inexact(jax.vmap(partial(solved, plain, structure, common))(mine, index))
 
     _, pull = jax.vjp(of, pick(inputs, plan.moving))
-    return pull(rows[own : len(rows) - plan.starts])[0]
+    return pull(rows[own:])[0]
 
 
 def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
