@@ -10,6 +10,7 @@ Writes `results/gpu.md`.
 """
 
 import argparse
+import copy
 import datetime
 import functools
 import importlib
@@ -161,6 +162,25 @@ def backward(case):
     return found
 
 
+def backward_shared(case):
+    """Times of a gradient by what all share, and in how many kernels it is."""
+
+    def by_args(run):
+        def loss(args):
+            own = copy.copy(case)
+            own.problem = case.problem.replace(args=args)
+            return jnp.sum(run(own) ** 2)
+
+        return jax.jit(jax.grad(loss))
+
+    weights, ours = case.problem.args, by_args(lambda own: own.ours(own.rows))
+    kernels = ours.lower(weights).as_text().count("__gpu$xla.gpu.triton")
+    found = {"ours": least(ours, weights), "note": f"{kernels} in the gradient"}
+    if case.diffrax() is not None:
+        found["diffrax"] = least(by_args(lambda own: own.diffrax()(own.rows)), weights)
+    return found
+
+
 def multiply_rate():
     """What the device makes of a product of single-precision matrices, in operations a second."""
     size = 8192 if _gpu() else 512
@@ -249,6 +269,8 @@ def table(part):
          lambda: Case(one_rho, start, 1.0, alone(millions(1)), **tight), backward),
         ("gradient, network of 32 numbers, 1e-6", "Gradsolve / 20", True,
          lambda: own_nets(millions(1)), backward),
+        ("gradient by 82 weights that all share, network 2-16-2", "Diffrax / 50", False,
+         lambda: nets(16, millions(1)), backward_shared),
         ("forward, Lorenz 1e-8", "Gradsolve", True,
          lambda: Case(one_rho, start, 1.0, alone(millions(1)), **tight), forward),
         ("Lorenz 1e-6, 100 saved times", "half the rate of a copy", False,
