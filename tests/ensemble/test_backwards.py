@@ -115,3 +115,32 @@ def test_paths_and_statistics():
     for f in (variance, square):
         found, known = (jax.grad(f)(WEIGHTS, s) for s in ("lanes", "lockstep"))
         same(found, known, rtol=1e-11)
+
+
+def test_what_all_share_counts_once(chunks):
+    """Three numbers that all share and one of each are few, wherever they stand."""
+    fed = de.ODEProblem(lambda t, y, a: jnp.sum(jnp.tanh(a["w"] * y)) - a["k"] * y, 1.0, (0.0, 1.0))
+
+    def of(w, k, strategy):
+        sol = de.solve_ensemble(fed, de.Bosh3(), args={"w": w, "k": k}, chunk=2, strategy=strategy,
+                                in_axes={"args": {"w": None, "k": 0}})  # fmt: skip
+        return jnp.sum(sol.y1**2)
+
+    ks = jnp.array([1.0, 8.0, 2.0])
+    found, known = (jax.grad(of, (0, 1))(WEIGHTS[:3], ks, s) for s in ("lanes", "lockstep"))
+    assert not chunks  # but Jacobians
+    same(found, known, rtol=1e-12)
+
+
+@pytest.mark.thorough
+def test_a_tape_that_is_too_short_is_told():
+    def of(weights):
+        sol = de.solve_ensemble(
+            COOLED.replace(args=weights), de.Bosh3(), y0=STARTS, strategy="lanes", chunk=2,
+            throw=False, adjoint=de.Discrete(rows=2), max_steps=64, rtol=1e-6,
+        )  # fmt: skip
+        return jnp.sum(sol.y1**2), sol.status
+
+    slope, status = jax.grad(of, has_aux=True)(WEIGHTS)
+    assert np.isnan(slope).all()
+    assert (np.asarray(status) == de.Status.tape_overflow).all()

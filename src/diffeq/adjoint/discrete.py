@@ -45,7 +45,7 @@ from ..output import Cursor
 from .base import Adjoint, entered
 from .base import pick as _pick
 from .base import spread as _spread
-from .tape import Record, Recorder, Row, row_of, rows_for, start_of
+from .tape import Record, Recorder, Row, capacity, row_of, rows_for, start_of
 
 __all__ = [
     "Discrete",
@@ -106,6 +106,10 @@ class Discrete(Adjoint):
         rows = self._kept(max_steps, decides=decides)
         thins = max_steps > rows
         return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
+
+    def holds(self, max_steps: int, *, decides: bool) -> bool:
+        """Whether no solve of at most so many attempts is too long for its tape, thinned or not."""
+        return max_steps <= capacity(self._kept(max_steps, decides=decides))
 
     def _kept(self, max_steps: int, *, decides: bool) -> int:
         """How many attempts are kept, of so many at most, before a tape is thinned."""

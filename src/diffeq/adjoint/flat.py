@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..integrate import System
 from .discrete import Discrete
-from .tape import Recorder, capacity
+from .tape import Recorder
 
 __all__ = ["Flat"]
 
@@ -41,4 +41,4 @@ class Flat(Discrete):
         """
         if self.serves_all(max_steps, decides=decides):
             return True
-        return decides and max_steps <= capacity(self._kept(max_steps, decides=decides))
+        return decides and self.holds(max_steps, decides=decides)

@@ -163,12 +163,16 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
 
 
 def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
-    """Whether cotangents are pulled back chunk by chunk, or by a kernel."""
-    adjoint = plan.options.adjoint
-    if not isinstance(adjoint, Discrete) or plan.kernel is None:
-        return isinstance(adjoint, Discrete)
+    """Whether cotangents are pulled back chunk by chunk, or by a kernel. A solve for which its tape
+    is too short fails, and that has to be seen in the solution: this is found with the tape then.
+    """
+    adjoint, most = plan.options.adjoint, plan.options.max_steps
+    if not isinstance(adjoint, Discrete):
+        return False
     controlled = decides(structure, leaves)
-    tried = Flat(adjoint.rows).may_serve(plan.options.max_steps, decides=controlled)
+    if plan.kernel is None:
+        return adjoint.holds(most, decides=controlled)
+    tried = Flat(adjoint.rows).may_serve(most, decides=controlled)
     return tried and has_kernel(plan, structure, leaves, rows, index)
 
 

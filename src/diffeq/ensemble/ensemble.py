@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..adjoint import overridden
 from ..control import Controller
 from ..core.here import here
 from ..core.lift import INSIDE
-from ..core.primitive import in_a_trace
+from ..core.primitive import Tracer, in_a_trace
 from ..core.status import Status
 from ..door import MAX_STEPS
 from ..methods import Method
@@ -161,7 +162,9 @@ def solve_ensemble(
     known = _spans(problem, inputs, draw, mesh)
     best = _best_example(inputs, known, mesh)
     example = inputs.example(best, mesh) if inputs.rows else inputs.given
-    one, path = trajectory(problem, draw, key_of(key, 0), example)
+    # What is given here is no part of the problem once more, for a derivative.
+    seen = jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, Tracer) else x, example)
+    one, path = trajectory(problem, draw, key_of(key, 0), seen)
     traced, options = asked(
         one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
         controller=controller, events=events, stops=stops, adjoint=adjoint, max_steps=max_steps,
