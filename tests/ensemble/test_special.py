@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 import scipy.special
@@ -43,6 +44,21 @@ def test_the_gamma_function_is_right_to_rounding(name, dtype):
     assert found.dtype == dtype
     error = np.abs(found - known) / (1 + np.abs(known)) / np.finfo(dtype).eps
     assert error.max() < 40
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gamma_function_has_all_digits_about_its_zeros(dtype):
+    steps = np.concatenate([10.0 ** np.linspace(-16, -1, 60), np.linspace(0.1, 0.5, 40)])
+    x = np.unique(np.add.outer([1, 2], np.concatenate([-steps, steps])).astype(dtype))
+    found = np.asarray(jax.jit(special.lgamma)(x), float)
+    with mpmath.workdps(40):
+        known = np.array([float(mpmath.loggamma(float(z))) for z in x])
+    zero = (x == 1) | (x == 2)
+    assert not found[zero].any()
+    error = np.abs(found[~zero] / known[~zero] - 1) / np.finfo(dtype).eps
+    assert error.max() < 5
+    whole = special.lgamma(jnp.array([1, 2, 1 + 2**-7], jnp.bfloat16))
+    np.testing.assert_allclose(whole, [0, 0, -0.0044591], rtol=2**-8)
 
 
 def test_values_without_numbers():

@@ -2,7 +2,8 @@
 
 erf and erfc are Cephes' (Moshier, `ndtr.c` and `ndtrf.c`): below one a polynomial or a quotient of
 two, above it the same times exp(−x²), whose square is taken exactly. lgamma and digamma are the sum
-of nine terms of Lanczos with g = 7, as XLA has it.
+of nine terms of Lanczos with g = 7, as XLA has it; about its zeros, one and two, lgamma is a power
+series (Abramowitz & Stegun, 6.1.33), which has all digits of what is small there.
 """
 
 import math
@@ -142,6 +143,18 @@ _LANCZOS = (676.520368121885098567009190444019, -1259.13921672240287047156078755
             12.507343278686904814458936853, -0.13857109526572011689554707,
             9.984369578019570859563e-6, 1.50563273514931155834e-7)  # fmt: skip
 
+# (−1)ᵏ (ζ(k) − 1) / k for k = 26 … 2, and 1 − γ: lgamma(2 + u) / u.
+_ABOUT_TWO = (5.731367241678862e-10, -1.1921401405860912e-9, 2.4836745438024783e-9,
+              -5.1834750419700467e-9, 1.0838659214896954e-8, -2.2711094608943165e-8,
+              4.7698101693639806e-8, -1.00432248239681e-7, 2.1207184805554666e-7,
+              -4.492469198764566e-7, 9.5514121304074198e-7, -2.0392157538013662e-6,
+              4.3748667899074878e-6, -9.4394882752683959e-6, 2.0507212775670692e-5,
+              -4.4926236738133142e-5, 9.9457512781808534e-5, -2.2315475845357938e-4,
+              5.0966952474304242e-4, -1.192753911703261e-3, 2.8905103307415233e-3,
+              -7.3855510286739853e-3, 2.0580808427784548e-2, -6.7352301053198095e-2,
+              3.2246703342411322e-1, 4.22784335098467139e-1)  # fmt: skip
+_TERMS_OF_SINGLE = 12
+
 
 def _shifted(x: Any) -> tuple[Any, Any, Any]:
     """What the sums are of: x − 1, or −x below one half, where they are reflected; that plus
@@ -166,7 +179,18 @@ def lgamma(x: Any) -> Any:
     part = jnp.where(part > 0.5, 1.0 - part, part)
     sine = jnp.log(jnp.sin(math.pi * part))
     lower = jnp.where(jnp.isfinite(sine), math.log(math.pi) - sine - upper, -sine)
+    upper = jnp.where(x < 2.5, _about_zeros(x), upper)
     return jnp.where(jnp.isinf(x), jnp.inf, jnp.where(x < 0.5, lower, upper))
+
+
+def _about_zeros(x: Any) -> Any:
+    """lgamma(x) for 1/2 ≤ x ≤ 5/2: with u from the nearer of one and two, about one it is
+    lgamma(2 + u) − log(1 + u).
+    """
+    one = x < 1.5
+    u = jnp.where(one, x - 1.0, x - 2.0)
+    terms = _ABOUT_TWO[-_TERMS_OF_SINGLE:] if x.dtype == jnp.float32 else _ABOUT_TWO
+    return u * _polynomial(u, terms) - jnp.where(one, jnp.log1p(u), 0.0)
 
 
 @_in_full
