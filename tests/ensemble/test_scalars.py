@@ -18,7 +18,7 @@ from diffeq.algebra.linear import factored, solve
 from diffeq.core.lookup import added, find, pick
 from diffeq.core.loop import block, loop
 from diffeq.core.poison import poison
-from diffeq.core.primitive import alone, user_line
+from diffeq.core.primitive import alone, rebind, user_line
 from diffeq.core.rows import get_row, put_row, unset
 from diffeq.core.walk import walk
 from diffeq.ensemble.scalars import Space, Stored, Unscalarisable, scalarised
@@ -363,6 +363,14 @@ def test_a_line_of_the_user_is_in_none_of_the_packages_that_it_calls():
     lines = list(map(user_line, made.eqns))
     assert len(lines) > 4
     assert all("test_scalars.py:" in line for line in lines), lines
+
+
+def test_what_is_made_of_an_equation_is_from_its_line():
+    (sine,) = jax.make_jaxpr(lambda v: jnp.sin(v))(V[0]).eqns
+    again = lambda v: jax.jvp(lambda v: rebind(sine, [v])[0], (v,), (v,))
+    made = jax.make_jaxpr(jax.jit(again))(V[0]).eqns[0].params["jaxpr"].eqns
+    assert [e.primitive.name for e in made] == ["sin", "cos", "mul"]
+    assert {user_line(sine)} == set(map(user_line, made)) != {""}
 
 
 def test_a_kernel_has_no_complex_numbers_and_rounds_by_itself():

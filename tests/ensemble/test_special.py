@@ -138,3 +138,6 @@ def test_what_has_no_such_form_is_refused():
         jax.eval_shape(
             partial(scalar, jax.vmap(jax.grad(jax.scipy.special.digamma)), kernel=True), VALUES
         )
+    long = lambda v: jax.scipy.special.erf(jnp.tile(v, 500))
+    with pytest.raises(Unscalarisable, match=r"\(.*test_special.py:\d+\): .*more than 20000"):
+        jax.eval_shape(partial(scalar, long, kernel=True), VALUES)

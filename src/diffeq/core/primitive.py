@@ -6,6 +6,7 @@ mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,7 @@ __all__ = [
     "jaxpr_as_fun",
     "key_kind",
     "lanes_last",
+    "line_of",
     "lowered",
     "once",
     "once_traced",
@@ -256,6 +258,12 @@ def user_line(equation: Any) -> str:
     return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
 
 
+def line_of(equation: Any) -> AbstractContextManager:
+    """Within it, what is traced is from the line that an equation is from."""
+    names = source_info_util.current_name_stack() + equation.source_info.name_stack
+    return source_info_util.user_context(equation.source_info.traceback, name_stack=names)
+
+
 def is_key(x: Any) -> bool:
     """Whether an array is one of typed random keys."""
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
@@ -342,12 +350,13 @@ def _values(jaxpr: Jaxpr, consts: Sequence, xs: Sequence) -> dict:
 
 
 def rebind(equation: Any, xs: Sequence) -> list:
-    """The outputs of an equation at other inputs."""
+    """The outputs of an equation at other inputs; what is made of it is from the same line."""
     params = equation.primitive.get_bind_params(equation.params)
     functions, params = (
         params if isinstance(params, tuple) else ((), params)
     )  # a tuple before JAX 0.12
-    out = equation.primitive.bind(*functions, *xs, **params)
+    with line_of(equation):
+        out = equation.primitive.bind(*functions, *xs, **params)
     return list(out) if equation.primitive.multiple_results else [out]
 
 

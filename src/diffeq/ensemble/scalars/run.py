@@ -18,6 +18,7 @@ from ...core.primitive import (
     implementation,
     is_key,
     key_kind,
+    line_of,
     lowered,
     open_jaxpr,
     rebind,
@@ -103,7 +104,8 @@ class Lanes:
         known = bool(xs) and all(map(is_known, xs))
         made = in_triton(name, equation) if self.space.kernel and not (known or rule) else None
         if made is not None:
-            return self.traced(made, xs)
+            with line_of(equation):
+                return self.traced(made, xs)
         for wide in (in_tiles, in_memory):
             if (found := wide(self, name, equation, xs)) is not None:
                 return found
