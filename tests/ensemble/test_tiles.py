@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from tests.ensemble.test_kernel import lowered, same
+from tests.ensemble.test_kernel import H100, lowered, same
 from tests.ensemble.test_scalars import LANES, V, scalar
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble.kernel import Tuning
-from diffeq.ensemble.scalars import Array, Space, Unscalarisable, View, scalarised
+from diffeq.ensemble.kernel import Tuning, in_kernel
+from diffeq.ensemble.scalars import Array, Space, View, scalarised
 
 DRAW = np.random.default_rng(1)
 FIRST, HIDDEN, LAST = (DRAW.normal(size=s) / s[1] ** 0.5 for s in ((50, 5), (40, 50), (3, 40)))
 BIAS, SQUARE = DRAW.normal(size=50), DRAW.normal(size=(50, 50)) / 7
+FORTY = DRAW.normal(size=(40, 40)) / 6
 
 
 def network(v, first=FIRST, hidden=HIDDEN, last=LAST, bias=BIAS):
@@ -129,10 +130,72 @@ def test_products_are_in_full_precision_unless_another_is_asked_for(wanted):
     assert (lax.Precision.HIGHEST in found) == (wanted != "tensorfloat32")
 
 
-def test_an_axis_that_is_spread_is_not_parted():
-    parted = lambda v: (FIRST @ v).reshape(5, 10).sum(1)
-    with pytest.raises(Unscalarisable, match=r"reshape .*an axis of 50 .* is parted or joined"):
-        jax.eval_shape(partial(scalar, parted), V)
+def test_what_is_infinite_in_a_last_weight_or_line_spoils_no_other():
+    """Padding would repeat it, and zero times it is NaN."""
+    weights = HIDDEN.copy()
+    weights[3, -1], weights[5, -1] = np.inf, np.nan
+    odd = lambda v: [(weights @ jnp.tanh(FIRST @ v)) @ SQUARE[:40, :3]]
+    found, known = jax.jit(partial(scalar, odd))(V), jax.vmap(odd)(V)
+    same(found, known)
+    each = lambda v: (weights @ jnp.tanh(FIRST @ v))[jnp.array([3, 5, 39])]
+    found, known = jax.jit(partial(scalar, each))(V), jax.vmap(each)(V)
+    same(found, known)
+    assert np.isinf(known[:, 0]).all()
+    assert np.isnan(known[:, 1]).all()
+    assert np.isfinite(known[:, 2]).all()
+    last = np.append(np.zeros(49), np.inf)
+    line = lambda v: (HIDDEN @ (jnp.exp(FIRST @ v) + last))[:3]
+    same(jax.jit(partial(scalar, line))(V), jax.vmap(line)(V))
+
+
+def heads(v):
+    """Parts of a layer that attend to each other, and layers that are joined."""
+    queries, keys = ((w @ jnp.tanh(FIRST[:40] @ v)).reshape(4, 10) for w in (HIDDEN[:, :40], FORTY))
+    joined = jnp.stack([jnp.sin(FIRST @ v), jnp.cos(FIRST @ v)]).reshape(100)
+    return jax.nn.softmax(queries @ keys.T) @ queries, joined @ joined, queries.sum(1)
+
+
+def test_an_axis_that_is_spread_is_parted_and_joined():
+    same(jax.jit(partial(scalar, heads, kernel=True))(V), jax.jit(jax.vmap(heads))(V))
+
+
+WHOLE = [jnp.asarray(DRAW.integers(-9, 9, w.shape), jnp.bfloat16) for w in (FIRST, HIDDEN, LAST)]
+
+
+def short(v, wanted):
+    """Layers of whole numbers, whose sums have more digits than weights and inputs have; the last
+    one is narrow.
+    """
+    first, hidden, last = WHOLE
+    product = partial(lax.dot, preferred_element_type=wanted)
+    v = jnp.round(v * 9).astype(jnp.bfloat16)
+    h = product(hidden, (inner := product(first, v)).astype(jnp.bfloat16))
+    common = product(hidden, product(first, jnp.arange(5, dtype=jnp.bfloat16)).astype(v.dtype))
+    outer = product(last, h.astype(jnp.bfloat16)), product(last, common.astype(jnp.bfloat16))
+    return *outer, h.max(), inner.min(), common.max(), product(first[:8], v)
+
+
+@pytest.mark.parametrize("wanted", [None, jnp.bfloat16, jnp.float32])
+def test_products_of_short_numbers_are_summed_in_the_type_that_is_wanted(wanted):
+    function = partial(short, wanted=wanted)
+    found, known = jax.jit(partial(scalar, function, kernel=True))(V), jax.vmap(function)(V)
+    for a, b in zip(found, known, strict=True):
+        assert a.dtype == b.dtype == (wanted or jnp.bfloat16)
+        np.testing.assert_array_equal(a.astype(float), b.astype(float))
+
+
+@pytest.mark.filterwarnings("ignore:.*Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("function", [partial(short, wanted=jnp.float32), heads])
+def test_triton_takes_short_weights_and_axes_that_are_parted(function):
+    tuning = Tuning(block=32, interpret=False)
+    run = jax.jit(lambda rows, index: in_kernel(
+        lambda shared, rows, i: function(rows[0]), [], rows, index, tuning
+    ))  # fmt: skip
+    rows, index = [jnp.ones((32, 5), jnp.float32)], jnp.arange(32, dtype=jnp.int32)
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
+    with jax.sharding.use_abstract_mesh(mesh):
+        program = run.trace(rows, index).lower(lowering_platforms=("cuda",)).as_text()
+    assert "__gpu$xla.gpu.triton" in program
 
 
 NET = eqx.nn.MLP(2, 2, 50, 1, jnp.tanh, key=jax.random.key(0))

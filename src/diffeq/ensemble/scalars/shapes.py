@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from .values import apply, filled, is_known, objects, part, select
+from .values import apply, each, filled, is_known, objects, part, select
 
-__all__ = ["REDUCTIONS", "SHAPES", "products"]
+__all__ = ["REDUCTIONS", "SHAPES", "converted", "products", "summed_in"]
 
 
 def _broadcast(x: np.ndarray, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> list:
@@ -162,6 +163,17 @@ def _cumulated(name: str) -> Callable:
 _multiply = partial(apply, "mul")
 
 
+def summed_in(dtype: Any) -> Any:
+    """What products are summed in: in single precision, where they are wanted in less."""
+    short = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
+    return jnp.dtype(jnp.float32 if short else dtype)
+
+
+def converted(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """An array of another type."""
+    return each(lambda entry: entry if entry.dtype == dtype else entry.astype(dtype), x)
+
+
 def products(
     a: np.ndarray, b: np.ndarray, numbers: Any, multiply: Callable = _multiply
 ) -> np.ndarray:
@@ -180,8 +192,12 @@ def products(
     return out.reshape(shape)
 
 
-def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, **_: Any) -> list:
-    return [products(a, b, dimension_numbers)]
+def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_element_type: Any,
+         **_: Any) -> list:  # fmt: skip
+    dtype = preferred_element_type or next(a.flat, np.float32(0)).dtype
+    wide = summed_in(dtype)
+    found = products(converted(a, wide), converted(b, wide), dimension_numbers)
+    return [converted(found, dtype)]
 
 
 def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> list:

@@ -21,8 +21,8 @@ from jax import lax
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import dynamic_slice
 from .large import coordinates
-from .memory import REGISTERS, Space, Stored, loaded
-from .shapes import REDUCTIONS, SHAPES, products
+from .memory import REGISTERS, Made, Space, Stored, loaded
+from .shapes import REDUCTIONS, SHAPES, converted, products, summed_in
 from .values import Unscalarisable, each, is_known, narrowed
 
 __all__ = ["Tile", "in_tiles"]
@@ -58,16 +58,16 @@ class Tile(Stored):
         here = _count(_height(self.length)) == at
         return _summed(jnp.where(here, plain, plain.dtype.type(0))).astype(line.dtype)
 
-    def reshaped(self, shape: Sequence) -> "Tile":
-        """The same lines in another order of the other axes."""
+    def reshaped(self, shape: Sequence) -> Stored:
+        """The same lines in another order of the other axes. If the long one is parted or joined,
+        they are read one by one.
+        """
         before = int(np.prod(self.shape[: self.axis]))
         for axis, n in enumerate(shape):
             if n == self.length and int(np.prod(shape[:axis])) == before:
                 lines = self.lines.reshape((*shape[:axis], 1, *shape[axis + 1 :]))
                 return Tile(lines, axis, n, self.space)
-        raise Unscalarisable(
-            f"an axis of {self.length} numbers, which is spread over threads, is parted or joined"
-        )
+        return Made(self.read, shape, self.dtype, [self])
 
 
 def in_tiles(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
@@ -113,10 +113,11 @@ def _count(height: int, *, down: bool = True) -> Any:
     return lax.broadcasted_iota(jnp.int32, (height, 1) if down else (1, height), int(not down))
 
 
-def _without_padding(line: Any, size: int) -> Any:
-    """A block that is zero below the last line."""
-    height = line.shape[0]
-    return line if size == height else jnp.where(_count(height) < size, line, line.dtype.type(0))
+def _without_padding(block: Any, size: int, *, down: bool = True) -> Any:
+    """A block that is zero below the last line, or beyond the last column."""
+    height = block.shape[0 if down else 1]
+    inside = _count(height, down=down) < size
+    return block if size == height else jnp.where(inside, block, block.dtype.type(0))
 
 
 def _summed(line: Any) -> Any:
@@ -200,7 +201,7 @@ def _beside(x: Any, axis: int, space: Space) -> np.ndarray | None:
 
 def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
     """A layer: by where the long axes are."""
-    (ca, cb), (batch, _) = numbers = equation.params["dimension_numbers"]
+    (ca, cb), (batch, _) = equation.params["dimension_numbers"]
     if batch or (is_known(a) and is_known(b)):
         return None
     free = [(0, i) for i in range(len(a.shape)) if i not in ca]
@@ -211,14 +212,14 @@ def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
     if len(long) > 1 or len(inner) > 1 or not (long or inner):
         return None
     if not long:
-        return _last(numbers, a, b, inner[0], space)
+        return _last(equation, a, b, inner[0], space)
     operand, axis = free[long[0]]
     if not inner:
-        return _first(numbers, (a, b), operand, axis, long[0], space)
+        return _first(equation, (a, b), operand, axis, long[0], space)
     return _hidden(equation, (a, b), operand, axis, inner[0], long[0], space)
 
 
-def _first(numbers: Any, operands: tuple, operand: int, axis: int, place: int,
+def _first(equation: Any, operands: tuple, operand: int, axis: int, place: int,
            space: Space) -> list | None:  # fmt: skip
     """Few numbers in, many out: columns of the weights by entries."""
     wide, few = operands[operand], operands[1 - operand]
@@ -227,12 +228,18 @@ def _first(numbers: Any, operands: tuple, operand: int, axis: int, place: int,
         return None
     few, size = loaded(few), wide.shape[axis]
     a, b = (few, tall) if operand else (tall, few)
-    lines = products(a, b, numbers)
+    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
+    lines = products(*_to_sum(dtype, a, b), numbers)
     _spend(space, size, lines.size * int(np.prod([a.shape[i] for i in numbers[0][0]])))
-    return [Tile(lines, place, size, space)]
+    return [Tile(converted(lines, dtype), place, size, space)]
 
 
-def _last(numbers: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
+def _to_sum(dtype: Any, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays in the type that their products are summed in."""
+    return converted(a, summed_in(dtype)), converted(b, summed_in(dtype))
+
+
+def _last(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
     """Many in, few out: each is a sum over the lines of products."""
     if not any(isinstance(x, Tile) or (isinstance(x, Stored) and x.varies) for x in (a, b)):
         return None
@@ -240,9 +247,10 @@ def _last(numbers: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | Non
     a, b = _spread(a, axes[0], space), _spread(b, axes[1], space)
     if a is None or b is None:
         return None
-    found = products(a, b, numbers)
+    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
+    found = products(*_to_sum(dtype, a, b), numbers)
     _spend(space, size, 2 * found.size)
-    return [each(lambda line: _total(line, size), found)]
+    return [converted(each(lambda line: _total(line, size), found), dtype)]
 
 
 def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int,
@@ -254,35 +262,43 @@ def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tupl
         return None
     blocks = _blocks(weights, axis, inner[operand], space)
     size, width = weights.shape[axis], weights.shape[inner[operand]]
-    precision = equation.params["precision"]
+    lines = each(lambda line: _without_padding(line, width), lines)
+    precision, dtype = equation.params["precision"], equation.outvars[0].aval.dtype
     full = lax.Precision.HIGHEST if precision is None else precision
+    wide = summed_in(dtype)
+    if blocks.flat[0].dtype != lines.flat[0].dtype or wide != jnp.float32:
+        blocks, lines = _to_sum(dtype, blocks, lines)
 
     def product(*pair: Any) -> Any:
-        block, line = pair[operand], _without_padding(pair[1 - operand], width)
+        block, line = pair[operand], pair[1 - operand]
         if line.shape[1] == 1:
-            return jnp.sum(block * line.reshape(1, -1), axis=1, keepdims=True)
-        return lax.dot(block, line, precision=full)
+            terms = block.astype(wide) * line.astype(wide).reshape(1, -1)
+            return jnp.sum(terms, axis=1, keepdims=True)
+        return lax.dot(block, line, precision=full, preferred_element_type=wide)
 
     a, b = (lines, blocks) if operand else (blocks, lines)
     found = products(a, b, equation.params["dimension_numbers"], product)
     # To multiply and to add is one instruction.
     _spend(space, size, width * found.size // 2)
-    return [Tile(found, place, size, space)]
+    return [Tile(converted(found, dtype), place, size, space)]
 
 
 def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
-    """Matrices of weights, along two of their axes."""
+    """Matrices of weights, along two of their axes. Padding of columns is zero, as that of what
+    they are multiplied by: either would repeat what may be infinite.
+    """
     weights = space.table(np.ascontiguousarray(weights)) if is_known(weights) else weights
     along = {down: True, across: False}
     blocks = np.empty([1 if i in along else n for i, n in enumerate(weights.shape)], object)
     for index in np.ndindex(blocks.shape):
-        blocks[index] = weights.read(_places(weights.shape, index, along))
+        block = weights.read(_places(weights.shape, index, along))
+        blocks[index] = _without_padding(block, weights.shape[across], down=False)
     return blocks
 
 
 def _is_common(x: Any) -> bool:
-    """Whether weights are known or in memory, and all lanes share them."""
-    return is_known(x) or (isinstance(x, Stored) and not isinstance(x, Tile) and not x.varies)
+    """Whether weights are known or in memory, and all lanes and threads share them."""
+    return is_known(x) or (isinstance(x, Stored) and x.anywhere and not x.varies)
 
 
 # --- shapes and reductions ------------------------------------------------------------------------
