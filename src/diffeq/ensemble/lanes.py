@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "through_chunks"]
+__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "recalled", "through_chunks"]
 
 _WORTH = 1.1  # how much less must be waited for, that it is worth to move rows
 _KEPT = 64  # compiled programs
@@ -146,12 +146,22 @@ def program(function: Any, statics: tuple, *args: Any) -> Program:
     kinds = tuple(map(_kind, leaves))
     settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
     key = (function, statics, tree, kinds, settings)
-    if key not in _programs:
-        _programs[key] = Program(function.lower(*statics, *args))
-        if len(_programs) > _KEPT:
-            _programs.popitem(last=False)
-    _programs.move_to_end(key)
-    return _programs[key]
+    return recalled(_programs, key, lambda: Program(function.lower(*statics, *args)), _KEPT)
+
+
+def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
+    """What is known by a key; made now, if it is not. The last `most` that were asked for stay.
+
+    >>> known = OrderedDict()
+    >>> [recalled(known, key, lambda: key.upper(), 2) for key in "abac"], list(known)
+    (['A', 'B', 'A', 'C'], ['a', 'c'])
+    """
+    if key not in known:
+        known[key] = make()
+        if len(known) > most:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return known[key]
 
 
 def _kind(x: Any) -> tuple:

@@ -20,7 +20,7 @@ from ..core.primitive import in_a_trace, is_key, split
 from ..solution import Solution
 from ..solve import first_step
 from .kernel import Kernel, Tuning, in_kernel, refusal
-from .lanes import cores, in_chunks, on_cores, ordered, program, through_chunks
+from .lanes import cores, in_chunks, on_cores, ordered, program, recalled, through_chunks
 from .one import Plan, arguments, count_shared, inexact, pulled_one, replaced, solution, solved
 from .reduction import Reduction
 from .scalars import Unscalarisable
@@ -246,19 +246,18 @@ def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: An
     """Raises `Unscalarisable` where there is no kernel of it."""
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
-    key = (plan, structure, kinds)
-    if key not in _reasons:
-        bare, sums = replace(plan, starts=False), 0
+
+    def reason() -> Unscalarisable | None:
+        bare, inputs, sums = replace(plan, starts=False), rows, 0
         if plan.back:
-            rows = [*rows, *_outputs(bare, structure, leaves, rows, index)]
+            inputs = [*rows, *_outputs(bare, structure, leaves, rows, index)]
             sums = count_shared(plan, leaves)
         one = partial(pulled_one if plan.back else solved, bare, structure)
-        _reasons[key] = refusal(one, leaves, rows, index, plan.kernel or Tuning(), sums)
-        if len(_reasons) > _KEPT:
-            _reasons.popitem(last=False)
-    _reasons.move_to_end(key)
-    if (reason := _reasons[key]) is not None:
-        raise reason.with_traceback(None)  # which would grow each time
+        return refusal(one, leaves, inputs, index, plan.kernel or Tuning(), sums)
+
+    found = recalled(_reasons, (plan, structure, kinds), reason, _KEPT)
+    if found is not None:
+        raise found.with_traceback(None)  # which would grow each time
 
 
 def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .kernel import Tuning
+from .lanes import recalled
 from .scalars import Unscalarisable
 from .strategies import Ensemble
 
@@ -34,18 +35,16 @@ def tuned(ensemble: Ensemble) -> Ensemble:
     """The ensemble, whose strategy is chosen, in its fastest layout."""
     if ensemble.strategy not in _SAMPLE:
         return ensemble
-    key = _kind(ensemble)
-    if key not in _known:
+
+    def fastest() -> int | Tuning:
         if ensemble.traced:
             raise TypeError(
                 "chunk is 'tuned', and nothing can be measured inside jit, vmap or a derivative: "
                 "solve the ensemble once outside, which is remembered, or give a number."
             )
-        _known[key] = min(_layouts(ensemble), key=lambda layout: _seconds(ensemble, layout))
-        if len(_known) > _KEPT:
-            _known.popitem(last=False)
-    _known.move_to_end(key)
-    return _laid_out(ensemble, _known[key])
+        return min(_layouts(ensemble), key=lambda layout: _seconds(ensemble, layout))
+
+    return _laid_out(ensemble, recalled(_known, _kind(ensemble), fastest, _KEPT))
 
 
 def _kind(ensemble: Ensemble) -> tuple:
