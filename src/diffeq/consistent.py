@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .core.lift import flatten, unflatten
+from .capturing import captured_problem
+from .closures import flatten, unflatten
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import hint
@@ -52,7 +53,7 @@ def consistent(problem: Problem) -> Problem:
             f"problem is {problem!r}; a DAEProblem is wanted, or an ImplicitDAEProblem."
         )
     checked_problem(problem)
-    leaves, structure = flatten(problem)
+    leaves, structure = flatten(captured_problem(problem))
     t0, given, values, found = _consistent(structure, leaves)
     if not isinstance(found, Tracer) and not found:
         status = Status.inconsistent

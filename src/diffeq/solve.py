@@ -9,10 +9,11 @@ import jax.numpy as jnp
 
 from .adjoint import Discrete, overridden
 from .algebra import slopes
+from .capturing import captured_call
+from .closures import flatten, unflatten
 from .consistent import settled
 from .control import Controller
 from .core.alarm import call_host
-from .core.lift import flatten, unflatten
 from .core.poison import Row as RowKind
 from .core.poison import poison
 from .core.primitive import Tracer, in_a_trace
@@ -209,7 +210,7 @@ def asked(
         max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
         call.loud, init, call.loud, method is None,
     )  # fmt: skip
-    return call.traced, options
+    return captured_call(call.traced), options
 
 
 def _outside(leaves: list) -> bool:
@@ -264,8 +265,9 @@ def first_step(
 
 
 def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol: Any, atol: Any,
-          dt: Any, events: Any, stops: Any, key: Any) -> tuple[Door, Any]:  # fmt: skip
+          dt: Any, events: Any, stops: Any, key: Any, code: Any) -> tuple[Door, Any]:  # fmt: skip
     """The door of the loop, and whether there are consistent initial values behind it."""
+    del code  # a part of the structure alone
     by = partial(
         opened, problem, controller=controller, rtol=rtol, atol=atol, dt=dt, events=events,
         stops=stops, direction=options.direction, floored=options.floored, key=key,

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from .adjoint import SteadyState
 from .adjoint.steady import Rest, at_rest
+from .capturing import captured_problem
+from .closures import code_of, flatten, unflatten
 from .control import PI
-from .core.lift import flatten, unflatten
 from .core.loop import loop
 from .core.norm import mean_square
 from .core.poison import Row, poison
@@ -45,7 +46,10 @@ def solve_for_rest(problem: Any, method: Any, throw: Any, **given: Any) -> Solut
     """
     rtol, atol = checked_rest(problem, method, throw, **given)
     adjoint, most = given["adjoint"] or SteadyState(), given["max_steps"]
-    traced = {"problem": problem, "method": method, "rtol": rtol, "atol": atol}
+    traced = {
+        "problem": captured_problem(problem), "method": method, "rtol": rtol, "atol": atol,
+        "code": code_of(method),
+    }  # fmt: skip
     leaves, structure = flatten(traced)
     options = _Options(most or MAX_STEPS, method is not None, adjoint.linear)
     sol = _compiled(options, structure, leaves)

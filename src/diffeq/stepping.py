@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import Array, Int, Real
 
 from .adjoint import Discrete
+from .capturing import captured_call
+from .closures import flatten, unflatten
 from .consistent import settled
 from .control import Controller
-from .core.lift import flatten, unflatten
 from .core.packing import Packing, as_state, released
 from .core.status import Status
 from .diagnosis import hint
@@ -188,7 +189,7 @@ def init(
             "Use de.solve, or one of both methods."
         )
     check_adjoint(adjoint, problem, events=events, stops=call.traced["stops"], by_hand=True)
-    leaves, structure = flatten(call.traced)
+    leaves, structure = flatten(captured_call(call.traced))
     options = _Options(
         call.direction,
         max_steps or MAX_STEPS,

@@ -2,7 +2,7 @@
 
 The layers are those of the design. A part of the package (a folder, or a module at the top) has one
 level, and imports only parts of a lower level; inside a part, modules import each other freely, but
-in no cycle. The three modules of the level `solve` are one part.
+in no cycle. The modules of the level `solve` are one part.
 """
 
 import ast
@@ -18,6 +18,7 @@ SOLVE = (
     "solve",
     "solution",
     "stepping",
+    "capturing",
     "diagnosis",
     "door",
     "refuse",
@@ -27,6 +28,7 @@ SOLVE = (
 )
 LAYERS = (
     ("core",),
+    ("closures",),
     ("problems", "noise", "interp", "algebra", "stats"),
     ("methods",),
     ("control", "output", "events"),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .primitive import Literal, dependence, inner_jaxpr, rebind
+from .primitive import Literal, dependence, inner_jaxpr, is_foreign, rebind
 
 __all__ = ["over_lanes", "pointwise"]
 
@@ -55,12 +55,32 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
             return [(x, True) for x in out]
     axes = [-1 if flag else None for flag in flags]
     knows = dependence.get(equation.primitive)
-    found = knows(flags, **equation.params) if knows else [True] * len(equation.outvars)
+    found = knows(flags, **equation.params) if knows else _with_lanes(equation, xs, axes, size)
     out_axes = [-1 if flag else None for flag in found]
     out = jax.vmap(
         lambda *xs: rebind(equation, xs), in_axes=axes, out_axes=out_axes, axis_size=size
     )(*xs)
     return list(zip(out, found, strict=True))
+
+
+def _with_lanes(equation: Any, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
+    """Which outputs have lanes. With the rules of JAX all do. Another library may have a primitive
+    whose answer is one for all lanes (equinox has, so that an error is raised by those lanes alone
+    that are in error): a lane axis there would make a branch of them all.
+    """
+    count = len(equation.outvars)
+    if not is_foreign(equation.primitive):
+        return [True] * count
+
+    def lanes_in(k: int) -> bool:
+        one = jax.vmap(lambda *xs: rebind(equation, xs)[k], axes, None, axis_size=size)
+        try:
+            jax.eval_shape(one, *xs)
+        except ValueError:  # "vmap has mapped output but out_axes is None"
+            return True
+        return False
+
+    return [lanes_in(k) for k in range(count)]
 
 
 # One value out for each value in, at the same place; a scalar goes with all.

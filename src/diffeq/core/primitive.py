@@ -22,6 +22,7 @@ from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
 __all__ = [
+    "Jaxpr",
     "Literal",
     "Primitive",
     "ShapedArray",
@@ -40,6 +41,7 @@ __all__ = [
     "influences",
     "inner_jaxpr",
     "instantiate",
+    "is_foreign",
     "is_key",
     "is_unknown",
     "is_zero",
@@ -53,6 +55,7 @@ __all__ = [
     "open_jaxpr",
     "rearranged",
     "rebind",
+    "remade",
     "scan_counts",
     "shape_of",
     "split",
@@ -60,6 +63,7 @@ __all__ = [
     "subjaxprs",
     "trace",
     "user_line",
+    "with_constants",
     "zero_like",
 ]
 
@@ -111,6 +115,13 @@ def define(
 
         batching.fancy_primitive_batchers[primitive] = rule
     return primitive
+
+
+def is_foreign(primitive: Primitive) -> bool:
+    """Whether a primitive is of a library that is neither JAX nor this package."""
+    runs: Any = primitive.impl
+    module = getattr(getattr(runs, "func", runs), "__module__", None) or "jax"
+    return module.split(".")[0] not in ("jax", "jaxlib", __name__.split(".", maxsplit=1)[0])
 
 
 def implementation(equation: Any) -> Callable | None:
@@ -274,14 +285,36 @@ def key_kind(aval: Any) -> Any:
     return getattr(aval.dtype, "_impl", None)
 
 
-def contains(jaxpr: Any, name: str) -> bool:
-    """Whether an equation of this primitive is somewhere in a jaxpr.
+def contains(jaxpr: Any, *names: str) -> bool:
+    """Whether an equation of one of these primitives is somewhere in a jaxpr.
 
     >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
     True
     """
-    here = any(equation.primitive.name == name for equation in jaxpr.eqns)
-    return here or any(contains(inner, name) for inner in subjaxprs(jaxpr))
+    here = any(equation.primitive.name in names for equation in jaxpr.eqns)
+    return here or any(contains(inner, *names) for inner in subjaxprs(jaxpr))
+
+
+def remade(
+    jaxpr: Jaxpr, constants: Sequence, inputs: Sequence, outputs: Sequence, equations: Sequence
+) -> Any:
+    """A jaxpr of some of the equations of another one: those that the outputs depend on, and those
+    with effects. Its constants are its first inputs.
+    """
+    needed, kept = set(_variables(outputs)), []
+    for equation in reversed(equations):
+        if equation.effects or any(v in needed for v in equation.outvars):
+            kept.append(equation)
+            needed.update(_variables(equation.invars))
+    inner = jaxpr.jaxpr
+    debug = inner.debug_info._replace(arg_names=None, result_paths=None)
+    effects = frozenset().union(*(e.effects for e in kept))
+    return _closed(type(inner)((), [*constants, *inputs], outputs, kept[::-1], effects, debug))
+
+
+def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
+    """A jaxpr whose first inputs are constants of these values."""
+    return jaxpr.with_consts(values)
 
 
 # What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.

@@ -11,9 +11,10 @@ import numpy as np
 from jax import lax
 
 from ..adjoint import overridden
+from ..closures import captured
 from ..control import Controller
 from ..core.here import here
-from ..core.lift import INSIDE
+from ..core.notices import INSIDE
 from ..core.primitive import Tracer, in_a_trace
 from ..core.status import Status
 from ..door import MAX_STEPS
@@ -172,8 +173,11 @@ def solve_ensemble(
         throw="compiled" if throw == "compiled" else False,
     )  # fmt: skip
     options = _for_all(options, known, max_steps)
-    shared = {"traced": traced, "given": example, "draw": draw, "key": key, "stops": stops,
-              "reduce": reduce}  # fmt: skip
+    shared = {
+        "traced": traced, "given": example, "key": key, "reduce": reduce,
+        "draw": draw if draw is None else captured(draw, key),
+        "stops": captured(stops, one.args) if callable(stops) else stops,
+    }  # fmt: skip
     finds = dt is None and dt0 is None and traced["controller"].decides
     even = not finds and known is None
     reduces = reduce is not None

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..adjoint.base import is_inexact, pick
 from ..adjoint.flat import Flat
-from ..core.lift import unflatten
+from ..closures import unflatten
 from ..core.primitive import split
 from ..core.status import Status
 from ..refuse import stops_of

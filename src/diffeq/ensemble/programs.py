@@ -15,7 +15,7 @@ from jax import lax
 
 from ..adjoint.base import pick
 from ..adjoint.flat import Flat
-from ..core.lift import unflatten
+from ..closures import unflatten
 from ..core.primitive import in_a_trace, is_key, split
 from ..solution import Solution
 from ..solve import first_step

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.lift import flatten
+from ..closures import flatten
 from ..core.primitive import in_a_trace, is_key
 from ..solution import Solution
 from .derivatives import differentiable, in_lanes

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..core.lift import flatten, unflatten
+from ..closures import flatten, unflatten
 from ..core.oneway import undifferentiable
 from ..core.packing import Held, Packing, as_state, hold, released
 from ..core.primitive import influences

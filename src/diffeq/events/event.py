@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.lift import flatten, unflatten
+from ..closures import flatten_fields, unflatten_fields
 from ..core.primitive import Tracer
 
 __all__ = ["AfterStep", "Event", "Happening", "Periodic", "PresetTimes", "doses"]
@@ -27,14 +27,14 @@ class Happening:
         )
 
     def _flatten(self) -> tuple[list, Any]:
-        leaves, structure = flatten({name: getattr(self, name) for name in self.fields})
+        leaves, structure = flatten_fields(self, self.fields, ("condition", "affect"))
         return leaves, (structure, tuple(getattr(self, name) for name in self.static))
 
     @classmethod
     def _unflatten(cls, aux: Any, leaves: Any) -> Any:
         self = object.__new__(cls)
         self.__dict__.update(
-            unflatten(aux[0], leaves), **dict(zip(cls.static, aux[1], strict=True))
+            unflatten_fields(aux[0], leaves), **dict(zip(cls.static, aux[1], strict=True))
         )
         return self
 

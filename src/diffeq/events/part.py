@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
-from ..core.lift import flatten
+from ..closures import flatten
 from ..core.oneway import undifferentiable
 from ..core.packing import as_state, released
 from ..core.primitive import shape_of

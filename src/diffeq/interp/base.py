@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..core.lift import _content, _used_globals
+from ..closures import Captured
+from ..closures.reading import contents_of
 from ..core.primitive import Tracer
 
 __all__ = ["Input", "Table", "jumps_in"]
@@ -88,7 +89,8 @@ def jumps_in(*roots: Any) -> list[Array]:
     """
     found: dict[int, Input] = {id(x): x for x in _inputs(roots, set())}
     jumps = [x.jumps for x in found.values()]
-    return [jnp.asarray(x) for x in jumps if x is not None]
+    known = [jump for root in roots if isinstance(root, Captured) for jump in root.jumps]
+    return [*known, *(jnp.asarray(x) for x in jumps if x is not None)]
 
 
 def _inputs(x: Any, seen: set[int]) -> Iterator[Input]:
@@ -105,8 +107,7 @@ def _inputs(x: Any, seen: set[int]) -> Iterator[Input]:
 def _parts(x: Any) -> Iterable:
     """What an object holds: what a function closes over, fields (static ones, too), branches."""
     if isinstance(x, types.FunctionType):
-        cells = [_content(cell) for cell in x.__closure__ or ()]
-        return *cells, x.__defaults__, x.__kwdefaults__, *_used_globals(x).values()
+        return contents_of(x)
     if isinstance(x, types.MethodType):
         return x.__self__, x.__func__
     if isinstance(x, functools.partial):

@@ -38,7 +38,7 @@ class _Hermite(Input):
 
 class _Curve(Table):
     """A table whose slopes follow from its values. They are no leaves of it, so that its derivative
-    is that by ts and xs; a solve finds them once, before it starts (`__lifted__`).
+    is that by ts and xs; a solve finds them once, before it starts (`core.invariant`).
     """
 
     def __init__(self, ts: Any, xs: Any) -> None:
@@ -50,10 +50,6 @@ class _Curve(Table):
     def slopes_of(self, x: Array) -> Array:
         """The slopes of one leaf at ts."""
         raise NotImplementedError
-
-    def __lifted__(self) -> _Hermite:
-        """With its slopes."""
-        return _with_slopes(self)
 
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""

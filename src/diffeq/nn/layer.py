@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..adjoint import ODES
-from ..core.lift import flatten, unflatten
+from ..closures import flatten, unflatten
 from ..problems import ODEProblem, Problem
 from ..problems.called import check_arguments
 from ..refuse import check_no_torch, explicit_for

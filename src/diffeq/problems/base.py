@@ -6,9 +6,9 @@ from typing import Any, ClassVar, TypeVar
 
 import jax
 
-from ..core.lift import flatten, unflatten
+from ..closures import flatten_fields, unflatten_fields
 
-__all__ = ["Problem", "evaluated"]
+__all__ = ["Problem", "data_of", "evaluated"]
 
 P = TypeVar("P", bound="Problem")  # not typing.Self, which beartype refuses outside dataclasses
 
@@ -39,12 +39,12 @@ class Problem:
         )
 
     def _flatten(self) -> tuple[list, Any]:
-        return flatten({name: getattr(self, name) for name in self.fields})
+        return flatten_fields(self, self.fields, (*self.functions, "jac"))
 
     @classmethod
     def _unflatten(cls, structure: Any, leaves: Any) -> Any:
         self = object.__new__(cls)
-        self.__dict__.update(unflatten(structure, leaves))
+        self.__dict__.update(unflatten_fields(structure, leaves))
         return self
 
     def replace(self: P, **changes: Any) -> P:
@@ -67,6 +67,12 @@ class Problem:
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.fields)
         return f"{type(self).__name__}({shown})"
+
+
+def data_of(problem: Problem) -> dict[str, Any]:
+    """The fields that are no functions: what is known of a problem before anything is traced."""
+    names = (n for n in problem.fields if n not in (*problem.functions, "jac"))
+    return {name: getattr(problem, name) for name in names}
 
 
 def _short(x: Any) -> str:

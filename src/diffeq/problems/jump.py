@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.lift import flatten, unflatten
+from ..closures import flatten_fields, unflatten_fields
 from ..core.primitive import Tracer
 from .base import Problem
 from .called import takes
@@ -66,12 +66,12 @@ class Jump:
         return Jump(rate, self.affect, mark=self.mark)
 
     def _flatten(self) -> tuple[list, Any]:
-        return flatten({name: getattr(self, name) for name in self.fields})
+        return flatten_fields(self, self.fields, ("affect", "mark"))
 
     @classmethod
     def _unflatten(cls, structure: Any, leaves: Any) -> "Jump":
         self = object.__new__(cls)
-        self.__dict__.update(unflatten(structure, leaves))
+        self.__dict__.update(unflatten_fields(structure, leaves))
         return self
 
 

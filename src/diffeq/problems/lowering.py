@@ -5,7 +5,7 @@ returns, and turns time round when it runs backwards. Methods never see a proble
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from ..closures import flatten, no_writes, unflatten
+from ..core.invariant import split_invariant
 from ..core.lanes import pointwise
-from ..core.lift import flatten, unflatten
 from ..core.packing import Packing, as_state, moving, released, without_held
-from ..core.primitive import contains, eval_jaxpr, influences, shape_of
-from ..core.watch import no_writes
+from ..core.primitive import contains, eval_jaxpr, influences, shape_of, with_constants
 from .base import Problem, evaluated
 from .called import check_arguments, described, noted, paired
 from .dae import (
@@ -47,7 +47,9 @@ __all__ = [
     "functions_of",
     "interval",
     "named_leaves",
+    "names_of",
     "state_of",
+    "time_dtype",
 ]
 
 
@@ -198,6 +200,11 @@ def functions_of(problem: Any) -> Iterator[tuple[str, Any, str]]:
             yield from functions_of(f)
 
 
+def names_of(problem: Problem) -> tuple[str, ...]:
+    """The fields that make up the initial state: y0; or positions, and velocities or momenta."""
+    return _rule(problem).names
+
+
 def _rule(problem: Any) -> Any:
     rule = _RULES.get(type(problem))
     if rule is None:
@@ -225,17 +232,13 @@ class Traced:
         self.count = [len(jax.tree.leaves(p)) for p in parts]
         arrays = [jax.tree.map(lambda x: shape_of(jnp.asarray(x)), released(p)) for p in parts]
 
-        own = flatten(f)
-
         marked = parts
 
         def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
-            # f is made anew inside this trace, like args: a module is never seen to cross traces,
-            # and a write to its state is found, wherever it came from.
-            fresh, args = unflatten(own[1], own[0]), unflatten(structure, leaves)
+            args = unflatten(structure, leaves)
             shown = [p for p in parts if not isinstance(p, Seen)]
-            with no_writes(name, fresh, args), noted(name, arguments, t, *shown):
-                return fits(name, fresh(t, *parts, args, *extra), marked)
+            with no_writes(name, f, args), noted(name, arguments, t, *shown):
+                return fits(name, f(t, *parts, args, *extra), marked)
 
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
@@ -246,9 +249,20 @@ class Traced:
         self.tree = jax.tree.structure(shape)
         self.shapes = [x.shape for x in jax.tree.leaves(shape)]
         self.hoisted = list(self.jaxpr.consts)
+        self._hoist(sum(self.count) + 1, leaves)
         # XLA fuses a stage into the next one twice, once for y and once for its reverse, and again
         # at every stage: minutes to compile nine of them. A barrier keeps them apart.
         self.apart = contains(self.jaxpr.jaxpr, "rev")
+
+    def _hoist(self, first: int, leaves: list) -> None:
+        """Computes now what depends on parameters alone: those are the inputs from the `first`."""
+        count = len(self.jaxpr.in_avals)
+        fixed = [first <= i < first + len(leaves) for i in range(count)]
+        found = None if self.again is not None else split_invariant(self.jaxpr, fixed)
+        if found is not None:
+            before, rest = found
+            self.hoisted += eval_jaxpr(before.jaxpr, [], *self.hoisted, *leaves)
+            self.jaxpr = with_constants(rest, self.hoisted)
 
     def bind(self, leaves: list, hoisted: list, sign: Any) -> Callable:
         """The function of (τ, *parts) with its parameters in place."""
@@ -362,15 +376,18 @@ def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     if len(tspan) != 2:
         raise TypeError(f"tspan has {len(tspan)} entries; a pair (t0, t1) is wanted.")
     ends = [evaluated(t, args) for t in tspan]
-    real = jnp.finfo(dtype).dtype
-    time_dtype = jnp.result_type(real, *(t for t in ends if hasattr(t, "dtype")))
-    if not jnp.issubdtype(time_dtype, jnp.floating):
-        time_dtype = real
-    t0, t1 = (jnp.asarray(t, time_dtype) for t in ends)
+    t0, t1 = (jnp.asarray(t, time_dtype(ends, dtype)) for t in ends)
     for name, t in (("start", t0), ("end", t1)):
         if t.shape != ():
             raise ValueError(f"tspan's {name} has shape {t.shape}; a scalar is wanted.")
     return t0, t1
+
+
+def time_dtype(ends: Sequence, dtype: Any) -> Any:
+    """The dtype of t: the real one of the state's, promoted with those of arrays in tspan."""
+    real = jnp.finfo(dtype).dtype
+    found = jnp.result_type(real, *(t for t in ends if hasattr(t, "dtype")))
+    return found if jnp.issubdtype(found, jnp.floating) else real
 
 
 # --- one rule a problem -----------------------------------------------------------------------

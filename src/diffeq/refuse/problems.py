@@ -9,7 +9,7 @@ import numpy as np
 from ..core.packing import Packing, holds, moving
 from ..methods import Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
-from ..problems.base import evaluated
+from ..problems.base import data_of, evaluated
 from ..problems.dae import packed_differential, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
 from ..problems.jump import varies
@@ -254,7 +254,7 @@ def check_state(problem: Problem, state: Any) -> None:
     if isinstance(problem, ImplicitDAEProblem):
         _check_slopes(problem, state)
     # (A history that calls jnp makes the state a tracer inside a trace, of numbers that are known.)
-    if not concrete((jax.tree.leaves(problem), moving(state))):
+    if not concrete((data_of(problem), moving(state))):
         return
     for name, leaf in named_leaves(problem, moving(state)):
         value = np.asarray(leaf)

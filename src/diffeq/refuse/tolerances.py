@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.lift import INSIDE
+from ..core.notices import INSIDE
 from ..core.packing import as_state
 from ..problems.called import described
 from .words import concrete, is_real, shown

@@ -1,0 +1,29 @@
+"""A user's functions as programs: what they close over, what they read, what they write."""
+
+from .captured import Captured, captured
+from .purity import no_writes, parts_of
+from .reading import reading_of
+from .structure import (
+    Static,
+    code_of,
+    flatten,
+    flatten_fields,
+    is_number,
+    unflatten,
+    unflatten_fields,
+)
+
+__all__ = [
+    "Captured",
+    "Static",
+    "captured",
+    "code_of",
+    "flatten",
+    "flatten_fields",
+    "is_number",
+    "no_writes",
+    "parts_of",
+    "reading_of",
+    "unflatten",
+    "unflatten_fields",
+]

@@ -1,0 +1,202 @@
+"""`captured`: a user's function as a program, and the arrays that it closes over as its inputs.
+
+A function is traced when a call is made, and the program is what was traced: so a call returns what
+a fresh trace would return, whatever the function reads and wherever that lies. Arrays of JAX that
+it closes over, tracers included, become inputs: they differentiate, and another array of the same
+shape is the same program. NumPy arrays and Python numbers are constants of the program, as they are
+under `jax.jit`. A function that reads what it read before (`reading_of`) is not traced again.
+"""
+
+import functools
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core.primitive import bound, eval_jaxpr
+from .program import constant_key, key_of_jaxpr, same_program
+from .reading import reading_of
+from .structure import flatten, unflatten
+
+__all__ = ["Captured", "captured"]
+
+_KEPT = 512  # functions that are not traced again while they read the same
+_captured: OrderedDict[Hashable, "Captured"] = OrderedDict()
+# A NumPy array of more bytes is an input: a program is not compared by megabytes.
+_LARGE = 1024
+
+
+class Program:
+    """The equations of a function: its inputs are `avals` after `inputs` arrays that it closes
+    over. Equal programs are one object (`same_program`).
+    """
+
+    def __init__(self, jaxpr: Any, constants: list, out: "_Output") -> None:
+        self.jaxpr, self.constants, self.out = jaxpr, constants, out
+        self.avals = jaxpr.in_avals[len(constants) :]
+
+    def __call__(self, inputs: Sequence, leaves: Sequence) -> Any:
+        found = iter(inputs)
+        consts = [next(found) if c is None else c for c in self.constants]
+        pairs = zip(leaves, self.avals, strict=True)
+        leaves = [x if _dtype(x) == a.dtype else jnp.asarray(x, a.dtype) for x, a in pairs]
+        return self.out.joined(eval_jaxpr(self.jaxpr.jaxpr, [], *consts, *leaves))
+
+
+class _Output:
+    """The tree that a function returns: its arrays are computed, and the rest is as it is."""
+
+    def __init__(self, value: Any) -> None:
+        leaves, self.tree = jax.tree.flatten(value)
+        self.arrays = [x for x in leaves if _is_array(x)]
+        self.rest = [None if _is_array(x) else x for x in leaves]
+        self.known = [not _is_array(x) for x in leaves]
+
+    @property
+    def key(self) -> Hashable:
+        return self.tree, tuple(self.known), reading_of(self.rest).key
+
+    def joined(self, arrays: Sequence) -> Any:
+        found, each = iter(arrays), zip(self.rest, self.known, strict=True)
+        return jax.tree.unflatten(self.tree, [x if known else next(found) for x, known in each])
+
+
+class Captured:
+    """A function that was traced. A pytree of the arrays that it closes over, and of the `jumps` in
+    time of what it reads.
+    """
+
+    def __init__(self, program: Program, inputs: list, jumps: list, function: "_Original") -> None:
+        self.program, self.inputs, self.jumps, self.function = program, inputs, jumps, function
+
+    def __call__(self, *args: Any) -> Any:
+        return self.program(self.inputs, flatten(args)[0])
+
+    @property
+    def returned(self) -> Any:
+        """The shapes and dtypes of what it returns."""
+        avals = self.program.jaxpr.out_avals
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        return self.program.out.joined(shapes)
+
+    @property
+    def __name__(self) -> str:
+        return self.function.name
+
+    @property
+    def __signature__(self) -> inspect.Signature | None:
+        return self.function.signature
+
+    def __repr__(self) -> str:
+        return self.function.name
+
+
+jax.tree_util.register_pytree_node(
+    Captured,
+    lambda f: ((f.inputs, f.jumps), (f.program, f.function)),
+    lambda aux, children: Captured(aux[0], *children, aux[1]),
+)
+
+
+class _Original:
+    """What messages say of a function; all are equal, since no program depends on it."""
+
+    def __init__(self, f: Any) -> None:
+        self.name = getattr(f, "__name__", type(f).__name__)
+        try:
+            self.signature = inspect.signature(f)
+        except (TypeError, ValueError):
+            self.signature = None
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Original)
+
+
+def captured(
+    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None,
+    jumps: Callable[[], list] = list,
+) -> Captured:  # fmt: skip
+    """`f`, traced for arguments like these: trees of arrays, or of their shapes and dtypes.
+
+    `guard(*args)` surrounds the trace: it may check it, and explain what fails in it. `jumps` finds
+    the times at which inputs jump that f reads.
+
+    >>> scale, shift = jnp.array(2.0), 1.0
+    >>> f = captured(lambda t, y: scale * y + shift, 0.0, jnp.zeros(2))
+    >>> len(f.inputs), f(0.0, jnp.ones(2))
+    (1, Array([3., 3.], dtype=float32))
+    >>> g = captured(lambda t, y: scale * y + shift, 0.0, jnp.zeros(2))
+    >>> f.program is g.program
+    True
+    """
+    leaves, structure = flatten(args)
+    shapes = [jax.ShapeDtypeStruct(np.shape(x), _dtype(x)) for x in leaves]
+    reading = reading_of(f)
+    key = (reading.key, structure, tuple((s.shape, s.dtype) for s in shapes), _context())
+    if reading.certain and key in _captured:
+        _captured.move_to_end(key)
+        return _captured[key]
+    found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()), jumps)
+    if reading.certain:
+        _captured[key] = found
+        if len(_captured) > _KEPT:
+            _captured.popitem(last=False)
+    return found
+
+
+def _traced(
+    f: Callable, structure: Any, shapes: list, guard: Callable, jumps: Callable
+) -> Captured:
+    outputs: list[_Output] = []
+
+    @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function
+    def call(*leaves: Any) -> list:
+        args = unflatten(structure, leaves)
+        with guard(*args):
+            value = f(*args)
+        outputs.append(_Output(value))
+        return outputs[-1].arrays
+
+    jaxpr, consts = bound(call, *shapes)
+    out = outputs[-1]
+    inputs = [x for x in consts if _is_input(x)]
+    constants = [None if _is_input(x) else x for x in consts]
+    fixed = tuple(None if x is None else constant_key(x) for x in constants)
+    # Functions in args are part of what was traced, and no part of the key.
+    tree, rest = structure
+    places = tuple(s is None for s in rest)
+    key = (key_of_jaxpr(jaxpr, fixed), tree, places, out.key)
+    program = same_program(key, Program(jaxpr, constants, out))
+    return Captured(program, inputs, jumps(), _Original(f))
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray, np.generic))
+
+
+def _is_input(x: Any) -> bool:
+    return isinstance(x, jax.Array) or np.asarray(x).nbytes > _LARGE
+
+
+# Settings of JAX that change what a trace makes.
+_SETTINGS = (
+    "jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion", "jax_default_prng_impl", "jax_threefry_partitionable",
+    "jax_disable_jit", "jax_debug_nans", "jax_enable_custom_prng",
+)  # fmt: skip
+
+
+def _context() -> tuple:
+    return tuple(getattr(jax.config, name, None) for name in _SETTINGS)
