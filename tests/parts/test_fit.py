@@ -216,7 +216,8 @@ def test_a_step_into_the_non_finite_is_halved():
 def test_a_loss_that_is_never_finite_leaves_the_model_as_it_is(batch_size):
     data = None if batch_size is None else jnp.ones(4)
     loss = (lambda x: x * jnp.nan) if data is None else (lambda x, batch: x * jnp.nan)
-    fit = de.fit(1.5, loss, data, optimizer=optax.adam(0.1), steps=500, batch_size=batch_size)
+    with pytest.warns(RuntimeWarning, match="at the model that was given the loss was nan"):
+        fit = de.fit(1.5, loss, data, optimizer=optax.adam(0.1), steps=500, batch_size=batch_size)
     assert fit.status == "nonfinite"
     assert fit.model == 1.5
     assert len(fit.history) < 100

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from ..adjoint import ODES
 from ..closures import flatten, unflatten
+from ..core.closure import Constants
 from ..problems import ODEProblem, Problem
 from ..problems.called import check_arguments
 from ..refuse import check_no_torch, explicit_for
@@ -53,7 +54,7 @@ class Layer(eqx.Module):
     net: Any
     field: Any
     traced: list  # options made inside a trace; else empty
-    constants: "Constants" = eqx.field(static=True)
+    constants: "Options" = eqx.field(static=True)
 
     def __init__(
         self, net: Any, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
@@ -135,19 +136,8 @@ def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "method": explicit_for(options.get("rtol"))}
 
 
-class Constants:
-    """Static options, equal by value: arrays by their bytes."""
-
-    def __init__(self, structure: Any, leaves: list) -> None:
-        self.structure, self.leaves = structure, leaves
-        self._key = (structure, tuple(_content(x) for x in leaves))
-        self._hash = hash(self._key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constants) and other._key == self._key
+class Options(Constants):
+    """The options of a layer, shown with it."""
 
     def __repr__(self) -> str:
         if any(x is None for x in self.leaves):
@@ -160,7 +150,7 @@ class Frozen(eqx.Module):
     """A constant of a layer, which no optimiser sees, though its arrays may be traced."""
 
     traced: list
-    constants: Constants = eqx.field(static=True)
+    constants: Options = eqx.field(static=True)
 
     def __init__(self, value: Any) -> None:
         self.traced, self.constants = _freeze({"value": value})
@@ -171,7 +161,7 @@ class Frozen(eqx.Module):
         return _thaw(self.traced, self.constants)["value"]
 
 
-def _freeze(options: dict[str, Any]) -> tuple[list, Constants]:
+def _freeze(options: dict[str, Any]) -> tuple[list, Options]:
     """The options apart: what is being traced, and the constants.
 
     A constant that were a leaf of the layer would be trained: `eqx.filter_grad` and optimisers take
@@ -183,20 +173,14 @@ def _freeze(options: dict[str, Any]) -> tuple[list, Constants]:
         (np.asarray(x) if isinstance(x, jax.Array) else x) if k else None
         for x, k in zip(leaves, known, strict=True)
     ]
-    return [x for x, k in zip(leaves, known, strict=True) if not k], Constants(structure, constants)
+    return [x for x, k in zip(leaves, known, strict=True) if not k], Options(structure, constants)
 
 
-def _thaw(traced: list, constants: Constants) -> dict[str, Any]:
+def _thaw(traced: list, constants: Options) -> dict[str, Any]:
     rest = iter(traced)
     return unflatten(
         constants.structure, [next(rest) if x is None else x for x in constants.leaves]
     )
-
-
-def _content(x: Any) -> Any:
-    if isinstance(x, np.ndarray):
-        return x.shape, x.dtype.str, x.tobytes()
-    return type(x), x
 
 
 def _short(x: Any) -> str:

@@ -1,103 +1,118 @@
-"""Bounds as a smooth change of variable, so that any optimiser keeps them, L-BFGS included."""
+"""Bounds as a smooth change of variable, so that any optimiser keeps them, L-BFGS included.
 
-from typing import Any
+    lower alone   θ = lower + exp(z)          both   θ = lower + (upper − lower)/(1 + exp(−z))
+    upper alone   θ = upper − exp(z)          none   θ = z
+
+With a lower bound of 0 the optimiser works on log θ: a step of 0.1 is one of ten per cent.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Inexact
 
 from ..core.watch import is_nnx_module
 
-__all__ = ["Bounds"]
+__all__ = ["Interval", "intervals", "spread"]
 
 
-class Bounds:
-    """θ inside (lower, upper), as a function of z on the whole line.
+class Interval(NamedTuple):
+    """(lower, upper) of each number of an array; infinite where there is no bound."""
 
-        lower alone   θ = lower + exp(z)          both   θ = lower + (upper − lower)/(1 + exp(−z))
-        upper alone   θ = upper − exp(z)          none   θ = z
+    lower: np.ndarray
+    upper: np.ndarray
 
-    With a lower bound of 0 the optimiser works on log θ: a step of 0.1 is one of ten per cent.
-    """
+    def natural(self, z: Inexact[Array, "..."]) -> Array:
+        """The natural θ of the free z."""
+        has_low, has_high, low, high = self._finite()
+        low, high = jnp.asarray(low, z.dtype), jnp.asarray(high, z.dtype)
+        both, one = has_low & has_high, has_low ^ has_high
+        grown = jnp.exp(jnp.where(one, z, 0))
+        single = jnp.where(has_low, low + grown, high - grown)
+        double = low + (high - low) * jax.nn.sigmoid(jnp.where(both, z, 0))
+        return jnp.where(both, double, jnp.where(one, single, z))
 
-    def __init__(self, bounds: Any, model: Any, counts: list[int], values: list) -> None:
-        self.kinds = [None] * len(values)
-        if bounds is None:
-            return
-        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            raise TypeError(
-                "bounds is a pair (lower, upper) of numbers, or of prefix trees of the model."
-            )
-        lower, upper = (_spread(side, model, counts) for side in bounds)
-        self.kinds = [
-            _Interval(*each, i) for i, each in enumerate(zip(lower, upper, values, strict=True))
-        ]
+    def free(self, x: Inexact[Array, "..."]) -> Array:
+        """The free z of the natural θ."""
+        start = np.asarray(x, np.float64)
+        has_low, has_high, low, high = self._finite()
+        both, one = has_low & has_high, has_low ^ has_high
+        with np.errstate(divide="ignore", invalid="ignore"):
+            single = np.log(np.where(has_low, start - low, high - start))
+            double = np.log(start - low) - np.log(high - start)
+        return jnp.asarray(np.where(both, double, np.where(one, single, start)), x.dtype)
 
-    def free(self, values: list) -> list:
-        """The free z of θ."""
-        return [
-            x if kind is None else kind.free(x) for kind, x in zip(self.kinds, values, strict=True)
-        ]
-
-    def natural(self, free: list) -> list:
-        """The natural θ of z."""
-        return [
-            z if kind is None else kind.natural(z) for kind, z in zip(self.kinds, free, strict=True)
-        ]
+    def _finite(self) -> tuple[np.ndarray, ...]:
+        """Where there are bounds, and the bounds with 0 for infinity."""
+        known = [np.asarray(np.isfinite(side)) for side in self]
+        sides = [np.where(there, side, 0) for there, side in zip(known, self, strict=True)]
+        return *known, *sides
 
 
-def _spread(side: Any, model: Any, counts: list[int]) -> list:
+def intervals(bounds: Any, model: Any, counts: Sequence[int], names: Sequence[str],
+              values: Sequence[Array]) -> list[Interval | None]:  # fmt: skip
+    """The interval of each trained array; `counts`: how many of them a piece of the model has."""
+    if bounds is None:
+        return [None] * len(values)
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise TypeError(
+            "bounds is a pair (lower, upper) of numbers, or of prefix trees of the model."
+        )
+    lower, upper = (_each(side, model, counts) for side in bounds)
+    return [_interval(*each) for each in zip(lower, upper, names, values, strict=True)]
+
+
+def spread(prefix: Any, model: Any) -> list:
+    """The leaf of a prefix tree that stands for each piece of a model."""
+    wide = jax.tree.map(
+        lambda leaf, part: [leaf] * len(jax.tree.leaves(part, is_leaf=is_nnx_module)),
+        prefix, model, is_leaf=lambda x: x is None,
+    )  # fmt: skip
+    return jax.tree.leaves(wide, is_leaf=lambda x: x is None)
+
+
+def _each(side: Any, model: Any, counts: Sequence[int]) -> list:
     """One bound for each trained array, from a prefix tree."""
     if isinstance(side, (list, tuple)) and hasattr(model, "shape"):
         side = np.asarray([np.nan if x is None else x for x in side], float)
     try:
-        wide = jax.tree.map(
-            lambda bound, part: [bound] * len(jax.tree.leaves(part, is_leaf=is_nnx_module)),
-            side, model, is_leaf=lambda x: x is None,
-        )  # fmt: skip
+        each = spread(side, model)
     except ValueError as error:
         raise ValueError(f"bounds: a prefix tree of the model is wanted. {error}") from error
-    each = jax.tree.leaves(wide, is_leaf=lambda x: x is None)
     return [bound for bound, count in zip(each, counts, strict=True) for _ in range(count)]
 
 
-class _Interval:
-    """The change of variable of one array."""
-
-    def __init__(self, lower: Any, upper: Any, value: Any, index: int) -> None:
-        shape = np.shape(value)
-        low, high = _filled(lower, -np.inf, shape), _filled(upper, np.inf, shape)
-        start = np.asarray(value)
-        if np.iscomplexobj(start):
-            raise TypeError("bounds are for real parameters.")
-        bad = np.argwhere(~((low < start) & (start < high)))
-        if len(bad):
-            at = tuple(int(i) for i in bad[0])
-            raise ValueError(
-                f"bounds: entry {at} of parameter {index} starts at {start[at]:g}, which is not "
-                f"inside ({low[at]:g}, {high[at]:g})."
-            )
-        self.has_low, self.has_high = np.isfinite(low), np.isfinite(high)
-        self.low, self.high = np.where(self.has_low, low, 0.0), np.where(self.has_high, high, 0.0)
-
-    def natural(self, z: Any) -> Any:
-        both, one = self.has_low & self.has_high, self.has_low ^ self.has_high
-        low, high = jnp.asarray(self.low, z.dtype), jnp.asarray(self.high, z.dtype)
-        grown = jnp.exp(jnp.where(one, z, 0))
-        single = jnp.where(self.has_low, low + grown, high - grown)
-        double = low + (high - low) * jax.nn.sigmoid(jnp.where(both, z, 0))
-        return jnp.where(both, double, jnp.where(one, single, z))
-
-    def free(self, x: Any) -> Any:
-        start = np.asarray(x, np.float64)
-        both, one = self.has_low & self.has_high, self.has_low ^ self.has_high
-        with np.errstate(divide="ignore", invalid="ignore"):
-            single = np.log(np.where(self.has_low, start - self.low, self.high - start))
-            double = np.log(start - self.low) - np.log(self.high - start)
-        return jnp.asarray(np.where(both, double, np.where(one, single, start)), x.dtype)
+def _interval(lower: Any, upper: Any, name: str, value: Array) -> Interval:
+    """The interval of one array, in which it has to start."""
+    start = np.asarray(value)
+    if np.iscomplexobj(start):
+        raise TypeError(f"bounds are for real parameters; {name} is complex.")
+    low, high = _filled(lower, -np.inf, start.shape), _filled(upper, np.inf, start.shape)
+    crossed = np.argwhere(~(low < high))
+    if len(crossed):
+        at = tuple(int(i) for i in crossed[0])
+        raise ValueError(
+            f"bounds: the lower bound {low[at]:g} of {_entry(at, name)} is not below the upper "
+            f"one, {high[at]:g}; bounds is a pair (lower, upper)."
+        )
+    outside = np.argwhere(~((low < start) & (start < high)))
+    if len(outside):
+        at = tuple(int(i) for i in outside[0])
+        raise ValueError(
+            f"bounds: {_entry(at, name)} starts at {start[at]:g}, which is not inside "
+            f"({low[at]:g}, {high[at]:g})."
+        )
+    return Interval(low, high)
 
 
-def _filled(bound: Any, blank: float, shape: tuple) -> np.ndarray:
+def _entry(at: tuple[int, ...], name: str) -> str:
+    return f"entry {list(at)} of {name}" if at else name
+
+
+def _filled(bound: Any, blank: float, shape: tuple[int, ...]) -> np.ndarray:
     if bound is None:
         return np.full(shape, blank)
     wide = np.broadcast_to(np.asarray(bound, float), shape)

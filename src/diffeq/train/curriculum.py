@@ -66,7 +66,7 @@ def fit_growing(
         part = jax.tree.map(lambda x, n=count: jnp.take(x, np.arange(n), axis=axis), data)
         start = done[-1].model if done else model
         done.append(fit(start, partial(loss, ts=known), part, **fit_options))
-        if done[-1].status in ("stopped", "nonfinite"):
+        if done[-1].status in ("stopped", "interrupted", "nonfinite"):
             break
     return _joined(done)
 

@@ -1,22 +1,41 @@
 """`fit`: gradient training of anything that has numbers in it."""
 
-import inspect
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
+from ..core.closure import Closure
+from ..core.lift import INSIDE
+from ..core.primitive import in_a_trace
+from ..refuse.words import shown
+from .draws import Draw, Draws, check_loss
+from .interrupts import Interrupts
 from .parameters import Parameters
+from .program import (
+    Carry,
+    Evaluation,
+    LossWanted,
+    Objective,
+    advance,
+    advance_by_search,
+    begin,
+    evaluate,
+    note,
+)
+from .progress import Progress
+from .report import message_of
 
 __all__ = ["Fit", "fit"]
 
-_REFUSED = 10  # steps in a row with a loss that is not finite end a fit
+_REFUSED = 10  # steps in a row that lead to what is not finite end a fit
 _STILL = 5  # and so do steps in a row that change nothing
 _SYNC_SECONDS = 0.1
 _SYNC_STEPS = 50
@@ -30,9 +49,13 @@ class Fit:
         model: the model with the best parameters; with batches or keys, where losses are noisy,
             with the last. Always finite. Of the kind that was given.
         history: the loss before each step, and after the last one.
-        status: "finished"; "stopped" by the callback; "converged", when steps no longer changed
-            anything; "nonfinite", when step after step led to a loss that is not finite.
+        status: "finished"; "stopped" by the callback; "interrupted" by Ctrl-C; "converged", when
+            steps no longer changed anything; "nonfinite", when step after step led to a loss or a
+            gradient that is not finite.
         loss: the loss of `model` (with batches or keys: the last finite one).
+        phases: where in `history` each phase starts.
+        message: which steps were refused, and what was not finite in the first of them; "" if
+            there were none.
 
     Example:
         >>> import jax.numpy as jnp, optax, diffeq as de
@@ -46,12 +69,13 @@ class Fit:
     status: str
     loss: float
     phases: tuple[int, ...] = field(default=(), repr=False)
+    message: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         steps = max(len(self.history) - 1, 0)
-        return (
-            f"Fit({self.status} after {steps} steps, loss {self.history[0]:.4g} → {self.loss:.4g})"
-        )
+        loss = f"loss {self.history[0]:.4g} → {self.loss:.4g}" if len(self.history) else "no loss"
+        note = f": {self.message}" if self.message else ""
+        return f"Fit({self.status} after {steps} steps, {loss}{note})"
 
     def plot(self, ax: Any = None) -> Any:
         """The loss over the steps, on a logarithmic axis where it is positive."""
@@ -132,11 +156,12 @@ def fit(
         2.0
     """
     phases = _phases(optimizer, steps)
+    keyed = check_loss(loss, data=data is not None, key=key is not None)
+    check_callback(callback)
+    check_untraced(model, loss, data, key, bounds)
     parameters = Parameters(model, trainable, bounds)
-    draws = _Draws(data, batch_size, key)
-    objective = Objective(parameters, loss, draws)
-    run = _Run(objective, draws, callback, phases, progress=progress)
-    return run.finish(run.train())
+    draws = Draws(data, batch_size, key, keyed=keyed)
+    return _Run(loss, parameters, draws, callback, phases, progress=progress).fit()
 
 
 def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
@@ -165,286 +190,220 @@ def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
     return phases
 
 
-class _Draws:
-    """What each step gets: a batch, a key."""
-
-    def __init__(self, data: Any, batch_size: int | None, key: Any) -> None:
-        self.key, self.keyed = key, False
-        self.data = None if data is None else jax.tree.map(jnp.asarray, data)
-        self.size = batch_size
-        if batch_size is None:
-            return
-        sizes = sorted({jnp.shape(x)[:1] for x in jax.tree.leaves(self.data)})
-        if len(sizes) != 1 or sizes[0] == ():
-            raise ValueError(
-                f"batch_size needs data whose arrays have one first axis; theirs are {sizes}."
-            )
-        self.count = sizes[0][0]
-        if isinstance(batch_size, bool) or not 1 <= batch_size <= self.count:
-            raise ValueError(f"batch_size is {batch_size}; there are {self.count} samples.")
-
-    @property
-    def noisy(self) -> bool:
-        """Whether the loss differs from step to step."""
-        return self.keyed or (self.size is not None and self.size < self.count)
-
-    def __iter__(self) -> Iterator[tuple]:
-        """(indices of a batch, number of the step)."""
-        step = 0
-        shuffle = jax.random.key(0) if self.key is None else self.key
-        for epoch in itertools.count():
-            for rows in self._epoch(jax.random.fold_in(shuffle, epoch)):
-                yield rows, np.int32(step)
-                step += 1
-
-    def _epoch(self, key: Any) -> Any:
-        if self.size is None:
-            return [None]
-        batches = self.count // self.size
-        order = jax.random.permutation(key, self.count)
-        return order[: batches * self.size].reshape(batches, self.size)
-
-    def inputs(self, data: Any, rows: Any, step: Any) -> tuple:
-        """The arguments of the loss after the model, inside a compiled step."""
-        found = []
-        if data is not None:
-            found.append(data if rows is None else jax.tree.map(lambda x: x[rows], data))
-        if self.keyed:
-            found.append(jax.random.fold_in(self.key, step))
-        return tuple(found)
+def check_callback(callback: Any) -> None:
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"callback is {shown(callback)}; a function callback(step, loss, model) is wanted."
+        )
 
 
-class Objective:
-    """The loss as a function of (theta, state)."""
-
-    def __init__(self, parameters: Parameters, loss: Callable, draws: _Draws) -> None:
-        self.parameters, self.loss, self.draws = parameters, loss, draws
-        given = ["model", *["batch"] * (draws.data is not None)]
-        draws.keyed = draws.key is not None and _takes(loss, len(given) + 1) is None
-        problem = None if draws.keyed else _takes(loss, len(given))
-        if problem is not None:
-            raise TypeError(f"loss must take ({', '.join(given)}): {problem}.") from problem
-
-    def __call__(self, theta: list, state: list, inputs: tuple) -> tuple[Any, list]:
-        model, after = self.parameters.watched(theta, state)
-        value = self.loss(model, *inputs)
-        if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise TypeError(
-                f"loss returned {jnp.result_type(value)}{list(jnp.shape(value))}; a real scalar "
-                "is wanted."
-            )
-        return jnp.asarray(value), after()
-
-    def value_and_grad(
-        self, optimizer_state: Any, theta: list, state: list, inputs: tuple
-    ) -> tuple:
-        """(value, gradient, state); what a line search has already computed is used."""
-        import optax
-
-        if self.draws.noisy or not _stores(optimizer_state):
-            (value, state), grads = jax.value_and_grad(self, has_aux=True)(theta, state, inputs)
-        else:
-            plain = lambda theta: self(theta, state, inputs)[0]  # noqa: E731
-            value, grads = optax.value_and_grad_from_state(plain)(theta, state=optimizer_state)
-        return value, jax.tree.map(jnp.conj, grads), state
-
-
-def _stores(optimizer_state: Any) -> bool:
-    """Whether a line search has left the value and the gradient at the parameters."""
-    import optax
-
-    value, grad = (
-        [x for _, x in optax.tree.get_all_with_path(optimizer_state, name)]
-        for name in ("value", "grad")
-    )
-    return len(value) == len(grad) == 1 and grad[0] is not None
-
-
-def _takes(function: Callable, count: int) -> TypeError | None:
-    """What is wrong with calling a function with so many arguments."""
-    try:
-        inspect.signature(function).bind(*range(count))
-    except TypeError as error:
-        return error
-    except ValueError:  # it has no signature to ask
-        return None
-    return None
-
-
-class Carry(NamedTuple):
-    """What goes from step to step, on the device."""
-
-    theta: list
-    state: list
-    optimizer: Any
-    kept: list  # the last parameters with a finite loss
-    best: Any
-    best_theta: list
-    best_state: list
-    refused: Any  # steps in a row
-    still: Any
-
-
-def _advance(
-    optimizer: Any, objective: Objective, carry: Carry, data: Any, rows: Any, step: Any
-) -> tuple[Carry, Any]:
-    """One step, and the loss before it."""
-    import optax
-
-    inputs = objective.draws.inputs(data, rows, step)
-    value, grads, state = objective.value_and_grad(
-        carry.optimizer, carry.theta, carry.state, inputs
-    )
-    fine = jnp.isfinite(value) & _all_finite(grads)
-    grads = _where(fine, grads, jax.tree.map(jnp.zeros_like, grads))
-    updates, optimizer_state = optimizer.update(
-        grads, carry.optimizer, carry.theta, value=value, grad=grads,
-        value_fn=lambda theta: objective(theta, carry.state, inputs)[0],
-    )  # fmt: skip
-    moved = optax.apply_updates(carry.theta, updates)
-    taken = fine & _all_finite(moved)
-    back = jax.tree.map(lambda a, b: (a + b) / 2, carry.kept, carry.theta)
-    theta = _where(taken, moved, _where(fine, carry.theta, back))
-    same = taken & jax.tree.reduce(
-        jnp.logical_and, jax.tree.map(lambda a, b: jnp.all(a == b), theta, carry.theta)
-    )
-    better = fine & ((value < carry.best) | objective.draws.noisy)
-    after = Carry(
-        theta,
-        _where(fine, state, carry.state),
-        _where(taken, optimizer_state, carry.optimizer),
-        _where(fine, carry.theta, carry.kept),
-        jnp.where(better, value, carry.best),
-        _where(better, carry.theta, carry.best_theta),
-        _where(better, state, carry.best_state),
-        jnp.where(taken, 0, carry.refused + 1),
-        jnp.where(same, carry.still + 1, 0),
-    )
-    return _strong(after, carry), value
-
-
-def _strong(tree: Any, like: Any) -> Any:
-    """Arrays of the dtypes of `like`, none of them weak: so the second step compiles nothing."""
-
-    def cast(x: Any, old: Any) -> Any:
-        is_key = jnp.issubdtype(old.dtype, jax.dtypes.prng_key)
-        return x if is_key else jax.lax.convert_element_type(x, old.dtype)
-
-    return jax.tree.map(cast, tree, like)
-
-
-def _all_finite(tree: Any) -> Any:
-    return jax.tree.reduce(
-        jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree), jnp.array(True)
-    )
-
-
-def _where(choice: Any, a: Any, b: Any) -> Any:
-    return jax.tree.map(partial(jnp.where, choice), a, b)
+def check_untraced(*given: Any) -> None:
+    """Refuses tracers: the loop of a fit is on the host."""
+    if in_a_trace(Closure.of(given).arrays):
+        raise TypeError(
+            "fit cannot be called inside jit, vmap or grad: its loop looks at each loss. Several "
+            "starts are one fit of a stacked model: de.fit(models, lambda models: "
+            "jnp.sum(jax.vmap(loss)(models)), optimizer=optax.adam(0.01), …)."
+        )
 
 
 class _Run:
     """The loop on the host."""
 
     def __init__(
-        self, objective: Objective, draws: _Draws, callback: Any, phases: list, *, progress: bool
-    ) -> None:
-        self.objective, self.draws, self.callback, self.phases = objective, draws, callback, phases
-        self.progress = progress
+        self, loss: Callable, parameters: Parameters, draws: Draws, callback: Any,
+        phases: list[tuple[Any, int]], *, progress: bool,
+    ) -> None:  # fmt: skip
+        self.loss, self.parameters, self.draws = loss, parameters, draws
+        self.callback, self.phases = callback, phases
+        self.progress = Progress(sum(steps for _, steps in phases), shown=progress)
+        self.interrupts = Interrupts()
+        self.objective = self._objective(Closure.of)
+        self.carry: Any = None
+        self.searching = False  # whether the optimiser evaluates the loss itself
+        self.first: Any = None  # the first draw
         self.history: list[float] = []
         self.pending: list = []
         self.starts: list[int] = []
         self.status = "finished"
-        self.synced = time.monotonic()
+        self.synced, self.most = time.monotonic(), 1
 
-    def train(self) -> Carry:
+    def fit(self) -> Fit:
         """All phases, and a last look at the loss."""
-        from tqdm.auto import tqdm
-
-        carry, draws = self._begin(), iter(self.draws)
-        advance: Callable = _advance
-        total = sum(steps for _, steps in self.phases)
-        with tqdm(total=total, disable=None if self.progress else True, desc="fit") as bar:
+        draws = iter(self.draws)
+        with self.progress, self.interrupts:
             for number, (optimizer, steps) in enumerate(self.phases):
                 self.starts.append(len(self.history))
-                carry, advance = self._phase(carry, optimizer)
-                carry = self._steps(carry, advance, draws, steps, bar)
-                last = number == len(self.phases) - 1
-                if self._over(last=last):
-                    return carry
-            # One more step, whose update is not used: its loss is that of the last parameters.
-            carry, value = advance(carry, self.draws.data, *next(draws))
-            self.pending.append(value)
-            self._sync(carry, bar)
-        return carry
+                self._phase(Closure.of(optimizer), draws, steps)
+                if self.status == "converged" and number < len(self.phases) - 1:
+                    self.status = "finished"  # what no longer moves may move in the next phase
+                if self.status != "finished":
+                    break
+            else:
+                draw = next(draws)
+                self._note(self._evaluation(draw), draw)
+                self._sync()
+        return self._result()
 
-    def _over(self, *, last: bool) -> bool:
-        """Whether to end here. What no longer moves may move in the next phase."""
-        if self.status == "converged" and not last:
-            self.status = "finished"
-        return self.status != "finished"
+    def _objective(self, closure: Callable[[Any], Closure]) -> Objective:
+        parts = closure((self.loss, self.parameters.rest))
+        return Objective(parts, self.parameters.layout, self.draws.keyed)
 
-    def _steps(
-        self, carry: Carry, advance: Callable, draws: Iterator, steps: int, bar: Any
-    ) -> Carry:
-        """One phase."""
+    def _phase(self, optimizer: Closure, draws: Iterator[Draw], steps: int) -> None:
+        """The steps of one optimiser."""
+        self._begin(optimizer)
         for _ in range(steps):
-            before = carry
-            carry, value = advance(carry, self.draws.data, *next(draws))
-            self.pending.append(value)
-            bar.update()
-            if self.callback is not None or self._due():
-                self._sync(carry, bar)
-            if self.callback is not None and self._called(before):
-                self.status = "stopped"
+            draw = next(draws)
+            evaluation = self._evaluation(draw)
+            if self.callback is not None and self._stops(evaluation, draw):
+                return
+            self._advance(optimizer, evaluation, draw)
+            self.pending.append(evaluation.value)
+            if self._due():
+                self._sync()
+            if self.status == "finished" and self.interrupts.asked:
+                self.status = "interrupted"
             if self.status != "finished":
-                return carry
-        self._sync(carry, bar)
-        return carry
+                break
+        self._sync()
 
-    def _called(self, carry: Carry) -> bool:
-        """What the callback says of the last loss and the model that it belongs to."""
-        model = self.objective.parameters.result(carry.theta, carry.state)
-        return bool(self.callback(len(self.history) - 1, self.history[-1], model))
+    def _begin(self, optimizer: Closure) -> None:
+        """A phase starts from the best that was found before it."""
+        carry = self.carry
+        if carry is None:
+            theta, state = self.parameters.theta, self.parameters.state
+        elif self.draws.noisy:
+            theta, state = carry.theta, carry.state
+        else:
+            theta, state = carry.best_theta, carry.best_state
+        self.carry, self.searching = begin(optimizer, theta, state, carry), False
 
-    def _begin(self) -> Carry:
-        parameters = self.objective.parameters
-        theta, state = parameters.theta, parameters.state
-        best = jnp.asarray(jnp.inf, jnp.result_type(float))
-        return Carry(theta, state, None, theta, best, theta, state, jnp.int32(0), jnp.int32(0))
+    def _evaluation(self, draw: Draw) -> Evaluation:
+        """The loss and the gradient here; those that a line search has left behind are used."""
+        carry: Carry = self.carry
+        found = _left_behind(carry) if self.searching and not self.draws.noisy else None
+        if found is not None:
+            return found
+        if self.first is not None:
+            return evaluate(self.objective, carry.theta, carry.state, draw)
+        self.first = draw
+        try:
+            return evaluate(self.objective, carry.theta, carry.state, draw)
+        except Exception:
+            if not self.objective.closure.arrays:
+                raise
+        # A loss may ask for the numbers of an array that it closes over, as under jax.jit: then
+        # its arrays are constants, and others compile anew.
+        self.objective = self._objective(Closure.constant)
+        return evaluate(self.objective, carry.theta, carry.state, draw)
 
-    def _phase(self, carry: Carry, optimizer: Any) -> tuple[Carry, Callable]:
-        import optax
-
-        optimizer = optax.with_extra_args_support(optimizer)
-        if not self.draws.noisy:
-            carry = carry._replace(
-                theta=carry.best_theta, state=carry.best_state, kept=carry.best_theta
+    def _advance(self, optimizer: Closure, evaluation: Evaluation, draw: Draw) -> None:
+        """Makes a step."""
+        noisy = self.draws.noisy
+        if not self.searching:
+            try:
+                self.carry = advance(optimizer, self.carry, evaluation, draw.step, noisy=noisy)
+            except LossWanted:
+                self.searching = True
+        if self.searching:
+            self.carry = advance_by_search(
+                optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
             )
-        carry = carry._replace(
-            optimizer=jax.jit(optimizer.init)(carry.theta), still=jnp.int32(0), refused=jnp.int32(0)
-        )
-        carry = jax.tree.map(jnp.asarray, carry)
-        return _strong(carry, carry), jax.jit(partial(_advance, optimizer, self.objective))
+
+    def _stops(self, evaluation: Evaluation, draw: Draw) -> bool:
+        """Whether the callback ends the fit before this step."""
+        value = float(evaluation.value)
+        model = self.parameters.result(*_copied((self.carry.theta, self.carry.state)))
+        try:
+            stops = self.callback(len(self.history) + len(self.pending), value, model)
+        except KeyboardInterrupt:
+            stops, self.status = True, "interrupted"
+        if not stops:
+            return False
+        self.status = "stopped" if self.status == "finished" else self.status
+        self._note(evaluation, draw)
+        self._sync()
+        return True
+
+    def _note(self, evaluation: Evaluation, draw: Draw) -> None:
+        self.carry = note(self.carry, evaluation, draw.step, noisy=self.draws.noisy)
+        self.pending.append(evaluation.value)
 
     def _due(self) -> bool:
-        return len(self.pending) >= _SYNC_STEPS or time.monotonic() - self.synced > _SYNC_SECONDS
+        """Whether enough steps are under way: as many as take a tenth of a second."""
+        return len(self.pending) >= self.most
 
-    def _sync(self, carry: Carry, bar: Any) -> None:
+    def _sync(self) -> None:
         """Fetches the losses, shows the last, and sees whether the fit is stuck."""
         if not self.pending:
             return
         self.history += [float(x) for x in jax.device_get(self.pending)]
+        spent, count = time.monotonic() - self.synced, len(self.pending)
+        self.most = int(np.clip(_SYNC_SECONDS * count / max(spent, 1e-9), 1, _SYNC_STEPS))
         self.pending, self.synced = [], time.monotonic()
-        bar.set_postfix_str(f"loss {self.history[-1]:.4g}", refresh=False)
-        if int(carry.refused) >= _REFUSED:
+        self.progress.at(min(len(self.history), self.progress.total), self.history[-1])
+        if self.status != "finished":
+            return
+        carry: Carry = self.carry
+        hopeless = not self.draws.noisy and int(carry.refusals.total) and np.isinf(carry.best)
+        if hopeless or int(carry.refusals.row) >= _REFUSED:
             self.status = "nonfinite"
         elif int(carry.still) >= _STILL and not self.draws.noisy:
             self.status = "converged"
 
-    def finish(self, carry: Carry) -> Fit:
-        """The result, from the last carry."""
-        model = self.objective.parameters.result(carry.best_theta, carry.best_state)
-        return Fit(
-            model, np.asarray(self.history), self.status, float(carry.best), tuple(self.starts)
+    def _result(self) -> Fit:
+        """The best model, and what there is to say about it."""
+        carry: Carry = self.carry
+        refusals = jax.device_get(carry.refusals)
+        finite = bool(np.isfinite(carry.best))
+        if not finite and self.status == "finished":
+            self.status = "nonfinite"
+        ended = self.status == "nonfinite"
+        message = message_of(
+            refusals, self.parameters.names, self.history, finite=finite, ended=ended
         )
+        if ended and not finite and refusals.codes[0]:
+            message += self._cause()
+        if ended or (message and self.draws.noisy):
+            warnings.warn(f"fit: {message}.", RuntimeWarning, skip_file_prefixes=INSIDE)
+        if self.status == "interrupted":
+            total = sum(steps for _, steps in self.phases)
+            message = "; ".join([f"interrupted in step {len(self.history)} of {total}", message])
+        return Fit(
+            self.parameters.result(carry.best_theta, carry.best_state), np.asarray(self.history),
+            self.status, float(carry.best) if finite else self.history[0], tuple(self.starts),
+            message.strip("; "),
+        )  # fmt: skip
+
+    def _cause(self) -> str:
+        """Why the loss is not finite at the start, where a call outside of any trace says so."""
+        objective = self._objective(Closure.constant)
+        try:
+            objective(self.parameters.theta, self.parameters.state, self.first)
+        except (TypeError, ValueError):  # a wrong argument, and not a failure
+            raise
+        except Exception as error:
+            return f" ({type(error).__name__}: {error})"
+        return ""
+
+
+def _left_behind(carry: Carry) -> Evaluation | None:
+    """The loss and the gradient here, if a line search has computed them for where it ended."""
+    import optax
+
+    value, grad = (
+        [x for _, x in optax.tree.get_all_with_path(carry.optimizer, name)]
+        for name in ("value", "grad")
+    )
+    if len(value) != 1 or len(grad) != 1 or not np.isfinite(value[0]):
+        return None
+    if jax.tree.structure(grad[0]) != jax.tree.structure(carry.theta):
+        return None
+    conjugated = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad[0])
+    return Evaluation(value[0], conjugated, carry.state)
+
+
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    """The same values in arrays of their own, which no step gives away."""
+    return jax.tree.map(jnp.copy, tree)

@@ -1,149 +1,204 @@
-"""What of a model is trained, as a flat list of arrays; and the way back to the model."""
+"""What of a model is trained, in the model's own tree; and the way back to the model."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PyTree
 
 from ..core.watch import is_nnx, is_nnx_module
 from ..problems import Problem
-from .bounds import Bounds
+from .bounds import Interval, intervals, spread
 
-__all__ = ["Parameters"]
+__all__ = ["Layout", "Parameters", "Rest"]
+
+
+class Rest(NamedTuple):
+    """What a model has besides what is trained and besides the state of its modules.
+
+    Attributes:
+        problem: the problem whose args are trained; None if the model is no problem.
+        pieces: for each leaf of the model the leaf, or None where it is trained or a Flax module.
+        intervals: the bounds of each trained array.
+    """
+
+    problem: Any
+    pieces: tuple
+    intervals: tuple[Interval | None, ...]
 
 
 class Parameters:
-    """A model apart: `theta`, a list of arrays without bounds, is what an optimiser sees; `state`
-    is what a Flax module writes while it is evaluated; `model(theta, state)` is the model again.
+    """A model apart.
 
     Trained by default are the arrays of floats (in a tree without modules Python floats too), of a
     Flax module its `nnx.Param`, of a problem its args.
+
+    Attributes:
+        theta: what an optimiser sees, free of bounds: the tree of the model (of a problem, of its
+            args) with None for what is not trained, as `eqx.partition` has it, and with the
+            `nnx.State` of a Flax module in its place.
+        state: what Flax modules write while they are evaluated.
+        names: the path of each array of theta.
+        layout, rest: how the model is made of these again.
     """
 
     def __init__(self, model: Any, trainable: Any, bounds: Any) -> None:
+        problem = None
         if trainable is None and isinstance(model, Problem):
-            trainable = lambda problem: problem.args  # noqa: E731
-        self.pieces, self.tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
-        flags = _flags(model, trainable)
-        self.parts = [
-            _Module(piece, flag) if is_nnx_module(piece) else _Leaf(piece, flag)
-            for piece, flag in zip(self.pieces, flags, strict=True)
-        ]
-        natural = [x for part in self.parts for x in part.values]
-        if not natural:
-            raise ValueError(
-                "Nothing in the model can be trained: it has no arrays of floats (write 1.0 "
-                "for 1), or trainable leaves all of them out."
-            )
-        self.bounds = Bounds(bounds, model, [len(part.values) for part in self.parts], natural)
-        self.theta = self.bounds.free(natural)
-        self.state = [part.state for part in self.parts]
+            problem, model = model.replace(args=None), model.args
+        self.given, tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
+        _check_hashable(tree)
+        flags = _flags(model, self.given, trainable)
+        parts = [_part(piece, flag) for piece, flag in zip(self.given, flags, strict=True)]
+        natural = tree.unflatten([part.values for part in parts])
+        paths, values = _with_paths(natural)
+        self.names = _names(paths, ".args" if problem is not None else "")
+        counts = [len(jax.tree.leaves(part.values)) for part in parts]
+        kinds = intervals(bounds, model, counts, self.names, values)
+        self.theta = _each(lambda kind, x: kind.free(x), kinds, natural)
+        self.state = tuple(part.state for part in parts)
+        self.layout = Layout(tree, tuple(part.module for part in parts))
+        self.rest = Rest(problem, tuple(part.rest for part in parts), tuple(kinds))
 
-    def model(self, theta: list, state: list) -> Any:
-        """The model with these parameters."""
-        return jax.tree.unflatten(self.tree, self._made(theta, state))
-
-    def watched(self, theta: list, state: list) -> tuple[Any, Callable[[], list]]:
-        """The model, and a function that gives its state after it was used."""
-        made = self._made(theta, state)
-
-        def after() -> list:
-            return [
-                part.after(piece, old)
-                for part, piece, old in zip(self.parts, made, state, strict=True)
-            ]
-
-        return jax.tree.unflatten(self.tree, made), after
-
-    def result(self, theta: list, state: list) -> Any:
+    def result(self, theta: PyTree, state: tuple) -> Any:
         """The model with these parameters, with floats where floats were given."""
-        made = self._made(theta, state)
-        kept = [part.as_given(piece) for part, piece in zip(self.parts, made, strict=True)]
-        return jax.tree.unflatten(self.tree, kept)
-
-    def _made(self, theta: list, state: list) -> list:
-        rest = iter(self.bounds.natural(theta))
-        made = []
-        for part, s in zip(self.parts, state, strict=True):
-            made.append(part.made([next(rest) for _ in part.values], s))
-        return made
+        made = self.layout.pieces(theta, state, self.rest)
+        kept = [_as_given(*pair) for pair in zip(self.given, made, strict=True)]
+        return self.layout.whole(kept, self.rest)
 
 
-class _Leaf:
-    """An array, a number, or anything else that a tree has for a leaf."""
+@dataclass(frozen=True)
+class Layout:
+    """How a model is made of its parameters: static, and equal for equal models."""
 
-    state = ()
+    tree: Any  # the model's, with a leaf for each Flax module
+    modules: tuple["_Module | None", ...]
 
-    def __init__(self, given: Any, trained: bool) -> None:
-        self.given = given
-        self.values = [jnp.asarray(given)] if trained else []
+    def pieces(self, theta: PyTree, state: tuple, rest: Rest) -> list:
+        """The leaves of the model."""
+        values = self.tree.flatten_up_to(_each(Interval.natural, rest.intervals, theta))
+        return [
+            given if value is None else (value if module is None else module.made(value, written))
+            for module, value, given, written in zip(
+                self.modules, values, rest.pieces, state, strict=True
+            )
+        ]
 
-    def made(self, values: list, state: Any) -> Any:
-        del state
-        return values[0] if values else self.given
+    def whole(self, pieces: Sequence, rest: Rest) -> Any:
+        """The model of these leaves."""
+        model = self.tree.unflatten(pieces)
+        return model if rest.problem is None else rest.problem.replace(args=model)
 
-    def after(self, piece: Any, old: Any) -> Any:
-        del piece
-        return old
-
-    def as_given(self, piece: Any) -> Any:
-        if isinstance(self.given, (float, complex)) and self.values:
-            return type(self.given)(piece)
-        return np.asarray(piece) if isinstance(self.given, np.ndarray) and self.values else piece
+    def written(self, pieces: Sequence, state: tuple) -> tuple:
+        """The state of the modules after they were used."""
+        return tuple(
+            old if module is None else module.written(piece, old)
+            for module, piece, old in zip(self.modules, pieces, state, strict=True)
+        )
 
 
+class _Part(NamedTuple):
+    """A leaf of the model, or a Flax module, apart."""
+
+    values: Any  # what is trained, or None
+    rest: Any = None
+    state: tuple = ()
+    module: "_Module | None" = None
+
+
+def _part(piece: Any, wanted: Any) -> _Part:
+    if not is_nnx_module(piece):
+        return _Part(jnp.asarray(piece)) if wanted else _Part(None, piece)
+    from flax import nnx
+
+    graph, params, rest = nnx.split(piece, wanted, ...)
+    leaves, tree = jax.tree.flatten(rest)
+    module = _Module(graph, jax.tree.structure(params), tree, wanted)
+    return _Part(nnx.as_pure(params), state=tuple(leaves), module=module)
+
+
+@dataclass(frozen=True)
 class _Module:
-    """A Flax NNX module: a graph, parameters, and other state."""
+    """A Flax NNX module without its arrays."""
 
-    def __init__(self, module: Any, wanted: Any) -> None:
+    graph: Any
+    params: Any
+    rest: Any
+    wanted: Any = field(compare=False)  # the filter; what it lets through is in `params`
+
+    def made(self, values: Any, state: tuple) -> Any:
         from flax import nnx
 
-        self.wanted = wanted
-        self.graph, params, rest = nnx.split(module, wanted, ...)
-        self.values, self.params = jax.tree.flatten(params)
-        self.state, self.rest = jax.tree.flatten(rest)
+        params = jax.tree.unflatten(self.params, jax.tree.leaves(values))
+        return nnx.merge(self.graph, params, jax.tree.unflatten(self.rest, state))
 
-    def made(self, values: list, state: list) -> Any:
-        from flax import nnx
-
-        params, rest = jax.tree.unflatten(self.params, values), jax.tree.unflatten(self.rest, state)
-        return nnx.merge(self.graph, params, rest)
-
-    def after(self, piece: Any, old: list) -> list:
+    def written(self, piece: Any, old: tuple) -> tuple:
         from flax import nnx
 
         _, _, rest = nnx.split(piece, self.wanted, ...)
         leaves, tree = jax.tree.flatten(rest)
-        return leaves if tree == self.rest else old  # a loss that sows keeps nothing
+        return tuple(leaves) if tree == self.rest else old  # a loss that sows keeps nothing
 
-    def as_given(self, piece: Any) -> Any:
+
+def _as_given(given: Any, piece: Any) -> Any:
+    """A trained number as the kind of number that was given."""
+    if piece is given or not isinstance(piece, jax.Array):
         return piece
+    if isinstance(given, (float, complex)):
+        return type(given)(piece)
+    return np.asarray(piece) if isinstance(given, np.ndarray) else piece
+
+
+def _each(change: Callable, kinds: Sequence[Interval | None], theta: PyTree) -> PyTree:
+    """Theta with the arrays that have bounds changed."""
+    leaves, tree = jax.tree.flatten(theta)
+    pairs = zip(kinds, leaves, strict=True)
+    return tree.unflatten([x if kind is None else change(kind, x) for kind, x in pairs])
+
+
+def _with_paths(theta: PyTree) -> tuple[list, list[Array]]:
+    flat = jax.tree.flatten_with_path(theta)[0]
+    if not flat:
+        raise ValueError(
+            "Nothing in the model can be trained: it has no arrays of floats (write 1.0 for 1), "
+            "or trainable leaves all of them out."
+        )
+    return [path for path, _ in flat], [x for _, x in flat]
+
+
+def _names(paths: Sequence, owner: str) -> list[str]:
+    """Arrays as a user would write them: `.layers[0].weight`."""
+    return [owner + jax.tree_util.keystr(path) or "the parameter" for path in paths]
+
+
+def _check_hashable(tree: Any) -> None:
+    try:
+        hash(tree)
+    except TypeError as error:
+        raise TypeError(
+            f"the model has a static field that cannot be hashed ({error}), so no compiled program "
+            "can know it: make it a tuple, or an ordinary field."
+        ) from error
 
 
 # --- what is trained ------------------------------------------------------------------------------
 
 
-def _flags(model: Any, trainable: Any) -> list:
+def _flags(model: Any, pieces: Sequence, trainable: Any) -> list:
     """For each piece a bool; for each NNX module a filter."""
     if trainable is None:
         return [_default(piece, flag) for piece, flag in _by_default(model)]
     if isinstance(trainable, type):  # a kind of nnx.Variable
-        pieces = jax.tree.leaves(model, is_leaf=is_nnx_module)
         return [trainable if is_nnx_module(piece) else False for piece in pieces]
     if callable(trainable):
         return _chosen(model, trainable)
-    wide = jax.tree.map(
-        lambda flag, part: jax.tree.map(lambda _: flag, part, is_leaf=is_nnx_module),
-        trainable,
-        model,
-    )
-    pairs = zip(jax.tree.leaves(model, is_leaf=is_nnx_module), jax.tree.leaves(wide), strict=True)
     return [
         _default(piece, flag and (is_nnx_module(piece) or _is_float(piece)))
-        for piece, flag in pairs
+        for piece, flag in zip(pieces, spread(trainable, model), strict=True)
     ]
 
 

@@ -1,0 +1,58 @@
+"""Which steps led to what is not finite, in words: where, and in what."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .program import FINITE, NAN, Refusals
+
+__all__ = ["message_of"]
+
+_SHOWN = 3  # names in a message
+
+
+def message_of(
+    refusals: Refusals, names: Sequence[str], history: Sequence[float], *, finite: bool, ended: bool
+) -> str:
+    """What is to be said of the refused steps of a fit; "" if there are none.
+
+    Args:
+        refusals: the steps, on the host.
+        names: the paths of the parameters.
+        history: the losses.
+        finite: whether any step was not refused.
+        ended: whether the fit ended because of them.
+    """
+    count, first = int(refusals.total), int(refusals.first)
+    if not count:
+        return ""
+    what = _found(np.asarray(refusals.codes), names, history[first])
+    if not finite and first == 0:
+        return f"at the model that was given {what}"
+    text = f"{count} of {len(history)} evaluations led to a step that was refused; in the first of "
+    text += f"them, at step {first}, {what}"
+    if ended:
+        text += f". The last {int(refusals.row)} were refused in a row, which ended the fit"
+    return text
+
+
+def _found(codes: np.ndarray, names: Sequence[str], loss: float) -> str:
+    """Which of the loss, its gradient and the new parameters was not finite."""
+    value, gradient, moved = np.split(codes, [1, 1 + len(names)])
+    if value[0] != FINITE:
+        return f"the loss was {loss:g}"
+    if gradient.any():
+        return f"the loss was {loss:.4g} and its gradient by {_listed(gradient, names)}"
+    return f"the optimiser's new value of {_listed(moved, names)}"
+
+
+def _listed(codes: np.ndarray, names: Sequence[str]) -> str:
+    """The arrays that are not finite, and what they have.
+
+    >>> _listed(np.array([0, 2, 1]), [".a", ".b", ".c"])
+    '.b, .c had NaN'
+    """
+    bad = [name for name, code in zip(names, codes, strict=True) if code != FINITE]
+    more = f" and {len(bad) - _SHOWN} others" if len(bad) > _SHOWN else ""
+    kind = "NaN" if (codes == NAN).any() else "infinities"
+    return f"{', '.join(bad[:_SHOWN])}{more} had {kind}"

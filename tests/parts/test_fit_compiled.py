@@ -1,0 +1,152 @@
+"""What `fit` compiles: nothing for a fit that is like one before it, and nothing that is stale."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import monitoring
+
+import diffeq as de
+
+TARGET = jnp.array([1.0, 2.0])
+
+
+@pytest.fixture
+def compiled():
+    """The programs that XLA is asked for."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event.endswith("backend_compile_duration"):
+            found.append(duration)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    monitoring.unregister_event_duration_listener(listen)
+
+
+def fresh_loss(target):
+    """A new function at each call, over an array."""
+    return lambda x: jnp.sum((x - target) ** 2)
+
+
+def fresh_rates(start):
+    problem = de.ODEProblem(lambda t, y, k: -k * y, jnp.ones(2), (0.0, 1.0), start)
+    return problem, lambda problem: jnp.sum(de.solve(problem, de.RK4(), dt=0.25).y1 ** 2)
+
+
+def fresh_dict(start):
+    groups = {"a": optax.sgd(0.1), "b": optax.set_to_zero()}
+    return {"a": start, "b": 1.0}, groups
+
+
+AGAIN = {
+    "adam": lambda i: de.fit(
+        TARGET * i**2, fresh_loss(TARGET * 8), optimizer=optax.adam(0.05), steps=4, progress=False
+    ),
+    "lbfgs": lambda i: de.fit(
+        TARGET * i**2, fresh_loss(TARGET * 8), optimizer=optax.lbfgs(), steps=4, progress=False
+    ),
+    "bounds": lambda i: de.fit(
+        {"a": 1.0 + i}, lambda m: (m["a"] - 9.0) ** 2, steps=4, bounds=(0.5, None),
+        optimizer=optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9)), progress=False,
+    ),
+    "a problem": lambda i: de.fit(
+        *fresh_rates(0.1 * (i + 1)), optimizer=optax.adam(0.05), steps=2, progress=False
+    ),
+    "batches, groups": lambda i: de.fit(
+        {"a": TARGET[0] * i, "b": 1.0}, lambda m, batch: jnp.mean((m["a"] - batch) ** 2),
+        jnp.arange(8.0) * i, batch_size=4, key=jax.random.key(i), steps=4, progress=False,
+        optimizer=optax.multi_transform(
+            {"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"a": "a", "b": "b"}
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_fit_like_one_before_compiles_nothing(name, compiled):
+    first = AGAIN[name](1)
+    assert compiled
+    compiled.clear()
+    fits = [AGAIN[name](i) for i in (2, 3, 1)]
+    assert not compiled
+    np.testing.assert_array_equal(fits[-1].history, first.history)
+    assert len({fit.history[0] for fit in fits}) == 3, "each with its own numbers"
+
+
+def test_phases_share_the_gradient():
+    traces = []
+
+    def loss(x):
+        traces.append(1)
+        return jnp.sum((x - 2.0) ** 2)
+
+    phases = [(optax.adam(rate), 3) for rate in (0.1, 0.05, 0.02)]
+    de.fit(jnp.zeros(2), loss, optimizer=phases, progress=False)
+    assert len(traces) == 1
+
+
+def test_a_search_along_a_line_evaluates_no_point_twice():
+    points = []
+
+    def loss(x):
+        jax.debug.callback(lambda x: points.append(tuple(x.tolist())), x)
+        return jnp.sum((x - TARGET) ** 2 * jnp.array([1.0, 30.0]))
+
+    de.fit(jnp.zeros(2), loss, optimizer=optax.lbfgs(), steps=6, progress=False)
+    jax.effects_barrier()
+    assert len(points) == len(set(points))
+
+
+def test_what_a_loss_reads_is_read_again():
+    """Each of these changes what a fresh trace would return, and so what a fit returns."""
+    settings = {"goal": 1.0, "kind": "square"}
+
+    def loss(x):
+        error = x - settings["goal"]
+        return error**2 if settings["kind"] == "square" else jnp.abs(error) ** 3
+
+    def first_loss():
+        fit = de.fit(0.0, loss, optimizer=optax.sgd(0.1), steps=1, progress=False)
+        return fit.history[0]
+
+    assert first_loss() == 1.0
+    settings["goal"] = 2.0
+    assert first_loss() == 4.0
+    settings["kind"] = "cube"
+    assert first_loss() == 8.0
+    goals = np.array([3.0])
+    by_array = lambda x: jnp.sum((x - goals) ** 2)
+    fit = lambda: de.fit(0.0, by_array, optimizer=optax.sgd(0.1), steps=1, progress=False)
+    assert fit().history[0] == 9.0
+    goals[0] = 4.0
+    assert fit().history[0] == 16.0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2])
+def test_a_learning_rate_is_that_of_its_optimiser(rate):
+    fit = de.fit(1.0, lambda x: x**2, optimizer=optax.sgd(rate), steps=1, progress=False)
+    assert fit.model == pytest.approx(1.0 - 2.0 * rate)
+
+
+def test_a_loss_may_ask_for_the_numbers_of_what_it_closes_over():
+    """As under `jax.jit`, where an array outside is a constant: `float`, `np.asarray`, `if`."""
+    scale, mask, deep = jnp.asarray(2.0), jnp.array([True, False]), jnp.asarray(True)
+
+    def loss(x):
+        kept = x[np.asarray(mask)] if deep else x
+        return float(scale) * jnp.sum((kept - 1.0) ** 2)
+
+    fit = de.fit(jnp.zeros(2), loss, optimizer=optax.sgd(0.25), steps=3, progress=False)
+    assert fit.history[0] == 2.0
+    assert fit.model[1] == 0.0
+
+
+def test_a_loss_that_cannot_be_taken_apart_is_taken_whole():
+    table = {1: jnp.asarray(2.0), "two": 3.0}  # keys that no tree can sort
+    fit = de.fit(
+        0.0, lambda x: (x - table[1]) ** 2, optimizer=optax.sgd(0.25), steps=2, progress=False
+    )
+    assert fit.history[0] == 4.0
