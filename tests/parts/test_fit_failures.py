@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import diffeq as de
-from diffeq.train import progress
+from diffeq.core.closure import Closure
+from diffeq.train import program, progress
 from diffeq.train.draws import Draws, check_loss
 from diffeq.train.fit import check_callback
 
@@ -103,11 +104,18 @@ def test_a_sample_that_is_nan_is_counted_and_told():
 
 def test_an_optimiser_that_turns_to_nan_is_blamed_itself():
     optimizer = optax.sgd(lambda count: jnp.where(count < 2, 0.1, jnp.nan))
-    with pytest.warns(RuntimeWarning, match=r"optimiser's new value of \.scale, \.layers"):
+    with pytest.warns(RuntimeWarning, match=r"new value of \.scale, \.layers.* had NaN"):
         fit = de.fit(two(), lambda m: bowl(m.scale), optimizer=optimizer, steps=100)
     assert fit.status == "nonfinite"
     assert len(fit.history) < 100
     assert 0.0 < fit.loss < 8.0
+
+
+def test_a_model_that_has_nan_is_told_so():
+    model = {"x": jnp.array([1.0, jnp.nan]), "y": 1.0}
+    with pytest.warns(RuntimeWarning, match=r"model that was given has .*: \['x'\] had NaN"):
+        fit = de.fit(model, bowl, optimizer=SGD, steps=2)
+    assert fit.status == "nonfinite"
 
 
 def test_a_solve_that_fails_at_the_start_says_why():
@@ -280,6 +288,30 @@ def test_the_second_ctrl_c_raises():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_a_step_is_written_over_the_arrays_that_it_is_given():
+    """Adam holds parameters, two moments and the best: four copies, and no others during a step."""
+    size = 100_000
+    theta = jax.ShapeDtypeStruct((size,), jnp.float32)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    optimizer = Closure.of(optax.adam(0.1))
+    carry = jax.eval_shape(lambda theta: program.begin(optimizer, theta, (), None), theta)
+    evaluation = program.Evaluation(number, theta, ())
+    step = program.advance.lower(optimizer, carry, evaluation, 0, noisy=False)
+    memory = step.compile().memory_analysis()
+    copies = lambda size_in_bytes: size_in_bytes / (4 * size)
+    assert copies(memory.alias_size_in_bytes) == pytest.approx(4.0, abs=0.1)
+    assert copies(memory.temp_size_in_bytes) < 0.5
+
+
+def test_the_arrays_of_the_user_are_not_given_away():
+    model, kept = {"x": jnp.zeros(3)}, []
+    de.fit(model, bowl, optimizer=SGD, steps=3, callback=lambda step, loss, m: kept.append(m))
+    assert [float(m["x"][0]) for m in [model, *kept]] == pytest.approx([0.0, 0.0, 0.4, 0.72])
 
 
 # --- progress -------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from .report import message_of
 __all__ = ["Fit", "fit"]
 
 _REFUSED = 10  # steps in a row that lead to what is not finite end a fit
-_STILL = 5  # and so do steps in a row that change nothing
+_STILL = 10  # and so do evaluations in a row of the same parameters
 _SYNC_SECONDS = 0.1
 _SYNC_STEPS = 50
 
@@ -259,6 +259,7 @@ class _Run:
                 return
             self._advance(optimizer, evaluation, draw)
             self.pending.append(evaluation.value)
+            del evaluation  # and the memory of its gradient
             if self._due():
                 self._sync()
             if self.status == "finished" and self.interrupts.asked:
@@ -276,6 +277,8 @@ class _Run:
             theta, state = carry.theta, carry.state
         else:
             theta, state = carry.best_theta, carry.best_state
+        if carry is not None:
+            carry = self.carry = carry._replace(optimizer=None)  # its memory is free again
         self.carry, self.searching = begin(optimizer, theta, state, carry), False
 
     def _evaluation(self, draw: Draw) -> Evaluation:
@@ -326,7 +329,9 @@ class _Run:
         return True
 
     def _note(self, evaluation: Evaluation, draw: Draw) -> None:
-        self.carry = note(self.carry, evaluation, draw.step, noisy=self.draws.noisy)
+        state, carry = self.carry.optimizer, self.carry._replace(optimizer=None)
+        carry = note(carry, evaluation, draw.step, noisy=self.draws.noisy)
+        self.carry = carry._replace(optimizer=state)
         self.pending.append(evaluation.value)
 
     def _due(self) -> bool:
@@ -400,7 +405,7 @@ def _left_behind(carry: Carry) -> Evaluation | None:
     if jax.tree.structure(grad[0]) != jax.tree.structure(carry.theta):
         return None
     conjugated = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad[0])
-    return Evaluation(value[0], conjugated, carry.state)
+    return Evaluation(value[0], conjugated, None)
 
 
 @jax.jit

@@ -70,12 +70,12 @@ def _check_scalar(value: Any) -> None:
 
 class Evaluation(NamedTuple):
     """The loss at theta, its gradient (as optimisers take it: conjugated), and the state of the
-    model's modules after it.
+    model's modules after it (None: that before it).
     """
 
     value: Float[Array, ""]
     gradient: PyTree
-    state: tuple
+    state: tuple | None
 
 
 @jax.jit
@@ -89,10 +89,10 @@ class Refusals(NamedTuple):
     """The steps that led to what is not finite.
 
     Attributes:
-        total: of all steps; `row`: of the last ones, without one in between that was not refused.
+        total: of all steps; `row`: of the last ones, without progress in between.
         first: the first of them, −1 for none.
-        codes: of what was not finite in it: the loss, each array of the gradient, and each of the
-            parameters after the update; 0 for finite.
+        codes: of what was not finite there: the loss, each array of the gradient, each array of
+            the parameters.
     """
 
     total: Int[Array, ""]
@@ -111,7 +111,7 @@ class Carry(NamedTuple):
     best_theta: PyTree
     best_state: tuple
     refusals: Refusals
-    still: Int[Array, ""]  # steps in a row that changed nothing
+    still: Int[Array, ""]  # evaluations in a row at the best parameters
 
 
 @jax.jit
@@ -128,18 +128,15 @@ def begin(optimizer: Closure, theta: PyTree, state: tuple, carry: Carry | None) 
         theta=theta, state=state, optimizer=optimizer.value.init(theta), still=zero,
         refusals=carry.refusals._replace(row=zero),
     )  # fmt: skip
-    return jax.tree.map(lambda x: _strong(jnp.copy(x), x), start)
+    return _strong(jax.tree.map(jnp.copy, start), start)
 
 
-@partial(jax.jit, static_argnames="noisy")
+@partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
 def note(carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool) -> Carry:
-    """The carry that knows of an evaluation, without a step from it."""
-    codes = _codes((evaluation.value, evaluation.gradient))
-    fine = jnp.all(codes == FINITE)
-    nothing = jnp.zeros(len(carry.refusals.codes) - len(codes), codes.dtype)
-    refusals = _counted(carry.refusals, jnp.concatenate([codes, nothing]), step)
-    noted = _kept(carry, evaluation, fine, noisy=noisy)._replace(refusals=refusals)
-    return jax.tree.map(_strong, noted, carry)
+    """The carry that knows of an evaluation, without a step from it. The evaluation may be part of
+    the optimiser's state, which the carry is to have none of.
+    """
+    return _noted(carry, evaluation, step, noisy=noisy)[0]
 
 
 @partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
@@ -175,51 +172,70 @@ def _wanted(*given: Any) -> Any:
 
 def _advanced(optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any,
               loss: Callable, *, noisy: bool) -> Carry:  # fmt: skip
-    """A step; where it leads to what is not finite, half of the way back to the best parameters."""
+    """A step; from what is not finite half of the way back to the best parameters.
+
+    What is compared is read before what is kept is written, and that before anything moves (hence
+    the barriers): so XLA writes all of a step over the arrays that it is given, without copies.
+    """
     import optax
 
-    codes = _codes((evaluation.value, evaluation.gradient))
+    noted, fine = _noted(carry, evaluation, step, noisy=noisy)
+    noted = jax.lax.optimization_barrier(noted)
+
+    def forwards() -> tuple[PyTree, Any]:
+        update = optax.with_extra_args_support(optimizer.value).update
+        updates, state = update(
+            evaluation.gradient, noted.optimizer, noted.theta, value=evaluation.value,
+            grad=evaluation.gradient, value_fn=loss,
+        )  # fmt: skip
+        moved = optax.apply_updates(noted.theta, updates)
+        return _strong((moved, state), (noted.theta, noted.optimizer))
+
+    def back() -> tuple[PyTree, Any]:
+        return jax.tree.map(_halfway, noted.theta, noted.best_theta), noted.optimizer
+
+    theta, state = jax.lax.cond(fine, forwards, back)
+    return _strong(noted._replace(theta=theta, optimizer=state), carry)
+
+
+def _halfway(theta: Array, best: Array) -> Array:
+    """Half of the way back; all of it from what is not finite itself."""
+    return jnp.where(jnp.isfinite(theta), (theta + best) / 2, best)
+
+
+def _noted(
+    carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> tuple[Carry, Bool[Array, ""]]:
+    """The carry with the best parameters (the last finite ones of a noisy loss) and the counts; and
+    whether all is finite.
+    """
+    codes = _codes((evaluation.value, evaluation.gradient, carry.theta))
     fine = jnp.all(codes == FINITE)
-    gradient = jax.tree.map(lambda g: jnp.where(fine, g, 0), evaluation.gradient)
-    update = optax.with_extra_args_support(optimizer.value).update
-    updates, state = update(
-        gradient, carry.optimizer, carry.theta, value=evaluation.value, grad=gradient,
-        value_fn=loss,
-    )  # fmt: skip
-    moved = optax.apply_updates(carry.theta, updates)
-    codes_moved = _codes(moved)
-    taken = fine & jnp.all(codes_moved == FINITE)
-    back = jax.tree.map(lambda a, b: (a + b) / 2, carry.best_theta, carry.theta)
-    theta = _where(taken, moved, _where(fine, carry.theta, back))
-    same = [
-        jnp.all(a == b) for a, b in zip(*map(jax.tree.leaves, (theta, carry.theta)), strict=True)
-    ]
-    after = _kept(carry, evaluation, fine, noisy=noisy)._replace(
-        theta=theta,
-        optimizer=_where(taken, state, carry.optimizer),
-        refusals=_counted(carry.refusals, jnp.concatenate([codes, codes_moved]), step),
-        still=jnp.where(taken & jnp.all(jnp.stack(same)), carry.still + 1, 0),
-    )
-    return jax.tree.map(_strong, after, carry)
-
-
-def _kept(carry: Carry, evaluation: Evaluation, fine: Bool[Array, ""], *, noisy: bool) -> Carry:
-    """The carry with the best parameters (the last finite ones of a noisy loss), and the state."""
+    pairs = zip(jax.tree.leaves(carry.theta), jax.tree.leaves(carry.best_theta), strict=True)
+    same = jnp.all(jnp.stack([jnp.all(a == b) for a, b in pairs]))
+    carry, fine, same = jax.lax.optimization_barrier((carry, fine, same))
     better = fine & ((evaluation.value < carry.best) | noisy)
-    return carry._replace(
-        state=_where(fine, evaluation.state, carry.state),
+    state = carry.state if evaluation.state is None else evaluation.state
+    noted = carry._replace(
+        state=_where(fine, state, carry.state),
         best=jnp.where(better, evaluation.value, carry.best),
         best_theta=_where(better, carry.theta, carry.best_theta),
-        best_state=_where(better, evaluation.state, carry.best_state),
+        best_state=_where(better, state, carry.best_state),
+        refusals=_counted(carry.refusals, codes, step, same),
+        still=jnp.where(fine & same, carry.still + 1, 0),
     )
+    return _strong(noted, carry), fine
 
 
-def _counted(refusals: Refusals, codes: Int[Array, " arrays"], step: Any) -> Refusals:
+def _counted(
+    refusals: Refusals, codes: Int[Array, " arrays"], step: Any, same: Bool[Array, ""]
+) -> Refusals:
+    """The counts after an evaluation; at the best parameters it is no progress, though finite."""
     bad = jnp.any(codes != FINITE)
     new = bad & (refusals.first < 0)
     return Refusals(
         refusals.total + bad,
-        jnp.where(bad, refusals.row + 1, 0),
+        jnp.where(bad, refusals.row + 1, jnp.where(same, refusals.row, 0)),
         jnp.where(new, step, refusals.first),
         jnp.where(new, codes, refusals.codes),
     )
@@ -229,8 +245,8 @@ def _codes(tree: PyTree) -> Int[Array, " arrays"]:
     """Of each array whether it is finite, has infinities, or has NaN."""
 
     def code(x: Any) -> Any:
-        worst = jnp.where(jnp.isnan(x), NAN, jnp.where(jnp.isinf(x), INFINITE, FINITE))
-        return jnp.max(worst, initial=FINITE).astype(jnp.int32)
+        most = jnp.max(jnp.abs(x), initial=0)  # NaN is the largest of all
+        return jnp.where(jnp.isnan(most), NAN, jnp.where(jnp.isinf(most), INFINITE, FINITE))
 
     return jnp.stack([code(x) for x in jax.tree.leaves(tree)])
 
@@ -239,6 +255,7 @@ def _where(choice: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(partial(jnp.where, choice), a, b)
 
 
-def _strong(x: Any, like: Any) -> Any:
-    """An array of the dtype of `like`, which is not weak: so the second step compiles nothing."""
-    return x if is_key(like) else jax.lax.convert_element_type(x, like.dtype)
+def _strong(tree: PyTree, like: PyTree) -> PyTree:
+    """Arrays of the dtypes of `like`, none of them weak: so the second step compiles nothing."""
+    convert = jax.lax.convert_element_type
+    return jax.tree.map(lambda x, old: x if is_key(old) else convert(x, old.dtype), tree, like)

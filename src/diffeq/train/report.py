@@ -23,27 +23,27 @@ def message_of(
         finite: whether any step was not refused.
         ended: whether the fit ended because of them.
     """
-    count, first = int(refusals.total), int(refusals.first)
-    if not count:
+    total, first = int(refusals.total), int(refusals.first)
+    if not total:
         return ""
-    what = _found(np.asarray(refusals.codes), names, history[first])
+    value, gradient, theta = np.split(np.asarray(refusals.codes), [1, 1 + len(names)])
+    if value[0] == FINITE:
+        what = f"the loss was {history[first]:.4g} and its gradient by {_listed(gradient, names)}"
+    else:
+        what = f"the loss was {history[first]:g}"
+    if theta.any():
+        what = f"the optimiser's new value of {_listed(theta, names)}, though the gradient before was finite"
     if not finite and first == 0:
+        if theta.any():
+            return (
+                f"the model that was given has values that are not finite: {_listed(theta, names)}"
+            )
         return f"at the model that was given {what}"
-    text = f"{count} of {len(history)} evaluations led to a step that was refused; in the first of "
+    text = f"{total} of {len(history)} evaluations led to a step that was refused; in the first of "
     text += f"them, at step {first}, {what}"
     if ended:
         text += f". The last {int(refusals.row)} were refused in a row, which ended the fit"
     return text
-
-
-def _found(codes: np.ndarray, names: Sequence[str], loss: float) -> str:
-    """Which of the loss, its gradient and the new parameters was not finite."""
-    value, gradient, moved = np.split(codes, [1, 1 + len(names)])
-    if value[0] != FINITE:
-        return f"the loss was {loss:g}"
-    if gradient.any():
-        return f"the loss was {loss:.4g} and its gradient by {_listed(gradient, names)}"
-    return f"the optimiser's new value of {_listed(moved, names)}"
 
 
 def _listed(codes: np.ndarray, names: Sequence[str]) -> str:
