@@ -83,9 +83,10 @@ def test_phases_share_the_gradient():
         traces.append(1)
         return jnp.sum((x - 2.0) ** 2)
 
-    phases = [(optax.adam(rate), 3) for rate in (0.1, 0.05, 0.02)]
-    de.fit(jnp.zeros(2), loss, optimizer=phases, progress=False)
-    assert len(traces) == 1
+    phases = [(optax.adam(rate), 3) for rate in (0.1, 0.05)] + [(optax.lbfgs(), 3)]
+    fit = de.fit(jnp.zeros(2), loss, optimizer=phases, progress=False)
+    assert len(traces) == 1, "a line search, too, has no gradient of its own"
+    assert fit.loss < 1e-12
 
 
 def test_a_search_along_a_line_evaluates_no_point_twice():
@@ -98,6 +99,24 @@ def test_a_search_along_a_line_evaluates_no_point_twice():
     de.fit(jnp.zeros(2), loss, optimizer=optax.lbfgs(), steps=6, progress=False)
     jax.effects_barrier()
     assert len(points) == len(set(points))
+
+
+def sweep_of_steps(sizes):
+    """Steepest descent by the best of several steps, which are tried side by side."""
+
+    def update(updates, state, params, *, value_fn, **others):
+        at = lambda size: jax.tree.map(lambda p, g: p - size * g, params, updates)
+        best = sizes[jnp.argmin(jax.vmap(lambda size: value_fn(at(size)))(sizes))]
+        return jax.tree.map(lambda g: -best * g, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def test_an_optimiser_may_evaluate_the_loss_as_it_likes():
+    sizes = jnp.array([0.01, 0.1, 0.45])
+    loss = lambda x: jnp.sum((x - TARGET) ** 2)
+    fit = de.fit(jnp.zeros(2), loss, optimizer=sweep_of_steps(sizes), steps=2, progress=False)
+    np.testing.assert_allclose(fit.history, 5.0 * 0.1 ** (2 * np.arange(3)), rtol=1e-9)
 
 
 def test_what_a_loss_reads_is_read_again():

@@ -35,6 +35,7 @@ __all__ = [
     "dependence",
     "dependents",
     "eval_jaxpr",
+    "holds",
     "implementation",
     "in_a_trace",
     "influence",
@@ -315,6 +316,18 @@ def remade(
 def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
     """A jaxpr whose first inputs are constants of these values."""
     return jaxpr.with_consts(values)
+
+
+def holds(equation: Any, name: str) -> bool:
+    """Whether an equation is of this primitive, or has one of it somewhere inside."""
+    params = equation.params.values()
+    inner = [
+        x for value in params for x in (value if isinstance(value, (tuple, list)) else [value])
+    ]
+    jaxprs = [x for x in inner if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
+    return equation.primitive.name == name or any(
+        contains(getattr(x, "jaxpr", x), name) for x in jaxprs
+    )
 
 
 # What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.

@@ -25,13 +25,13 @@ from .program import (
     LossWanted,
     Objective,
     advance,
-    advance_by_search,
     begin,
     evaluate,
     note,
 )
 from .progress import Progress
 from .report import message_of
+from .search import advance_by_search, left_behind
 
 __all__ = ["Fit", "fit"]
 
@@ -284,7 +284,7 @@ class _Run:
     def _evaluation(self, draw: Draw) -> Evaluation:
         """The loss and the gradient here; those that a line search has left behind are used."""
         carry: Carry = self.carry
-        found = _left_behind(carry) if self.searching and not self.draws.noisy else None
+        found = left_behind(carry) if self.searching and not self.draws.noisy else None
         if found is not None:
             return found
         if self.first is not None:
@@ -390,22 +390,6 @@ class _Run:
         except Exception as error:
             return f" ({type(error).__name__}: {error})"
         return ""
-
-
-def _left_behind(carry: Carry) -> Evaluation | None:
-    """The loss and the gradient here, if a line search has computed them for where it ended."""
-    import optax
-
-    value, grad = (
-        [x for _, x in optax.tree.get_all_with_path(carry.optimizer, name)]
-        for name in ("value", "grad")
-    )
-    if len(value) != 1 or len(grad) != 1 or not np.isfinite(value[0]):
-        return None
-    if jax.tree.structure(grad[0]) != jax.tree.structure(carry.theta):
-        return None
-    conjugated = jax.tree.map(lambda g: jnp.conj(g) if jnp.iscomplexobj(g) else g, grad[0])
-    return Evaluation(value[0], conjugated, None)
 
 
 @jax.jit

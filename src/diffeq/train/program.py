@@ -25,7 +25,7 @@ __all__ = [
     "Objective",
     "Refusals",
     "advance",
-    "advance_by_search",
+    "advanced",
     "begin",
     "evaluate",
     "note",
@@ -69,8 +69,8 @@ def _check_scalar(value: Any) -> None:
 
 
 class Evaluation(NamedTuple):
-    """The loss at theta, its gradient (as optimisers take it: conjugated), and the state of the
-    model's modules after it (None: that before it).
+    """The loss at theta, its gradient, and the state of the model's modules after it (None: that
+    before it).
     """
 
     value: Float[Array, ""]
@@ -82,7 +82,7 @@ class Evaluation(NamedTuple):
 def evaluate(objective: Objective, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
     """The loss and its gradient."""
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
-    return Evaluation(value, jax.tree.map(jnp.conj, gradient), state)
+    return Evaluation(value, gradient, state)
 
 
 class Refusals(NamedTuple):
@@ -148,17 +148,7 @@ def advance(
     Raises:
         LossWanted: the optimiser evaluates it elsewhere.
     """
-    return _advanced(optimizer, carry, evaluation, step, _wanted, noisy=noisy)
-
-
-@partial(jax.jit, static_argnames="noisy")
-def advance_by_search(
-    optimizer: Closure, objective: Objective, carry: Carry, evaluation: Evaluation, draw: Draw,
-    *, noisy: bool,
-) -> Carry:  # fmt: skip
-    """One step of an optimiser that evaluates the loss at other parameters, too: a line search."""
-    loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-    return _advanced(optimizer, carry, evaluation, draw.step, loss, noisy=noisy)
+    return advanced(optimizer, carry, evaluation, step, _wanted, noisy=noisy)
 
 
 class LossWanted(Exception):
@@ -170,7 +160,7 @@ def _wanted(*given: Any) -> Any:
     raise LossWanted
 
 
-def _advanced(optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any,
+def advanced(optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any,
               loss: Callable, *, noisy: bool) -> Carry:  # fmt: skip
     """A step; from what is not finite half of the way back to the best parameters.
 
@@ -183,10 +173,11 @@ def _advanced(optimizer: Closure, carry: Carry, evaluation: Evaluation, step: An
     noted = jax.lax.optimization_barrier(noted)
 
     def forwards() -> tuple[PyTree, Any]:
+        gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
         update = optax.with_extra_args_support(optimizer.value).update
         updates, state = update(
-            evaluation.gradient, noted.optimizer, noted.theta, value=evaluation.value,
-            grad=evaluation.gradient, value_fn=loss,
+            gradient, noted.optimizer, noted.theta, value=evaluation.value, grad=gradient,
+            value_fn=loss,
         )  # fmt: skip
         moved = optax.apply_updates(noted.theta, updates)
         return _strong((moved, state), (noted.theta, noted.optimizer))

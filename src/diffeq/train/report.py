@@ -32,7 +32,7 @@ def message_of(
     else:
         what = f"the loss was {history[first]:g}"
     if theta.any():
-        what = f"the optimiser's new value of {_listed(theta, names)}, though the gradient before was finite"
+        what = f"the optimiser's new value of {_listed(theta, names)}, by a finite gradient"
     if not finite and first == 0:
         if theta.any():
             return (
