@@ -84,3 +84,20 @@ def test_refused():
     mean = lambda k: de.solve_ensemble(PROBLEM, **ASKED | {"args": k}, progress=True).reduced
     with pytest.raises(TypeError, match="inside jit"):
         jax.jit(mean)(RATES)
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path):
+    again = lambda: de.solve_ensemble(PROBLEM, resume=tmp_path, **ASKED)
+    sol = again()
+    block, settings = tmp_path / "block-000001.npz", tmp_path / "settings.json"
+    for cut in (block.read_bytes()[:500], b"no archive"):
+        block.write_bytes(cut)
+        with pytest.raises(ValueError, match=r"block-000001\.npz cannot be read .* remove it"):
+            again()
+    block.unlink()
+    equal(again(), sol)
+    for cut in (settings.read_bytes()[:50], b"[1, 2]", b"\xff"):
+        settings.write_bytes(cut)
+        with pytest.raises(ValueError, match=r"settings\.json cannot be read .* another folder"):
+            again()
+    assert not list(tmp_path.glob("*.part.*"))

@@ -204,3 +204,73 @@ def test_layers_refuse_by_name():
     kept = de.nn.NeuralODE(net, tspan=(0.0, 1.0), save=lambda t, y, args: y[0])
     with pytest.raises(ValueError, match=r"cut=True, and the layer has save="):
         de.nn.Augmented(kept, 1, cut=True)
+
+
+# --- what is no sample ----------------------------------------------------------------------------
+
+
+def mlp(inputs, outputs=2):
+    return eqx.nn.MLP(inputs, outputs, 4, 1, key=KEY)
+
+
+BATCH = r"shape \(8, 2\), and takes one of shape \(2,\)\. A layer solves for one .*jax\.vmap\(layer"
+WRONG_STATES = {
+    "batch": (lambda: de.nn.NeuralODE(mlp(2), **FIXED)(jnp.ones((8, 2))), BATCH),
+    "batch for a field": (
+        lambda: de.nn.NeuralODE(mlp(2), field=lambda net, t, y, args: net(y) * t, **FIXED)(
+            jnp.ones((8, 2))
+        ),
+        BATCH,
+    ),
+    "batch of paths": (
+        lambda: de.nn.NeuralSDE(mlp(2), mlp(2), tspan=(0.0, 1.0), dt=0.5)(
+            jnp.ones((8, 2)), key=KEY
+        ),
+        BATCH,
+    ),
+    "width": (
+        lambda: de.nn.NeuralODE(mlp(2), **FIXED)(jnp.ones(3)),
+        r"network of this NeuralODE .* shape \(3,\), and takes one of shape \(2,\)",
+    ),
+    "width of a Flax module": (
+        lambda: de.nn.NeuralODE(Net(2, 2), **FIXED)(jnp.ones(3)),
+        r"shape \(3,\), and takes one of shape \(2,\)",
+    ),
+    "a number": (
+        lambda: de.nn.NeuralODE(mlp(2), **FIXED)(1.0),
+        r"shape \(\), and takes one of shape \(2,\)",
+    ),
+    "with lags": (
+        lambda: de.nn.NeuralDDE(mlp(4), lags=0.1, **FIXED)(jnp.ones(3)),
+        r"network of this NeuralDDE .* shape \(6,\), and takes one of shape \(4,\)",
+    ),
+    "q and p": (
+        lambda: de.nn.HamiltonianNN(mlp(4, 1), **FIXED)((jnp.ones(3), jnp.ones(3))),
+        r"shape \(6,\), and takes one of shape \(4,\)",
+    ),
+    "a class": (
+        lambda: de.nn.NeuralODE(eqx.nn.MLP, **FIXED),
+        r"net is the class MLP; an instance is wanted: MLP\(…\)",
+    ),
+    "a class for a field": (
+        lambda: de.nn.NeuralODE(mlp(2), field=Net, **FIXED),
+        "field is the class Net",
+    ),
+    "a class for a diffusion": (
+        lambda: de.nn.NeuralSDE(mlp(2), Net, tspan=(0.0, 1.0), dt=0.5),
+        "diffusion is the class Net",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STATES)
+def test_what_is_no_sample_is_told_with_the_shape_that_is_one(name):
+    call, message = WRONG_STATES[name]
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_an_error_of_a_network_itself_stays_what_it_is():
+    layer = de.nn.NeuralODE(lambda y: y + "a", **FIXED)
+    with pytest.raises(TypeError, match=r"^unsupported operand"):
+        layer(jnp.ones(2))

@@ -9,6 +9,7 @@ ensemble the first one alone looks into the folder, and tells the others.
 import io
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -81,9 +82,17 @@ class _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "settings.json"
         if not file.exists():
-            file.write_text(json.dumps(settings, indent=1), encoding="utf8")
+            draft = file.with_suffix(".part.json")
+            draft.write_text(json.dumps(settings, indent=1), encoding="utf8")
+            os.replace(draft, file)
             return ""
-        found = json.loads(file.read_text(encoding="utf8"))
+        try:
+            found = dict(json.loads(file.read_text(encoding="utf8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}): it says which ensemble the blocks beside it are "
+                f"of. Name another folder, or remove {str(self.path)!r}."
+            ) from error
         other = [name for name in settings if settings[name] != found.get(name)]
         return "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
 
@@ -98,6 +107,11 @@ class _Folder:
                 np.savez(draft, *map(np.asarray, jax.tree.leaves(found)))
                 os.replace(draft, file)
             return found
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            leaves = [jnp.asarray(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
-        return jax.tree.unflatten(self.ensemble.tree, leaves)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                leaves = [jnp.asarray(arrays[f"arr_{i}"]) for i in range(len(arrays.files))]
+            return jax.tree.unflatten(self.ensemble.tree, leaves)
+        except (ValueError, LookupError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{file} cannot be read ({error}): remove it, and its block is solved again."
+            ) from error

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..problems import DDEProblem
 from .layer import Layer
+from .sample import for_one_sample
 
 __all__ = ["NeuralDDE"]
 
@@ -58,11 +59,12 @@ class NeuralDDE(Layer):
         ode: Any = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key
         net, field, lags = self.net, self.field, self.lags
         options = {} if key is None else {"key": key}
+        one = for_one_sample(lambda y: net(y, **options), type(self).__name__)
 
         def plain(t: Any, y: Any, past: Any, args: Any) -> Any:
             now = lags(args) if callable(lags) else lags
             seen = [past(t - lag) for lag in jnp.ravel(jnp.asarray(now))]
-            return net(jnp.concatenate([jnp.ravel(y), *map(jnp.ravel, seen)]), **options)
+            return one(jnp.concatenate([jnp.ravel(y), *map(jnp.ravel, seen)]))
 
         def given(t: Any, y: Any, past: Any, args: Any) -> Any:
             return field(net, t, y, past, args, **options)

@@ -18,6 +18,7 @@ from ..problems.called import check_arguments
 from ..refuse import check_no_torch, explicit_for
 from ..solution import Solution
 from ..solve import solve
+from .sample import check_instance, for_one_sample
 
 __all__ = ["Frozen", "Layer", "with_method"]
 
@@ -59,6 +60,8 @@ class Layer(eqx.Module):
     def __init__(
         self, net: Any, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
     ) -> None:
+        check_instance("net", net)
+        check_instance("field", field)
         if field is None and not callable(net):
             raise TypeError(
                 f"net is a {type(net).__name__}, which is not callable: say how it enters the "
@@ -106,8 +109,10 @@ class Layer(eqx.Module):
         if key is not None:
             _check_takes_key(net if field is None else field)
         if field is None:
-            return (lambda *z: net(*z)) if key is None else lambda *z: net(*z, key=key)
-        return (lambda *z: field(net, *z)) if key is None else lambda *z: field(net, *z, key=key)
+            call = (lambda *z: net(*z)) if key is None else lambda *z: net(*z, key=key)
+        else:
+            call = partial(field, net) if key is None else partial(field, net, key=key)
+        return for_one_sample(call, type(self).__name__)
 
     def __call__(
         self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None

@@ -1,6 +1,7 @@
 """Neural stochastic differential equations."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from ..problems import SDEProblem
 from ..solution import Solution
 from ..solve import solve
 from .layer import Layer
+from .sample import check_instance, for_one_sample
 
 __all__ = ["NeuralSDE"]
 
@@ -70,6 +72,7 @@ class NeuralSDE(Layer):
         **solve_options: Any,
     ) -> None:
         super().__init__(drift, tspan=tspan, field=field, **solve_options)
+        check_instance("diffusion", diffusion)
         if diffusion_field is None and not callable(diffusion):
             raise TypeError(
                 f"diffusion is a {type(diffusion).__name__}, which is not callable: say how it "
@@ -92,9 +95,8 @@ class NeuralSDE(Layer):
 
     def _diffusion(self) -> Callable:
         net, field, count = self.diffusion, self.diffusion_field, self.noise
-        value = (lambda t, y, args: net(y)) if field is None else (
-            lambda t, y, args: field(net, t, y, args)
-        )  # fmt: skip
+        one = for_one_sample(net if field is None else partial(field, net), type(self).__name__)
+        value = one if field is not None else lambda t, y, args: one(y)
         if not isinstance(count, int):
             return value
         columns = lambda g, y: jnp.reshape(g, (*jnp.shape(y), count))  # noqa: E731
