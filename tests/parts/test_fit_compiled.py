@@ -8,14 +8,17 @@ import pytest
 from jax import monitoring
 
 import diffeq as de
+from diffeq.train import program, search
 
 TARGET = jnp.array([1.0, 2.0])
 
 
 @pytest.fixture
 def compiled():
-    """The programs that XLA is asked for."""
+    """The programs that XLA is asked for, with none known from before."""
     found = []
+    for kept in (program._evaluation, program._steps, search._step):
+        kept.cache_clear()
 
     def listen(event, duration, **_):
         if event.endswith("backend_compile_duration"):
@@ -142,6 +145,15 @@ def test_what_a_loss_reads_is_read_again():
     assert fit().history[0] == 9.0
     goals[0] = 4.0
     assert fit().history[0] == 16.0
+
+
+def test_few_programs_are_kept():
+    """Each goal is a constant of its loss, so each has a program of its own."""
+    for goal in range(program.KEPT + 3):
+        loss = lambda x, goal=float(goal): (x - goal) ** 2
+        fit = de.fit(0.0, loss, optimizer=optax.sgd(0.1), steps=1, progress=False)
+        assert fit.history[0] == goal**2
+    assert program._evaluation.cache_info().currsize == program.KEPT
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2])

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 from ..core.closure import Closure
 from ..core.lift import INSIDE
@@ -19,19 +17,10 @@ from ..refuse.words import shown
 from .draws import Draw, Draws, check_loss
 from .interrupts import Interrupts
 from .parameters import Parameters
-from .program import (
-    Carry,
-    Evaluation,
-    LossWanted,
-    Objective,
-    advance,
-    begin,
-    evaluate,
-    note,
-)
+from .program import FINITE, Evaluation
 from .progress import Progress
 from .report import message_of
-from .search import advance_by_search, left_behind
+from .stepper import Stepper
 
 __all__ = ["Fit", "fit"]
 
@@ -112,16 +101,21 @@ def fit(
 ) -> Fit:
     """Minimises a loss over the parameters of a model.
 
-    `loss` is compiled once for each phase. A step that leads to a loss (or a gradient) that is not
-    finite is refused: it is halved until it leads to a finite one, so the result is always finite.
+    The loss and its gradient are compiled once, for all phases, and for all fits with the same code
+    and the same shapes. A step that leads to a loss (or a gradient) that is not finite is refused:
+    it is halved until it leads to a finite one, so the model is always the last good one. A warning
+    says so where the fit cannot go on, and where batches or keys are refused; `Fit.message` always.
 
     Args:
         model: an Equinox or Flax NNX module, or any pytree of numbers, such as args.
-        loss: `loss(model)`; with data `loss(model, batch)`; with key, if it takes one,
-            `loss(model, batch, key)`.
+        loss: `loss(model)`; with data `loss(model, batch)`; with a key `loss(model, batch, key)`,
+            if it has a parameter that is called so. A real scalar.
         data: any pytree of arrays; with `batch_size` their first axes are the samples.
         optimizer: an Optax optimiser, or a list of phases `[(optax.adam(0.05), 300),
-            (optax.lbfgs(), 100)]`. Each phase starts from the best that was found before it.
+            (optax.lbfgs(), 100)]`. Each phase starts from the best that was found before it. It
+            sees the tree of the model, as `eqx.partition` has it, with None for what is not
+            trained (of a problem the tree of its args, of an NNX module its `nnx.State`), so
+            labels, masks and groups are those of Optax.
         steps: a number of steps, or one for each phase where `optimizer` does not say.
         batch_size: samples a step, without replacement in an epoch; what is left over in an epoch
             is not used in it. None: all of them.
@@ -134,15 +128,16 @@ def fit(
             the units of the parameters. They hold throughout, by a smooth change of variable: the
             optimiser sees log(θ − lower), log(upper − θ), or the logit between the two, so its
             learning rate is a relative one for bounded parameters.
-        callback: `callback(step, loss, model)`, before each step; True stops.
-        progress: whether to show a bar with the loss (on a terminal).
+        callback: `callback(step, loss, model)`, before each step; True stops, and so does a
+            `KeyboardInterrupt`.
+        progress: whether to show a bar with the loss; without a terminal, a line now and then.
 
     Returns:
-        A `Fit`.
+        A `Fit`. Ctrl-C ends the fit after its step, and returns the best so far.
 
     Raises:
         TypeError, ValueError: an argument that does not fit; a loss that is no real scalar; a
-            starting point that is not inside its bounds.
+            starting point that is not inside its bounds; a call inside jit, vmap or grad.
 
     Example:
         >>> import jax.numpy as jnp, optax, diffeq as de
@@ -161,11 +156,12 @@ def fit(
     check_untraced(model, loss, data, key, bounds)
     parameters = Parameters(model, trainable, bounds)
     draws = Draws(data, batch_size, key, keyed=keyed)
-    return _Run(loss, parameters, draws, callback, phases, progress=progress).fit()
+    stepper = Stepper(loss, parameters, draws)
+    return _Run(stepper, callback, phases, progress=progress).fit()
 
 
 def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
-    if hasattr(optimizer, "update"):
+    if _is_optimizer(optimizer):
         optimizer = [optimizer]
     if not isinstance(optimizer, (list, tuple)) or not optimizer:
         raise TypeError(
@@ -176,9 +172,9 @@ def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
         steps = [steps] * len(optimizer)
     phases = []
     for one, count in itertools.zip_longest(optimizer, steps):
-        if isinstance(one, (list, tuple)) and not hasattr(one, "update"):
+        if isinstance(one, (list, tuple)) and not _is_optimizer(one):
             one, count = one  # noqa: PLW2901 - a pair says its own steps
-        if not hasattr(one, "update") or isinstance(one, type):
+        if not _is_optimizer(one):
             raise TypeError(
                 f"optimizer has {one!r}; an Optax optimiser is wanted, such as optax.adam(1e-2)."
             )
@@ -188,6 +184,10 @@ def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
             )
         phases.append((one, int(count)))
     return phases
+
+
+def _is_optimizer(x: Any) -> bool:
+    return hasattr(x, "init") and hasattr(x, "update") and not isinstance(x, type)
 
 
 def check_callback(callback: Any) -> None:
@@ -208,59 +208,50 @@ def check_untraced(*given: Any) -> None:
 
 
 class _Run:
-    """The loop on the host."""
+    """The loop on the host: which step is next, what is recorded, when it ends."""
 
     def __init__(
-        self, loss: Callable, parameters: Parameters, draws: Draws, callback: Any,
-        phases: list[tuple[Any, int]], *, progress: bool,
-    ) -> None:  # fmt: skip
-        self.loss, self.parameters, self.draws = loss, parameters, draws
-        self.callback, self.phases = callback, phases
-        self.progress = Progress(sum(steps for _, steps in phases), shown=progress)
+        self, stepper: Stepper, callback: Any, phases: list[tuple[Any, int]], *, progress: bool
+    ) -> None:
+        self.stepper, self.callback, self.phases = stepper, callback, phases
+        self.steps = sum(steps for _, steps in phases)
+        self.progress = Progress(self.steps, shown=progress)
         self.interrupts = Interrupts()
-        self.objective = self._objective(Closure.of)
-        self.carry: Any = None
-        self.searching = False  # whether the optimiser evaluates the loss itself
-        self.first: Any = None  # the first draw
         self.history: list[float] = []
-        self.pending: list = []
+        self.pending: list = []  # losses that are still on the device
         self.starts: list[int] = []
         self.status = "finished"
         self.synced, self.most = time.monotonic(), 1
 
     def fit(self) -> Fit:
         """All phases, and a last look at the loss."""
-        draws = iter(self.draws)
+        draws = iter(self.stepper.draws)
         with self.progress, self.interrupts:
             for number, (optimizer, steps) in enumerate(self.phases):
                 self.starts.append(len(self.history))
-                self._phase(Closure.of(optimizer), draws, steps)
+                self._phase(optimizer, draws, steps)
                 if self.status == "converged" and number < len(self.phases) - 1:
                     self.status = "finished"  # what no longer moves may move in the next phase
                 if self.status != "finished":
                     break
             else:
                 draw = next(draws)
-                self._note(self._evaluation(draw), draw)
-                self._sync()
+                self._note(self.stepper.evaluation(draw), draw)
         return self._result()
 
-    def _objective(self, closure: Callable[[Any], Closure]) -> Objective:
-        parts = closure((self.loss, self.parameters.rest))
-        return Objective(parts, self.parameters.layout, self.draws.keyed)
-
-    def _phase(self, optimizer: Closure, draws: Iterator[Draw], steps: int) -> None:
+    def _phase(self, optimizer: Any, draws: Iterator[Draw], steps: int) -> None:
         """The steps of one optimiser."""
-        self._begin(optimizer)
+        self.stepper.begin(optimizer)
         for _ in range(steps):
             draw = next(draws)
-            evaluation = self._evaluation(draw)
-            if self.callback is not None and self._stops(evaluation, draw):
+            evaluation = self.stepper.evaluation(draw)
+            if self.callback is not None and self._stops(evaluation):
+                self._note(evaluation, draw)
                 return
-            self._advance(optimizer, evaluation, draw)
+            self.stepper.advance(evaluation, draw)
             self.pending.append(evaluation.value)
             del evaluation  # and the memory of its gradient
-            if self._due():
+            if len(self.pending) >= self.most:
                 self._sync()
             if self.status == "finished" and self.interrupts.asked:
                 self.status = "interrupted"
@@ -268,131 +259,67 @@ class _Run:
                 break
         self._sync()
 
-    def _begin(self, optimizer: Closure) -> None:
-        """A phase starts from the best that was found before it."""
-        carry = self.carry
-        if carry is None:
-            theta, state = self.parameters.theta, self.parameters.state
-        elif self.draws.noisy:
-            theta, state = carry.theta, carry.state
-        else:
-            theta, state = carry.best_theta, carry.best_state
-        if carry is not None:
-            carry = self.carry = carry._replace(optimizer=None)  # its memory is free again
-        self.carry, self.searching = begin(optimizer, theta, state, carry), False
-
-    def _evaluation(self, draw: Draw) -> Evaluation:
-        """The loss and the gradient here; those that a line search has left behind are used."""
-        carry: Carry = self.carry
-        found = left_behind(carry) if self.searching and not self.draws.noisy else None
-        if found is not None:
-            return found
-        if self.first is not None:
-            return evaluate(self.objective, carry.theta, carry.state, draw)
-        self.first = draw
-        try:
-            return evaluate(self.objective, carry.theta, carry.state, draw)
-        except Exception:
-            if not self.objective.closure.arrays:
-                raise
-        # A loss may ask for the numbers of an array that it closes over, as under jax.jit: then
-        # its arrays are constants, and others compile anew.
-        self.objective = self._objective(Closure.constant)
-        return evaluate(self.objective, carry.theta, carry.state, draw)
-
-    def _advance(self, optimizer: Closure, evaluation: Evaluation, draw: Draw) -> None:
-        """Makes a step."""
-        noisy = self.draws.noisy
-        if not self.searching:
-            try:
-                self.carry = advance(optimizer, self.carry, evaluation, draw.step, noisy=noisy)
-            except LossWanted:
-                self.searching = True
-        if self.searching:
-            self.carry = advance_by_search(
-                optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
-            )
-
-    def _stops(self, evaluation: Evaluation, draw: Draw) -> bool:
+    def _stops(self, evaluation: Evaluation) -> bool:
         """Whether the callback ends the fit before this step."""
-        value = float(evaluation.value)
-        model = self.parameters.result(*_copied((self.carry.theta, self.carry.state)))
+        step = len(self.history) + len(self.pending)
         try:
-            stops = self.callback(len(self.history) + len(self.pending), value, model)
+            stops = self.callback(step, float(evaluation.value), self.stepper.model())
         except KeyboardInterrupt:
-            stops, self.status = True, "interrupted"
-        if not stops:
-            return False
-        self.status = "stopped" if self.status == "finished" else self.status
-        self._note(evaluation, draw)
-        self._sync()
-        return True
+            self.status = "interrupted"
+            return True
+        if stops:
+            self.status = "stopped"
+        return bool(stops)
 
     def _note(self, evaluation: Evaluation, draw: Draw) -> None:
-        state, carry = self.carry.optimizer, self.carry._replace(optimizer=None)
-        carry = note(carry, evaluation, draw.step, noisy=self.draws.noisy)
-        self.carry = carry._replace(optimizer=state)
+        """Records an evaluation from which there is no step."""
+        self.stepper.note(evaluation, draw)
         self.pending.append(evaluation.value)
-
-    def _due(self) -> bool:
-        """Whether enough steps are under way: as many as take a tenth of a second."""
-        return len(self.pending) >= self.most
+        self._sync()
 
     def _sync(self) -> None:
-        """Fetches the losses, shows the last, and sees whether the fit is stuck."""
+        """Fetches the losses, shows the last, and sees whether the fit is stuck.
+
+        As many steps as take a tenth of a second are under way between two of these.
+        """
         if not self.pending:
             return
         self.history += [float(x) for x in jax.device_get(self.pending)]
         spent, count = time.monotonic() - self.synced, len(self.pending)
         self.most = int(np.clip(_SYNC_SECONDS * count / max(spent, 1e-9), 1, _SYNC_STEPS))
         self.pending, self.synced = [], time.monotonic()
-        self.progress.at(min(len(self.history), self.progress.total), self.history[-1])
+        self.progress.at(min(len(self.history), self.steps), self.history[-1])
         if self.status != "finished":
             return
-        carry: Carry = self.carry
-        hopeless = not self.draws.noisy and int(carry.refusals.total) and np.isinf(carry.best)
+        carry, noisy = self.stepper.carry, self.stepper.draws.noisy
+        hopeless = not noisy and int(carry.refusals.total) and np.isinf(carry.best)
         if hopeless or int(carry.refusals.row) >= _REFUSED:
             self.status = "nonfinite"
-        elif int(carry.still) >= _STILL and not self.draws.noisy:
+        elif int(carry.still) >= _STILL and not noisy:
             self.status = "converged"
 
     def _result(self) -> Fit:
         """The best model, and what there is to say about it."""
-        carry: Carry = self.carry
-        refusals = jax.device_get(carry.refusals)
-        finite = bool(np.isfinite(carry.best))
-        if not finite and self.status == "finished":
+        stepper, best = self.stepper, float(self.stepper.carry.best)
+        if np.isinf(best) and self.status == "finished":
             self.status = "nonfinite"
-        ended = self.status == "nonfinite"
-        message = message_of(
-            refusals, self.parameters.names, self.history, finite=finite, ended=ended
-        )
-        if ended and not finite and refusals.codes[0]:
-            message += self._cause()
-        if ended or (message and self.draws.noisy):
+        message = self._message(finite=not np.isinf(best))
+        if self.status == "nonfinite" or (message and stepper.draws.noisy):
             warnings.warn(f"fit: {message}.", RuntimeWarning, skip_file_prefixes=INSIDE)
         if self.status == "interrupted":
-            total = sum(steps for _, steps in self.phases)
-            message = "; ".join([f"interrupted in step {len(self.history)} of {total}", message])
+            ended = f"interrupted in step {len(self.history)} of {self.steps}"
+            message = f"{ended}; {message}" if message else ended
         return Fit(
-            self.parameters.result(carry.best_theta, carry.best_state), np.asarray(self.history),
-            self.status, float(carry.best) if finite else self.history[0], tuple(self.starts),
-            message.strip("; "),
+            stepper.best_model(), np.asarray(self.history), self.status,
+            self.history[0] if np.isinf(best) else best, tuple(self.starts), message,
         )  # fmt: skip
 
-    def _cause(self) -> str:
-        """Why the loss is not finite at the start, where a call outside of any trace says so."""
-        objective = self._objective(Closure.constant)
-        try:
-            objective(self.parameters.theta, self.parameters.state, self.first)
-        except (TypeError, ValueError):  # a wrong argument, and not a failure
-            raise
-        except Exception as error:
-            return f" ({type(error).__name__}: {error})"
-        return ""
-
-
-@jax.jit
-def _copied(tree: PyTree) -> PyTree:
-    """The same values in arrays of their own, which no step gives away."""
-    return jax.tree.map(jnp.copy, tree)
+    def _message(self, *, finite: bool) -> str:
+        """What there is to say about refused steps."""
+        refusals = jax.device_get(self.stepper.carry.refusals)
+        message = message_of(
+            refusals, self.stepper.parameters.names, self.history, finite=finite,
+            ended=self.status == "nonfinite",
+        )  # fmt: skip
+        of_the_loss = not finite and refusals.codes[0] != FINITE
+        return message + self.stepper.cause() if of_the_loss else message

@@ -1,10 +1,13 @@
 """The compiled parts of a fit, as functions of arrays: each is compiled once for all fits that are
 alike. What tells two fits apart (their loss, model and optimiser) are closures, in their arguments.
+
+The last few programs are kept, and no others: they hold what the closures hold, and a sweep makes
+many of them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,19 +21,21 @@ from .parameters import Layout
 
 __all__ = [
     "FINITE",
+    "KEPT",
     "NAN",
     "Carry",
     "Evaluation",
     "LossWanted",
     "Objective",
     "Refusals",
-    "advance",
+    "Steps",
     "advanced",
-    "begin",
-    "evaluate",
+    "evaluation_of",
     "note",
+    "steps_of",
 ]
 
+KEPT = 16  # programs of each kind
 FINITE, INFINITE, NAN = range(3)  # codes of what an array has in it
 
 
@@ -78,9 +83,20 @@ class Evaluation(NamedTuple):
     state: tuple | None
 
 
-@jax.jit
-def evaluate(objective: Objective, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
-    """The loss and its gradient."""
+def evaluation_of(objective: Objective) -> Callable[..., Evaluation]:
+    """The loss and its gradient, a program `(objective, theta, state, draw)` for objectives that
+    differ in their arrays alone.
+    """
+    return _evaluation(jax.tree.structure(objective))
+
+
+@lru_cache(maxsize=KEPT)
+def _evaluation(tree: Any) -> Callable[..., Evaluation]:
+    del tree
+    return jax.jit(partial(_evaluated))  # a partial is a function of its own, forgotten with it
+
+
+def _evaluated(objective: Objective, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
     return Evaluation(value, gradient, state)
 
@@ -114,9 +130,37 @@ class Carry(NamedTuple):
     still: Int[Array, ""]  # evaluations in a row at the best parameters
 
 
-@jax.jit
-def begin(optimizer: Closure, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
-    """The carry before the first step of a phase. Its arrays are new: a step gives them away."""
+class Steps(NamedTuple):
+    """The programs of an optimiser.
+
+    Attributes:
+        begin: `(optimizer, theta, state, carry)`, the carry before the first step of a phase.
+        advance: `(optimizer, carry, evaluation, step, noisy=)`, the carry after one step of an
+            optimiser that evaluates the loss nowhere else; another raises `LossWanted`. The arrays
+            of the carry are given away.
+    """
+
+    begin: Callable[..., Carry]
+    advance: Callable[..., Carry]
+
+
+def steps_of(optimizer: Closure) -> Steps:
+    """The programs for optimisers that differ in their arrays alone."""
+    return _steps(jax.tree.structure(optimizer))
+
+
+@lru_cache(maxsize=KEPT)
+def _steps(tree: Any) -> Steps:
+    del tree
+    advance = partial(advanced, loss=_wanted)
+    return Steps(
+        jax.jit(partial(_begun)),
+        jax.jit(advance, static_argnames="noisy", donate_argnames="carry"),
+    )
+
+
+def _begun(optimizer: Closure, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+    """Its arrays are new ones, since a step gives them away."""
     zero = jnp.zeros((), jnp.int32)
     arrays = len(jax.tree.leaves(theta))
     if carry is None:
@@ -139,18 +183,6 @@ def note(carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool) -> Car
     return _noted(carry, evaluation, step, noisy=noisy)[0]
 
 
-@partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
-def advance(
-    optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
-) -> Carry:
-    """One step of an optimiser that evaluates the loss nowhere else.
-
-    Raises:
-        LossWanted: the optimiser evaluates it elsewhere.
-    """
-    return advanced(optimizer, carry, evaluation, step, _wanted, noisy=noisy)
-
-
 class LossWanted(Exception):
     """An optimiser calls `value_fn`."""
 
@@ -160,8 +192,10 @@ def _wanted(*given: Any) -> Any:
     raise LossWanted
 
 
-def advanced(optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any,
-              loss: Callable, *, noisy: bool) -> Carry:  # fmt: skip
+def advanced(
+    optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable,
+    noisy: bool,
+) -> Carry:  # fmt: skip
     """A step; from what is not finite half of the way back to the best parameters.
 
     What is compared is read before what is kept is written, and that before anything moves (hence

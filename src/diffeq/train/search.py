@@ -6,7 +6,7 @@ would be compiled three times over, in loops and conditions: for a neural ODE 41
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from ..core.closure import Closure
 from ..core.segments import Segments, outside
 from .draws import Draw
-from .program import Carry, Evaluation, Objective, advanced, evaluate
+from .program import KEPT, Carry, Evaluation, Objective, advanced, evaluation_of
 
 __all__ = ["advance_by_search", "left_behind"]
 
@@ -32,8 +32,9 @@ def advance_by_search(
     avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
     segments, out = _step(tree, avals, noisy=noisy)
     if segments is None:
-        return _whole(optimizer, objective, carry, evaluation, draw, noisy=noisy)
-    theta = jax.tree.structure(carry.theta)
+        whole = _whole(jax.tree.structure((optimizer, objective)))
+        return whole(optimizer, objective, carry, evaluation, draw, noisy=noisy)
+    theta, evaluate = jax.tree.structure(carry.theta), evaluation_of(objective)
 
     def call(*arrays: Array) -> list:
         found = evaluate(objective, theta.unflatten(arrays), carry.state, draw)
@@ -42,7 +43,7 @@ def advance_by_search(
     return out.unflatten(segments(call, *leaves))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=KEPT)
 def _step(tree: Any, avals: tuple, *, noisy: bool) -> tuple[Segments | None, Any]:
     """The step with marks for evaluations, and the tree of what it returns; None where an optimiser
     evaluates the loss in a way (under `vmap`, say) for which there are no marks.
@@ -51,7 +52,7 @@ def _step(tree: Any, avals: tuple, *, noisy: bool) -> tuple[Segments | None, Any
     def step(*leaves: Any) -> Carry:
         optimizer, carry, evaluation, number = tree.unflatten(leaves)
         loss = _marked(evaluation)
-        return advanced(optimizer, carry, evaluation, number, loss, noisy=noisy)
+        return advanced(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
 
     shapes = [jax.ShapeDtypeStruct(*aval) for aval in avals]
     try:
@@ -79,14 +80,19 @@ def _marked(evaluation: Evaluation) -> Callable[[PyTree], Array]:
     return loss
 
 
-@partial(jax.jit, static_argnames="noisy")
-def _whole(
-    optimizer: Closure, objective: Objective, carry: Carry, evaluation: Evaluation, draw: Draw,
-    *, noisy: bool,
-) -> Carry:  # fmt: skip
-    """One step with the loss in it."""
-    loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-    return advanced(optimizer, carry, evaluation, draw.step, loss, noisy=noisy)
+@lru_cache(maxsize=KEPT)
+def _whole(tree: Any) -> Callable[..., Carry]:
+    """The step as one program, with the loss in it."""
+    del tree
+
+    def step(
+        optimizer: Closure, objective: Objective, carry: Carry, evaluation: Evaluation, draw: Draw,
+        *, noisy: bool,
+    ) -> Carry:  # fmt: skip
+        loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
+        return advanced(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
+
+    return jax.jit(step, static_argnames="noisy")
 
 
 def left_behind(carry: Carry) -> Evaluation | None:
