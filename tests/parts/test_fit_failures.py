@@ -329,3 +329,26 @@ def test_without_a_terminal_progress_is_lines(monkeypatch, capsys):
 def test_a_quick_fit_writes_nothing_without_a_terminal(capsys):
     de.fit(0.0, bowl, optimizer=SGD, steps=5)
     assert capsys.readouterr() == ("", "")
+
+
+def test_rows_of_padding_are_named_with_what_they_spoil():
+    """0 · NaN in the division by the volume; where rows are filled first, the gradient is right."""
+    model = {"rate": 1.0, "volume": 2.0}
+    data = jnp.array([0.3, 0.1, jnp.nan])
+
+    def misfit(ys_of):
+        def loss(m):
+            problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 2.0), m["rate"])
+            sol = de.solve(problem, de.Tsit5(), saveat=jnp.array([1.0, 2.0, jnp.nan]))
+            return de.mse(ys_of(sol) / m["volume"], data)
+
+        return loss
+
+    with pytest.warns(RuntimeWarning, match=r"gradient by \['volume'\] had NaN"):
+        fit = de.fit(model, misfit(lambda sol: sol.ys), optimizer=SGD, steps=2, progress=False)
+    assert fit.status == "nonfinite"
+    assert fit.model["volume"] == 2.0
+    filled = misfit(lambda sol: sol.filled(1.0))
+    fit = de.fit(model, filled, optimizer=SGD, steps=2, progress=False)
+    assert not fit.message
+    assert fit.loss < fit.history[0]
