@@ -17,7 +17,7 @@ TARGET = jnp.array([1.0, 2.0])
 def compiled():
     """The programs that XLA is asked for, with none known from before."""
     found = []
-    for kept in (program._evaluation, program._steps, search._step):
+    for kept in (program._evaluation, program._advance, program._begin, search._segments):
         kept.cache_clear()
 
     def listen(event, duration, **_):

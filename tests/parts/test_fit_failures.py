@@ -13,7 +13,6 @@ import optax
 import pytest
 
 import diffeq as de
-from diffeq.core.closure import Closure
 from diffeq.train import program, progress
 from diffeq.train.draws import Draws, check_loss
 from diffeq.train.fit import check_callback
@@ -298,12 +297,12 @@ def test_a_step_is_written_over_the_arrays_that_it_is_given():
     size = 100_000
     theta = jax.ShapeDtypeStruct((size,), jnp.float32)
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    optimizer = Closure.of(optax.adam(0.1))
-    steps = program.steps_of(optimizer)
-    carry = jax.eval_shape(lambda theta: steps.begin(optimizer, theta, (), None), theta)
+    optimizer = optax.adam(0.1)
+    carry = jax.eval_shape(lambda theta: program.begun(optimizer, theta, (), None), theta)
     evaluation = program.Evaluation(number, theta, ())
-    step = steps.advance.lower(optimizer, carry, evaluation, 0, noisy=False)
-    memory = step.compile().memory_analysis()
+    step = program.step_of(optimizer, carry, evaluation, np.int32(0), noisy=False)
+    lowered = program.advance_by(step).lower(step, carry, evaluation, np.int32(0))
+    memory = lowered.compile().memory_analysis()
     copies = lambda size_in_bytes: size_in_bytes / (4 * size)
     assert copies(memory.alias_size_in_bytes) == pytest.approx(4.0, abs=0.1)
     assert copies(memory.temp_size_in_bytes) < 0.5

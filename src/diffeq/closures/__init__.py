@@ -1,6 +1,6 @@
 """A user's functions as programs: what they close over, what they read, what they write."""
 
-from .captured import Captured, captured
+from .captured import Captured, Program, captured
 from .purity import no_writes, parts_of
 from .reading import reading_of
 from .structure import (
@@ -15,6 +15,7 @@ from .structure import (
 
 __all__ = [
     "Captured",
+    "Program",
     "Static",
     "captured",
     "code_of",

@@ -23,7 +23,7 @@ from .program import constant_key, key_of_jaxpr, same_program
 from .reading import reading_of
 from .structure import flatten, unflatten
 
-__all__ = ["Captured", "captured"]
+__all__ = ["Captured", "Program", "captured"]
 
 _KEPT = 512  # functions that are not traced again while they read the same
 _captured: OrderedDict[Hashable, "Captured"] = OrderedDict()
@@ -41,11 +41,15 @@ class Program:
         self.avals = jaxpr.in_avals[len(constants) :]
 
     def __call__(self, inputs: Sequence, leaves: Sequence) -> Any:
+        return self.out.joined(eval_jaxpr(self.jaxpr.jaxpr, [], *self.operands(inputs, leaves)))
+
+    def operands(self, inputs: Sequence, leaves: Sequence) -> list:
+        """All inputs of its jaxpr: constants, what it closes over, and the arguments."""
         found = iter(inputs)
         consts = [next(found) if c is None else c for c in self.constants]
         pairs = zip(leaves, self.avals, strict=True)
         leaves = [x if _dtype(x) == a.dtype else jnp.asarray(x, a.dtype) for x, a in pairs]
-        return self.out.joined(eval_jaxpr(self.jaxpr.jaxpr, [], *consts, *leaves))
+        return [*consts, *leaves]
 
 
 class _Output:
@@ -76,6 +80,14 @@ class Captured:
 
     def __call__(self, *args: Any) -> Any:
         return self.program(self.inputs, flatten(args)[0])
+
+    def operands(self, *args: Any) -> list:
+        """All inputs of its jaxpr, for these arguments."""
+        return self.program.operands(self.inputs, flatten(args)[0])
+
+    def result(self, arrays: Sequence) -> Any:
+        """What it returns, of the outputs of its jaxpr."""
+        return self.program.out.joined(arrays)
 
     @property
     def returned(self) -> Any:

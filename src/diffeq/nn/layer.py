@@ -11,8 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..adjoint import ODES
-from ..closures import flatten, unflatten
-from ..core.closure import Constants
+from ..closures import Static, flatten, unflatten
 from ..problems import ODEProblem, Problem
 from ..problems.called import check_arguments
 from ..refuse import check_no_torch, explicit_for
@@ -141,8 +140,20 @@ def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "method": explicit_for(options.get("rtol"))}
 
 
-class Options(Constants):
-    """The options of a layer, shown with it."""
+class Options:
+    """The constants among the options of a layer, equal by value, and shown with it. None stands
+    for what is no constant.
+    """
+
+    def __init__(self, structure: Any, leaves: list) -> None:
+        self.structure, self.leaves = structure, leaves
+        self._key = (structure, Static(tuple(leaves)))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and other._key == self._key
 
     def __repr__(self) -> str:
         if any(x is None for x in self.leaves):

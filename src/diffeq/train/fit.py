@@ -10,9 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core.closure import Closure
-from ..core.lift import INSIDE
-from ..core.primitive import in_a_trace
+from ..core.notices import INSIDE
 from ..refuse.words import shown
 from .draws import Draw, Draws, check_loss
 from .interrupts import Interrupts
@@ -20,7 +18,7 @@ from .parameters import Parameters
 from .program import FINITE, Evaluation
 from .progress import Progress
 from .report import message_of
-from .stepper import Stepper
+from .stepper import Stepper, check_untraced
 
 __all__ = ["Fit", "fit"]
 
@@ -153,7 +151,7 @@ def fit(
     phases = _phases(optimizer, steps)
     keyed = check_loss(loss, data=data is not None, key=key is not None)
     check_callback(callback)
-    check_untraced(model, loss, data, key, bounds)
+    check_untraced(model, data, key, bounds)
     parameters = Parameters(model, trainable, bounds)
     draws = Draws(data, batch_size, key, keyed=keyed)
     stepper = Stepper(loss, parameters, draws)
@@ -194,16 +192,6 @@ def check_callback(callback: Any) -> None:
     if callback is not None and not callable(callback):
         raise TypeError(
             f"callback is {shown(callback)}; a function callback(step, loss, model) is wanted."
-        )
-
-
-def check_untraced(*given: Any) -> None:
-    """Refuses tracers: the loop of a fit is on the host."""
-    if in_a_trace(Closure.of(given).arrays):
-        raise TypeError(
-            "fit cannot be called inside jit, vmap or grad: its loop looks at each loss. Several "
-            "starts are one fit of a stacked model: de.fit(models, lambda models: "
-            "jnp.sum(jax.vmap(loss)(models)), optimizer=optax.adam(0.01), …)."
         )
 
 

@@ -1,12 +1,12 @@
 """The compiled parts of a fit, as functions of arrays: each is compiled once for all fits that are
-alike. What tells two fits apart (their loss, model and optimiser) are closures, in their arguments.
+alike. What tells two fits apart (their loss, model and optimiser) was traced (`captured`), and is
+in their arguments: equal programs over other arrays compile nothing.
 
 The last few programs are kept, and no others: they hold what the closures hold, and a sweep makes
 many of them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..core.closure import Closure
+from ..closures import Captured, captured
 from ..core.primitive import is_key
 from .draws import Draw
-from .parameters import Layout
+from .parameters import Layout, Rest
 
 __all__ = [
     "FINITE",
@@ -26,36 +26,35 @@ __all__ = [
     "Carry",
     "Evaluation",
     "LossWanted",
-    "Objective",
     "Refusals",
-    "Steps",
+    "advance",
+    "advance_by",
     "advanced",
+    "begun",
     "evaluation_of",
     "note",
-    "steps_of",
+    "objective_of",
+    "step_of",
 ]
 
 KEPT = 16  # programs of each kind
 FINITE, INFINITE, NAN = range(3)  # codes of what an array has in it
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["closure"], meta_fields=["layout", "keyed"])
-@dataclass(frozen=True)
-class Objective:
-    """The loss as a function of (theta, state), with the rest of the model and the bounds in it."""
+def objective_of(loss: Callable, rest: Rest, layout: Layout, *, keyed: bool) -> Callable:
+    """The loss as a function of (theta, state, draw), with the rest of the model and the bounds in
+    it; it returns the next state, too.
+    """
 
-    closure: Closure  # of (loss, rest)
-    layout: Layout
-    keyed: bool
-
-    def __call__(self, theta: PyTree, state: tuple, draw: Draw) -> tuple[Float[Array, ""], tuple]:
-        loss, rest = self.closure.value
-        pieces = self.layout.pieces(theta, state, rest)
+    def objective(theta: PyTree, state: tuple, draw: Draw) -> tuple[Float[Array, ""], tuple]:
+        pieces = layout.pieces(theta, state, rest)
         inputs = [] if draw.data is None else [draw.batch()]
-        options = {"key": draw.step_key()} if self.keyed else {}
-        value = loss(self.layout.whole(pieces, rest), *inputs, **options)
+        options = {"key": draw.step_key()} if keyed else {}
+        value = loss(layout.whole(pieces, rest), *inputs, **options)
         _check_scalar(value)
-        return jnp.asarray(value), self.layout.written(pieces, state)
+        return jnp.asarray(value), layout.written(pieces, state)
+
+    return objective
 
 
 def _check_scalar(value: Any) -> None:
@@ -83,7 +82,7 @@ class Evaluation(NamedTuple):
     state: tuple | None
 
 
-def evaluation_of(objective: Objective) -> Callable[..., Evaluation]:
+def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
     """The loss and its gradient, a program `(objective, theta, state, draw)` for objectives that
     differ in their arrays alone.
     """
@@ -96,7 +95,7 @@ def _evaluation(tree: Any) -> Callable[..., Evaluation]:
     return jax.jit(partial(_evaluated))  # a partial is a function of its own, forgotten with it
 
 
-def _evaluated(objective: Objective, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
+def _evaluated(objective: Captured, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
     return Evaluation(value, gradient, state)
 
@@ -130,37 +129,21 @@ class Carry(NamedTuple):
     still: Int[Array, ""]  # evaluations in a row at the best parameters
 
 
-class Steps(NamedTuple):
-    """The programs of an optimiser.
-
-    Attributes:
-        begin: `(optimizer, theta, state, carry)`, the carry before the first step of a phase.
-        advance: `(optimizer, carry, evaluation, step, noisy=)`, the carry after one step of an
-            optimiser that evaluates the loss nowhere else; another raises `LossWanted`. The arrays
-            of the carry are given away.
+def begun(optimizer: Any, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+    """The carry before the first step of an optimiser. Its arrays are new ones, since a step gives
+    them away.
     """
-
-    begin: Callable[..., Carry]
-    advance: Callable[..., Carry]
-
-
-def steps_of(optimizer: Closure) -> Steps:
-    """The programs for optimisers that differ in their arrays alone."""
-    return _steps(jax.tree.structure(optimizer))
+    init = captured(optimizer.init, theta)
+    return _begin(jax.tree.structure(init))(init, theta, state, carry)
 
 
 @lru_cache(maxsize=KEPT)
-def _steps(tree: Any) -> Steps:
+def _begin(tree: Any) -> Callable[..., Carry]:
     del tree
-    advance = partial(advanced, loss=_wanted)
-    return Steps(
-        jax.jit(partial(_begun)),
-        jax.jit(advance, static_argnames="noisy", donate_argnames="carry"),
-    )
+    return jax.jit(partial(_begun))
 
 
-def _begun(optimizer: Closure, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
-    """Its arrays are new ones, since a step gives them away."""
+def _begun(init: Captured, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
     zero = jnp.zeros((), jnp.int32)
     arrays = len(jax.tree.leaves(theta))
     if carry is None:
@@ -169,10 +152,45 @@ def _begun(optimizer: Closure, theta: PyTree, state: tuple, carry: Carry | None)
         refusals = Refusals(zero, zero, zero - 1, codes)
         carry = Carry(theta, state, None, best, theta, state, refusals, zero)
     start = carry._replace(
-        theta=theta, state=state, optimizer=optimizer.value.init(theta), still=zero,
+        theta=theta, state=state, optimizer=init(theta), still=zero,
         refusals=carry.refusals._replace(row=zero),
     )  # fmt: skip
     return _strong(jax.tree.map(jnp.copy, start), start)
+
+
+def step_of(
+    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> Captured:
+    """A step of an optimiser, a function of (carry, evaluation, step).
+
+    Raises:
+        LossWanted: the optimiser evaluates the loss itself.
+    """
+
+    def move(carry: Carry, evaluation: Evaluation, step: Any) -> Carry:
+        return advanced(optimizer, carry, evaluation, step, loss=_wanted, noisy=noisy)
+
+    return captured(move, carry, evaluation, step)
+
+
+def advance(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+    """The carry after a step. The arrays of the one before are given away."""
+    return advance_by(step)(step, carry, evaluation, number)
+
+
+def advance_by(step: Captured) -> Any:
+    """The program of a step, for steps that differ in their arrays alone."""
+    return _advance(jax.tree.structure(step))
+
+
+@lru_cache(maxsize=KEPT)
+def _advance(tree: Any) -> Any:
+    del tree
+
+    def advanced_once(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+        return step(carry, evaluation, number)
+
+    return jax.jit(advanced_once, donate_argnames="carry")
 
 
 @partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
@@ -193,9 +211,8 @@ def _wanted(*given: Any) -> Any:
 
 
 def advanced(
-    optimizer: Closure, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable,
-    noisy: bool,
-) -> Carry:  # fmt: skip
+    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable, noisy: bool
+) -> Carry:
     """A step; from what is not finite half of the way back to the best parameters.
 
     What is compared is read before what is kept is written, and that before anything moves (hence
@@ -208,7 +225,7 @@ def advanced(
 
     def forwards() -> tuple[PyTree, Any]:
         gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
-        update = optax.with_extra_args_support(optimizer.value).update
+        update = optax.with_extra_args_support(optimizer).update
         updates, state = update(
             gradient, noted.optimizer, noted.theta, value=evaluation.value, grad=gradient,
             value_fn=loss,

@@ -13,53 +13,66 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..core.closure import Closure
+from ..closures import Captured, Program, captured
 from ..core.segments import Segments, outside
 from .draws import Draw
-from .program import KEPT, Carry, Evaluation, Objective, advanced, evaluation_of
+from .program import KEPT, Carry, Evaluation, advanced, evaluation_of
 
-__all__ = ["advance_by_search", "left_behind"]
+__all__ = ["Search", "left_behind"]
 
 
-def advance_by_search(
-    optimizer: Closure, objective: Objective, carry: Carry, evaluation: Evaluation, draw: Draw,
-    *, noisy: bool,
-) -> Carry:  # fmt: skip
-    """One step."""
-    if evaluation.state is None:  # one program for the first step, and for those after it
-        evaluation = evaluation._replace(state=carry.state)
-    leaves, tree = jax.tree.flatten((optimizer, carry, evaluation, draw.step))
-    avals = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    segments, out = _step(tree, avals, noisy=noisy)
-    if segments is None:
-        whole = _whole(jax.tree.structure((optimizer, objective)))
-        return whole(optimizer, objective, carry, evaluation, draw, noisy=noisy)
-    theta, evaluate = jax.tree.structure(carry.theta), evaluation_of(objective)
+class Search:
+    """The steps of an optimiser that evaluates the loss, as functions of (carry, evaluation, draw).
 
-    def call(*arrays: Array) -> list:
-        found = evaluate(objective, theta.unflatten(arrays), carry.state, draw)
-        return [found.value, *jax.tree.leaves(found.gradient)]
+    They are whole programs with the loss in them where an optimiser evaluates it in a way (under
+    `vmap`, say) for which there are no marks.
+    """
 
-    return out.unflatten(segments(call, *leaves))
+    def __init__(
+        self, optimizer: Any, objective: Captured, carry: Carry, evaluation: Evaluation, draw: Draw,
+        *, noisy: bool,
+    ) -> None:  # fmt: skip
+        self.objective = objective
+        given = (carry, _with_state(evaluation, carry))
+
+        def step(carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+            loss = _marked(evaluation)
+            return advanced(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
+
+        def whole(carry: Carry, evaluation: Evaluation, draw: Draw) -> Carry:
+            loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
+            return advanced(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
+
+        try:
+            self.step = captured(step, *given, draw.step)
+            self.segments = _segments(self.step.program)
+        except NotImplementedError:
+            self.step, self.segments = captured(whole, *given, draw), None
+
+    def __call__(self, carry: Carry, evaluation: Evaluation, draw: Draw) -> Carry:
+        step, objective = self.step, self.objective
+        evaluation = _with_state(evaluation, carry)
+        if self.segments is None:
+            return _whole(jax.tree.structure(step))(step, carry, evaluation, draw)
+        theta, evaluate = jax.tree.structure(carry.theta), evaluation_of(objective)
+
+        def call(*arrays: Array) -> list:
+            found = evaluate(objective, theta.unflatten(arrays), carry.state, draw)
+            return [found.value, *jax.tree.leaves(found.gradient)]
+
+        return step.result(self.segments(call, *step.operands(carry, evaluation, draw.step)))
+
+
+def _with_state(evaluation: Evaluation, carry: Carry) -> Evaluation:
+    """An evaluation that has a state: so the first step and those after it are one program."""
+    if evaluation.state is None:
+        return evaluation._replace(state=carry.state)
+    return evaluation
 
 
 @lru_cache(maxsize=KEPT)
-def _step(tree: Any, avals: tuple, *, noisy: bool) -> tuple[Segments | None, Any]:
-    """The step with marks for evaluations, and the tree of what it returns; None where an optimiser
-    evaluates the loss in a way (under `vmap`, say) for which there are no marks.
-    """
-
-    def step(*leaves: Any) -> Carry:
-        optimizer, carry, evaluation, number = tree.unflatten(leaves)
-        loss = _marked(evaluation)
-        return advanced(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
-
-    shapes = [jax.ShapeDtypeStruct(*aval) for aval in avals]
-    try:
-        jaxpr, out = jax.make_jaxpr(step, return_shape=True)(*shapes)
-        return Segments(jaxpr), jax.tree.structure(out)
-    except NotImplementedError:
-        return None, None
+def _segments(program: Program) -> Segments:
+    return Segments(program.jaxpr)
 
 
 def _marked(evaluation: Evaluation) -> Callable[[PyTree], Array]:
@@ -82,17 +95,8 @@ def _marked(evaluation: Evaluation) -> Callable[[PyTree], Array]:
 
 @lru_cache(maxsize=KEPT)
 def _whole(tree: Any) -> Callable[..., Carry]:
-    """The step as one program, with the loss in it."""
     del tree
-
-    def step(
-        optimizer: Closure, objective: Objective, carry: Carry, evaluation: Evaluation, draw: Draw,
-        *, noisy: bool,
-    ) -> Carry:  # fmt: skip
-        loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-        return advanced(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
-
-    return jax.jit(step, static_argnames="noisy")
+    return jax.jit(lambda step, carry, evaluation, draw: step(carry, evaluation, draw))
 
 
 def left_behind(carry: Carry) -> Evaluation | None:

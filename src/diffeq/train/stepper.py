@@ -7,22 +7,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..core.closure import Closure
+from ..closures import Captured, captured
+from ..core.primitive import in_a_trace
 from .draws import Draw, Draws
 from .parameters import Parameters
 from .program import (
     Carry,
     Evaluation,
     LossWanted,
-    Objective,
-    Steps,
+    advance,
+    begun,
     evaluation_of,
     note,
-    steps_of,
+    objective_of,
+    step_of,
 )
-from .search import advance_by_search, left_behind
+from .search import Search, left_behind
 
-__all__ = ["Stepper"]
+__all__ = ["Stepper", "check_untraced"]
 
 
 class Stepper:
@@ -33,25 +35,19 @@ class Stepper:
     """
 
     carry: Carry
-    optimizer: Closure
-    steps: Steps
+    objective: Captured
 
     def __init__(self, loss: Callable, parameters: Parameters, draws: Draws) -> None:
-        self.loss, self.parameters, self.draws = loss, parameters, draws
+        self.parameters, self.draws = parameters, draws
+        self.loss = objective_of(loss, parameters.rest, parameters.layout, keyed=draws.keyed)
         self.first: Draw | None = None
-        self.searching = False  # whether the optimiser evaluates the loss itself
-        self._use(Closure.of)
-
-    def _use(self, closure: Callable[[Any], Closure]) -> None:
-        """Takes the loss and the rest of the model as a closure of this kind."""
-        parts = closure((self.loss, self.parameters.rest))
-        self.objective = Objective(parts, self.parameters.layout, self.draws.keyed)
-        self.evaluate = evaluation_of(self.objective)
+        self.optimizer: Any = None
+        self.step: Captured | None = None
+        self.search: Search | None = None  # where the optimiser evaluates the loss itself
 
     def begin(self, optimizer: Any) -> None:
         """A phase starts from the best that was found before it."""
-        self.optimizer, self.searching = Closure.of(optimizer), False
-        self.steps = steps_of(self.optimizer)
+        self.optimizer, self.step, self.search = optimizer, None, None
         carry = getattr(self, "carry", None)
         if carry is None:
             theta, state = self.parameters.theta, self.parameters.state
@@ -61,46 +57,35 @@ class Stepper:
             theta, state = carry.best_theta, carry.best_state
         if carry is not None:
             carry = self.carry = carry._replace(optimizer=None)  # its memory is free again
-        self.carry = self.steps.begin(self.optimizer, theta, state, carry)
+        self.carry = begun(optimizer, theta, state, carry)
 
     def evaluation(self, draw: Draw) -> Evaluation:
         """The loss and the gradient here; those that a line search has left behind are used."""
-        if self.searching and not self.draws.noisy:
+        if self.search is not None and not self.draws.noisy:
             found = left_behind(self.carry)
             if found is not None:
                 return found
+        theta, state = self.carry.theta, self.carry.state
         if self.first is None:
             self.first = draw
-            return self._first_evaluation(draw)
-        return self.evaluate(self.objective, self.carry.theta, self.carry.state, draw)
-
-    def _first_evaluation(self, draw: Draw) -> Evaluation:
-        """A loss may ask for the numbers of an array that it closes over, as under `jax.jit`: then
-        its arrays are constants, and others compile anew.
-        """
-        carry = self.carry
-        try:
-            return self.evaluate(self.objective, carry.theta, carry.state, draw)
-        except Exception:
-            if not self.objective.closure.arrays:
-                raise
-        self._use(Closure.constant)
-        return self.evaluate(self.objective, carry.theta, carry.state, draw)
+            self.objective = captured(self.loss, theta, state, draw)
+            check_untraced(self.objective.inputs)
+        return evaluation_of(self.objective)(self.objective, theta, state, draw)
 
     def advance(self, evaluation: Evaluation, draw: Draw) -> None:
         """Makes a step."""
         noisy = self.draws.noisy
-        if not self.searching:
+        if self.step is None and self.search is None:
             try:
-                self.carry = self.steps.advance(
-                    self.optimizer, self.carry, evaluation, draw.step, noisy=noisy
-                )
+                self.step = step_of(self.optimizer, self.carry, evaluation, draw.step, noisy=noisy)
             except LossWanted:
-                self.searching = True
-        if self.searching:
-            self.carry = advance_by_search(
-                self.optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
-            )
+                self.search = Search(
+                    self.optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
+                )
+        if self.search is not None:
+            self.carry = self.search(self.carry, evaluation, draw)
+        elif self.step is not None:
+            self.carry = advance(self.step, self.carry, evaluation, draw.step)
 
     def note(self, evaluation: Evaluation, draw: Draw) -> None:
         """Keeps what an evaluation says, and makes no step."""
@@ -120,9 +105,8 @@ class Stepper:
         """Why the loss is not finite at the start, where a call outside of any trace says so."""
         if self.first is None:
             return ""
-        self._use(Closure.constant)
         try:
-            self.objective(self.parameters.theta, self.parameters.state, self.first)
+            self.loss(self.parameters.theta, self.parameters.state, self.first)
         except (TypeError, ValueError):  # a wrong argument, and not a failure
             raise
         except Exception as error:
@@ -133,3 +117,13 @@ class Stepper:
 @jax.jit
 def _copied(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
+
+
+def check_untraced(*given: Any) -> None:
+    """Refuses tracers: the loop of a fit is on the host."""
+    if in_a_trace(given):
+        raise TypeError(
+            "fit cannot be called inside jit, vmap or grad: its loop looks at each loss. Several "
+            "starts are one fit of a stacked model: de.fit(models, lambda models: "
+            "jnp.sum(jax.vmap(loss)(models)), optimizer=optax.adam(0.01), …)."
+        )
