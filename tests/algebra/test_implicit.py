@@ -93,7 +93,7 @@ def test_both_halves_have_the_order_for_every_colouring(table):
     assert_order(embedded, table.embedded_order, tol)
     for theta in (Fraction(1, 7), Fraction(5, 8)):
         powers = precise([theta ** (d + 1) for d in range(len(exact.dense[0]))])
-        row, n = precise(exact.dense) @ powers, table.dense_order
+        row, n = precise(exact.dense) @ powers, table.split_dense_order
         held = additive_residuals(both, row, n, precise([theta])[0])
         assert max(held) <= tol
 

@@ -26,7 +26,7 @@ DAE = de.DAEProblem(rest, Y0, (0.0, 2.0), 1.0, mass_matrix={"x": 1.0, "z": 0.0})
 
 def solved(k, method=None, rows=None, **options):
     return de.solve(
-        DAE.replace(args=k), method, events=RAISE, max_events=4, max_steps=256,
+        DAE.replace(args=k), method, events=RAISE, max_events=4, max_steps=512,
         adjoint=de.Discrete(rows=rows), rtol=1e-8, atol=1e-8, **options,
     )  # fmt: skip
 

@@ -154,4 +154,6 @@ def _failed(state: State, tried: Attempt) -> Array:
     """The number of the given step that failed, this one perhaps, or −1."""
     sound = jnp.isfinite(jnp.sum(tried.step.y))
     sound = sound if tried.step.solved is None else sound & tried.step.solved
+    finite = tried.inside.finite
+    sound = sound if finite is None else sound & finite
     return jnp.where((state.failed < 0) & ~sound, state.steps, state.failed)

@@ -30,8 +30,9 @@ class Bounds(NamedTuple):
 
 
 class Root(NamedTuple):
-    """What Newton found: x, whether it is a root, in how many turns, and the factor θ/(1 − θ) by
-    which the last update bounds what is left.
+    """What Newton found: x, whether it is a root, in how many turns, and the largest of the factors
+    θ/(1 − θ) by which its updates have bound what was left. (The last one may be that of rounding:
+    after two updates of 5e-3 and 7e-6 a third of zero says nothing of the next equation.)
     """
 
     x: Array
@@ -64,7 +65,7 @@ def newton(
 
     def turn(active: Any, limit: Any, state: Any, buffers: Any) -> Any:
         del active
-        x, before, factor, turns, _ = state
+        x, before, factor, worst, turns, _ = state
         delta = update(x)
         norm = size(delta)
         first = turns == 0
@@ -75,16 +76,17 @@ def newton(
         hopeless = ~first & ((rate >= 1) | (rate**left * factor * norm > limit))
         lost = ~jnp.isfinite(norm) | hopeless | (left == 0)
         status = jnp.where(found, _FOUND, jnp.where(lost, _LOST, _RUNNING))
-        return (x + delta, norm, factor, turns + 1, status.astype(jnp.int32)), buffers
+        worst = jnp.where(turns <= 1, factor, jnp.maximum(worst, factor))
+        return (x + delta, norm, factor, worst, turns + 1, status.astype(jnp.int32)), buffers
 
     real = jnp.finfo(guess.dtype).dtype
     limit, factor = (jnp.asarray(x, real) for x in (bounds.limit, factor))
     guess, limit, factor = lax.stop_gradient((guess, limit, factor))
     update, size = frozen(lambda x: solve(residual(x)), guess), frozen(bounds.size, guess)
     zero = jnp.zeros((), jnp.int32)
-    state = (guess, jnp.zeros_like(limit), factor, zero, zero)
-    (x, _, factor, turns, status), _ = loop(running, turn, state, consts=limit)
-    return Root(x, status == _FOUND, turns, factor)
+    state = (guess, jnp.zeros_like(limit), factor, factor, zero, zero)
+    (x, _, _, worst, turns, status), _ = loop(running, turn, state, consts=limit)
+    return Root(x, status == _FOUND, turns, worst)
 
 
 def frozen(function: Callable, x: Array) -> Callable:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from ..core.norm import in_dtype_of
 from ..core.primitive import alone, once
 from ..core.status import Status
+from .inside import Inside, looked_inside
 from .landing import echo_of, echoed, limited_form, restart, started, target_of
 from .system import Attempt, Data, Decision, State, System, beside, sign_of
 
@@ -53,16 +54,19 @@ def _attempt(
         (target, remaining), decision.code,
     )  # fmt: skip
     dt, landing = events.paused(known, draw.dt, draw.landing)
-    limited = limited_form(system, data, form, state.t)
-    limited = system.noise.bound(limited, data.noise, draw.drawn, dt)
+    limited = system.noise.bound(
+        limited_form(system, data, form, state.t), data.noise, draw.drawn, dt
+    )
     scaled = in_dtype_of(dt, state.y)
     step = method.step(limited, state.t, state.y, scaled, state.memory)
-    verdict, floored = _judge(method, controller, data, state, step, dt, decision.accept)
+    way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
+    span, parts = (scaled, _advanced(state, dt, target, landing)[0]), (limited, method, controller)
+    inside = looked_inside(system, data, state, parts, step, span)
+    verdict, floored = _judge(parts, data, state, step, inside, dt, decision.accept)
     sound = verdict.accept if decision.accept is None else decision.accept
     accept = sound if state.failed is None else jnp.ones((), bool)
-    way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
-    start = (state.t, state.y)
-    reach = events.reach(known, accept, start, dt, landing, way, fired)
+    way = way if inside.path is None else lambda: inside.path
+    reach = events.reach(known, accept, (state.t, state.y), dt, landing, way, fired)
     reach = reach._replace(alone=comes)
     t1, low = _advanced(state, reach.dt, target, reach.landing)
     span = (state.t, dt, t1)
@@ -82,7 +86,7 @@ def _attempt(
         )
         past = replace(past, echoes=echoes)
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
-                    () if echo is None else echo)  # fmt: skip
+                    () if echo is None else echo, inside)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
     onward = events.onward(known, reach, system.noise, data.noise, draw)
     path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
@@ -125,17 +129,21 @@ def _followed(
 
 
 def _judge(
-    method: Any, controller: Any, data: Data, state: State, step: Any, dt: Array, accepted: Any
+    parts: tuple, data: Data, state: State, step: Any, inside: Inside, dt: Array, accepted: Any
 ) -> tuple[Any, Array]:
+    _, method, controller = parts
     if not controller.decides:
         finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
         finite = finite if step.solved is None else finite & step.solved
+        finite = finite if inside.finite is None else finite & inside.finite
         verdict = controller.judge(None, dt, state.control, 1)
         return verdict._replace(accept=finite), jnp.zeros((), bool)
     step = lax.stop_gradient(step)
     error2, floored = data.tolerance.squared(
         step.error, lax.stop_gradient(state.y), step.y, controller.norm
     )
+    error2 = error2 if inside.error2 is None else jnp.maximum(error2, inside.error2)
+    error2 = error2 if inside.finite is None else jnp.where(inside.finite, error2, jnp.inf)
     error2 = error2 if step.solved is None else jnp.where(step.solved, error2, jnp.inf)
     error2 = error2.astype(dt.dtype)
     order = method.error_order if step.order is None else step.order
@@ -230,6 +238,7 @@ def _status(
 ) -> Array:  # fmt: skip
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
+    finite = finite if tried.inside.finite is None else finite & tried.inside.finite
     solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
     if controller.decides:
         tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)

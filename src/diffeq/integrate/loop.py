@@ -162,6 +162,10 @@ class _Still(Method):
         """No step."""
         return Step(y, None, (), ())
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """There is nothing to interpolate."""
+        return False
+
 
 def settled(system: System, data: Data, first: State, end: State) -> State:
     """The end of a solve by given steps: in a lane that failed, the clock is set back to where that

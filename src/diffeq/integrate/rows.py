@@ -47,6 +47,8 @@ def write_rows(
 def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
     """What output sees of an attempt."""
     end, interpolant = tried.end, None if tried.end is None else tried.end.path
+    if interpolant is None and tried.inside is not None:
+        interpolant = tried.inside.path
     if system.output.needs_interpolant and interpolant is None:
         form, method, _ = system.parts(data)
         form = limited_form(system, data, form, t)

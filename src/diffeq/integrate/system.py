@@ -123,6 +123,11 @@ class System:
         count = len(self.method.phases)
         return tuple(replace(self, phase=i) for i in range(count)) if count > 1 else (self,)
 
+    @property
+    def reads_inside(self) -> bool:
+        """Whether anything is read between the ends of steps: rows, events, or the past."""
+        return self.output.needs_interpolant or bool(self.events.crossings) or self.rows is not None
+
     def happenings(self, data: Data) -> Any:
         """The events with their parameters."""
         leaves = data.parameters[0][0]
@@ -143,6 +148,7 @@ class Attempt(NamedTuple):
     code: Any = None
     past: Any = None
     echo: Any = ()  # what came back next, as it is written on a tape
+    inside: Any = None  # what was looked at between its ends, before it was judged
 
 
 class Decision(NamedTuple):

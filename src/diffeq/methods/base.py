@@ -182,6 +182,22 @@ class Method(eqx.Module):
         """
         return Hermite(y, step.y, form.field(t, y), form.field(t + dt, step.y), dt)
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Whether `interpolant` evaluates the field where `step` did not. It may then be infinite
+        or NaN where the step is sound; so, where something is read off it, it is made before the
+        step is accepted, and a step whose interpolant is not finite is rejected.
+        """
+        del form
+        return True
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """The estimated error of the interpolant inside the step, in the units of y: beside that of
+        the step it limits dt, where something is read inside. None where the error of the step is
+        enough. `path` is the interpolant where it evaluates the field, else None.
+        """
+        del y, dt, step, path
+        return None
+
     def recalled(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Interpolant:
         """What the past of a delay equation keeps of a step whose interpolant is `path`: that."""
         del y, dt, step

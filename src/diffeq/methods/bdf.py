@@ -163,6 +163,11 @@ class BDF(Implicit):
         clock = [past.clock[0], order, jnp.where(settled, 0, past.equal), rate]
         return lax.stop_gradient(jnp.stack([jnp.asarray(x, dtype) for x in clock])), growth
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Never: it is the past."""
+        del form
+        return False
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The polynomial through the end and the k states before, of order k."""
         del form, t

@@ -28,10 +28,13 @@ _MORE = 4
 
 
 class Trace(NamedTuple):
-    """What a step leaves: the strip that the past keeps, and the path that output sees."""
+    """What a step leaves: the strip that the past keeps, the path that output sees, and the
+    estimated error of that, if there is one.
+    """
 
     strip: Strip
     path: Any
+    error: Any = None
 
 
 class MethodOfSteps(Method):
@@ -124,7 +127,8 @@ class MethodOfSteps(Method):
             path = self.method.interpolant(equation, t, y, dt, step)
             polynomial = self.method.recalled(y, dt, step, path)
             row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial, form.held))
-            return row, step._replace(data=() if polynomial is path else path)
+            error = self.method.interpolation_error(y, dt, step, path)
+            return row, step._replace(data=(() if polynomial is path else path, error))
 
         if not self.method.looks_ahead:
             row, step = turn(shape.filled(jnp.nan if self.known is None else 0.0))
@@ -136,7 +140,18 @@ class MethodOfSteps(Method):
         else:
             row, step, turns = self._iterated(form, turn, t, y, dt)
         strip = replace(shape.unpack(row), turns=turns.astype(t.dtype))
-        return step._replace(data=Trace(strip, step.data or strip.polynomial))
+        path, error = step.data
+        return step._replace(data=Trace(strip, path or strip.polynomial, error))
+
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Never: the step has made it."""
+        del form
+        return False
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """That of the method."""
+        del y, dt, path
+        return step.data.error
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The step's path, which is there already."""

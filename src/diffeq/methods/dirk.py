@@ -194,20 +194,41 @@ class DIRK(Implicit):
         )
         return done, report
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Whether it takes slopes that are not known from the stages: of a mass matrix, or at the
+        end of a split form, where that is no stage.
+        """
+        plain = getattr(form, "mass", None) is None
+        dense = _rows(self.tableau, plain).dense
+        if dense is None:
+            return not (plain and self._carries(form))
+        return not plain and bool(np.any(dense.first))
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         done, before, after = step.data
         plain = getattr(form, "mass", None) is None
         dense = _rows(self.tableau, plain).dense
         if dense is None:
-            if not (plain and self._carries(form)):
+            if self.interpolant_evaluates(form):
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
-        if not plain:
+        if self.interpolant_evaluates(form):
             done = done._replace(first=dt * slope_of(form, t, y).ravel())
         degree = len(dense.first)
         parts = (done.of(jax.tree.map(lambda x, d=d: x[d], dense)) for d in range(degree))
         return Polynomial(y, tuple(part.reshape(y.shape) for part in parts), dt)
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """Σ of the tableau's row `dense_error`."""
+        row = _rows(self.tableau, plain=True).inside
+        if row is None:
+            return None
+        done = step.data[0]
+        if path is not None and row.first != 0:
+            # With a mass matrix the slope of the step is M y'; that of the interpolant is y'.
+            done = done._replace(first=(dt * path.slope(jnp.zeros_like(dt))).ravel())
+        return done.of(row).reshape(y.shape)
 
 
 # --- forms --------------------------------------------------------------------------------------
@@ -280,7 +301,8 @@ class _Report(NamedTuple):
 
 class _Rows(NamedTuple):
     """What a step reads: of each stage (what is known of u_i, where Newton starts, c_i); of the
-    end; of the error, and whether it has to be damped; of the last slope; of dense output.
+    end; of the error, and whether it has to be damped; of the last slope; of dense output, and of
+    its error.
     """
 
     gamma: float
@@ -290,6 +312,7 @@ class _Rows(NamedTuple):
     damped: bool
     slope: _Row
     dense: _Row | None
+    inside: _Row | None
 
 
 @cache
@@ -315,8 +338,9 @@ def _rows(table: Tableau, plain: bool) -> _Rows:
         end = u[-1] + (b - pairs[-1]) @ h if table.stiffly_accurate else b @ k
         error = None if exact.b_hat is None else (b - precise(exact.b_hat)) @ k
         dense = None if exact.dense is None else precise(exact.dense).T @ k
+        inside = None if exact.dense_error is None else precise(exact.dense_error) @ k
         starts = [_guess(A, c, i, (first + h[0], u), plain) for i in range(s)]
-    rows = [_row(x) for x in (known, starts, end, error, z[-1], dense)]
+    rows = [_row(x) for x in (known, starts, end, error, z[-1], dense, inside)]
     damped = rows[3] is not None and bool(rows[3].first != 0)
     return _Rows(float(gamma), (rows[0], rows[1], table.c), rows[2], rows[3], damped, *rows[4:])
 

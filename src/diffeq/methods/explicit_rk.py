@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Real
 
 from .base import Method, Step
-from .interpolant import Hermite, Interpolant, Polynomial, combine
+from .interpolant import Chebyshev, Hermite, Interpolant, Polynomial, combine
 from .tableau import Tableau
 
 __all__ = ["ExplicitRK"]
@@ -87,18 +87,28 @@ class ExplicitRK(Method):
         # Hairer's DOP853 divides the fifth-order estimate by a second one of third order.
         return error, dt * combine(table.b_error3, stages)
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Whether it has stages of its own, or needs a slope at the end that no stage is."""
+        del form
+        table = self.tableau
+        return table.extra_stages > 0 if table.dense is not None else not table.fsal
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """The last term of its Chebyshev series, if it has stages of its own: these are in no error
+        of the step, and at the limit of stability they may be off by far more than its end.
+        """
+        del y, dt, step
+        return path.coefficients[-1] if isinstance(path, Chebyshev) else None
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         table = self.tableau
         if table.dense is None:
             return self._hermite(form, t, y, dt, step)
-        return Polynomial(y, self._coefficients(form, t, y, dt, step.data), dt)
-
-    def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
-        """q_d = dt Σ_i dense[i, d] k_i, over all stages and those that only dense output has."""
-        stages = (*stages, *self._extra_stages(form, t, y, dt, stages))
-        dense: Any = self.tableau.dense
-        return tuple(dt * combine(column, stages) for column in dense.T)
+        stages = (*step.data, *self._extra_stages(form, t, y, dt, step.data))
+        turned = table.dense_chebyshev
+        kind, rows = (Polynomial, table.dense) if turned is None else (Chebyshev, turned)
+        return kind(y, tuple(dt * combine(column, stages) for column in rows.T), dt)
 
     def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Hermite:
         if self.tableau.fsal:

@@ -127,7 +127,8 @@ class FIRK(Implicit):
         y1 = y + _sum(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
-        return Step(y1, error, after, (moves, memory.slope, after.slope), found.found, count)
+        data = moves, memory.slope, after.slope, system.jump(memory, moves)
+        return Step(y1, error, after, data, found.found, count)
 
     def _slope(self, form: Any, t: Array, y: Array) -> Array:
         """M y' at the start, or y' where there is no M; zero where it is not asked for."""
@@ -145,12 +146,23 @@ class FIRK(Implicit):
         hints = moves, system.dt, jnp.clip(factor, jnp.finfo(moves.dtype).eps, 1.0) ** 0.8
         return _Memory(slope, *lax.stop_gradient(hints))
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Whether it takes slopes that are not known from the stages."""
+        known = getattr(form, "mass", form) is None and self.tableau.fsal
+        return _numbers(self.tableau).dense is None and not known
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """The jump of the slope from one polynomial to the next, by the tableau's row."""
+        del dt, path
+        jump = step.data[-1]
+        return None if jump is None else jump.reshape(y.shape)
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
-        moves, before, after = step.data
+        moves, before, after, _ = step.data
         dense = _numbers(self.tableau).dense
         if dense is None:
-            if getattr(form, "mass", form) is not None or not self.tableau.fsal:
+            if self.interpolant_evaluates(form):
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
         return Polynomial(y, tuple(_sum(row, moves).reshape(y.shape) for row in dense), dt)
@@ -296,6 +308,23 @@ class _System(NamedTuple):
         )
         return error, wanted
 
+    def jump(self, memory: _Memory, moves: Array) -> Any:
+        """The row `dense_error` of the slope at the start and of the stages. With a mass matrix,
+        where the slope is M y', y' is that at the end of the polynomial before; without one nothing
+        is known.
+        """
+        numbers = self.numbers
+        if numbers.inside is None:
+            return None
+        share, row = numbers.inside
+        first, known = self.first, True
+        if not self.is_residual and self.form.mass is not None:
+            known = memory.dt > 0
+            growth = self.dt / jnp.where(known, memory.dt, 1)
+            first = growth * _sum(numbers.coupling[-1], memory.moves)
+        jump = share * first + _sum(row, moves)
+        return lax.stop_gradient(jnp.where(known, jump, 0))
+
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
         numbers = self.numbers
@@ -351,6 +380,7 @@ class _Numbers(NamedTuple):
     duals: tuple
     end: np.ndarray
     error: Any
+    inside: Any
     dense: np.ndarray | None
 
 
@@ -362,13 +392,15 @@ def _numbers(table: Tableau) -> _Numbers:
     start = coupling @ table.A[first:, 0] if first else np.zeros(len(coupling))
     values, vectors, duals = _eigen(coupling)
     end = np.eye(len(coupling))[-1] if table.stiffly_accurate else table.b[first:] @ coupling
-    error = None
-    if table.b_error is not None:
-        error = (float(table.b_error[0]) if first else 0.0), table.b_error[first:] @ coupling
+    error, inside = (
+        None if row is None else (float(row[0]) if first else 0.0, row[first:] @ coupling)
+        for row in (table.b_error, table.dense_error)
+    )
     dense = None if table.dense is None else table.dense[first:].T @ coupling
     return _Numbers(
-        table.c[first:], bool(first), coupling, start, values, vectors, duals, end, error, dense
-    )
+        table.c[first:], bool(first), coupling, start, values, vectors, duals, end, error, inside,
+        dense,
+    )  # fmt: skip
 
 
 def _eigen(matrix: np.ndarray) -> tuple[tuple, tuple, tuple]:

@@ -1,5 +1,7 @@
 """A step as a polynomial in θ = (t − t0)/dt: output, events, delays and plots look through it."""
 
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-__all__ = ["Hermite", "Interpolant", "Polynomial", "combine"]
+__all__ = ["Chebyshev", "Hermite", "Interpolant", "Polynomial", "combine", "in_chebyshev"]
 
 
 def combine(weights: Any, terms: Any) -> Any:
@@ -118,6 +120,64 @@ class Polynomial(Interpolant):
         for d, q in reversed(list(enumerate(self.coefficients, 1))):
             value = value * theta + d * q
         return value / self.dt
+
+    def in_chebyshev(self) -> "Chebyshev":
+        """The same polynomial in the other basis."""
+        count = len(self.coefficients)
+        unit = ([Fraction(i == d) for i in range(count)] for d in range(count))
+        turned = np.array([in_chebyshev(row) for row in unit], float)
+        parts = (combine(column, self.coefficients) for column in turned.T)
+        return Chebyshev(self.y0, tuple(parts), self.dt)
+
+
+class Chebyshev(Interpolant):
+    """y0 + θ Σ_k q_k T_k(2θ − 1), k from 0: the same polynomials, where the coefficients of powers
+    are so much larger than the values that their sum would lose digits.
+
+    >>> one = jnp.array(1.0)
+    >>> float(Chebyshev(one, (2 * one, 3 * one), one)(2.0 * one))  # 1 + 2 (2 + 3·3)
+    23.0
+    """
+
+    y0: Array
+    coefficients: tuple
+    dt: Array
+
+    def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """Clenshaw's recurrence."""
+        return self.y0 + theta * self._sum(theta)[0]
+
+    def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
+        """Its derivative by t."""
+        value, rate = self._sum(theta)
+        return (value + theta * rate) / self.dt
+
+    def _sum(self, theta: Array) -> tuple[Array, Array]:
+        """Σ_k q_k T_k(2θ − 1) and its derivative by θ."""
+        x, zero = 2 * theta - 1, jnp.zeros_like(self.y0)
+        (value, before), (rate, rate_before) = (zero, zero), (zero, zero)
+        for q in self.coefficients[:0:-1]:
+            rate, rate_before = 2 * x * rate - rate_before + 4 * value, rate
+            value, before = 2 * x * value - before + q, value
+        total = x * value - before + self.coefficients[0]
+        return total, 2 * value + x * rate - rate_before
+
+
+def in_chebyshev(powers: Sequence[Fraction]) -> list[Fraction]:
+    """The coefficients in T_k(2θ − 1), k from 0, of those in θ^k.
+
+    >>> in_chebyshev([Fraction(0), Fraction(0), Fraction(1)])  # θ² = 3/8 + T_1/2 + T_2/8
+    [Fraction(3, 8), Fraction(1, 2), Fraction(1, 8)]
+    """
+    found = [Fraction(0)]
+    for power in reversed(powers):  # Horner's rule, θ = (T_1 + 1)/2 and 2 T_1 T_k = T_k+1 + T_k−1
+        times = [Fraction(0)] * (len(found) + 1)
+        for k, q in enumerate(found):
+            times[k] += q / 2
+            times[k + 1] += q / 4
+            times[abs(k - 1)] += q / 4
+        found = [times[0] + power, *times[1:]]
+    return found[: max(len(powers), 1)]
 
 
 class Part(Interpolant):

@@ -166,6 +166,11 @@ class Nystrom(Method):
         of_x = form.drift(t, x, dt * combine(table.b_error, stages))
         return dt * jnp.concatenate([of_x, combine(table.b_dot_error, stages)])
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Not where the tableau has dense output."""
+        del form
+        return self.tableau.dense is None or self.tableau.dense_dot is None
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the quintic through both ends."""
         table = self.tableau

@@ -71,6 +71,23 @@ class Rosenbrock(Method):
         del memory
         return step_from(self.tableau, form, t, y, dt, slopes(form.field, t, y, form.jac))
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Only where the tableau has no dense output."""
+        del form
+        return self.tableau.dense is None
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """Σ of the tableau's row `dense_error`, or half the last term of the Chebyshev series, if
+        that is smaller: the one tells stiff components from others, the other how far they bend.
+        """
+        del dt, path
+        row, dense = self.tableau.dense_error, self.tableau.dense
+        if row is None or dense is None:
+            return None
+        last = dense[:, -1] / 4 ** dense.shape[1]
+        terms = combine(row, step.data), combine(last, step.data)
+        return jnp.minimum(*map(jnp.abs, terms)).reshape(y.shape)
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         dense = self.tableau.dense

@@ -42,6 +42,11 @@ class Stochastic(Method):
         """Order of the means of smooth functions of the solution."""
         return 1.0
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """Only at the start, where the step did, too."""
+        del form
+        return False
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Bridge:
         """The path from y to the end of the step, through the Brownian motion between."""
         return Bridge.of(form, (t, dt), (y, step.y), curved=self.order >= 1)

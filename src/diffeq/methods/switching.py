@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, Real
 from ..algebra import slopes
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
-from .interpolant import Interpolant, Polynomial, combine
+from .interpolant import Chebyshev, Interpolant, Polynomial, combine
 from .order import real_stability_interval
 from .rosenbrock import Rosenbrock, step_from
 from .tableau import Tableau
@@ -164,12 +164,26 @@ class _Phase(_Paired):
         """Explicit at first."""
         return self.pair.init(form, t, y)
 
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """As the method's."""
+        return self.own.interpolant_evaluates(form)
+
+    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+        """That of the method."""
+        return self.own.interpolation_error(y, dt, step, path)
+
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The polynomial of the method, of as many terms as the longer of both."""
-        found = self.own.interpolant(form, t, y, dt, step).coefficients
+        found = self.own.interpolant(form, t, y, dt, step)
         degree = max(m.tableau.dense.shape[1] for m in (self.pair.nonstiff, self.pair.stiff))
-        blank = (jnp.zeros_like(y),) * (degree - len(found))
-        return Polynomial(y, (*found, *blank), dt)
+        kind = Polynomial
+        if self.pair.nonstiff.tableau.dense_chebyshev is not None:
+            kind, found = (
+                Chebyshev,
+                found.in_chebyshev() if isinstance(found, Polynomial) else found,
+            )
+        blank = (jnp.zeros_like(y),) * (degree - len(found.coefficients))
+        return kind(y, (*found.coefficients, *blank), dt)
 
 
 class _Lean(_Phase):

@@ -44,6 +44,7 @@ from typing import ClassVar, NamedTuple, NoReturn
 import numpy as np
 from jaxtyping import Float
 
+from diffeq.methods.interpolant import in_chebyshev
 from diffeq.methods.order import order_of, precise, rosenbrock_order_of
 
 __all__ = ["NystromTableau", "RosenbrockTableau", "Splitting", "Tableau"]
@@ -234,6 +235,7 @@ class _Text:
     reference: str
     embedded_order: int | None
     dense_order: int | None
+    split_dense_order: int | None
     _declared_order: int | None
     _text: str
     _body: str
@@ -242,12 +244,14 @@ class _Text:
     def __init__(self, text: str):
         header, body = _split(text)
         order, embedded_order = _orders(header.get("order", ""))
+        dense_order, split_dense_order = _orders(header.get("dense", ""))
         vars(self).update(
             name=header.get("name", "custom"),
             description=header.get("description", ""),
             reference=header.get("reference", ""),
             embedded_order=embedded_order,
-            dense_order=int(header["dense"]) if "dense" in header else None,
+            dense_order=dense_order,
+            split_dense_order=split_dense_order or dense_order,
             _declared_order=order,
             _text=text,
             _body=body,
@@ -287,6 +291,7 @@ class Exact(NamedTuple):
     extra_A: Matrix
     extra_c: Row
     dense: Matrix | None
+    dense_error: Row | None
     explicit_A: Matrix | None
 
 
@@ -327,6 +332,12 @@ def _end_stage(A: Matrix, c: Row, extra_A: Matrix, extra_c: Row, b: Row) -> int 
     return found[0] if found else None
 
 
+_ERROR = "dense_error"
+# The powers' coefficients of Tsit5 are 200 in all, at values of at most 8; those of Vern8 are four
+# millions, at values of 200.
+_CANCELLING = 300
+
+
 def _parse(body: str) -> Exact:
     """A Butcher array with whatever rows stand below it."""
     named: dict[str, Row] = {}
@@ -353,8 +364,10 @@ def _parse(body: str) -> Exact:
     assert b is not None  # checked above
     end = _end_stage(A, c, extra_A, extra_c, b)
     explicit_A = _explicit_half(named, s)
+    error = _padded(named.pop(_ERROR), s, _ERROR) if _ERROR in named else None
     dense = _dense(named, b, total, end)
-    return Exact(A, b, weights["b_hat"], weights["b_hat3"], c, extra_A, extra_c, dense, explicit_A)
+    pairs = weights["b_hat"], weights["b_hat3"]
+    return Exact(A, b, *pairs, c, extra_A, extra_c, dense, error, explicit_A)
 
 
 def _explicit_half(named: dict[str, Row], s: int) -> Matrix | None:
@@ -405,6 +418,10 @@ class Tableau(_Text):
     named (the others are zero), or as rows ``d4``, ``d5``, ... in the nested form of Hairer and
     Wanner, which is expanded here.
 
+    A row ``dense_error`` estimates how far the interpolant, own or cubic, is off inside the step,
+    dt sum_i dense_error_i k_i: written where the difference b - b_hat does not tell, as that of two
+    stiffly accurate solutions does not for stiff components, however long a step is.
+
     Rows ``e2``, ``e3``, ... are the explicit half of an additive (IMEX) pair, which shares b and c
     with A: stages y + dt sum_j A_ij g(t_j, y_j) + dt sum_j explicit_A_ij h(t_j, y_j) for
     y' = g + h.
@@ -412,7 +429,8 @@ class Tableau(_Text):
     Where a method is not FSAL but its interpolant uses f(t1, y1), that value is simply an extra
     stage with c = 1 and the row b. `end_stage` finds it, in FSAL methods too.
 
-    The header names ``order`` as 5(4): without it the order is found from the order conditions.
+    The header names ``order`` as 5(4): without it the order is found from the order conditions. It
+    names the order of the dense output as ``dense``; 4(3), if that is smaller in a split problem.
 
     ``exact`` holds the fractions; every array is read-only float64:
 
@@ -420,6 +438,9 @@ class Tableau(_Text):
     * ``b_error`` = b - b_hat and ``b_error3`` = b - b_hat3, subtracted before rounding, or None
     * ``extra_A`` (e, s + e), ``extra_c`` (e,), empty where there are none
     * ``dense`` (s + e, degree) or None: b_i(theta) = sum_d dense[i, d] theta^(d + 1)
+    * ``dense_chebyshev``, where the sum of powers of theta would lose digits, else None:
+      b_i(theta) = theta sum_k dense_chebyshev[i, k] T_k(2 theta - 1)
+    * ``dense_error`` (s,) or None
     * ``explicit_A`` (s, s) or None
 
     Raises:
@@ -516,6 +537,18 @@ class Tableau(_Text):
         return None if rows is None else _floats(rows, (len(rows), len(rows[0])))
 
     @cached_property
+    def dense_chebyshev(self) -> Float[np.ndarray, "total degree"] | None:
+        rows, powers = self.exact.dense, self.dense
+        if rows is None or powers is None or np.abs(powers).sum(axis=0).max() < _CANCELLING:
+            return None
+        turned = tuple(tuple(in_chebyshev(row)) for row in rows)
+        return _floats(turned, (len(turned), len(turned[0])))
+
+    @cached_property
+    def dense_error(self) -> Float[np.ndarray, " s"] | None:
+        return self._row(self.exact.dense_error)
+
+    @cached_property
     def explicit(self) -> bool:
         return not any(any(row[i:]) for i, row in enumerate(self.exact.A))
 
@@ -576,6 +609,7 @@ class ExactRosenbrock(NamedTuple):
     b: Row
     b_hat: Row | None
     dense: Matrix | None
+    dense_error: Row | None
 
 
 def _lower_inverse(M: Matrix) -> Matrix:
@@ -636,11 +670,12 @@ class RosenbrockTableau(_Text):
     ``C3``, ... they belong to the u_i: the form of codes. ``gamma`` is a row of one number, and
     ``d`` is found from the others where it is not given. The dense output is either rows ``b1``,
     ``b2``, ... with the coefficients of theta, theta^2, ... of a stage, or rows ``h2``, ``h3``, ...
-    of y + theta b + theta (1 - theta) (h2 + theta h3 + ...), the form of Hairer and Wanner.
+    of y + theta b + theta (1 - theta) (h2 + theta h3 + ...), the form of Hairer and Wanner. A row
+    ``dense_error`` estimates the error of that inside the step, as in a `Tableau`.
 
     ``exact`` holds fractions in the variables u_i; ``classical`` gives (alpha, beta, b, b_hat) with
     beta = alpha + gamma, for order conditions. Arrays are read-only float64: ``A``, ``C`` (s, s),
-    ``c``, ``d``, ``b``, ``b_hat``, ``b_error`` (s,), ``dense`` (s, degree).
+    ``c``, ``d``, ``b``, ``b_hat``, ``b_error``, ``dense_error`` (s,), ``dense`` (s, degree).
 
     Raises:
         ValueError: no row ``gamma`` or ``b``, an unknown row, or one that is too long.
@@ -682,8 +717,9 @@ class RosenbrockTableau(_Text):
             raise ValueError("rows gamma and b are needed")
         s, (gamma,) = len(stages), named.pop("gamma")
         A = tuple(_padded(row, s, f"stage {i + 1}") for i, (_, row) in enumerate(stages))
-        b, b_hat, d = (
-            _padded(named.pop(key), s, key) if key in named else None for key in ("b", "b_hat", "d")
+        b, b_hat, d, error = (
+            _padded(named.pop(key), s, key) if key in named else None
+            for key in ("b", "b_hat", "d", _ERROR)
         )
         assert b is not None  # checked above
         printed = any(re.fullmatch(r"g\d+", label) for label in named)
@@ -692,13 +728,15 @@ class RosenbrockTableau(_Text):
         if printed:  # u = dt Gamma k, hence k-rows times Gamma^-1
             inverse = _lower_inverse(_with_diagonal(C, gamma, 1))
             A, C = tuple(_times(row, inverse) for row in A), _with_diagonal(inverse, _ZERO, -1)
-            b, b_hat = _times(b, inverse), None if b_hat is None else _times(b_hat, inverse)
+            b, b_hat, error = (x and _times(x, inverse) for x in (b, b_hat, error))
+            assert b is not None  # checked above
             if dense is not None:
                 by_power = [_times(column, inverse) for column in zip(*dense, strict=True)]
                 dense = tuple(zip(*by_power, strict=True))
         Gamma = _lower_inverse(_with_diagonal(C, 1 / gamma, -1))
         d = d or tuple(sum(row, _ZERO) for row in Gamma)
-        return ExactRosenbrock(gamma, A, C, tuple(c for c, _ in stages), d, b, b_hat, dense)
+        nodes = tuple(c for c, _ in stages)
+        return ExactRosenbrock(gamma, A, C, nodes, d, b, b_hat, dense, error)
 
     @staticmethod
     def _dense(named: dict[str, Row], b: Row, s: int) -> Matrix | None:
@@ -794,6 +832,11 @@ class RosenbrockTableau(_Text):
     def dense(self) -> Float[np.ndarray, "s degree"] | None:
         rows = self.exact.dense
         return None if rows is None else _floats(rows, (len(rows), len(rows[0])))
+
+    @cached_property
+    def dense_error(self) -> Float[np.ndarray, " s"] | None:
+        row = self.exact.dense_error
+        return None if row is None else _floats(row, (self.stages,))
 
     @property
     def fsal(self) -> bool:

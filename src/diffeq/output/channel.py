@@ -65,6 +65,13 @@ class Channel:
             return self._passed(times, jnp.zeros((), jnp.int32), t0)
         return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
 
+    def ahead(self, times: Any, written: Array, t: Array) -> Array:
+        """Whether a row up to t is read off an interpolant, when `written` are there."""
+        room = written < self.length
+        if self.kind == "times":
+            return room & (get_row(times, jnp.minimum(written, self.length - 1)) <= t)
+        return room & (self.kind == "dense")
+
     def cursor(self, times: Any, written: Array, t1: Array, accept: Array, shown: Any) -> Cursor:
         """The rows of a step that ends at t1, when `written` are there."""
         if self.kind == "times":
@@ -178,6 +185,11 @@ class Output:
     def needs_interpolant(self) -> bool:
         """Whether any row lies inside a step."""
         return any(c.kind in ("times", "dense") for c in self.channels)
+
+    def ahead(self, times: Any, written: Any, t: Array) -> Array:
+        """Whether there is a row up to t that an interpolant makes, when `written` are there."""
+        each = zip(self.channels, times, written, strict=True)
+        return jnp.any(jnp.stack([c.ahead(ts, w, t) for c, ts, w in each]))
 
     def first(self, times: Any, t0: Array) -> tuple[Array, ...]:
         """Rows there before the first step, per channel."""

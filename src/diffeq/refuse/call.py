@@ -106,7 +106,7 @@ def checked_call(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         check_prefix(name, tolerance, moving(state))
     eps = eps_of(moving(state))
-    notice_precision(asked, moving(state))
+    notice_precision(method, asked, moving(state))
     check_save(save)
     saveat = arrays_of(saveat)
     check_saveat(saveat, save, span, eps)

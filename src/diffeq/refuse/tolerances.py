@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.notices import INSIDE
 from ..core.packing import as_state
+from ..methods import ExplicitRK
 from ..problems.called import described
 from .words import concrete, is_real, shown
 
@@ -82,15 +83,25 @@ def below_eps(rtol: Any, eps: float) -> bool:
 
 
 _noticed: set[str] = set()
+# Σ|b|: 354 for Vern6 and 96 for Vern8, at most 13 for all others.
+_LARGE = 50
 
 
-def notice_precision(rtol: Any, state: Any) -> None:
-    """Says once that a tolerance that was asked for is below what the state's dtype can reach."""
+def notice_precision(method: Any, rtol: Any, state: Any) -> None:
+    """Says once that a tolerance that was asked for is below what the state's dtype can reach; or
+    what it can reach with this method, whose weights multiply rounding errors.
+    """
     if rtol is None or not concrete(rtol):
         return
     asked = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
-    eps, dtype = eps_of(state), str(jnp.result_type(float, *jax.tree.leaves(state)))
-    if dtype in _noticed or not asked or min(asked) >= 4 * eps:
+    if asked:
+        dtype = str(jnp.result_type(float, *jax.tree.leaves(state)))
+        _notice_dtype(min(asked), eps_of(state), dtype)
+        _notice_weights(method, min(asked), eps_of(state), dtype)
+
+
+def _notice_dtype(asked: float, eps: float, dtype: str) -> None:
+    if dtype in _noticed or asked >= 4 * eps:
         return
     _noticed.add(dtype)
     way = {
@@ -98,8 +109,23 @@ def notice_precision(rtol: Any, state: Any) -> None:
         False: "jax.config.update('jax_enable_x64', True) at the start of a program gives more.",
     }[jax.config.jax_enable_x64]  # pyright: ignore[reportAttributeAccessIssue]
     warnings.warn(
-        f"rtol is {min(asked):g}, and {dtype} cannot hold an error below "
+        f"rtol is {asked:g}, and {dtype} cannot hold an error below "
         f"{4 * eps:.2g}: steps are judged at that (sol.stats['floored'] counts them). "
         + ("" if eps < 1e-15 else way),
+        skip_file_prefixes=INSIDE,
+    )
+
+
+def _notice_weights(method: Any, asked: float, eps: float, dtype: str) -> None:
+    if not isinstance(method, ExplicitRK):
+        return
+    size, name = float(np.abs(method.tableau.b).sum()), f"{method!r} in {dtype}"
+    if size < _LARGE or asked >= size * eps or name in _noticed:
+        return
+    _noticed.add(name)
+    warnings.warn(
+        f"rtol is {asked:g}; the weights of {method!r} add up to {size:.0f} in size, and make "
+        f"errors of {size * eps:.1g} of the rounding of {dtype}: it takes far more steps than "
+        "others. Take de.Vern7() or de.Tsit5().",
         skip_file_prefixes=INSIDE,
     )
