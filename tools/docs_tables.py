@@ -66,8 +66,9 @@ COLUMNS = """\
 
 **order**: p(p̂), with p̂ that of the embedded solution which estimates the error; without p̂ give
 `dt=`. **stages**: evaluations of the field in a step; *FSAL* methods share one with the next
-step. **dense**: order of the interpolant that `saveat=` and `dense=True` read; all the others use
-the cubic (order 3) through both ends{quintic}. **interval**: {interval}.
+step. **dense**: order of the interpolant that `saveat=` and `dense=True` read
+([what that means for rows](../theory/dense.md)); all the others use the cubic (order 3) through
+both ends{quintic}. **interval**: {interval}.
 """
 
 
@@ -131,7 +132,8 @@ For stiff problems and mass matrices, on every problem that has a field: one Jac
 as many linear solves as stages in a step, and no iteration. `de.Rosenbrock(tableau)` makes another
 of a `de.RosenbrockTableau`.
 
-**order**: p(p̂) as above. **dense**: order of the method's own interpolant. **index 1**: orders of
+**order**: p(p̂) as above. **dense**: order of the method's own interpolant, whose error limits the
+steps where rows are read inside them ([why](../theory/dense.md)). **index 1**: orders of
 the differential and of the algebraic components where the mass matrix is singular. **decay**:
 |R(z)| at z = −1, −10, −∞, what a step makes of y' = λy with z = λ dt.
 """
@@ -248,12 +250,22 @@ make others of a `de.Tableau`.
 **order**: p(p̂), with p̂ that of the embedded solution which estimates the error; without p̂ give
 `dt=`. **stages**: those that are solved, one after the other or all at once. **stage order**: what
 is left of the order where a problem is infinitely stiff. **dense**: order of the interpolant that
-`saveat=` and `dense=True` read; all the others use the cubic (order 3) through both ends. **at ∞**:
-the factor by which one step damps an infinitely fast decay; 0 is L-stable. All are A-stable.
+`saveat=` and `dense=True` read, in brackets where it is less on a `SplitODEProblem`; all the others
+use the cubic (order 3) through both ends. Its error limits the steps where rows are read inside
+them ([why](../theory/dense.md)). **at ∞**: the factor by which one step damps an infinitely fast
+decay; 0 is L-stable. All are A-stable.
 
 | method | order | stages | stage order | dense | at ∞ | what for | reference |
 |---|---|---|---|---|---|---|---|
 """
+
+
+def dense_of(table: de.Tableau) -> str:
+    """The order of the dense output, with that of a split problem where it is smaller."""
+    if table.dense_order is None:
+        return "–"
+    split = table.split_dense_order
+    return f"{table.dense_order}{'' if split == table.dense_order else f'({split})'}"
 
 
 def implicit_row(name: str, cited: dict[str, str]) -> str:
@@ -269,7 +281,7 @@ def implicit_row(name: str, cited: dict[str, str]) -> str:
         f"{table.order}{pair}",
         f"{solved}{together}{half}",
         str(stage_order_of(table.A[first:, first:], table.c[first:])),
-        str(table.dense_order or "–"),
+        dense_of(table),
         f"{damping_at_infinity(table.A, table.b):.0f}",
         table.description,
         cited[table.reference],

@@ -31,8 +31,8 @@ class Bounds(NamedTuple):
 
 class Root(NamedTuple):
     """What Newton found: x, whether it is a root, in how many turns, and the largest of the factors
-    θ/(1 − θ) by which its updates have bound what was left. (The last one may be that of rounding:
-    after two updates of 5e-3 and 7e-6 a third of zero says nothing of the next equation.)
+    θ/(1 − θ) by which its updates have bound what was left. The last one may be that of rounding: a
+    third update of zero would make the next equation trust its first one, however large that is.
     """
 
     x: Array

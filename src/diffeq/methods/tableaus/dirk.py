@@ -5,9 +5,11 @@ one number on the diagonal, so that one matrix M - gamma dt J serves every stage
 explicit first stage, which is the last one of the step before. Rows ``e2``, ``e3``, ... are those
 of the explicit half of an additive pair: it has the c and the b of the implicit one.
 
-The decimals of Kvaerno5 and all rationals of the pairs of Kennedy and Carpenter were carried over
-from the tables of SUNDIALS (ARKODE), their dense output from those of diffrax, and all were then
-proved by the tests.
+The decimals of Kvaerno5 and the rationals of the pairs of Kennedy and Carpenter were carried over
+from the tables of SUNDIALS (ARKODE), and were then proved by the tests. The dense output is what its
+order conditions leave, solved in 60 digits; which, says `docs/theory/dense.md`, and so do the tests.
+That page has the embedded weights of KenCarp5, too: those that are published see next to nothing of
+a linear problem.
 """
 
 from diffeq.methods.tableau import Tableau

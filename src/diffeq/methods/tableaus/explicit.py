@@ -228,7 +228,7 @@ name: Vern6
 order: 6(5)
 dense: 6
 reference: verner2010
-description: Verner's most efficient pair of order 6, for tolerances of 1e-6 to 1e-10; FSAL.
+description: Verner's most efficient pair of order 6, for 1e-6 to 1e-10 in double precision; FSAL.
 
 0      |
 3/50   | 3/50
@@ -450,7 +450,7 @@ name: Vern8
 order: 8(7)
 dense: 8
 reference: verner2010
-description: Verner's most efficient pair of order 8, for tolerances below 1e-10.
+description: Verner's most efficient pair of order 8, for tolerances below 1e-10 in double precision.
 
 0      |
 1/20   | 1/20
