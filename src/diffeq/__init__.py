@@ -14,7 +14,7 @@ from .adjoint import (
     check_gradient,
 )
 from .consistent import consistent
-from .control import PI, PID, Controller, Fixed, I, Verdict
+from .control import PI, PID, Controller, Fixed, I, MeanSquare, Verdict
 from .core.packing import hold
 from .core.status import Status
 from .ensemble import solve_ensemble
@@ -76,6 +76,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Interpolating",
     "Jump",
     "JumpProblem",
+    "MeanSquare",
     "ODEProblem",
     "Periodic",
     "Polynomial",

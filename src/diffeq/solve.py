@@ -105,7 +105,7 @@ def solve(
         dt: a fixed step, for any method. Without it the step is controlled.
         dt0: the first step of a controlled solve.
         controller: `de.PI()` (default), `de.I()`, `de.PID()`, `de.Fixed(ts)`; of an SDE by default
-            `de.PID((0.3, 0.0, 0.0), safety=0.5)`.
+            `de.MeanSquare()`, for errors that are random.
         events: what happens at times that the solve finds (`Event`), that are given (`PresetTimes`,
             `Periodic`, `doses`), or after steps (`AfterStep`): one, or a tuple of them.
         stops: times at which f is discontinuous: steps end there, seeing the limit from the left,

@@ -45,7 +45,8 @@ def lanes(seed, **options):
 
 
 def test_the_path_does_not_depend_on_tolerance_or_rejections():
-    found = [path(rtol=tol, atol=tol, saveat=TS) for tol in (1e-1, 1e-2, 1e-3)]
+    # From a first step that is far too long: noise by itself rejects hardly any.
+    found = [path(rtol=tol, atol=tol, saveat=TS, dt0=1.0) for tol in (1e-1, 1e-2, 1e-3)]
     assert len({int(sol.stats["steps"]) for sol in found}) == 3
     assert int(found[2].stats["rejected"]) > 0
     for sol in found[1:]:

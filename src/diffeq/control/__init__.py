@@ -3,6 +3,17 @@
 from .base import Controller, Verdict
 from .fixed import Constant, Fixed
 from .initial import initial_step
+from .mean_square import MeanSquare
 from .pid import PI, PID, I
 
-__all__ = ["PI", "PID", "Constant", "Controller", "Fixed", "I", "Verdict", "initial_step"]
+__all__ = [
+    "PI",
+    "PID",
+    "Constant",
+    "Controller",
+    "Fixed",
+    "I",
+    "MeanSquare",
+    "Verdict",
+    "initial_step",
+]

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
+from ..core.norm import magnitude
 from .base import Method, Step
 from .bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
@@ -194,7 +195,12 @@ class Milstein(Stochastic):
 
 
 class _Tabled(Stochastic):
-    """What SRI and SRA share: a table, and the estimate by the method of order 1 inside."""
+    """A table, and the estimate by the method of order 1 inside, which SRI and SRA share.
+
+    Of what the noise adds late the estimate has the root mean square over the noise of the step,
+    and no sample of it: the third power of a normal number has a long tail, and where a step is
+    rejected because of that, what is accepted has noise of another law, and means are wrong.
+    """
 
     area: ClassVar[bool] = True
     tableau: StochasticTableau = eqx.field(static=True)
@@ -226,6 +232,13 @@ class _Tabled(Stochastic):
     def evaluations(self) -> int:
         """Evaluations of the drift in a step."""
         return len({self._stage(i) for i in range(self.tableau.stages)} - {None})
+
+    @staticmethod
+    def _error(flow: Array, late2: Array) -> Array:
+        """The estimate, from the difference of the drifts and the mean square of the noise."""
+        square = magnitude(flow) ** 2 + late2
+        none = square == 0  # where a root has no slope
+        return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, square)))
 
     def _stage(self, i: int) -> Any:
         """What drift i is evaluated at, as rows of the table; None where nothing uses it."""
@@ -280,7 +293,9 @@ class SRI(_Tabled):
         spread = _sum((form.increment, table.beta1, gs), (i11, table.beta2, gs))
         late = _sum((i10, table.beta3, gs), (i111, table.beta4, gs))
         flow = dt * combine(table.alpha, fs)
-        return Step(y + flow + spread + late, flow - dt * fs[0] + late, (), ())
+        thirds, sixths = combine(table.beta3, gs), combine(table.beta4, gs)
+        late2 = form.root**2 * (magnitude(thirds) ** 2 / 3 + magnitude(sixths) ** 2 / 6)
+        return Step(y + flow + spread + late, self._error(flow - dt * fs[0], late2), (), ())
 
 
 class SRA(_Tabled):
@@ -326,10 +341,11 @@ class SRA(_Tabled):
             pushed = combine(table.B0[i], gs)
             point = point if pushed is None else point + form.times(pushed, i10)
             fs.append(form.drift(t + float(table.c0[i]) * dt, point))
-        late = form.times(combine(table.beta2, gs), i10)
+        late = combine(table.beta2, gs)
+        spread = form.times(combine(table.beta1, gs), form.increment) + form.times(late, i10)
         flow = dt * combine(table.alpha, fs)
-        y1 = y + flow + form.times(combine(table.beta1, gs), form.increment) + late
-        return Step(y1, flow - dt * fs[0] + late, (), ())
+        late2 = form.root**2 / 3 * form.square_of(late)
+        return Step(y + flow + spread, self._error(flow - dt * fs[0], late2), (), ())
 
 
 def _plus(y: Array, *sums: tuple) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..core.norm import magnitude
 from .history import History, Seen, Shape
 
 __all__ = [
@@ -145,6 +146,11 @@ class Sde(Form):
         """The diffusion g, a value of it, times increments."""
         return times(self.kind, g, w)
 
+    def square_of(self, g: Any) -> Any:
+        """The mean square of the diffusion g, a value of it, times standard normals."""
+        square = magnitude(g) ** 2
+        return jnp.sum(square, -1) if self.kind == "general" else square
+
     @staticmethod
     def square(w: Any, dt: Any) -> Any:
         """Twice the iterated integral of W over a step: W² − dt, of Stratonovich's kind W²."""
@@ -260,7 +266,7 @@ def spread(form: Sde) -> Callable:
     """|g|, per component of y."""
     if form.kind != "general":
         return form.diffusion
-    return lambda t, y: jnp.sqrt(jnp.sum(jnp.abs(form.diffusion(t, y)) ** 2, -1))
+    return lambda t, y: jnp.sqrt(form.square_of(form.diffusion(t, y)))
 
 
 def _correction(form: Sde) -> Callable:

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from ..adjoint import ODES, Discrete
-from ..control import PID, Controller
+from ..control import Controller, MeanSquare
 from ..core.packing import Packing, moving
 from ..methods import BDF, METHODS, Method
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
 from .words import concrete
 
-__all__ = ["calm", "default_method", "explicit_for", "may_turn", "no_control"]
+__all__ = ["default_method", "explicit_for", "may_turn", "no_control", "noisy_controller"]
 
 _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
 
@@ -66,9 +66,6 @@ def no_control(problem: Problem) -> str:
     return f"no method for {type(problem).__name__} controls its steps: give dt="
 
 
-def calm() -> Controller:
-    """For noise: the error of a step is random, so dt follows many of them, not each; and the set
-    point is low, for a step that is rejected because of its noise biases the path (see
-    `docs/theory/noise.md`).
-    """
-    return PID((0.3, 0.0, 0.0), safety=0.5)
+def noisy_controller() -> Controller:
+    """The controller for noise, whose errors are random."""
+    return MeanSquare()
