@@ -98,6 +98,9 @@ def opened(
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
     controller = controller if dt is None else Constant()
+    if problem.stochastic:
+        form = entry.form(entry.parameters, sign, entry.held)
+        method = method.chosen(form, controlled=controller.decides)
     tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
     kinks, levels, area = None, 0, method.area
     if delays is not None:

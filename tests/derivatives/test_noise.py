@@ -107,6 +107,17 @@ def test_pure_noise_by_the_end():
     np.testing.assert_allclose(slope, value / 6, rtol=1e-12)
 
 
+def test_the_end_of_given_steps():
+    """The last step, from 0.9, moves along with t1, as W = √h Z."""
+    growth = de.SDEProblem(lambda t, y, a: -y, lambda t, y, a: 0.3 * y, 1.0, (0.0, 1.0))
+    end = lambda t1: (
+        de.solve(growth.replace(tspan=(0.0, t1)), de.EulerMaruyama(), dt=0.1, key=KEY).y1
+    )
+    program = jax.jit(jax.value_and_grad(end))
+    wanted = (program(0.95 + EPS)[0] - program(0.95 - EPS)[0]) / (2 * EPS)
+    np.testing.assert_allclose(program(0.95)[1], wanted, rtol=1e-7)
+
+
 @pytest.mark.thorough
 def test_by_hand_and_dense_output():
     problem = de.SDEProblem(drift, DIFFUSIONS["diagonal"], Y0, (0.0, T1), A)

@@ -272,7 +272,18 @@ ODE = de.ODEProblem(lambda t, y, a: -y, 1.0, (0.0, 1.0))
 GENERAL = de.SDEProblem(
     lambda t, y, a: -y, lambda t, y, a: jnp.stack([y, y]), jnp.ones(2), (0.0, 1.0), noise="general"
 )
+# The noise of a price depends on its volatility, which has noise of its own.
+PRICE = PLAIN.replace(diffusion=lambda t, y, a: jnp.stack([y[0] * y[1], 0.3 * y[1]]))
 REFUSED = {
+    "components that see others, controlled": (
+        lambda: de.solve(PRICE, key=KEY), ValueError, "depends on others of y.*give dt=",
+    ),
+    "components that see others by SRI": (
+        lambda: de.solve(PRICE, de.SOSRI(), key=KEY), TypeError, "EulerMaruyama.*dt=",
+    ),
+    "components that see others by Milstein": (
+        lambda: de.solve(PRICE, de.Milstein(), dt=0.1, key=KEY), TypeError, "order would be 1/2",
+    ),
     "no key": (lambda: de.solve(PLAIN), ValueError, "key=jax.random.key"),
     "a number": (lambda: de.solve(PLAIN, key=0), TypeError, "key is 0"),
     "many keys": (lambda: de.solve(PLAIN, key=KEYS), TypeError, "5 keys.*jax.vmap"),
@@ -327,5 +338,26 @@ def test_a_backward_interval_that_is_traced_is_a_status():
 def test_the_default_method_and_tolerance():
     named = de.solve(PLAIN, de.SOSRI(), key=KEY, rtol=1e-2, atol=1e-2)
     np.testing.assert_array_equal(de.solve(PLAIN, key=KEY).y1, named.y1)
-    general = [de.solve(GENERAL, m, key=KEY, dt=0.1).y1 for m in (None, de.EulerMaruyama())]
-    np.testing.assert_array_equal(*general)
+    for problem in (GENERAL, PRICE):
+        found = [de.solve(problem, m, key=KEY, dt=0.1).y1 for m in (None, de.EulerMaruyama())]
+        np.testing.assert_array_equal(*found)
+
+
+def test_noise_that_is_additive_need_not_be_declared_to_be():
+    mixed = GENERAL.replace(diffusion=lambda t, y, a: jnp.array([[1.0, 0.0], [-0.7, 0.7]]))
+    declared = de.solve(mixed.replace(additive=True), key=KEY).y1
+    np.testing.assert_array_equal(de.solve(mixed, key=KEY).y1, declared)
+
+
+def test_controlled_steps_leave_the_mean_right():
+    """The path is sinh(t + W). Rejections that see the noise once moved its mean by 2.8e-3."""
+    root = lambda y: jnp.sqrt(y[0] ** 2 + 1)
+    problem = de.SDEProblem(
+        lambda t, y, a: jnp.stack([y[0] / 2 + root(y), 0 * y[1]]),
+        lambda t, y, a: jnp.stack([root(y), jnp.ones_like(y[1])]),
+        jnp.zeros(2), (0.0, 1.0), noise="scalar",
+    )  # fmt: skip
+    end = lambda key: de.solve(problem, key=key, rtol=1e-3, atol=1e-3).y1
+    y, w = jax.jit(jax.vmap(end))(jax.random.split(jax.random.key(8), 2000)).T
+    errors = np.asarray(y - jnp.sinh(1 + w))  # on its path
+    assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(errors.size) < 4e-4

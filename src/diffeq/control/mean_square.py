@@ -6,7 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array
 
 from .base import Controller, Verdict
 
@@ -20,8 +20,8 @@ class MeanSquare(Controller):
 
     An error of a step with noise is a random number. Its mean square is κ dt^(2k), k being the
     order of the estimate, and what varies slowly is κ. Each accepted step moves it by a part
-    `weight` towards e² / dt^(2k), and the next dt is that for which κ dt^(2k) is aim²; sooner, where
-    one error is above three times the mean.
+    `weight` towards e² / dt^(2k), and the next dt is that for which κ dt^(2k) is aim². It is
+    shorter where the last error is above three times the mean.
 
     A step is rejected only above `limit`, out of reach of what noise does by itself: rejections
     that depend on the noise of the step leave noise of another law to those that are accepted, so

@@ -15,7 +15,7 @@ from jax import lax
 
 from .primitive import Literal, dependence, inner_jaxpr, is_foreign, rebind
 
-__all__ = ["over_lanes", "pointwise"]
+__all__ = ["ELEMENTWISE", "over_lanes"]
 
 
 def over_lanes(jaxpr: Any, size: int) -> Callable:
@@ -93,31 +93,6 @@ ELEMENTWISE = frozenset(
     xor
     """.split()  # noqa: SIM905 - read as words
 )
-
-
-def pointwise(jaxpr: Any, inputs: Sequence[bool]) -> bool:
-    """Whether each component of what comes out depends on its own component of the flagged inputs
-    alone, as far as the equations tell: False may also mean that they do not.
-
-    >>> pointwise(jax.make_jaxpr(lambda a, y: a * jnp.sin(y))(1.0, jnp.ones(3)), [False, True])
-    True
-    >>> pointwise(jax.make_jaxpr(lambda y: y * y.sum())(jnp.ones(3)), [True])
-    False
-    """
-    marked = {v for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True) if flag}
-    for equation in jaxpr.jaxpr.eqns:
-        flags = [not isinstance(v, Literal) and v in marked for v in equation.invars]
-        if not any(flags):
-            continue
-        inner = inner_jaxpr(equation)
-        shape = equation.outvars[0].aval.shape
-        same = all(v.aval.shape == shape for v, f in zip(equation.invars, flags, strict=True) if f)
-        if not (
-            pointwise(inner, flags) if inner else same and equation.primitive.name in ELEMENTWISE
-        ):
-            return False
-        marked.update(equation.outvars)
-    return True
 
 
 def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) -> Any:

@@ -156,6 +156,13 @@ class Method(eqx.Module):
         del step
         return None
 
+    def chosen(self, form: Any, *, controlled: bool) -> "Method":
+        """The method for a canonical equation, by steps that are controlled or given: this one.
+        A default that depends on the equation's noise overrides it.
+        """
+        del form, controlled
+        return self
+
     def tuned(self, tolerance: Any, *, final: bool = False) -> "Method":
         """The method for a solve to this tolerance: implicit ones solve their equations to a
         fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no

@@ -179,6 +179,7 @@ class Milstein(Stochastic):
         """Nothing; but the noise has to be of a kind that it takes."""
         other = "de.EulerMaruyama() or de.EulerHeun()"
         form.must_be(self, ("diagonal", "scalar"), other)
+        form.must_be_own(self)
         form.must_not_recall(self, other)
         return ()
 
@@ -249,7 +250,8 @@ class _Tabled(Stochastic):
 
 class SRI(_Tabled):
     """Rößler's stochastic Runge–Kutta methods for diagonal and scalar noise; Itô. The formulas are
-    those of `StochasticTableau`.
+    those of `StochasticTableau`. Each component of diagonal noise has to depend on its own
+    component of y alone.
 
     The error is estimated by the method of strong order 1 that the first drift, β1 and β2 make:
     dt (Σ α_i f_i − f_1) + Σ (β3_i I10/dt + β4_i I111/dt) g_i.
@@ -270,6 +272,7 @@ class SRI(_Tabled):
         form.must_be(
             self, ("diagonal", "scalar"), "de.EulerMaruyama(), or de.SOSRA() if it is additive"
         )
+        form.must_be_own(self)
         return ()
 
     def step(

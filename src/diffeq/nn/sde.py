@@ -31,7 +31,8 @@ class NeuralSDE(Layer):
             `de.SDEProblem`; or a number m: m Brownian motions, with the network's values as the
             rows of a matrix (…, m), for a network whose output is one vector.
         interpretation: "ito" or "stratonovich".
-        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
+        solve_options: `method`, `saveat`, `dt`, … : all that `de.solve` takes. A network whose
+            every value depends on all of y makes noise for which steps have to be given, by `dt`.
 
     A call draws one path by its key; batches and ensembles of paths by `jax.vmap`.
 
@@ -47,7 +48,7 @@ class NeuralSDE(Layer):
         >>> key = jax.random.key(0)
         >>> layer = de.nn.NeuralSDE(
         ...     eqx.nn.MLP(2, 2, 16, 1, jnp.tanh, key=key), eqx.nn.Linear(2, 2, key=key),
-        ...     tspan=(0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 5), rtol=0.1, atol=0.1,
+        ...     tspan=(0.0, 1.0), saveat=jnp.linspace(0.0, 1.0, 5), dt=0.05,
         ... )
         >>> paths = jax.vmap(lambda key: layer(jnp.ones(2), key=key).ys)(jax.random.split(key, 10))
         >>> paths.mean(0).shape

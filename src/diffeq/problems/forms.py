@@ -164,6 +164,20 @@ class Sde(Form):
                 f"{other}."
             )
 
+    def must_be_own(self, method: Any) -> None:
+        """Refuses diagonal noise whose components see each other.
+
+        Methods of order above 1/2 need the double integrals of each component with itself alone;
+        those of two Brownian motions have no closed form.
+        """
+        if self.kind == "diagonal" and not self.own:
+            raise TypeError(
+                f"{method!r} takes diagonal noise of which each component depends on its own "
+                "component of y, and here one depends on others, as the noise of a price on its "
+                "volatility does, or cannot be seen not to. Its order would be 1/2: choose "
+                "de.EulerMaruyama() or de.EulerHeun(), which are of that order, with dt=."
+            )
+
     def must_not_recall(self, method: Any, other: str) -> None:
         """Refuses a method that wants to know how the diffusion moves along with all it sees."""
         if self.recalls:

@@ -17,8 +17,8 @@ from jax import lax
 from jaxtyping import Array
 
 from ..closures import flatten, no_writes, unflatten
+from ..core.components import own_components
 from ..core.invariant import split_invariant
-from ..core.lanes import pointwise
 from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.primitive import contains, eval_jaxpr, influences, shape_of, with_constants
 from .base import Problem, evaluated
@@ -296,11 +296,13 @@ class Traced:
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
 
-    def pointwise(self, part: int) -> bool:
-        """Whether each component of the value depends on its own of this part alone."""
+    def pointwise(self, part: int, held: Sequence[bool] = ()) -> bool:
+        """True if each component of the value depends on its own of this part alone, leaves of it
+        that are `held` aside.
+        """
         start = 1 + sum(self.count[:part])
-        own = range(start, start + self.count[part])
-        return pointwise(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
+        own = {start + i for i in range(self.count[part]) if not (held and held[i])}
+        return own_components(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
 
 
 def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
@@ -503,7 +505,7 @@ class _SdeRule(_Rule):
         drift, diffusion = at
         pack = packing.pack if self.kind != "general" else partial(_columns, packing)
         g = lambda t, y, *seen: pack(diffusion(t, packing.unpack(y), *seen))  # noqa: E731
-        own = self.kind == "diagonal" and packing.single and diffusion.pointwise(0)
+        own = self.kind == "diagonal" and diffusion.pointwise(0, packing.held)
         recalls = diffusion.parts > 1 and diffusion.uses(1)
         additive = not diffusion.uses(0) and not recalls
         return self.wanted(_packed(drift, packing), g, self.kind, additive, own, recalls)

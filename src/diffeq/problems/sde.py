@@ -51,8 +51,8 @@ class SDEProblem(Noisy):
     | "general" | each leaf of y with one more axis at the end, of length m | m |
 
     Correlated noise is general: the columns of a Cholesky factor of its covariance. Methods of
-    order above 1/2 count, for diagonal noise, on a diffusion whose every component depends on its
-    own component of y (and on t and args).
+    order above 1/2 take diagonal noise whose every component depends on its own component of y
+    (and on t and args), and refuse other.
 
     Args:
         drift: `drift(t, y, args)`, as the field of an `ODEProblem`; in units of y over units of t.

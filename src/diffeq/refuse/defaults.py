@@ -1,6 +1,6 @@
 """The method and the controller, where none is named."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -8,11 +8,19 @@ import numpy as np
 from ..adjoint import ODES, Discrete
 from ..control import Controller, MeanSquare
 from ..core.packing import Packing, moving
-from ..methods import BDF, METHODS, Method
+from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
+from ..problems.forms import Ito
 from .words import concrete
 
-__all__ = ["default_method", "explicit_for", "may_turn", "no_control", "noisy_controller"]
+__all__ = [
+    "NoisyDefault",
+    "default_method",
+    "explicit_for",
+    "may_turn",
+    "no_control",
+    "noisy_controller",
+]
 
 _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
 
@@ -42,23 +50,58 @@ def may_turn(problem: Problem, state: Any, adjoint: Any) -> bool:
 
 
 def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
-    """The method for an SDE; those of order 3/2 take diagonal, scalar or additive noise."""
-    name = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
-    controlled = dt is None and (controller is None or controller.decides)
-    if problem.delayed:
-        if controlled:
-            raise ValueError(f"{no_control(problem)} (the method is then {name}()).")
-        return METHODS[name]()
-    if problem.noise != "general":
-        return METHODS["SOSRA" if problem.additive else "SOSRI"]()
-    if problem.additive:
-        return METHODS["SOSRA"]()
-    if controlled:
-        raise ValueError(
-            "no method for general noise controls its steps: give dt= (the method is then "
-            f"{name}()), or declare additive=True if the diffusion does not depend on y."
+    """The method for an equation with noise: of order 3/2, where there is one."""
+    if not problem.delayed:
+        return NoisyDefault()
+    euler = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
+    if dt is None and (controller is None or controller.decides):
+        raise ValueError(f"{no_control(problem)} (the method is then {euler}()).")
+    return METHODS[euler]()
+
+
+class NoisyDefault(Stochastic):
+    """The default of an SDE, until it is known what its diffusion depends on.
+
+    >>> from diffeq.methods import METHODS
+    >>> from diffeq.problems.forms import Ito
+    >>> form = Ito(None, None, kind="general", additive=True, own=False)
+    >>> NoisyDefault().chosen(form, controlled=True)
+    SOSRA()
+    """
+
+    form: ClassVar[str] = "sde"
+
+    @property
+    def order(self) -> float:
+        """That of the best."""
+        return 1.5
+
+    @property
+    def adaptive(self) -> bool:
+        """Steps may be controlled, where the method that is chosen can do that."""
+        return True
+
+    def chosen(self, form: Any, *, controlled: bool) -> Method:
+        """SOSRA for additive noise, SOSRI for what commutes component by component, else Euler's
+        methods, by given steps.
+        """
+        if form.additive:
+            return METHODS["SOSRA"]()
+        if form.kind == "scalar" or form.own:
+            return METHODS["SOSRI"]()
+        euler = METHODS["EulerMaruyama" if isinstance(form, Ito) else "EulerHeun"]()
+        if not controlled:
+            return euler
+        which = (
+            "general noise"
+            if form.kind == "general"
+            else "diagonal noise of which one component depends on others of y (or cannot be seen "
+            "not to)"
         )
-    return METHODS[name]()
+        raise ValueError(
+            f"no method for {which} controls its steps: give dt= (the method is then {euler!r}). "
+            "Additive and scalar noise, and components that each depend on their own, have one."
+        )
 
 
 def no_control(problem: Problem) -> str:
