@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax._src import source_info_util
+from jax._src.core import jaxprs_in_params
 from jax.core import ShapedArray, Tracer, eval_jaxpr
 from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, subjaxprs
 from jax.interpreters import ad, batching, mlir, partial_eval
@@ -31,6 +32,7 @@ __all__ = [
     "bound",
     "compared",
     "contains",
+    "contains_inside",
     "define",
     "dependence",
     "dependents",
@@ -318,16 +320,19 @@ def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
     return jaxpr.with_consts(values)
 
 
+def contains_inside(equation: Any, *names: str) -> bool:
+    """Whether an equation of one of these primitives is somewhere in what another equation runs.
+
+    >>> nested = jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).eqns[0]
+    >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
+    (True, False)
+    """
+    return any(contains(inner, *names) for inner in jaxprs_in_params(equation.params))
+
+
 def holds(equation: Any, name: str) -> bool:
     """Whether an equation is of this primitive, or has one of it somewhere inside."""
-    params = equation.params.values()
-    inner = [
-        x for value in params for x in (value if isinstance(value, (tuple, list)) else [value])
-    ]
-    jaxprs = [x for x in inner if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
-    return equation.primitive.name == name or any(
-        contains(getattr(x, "jaxpr", x), name) for x in jaxprs
-    )
+    return equation.primitive.name == name or contains_inside(equation, name)
 
 
 # What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.

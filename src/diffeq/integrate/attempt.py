@@ -72,7 +72,8 @@ def _attempt(
     span = (state.t, dt, t1)
     before, on = past, sound & active if past is not None else sound
     if past is not None:  # what follows an event may look at the step that led to it
-        past = past.with_step(form.shape.pack(step.data.strip), jnp.where(on, t1, state.t), on)
+        row, asked = form.shape.pack(step.data.strip), _asked(state, past, active, step)
+        past = past.with_step(row, jnp.where(on, t1, state.t), on, asked)
     anew = restart(system, data, past)
     t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
     still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
@@ -91,6 +92,14 @@ def _attempt(
     onward = events.onward(known, reach, system.noise, data.noise, draw)
     path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
     return _failing(replace(after, path=path), state, step, sound), tried
+
+
+def _asked(state: State, past: Any, active: Array, step: Any) -> Array:
+    """What the last attempt asked of the past that is not there; of given steps, the one that
+    failed.
+    """
+    made = active if state.failed is None else active & (state.failed < 0)
+    return jnp.where(made, step.data.asked, past.asked)
 
 
 def _failing(after: State, before: State, step: Any, sound: Array) -> State:

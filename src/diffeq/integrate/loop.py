@@ -19,7 +19,7 @@ from ..methods import Method, Step
 from ..noise import Silent
 from ..output import Cursor
 from ..problems.breaking import Echoes
-from ..problems.history import History
+from ..problems.history import Asked, History
 from .attempt import attempt
 from .rows import blank, write_rows
 from .system import Data, State, System, beside
@@ -70,7 +70,7 @@ def integrate(
         end, buffers, record, (_, past, _) = recorder.run(running, turn, data, state, buffers, rest)
     end = settled(system, data, state, end)
     if past is not None:
-        end = _explained(system, data, end, past)
+        end = _explained(end, past)
         record = record if recorder is None else (record, past)
     return end, buffers, record
 
@@ -125,25 +125,17 @@ def opened(system: System, data: Data, recorder: Any) -> Any:
     return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, echoes)
 
 
-def _explained(system: System, data: Data, state: State, past: Any) -> State:
+def _explained(state: State, past: History) -> State:
     """The status of a solve that failed for what the field asked of its past."""
-    form, _, _ = system.parts(beside(data, state.held), past)
-    fields = [("beyond_present", jnp.nan, 0.0), ("history_overflow", 0.0, jnp.nan)]
-
-    def sound(future: Any, lost: Any) -> Any:
-        some = form.shape.filled(1.0)
-        found = form.bind(state.t, jnp.inf, some, future=future, lost=lost).functions()
-        values = [jnp.sum(f(state.t, state.y)) for f in found.values()]
-        return jnp.isfinite(sum(values))
-
-    checks = jnp.array([(0.0, 0.0), *((f, l) for _, f, l in fields)], state.t.dtype)
-    fine, *found = jax.vmap(sound)(*checks.T)
-    for (name, _, _), ok in zip(fields, found, strict=True):
-        broke = (state.status >= Status.max_steps) & (state.status < Status.bad_times)
-        asked = broke & fine & ~ok
-        status = jnp.where(asked, Status[name], state.status).astype(jnp.int32)
-        state = replace(state, status=status)
-    return state
+    status = state.status
+    stuck = (Status.step_too_small, Status.dtmin, Status.newton_failed, Status.nonfinite)
+    failed = jnp.isin(status, jnp.array((*stuck, Status.max_steps)))
+    for asked, why in (
+        (Asked.lost, Status.history_overflow),
+        (Asked.future, Status.beyond_present),
+    ):
+        status = jnp.where(failed & ((past.asked & asked) > 0), why, status)
+    return replace(state, status=status.astype(jnp.int32))
 
 
 def told(state: State) -> Array:

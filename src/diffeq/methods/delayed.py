@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
+from ..core.flags import with_flags
 from ..core.implicit import settled
 from ..core.loop import loop
 from ..core.norm import mean_square
 from ..problems.forms import Delayed, lower
-from ..problems.history import Strip
+from ..problems.history import Asked, Strip
 from .base import Method, Step
 from .interpolant import Interpolant
 
@@ -28,13 +29,14 @@ _MORE = 4
 
 
 class Trace(NamedTuple):
-    """What a step leaves: the strip that the past keeps, the path that output sees, and the
-    estimated error of that, if there is one.
+    """What a step leaves: the strip that the past keeps, the path that output sees, the estimated
+    error of that, if there is one, and what it `asked` of the past that is not there.
     """
 
     strip: Strip
     path: Any
-    error: Any = None
+    error: Any
+    asked: Any
 
 
 class MethodOfSteps(Method):
@@ -43,10 +45,11 @@ class MethodOfSteps(Method):
 
     A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
     time it sees the polynomial before it, then its own of the last time, until that stands still.
-    Whether it looked is told by NaN, which stand there at first; one that never `looks_ahead` is
-    made once. An implicit method solves its equations anew in each turn, with the Jacobian ∂f/∂y at
-    a past that stands still: the simplest of the choices, and the classical one. (RADAR5 adds the
-    derivative through the step's own polynomial, which converges where ∂f/∂past is stiff, too.)
+    Each look into the past raises flags (`Asked`): one at the step itself has it repeated, one at
+    what is not there has it rejected, whatever became of the value. An implicit method solves its
+    equations anew in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
+    of the choices, and the classical one. (RADAR5 adds the derivative through the step's own
+    polynomial, which converges where ∂f/∂past is stiff, too.)
 
     Reference: bellen2003, 4; guglielmi2001.
     """
@@ -102,18 +105,20 @@ class MethodOfSteps(Method):
         return eqx.tree_at(lambda m: m.known, self, row, is_leaf=lambda x: x is None)
 
     def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
-        """The method's memory; at t the past is known."""
-        return self.method.init(self._bound(form, t, jnp.inf), t, y)
+        """The method's memory; at t the past is known. It is NaN where it took what is not there,
+        which no step gets rid of.
+        """
+        start = lambda: self.method.init(self._bound(form, t, jnp.inf), t, y)  # noqa: E731
+        if self.known is not None:
+            return start()
+        memory, asked = with_flags(start)
+        spoilt = lambda x: jnp.where(asked == 0, x, jnp.nan)  # noqa: E731
+        real = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)  # noqa: E731
+        return jax.tree.map(lambda x: spoilt(x) if real(x) else x, memory)
 
     def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Any:
-        """The equation of a step as the method steps it; where one is known, it has asked for
-        nothing that is not there, and NaN must not enter the derivative of one that was not made.
-        """
-        asked = {}
-        if self.known is not None:
-            ahead = form.shape.filled(0.0) if ahead is None else ahead
-            asked = {"future": 0.0, "lost": 0.0}
-        return lower(form.bind(t, middle, ahead, **asked), self.method.form, repr(self.method))
+        """The equation of a step as the method steps it."""
+        return lower(form.bind(t, middle, ahead), self.method.form, repr(self.method))
 
     def step(
         self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
@@ -130,18 +135,19 @@ class MethodOfSteps(Method):
             error = self.method.interpolation_error(y, dt, step, path)
             return row, step._replace(data=(() if polynomial is path else path, error))
 
-        if not self.method.looks_ahead:
-            row, step = turn(shape.filled(jnp.nan if self.known is None else 0.0))
-            turns = jnp.int32(0)
-        elif self.known is not None:
+        asked = jnp.int32(0)
+        if self.known is None:
+            row, step, turns, asked = self._iterated(form, turn, t, y, dt)
+        elif self.method.looks_ahead:
             turns = shape.unpack(self.known).turns
             more = jnp.where(turns > 0, 2 * turns + _MORE, 0).astype(jnp.int32)
             row, step = settled(turn, self.known, more, 2 * self._most + _MORE)
         else:
-            row, step, turns = self._iterated(form, turn, t, y, dt)
+            row, step = turn(shape.filled(0.0))
+            turns = jnp.int32(0)
         strip = replace(shape.unpack(row), turns=turns.astype(t.dtype))
         path, error = step.data
-        return step._replace(data=Trace(strip, path or strip.polynomial, error))
+        return step._replace(data=Trace(strip, path or strip.polynomial, error, asked))
 
     def interpolant_evaluates(self, form: Any) -> bool:
         """Never: the step has made it."""
@@ -163,37 +169,42 @@ class MethodOfSteps(Method):
         return _TURNS_OF_GIVEN_STEPS if self.given else _TURNS
 
     def _iterated(self, form: Delayed, turn: Any, t: Array, y: Array, dt: Array) -> Any:
-        """The step as often as it takes: its row, itself, and the number of turns."""
-        shape = form.shape
-        guess = self._guess(form, t, y, dt)
+        """The step as often as it takes: its row, itself, the number of turns (0, if it did not
+        look at itself), and what it asked for that is not there.
+        """
+        shape, guess = form.shape, self._guess(form, t, y, dt)
         blank = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(turn, shape.filled(0.0))
         )
+        most = self._most if self.method.looks_ahead else 1
 
         def again(active: Any, _: Any, state: Any, __: Any) -> Any:
             del active
-            k, before, _, _, evaluations = state
-            ahead = [
-                jnp.where(k == 0, jnp.nan, jnp.where(k == 1, g, b))
-                for g, b in zip(guess, before[0], strict=True)
-            ]
-            after = turn(ahead)
-            sound = _sound(after)
-            near = self._near(shape, y, before, after)
-            done = jnp.where(k == 0, sound, near | ~sound | (k >= self._most))
-            good = jnp.where(k == 0, sound, near)
-            return (k + 1, after, done, good, evaluations + _count(after)), ()
+            k, before, *_, evaluations = state
+            ahead = [jnp.where(k == 0, g, b) for g, b in zip(guess, before[0], strict=True)]
+            after, asked = with_flags(turn, ahead)
+            looked, missed = asked & Asked.step, asked & ~Asked.step
+            sound = _sound(after) & (missed == 0)
+            near = (looked == 0) | ((k > 0) & self._near(shape, y, before, after))
+            done = near | ~sound | (k + 1 >= most)
+            turns = jnp.where(looked == 0, 0, k + 1)
+            return (
+                k + 1,
+                after,
+                done,
+                near & sound,
+                turns,
+                missed,
+                evaluations + _count(after),
+            ), ()
 
-        start = (jnp.int32(0), blank, jnp.array(False), jnp.array(False), _count(blank))
-        (k, (row, step), _, good, evaluations), _ = loop(lambda _, s, __: ~s[2], again, start)
+        zero, no = jnp.int32(0), jnp.array(False)
+        start = (zero, blank, no, no, zero, zero, _count(blank))
+        state, _ = loop(lambda _, s, __: ~s[2], again, start)
+        _, (row, step), _, good, turns, missed, evaluations = state
         if step.evaluations is not None:
             step = step._replace(evaluations=evaluations)
-        spoilt = lambda x: jnp.where(good, x, jnp.nan)  # noqa: E731
-        if self.given:
-            step = step._replace(y=spoilt(step.y))
-        else:
-            step = step._replace(error=jax.tree.map(spoilt, step.error))
-        return row, step, k - 1
+        return row, step._replace(solved=good), turns, missed
 
     def _guess(self, form: Delayed, t: Array, y: Array, dt: Array) -> list:
         """The polynomial of the last step, further on; at the start y, as it is."""

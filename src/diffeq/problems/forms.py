@@ -234,16 +234,11 @@ class Delayed(Form):
         """The same with the noise of a step in place."""
         return replace(self, equation=self.equation.driven(bound))
 
-    def bind(
-        self, now: Any, middle: Any, ahead: list | None = None, *, future: Any = jnp.nan,
-        lost: Any = jnp.nan,
-    ) -> Any:  # fmt: skip
+    def bind(self, now: Any, middle: Any, ahead: list | None = None) -> Any:
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
-        time = self.shape.time
-        given = (now, middle, self.origin, future, lost)
-        now, middle, origin, future, lost = (jnp.asarray(x, time) for x in given)
-        ahead = self.shape.filled(jnp.nan) if ahead is None else ahead
-        seen = Seen(self.history, ahead, now, middle, origin, future, lost, self.sign)
+        now, middle, origin = (jnp.asarray(x, self.shape.time) for x in (now, middle, self.origin))
+        ahead = self.shape.filled(0.0) if ahead is None else ahead
+        seen = Seen(self.history, ahead, now, middle, origin, self.sign)
         return self.equation.mapped(lambda f: lambda t, y: f(t, y, seen))
 
     def as_known(self) -> Any:

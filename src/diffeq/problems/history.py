@@ -8,6 +8,7 @@ one read and one evaluation.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntFlag
 from typing import Any
 
 import equinox as eqx
@@ -16,11 +17,24 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real
 
+from ..core.flags import flagged
 from ..core.lookup import added, find, pick, place_of
 from ..core.packing import Packing
 from ..core.rows import put_row
 
-__all__ = ["History", "Past", "Seen", "Shape", "Strip"]
+__all__ = ["Asked", "History", "Past", "Seen", "Shape", "Strip"]
+
+
+class Asked(IntFlag):
+    """What a look into the past asked for, but for what is there: the step that is being made,
+    beyond the time of the evaluation, or before the first step that is still kept.
+
+    It is told by flags (`core.flags`) and never by the value: `past(s) > 0` is False of a NaN.
+    """
+
+    step = 1
+    future = 2
+    lost = 4
 
 
 class Strip(eqx.Module):
@@ -99,6 +113,7 @@ class History(eqx.Module):
     rows: list[Array]
     count: Int[Array, ""]
     latest: Any = 0
+    asked: Any = 0
     echoes: Any = ()
 
     @staticmethod
@@ -106,15 +121,17 @@ class History(eqx.Module):
         """Nothing has happened yet."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
-        return History(jnp.zeros(rows, shape.time), table, zero, zero, echoes)
+        return History(jnp.zeros(rows, shape.time), table, zero, zero, zero, echoes)
 
     def seen(self) -> "History":
         """What a field may look at."""
         return replace(self, echoes=())
 
-    def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
-        """Another row. A rejected attempt takes one of no length: all lanes write in the same
-        place.
+    def with_step(
+        self, row: list[Array], end: Array, accept: Array, asked: Int[Array, ""]
+    ) -> "History":
+        """Another row, and what the attempt has `asked` for that is not there. One that is rejected
+        takes a row of no length: all lanes write in the same place.
         """
         place = place_of(self.count, self.ends.shape[0])
         row = _of_attempt(row, accept)
@@ -123,6 +140,7 @@ class History(eqx.Module):
             [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
             self.count + 1,
             jnp.where(accept, self.count, self.latest),
+            asked,
             self.echoes,
         )
 
@@ -147,7 +165,7 @@ class Seen(eqx.Module):
     """What one evaluation of a field may look at.
 
     `ahead` is the row for what lies beyond `now`, the start of the step; `middle` is the middle of
-    the step. `future` and `lost` are added to times that must not, or can no longer, be asked for.
+    the step.
     """
 
     history: History
@@ -155,8 +173,6 @@ class Seen(eqx.Module):
     now: Array
     middle: Array
     origin: Array
-    future: Array
-    lost: Array
     sign: Any
 
 
@@ -199,18 +215,19 @@ class Past:
         row = self._row(side, beyond)
         strip = self.shape.unpack(row)
         lost = ~beyond & ~before & (lax.stop_gradient(strip.t) > fixed + 2 * slack)
-        asked = sigma + jnp.where(fixed > now + slack, seen.future, 0)
-        asked = asked + jnp.where(lost, seen.lost, 0)
         dt = jnp.where(strip.dt == 0, 1, strip.dt)
-        theta = jnp.where(before, 0, (asked - strip.t) / dt)
+        theta = jnp.where(before, 0, (sigma - strip.t) / dt)
         value = strip.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
         start = self._turned(seen.origin)
         early, kept = self.before(jnp.where(before, s, lax.stop_gradient(start)))
         each = zip(self.held, strip.held, kept, strict=True)
         held = tuple(jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype)))
                      for a, b, c in each)  # fmt: skip
+        asked = {Asked.step: beyond, Asked.future: fixed > now + slack, Asked.lost: lost}
+        bits = sum(jnp.where(flag, jnp.int32(bit), 0) for bit, flag in asked.items())
+        value = flagged(jnp.where(before, early, value), bits)
         # Looked up once: the compiler would do so again in each of a step's results.
-        return lax.optimization_barrier((jnp.where(before, early, value), held))
+        return lax.optimization_barrier((value, held))
 
     def _row(self, side: Array, beyond: Array) -> list[Array]:
         history = self.seen.history

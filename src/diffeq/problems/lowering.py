@@ -736,7 +736,7 @@ class _DelayRule(_Rule):
         t = jnp.zeros((), self.shape.time)
         sign = t if self.direction is None else ()
         history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
-        return Seen(history, ahead, t, t, t, t, t, sign)
+        return Seen(history, ahead, t, t, t, sign)
 
 
 class _NoisyDelayRule(_DelayRule):
