@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from .closures import Captured, captured, code_of, is_number, no_writes, reading_of
 from .core.packing import Packing, moving, released
 from .events import AfterStep, Event, Happening, Periodic, PresetTimes
-from .interp.base import jumps_in
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.called import check_arguments, noted
@@ -78,7 +77,7 @@ class _Arguments:
                 stack.enter_context(noted(name, arguments, *args))
                 yield
 
-        return captured(f, *known, *extra, guard=guard, jumps=lambda: jumps_in(f))
+        return captured(f, *known, *extra, guard=guard)
 
     def of_args(self, value: Any, name: str) -> Any:
         """A value; or where it is a function of args, that as a program."""

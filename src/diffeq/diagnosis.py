@@ -45,10 +45,13 @@ _ADVICE: dict[Status, str] = {
     "lag; 1,024 by default).",
     Status.beyond_present: "A lag is positive: past(t - lag); where time runs backwards the past "
     "lies at past(t + lag).",
+    Status.undifferentiable: "Give y0=None, where y0 is the end of the history; or lags that are "
+    "numbers or a function of args alone, of which the derivative knows when the jump comes back.",
     Status.bad_lags: "Lags are positive numbers, in the unit of time.",
 }
 
 _HELD_DOWN = (Status.max_steps, Status.dtmin)
+_HELD_UP = (*_HELD_DOWN, Status.step_too_small, Status.newton_failed)
 _NUMERIC = (*_HELD_DOWN, Status.step_too_small, Status.nonfinite, Status.newton_failed)
 _UNSOLVED = (Status.step_too_small, Status.nonfinite, Status.newton_failed)
 
@@ -70,8 +73,14 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, last))):
         return advice(status)
     found = stiffness(problem, method, last) if status in _HELD_DOWN else ""
+    found = found or (sliding(problem, last) if status in _HELD_UP else "")
     if status == Status.inconsistent:
         found = inconsistency(problem, last.t, last.y)
+    if status == Status.tape_overflow and problem.delayed:
+        found = (
+            f"{advice(status)} That of a delay equation is its past, too, and never thinned: as "
+            "many rows as the solve has attempts are wanted (default 1,024)."
+        )
     why = not_finite(problem.args) if status in _NUMERIC else ""
     if status in _UNSOLVED and (solver := getattr(method, "linear", None)) is not None:
         found = (
@@ -112,6 +121,64 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
         "The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
         f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
     )
+
+
+_SLIDING = (
+    "The field jumps there and points to that place from both sides (a sliding mode): a solution "
+    "can only go to and fro by ever shorter steps. Smooth the jump, jnp.tanh(y / eps) in place of "
+    "jnp.sign(y); or end the solve there with an event, and go on with the equation of the motion "
+    "that stays in that place (Filippov's)."
+)
+
+
+def sliding(problem: Any, last: Any) -> str:
+    """A sentence if the field jumps where the solve stopped, and points there from both sides; else
+    nothing.
+
+    Along f, some steps ahead and back, two states are sought at which a component of f has opposite
+    signs, and bisected: at a jump it still has where no number is left between them.
+    """
+    if problem.delayed or problem.stochastic or not hasattr(problem, "f"):
+        return ""
+    field, y = _field_of(problem, last)
+    f = field(y)
+    if np.iscomplexobj(f) or not (np.isfinite(f).all() and np.any(f)):
+        return ""
+    step = abs(float(last.dt)) * f
+    for count in (-1e4, -1e2, -4.0, 4.0, 1e2, 1e4):
+        ends = sorted((0.0, count))
+        fields = [field(y + c * step) for c in ends]
+        for i in np.flatnonzero(fields[0] * fields[1] < 0):
+            if _meets(lambda c, i=i: field(y + c * step)[i], ends, step[i]):
+                return _SLIDING
+    return ""
+
+
+def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> bool:
+    """Whether a component of the field along a line, of opposite signs at its ends, jumps between,
+    and points there from both sides.
+    """
+    (low, high), (before, after) = ends, (component(c) for c in ends)
+    size = min(abs(before), abs(after))
+    for _ in range(turns):
+        middle = (low + high) / 2
+        value = component(middle)
+        if value * before > 0:
+            low, before = middle, value
+        else:
+            high, after = middle, value
+    return bool(along * before > 0 > along * after and abs(after - before) > size)
+
+
+def _field_of(problem: Any, last: Any) -> tuple[Any, np.ndarray]:
+    """The field at the last time, as a function of the state as a vector, and that."""
+    entry = canonical(problem)
+    y = released(last.y)
+    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
+    field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
+    state = entry.packing.pack(y)
+    at = jax.jit(lambda y: field(jnp.asarray(last.t, entry.t0.dtype), y.reshape(state.shape)))
+    return lambda y: np.asarray(at(jnp.asarray(y, state.dtype))).ravel(), np.ravel(state)
 
 
 def inconsistency(problem: Any, t: Any, y: Any) -> str:

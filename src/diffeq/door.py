@@ -18,13 +18,12 @@ from .core.norm import in_dtype_of
 from .core.packing import as_state
 from .core.status import Status
 from .events import NO_EVENTS, Arrivals, Events, lowered
-from .integrate import Data, Start, System
+from .integrate import Data, Start, Stops, System, passed
 from .methods import Method
 from .methods.delayed import MethodOfSteps
 from .noise import Silent, Steps, Tree
 from .output import Output
 from .problems import DAEProblem, ImplicitDAEProblem, JumpProblem
-from .problems.breaking import breaking_points, depth_of, levels_of
 from .problems.dae import packed_differential
 from .problems.forms import lower
 from .problems.lowering import Canonical, canonical
@@ -51,11 +50,12 @@ class Door:
     system: System
     data: Data
     arrivals: Arrivals | None = None  # of jumps
+    max_steps: int = MAX_STEPS
 
     @property
     def first_stop(self) -> Any:
         """How many stops lie before the first step, or where it starts."""
-        return jnp.sum(self.data.stops <= self.t0) if self.system.has_stops else 0
+        return passed(self.data.stops, self.t0) if self.system.has_stops else 0
 
     def writing(self, output: Output, times: tuple) -> "Door":
         """The same with rows to write."""
@@ -84,6 +84,7 @@ def opened(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
     events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
     init: str, key: Any = None, by_hand: bool = False, max_history: int | None = None,
+    counted: bool = False,
 ) -> Door:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
     solve `by_hand` may stop anywhere.
@@ -102,46 +103,64 @@ def opened(
         form = entry.form(entry.parameters, sign, entry.held)
         method = method.chosen(form, controlled=controller.decides)
     tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
-    kinks, levels, area = None, 0, method.area
+    area, order = method.area, method.order
     if delays is not None:
-        depth = depth_of(method.order, jumps=delays.jumps, noisy=entry.noise is not None)
-        if delays.constant and delays.lags.size and depth:
-            kinks = breaking_points(t0, delays.lags, depth)
-            levels = levels_of(delays.lags.size, int(method.order) + 1)
         method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
-    stops = _stops(sign, stops, t0, t1, kinks)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method, direction)
     parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
+    stops = Stops.of(entry, parts, order, sign, stops)
+    max_steps += stops.found if counted else 0  # of dt: each cuts one in two
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     noisy = entry.noise is not None
-    unheard = delays is not None and not levels
+    unheard = delays is not None and not stops.levels
     happenings = NO_EVENTS
     if parts:
         happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
-    lands = by_hand or stops is not None or bool(parts)
+    lands = by_hand or stops.times is not None or bool(parts)
     noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(happenings.crossings))
     system = System(
-        form, method_rest, controller_rest, Output(()), stops is not None, direction,
+        form, method_rest, controller_rest, Output(()), stops.times is not None, direction,
         rows=None if delays is None else _power(max_history or _ROWS),
-        levels=levels if any(part.affect for part in parts) else 0,
+        levels=stops.levels if any(part.affect for part in parts) else 0,
         events=happenings, algebraic=algebraic, noise=noise,
+        refusal=_refusal(entry), jump_hides=bool(_hides(entry)),
     )  # fmt: skip
     data = Data(
         parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
-        t0=t0, t1=t1, stops=() if stops is None else stops, events=own,
+        t0=t0, t1=t1, stops=() if stops.times is None else stops.times, events=own,
         tolerance=tolerance, kept=_kept(problem, entry),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
         noise=noise.source(key, t0, t1),
-        lags=() if delays is None else delays.lags,
+        lags=() if delays is None else delays.lags, shift=stops.shift,
     )  # fmt: skip
     if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
         entry = replace(entry, packing=entry.packing.showing("y"))
-    return Door(entry, sign, t0, t1, method, controller, system, data, arrivals)
+    return Door(entry, sign, t0, t1, method, controller, system, data, arrivals, max_steps)
+
+
+def _hides(entry: Canonical) -> list[str]:
+    """The lines of the field that look back, by a lag that is no number, at a start that jumps."""
+    return sorted({h.where for h in entry.jumps.hidden if h.kind == "past"})
+
+
+def _refusal(entry: Canonical) -> str:
+    """Why a delay equation has no derivative: its start jumps, and it is not known when that comes
+    back.
+    """
+    where = _hides(entry)
+    if not where or not entry.delays.constant:  # a lag of the state is watched during the solve
+        return ""
+    return (
+        "y0 is another state than the end of the history, a jump, and the field looks back at it "
+        f"in {', '.join(where)} at a time that is not t minus a number. So it is not known when "
+        "the jump comes back, and what moves by that cannot be differentiated. Declare the lags as "
+        "a function lags(t, y, args); or, where y0 is the end of the history, give y0=None."
+    )
 
 
 def _polynomial(method: Method, t: Any, y: Any) -> Any:
@@ -188,24 +207,6 @@ def _lowered(
 def signed(sign: Any, x: Any) -> Any:
     """A time (or a rate) of the problem in the loop's time, or back."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
-
-
-def _stops(sign: Any, stops: Any, t0: Any, t1: Any, kinks: Any) -> Any:
-    """Sorted stops in the loop's time, each once; None when there are none. Kinks are computed: of
-    those that differ by rounding one is kept, and none so near to the end.
-    """
-    given = stops is not None and jnp.size(stops) > 0
-    stops = jnp.sort(signed(sign, jnp.asarray(stops, t1.dtype))) if given else None
-    if kinks is None:
-        if stops is None:
-            return None
-        again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] == stops[:-1]])
-        return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
-    near = 16 * jnp.finfo(t1.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-    kinks = jnp.where(jnp.abs(kinks - t1) <= near, jnp.inf, kinks)
-    stops = jnp.sort(kinks if stops is None else jnp.concatenate([stops, kinks]))
-    again = jnp.concatenate([jnp.zeros(1, bool), stops[1:] - stops[:-1] <= near])
-    return jnp.sort(jnp.where(again | jnp.isnan(stops), jnp.inf, stops))
 
 
 def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Tolerance:

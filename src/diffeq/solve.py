@@ -51,6 +51,7 @@ class Options:
     init: str
     raises: bool
     default: bool = False  # whether nobody has named the method
+    counted: bool = False  # whether max_steps is the number of steps of dt, and not given
 
 
 @keywords
@@ -205,10 +206,11 @@ def asked(
         adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
         events=random or events, stops=call.traced["stops"], method=call.traced["method"],
     )  # fmt: skip
+    counted = max_steps is None and call.max_steps is not None
     options = Options(
         call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves,
         max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
-        call.loud, init, call.loud, method is None,
+        call.loud, init, call.loud, method is None, counted,
     )  # fmt: skip
     return captured_call(call.traced), options
 
@@ -232,9 +234,10 @@ def _compiled(options: Options, structure: Any, leaves: list) -> Solution:
 def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any) -> Solution:
     """The solve itself, inside a trace."""
     door, found = _door(options, dt=dt, **rest)
+    more = door.max_steps - options.max_steps if options.max_history is None else 0
     wanted = Wanted(
-        door.canonical, door.sign, saveat, save, dense=options.dense, max_saves=options.max_saves,
-        events=door.system.events,
+        door.canonical, door.sign, saveat, save, dense=options.dense,
+        max_saves=options.max_saves + more, events=door.system.events,
     )  # fmt: skip
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times)
@@ -243,7 +246,7 @@ def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: 
         raises=options.raises,
     ))  # fmt: skip
     start = door.start(dt, dt0, bad=bad, found=found)
-    end, buffers = options.adjoint.run(door.system, door.data, start, options.max_steps)
+    end, buffers = options.adjoint.run(door.system, door.data, start, door.max_steps)
     sol = _answer(door, wanted, end, buffers)
     if options.loud:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
@@ -272,7 +275,7 @@ def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol:
         opened, problem, controller=controller, rtol=rtol, atol=atol, dt=dt, events=events,
         stops=stops, direction=options.direction, floored=options.floored, key=key,
         max_steps=options.max_steps, max_events=options.max_events, init=options.init,
-        max_history=options.max_history,
+        max_history=options.max_history, counted=options.counted,
     )  # fmt: skip
     door = by(method=method)
     if options.default and len(method.phases) > 1 and not _has_slopes(door):

@@ -25,7 +25,7 @@ from .core.status import Status
 from .diagnosis import hint
 from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State as Inner
-from .integrate import begin, beside, failing, started
+from .integrate import begin, beside, failing, passed, started
 from .methods import Method
 from .problems import JumpProblem, Problem
 from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
@@ -323,7 +323,7 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
     """A goal may be a stop: what follows starts afresh on its right."""
     if not door.system.has_stops:
         return inner
-    stop = jnp.sum(door.data.stops <= inner.t, dtype=jnp.int32)
+    stop = passed(door.data.stops, inner.t)
     form, method, _ = door.system.parts(beside(door.data, inner.held))
     fresh = started(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(

@@ -11,7 +11,7 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d
 
 import diffeq as de
-from diffeq.interp.base import jumps_in
+from diffeq.core.jumps import jumps_of, time
 
 RNG = np.random.default_rng(0)
 TS = np.sort(RNG.uniform(0.0, 4.0, 9))
@@ -117,13 +117,21 @@ class Wrapped(eqx.Module):
         return self.f(t, y, args)
 
 
+def jumps_in(f):
+    """When a field jumps, one vector for each input that it calls."""
+    jaxpr = jax.make_jaxpr(lambda t, y: f(t, y, None))(0.0, 0.0)
+    return jumps_of(jaxpr, [time(jnp.float64), None]).times
+
+
 def test_jumps_are_found_in_partials_and_in_wrappers():
     u = de.interp.Hold(KNOTS, LEVELS)
     plain = lambda t, y, args: u(t) - y
     by_keyword = partial(lambda t, y, args, u: u(t) - y, u=u)
     fields = (partial(Controlled.__call__, Controlled(u)), by_keyword, partial(plain))
     wrapped = (eqx.filter_jit(plain), Wrapped(plain), jax.jit(plain), jax.tree_util.Partial(plain))
-    for f in (*fields, *wrapped, ({None: 0, "f": [Wrapped(plain)]},)):
+    held = {None: 0, "f": [wrapped[1]]}
+    in_a_dict = lambda t, y, args, of=held: of["f"][0](t, y, args)
+    for f in (*fields, *wrapped, in_a_dict):
         assert len(jumps_in(f)) == 1
     sol = de.solve(de.ODEProblem(by_keyword, 0.0, (0.0, 2.0)), rtol=1e-9, atol=1e-9)
     assert int(sol.stats["stops"]) == 3

@@ -60,7 +60,7 @@ def _solve(system: System, tree: Any, leaves: list) -> tuple[State, list]:
 @partial(_solve.defjvp, symbolic_zeros=True)
 def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (leaves,), (dots,) = primals, tangents
-    system.events.check_differentiable()
+    system.check_differentiable()
     dots = [None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     data, start = jax.tree.unflatten(tree, leaves)

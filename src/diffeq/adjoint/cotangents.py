@@ -11,6 +11,7 @@ from jaxtyping import Array
 from ..control.error import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
+from ..integrate import left_of, right_of
 from .base import is_inexact, raised, size_of
 from .march import DRIFTED, Back, March, Nodes, Origin
 from .setting import Kept, Setting
@@ -234,11 +235,12 @@ def _cotangents(
         found[i] = row.times
     slope = lambda t, y: setting.field(setting.parameters, t, y)  # noqa: E731
     found[of_start.y] = lam
+    shift = setting.data.shift
     if setting.live[of_start.t]:
-        t0 = _beside(setting.start.t, 1) if setting.system.has_stops else setting.start.t
+        t0 = right_of(setting.start.t, shift) if setting.system.has_stops else setting.start.t
         found[of_start.t] = -_paired(lam, slope(t0, setting.start.y))
     if setting.live[of_data.t1]:
-        t1 = _beside(kept.end.t, -1) if setting.system.has_stops else kept.end.t
+        t1 = left_of(kept.end.t, shift) if setting.system.has_stops else kept.end.t
         landed = kept.end.status == Status.success
         found[of_data.t1] = jnp.where(landed, ct_t + _paired(ct_y, slope(t1, kept.end.y)), 0)
     if setting.system.has_stops and setting.live[of_data.stops]:
@@ -256,14 +258,9 @@ def _of_stops(setting: Setting, kept: Kept, lam: Array) -> Array:
     wide = inside.reshape(-1, *(1,) * (y.ndim - 1))
     s, y = jnp.where(inside, stops, setting.start.t), jnp.where(wide, y, setting.start.y)
     slope = jax.vmap(lambda t, y: setting.field(setting.parameters, t, y))
-    jump = slope(_beside(s, -1), y) - slope(_beside(s, 1), y)
+    before, after = (side(s, setting.data.shift) for side in (left_of, right_of))
+    jump = slope(before, y) - slope(after, y)
     return jnp.where(inside, _paired(lam, jump, 1), 0)
-
-
-def _beside(t: Array, side: int) -> Array:
-    """The float next to t on that side."""
-    tiny = side * float(jnp.finfo(t.dtype).tiny)  # a denormal may pass for zero
-    return jnp.where(t == 0, tiny, jnp.nextafter(t, jnp.asarray(side * jnp.inf, t.dtype)))
 
 
 def _honest(setting: Setting, march: March, cotangents: Sequence, found: list) -> list:

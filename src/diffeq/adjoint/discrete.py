@@ -42,6 +42,7 @@ from ..integrate import (
     started,
 )
 from ..output import Cursor
+from ..problems.history import Asked
 from .base import Adjoint, entered
 from .base import pick as _pick
 from .base import spread as _spread
@@ -159,6 +160,9 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
         cut = state.status == Status.running
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
+        if spec.system.jump_hides:
+            jumped = (record[1].asked & Asked.jump) > 0
+            status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
         state = eqx.tree_at(lambda s: s.status, state, status)
     record, past = record if spec.taped and spec.system.rows is not None else (record, None)
     return _Result(state, buffers, record, ahead, past)
@@ -167,7 +171,7 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
 @partial(_solve.defjvp, symbolic_zeros=True)
 def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
     (leaves,), (dots,) = primals, tangents
-    spec.system.events.check_differentiable()
+    spec.system.check_differentiable()
     data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]

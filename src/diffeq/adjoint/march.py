@@ -20,7 +20,7 @@ from ..core.norm import mean_square
 from ..core.packing import Packing
 from ..core.rows import get_row, put_row
 from ..core.status import Status
-from ..integrate import Data, State, System, attempt, begin, started, told
+from ..integrate import Data, State, System, attempt, begin, passed, started, told
 from ..methods import METHODS, Method
 from ..output import Output
 from ..problems.forms import Ode, lower
@@ -105,7 +105,7 @@ class Back:
             parameters=(self.setting.leaves, where), held=(), events=(), kept=None,
             sign=() if self.system.direction is not None else -data.sign,
             t0=self.origin.t, t1=self.floor,
-            stops=-data.stops[::-1] if self.system.has_stops else (),
+            stops=-data.stops[::-1] if self.system.has_stops else (), shift=data.shift,
             tolerance=self.tolerance, method=self.method, controller=self.controller, times=(),
             max_steps=jnp.minimum(data.max_steps, 2**26) * 16, goal=data.goal,
         )  # fmt: skip
@@ -172,7 +172,7 @@ class Back:
     def _afresh(self, data: Data, there: Array, state: State) -> State:
         """The state with what a method remembers made anew where λ has jumped."""
         if self.system.has_stops:
-            state = replace(state, stop=jnp.sum(data.stops <= state.t, dtype=jnp.int32))
+            state = replace(state, stop=passed(data.stops, state.t))
         if not jax.tree.leaves(state.memory):
             return state
         form, method, _ = self.system.parts(data)

@@ -71,12 +71,10 @@ class _Output:
 
 
 class Captured:
-    """A function that was traced. A pytree of the arrays that it closes over, and of the `jumps` in
-    time of what it reads.
-    """
+    """A function that was traced. A pytree of the arrays that it closes over."""
 
-    def __init__(self, program: Program, inputs: list, jumps: list, function: "_Original") -> None:
-        self.program, self.inputs, self.jumps, self.function = program, inputs, jumps, function
+    def __init__(self, program: Program, inputs: list, function: "_Original") -> None:
+        self.program, self.inputs, self.function = program, inputs, function
 
     def __call__(self, *args: Any) -> Any:
         return self.program(self.inputs, flatten(args)[0])
@@ -110,7 +108,7 @@ class Captured:
 
 jax.tree_util.register_pytree_node(
     Captured,
-    lambda f: ((f.inputs, f.jumps), (f.program, f.function)),
+    lambda f: ((f.inputs,), (f.program, f.function)),
     lambda aux, children: Captured(aux[0], *children, aux[1]),
 )
 
@@ -133,13 +131,11 @@ class _Original:
 
 
 def captured(
-    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None,
-    jumps: Callable[[], list] = list,
-) -> Captured:  # fmt: skip
+    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None
+) -> Captured:
     """`f`, traced for arguments like these: trees of arrays, or of their shapes and dtypes.
 
-    `guard(*args)` surrounds the trace: it may check it, and explain what fails in it. `jumps` finds
-    the times at which inputs jump that f reads.
+    `guard(*args)` surrounds the trace: it may check it, and explain what fails in it.
 
     >>> scale, shift = jnp.array(2.0), 1.0
     >>> f = captured(lambda t, y: scale * y + shift, 0.0, jnp.zeros(2))
@@ -156,7 +152,7 @@ def captured(
     if reading.certain and key in _captured:
         _captured.move_to_end(key)
         return _captured[key]
-    found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()), jumps)
+    found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()))
     if reading.certain:
         _captured[key] = found
         if len(_captured) > _KEPT:
@@ -164,9 +160,7 @@ def captured(
     return found
 
 
-def _traced(
-    f: Callable, structure: Any, shapes: list, guard: Callable, jumps: Callable
-) -> Captured:
+def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captured:
     outputs: list[_Output] = []
 
     @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function
@@ -187,7 +181,7 @@ def _traced(
     places = tuple(s is None for s in rest)
     key = (key_of_jaxpr(jaxpr, fixed), tree, places, out.key)
     program = same_program(key, Program(jaxpr, constants, out))
-    return Captured(program, inputs, jumps(), _Original(f))
+    return Captured(program, inputs, _Original(f))
 
 
 def _dtype(x: Any) -> Any:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Int32
 
 from .loop import loop_p
 from .primitive import (
+    CALLS,
     Literal,
     ShapedArray,
     contains,
@@ -28,6 +29,7 @@ from .primitive import (
     influence,
     is_zero,
     jaxpr_as_fun,
+    literal,
     open_jaxpr,
     rebind,
     scan_counts,
@@ -81,7 +83,7 @@ def _run(jaxpr: Any, xs: Sequence) -> _Found:
     values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
 
     def read(v: Any) -> Any:
-        return jnp.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else values[v]
+        return literal(v) if isinstance(v, Literal) else values[v]
 
     bits = jnp.int32(0)
     for equation in jaxpr.jaxpr.eqns:
@@ -208,11 +210,7 @@ _RULES: dict[str, Callable] = {
     "cond": _branches,
     loop_p.name: _loop,
     walk_p.name: _walk,
-    "jit": _called,
-    "closed_call": _called,
-    "remat2": _called,
-    "custom_jvp_call": _called,
-    "custom_vjp_call": _called,
+    **dict.fromkeys(CALLS, _called),
 }
 
 

@@ -23,6 +23,7 @@ from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
 __all__ = [
+    "CALLS",
     "Jaxpr",
     "Literal",
     "Primitive",
@@ -52,6 +53,7 @@ __all__ = [
     "key_kind",
     "lanes_last",
     "line_of",
+    "literal",
     "lowered",
     "once",
     "once_traced",
@@ -182,6 +184,11 @@ def zero_tangent(like: Any) -> Any:
     return ad.Zero(jax.typeof(like).to_tangent_aval())
 
 
+def literal(v: Any) -> Array:
+    """The value of a literal, as an array."""
+    return jnp.asarray(v.val, v.aval.dtype)
+
+
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, a tracer, an abstract value, a literal or an unknown operand."""
     aval: Any = x.aval if is_unknown(x) or isinstance(x, Literal) else x
@@ -240,7 +247,8 @@ def inner_jaxpr(equation: Any) -> Jaxpr | None:
     return inner if inner is not None and hasattr(inner, "consts") else None
 
 
-# How the equations that only call a jaxpr name it, whatever derivative it has beside.
+# Equations that only call a jaxpr, and how they name it, whatever derivative it has beside.
+CALLS = frozenset(("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"))
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -441,7 +449,7 @@ def _variables(xs: Sequence) -> list:
 dependence: dict[Primitive, Callable] = {lax.optimization_barrier_p: lambda flags: flags}
 
 
-# Primitives whose value is made of some of their inputs alone.
+# Primitives whose value is made of some of their inputs alone: flags, from the first input on.
 influence: dict[Primitive, Sequence[bool]] = {}
 
 
@@ -467,7 +475,8 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
     marked = set(_variables([v for v, flag in zip(out, flags, strict=True) if flag]))
     for equation in reversed(jaxpr.jaxpr.eqns):
         if any(v in marked for v in equation.outvars):
-            asked = influence.get(equation.primitive, [True] * len(equation.invars))
+            count = len(equation.invars)
+            asked = [*influence.get(equation.primitive, [True] * count), *[False] * count][:count]
             marked.update(_variables([v for v, a in zip(equation.invars, asked, strict=True) if a]))
     return [v in marked for v in jaxpr.jaxpr.invars]
 

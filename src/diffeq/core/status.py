@@ -37,6 +37,7 @@ class Status(IntEnum):
     beyond_present = 22
     bad_lags = 23
     stiff = 24
+    undifferentiable = 25
 
     @property
     def ok(self) -> bool:
@@ -68,5 +69,7 @@ _REASONS = {
     Status.history_overflow: "the field asked for a past that is no longer kept",
     Status.beyond_present: "the field asked for past(s) at a time s after t",
     Status.bad_lags: "a lag is negative or not finite",
+    Status.undifferentiable: "the jump of y0 came back by a lag that depends on the state, so that "
+    "what was solved has no derivative",
     Status.stiff: "the problem turned out to be stiff, and the method is for others",
 }

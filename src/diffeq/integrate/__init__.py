@@ -6,6 +6,7 @@ from .loop import MOST_LAPS, integrate, opened, settled, taking_turns, told
 from .replay import replay
 from .rows import blank, interpolated, written
 from .start import Start, begin, failing, prepared
+from .stops import Stops, left_of, passed, right_of
 from .system import Attempt, Data, Decision, State, System, beside
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Decision",
     "Start",
     "State",
+    "Stops",
     "System",
     "attempt",
     "begin",
@@ -24,9 +26,12 @@ __all__ = [
     "failing",
     "integrate",
     "interpolated",
+    "left_of",
     "opened",
+    "passed",
     "prepared",
     "replay",
+    "right_of",
     "settled",
     "started",
     "taking_turns",

@@ -1,5 +1,6 @@
 """One attempt: propose, step, judge; and the state after it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Array
 from ..core.norm import in_dtype_of
 from ..core.primitive import alone, once
 from ..core.status import Status
+from ..problems.history import Asked, History
 from .inside import Inside, looked_inside
 from .landing import echo_of, echoed, limited_form, restart, started, target_of
 from .system import Attempt, Data, Decision, State, System, beside, sign_of
@@ -39,9 +41,7 @@ def _attempt(
     events = system.happenings(data)
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
-    target = events.target(known, target_of(system, data, state.stop))
-    echo = echo_of(system, data, past, state.t, target)
-    target, comes = echoed(data, None if echo is None else echo.time, target)
+    target, echo, comes = _target(system, data, state, past, events.target, known)
     remaining = (target - state.t) - state.low
     longest = system.noise.longest(state.dt)
     proposed = controller.propose(_user_time(system, data, state), longest, sign_of(system, data))
@@ -72,8 +72,7 @@ def _attempt(
     span = (state.t, dt, t1)
     before, on = past, sound & active if past is not None else sound
     if past is not None:  # what follows an event may look at the step that led to it
-        row, asked = form.shape.pack(step.data.strip), _asked(state, past, active, step)
-        past = past.with_step(row, jnp.where(on, t1, state.t), on, asked)
+        past = past.with_step(form.shape.pack(step.data.strip), jnp.where(on, t1, state.t), on)
     anew = restart(system, data, past)
     t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
     still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
@@ -86,6 +85,7 @@ def _attempt(
             before, (state.t, t1), data.lags, landed, on, jumped, system.levels
         )
         past = replace(past, echoes=echoes)
+    past = None if past is None else _noted(form, state, past, step, (t1, end.y, on, active))
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
                     () if echo is None else echo, inside)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
@@ -94,12 +94,27 @@ def _attempt(
     return _failing(replace(after, path=path), state, step, sound), tried
 
 
-def _asked(state: State, past: Any, active: Array, step: Any) -> Array:
-    """What the last attempt asked of the past that is not there; of given steps, the one that
-    failed.
+def _target(
+    system: System, data: Data, state: State, past: Any, events: Callable, known: Any
+) -> tuple:
+    """The time beyond which the step does not go, and the return of a jump that may be it."""
+    target = events(known, target_of(system, data, state.stop))
+    echo = echo_of(system, data, past, state.t, target)
+    target, comes = echoed(data, None if echo is None else echo.time, target)
+    return target, echo, comes
+
+
+def _noted(form: Any, state: State, past: History, step: Any, end: tuple) -> History:
+    """The past with what the last attempt asked for that is not there (of given steps, the one that
+    failed); and whether in any a jump at the start has come back at a time that is not known.
     """
+    t1, y1, accept, active = end
     made = active if state.failed is None else active & (state.failed < 0)
-    return jnp.where(made, step.data.asked, past.asked)
+    asked = step.data.asked
+    if form.since is not None:
+        back = accept & (form.since(state.t, state.y) < 0) & (form.since(t1, y1) > 0)
+        asked = asked | (past.asked & Asked.jump) | jnp.where(jnp.any(back), Asked.jump, 0)
+    return replace(past, asked=jnp.where(made, asked.astype(jnp.int32), past.asked))
 
 
 def _failing(after: State, before: State, step: Any, sound: Array) -> State:

@@ -10,6 +10,7 @@ from jaxtyping import Array
 from ..events import Anew
 from ..methods.mass import consistent, slope_of
 from ..problems.breaking import Echo
+from .stops import left_of, passed, right_of, stop_at
 from .system import Data, System, beside
 
 __all__ = ["echo_of", "echoed", "limited_form", "restart", "started", "target_of"]
@@ -19,7 +20,7 @@ def target_of(system: System, data: Data, stop: Any) -> Array:
     """Where the next landing is: a stop, or the end."""
     if not system.has_stops:
         return data.t1
-    return jnp.minimum(data.stops.at[stop].get(mode="fill", fill_value=jnp.inf), data.t1)
+    return jnp.minimum(stop_at(data.stops, stop), data.t1)
 
 
 def echo_of(system: System, data: Data, past: Any, t: Array, target: Array) -> Echo | None:
@@ -50,29 +51,11 @@ def _field_between(form: Any, low: Any, high: Any) -> Any:
     return form.mapped(clipped)
 
 
-def _after_stop(data: Data, t: Array) -> Array:
-    """The float after the last stop that is not after t; −inf where there is none."""
-    stops, t = lax.stop_gradient((data.stops, t))
-    return _beside(jnp.max(stops, where=stops <= t, initial=-jnp.inf), 1.0)
-
-
-def _before_stop(data: Data, t: Array) -> Array:
-    """The float before the first stop after t; inf where there is none."""
-    stops, t = lax.stop_gradient((data.stops, t))
-    return _beside(jnp.min(stops, where=stops > t, initial=jnp.inf), -1.0)
-
-
-def _beside(t: Array, side: float) -> Array:
-    tiny = side * float(jnp.finfo(t.dtype).tiny)  # a denormal may pass for zero
-    beside = jnp.where(t == 0, tiny, jnp.nextafter(t, jnp.asarray(side * jnp.inf, t.dtype)))
-    return jnp.where(jnp.isinf(t), t, beside)
-
-
 def started(system: System, data: Data, form: Any, t: Array) -> Any:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
-    return _field_between(form, _after_stop(data, t), None)
+    return _field_between(form, _limits(data, t)[0], None)
 
 
 def limited_form(system: System, data: Data, form: Any, t: Array) -> Any:
@@ -81,7 +64,14 @@ def limited_form(system: System, data: Data, form: Any, t: Array) -> Any:
     """
     if not system.has_stops:
         return form
-    return _field_between(form, _after_stop(data, t), _before_stop(data, t))
+    return _field_between(form, *_limits(data, t))
+
+
+def _limits(data: Data, t: Array) -> tuple[Array, Array]:
+    """The right of the last stop that is not after t, and the left of the next one."""
+    stops, t, shift = lax.stop_gradient((data.stops, t, data.shift))
+    i = passed(stops, t)
+    return right_of(stop_at(stops, i - 1), shift), left_of(stop_at(stops, i), shift)
 
 
 def restart(system: System, data: Data, past: Any = None) -> Anew:

@@ -12,6 +12,7 @@ from ..control import initial_step
 from ..core.status import Status
 from ..methods.mass import paces
 from .landing import restart, started
+from .stops import passed
 from .system import Data, State, System, beside
 
 __all__ = ["Start", "begin", "failing", "prepared"]
@@ -65,7 +66,7 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
         control=controller.init(t0.dtype),
         memory=method.init(started(system, data, form, t0), t0, y0),
         written=system.output.first(data.times, events.shown(known, t0)),
-        stop=jnp.sum(data.stops <= t0, dtype=jnp.int32) if system.has_stops else zero,
+        stop=passed(data.stops, t0) if system.has_stops else zero,
         events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),

@@ -40,6 +40,7 @@ class Data(eqx.Module):
     marks: Any = ()
     failed: Any = None
     lags: Any = ()  # of a field that looks at its past, as they are at the start
+    shift: Any = ()  # of what jumps at the stops: by how much it is called at other times than t
 
 
 class State(eqx.Module):
@@ -99,6 +100,8 @@ class System:
     algebraic: bool = False
     noise: Any = field(default_factory=Silent)
     phase: int = 0  # of a method that takes turns with another
+    refusal: str = ""  # why it has no derivative
+    jump_hides: bool = False  # whether it has none where a jump at its start has come back
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(
@@ -127,6 +130,12 @@ class System:
     def reads_inside(self) -> bool:
         """Whether anything is read between the ends of steps: rows, events, or the past."""
         return self.output.needs_interpolant or bool(self.events.crossings) or self.rows is not None
+
+    def check_differentiable(self) -> None:
+        """Refuses what has no derivative, or whose derivative would be wrong."""
+        if self.refusal:
+            raise TypeError(self.refusal)
+        self.events.check_differentiable()
 
     def happenings(self, data: Data) -> Any:
         """The events with their parameters."""

@@ -1,8 +1,5 @@
-"""Inputs: functions of time from tables, which say where they jump."""
+"""Inputs: functions of time from tables. Those that jump say when, by `core.jumps.jumping`."""
 
-import functools
-import types
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -12,11 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..closures import Captured
-from ..closures.reading import contents_of
+from ..core.loop import loop
 from ..core.primitive import Tracer
 
-__all__ = ["Input", "Table", "jumps_in"]
+__all__ = ["Input", "Table"]
 
 _FEW = 32
 
@@ -32,11 +28,6 @@ class Input(eqx.Module):
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""
         raise NotImplementedError
-
-    @property
-    def jumps(self) -> Real[Array, " jumps"] | None:
-        """The times at which it jumps (NaN: none); None if it never does."""
-        return None
 
 
 class Table(Input):
@@ -65,68 +56,39 @@ class Table(Input):
 
 
 def place_of(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
-    """The index of the last of increasing times that is not after t; 0 before the first."""
+    """The index of the last of increasing times that is not after t; 0 before the first.
+
+    Of many, the place that equal distances would give and its neighbour are tried first, and then
+    halves: of a regular table two numbers are read, however long it is.
+    """
     ts, t = lax.stop_gradient((ts, t))
     count = ts.shape[0]
     if count <= _FEW:
         return jnp.maximum(jnp.sum(ts <= t, dtype=jnp.int32) - 1, 0)
-    place = jnp.zeros((), jnp.int32)
-    for power in reversed(range((count - 1).bit_length())):  # without a loop in the loop
-        ahead = place + 2**power
-        time = ts.at[ahead].get(mode="fill", fill_value=jnp.inf)
-        place = jnp.where(time <= t, ahead, place)
+
+    def tried(low: Array, high: Array, i: Array) -> tuple[Array, Array]:
+        """The bounds low ≤ place < high, once ts[i] has been read."""
+        i = jnp.clip(i, low, high - 1)
+        before = ts.at[i].get(mode="promise_in_bounds") <= t
+        return jnp.where(before, i, low), jnp.where(before, high, jnp.maximum(i, low + 1))
+
+    def halved(active: Any, consts: Any, bounds: tuple[Array, Array], _: Any) -> tuple:
+        del active, consts
+        low, high = bounds
+        return tried(low, high, (low + high) >> 1), ()
+
+    span = ts[-1] - ts[0]
+    guess = (t - ts[0]) / jnp.where(jnp.isfinite(span) & (span > 0), span, jnp.inf) * (count - 1)
+    guess = jnp.clip(guess, 0, count - 1).astype(jnp.int32)
+    bounds = tried(jnp.int32(0), jnp.int32(count), guess)
+    bounds = tried(*bounds, jnp.where(bounds[0] == guess, guess + 1, guess - 1))
+    (place, _), _ = loop(lambda _, bounds, __: bounds[1] - bounds[0] > 1, halved, bounds)
     return place
 
 
 def row(xs: Any, place: Int[Array, ""]) -> Any:
     """A row of a tree."""
     return jax.tree.map(lambda x: x.at[place].get(mode="clip"), xs)
-
-
-def jumps_in(*roots: Any) -> list[Array]:
-    """The times at which inputs jump that are found in `roots`: in trees, in the fields of objects,
-    and in what functions close over.
-    """
-    found: dict[int, Input] = {id(x): x for x in _inputs(roots, set())}
-    jumps = [x.jumps for x in found.values()]
-    known = [jump for root in roots if isinstance(root, Captured) for jump in root.jumps]
-    return [*known, *(jnp.asarray(x) for x in jumps if x is not None)]
-
-
-def _inputs(x: Any, seen: set[int]) -> Iterator[Input]:
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    if isinstance(x, Input):
-        yield x
-        return
-    for part in _parts(x):
-        yield from _inputs(part, seen)
-
-
-def _parts(x: Any) -> Iterable:
-    """What an object holds: what a function closes over, fields (static ones, too), branches."""
-    if isinstance(x, types.FunctionType):
-        return contents_of(x)
-    if isinstance(x, types.MethodType):
-        return x.__self__, x.__func__
-    if isinstance(x, functools.partial):
-        return x.func, x.args, x.keywords
-    if isinstance(x, dict):
-        return x.values()  # whose keys need not be such as JAX can sort
-    inside = lambda v: v is not x and _holds(v)  # noqa: E731
-    leaf = jax.tree_util.all_leaves([x], is_leaf=inside)
-    fields = ()
-    if callable(x) and not isinstance(x, type) and (leaf or isinstance(x, eqx.Module)):
-        fields = tuple(getattr(x, "__dict__", {}).values())
-    if leaf:
-        return fields
-    return *fields, *jax.tree.leaves(x, is_leaf=inside)
-
-
-def _holds(x: Any) -> bool:
-    """Whether there may be more in it than its leaves."""
-    return isinstance(x, (Input, dict, functools.partial)) or callable(x)
 
 
 def _list_as_array(x: Any) -> Any:

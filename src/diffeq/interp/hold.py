@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
+from ..core.jumps import jumping
 from ..core.primitive import Tracer
 from .base import Input, Table, row
 
@@ -15,9 +16,11 @@ __all__ = ["Hold", "infusions"]
 class Hold(Table):
     """The zero-order hold: u(t) = x_i for t_i ≤ t < t_{i+1}.
 
-    A solve finds it in `args`, in the fields of f and in what f closes over, ends a step on each of
-    its times, and starts afresh behind it, so that no method loses its order. The solution
-    differentiates by ts as well as by xs.
+    Where a field or a condition calls it at t, at t − s or at another line σ t + s₀ (σ and s₀ may
+    depend on args, not on y), a solve ends a step at each of its jumps, and starts afresh behind
+    it, so that no method loses its order. The solution differentiates by ts, s₀ and σ as well as
+    by xs. At other functions of t (t % 24), or where the time depends on y, its jumps are left to
+    the control of errors, and a warning says so, unless they are given to `solve` as `stops=`.
 
     Args:
         ts: increasing times; NaN at the end is padding.
@@ -40,12 +43,12 @@ class Hold(Table):
 
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""
-        return row(self.xs, self.place(t))
+        return row(self.xs, self.place(jumping(t, _changes, self.ts)))
 
-    @property
-    def jumps(self) -> Real[Array, " jumps"] | None:
-        """Every time but the first."""
-        return jnp.where(jnp.isfinite(self.ts), self.ts, jnp.nan)[1:]
+
+def _changes(ts: Real[Array, " n"]) -> Real[Array, " n-1"]:
+    """When a table that is held jumps: at every time but the first."""
+    return jnp.where(jnp.isfinite(ts), ts, jnp.nan)[1:]
 
 
 class Infusions(Input):
@@ -57,15 +60,16 @@ class Infusions(Input):
 
     def at(self, t: Real[Array, ""]) -> Any:
         """The sum of the rates that are on."""
+        t = jumping(t, _switches, self.starts, self.durations)
         on = (t >= self.starts) & (t < self.starts + self.durations)
         rates = self.rates
         on = on.reshape(on.shape + (1,) * (rates.ndim - 1))
         return jnp.sum(jnp.where(on, rates, 0), axis=0)
 
-    @property
-    def jumps(self) -> Real[Array, " jumps"] | None:
-        """Where they start and end."""
-        return jnp.concatenate([self.starts, self.starts + self.durations])
+
+def _switches(starts: Real[Array, " n"], durations: Real[Array, " n"]) -> Real[Array, " 2*n"]:
+    """When infusions start and end."""
+    return jnp.concatenate([starts, starts + durations])
 
 
 def infusions(starts: Any, rates: Any, durations: Any) -> Infusions:

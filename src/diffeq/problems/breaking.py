@@ -3,6 +3,7 @@ time t* at which an event has changed something. The first are known before a so
 not: `Echoes` are the list of what is still to come back.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,15 +15,25 @@ from ..core.graft import grafted
 from ..core.lookup import pick, place_of
 from ..core.rows import put_row
 
-__all__ = ["Echo", "Echoes", "breaking_points", "depth_of", "echo_time", "kinks_of", "levels_of"]
+__all__ = [
+    "Echo",
+    "Echoes",
+    "breaking_points",
+    "depth_of",
+    "echo_time",
+    "kinks_of",
+    "levels_of",
+    "returns_by",
+]
 
 # With many lags the combinations explode (10 lags to the seventh level: 19,447). Kinks of a higher
 # level are smoother, and so first to be left to the control of errors.
-_MOST = 256
+_MOST, _MOST_IN_ALL = 256, 4096
 
 
-def breaking_points(t0: Real[Array, ""], lags: Real[Array, " lags"], levels: int) -> Array:
-    """t0 + Σ nᵢ lagᵢ for 0 < Σ nᵢ ≤ levels; fewer levels (but one) where these are over 256.
+def breaking_points(t0: Real[Array, "..."], lags: Real[Array, " lags"], levels: int) -> Array:
+    """t0 + Σ nᵢ lagᵢ for 0 < Σ nᵢ ≤ levels, for each t0; fewer levels (but one) where there are
+    over 256 of a t0, or over 4,096 in all.
 
     At t0 the derivative jumps, at a point of level n the derivative of order n + 1: each delay
     integrates once.
@@ -32,9 +43,28 @@ def breaking_points(t0: Real[Array, ""], lags: Real[Array, " lags"], levels: int
     >>> breaking_points(jnp.array(1.0), jnp.array([0.5, 2.0]), 2).tolist()
     [1.5, 3.0, 2.0, 3.5, 5.0]
     """
-    counts = _counts(lags.shape[0], levels)
+    counts = _counts(lags.shape[0], levels, _MOST_IN_ALL // max(t0.size, 1))
     # Products and a sum: a matrix product would round otherwise, and by another amount a machine.
-    return t0 + jnp.sum(jnp.asarray(counts, lags.dtype) * lags, axis=1)
+    return (t0[..., None] + jnp.sum(jnp.asarray(counts, lags.dtype) * lags, axis=1)).ravel()
+
+
+def returns_by(
+    t0: Real[Array, ""], lines: Sequence[tuple[Array, Array]], levels: int
+) -> Real[Array, " times"]:
+    """When a discontinuity at t0 comes back to what looks back from t to σ t + s₀, for the `lines`
+    (σ, s₀), and what that makes in turn, up to so many levels; fewer where there are over 256.
+
+    >>> returns_by(jnp.array(1.0), [(jnp.array([0.5]), jnp.array([0.0]))], 3).tolist()
+    [2.0, 4.0, 8.0]
+    """
+    slope, offset = (jnp.concatenate(x) for x in zip(*lines, strict=True))
+    found, level = [], t0[None]
+    for i in range(levels):
+        level = ((level[:, None] - offset) / jnp.where(slope != 0, slope, jnp.nan)).ravel()
+        if i and sum(x.size for x in found) + level.size > _MOST:
+            break
+        found.append(level)
+    return jnp.concatenate(found)
 
 
 def kinks_of(lags: int, levels: int) -> int:
@@ -65,13 +95,13 @@ def levels_of(lags: int, levels: int) -> int:
     return int(_counts(lags, levels).sum(axis=1).max()) if lags and levels else 0
 
 
-def _counts(lags: int, levels: int) -> Any:
+def _counts(lags: int, levels: int, most: int = _MOST) -> Any:
     """The multi-indices of 1 ≤ |n| ≤ levels, level by level, no more than there is room for."""
     unit = np.eye(lags, dtype=int)
     found, level = [*unit], [*unit]
     for _ in range(levels - 1):
         level = list({tuple(n + e): n + e for n in level for e in unit}.values())
-        if len(found) + len(level) > _MOST:
+        if len(found) + len(level) > min(most, _MOST):
             break
         found += level
     return np.stack(found)

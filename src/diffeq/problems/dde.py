@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
 from ..core.packing import as_state
-from .base import Problem
+from .base import Problem, evaluated
 from .called import takes
 
-__all__ = ["DDEProblem", "depends_on_state"]
+__all__ = ["DDEProblem", "SinceStart", "depends_on_state"]
 
 
 class DDEProblem(Problem):
@@ -30,6 +34,12 @@ class DDEProblem(Problem):
     lags that were not declared, are left to the control of errors. A step may be longer than a
     lag: then it looks at itself, and is repeated until it agrees with what it saw. Lags, history,
     y0, args and tspan all differentiate, by `de.Discrete`.
+
+    A history may jump where it turns from one formula to another by a comparison of t with a
+    number, or calls `interp.Hold`: steps end where that comes back by a number. (Other jumps of
+    a history, as of `jnp.floor(t)`, want `stops=`, T + lag.) A y0 that is given is a jump; where it
+    comes back at a time that is not known, because a lag depends on the state, a derivative is
+    refused: before the solve if the lag is not declared, else by the status `undifferentiable`.
 
     Where the equation is stiff take an implicit method. Its Jacobian is ∂f/∂y with the past as it
     is: what a step sees of itself is iterated, which converges while dt · ∂f/∂past is small, or
@@ -72,6 +82,21 @@ class DDEProblem(Problem):
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.history = history if callable(history) else as_state(history)
         self.lags = lags
+
+
+class SinceStart:
+    """How far behind the start of a delay equation each of its lags reaches, t − lag(t, y) − t0:
+    positive where the field no longer sees the history.
+    """
+
+    def __init__(self, problem: DDEProblem) -> None:
+        self.lags, self.tspan = problem.lags, problem.tspan
+
+    def __call__(self, t: Any, y: Any, args: Any) -> Array:
+        """One number for each lag."""
+        start, end = (evaluated(x, args) for x in evaluated(self.tspan, args))
+        lags = [jnp.ravel(jnp.asarray(x, t.dtype)) for x in jax.tree.leaves(self.lags(t, y, args))]
+        return t - jnp.where(end < start, -1, 1) * jnp.concatenate(lags) - start
 
 
 def depends_on_state(lags: Any) -> bool:

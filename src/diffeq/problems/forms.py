@@ -216,6 +216,7 @@ class Delayed(Form):
     origin: Any
     sign: Any
     held: tuple = ()
+    since: Callable | None = None  # how far behind the start its lags reach, if that is watched
 
     def over(self, origin: Any, history: History | None) -> "Delayed":
         """The same with another past, if there is one yet."""

@@ -18,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Int, Real
 
 from ..core.flags import flagged
+from ..core.jumps import constant, jumping, together
 from ..core.lookup import added, find, pick, place_of
 from ..core.packing import Packing
 from ..core.rows import put_row
@@ -27,7 +28,8 @@ __all__ = ["Asked", "History", "Past", "Seen", "Shape", "Strip"]
 
 class Asked(IntFlag):
     """What a look into the past asked for, but for what is there: the step that is being made,
-    beyond the time of the evaluation, or before the first step that is still kept.
+    beyond the time of the evaluation, or before the first step that is still kept; and whether a
+    lag that depends on the state has come to reach no further than a jump at the start.
 
     It is told by flags (`core.flags`) and never by the value: `past(s) > 0` is False of a NaN.
     """
@@ -35,6 +37,7 @@ class Asked(IntFlag):
     step = 1
     future = 2
     lost = 4
+    jump = 8
 
 
 class Strip(eqx.Module):
@@ -127,11 +130,9 @@ class History(eqx.Module):
         """What a field may look at."""
         return replace(self, echoes=())
 
-    def with_step(
-        self, row: list[Array], end: Array, accept: Array, asked: Int[Array, ""]
-    ) -> "History":
-        """Another row, and what the attempt has `asked` for that is not there. One that is rejected
-        takes a row of no length: all lanes write in the same place.
+    def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
+        """Another row. A rejected attempt takes one of no length: all lanes write in the same
+        place.
         """
         place = place_of(self.count, self.ends.shape[0])
         row = _of_attempt(row, accept)
@@ -140,7 +141,7 @@ class History(eqx.Module):
             [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
             self.count + 1,
             jnp.where(accept, self.count, self.latest),
-            asked,
+            self.asked,
             self.echoes,
         )
 
@@ -175,6 +176,12 @@ class Seen(eqx.Module):
     origin: Array
     sign: Any
 
+    def known(self, origin: Any, sign: Any) -> list:
+        """What is known of its leaves before a solve, for `core.jumps`."""
+        unknown = jax.tree.leaves((self.history, self.ahead, self.now, self.middle))
+        own = [constant(origin), *(constant(sign) for _ in jax.tree.leaves(self.sign))]
+        return [*(None for _ in unknown), *own]
+
 
 @dataclass(frozen=True)
 class Past:
@@ -186,6 +193,7 @@ class Past:
     packing: Packing
     before: Callable  # s -> the packed state and what was held, before the start
     direction: int | None
+    jumps: bool  # whether it does at its start, to a y0 that is given
     held: tuple = ()  # now
 
     def __call__(self, s: Any) -> Any:
@@ -203,6 +211,7 @@ class Past:
 
     def _at(self, s: Array) -> tuple[Array, tuple]:
         seen, history = self.seen, self.seen.history
+        s = jumping(s, together, kind="past") if self.jumps else s
         sigma, tau = self._turned(s), self._turned(self.t)
         fixed, now = lax.stop_gradient((sigma, tau))
         # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,

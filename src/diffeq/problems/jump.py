@@ -87,8 +87,11 @@ class JumpProblem(Problem):
     of mean 1 which the key alone determines (the random time change); so other parameters with the
     same key move the jumps, and do not draw them anew. Jumps at constant rates are known
     beforehand: steps end on them. Of other rates the hazard is solved beside y, and the crossing
-    is located like that of an `Event`. A hazard sees the smallest rtol, relative to its size and to
-    1; the error norm is that of the state and that of the hazards, each a root mean square.
+    is located like that of an `Event`. A rate that is 0 but for a while shorter than a step may be
+    passed over, like any pulse in a field: where it depends on t write it with `interp.Hold`, or
+    give `stops=`; else bound dt, `controller=de.PI(dtmax=…)`. A hazard sees the smallest rtol,
+    relative to its size and to 1; the error norm is that of the state and that of the hazards, each
+    a root mean square.
 
     The jumps are the first of `sol.events` (times, states before and after, which channel `fired`);
     events that are given to `solve` come behind them. `max_events` bounds each.

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from ..closures import flatten, no_writes, unflatten
 from ..core.components import own_components
 from ..core.invariant import split_invariant
+from ..core.jumps import Jumps, joined, jumping, together, turns_of
 from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.primitive import contains, eval_jaxpr, influences, shape_of, with_constants
 from .base import Problem, evaluated
@@ -31,9 +32,10 @@ from .dae import (
     packed_mass,
     packed_slope,
 )
-from .dde import DDEProblem, depends_on_state
+from .dde import DDEProblem, SinceStart, depends_on_state
 from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .history import History, Past, Seen, Shape
+from .jumping import jumps_of_traced
 from .ode import ODEProblem, SplitODEProblem
 from .sdde import SDDEProblem
 from .sde import SDEProblem
@@ -72,6 +74,7 @@ class Canonical(eqx.Module):
     args: Callable = eqx.field(static=True)
     noise: tuple[int, ...] | None = eqx.field(static=True, default=None)
     delays: Any = None
+    jumps: Jumps = Jumps([], [], [], [])
 
 
 class Delays(eqx.Module):
@@ -114,7 +117,7 @@ def canonical(
         Traced(
             f,
             name,
-            problem.functions[name],
+            problem.functions.get(name, "t, y, args"),
             t,
             parts,
             leaves,
@@ -123,6 +126,8 @@ def canonical(
         )
         for name, f, parts, *own in rule.functions(problem, tree)
     ]
+    seen = rule.seen_from(t0, t1) if problem.delayed else ()
+    jumps = joined(jumps_of_traced(g, leaves, seen) for g in traced)
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
     traced = traced if jac is None else [*traced, jac]
 
@@ -150,6 +155,7 @@ def canonical(
         lambda parameters: unflatten(structure, parameters[0][0]),
         rule.noise(problem, traced, y0),
         rule.delays,
+        jumps,
     )
 
 
@@ -476,6 +482,17 @@ class _ImplicitRule(_OdeRule):
         return Implicit(residual, **{**known, "guess": turned(sign, known["guess"])})
 
 
+def _as_it_is(name: str, value: Any, parts: tuple) -> Any:
+    """What a function of ours returns fits."""
+    del name, parts
+    return value
+
+
+def _unpacked(f: Callable, packing: Packing) -> Callable:
+    """A function of the user's state as one of packed states."""
+    return lambda t, y: f(t, packing.unpack(y))
+
+
 def _packed(f: Callable, packing: Packing) -> Callable:
     """The function over packed states; what else it sees stays what it is."""
     return lambda t, y, *seen: packing.pack(f(t, packing.unpack(y), *seen))
@@ -715,18 +732,33 @@ class _DelayRule(_Rule):
 
     def functions(self, problem: Any, tree: Any) -> list:
         """The field as a function of (t, y, seen, args)."""
-        return [("f", self._sees(problem.f, problem), (tree, self._seen()))]
+        field = ("f", self._sees(problem.f, problem), (tree, self._seen()))
+        return [field, *self._watched(problem, tree)]
+
+    def _watched(self, problem: Any, tree: Any) -> list:
+        """Of lags that depend on the state whether they reach back to a jump at the start."""
+        watched = self.delays.jumps and not self.delays.constant
+        return [("lags", SinceStart(problem), (tree,), _as_it_is)] if watched else []
 
     def _sees(self, f: Any, problem: Any) -> Any:
         """A function of (t, y, past, args) as one of (t, y, seen, args)."""
-        return partial(_seeing, f, problem.history, (self.packing, self.shape, self.direction))
+        known = (self.packing, self.shape, self.direction, self.delays.jumps)
+        return partial(_seeing, f, problem.history, known)
+
+    def seen_from(self, t0: Array, t1: Array) -> list:
+        """Of the leaves of a `Seen` where the past begins, and the direction of time."""
+        sign = self.direction or jnp.where(t1 < t0, -1, 1).astype(t0.dtype)
+        return self._seen().known(turned(sign, t0), sign)
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
         """The equation, with nothing in its past yet."""
         inside = jnp.asarray(sign, self.shape.time) if self.direction is None else ()
         blank = History.blank(self.shape, 1)
+        watched = self.delays.jumps and not self.delays.constant
+        *at, since = at if watched else (*at, None)
         equation = self._equation(at, packing, sign)
-        return Delayed(equation, self.shape, blank, jnp.inf, inside, packing.kept)
+        since = None if since is None else _unpacked(since, packing)
+        return Delayed(equation, self.shape, blank, jnp.inf, inside, packing.kept, since)
 
     def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
         """The equation whose functions are called with (t, y, seen)."""
@@ -754,7 +786,8 @@ class _NoisyDelayRule(_DelayRule):
         """Both as functions of (t, y, seen, args)."""
         seen = self._seen()
         named = self.noisy.functions(problem, tree, seen)
-        return [(name, self._sees(f, problem), *rest) for name, f, *rest in named]
+        found = [(name, self._sees(f, problem), *rest) for name, f, *rest in named]
+        return [*found, *self._watched(problem, tree)]
 
     def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
         return self.noisy.form(at, packing, sign)
@@ -762,15 +795,17 @@ class _NoisyDelayRule(_DelayRule):
 
 def _seeing(f: Any, history: Any, known: tuple, t: Any, y: Any, seen: Seen, args: Any) -> Any:
     """What f returns where its past is what it has seen."""
-    packing, shape, direction = known
+    packing, shape, direction, jumps = known
     now = packing.held_of(y)
+    turns = turns_of(lambda s: _history_at_time(history, s, args), t) if callable(history) else []
 
     def before(s: Any) -> tuple[Array, tuple]:
+        s = jumping(s, together, *turns) if turns else s
         then = _history_at_time(history, s, args)
         each = zip(packing.held_of(then), now, strict=True)
         return packing.pack(then), tuple(x.astype(a.dtype) for x, a in each)
 
-    return f(t, y, Past(seen, t, shape, packing, before, direction, now), args)
+    return f(t, y, Past(seen, t, shape, packing, before, direction, jumps, now), args)
 
 
 def _start(problem: Any, args: Any) -> Any:

@@ -28,6 +28,7 @@ from .steps import (
     check_limits,
     check_steps,
     check_turns,
+    counted,
     known_span,
     known_steps,
     listed,
@@ -113,8 +114,8 @@ def checked_call(
     traced = {
         "problem": asked_for, "method": method, "controller": controller,
         "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "events": events, "stops": stops,
-        "key": key,
+        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops, "key": key,
+        "events": events if max_events else counted(events, problem, span),
     }  # fmt: skip
     direction = None if span is None else (1 if span[1] >= span[0] else -1)
     kinks = most_kinks(problem, method) if delayed else 0

@@ -1,24 +1,22 @@
 """Spans of time, steps, stops and events, as far as they are known before a solve."""
 
+import copy
 import inspect
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..adjoint import ODES
 from ..control import Controller
-from ..door import MAX_STEPS
-from ..events import Happening
-from ..interp.base import jumps_in
+from ..door import MAX_EVENTS, MAX_STEPS
+from ..events import Happening, Periodic
 from ..methods import Method
 from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.breaking import depth_of, kinks_of
 from ..problems.dde import depends_on_state
-from ..problems.lowering import functions_of
 from .problems import without_jumps
 from .saves import times_of
 from .words import concrete, is_real, shown
@@ -28,6 +26,7 @@ __all__ = [
     "check_limits",
     "check_steps",
     "check_turns",
+    "counted",
     "known_span",
     "known_steps",
     "listed",
@@ -140,6 +139,29 @@ def listed(events: Any) -> tuple:
     return tuple(given)
 
 
+def counted(events: tuple, problem: Problem, span: Any) -> tuple:
+    """The events, of which those that are periodic know how often they happen, as a power of two,
+    where that can be told and is more often than is recorded by default.
+    """
+    return tuple(_counted(e, problem, span) if isinstance(e, Periodic) else e for e in events)
+
+
+def _counted(event: Periodic, problem: Problem, span: Any) -> Periodic:
+    given = (event.period, event.phase)
+    if span is None or (any(map(callable, given)) and not concrete(problem.args)):
+        return event
+    period, phase = (evaluated(x, problem.args) for x in given)
+    phase = period if phase is None else phase
+    if not concrete((period, phase)) or not float(period) > 0:
+        return event
+    count = math.ceil((abs(span[1] - span[0]) - float(phase)) / float(period) * (1 + 1e-6)) + 2
+    if count <= MAX_EVENTS:
+        return event
+    counted: Any = copy.copy(event)
+    counted.most = min(2 ** math.ceil(math.log2(count)), MAX_STEPS)
+    return counted
+
+
 def most_kinks(problem: Any, method: Method) -> int:
     """How many stops the kinks of constant lags may be."""
     if depends_on_state(problem.lags):
@@ -167,16 +189,6 @@ def known_steps(
 
 
 def stops_of(problem: Problem, stops: Any) -> Any:
-    """All the stops of a solve: those that are given, and those that its inputs ask for."""
-    problem, jumps = without_jumps(problem)
-    stops = times_of("stops", stops(problem.args) if callable(stops) else stops)
-    return _with_jumps(problem, jumps, stops)
-
-
-def _with_jumps(problem: Problem, random: tuple, stops: Any) -> Any:
-    """The stops, and the times at which inputs jump that the problem depends on, or a rate does."""
-    functions = [f for _, f, _ in functions_of(problem)] + [jump.rate for jump in random]
-    jumps = jumps_in(problem.args, getattr(problem, "control", None), *functions)
-    if not jumps:
-        return stops
-    return jnp.concatenate([*(() if stops is None else (stops,)), *jumps])
+    """The stops that are given, of these args; None where there are none."""
+    problem, _ = without_jumps(problem)
+    return times_of("stops", stops(problem.args) if callable(stops) else stops)
