@@ -44,7 +44,7 @@ class Wanted:
         if dense:
             self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial)))
         self.records = [
-            Channel("event", part.length, self._occurrence(part.count), i)
+            Channel("event", part.length, self._occurrence(part.count), i, part.kind == "after")
             for i, part in enumerate(events.parts)
         ]
         self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]

@@ -45,7 +45,7 @@ class Condition:
 
     def truths(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
         """Whether it is true: (k,)."""
-        value = self.traced.at(leaves, hoisted, t, tree)
+        value = jnp.asarray(self.traced.at(leaves, hoisted, t, tree))
         return jnp.atleast_1d(value if value.dtype == bool else value > 0)
 
     def numbers(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
@@ -55,7 +55,7 @@ class Condition:
             avals: list[Any] = self.traced.jaxpr.in_avals
             flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, avals, strict=True)]
             return jnp.atleast_1d(self.difference(hoisted, *flat))
-        value = self.traced.at(leaves, hoisted, t, tree)
+        value = jnp.asarray(self.traced.at(leaves, hoisted, t, tree))
         return jnp.atleast_1d(jnp.where(value, 1.0, -1.0) if value.dtype == bool else value)
 
 

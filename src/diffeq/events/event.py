@@ -50,7 +50,9 @@ class Event(Happening):
     """Something that happens where `condition(t, y, args)` crosses zero.
 
     The crossing is looked for on the polynomial of each step, also between its ends, and located to
-    rounding; of several events the earliest comes first. There `affect(t, y, args)` replaces the
+    rounding: of a condition that is a polynomial of degree ≤ 8 there every one, of others as far as
+    they are smooth between the places that are looked at. Of several events the earliest comes
+    first. There `affect(t, y, args)` replaces the
     state, and the next step starts afresh. Without an affect the solve ends there, with success.
     The time of the event, t*(y0, args), has the derivative −(∂g/∂x · dx)/(dg/dt) of the root that
     it is, to every order.
@@ -80,7 +82,7 @@ class Event(Happening):
             than numbers or booleans, of shape () or (k,); affect changes structure, shape or dtype.
         ValueError: direction is none of −1, 0, 1.
 
-    Reference: shampine2000.
+    Reference: shampine2000, rouillier2004.
 
     Example:
         A ball falls from 10 m, and bounces:
@@ -164,6 +166,9 @@ class Periodic(Happening):
         affect: `affect(t, y, args)`, as in `Event`.
         phase: when it happens first, after t0; None: after one period. 0.0 is at t0 itself.
 
+    All its happenings are recorded where period, phase and tspan are numbers that are known before
+    the solve; else `max_events` of them, and more are the status `too_many_events`.
+
     Raises:
         TypeError: affect is no function.
         ValueError: period is not positive, or phase negative.
@@ -181,10 +186,12 @@ class Periodic(Happening):
     """
 
     fields = ("period", "phase", "affect")
+    static = ("most",)
 
     def __init__(self, period: Any, affect: Any, *, phase: Any = None) -> None:
         self.affect = _function("affect", affect, "t, y, args")
         self.period, self.phase = period, phase
+        self.most = None  # how often it happens, where that is known to be often
         if not callable(period) and not _positive(period):
             raise ValueError(f"period is {period!r}; one positive number is wanted.")
         if phase is not None and not callable(phase) and not _positive(phase, zero=True):
@@ -195,7 +202,8 @@ class AfterStep(Happening):
     """What happens after each accepted step whose end has `condition(t, y, args)` true.
 
     It depends on where steps end: for what happens at a time of its own, take an `Event`. It serves
-    projections and limits, and stops a solve that has settled.
+    projections and limits, and stops a solve that has settled. The first `max_events` happenings
+    are recorded; `num` counts all, and the solve goes on.
 
     Args:
         condition: returns a boolean, or a vector (k,) of them.
@@ -229,11 +237,12 @@ def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
         times: as in `PresetTimes`.
         amounts: one for each time, shape (times, …), or one for all; or a function of args. NaN
             times ignore theirs.
-        into: where: an index of the array y, a key of the dictionary y, a tuple of these that leads
-            further down, or a function such as `lambda y: y.central`.
+        into: where: an index of the array y (from 0; −1 is the last), a key of the dictionary y, a
+            tuple of these that leads further down (an empty one is y itself), or a function such as
+            `lambda y: y.central`. NONMEM's CMT counts from 1: give `cmt - 1`.
 
     Raises:
-        TypeError, ValueError: as `PresetTimes`; or y has no such component.
+        TypeError, ValueError: as `PresetTimes`; into is none of these, or y has no such component.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de
@@ -244,6 +253,12 @@ def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
         >>> sol.events[0].after["gut"].round()
         Array([100.,  50.], dtype=float32)
     """
+    parts = into if isinstance(into, tuple) else (into,)
+    if any(isinstance(x, (bool, np.bool_, list, np.ndarray)) or x is None for x in parts):
+        raise TypeError(
+            f"into is {into!r}; an index, a key, a tuple of these or a function of y is wanted, "
+            "and () for all of a y that is one number."
+        )
     given = amounts if callable(amounts) else jax.tree.map(jnp.asarray, _list_as_array(amounts))
     if not callable(given) and not callable(times):
         count = np.size(_times(times))
@@ -252,16 +267,18 @@ def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
 
 
 class _Place:
-    """Where in a tree; equal to another of the same path."""
+    """Where in a tree; equal to another of the same path, in which 1 is not 1.0."""
 
     def __init__(self, path: Any) -> None:
         self.path = path
+        parts = path if isinstance(path, tuple) else (path,)
+        self.key = tuple(type(x) for x in parts), path  # in this order: types compare in any case
 
     def __hash__(self) -> int:
-        return hash(self.path)
+        return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Place) and other.path == self.path
+        return isinstance(other, _Place) and other.key == self.key
 
 
 class _Adding:
@@ -272,15 +289,28 @@ class _Adding:
 
     def __call__(self, t: Any, y: Any, args: Any, amount: Any) -> Any:
         if callable(self.into):
-            return eqx.tree_at(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
+            return _replaced(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
         into = self.into.path
         return _added(y, into if isinstance(into, tuple) else (into,), amount, into)
+
+
+def _replaced(into: Any, y: Any, value: Any) -> Any:
+    """The tree y with what a function selects replaced."""
+    try:
+        return eqx.tree_at(into, y, value)
+    except (TypeError, ValueError) as error:
+        shapes = jax.tree.map(jnp.shape, y)
+        raise TypeError(
+            "into is a function that selects no leaf of y, as lambda y: y.central does, and y has "
+            f"the shapes {shapes}. A component of an array is an index: into=0."
+        ) from error
 
 
 def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
     """`y` with the amount added at the end of the path."""
     try:
         if hasattr(y, "at"):
+            np.broadcast_to(0, y.shape)[path]  # JAX would drop what is added out of bounds
             return y.at[path].add(amount)
         if not path:
             return jax.tree.map(jnp.add, y, amount)
@@ -295,7 +325,9 @@ def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
         return type(y)(*parts) if hasattr(y, "_fields") else type(y)(parts)
     except (LookupError, AttributeError, TypeError) as error:
         shapes = jax.tree.map(jnp.shape, y)
-        raise TypeError(f"into is {into!r}; y has no such component: {shapes}.") from error
+        count = any(isinstance(x, (int, np.integer)) for x in path)
+        hint = " Indices start at 0: of NONMEM's CMT give cmt - 1." if count else ""
+        raise TypeError(f"into is {into!r}; y has no such component: {shapes}.{hint}") from error
 
 
 def _function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Any:

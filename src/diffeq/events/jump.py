@@ -25,7 +25,7 @@ from ..core.status import Status
 from ..core.walk import walk
 from ..problems.lowering import turned
 from .ending import Anew, Ending, Happened, Memory, Reach, Shown
-from .locate import Stand, first_crossing, located
+from .locate import Crossing, Stand, first_crossing, located, ripe
 from .part import Part
 from .watch import Watch
 
@@ -57,6 +57,8 @@ class Events:
         self.direction = np.concatenate([none, *(c.direction for c in conditions)])
         self.level = np.concatenate([none.astype(bool), *(c.level for c in conditions)])
         self.count = sum(p.count for p in self.crossings)
+        ends = [np.full(p.count, p.terminal) for p in self.crossings]
+        self.terminal = np.concatenate([none.astype(bool), *ends])  # that is an end, and no more
         # A path with noise has no slope that would say to which side of a zero it goes.
         steady = [np.full(c.count, not (noisy and c.traced.uses(0))) for c in conditions]
         self.sloped = np.concatenate([none.astype(bool), *steady])
@@ -292,7 +294,10 @@ class Bound:
         slack = jnp.minimum(ulps / jnp.where(length > 0, length, 1), 1e-3)
         slack = in_dtype_of(slack, lax.stop_gradient(y))
         wanted = None if fired is None else fired[: e.count] & ~waiting
-        found = first_crossing(values, known.stand, e.direction, slack, wanted, moving)
+        found = first_crossing(
+            values, known.stand, e.direction, slack, wanted, moving, smooth=not e.noisy
+        )
+        found = self._with_ripe(known, found, values, slack, moving & landing, t0 + length)
         cut = moving & jnp.any(found.first) & ~(landing & (found.theta >= 1))
         stand = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.stand, known.stand)
         first = jnp.where(waiting, known.pending, found.first & moving)
@@ -300,6 +305,28 @@ class Bound:
         return Reach(
             short, landing & ~cut, found.theta, cut, first, found.crossed & moving, stand,
             found.scale, path,
+        )  # fmt: skip
+
+    def _with_ripe(
+        self, known: Memory, found: Crossing, values: Callable, slack: Array, landing: Array,
+        t1: Array,
+    ) -> Crossing:  # fmt: skip
+        """At a given time, whose affect may move the state away, what crosses within rounding of it
+        does so there.
+        """
+        e = self.events
+        lists = [i for i, part in enumerate(e.lists) if part.affect is not None]
+        if not lists or e.noisy:
+            return found
+        times = self.times(known.passed)
+        due = jnp.any(jnp.stack([_reached(times[i], t1) for i in lists]))
+        now = landing & due & ~jnp.any(found.first)
+        also = now & ripe(values, found.stand, e.direction, slack)
+        first = also & (jnp.cumsum(also) == 1)
+        side = jnp.where(first, -found.stand.side, found.stand.side)
+        return found._replace(
+            first=found.first | first, crossed=found.crossed | also,
+            stand=found.stand._replace(side=side),
         )  # fmt: skip
 
     def onward(self, known: Memory, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
@@ -462,13 +489,14 @@ class Bound:
 
         state, _ = loop(lambda c, s, b: s.todo > 0, turn, state)
         last = [jnp.any(fired[e.flags[p.place]]) for p in e.parts if p.terminal]
+        ending = jnp.any(jnp.stack([known.ending, *last]))
         moved = accept & (t1 > t)
         ulps = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t1), dt)
         due = fired[e.count : e.count + len(e.lists)]
         after = Memory(
-            state.stand, state.pending, known.passed + due,
+            state.stand, state.pending & ~(ending & e.terminal), known.passed + due,
             jnp.where(t1 - t > ulps, 0, known.stalled + jnp.any(fired[: e.count])),
-            jnp.any(jnp.stack([known.ending, *last])),
+            ending,
         )  # fmt: skip
         settled = bound._settled(after, t1)
         near = jnp.where(jnp.any(fired), rounding(t1), 0)

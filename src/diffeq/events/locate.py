@@ -1,11 +1,18 @@
 """Where, inside a step, a condition crosses zero for the first time.
 
-All conditions of a solve are one vector h(θ) along the polynomial of the step, θ from 0 to 1. Its
-signs are looked at in `SAMPLES` places, and in the deepest dip between them, so that a pair of
-crossings inside one step is found. The first interval in which any sign changes is then narrowed
-to rounding by the ITP method (Oliveira and Takahashi): as quick as the secant method, and never
-slower than bisection by more than one turn, so that booleans (±1) are bisected by the same code.
-What is kept is always the first crossing of all: the interval's left end lies before every one.
+All conditions of a solve are one vector h(θ) along the polynomial of the step, θ from 0 to 1. They
+are looked at in a part of the step, first in all of it, by the polynomial of degree 8 through nine
+places. Its coefficients in Bernstein's basis change sign at least as often as it does (Descartes'
+rule): where they do so once at most, the nine places show all that there is. Where they do so more
+often, or where four places between show that a condition is further from its polynomial than the
+coefficients are from zero, half of the part is looked at. So all crossings are found of a condition
+that is a polynomial of degree ≤ 8 along the step, and of any other one as far as four places show
+how smooth it is.
+
+The first interval in which any sign changes is then narrowed to rounding by the ITP method
+(Oliveira and Takahashi): as quick as the secant method, and never slower than bisection by more
+than one turn, so that booleans (±1) are bisected by the same code. What is kept is always the first
+crossing of all: the interval's left end lies before every one.
 
 A condition that starts on a zero (an event has just happened) would cross it again in rounding
 errors: there h is (g(θ) − g(0))/θ, which has lost that root and kept all others.
@@ -13,19 +20,49 @@ errors: there h is (g(θ) − g(0))/θ, which has lost that root and kept all ot
 
 from collections.abc import Callable
 from functools import partial
+from math import comb
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
 
-__all__ = ["Crossing", "Stand", "first_crossing", "located"]
+__all__ = ["Crossing", "Stand", "first_crossing", "located", "ripe"]
 
-SAMPLES = 8
+_DEGREE = 8
+_NODES = np.arange(_DEGREE + 1) / _DEGREE
+# Places between them, at no fraction of their distance that what oscillates could share.
+_BETWEEN = np.array([0.0413, 0.3366, 0.6613, 0.9213])
+_LOOKS, _NARROWEST = 256, 2.0**-24  # of a step: so many parts at the most, and none narrower
+
+
+def _lagrange(theta: np.ndarray) -> np.ndarray:
+    """The value at each θ of the polynomials that are 1 at one node."""
+    ratio = lambda j, m: (theta - _NODES[m]) / (_NODES[j] - _NODES[m])  # noqa: E731
+    every = range(len(_NODES))
+    return np.stack([np.prod([ratio(j, m) for m in every if m != j], 0) for j in every], 1)
+
+
+def _bernstein() -> np.ndarray:
+    """From values at the nodes to the coefficients, in Bernstein's basis, of their polynomial."""
+    t, i = _NODES[:, None], np.arange(_DEGREE + 1)
+    binomial = np.array([comb(_DEGREE, k) for k in i])
+    return np.linalg.inv(binomial * t**i * (1 - t) ** (_DEGREE - i))
+
+
+def _distances(theta: np.ndarray) -> np.ndarray:
+    """The product of the distances to all nodes."""
+    return np.abs(np.prod(theta[:, None] - _NODES, 1))
+
+
+_AT_BETWEEN, _COEFFICIENTS = _lagrange(_BETWEEN), _bernstein()
+_ROUNDING = 2 * float(np.abs(_COEFFICIENTS).sum(1).max())  # of coefficients, in eps of the largest
+# What a polynomial misses is g⁽⁹⁾(ξ)/9! times these products: by how much that may be larger
+# elsewhere, and twice that.
+_MARGINS = 2 * _distances(np.linspace(0, 1, 2001)).max() / _distances(_BETWEEN)
 
 
 class Stand(NamedTuple):
@@ -80,29 +117,45 @@ class _Bracket(NamedTuple):
     reach: Array
 
 
+class _March(NamedTuple):
+    """How far a step has been looked through: up to `a`, where conditions stand at `side`; the next
+    part is of length `width`. `bracket` has a crossing, once it is `found`; `size` and `scale` are
+    the largest |h| and |g| so far.
+    """
+
+    a: Array
+    width: Array
+    looks: Array
+    found: Array
+    bracket: _Bracket
+    side: Array
+    size: Array
+    scale: Array
+
+
 def first_crossing(
-    values: Callable, stand: Stand, direction: np.ndarray, slack: Array, wanted: Any, open_: Array
-) -> Crossing:
+    values: Callable, stand: Stand, direction: np.ndarray, slack: Array, wanted: Any, open_: Array,
+    *, smooth: bool = True,
+) -> Crossing:  # fmt: skip
     """The first crossing of `values(theta)`, a vector.
 
     `slack`: crossings so close after the first one (in θ) count as simultaneous. `wanted`: those
     that are known to happen, in a second run, which never takes another path; or None. `open_`:
-    whether to look at all.
+    whether to look at all. A path that is not `smooth`, of an equation with noise, is no polynomial
+    anywhere: it is looked at in nine places, and that is all.
     """
     free = jnp.where(stand.on, stand.side, jnp.where(direction != 0, direction, -stand.side))
     rule = _Rule(direction, free)
-    grid = jnp.arange(SAMPLES + 1).astype(slack.dtype) / SAMPLES
-    g = jax.vmap(values)(grid)
-    start = g[0]
+    start, end = values(jnp.zeros_like(slack)), values(jnp.ones_like(slack))
     deflated = lambda theta: _deflated(values(theta), start, theta, stand.on)  # noqa: E731
-    thetas, h = _samples(deflated, grid, g, stand)
-    found, bracket = _first_interval(rule, stand.side, thetas, h, wanted, open_)
-    bracket = _narrowed(rule, deflated, bracket, found, stand.on)
+    march = _marched(rule, values, stand, start, wanted, open_, slack.dtype, smooth=smooth)
+    found = march.found
+    bracket = _narrowed(rule, deflated, march.bracket, found, stand.on)
     sides = rule.sides(bracket.hb)
     later = deflated(bracket.b + slack + 8 * jnp.finfo(slack.dtype).eps * bracket.b)
     # So soon that it counts as at the same time; but not where it jumps over zero.
-    size = jnp.max(jnp.where(jnp.isnan(h), 0, jnp.abs(h)), axis=0)
-    soon = rule.crossed(sides, rule.sides(later)) & (jnp.abs(later - bracket.hb) <= 0.1 * size)
+    soon = jnp.abs(later - bracket.hb) <= 0.1 * march.size
+    soon = soon & rule.crossed(sides, rule.sides(later))
     over = rule.crossed(bracket.side, sides)
     found = found & ~jnp.any(over & jnp.isnan(bracket.hb))  # the border of a domain is no zero
     crossed = found & (over | soon)
@@ -111,58 +164,122 @@ def first_crossing(
     if wanted is not None:
         first, crossed = wanted, crossed | wanted
         # It was there before; if it is not found again, it is at the nearer end.
-        late = jnp.any(wanted & (jnp.abs(g[-1]) < jnp.abs(start)))
+        late = jnp.any(wanted & (jnp.abs(end) < jnp.abs(start)))
         theta = jnp.where(jnp.any(wanted) & ~found, late.astype(theta.dtype), theta)
     side = jnp.where(crossed, jnp.where(first, -bracket.side, bracket.side), sides)
-    side = jnp.where(found, side, jnp.where(jnp.isnan(h[-1]), stand.side, rule.sides(h[-1])))
+    last = jnp.where(stand.on, end - start, end)
+    side = jnp.where(found, side, jnp.where(jnp.isnan(last), stand.side, rule.sides(last)))
     # What has risen from a zero is off it when its number says so, too.
-    there = jnp.where(stand.on, start + bracket.b.astype(g.dtype) * bracket.hb, bracket.hb)
-    rests = stand.on & (jnp.sign(jnp.where(found, there, g[-1])) != side) & ~first
-    return Crossing(theta, first, crossed, Stand(side, rests), jnp.max(jnp.abs(g), axis=0))
+    there = jnp.where(stand.on, start + bracket.b.astype(start.dtype) * bracket.hb, bracket.hb)
+    rests = stand.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
+    return Crossing(theta, first, crossed, Stand(side, rests), march.scale)
+
+
+def ripe(values: Callable, stand: Stand, direction: np.ndarray, slack: Array) -> Bool[Array, " k"]:
+    """Which conditions have not crossed at the end of a step, where they `stand`, and do so within
+    rounding of it: that of time, and of a polynomial, which is a sum of larger numbers.
+    """
+    rule = _Rule(direction, jnp.where(direction != 0, direction, -stand.side))
+    return rule.crossed(stand.side, rule.sides(values(1 + 16 * slack))) & ~stand.on
 
 
 def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
     return jnp.where(on, (g - start) / jnp.where(theta > 0, theta, 1), g)
 
 
-def _samples(values: Callable, grid: Array, g: Array, stand: Stand) -> tuple[Array, Array]:
-    """Places in order, with what is h there; the first is the start."""
-    h = _deflated(g, g[0], grid[:, None], stand.on)
-    h = jnp.concatenate([jnp.where(stand.on, stand.side, g[0])[None], h[1:]])
-    dip = _dip(h, grid.dtype)
-    at = jnp.sum(grid <= dip)
-
-    def inserted(xs: Array, x: Array) -> Array:
-        place = lax.broadcasted_iota(jnp.int32, (SAMPLES + 2, *xs.shape[1:]), 0)
-        before, after = (jnp.concatenate(p) for p in ((xs, xs[-1:]), (xs[:1], xs)))
-        return jnp.where(place < at, before, jnp.where(place == at, x, after))
-
-    return inserted(grid, dip), inserted(h, values(dip))
+# --- part by part ---------------------------------------------------------------------------------
 
 
-def _dip(h: Array, dtype: Any) -> Array:
-    """Where a parabola through three neighbours comes nearest to zero, or beyond it, relative to
-    its middle; 1, if none bends that way.
+def _marched(
+    rule: _Rule, values: Callable, stand: Stand, start: Array, wanted: Any, open_: Array,
+    dtype: Any, *, smooth: bool,
+) -> _March:  # fmt: skip
+    """The step looked through up to the first crossing."""
+    on, count = stand.on, len(_NODES)
+    places = jnp.asarray(np.append(_NODES, _BETWEEN) if smooth else _NODES, dtype)
+
+    def more(consts: Any, march: _March, _: Any) -> Array:
+        return consts & ~march.found & (march.a < 1)
+
+    def look(active: Any, consts: Any, march: _March, _: Any) -> tuple[_March, Any]:
+        del active, consts
+        thetas = march.a + places * march.width
+        g = jax.vmap(values)(thetas)
+        h = _deflated(g, start, thetas[:, None], on)
+        at, between = h[:count], h[count:]
+        begin = jnp.where(on & (march.a == 0), _at_start(at, stand), at[0])
+        at = jnp.concatenate([begin[None], at[1:]])
+        last, clear = rule.sides(at[-1]), jnp.ones((), bool)
+        if smooth:
+            rough = jnp.where(on, _largest(g) / thetas[1].astype(g.dtype), 0)
+            clear = jnp.all(_is_clear(at, between, (march.side, last), rough))
+        clear = clear | (march.width <= _NARROWEST) | (march.looks >= _LOOKS)
+        some, bracket = _first_interval(rule, march.side, thetas[:count], at, wanted)
+        a = jnp.where(clear, march.a + march.width, march.a)
+        width = jnp.where(clear, jnp.minimum(2 * march.width, 1 - a), march.width / 2)
+        looks = march.looks + 1
+        after = _March(
+            a, jnp.where(looks < _LOOKS, width, 1 - a), looks, some & clear, bracket,
+            jnp.where(clear, last, march.side), jnp.maximum(march.size, _largest(at)),
+            jnp.maximum(march.scale, _largest(g)),
+        )  # fmt: skip
+        return after, ()
+
+    zero, none = jnp.zeros((), dtype), jnp.zeros_like(start)
+    blank = _Bracket(zero, zero, none, none, stand.side, zero)
+    first = _March(zero, zero + 1, jnp.int32(0), jnp.array(False), blank, stand.side, none, none)
+    open_ = open_ if wanted is None else open_ & jnp.any(wanted)
+    return loop(more, look, first, consts=open_)[0]
+
+
+def _largest(h: Array) -> Array:
+    return jnp.max(jnp.where(jnp.isnan(h), 0, jnp.abs(h)), axis=0)
+
+
+def _at_start(h: Array, stand: Stand) -> Array:
+    """A deflated condition where it starts: by the polynomial through the other places, with the
+    sign that is known.
     """
-    left, middle, right = h[:-2], h[1:-1], h[2:]
-    bend = left - 2 * middle + right
-    slope = (left - right) / 2
-    bends = (middle * bend > 0) & (left * middle > 0) & (right * middle > 0)
-    offset = slope / jnp.where(bends, bend, 1)
-    bends = bends & (jnp.abs(offset) < 1)
-    depth = jnp.where(bends, 1 - slope * offset / (2 * jnp.where(bends, middle, 1)), jnp.inf)
-    places = (lax.broadcasted_iota(dtype, h.shape, 0)[1:-1] + offset.astype(dtype)) / SAMPLES
-    deepest = bends & (depth == jnp.min(depth))
-    return jnp.min(jnp.where(deepest, places, 1))
+    signs = (-1.0) ** np.arange(_DEGREE)
+    weights = np.array([comb(_DEGREE, j) for j in range(1, _DEGREE + 1)]) * signs
+    return stand.side * jnp.abs(_combined(weights[None], h[1:])[0])
+
+
+def _combined(weights: np.ndarray, h: Array) -> Array:
+    """A matrix times h (places, k), as sums that a compiler does not take for a matrix product."""
+    return jnp.sum(jnp.asarray(weights, h.dtype)[:, :, None] * h, axis=1)
+
+
+def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array) -> Array:
+    """Whether each condition has one crossing at the most, as far as can be told: from `h` at the
+    nodes, from what is `between` them, and from the sides of both ends. `rough`: beside which sizes
+    h has been rounded.
+    """
+    size = jnp.max(jnp.abs(h), axis=0) + rough
+    rounding = _ROUNDING * jnp.finfo(h.dtype).eps * size
+    missed = jnp.abs(between - _combined(_AT_BETWEEN, h))
+    missed = jnp.max(missed * jnp.asarray(_MARGINS, h.dtype)[:, None], axis=0)
+    doubt = jnp.where(missed > rounding, missed, 0)
+    never = jnp.full(h.shape[1:], -_DEGREE - 1)
+    # The most changes of sign so far, if the last one is up, and if it is down.
+    up, down = jnp.where(sides[0] > 0, 0, never), jnp.where(sides[0] < 0, 0, never)
+    for b in _combined(_COEFFICIENTS[1:-1], h):
+        known = jnp.where(jnp.abs(b) > doubt, jnp.sign(b), 0)
+        above = jnp.where(known < 0, never, jnp.maximum(up, down + 1))
+        below = jnp.where(known > 0, never, jnp.maximum(down, up + 1))
+        nothing = (jnp.abs(b) <= rounding) & (doubt == 0)  # it has no sign that would be seen
+        up, down = jnp.where(nothing, up, above), jnp.where(nothing, down, below)
+    most = jnp.where(sides[1] > 0, jnp.maximum(up, down + 1), jnp.maximum(down, up + 1))
+    return (most <= 1) | ~jnp.isfinite(missed + size)
 
 
 def _first_interval(
-    rule: _Rule, side: Array, thetas: Array, h: Array, wanted: Any, open_: Array
+    rule: _Rule, side: Array, thetas: Array, h: Array, wanted: Any
 ) -> tuple[Array, _Bracket]:
     """Whether there is a crossing, and between which samples the first one lies."""
     sides = rule.sides(h)
     before = jnp.concatenate([side[None], sides[:-1]])
-    hits = rule.crossed(before, sides) & open_
+    hits = rule.crossed(before, sides)
     hits = hits if wanted is None else hits & wanted
     some = jnp.any(hits, axis=1)
     first = some & (jnp.cumsum(some) == 1)

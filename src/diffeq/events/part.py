@@ -256,7 +256,7 @@ def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, 
     period, phase = door.fixed(f"{name}.period", period), door.fixed(f"{name}.phase", phase)
     affect = door.trace(event.affect, f"{name}.affect", "t, y, args")
     own = {"first": door.ends[0] + phase, "period": period, "ends": door.ends}
-    return Rhythm(place, affect, door.most), {**_hoisted(affect=affect), **own}
+    return Rhythm(place, affect, event.most or door.most), {**_hoisted(affect=affect), **own}
 
 
 _RULES: dict[type[Happening], Callable] = {

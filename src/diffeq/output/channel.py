@@ -58,6 +58,7 @@ class Channel:
     length: int
     value: Callable
     place: int = 0
+    counts: bool = False  # an event whose rows may run out: they are counted on
 
     def first(self, times: Any, t0: Array) -> Array:
         """How many rows are there before the first step."""
@@ -79,7 +80,8 @@ class Channel:
             return Cursor(written, self._passed(times, written, jnp.where(accept, until, -jnp.inf)))
         if shown is not None:
             accept = accept & self._has_row(shown)
-        return Cursor(written, (accept & (written < self.length)).astype(jnp.int32))
+        room = jnp.ones((), bool) if self.counts else written < self.length
+        return Cursor(written, (accept & room).astype(jnp.int32))
 
     def _has_row(self, shown: Any) -> Array:
         if self.kind == "event":
@@ -90,7 +92,8 @@ class Channel:
         """Whether a step leaves no room for the next one; for an event, had no room for its own."""
         if self.kind == "event":
             assert shown is not None
-            return shown.happened[self.place] & (written >= self.length)
+            happened = shown.happened[self.place]
+            return jnp.zeros_like(happened) if self.counts else happened & (written >= self.length)
         return written + cursor.n >= self.length
 
     def _passed(self, times: Array, lo: Array, t: Array) -> Array:
@@ -137,9 +140,9 @@ class Channel:
             del active
             return (), tuple(self._row(data, row, piece))
 
-        _, buffers = walk(
-            fill, cursor.lo, cursor.n, rows=rows, buffers=tuple(buffers), length=self.length
-        )
+        room = jnp.maximum(self.length - cursor.lo, 0)
+        n = jnp.minimum(cursor.n, room) if self.counts else cursor.n
+        _, buffers = walk(fill, cursor.lo, n, rows=rows, buffers=tuple(buffers), length=self.length)
         return list(buffers)
 
     def _row(self, data: Any, row: Any, piece: Piece) -> list[Array]:
