@@ -141,8 +141,8 @@ def turns_of(function: Callable, t: Any) -> list[Array]:
     """Where a function of time turns from one formula to another, by a comparison of t (or of a
     line) with a number: it may jump there.
 
-    >>> float(turns_of(lambda t: jnp.where(2 * t < 1.0, 0.0, 1.0), 0.0)[0])
-    0.5
+    >>> turns_of(lambda t: jnp.where(2 * t < 1.0, 0.0, 1.0), 0.0)[0].tolist()
+    [0.5]
     """
     found = Jumps([], [], [], [])
     jaxpr = jax.make_jaxpr(function)(t)

@@ -31,7 +31,7 @@ class Stops(NamedTuple):
     """
 
     times: Real[Array, " stops"] | None
-    shift: Any = 0.0
+    shift: Any = ()
     found: int = 0
     levels: int = 0
 
