@@ -5,11 +5,12 @@ mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ __all__ = [
     "compared",
     "contains",
     "contains_inside",
+    "count_equations",
     "define",
     "dependence",
     "dependents",
@@ -341,6 +343,17 @@ def contains_inside(equation: Any, *names: str) -> bool:
 def holds(equation: Any, name: str) -> bool:
     """Whether an equation is of this primitive, or has one of it somewhere inside."""
     return equation.primitive.name == name or contains_inside(equation, name)
+
+
+def count_equations(jaxpr: Any, worth: Mapping[str, int] = MappingProxyType({})) -> int:
+    """How many equations a jaxpr has, those of the jaxprs inside included; one of some primitives
+    is `worth` several.
+
+    >>> count_equations(jax.make_jaxpr(jax.jit(lambda x: x + x * x))(1.0).jaxpr)
+    3
+    """
+    own = sum(worth.get(equation.primitive.name, 1) for equation in jaxpr.eqns)
+    return own + sum(count_equations(inner, worth) for inner in subjaxprs(jaxpr))
 
 
 # What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.

@@ -79,12 +79,13 @@ def walk(
     reverse: bool = False,
     fresh: bool = True,
     masked: bool = True,
+    stable: Sequence[bool] = (),
 ) -> tuple[Any, Any]:
     """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
 
     Every group is a pytree of arrays; `length` is the number of rows (static), `lo` and `n` are
-    integers (traced). What `step` closes over joins `consts`. Returns the last carry and the
-    buffers.
+    integers (traced). What `step` closes over joins `consts`. `stable` flags leaves of the carry,
+    the first ones. Returns the last carry and the buffers.
 
     >>> import jax.numpy as jnp
     >>> double = lambda active, row, const, c, *_: (2 * c, (c,))
@@ -123,7 +124,7 @@ def walk(
         reverse=reverse,
         fresh=fresh,
         masked=masked,
-        stable=(False,) * sizes[2],
+        stable=(*stable, *(False,) * (sizes[2] - len(stable))),
     )
     out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)

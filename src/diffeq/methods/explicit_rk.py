@@ -3,10 +3,13 @@
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Real
 
 from .base import Method, Step
 from .interpolant import Chebyshev, Hermite, Interpolant, Polynomial, combine
+from .stage_loop import blank_stages, in_a_loop, weighted
 from .tableau import Tableau
 
 __all__ = ["ExplicitRK"]
@@ -15,9 +18,10 @@ __all__ = ["ExplicitRK"]
 class ExplicitRK(Method):
     """y1 = y + dt Σ b_i k_i with k_i = f(t + c_i dt, y + dt Σ_{j<i} a_ij k_j).
 
-    The stages are unrolled: a step is one straight piece of code, and zero coefficients cost
-    nothing. First-same-as-last and the lazily computed stages of dense output are read off the
-    tableau. The error is dt Σ (b_i − b̂_i) k_i, in the units of y.
+    The stages are unrolled, so that a step is one straight piece of code in which zero coefficients
+    cost nothing; those of a large field are a loop. First-same-as-last and the lazily computed
+    stages of dense output are read off the tableau. The error is dt Σ (b_i − b̂_i) k_i, in the
+    units of y.
 
     Args:
         tableau: an explicit `Tableau`; the named methods, such as `Tsit5()`, bring theirs.
@@ -69,15 +73,27 @@ class ExplicitRK(Method):
     ) -> Step:
         """One step; the error is dt Σ (b_i − b̂_i) k_i."""
         table = self.tableau
-        stages = [memory if table.fsal else form.field(t, y)]
-        point = y
-        for row, c in zip(table.A[1:], table.c[1:], strict=True):
+        first = memory if table.fsal else form.field(t, y)
+        find = self._in_a_loop if form.large and table.stages > 2 else self._unrolled
+        stages, point = find(form, t, y, dt, first)
+        y1 = point if table.fsal else y + dt * combine(table.b, stages)
+        return Step(y1, self._error(dt, stages), stages[-1] if table.fsal else (), stages)
+
+    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, first: Array) -> tuple:
+        """All stages, and the state at which the last one is evaluated."""
+        stages, point = [first], y
+        for row, c in zip(self.tableau.A[1:], self.tableau.c[1:], strict=True):
             point = y + dt * combine(row[: len(stages)], stages)
             stages.append(form.field(t + float(c) * dt, point))
-        y1 = point if table.fsal else y + dt * combine(table.b, stages)
-        return Step(y1, self._error(dt, stages), stages[-1] if table.fsal else (), tuple(stages))
+        return tuple(stages), point
 
-    def _error(self, dt: Array, stages: list) -> Any:
+    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, first: Array) -> tuple:
+        table = self.tableau
+        known = blank_stages(table.stages, y, first)
+        stages, point = _stages_from(form, t, y, dt, known, table.A[1:], table.c[1:])
+        return tuple(stages), point
+
+    def _error(self, dt: Array, stages: tuple) -> Any:
         table = self.tableau
         if table.b_hat is None:
             return None
@@ -117,7 +133,31 @@ class ExplicitRK(Method):
 
     def _extra_stages(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
         table, found = self.tableau, list(stages)
+        if form.large and len(table.extra_c) > 1:
+            known = blank_stages(table.stages + len(table.extra_c), y, *stages)
+            rows = np.pad(table.extra_A, ((0, 0), (0, len(known) - table.extra_A.shape[1])))
+            all_stages, _ = _stages_from(form, t, y, dt, known, rows, table.extra_c)
+            return tuple(all_stages[len(stages) :])
         for row, c in zip(table.extra_A, table.extra_c, strict=True):
             point = y + dt * combine(row[: len(found)], found)
             found.append(form.field(t + float(c) * dt, point))
         return tuple(found[len(stages) :])
+
+
+def _stages_from(
+    form: Any, t: Array, y: Array, dt: Array, known: Array, rows: np.ndarray, nodes: np.ndarray
+) -> tuple[Array, Array]:
+    """The table of stages, of which the last, one for each of `rows`, are evaluated in a loop; and
+    the state at which the last one is.
+    """
+
+    def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+        del carry
+        a, c = row
+        point = y + dt * weighted(a, tables[0])
+        return (form.field(t + c * dt.astype(t.dtype), point),), point
+
+    coefficients = (jnp.asarray(rows, dt.dtype), jnp.asarray(nodes, t.dtype))
+    first = len(known) - len(nodes)
+    (stages,), point = in_a_loop(stage, coefficients, (known,), first=first, carry=y)
+    return stages, point

@@ -14,6 +14,7 @@ from jaxtyping import Array, Real
 
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
+from .stage_loop import blank_stages, in_a_loop, weighted
 from .tableau import NystromTableau, Splitting
 
 __all__ = ["Nystrom", "Symplectic"]
@@ -69,10 +70,15 @@ class Symplectic(Method):
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
         """One step; its data are the forces at both ends, where they came along."""
-        table = self.tableau
+        fsal = self.tableau.fsal
+        find = self._in_a_loop if form.large else self._unrolled
         q, p = form.halves(y)
-        force: Any = memory if table.fsal else None
-        first = force
+        q, p, first, last = find(form, t, q, p, dt, memory if fsal else None)
+        return Step(jnp.concatenate([q, p]), None, last if fsal else (), (first, last))
+
+    def _unrolled(self, form: Any, t: Array, q: Array, p: Array, dt: Array, force: Any) -> tuple:
+        """Positions and momenta after all stages; the forces at both ends, if they are known."""
+        table, first = self.tableau, force
         for i in range(table.stages):
             if table.kick[i] != 0:
                 if i > 0 or not table.fsal:
@@ -83,8 +89,28 @@ class Symplectic(Method):
                 q = q + float(table.drift[i]) * dt * form.drift(
                     t + float(table.drift_c[i]) * dt, q, p
                 )
-        last = force if table.fsal else None
-        return Step(jnp.concatenate([q, p]), None, last if table.fsal else (), (first, last))
+        return q, p, first, force if table.fsal else None
+
+    def _in_a_loop(self, form: Any, t: Array, q: Array, p: Array, dt: Array, force: Any) -> tuple:
+        table, step = self.tableau, dt.astype(t.dtype)
+        shares = [jnp.asarray(x, dt.dtype) for x in (table.kick, table.drift)]
+        nodes = [jnp.asarray(x, t.dtype) for x in (table.kick_c, table.drift_c)]
+        first, start = force, int(table.fsal)
+        if table.fsal:  # whose first force is known
+            p = p + shares[0][0] * dt * force
+            q = q + shares[1][0] * dt * form.drift(t + nodes[1][0] * step, q, p)
+
+        def stage(row: tuple, tables: tuple, carry: tuple) -> tuple:
+            del tables
+            (kick, drift, kick_c, drift_c), (q, p, _) = row, carry
+            force = form.kick(t + kick_c * step, q, p)
+            p = p + kick * dt * force
+            q = q + drift * dt * form.drift(t + drift_c * step, q, p)
+            return (), (q, p, force)
+
+        rows = tuple(x[start:] for x in (*shares, *nodes))
+        _, (q, p, last) = in_a_loop(stage, rows, (), carry=(q, p, jnp.zeros_like(p)))
+        return q, p, first, last if table.fsal else None
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The quintic or the cubic with the exact slopes of both ends."""
@@ -146,20 +172,41 @@ class Nystrom(Method):
         """One step; its data are the stages."""
         table = self.tableau
         x, v = form.halves(y)
-        stages = [memory if table.fsal else form.kick(t, x, v)]
-        point = x
-        for row, c in zip(table.A[1:], table.c[1:], strict=True):
-            bend = _scaled(dt, combine(row[: len(stages)], stages))
-            point = x + dt * form.drift(t, x, _plus(float(c) * v, bend))
-            stages.append(form.kick(t + float(c) * dt, point, v))
+        first = memory if table.fsal else form.kick(t, x, v)
+        find = self._in_a_loop if form.large else self._unrolled
+        stages, point = find(form, t, (x, v), dt, first)
         if not table.fsal:
             point = x + dt * form.drift(t, x, v + dt * combine(table.b, stages))
         v1 = v + dt * combine(table.b_dot, stages)
         last = stages[-1] if table.fsal else ()
         error = self._error(form, t, x, dt, stages)
-        return Step(jnp.concatenate([point, v1]), error, last, tuple(stages))
+        return Step(jnp.concatenate([point, v1]), error, last, stages)
 
-    def _error(self, form: Any, t: Array, x: Array, dt: Array, stages: list) -> Any:
+    def _unrolled(self, form: Any, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
+        """All stages, and the position at which the last one is evaluated."""
+        (x, v), stages, point = y, [first], y[0]
+        for row, c in zip(self.tableau.A[1:], self.tableau.c[1:], strict=True):
+            bend = _scaled(dt, combine(row[: len(stages)], stages))
+            point = x + dt * form.drift(t, x, _plus(float(c) * v, bend))
+            stages.append(form.kick(t + float(c) * dt, point, v))
+        return tuple(stages), point
+
+    def _in_a_loop(self, form: Any, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
+        table, (x, v) = self.tableau, y
+
+        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+            del carry
+            (a, c), (ks,) = row, tables
+            moved = c.astype(dt.dtype) * v + dt * weighted(a, ks)
+            point = x + dt * form.drift(t, x, moved)
+            return (form.kick(t + c * dt.astype(t.dtype), point, v),), point
+
+        rows = (jnp.asarray(table.A[1:], dt.dtype), jnp.asarray(table.c[1:], t.dtype))
+        known = blank_stages(table.stages, x, first)
+        (stages,), point = in_a_loop(stage, rows, (known,), first=1, carry=x)
+        return tuple(stages), point
+
+    def _error(self, form: Any, t: Array, x: Array, dt: Array, stages: tuple) -> Any:
         table = self.tableau
         if table.b_error is None or table.b_dot_error is None:
             return None

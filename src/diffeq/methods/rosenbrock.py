@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Real
 
 from ..algebra import Factors, Slopes, factored, slopes, solve
-from ..core.walk import walk
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import combined, slope_of, times
+from .stage_loop import in_a_loop, weighted
 from .tableau import RosenbrockTableau
 
 __all__ = ["Rosenbrock", "step_from"]
@@ -102,9 +102,9 @@ def step_from(
     table: RosenbrockTableau, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""],
     found: Slopes, *, rolled: bool = False,
 ) -> Step:  # fmt: skip
-    """One step, from the field and its derivatives at (t, y). Its stages are straight code, or
-    `rolled` in a loop: then the field is compiled once, not s times, and small steps take half
-    as long again.
+    """One step, from the field and its derivatives at (t, y). Its stages are straight code, or in a
+    loop, where the field is large or the step is asked to be `rolled`: then the field is compiled
+    once, not s times, and small steps take half as long again.
 
     Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
     identity, also in its derivatives.
@@ -115,7 +115,7 @@ def step_from(
     if form.mass is not None:  # which may be singular, so that a step of length zero would be
         matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
     factors = factored(matrix)
-    make = _in_a_loop if rolled else _unrolled
+    make = _in_a_loop if rolled or form.large else _unrolled
     stages = make(table, form, t, y, dt, found, factors)
     y1 = y + combine(table.b, stages).reshape(y.shape)
     error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
@@ -144,23 +144,17 @@ def _in_a_loop(
     table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
     factors: Factors,
 ) -> tuple:  # fmt: skip
-    """The stages as a walk down the rows of the table, which has all columns in each."""
+    """The stages in a loop over the rows of the table, which has all columns in each."""
     by_t, scale = found.by_t, table.gamma * dt
     rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))
-    # Sums of products, not products of matrices: XLA puts them together with what is around.
-    weighted = lambda row, us: jnp.sum(row[:, None] * us, axis=0)  # noqa: E731
 
-    def stage(active: Any, row: Any, _: Any, carry: Any, *__: Any) -> tuple:
-        del active
-        (a, coupling, c, d), (number, us) = row, carry
+    def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+        (a, coupling, c, d), (us,) = row, tables
         point = y + weighted(a, us).reshape(y.shape)
         rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()
         right = rate if by_t is None else rate + (d * dt) * by_t
         u = solve(factors, scale * right + times(form.mass, weighted(coupling, us)))
-        return (number + 1, us.at[number].set(u)), ()
+        return (u,), carry
 
-    blank = jnp.zeros((table.stages, y.size), y.dtype)
-    (_, us), _ = walk(
-        stage, 0, table.stages, rows=rows, carry=(jnp.int32(0), blank), length=table.stages
-    )
+    (us,), _ = in_a_loop(stage, rows, (jnp.zeros((table.stages, y.size), y.dtype),))
     return tuple(us)

@@ -15,6 +15,7 @@ from ..core.norm import magnitude
 from .base import Method, Step
 from .bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
+from .stage_loop import blank_stages, in_a_loop, weighted
 from .stochastic_tableau import StochasticTableau
 
 __all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
@@ -283,7 +284,18 @@ class SRI(_Tabled):
         w, h = form.normal
         i11, i10 = form.root * (w * w - 1) / 2, form.root * (w / 2 + h)
         i111 = form.root * (w * w - 3) * w / 6
-        drifts: dict[Any, Any] = {}
+        find = self._in_a_loop if form.large else self._unrolled
+        fs, gs = find(form, t, y, dt, i10)
+        spread = _sum((form.increment, table.beta1, gs), (i11, table.beta2, gs))
+        late = _sum((i10, table.beta3, gs), (i111, table.beta4, gs))
+        flow = dt * combine(table.alpha, fs)
+        thirds, sixths = combine(table.beta3, gs), combine(table.beta4, gs)
+        late2 = form.root**2 * (magnitude(thirds) ** 2 / 3 + magnitude(sixths) ** 2 / 6)
+        return Step(y + flow + spread + late, self._error(flow - dt * fs[0], late2), (), ())
+
+    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
+        """Drifts and diffusions at all stages; equal ones are evaluated once."""
+        table, drifts = self.tableau, {}
         fs, gs = [], []
         for i in range(table.stages):
             at = self._stage(i)
@@ -293,12 +305,24 @@ class SRI(_Tabled):
             point = _plus(y, (dt, table.A1[i], fs), (form.root, table.B1[i], gs))
             gs.append(form.diffusion(t + float(table.c1[i]) * dt, point))
             fs.append(drifts[at])
-        spread = _sum((form.increment, table.beta1, gs), (i11, table.beta2, gs))
-        late = _sum((i10, table.beta3, gs), (i111, table.beta4, gs))
-        flow = dt * combine(table.alpha, fs)
-        thirds, sixths = combine(table.beta3, gs), combine(table.beta4, gs)
-        late2 = form.root**2 * (magnitude(thirds) ** 2 / 3 + magnitude(sixths) ** 2 / 6)
-        return Step(y + flow + spread + late, self._error(flow - dt * fs[0], late2), (), ())
+        return fs, gs
+
+    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
+        table, step = self.tableau, dt.astype(t.dtype)
+
+        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+            (a0, b0, a1, b1, c0, c1), (fs, gs) = row, tables
+            point = y + dt * weighted(a0, fs) + i10 * weighted(b0, gs)
+            f = form.drift(t + c0 * step, point)
+            point = y + dt * weighted(a1, fs) + form.root * weighted(b1, gs)
+            return (f, form.diffusion(t + c1 * step, point)), carry
+
+        matrices = (table.A0, table.B0, table.A1, table.B1)
+        rows = (*(jnp.asarray(x, dt.dtype) for x in matrices),
+                *(jnp.asarray(c, t.dtype) for c in (table.c0, table.c1)))  # fmt: skip
+        blank = blank_stages(table.stages, y)
+        (fs, gs), _ = in_a_loop(stage, rows, (blank, blank))
+        return list(fs), list(gs)
 
 
 class SRA(_Tabled):
@@ -338,17 +362,41 @@ class SRA(_Tabled):
         w, h = form.normal
         i10 = form.root * (w / 2 + h)
         gs = [form.diffusion(t + float(c) * dt, y) for c in table.c1]
-        fs: list[Array] = []
-        for i in range(table.stages):
-            point = _plus(y, (dt, table.A0[i], fs))
-            pushed = combine(table.B0[i], gs)
-            point = point if pushed is None else point + form.times(pushed, i10)
-            fs.append(form.drift(t + float(table.c0[i]) * dt, point))
+        pushes = [_pushed(form, combine(row, gs), i10, y) for row in table.B0]
+        find = self._in_a_loop if form.large else self._unrolled
+        fs = find(form, t, y, dt, pushes)
         late = combine(table.beta2, gs)
         spread = form.times(combine(table.beta1, gs), form.increment) + form.times(late, i10)
         flow = dt * combine(table.alpha, fs)
         late2 = form.root**2 / 3 * form.square_of(late)
         return Step(y + flow + spread, self._error(flow - dt * fs[0], late2), (), ())
+
+    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, pushes: list) -> list:
+        """The drifts at all stages, which the noise has pushed so far."""
+        table, fs = self.tableau, []
+        for i, pushed in enumerate(pushes):
+            point = _plus(y, (dt, table.A0[i], fs))
+            point = point if pushed is None else point + pushed
+            fs.append(form.drift(t + float(table.c0[i]) * dt, point))
+        return fs
+
+    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, pushes: list) -> list:
+        table = self.tableau
+
+        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+            (a0, c0, pushed), (fs,) = row, tables
+            point = y + dt * weighted(a0, fs) + pushed
+            return (form.drift(t + c0 * dt.astype(t.dtype), point),), carry
+
+        pushed = jnp.stack([jnp.zeros_like(y) if p is None else p for p in pushes])
+        rows = (jnp.asarray(table.A0, dt.dtype), jnp.asarray(table.c0, t.dtype), pushed)
+        (fs,), _ = in_a_loop(stage, rows, (blank_stages(table.stages, y),))
+        return list(fs)
+
+
+def _pushed(form: Any, g: Any, w: Array, y: Array) -> Any:
+    """What the noise adds to a state, of y's shape; None where that is nothing."""
+    return None if g is None else jnp.broadcast_to(form.times(g, w), y.shape)
 
 
 def _plus(y: Array, *sums: tuple) -> Array:

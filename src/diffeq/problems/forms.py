@@ -1,7 +1,7 @@
 """The canonical equations that methods see, over packed arrays, and how to lower one to another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -29,7 +29,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Form:
-    """What all equations share: they are made of functions."""
+    """What all equations share: they are made of functions. Where these are `large`, the stages of
+    a step are a loop (`methods.stage_loop`).
+    """
+
+    large: bool = field(default=False, kw_only=True)
 
     def functions(self) -> dict[str, Callable]:
         """Its functions by their names."""
@@ -38,6 +42,10 @@ class Form:
     def mapped(self, change: Callable) -> Any:
         """The same with each of its functions changed."""
         return replace(self, **{name: change(f) for name, f in self.functions().items()})
+
+    def sized(self, *, large: bool) -> Any:
+        """The same, told whether its functions are large."""
+        return replace(self, large=large)
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,10 @@ class Delayed(Form):
         """Those of the equation."""
         return self.equation.functions()
 
+    def sized(self, *, large: bool) -> "Delayed":
+        """The same, told whether the functions of the equation are large."""
+        return replace(self, equation=self.equation.sized(large=large))
+
     def mapped(self, change: Callable) -> "Delayed":
         """The same with each function of the equation changed."""
         return replace(self, equation=self.equation.mapped(change))
@@ -309,7 +321,7 @@ def _other(kind: type, sign: int) -> Callable:
 
 
 def _split_to_ode(form: Split) -> Ode:
-    return Ode(lambda t, y: form.implicit(t, y) + form.explicit(t, y))
+    return Ode(lambda t, y: form.implicit(t, y) + form.explicit(t, y), large=form.large)
 
 
 def _partitioned_to_ode(form: Partitioned) -> Ode:
@@ -317,7 +329,7 @@ def _partitioned_to_ode(form: Partitioned) -> Ode:
         q, p = form.halves(y)
         return jnp.concatenate([form.drift(t, q, p), form.kick(t, q, p)])
 
-    return Ode(field)
+    return Ode(field, large=form.large)
 
 
 def _same(form: Any) -> Any:
@@ -325,7 +337,7 @@ def _same(form: Any) -> Any:
 
 
 def _ode_to_mass(form: Ode) -> Mass:
-    return Mass(form.field, form.jac)
+    return Mass(form.field, form.jac, large=form.large)
 
 
 _NAMES = {
@@ -401,7 +413,7 @@ def lower(form: Any, wanted: str | tuple[str, ...], method: str) -> Any:
     if type(form) in [_NAMES[name] for name in names]:
         return form
     if isinstance(form, Mass) and form.mass is None:
-        form = Ode(form.field, form.jac)
+        form = Ode(form.field, form.jac, large=form.large)
     target = _NAMES[names[-1]]
     rule = _RULES.get((type(form), target))
     if rule is None:

@@ -1,0 +1,99 @@
+"""The stages of a step in a loop: the same numbers and derivatives as in straight code."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+from diffeq.methods import METHODS
+from diffeq.problems.lowering import Traced
+
+jax.config.update("jax_enable_x64", True)
+
+RATES = jnp.array([1.1, 0.7, 0.3])
+
+
+def field(t, y, k):
+    return jnp.stack([-k[0] * y[0] + jnp.sin(t) * y[1], k[1] * y[0] ** 2 - k[2] * y[1]])
+
+
+def problems():
+    y0, span = jnp.array([1.0, 0.5]), (0.0, 0.5)
+    return {
+        "ode": de.ODEProblem(field, y0, span, RATES),
+        "split": de.SplitODEProblem(
+            lambda t, y, k: -k[0] * y, lambda t, y, k: jnp.stack([jnp.sin(t) * y[1], y[0] ** 2]),
+            y0, span, RATES,
+        ),
+        "nystrom": de.SecondOrderProblem(
+            lambda t, x, v, k: -k[0] * jnp.sin(x) + jnp.cos(t), y0, -y0, span, RATES
+        ),
+        "sde": de.SDEProblem(
+            field, lambda t, y, k: k[2] * jnp.sin(y + t), y0, span, RATES
+        ),
+        "stratonovich": de.SDEProblem(
+            field, lambda t, y, k: k[2] * jnp.sin(y + t), y0, span, RATES,
+            interpretation="stratonovich",
+        ),
+        "additive": de.SDEProblem(
+            field, lambda t, y, k: k[2] * jnp.array([[1.0, 0.2, 0.0], [0.3, 1.0, t]]), y0, span,
+            RATES, noise="general", additive=True,
+        ),
+    }  # fmt: skip
+
+
+def problem_for(name, method):
+    forms = (method.form,) if isinstance(method.form, str) else method.form
+    if name.startswith(("SRA", "SOSRA")):
+        return "additive"
+    if "stratonovich" in forms:
+        return "stratonovich"
+    if {"sde", "ito"} & set(forms):
+        return "sde"
+    if "partitioned" in forms:
+        return "nystrom"
+    return "split" if "split" in forms else "ode"
+
+
+# One of each family; the others are thorough.
+FAMILIES = ("Tsit5", "Rodas5P", "SOSRI", "SOSRA", "DPRKN6", "McAte5")
+ALL = [
+    name if name in FAMILIES else pytest.param(name, marks=pytest.mark.thorough)
+    for name in sorted(METHODS)
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_loop_of_stages_is_straight_code(name, monkeypatch):
+    """With rows between steps, which stages of dense output are evaluated for; and the gradient."""
+    method = METHODS[name]()
+    problem = problems()[problem_for(name, method)]
+    key = {"key": jax.random.key(3)} if problem.stochastic else {}
+    saveat = jnp.array([0.06, 0.31, 0.5])
+
+    def loss(k):
+        sol = de.solve(problem.replace(args=k), method, dt=0.125, saveat=saveat, **key)
+        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(sol.ys))
+
+    found = []
+    for large in (False, True):
+        monkeypatch.setattr(Traced, "large", large)
+        jax.clear_caches()
+        found.append(jax.jit(jax.value_and_grad(lambda k: loss(k)))(RATES))
+    (value, slope), (looped, looped_slope) = found
+    np.testing.assert_allclose(looped, value, rtol=1e-13)
+    np.testing.assert_allclose(looped_slope, slope, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", [de.Tsit5(), de.Rodas5P()], ids=repr)
+def test_a_large_field_is_compiled_few_times(method):
+    """In a solve once for the first slope and the first step size, once for the stages, and once
+    for those of dense output; and no more often with more stages.
+    """
+    chain = lambda y: jnp.cbrt(1.0 + sum(jnp.sin(i * y) for i in range(60)))
+    problem = de.ODEProblem(lambda t, y, k: -k * chain(y), 1.0, (0.0, 1.0), 1.0)
+    text = jax.jit(
+        lambda k: de.solve(problem.replace(args=k), method, saveat=[0.3, 1.0]).ys
+    ).lower(1.0).as_text()  # fmt: skip
+    assert 1 <= text.count("cbrt") <= 5, text.count("cbrt")
