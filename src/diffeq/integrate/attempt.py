@@ -202,6 +202,17 @@ def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[A
     return jnp.where(landing, target, total), jnp.where(landing, 0, lax.stop_gradient(lost))
 
 
+def _resolution(dtype: Any) -> float:
+    """The smallest relative step that a time of this dtype can take."""
+    eps = float(jnp.finfo(dtype).eps)
+    return eps**2 if compensated(dtype) else eps
+
+
+def _reached(t: Array, low: Array, end: Array) -> Array:
+    """True at the end. A time that is rounded up to it is not there yet."""
+    return (t - end) + low >= 0 if compensated(t.dtype) else t >= end
+
+
 def _user_time(system: System, data: Data, state: State) -> Array:
     """The time in the problem's own direction, which limits and lists of steps are given in."""
     sign = sign_of(system, data)
@@ -235,6 +246,7 @@ def _after(
     status = _status(
         system, data, state, tried, verdict,
         method=method, controller=controller, attempts=steps + rejected,
+        reached=_reached(tried.t1, low, data.t1),
     )  # fmt: skip
     evaluations = tried.step.evaluations
     # A landing cuts dt short; the step before it knows better how long the next can be.
@@ -258,14 +270,14 @@ def _after(
 
 def _status(
     system: System, data: Data, state: State, tried: Attempt, verdict: Any, *,
-    method: Any, controller: Any, attempts: Array,
+    method: Any, controller: Any, attempts: Array, reached: Array,
 ) -> Array:  # fmt: skip
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
     finite = finite if tried.inside.finite is None else finite & tried.inside.finite
     solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
     if controller.decides:
-        tiny = 2 * jnp.finfo(state.t.dtype).eps * jnp.abs(state.t)
+        tiny = 2 * _resolution(state.t.dtype) * jnp.abs(state.t)
         tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
         lost = verdict.dt <= system.noise.shortest(data.noise, tiny)
         small = jnp.where(solved, Status.step_too_small, unsolved)
@@ -279,7 +291,7 @@ def _status(
     tired = method.tired(tried.step)
     if tired is not None:
         status = jnp.where(tried.accept & tired, Status.stiff, status)
-    done = system.events.over(tried.end, tried.accept & (tried.t1 >= data.t1))
+    done = system.events.over(tried.end, tried.accept & reached)
     status = jnp.where(done, Status.success, status)
     full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)
     if overflow := full(events=False):
