@@ -77,7 +77,7 @@ class _Arguments:
                 stack.enter_context(noted(name, arguments, *args))
                 yield
 
-        return captured(f, *known, *extra, guard=guard)
+        return captured(f, *known, *extra, guard=guard, name=name)
 
     def of_args(self, value: Any, name: str) -> Any:
         """A value; or where it is a function of args, that as a program."""

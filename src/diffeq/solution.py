@@ -106,7 +106,8 @@ class Solution(eqx.Module):
     part that this process has.
 
     Raises:
-        ValueError: `sol(t)` without dense output; `sol.trim()` of a batch.
+        ValueError: `sol(t)` without dense output, or outside of the interval; `sol.trim()` of a
+            batch.
         TypeError, IndexError: `sol[i]` of one solution; a sample that the batch does not have.
         SolveError: `sol.check()` of a solve that failed.
 
@@ -178,7 +179,10 @@ class Solution(eqx.Module):
         return here(self.status)
 
     def __call__(self, t: Any) -> Any:
-        """The state at t, a time or an array of times, from the dense output."""
+        """The state at t, a time or an array of times, from the dense output. A time outside of the
+        interval is refused; inside `jit` and `vmap`, and after a solve that stopped short of its
+        end, the state there is NaN.
+        """
         return self._evaluate(t, slope=False)
 
     def derivative(self, t: Any) -> Any:
@@ -193,7 +197,31 @@ class Solution(eqx.Module):
                 f"sol(t) is for one solution; this is a batch of shape {self.status.shape}: index "
                 "it, sol[0](t), or give jax.vmap(lambda sol: sol(t)) all of it."
             )
-        return self.about.evaluate(self.polynomial, jnp.asarray(t), slope=slope)
+        try:
+            t = jnp.asarray(t)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"t is {t!r}; a time is wanted, or an array of times.") from error
+        self._check_inside(t)
+        return self.about.evaluate(self.polynomial, t, slope=slope)
+
+    def _check_inside(self, t: Array) -> None:
+        """Refuses times that were not solved for, where they are known; after a solve that stopped
+        short of its end they are rows that were not reached, NaN.
+        """
+        sign, (_, ends, *_), *_, end = self.polynomial
+        if any(isinstance(x, Tracer) for x in (t, sign, ends, self.status)):
+            return
+        times, turn, (t0, t1) = np.asarray(t), np.asarray(sign), self.first_and_last()
+        slack = 0.0 if end is None else 4 * float(jnp.finfo(ends.dtype).eps) * abs(t1)
+        outside = turn * times < turn * t0
+        if self.status == Status.success:
+            outside = outside | (turn * times > turn * t1 + slack)
+        if outside.any():
+            raise ValueError(
+                f"t has {times[outside].flat[0]:.9g}, outside of the interval that was solved, "
+                f"({t0:g}, {t1:g}): give a tspan that has it inside. (Inside jit and vmap, where "
+                "nothing can raise, the state there is NaN.)"
+            )
 
     def filled(self, value: Any) -> Any:
         """`ys` with `value`, of zero derivative, in the rows that were not reached.

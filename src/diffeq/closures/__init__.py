@@ -1,6 +1,7 @@
 """A user's functions as programs: what they close over, what they read, what they write."""
 
 from .captured import Captured, Program, captured
+from .indices import check_indices
 from .purity import no_writes, parts_of
 from .reading import reading_of
 from .structure import (
@@ -18,6 +19,7 @@ __all__ = [
     "Program",
     "Static",
     "captured",
+    "check_indices",
     "code_of",
     "flatten",
     "flatten_fields",

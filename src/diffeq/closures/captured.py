@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.primitive import bound, eval_jaxpr
+from .draws import notice_draws
+from .indices import check_indices
 from .program import constant_key, key_of_jaxpr, same_program
 from .reading import reading_of
 from .structure import flatten, unflatten
@@ -131,11 +133,13 @@ class _Original:
 
 
 def captured(
-    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None
-) -> Captured:
+    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None,
+    name: str = "",
+) -> Captured:  # fmt: skip
     """`f`, traced for arguments like these: trees of arrays, or of their shapes and dtypes.
 
-    `guard(*args)` surrounds the trace: it may check it, and explain what fails in it.
+    `guard(*args)` surrounds the trace: it may check it, and explain what fails in it. `name`
+    is what messages call f.
 
     >>> scale, shift = jnp.array(2.0), 1.0
     >>> f = captured(lambda t, y: scale * y + shift, 0.0, jnp.zeros(2))
@@ -152,7 +156,11 @@ def captured(
     if reading.certain and key in _captured:
         _captured.move_to_end(key)
         return _captured[key]
-    found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()))
+    name = name or getattr(f, "__name__", type(f).__name__)
+    # What reads the same each time draws nothing.
+    with nullcontext() if reading.certain else notice_draws(name, f):
+        found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()))
+    check_indices(name, found.program.jaxpr.jaxpr, found.program.constants)
     if reading.certain:
         _captured[key] = found
         if len(_captured) > _KEPT:

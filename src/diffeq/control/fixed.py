@@ -3,8 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Real
 
+from ..core.primitive import Tracer
 from .base import Controller, Verdict
 
 __all__ = ["Constant", "Fixed"]
@@ -23,12 +25,33 @@ class Constant(Controller):
         return Verdict(jnp.ones((), bool), dt, state)
 
 
+def _times(ts: Any) -> Array:
+    """The times as an array, if that is what they are, and in one order."""
+    try:
+        found = jnp.asarray(ts)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"ts is {ts!r}; a sequence of times is wanted.") from error
+    if found.ndim != 1 or not found.size:
+        raise ValueError(
+            f"ts has shape {found.shape}; a sequence of times is wanted. Steps of one length are "
+            "solve's dt=."
+        )
+    if not isinstance(found, Tracer):
+        lengths = np.diff(np.asarray(found))
+        if not ((lengths >= 0).all() or (lengths <= 0).all()):
+            raise ValueError("ts goes up and down; steps end at times in one order: jnp.sort(ts).")
+    return found
+
+
 class Fixed(Controller):
     """Steps that end on the given times, in order; with t1 after them if they stop short of it.
 
     Args:
         ts: increasing times (decreasing when time runs backwards); the first may be t0. In the
             problem's unit of time. Times outside tspan are passed over.
+
+    Raises:
+        TypeError, ValueError: ts is no sequence of times, or goes up and down.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de
@@ -41,7 +64,7 @@ class Fixed(Controller):
     ts: Real[Array, " steps"] = None  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, ts: Any) -> None:
-        self.ts = jnp.asarray(ts)
+        self.ts = _times(ts)
         self.dtmin = self.dtmax = self.norm = None
 
     @property

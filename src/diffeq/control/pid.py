@@ -14,14 +14,23 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from .base import Controller, Verdict
 
 __all__ = ["PI", "PID", "I"]
 
 # An error of zero must not make the next steps' memory infinite (Hairer's 1e-4 for the old error).
 _SMALLEST = 1e-4
+
+
+def _check_factor(name: str, value: Any, wanted: str, fits: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+        raise ValueError(
+            f"{name} is {value!r}; a number {wanted} is wanted, known when it is made."
+        )
 
 
 class PID(Controller):
@@ -45,6 +54,7 @@ class PID(Controller):
     shrink: float = eqx.field(static=True, default=0.2)
     grow: float = eqx.field(static=True, default=10.0)
 
+    @keywords
     def __init__(
         self,
         exponents: tuple[float, float, float] = (0.49, 0.34, 0.10),
@@ -56,6 +66,14 @@ class PID(Controller):
         dtmax: Any = None,
         norm: Callable | None = None,
     ) -> None:
+        if np.shape(exponents) != (3,):
+            raise TypeError(
+                f"exponents is {exponents!r}; three numbers (β₁, β₂, β₃) are wanted, such as "
+                "(0.49, 0.34, 0.10)."
+            )
+        _check_factor("safety", safety, "above 0 and at most 1", lambda x: 0 < x <= 1)
+        _check_factor("shrink", shrink, "between 0 and 1", lambda x: 0 < x < 1)
+        _check_factor("grow", grow, "of 1 or more", lambda x: x >= 1)
         self.exponents = (exponents[0], exponents[1], exponents[2])
         self.safety, self.shrink, self.grow = safety, shrink, grow
         self.dtmin, self.dtmax, self.norm = dtmin, dtmax, norm
@@ -95,8 +113,26 @@ class I(PID):  # noqa: E742 - the name that control theory gives it
         (1.0, 0.0, 0.0)
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__((1.0, 0.0, 0.0), **options)
+    @keywords
+    def __init__(
+        self,
+        *,
+        safety: float = 0.8,
+        shrink: float = 0.2,
+        grow: float = 10.0,
+        dtmin: Any = None,
+        dtmax: Any = None,
+        norm: Callable | None = None,
+    ) -> None:
+        super().__init__(
+            (1.0, 0.0, 0.0),
+            safety=safety,
+            shrink=shrink,
+            grow=grow,
+            dtmin=dtmin,
+            dtmax=dtmax,
+            norm=norm,
+        )
 
 
 class PI(PID):
@@ -115,5 +151,23 @@ class PI(PID):
         (0.9, 0.1, 0.0)
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__((0.9, 0.1, 0.0), **options)
+    @keywords
+    def __init__(
+        self,
+        *,
+        safety: float = 0.8,
+        shrink: float = 0.2,
+        grow: float = 10.0,
+        dtmin: Any = None,
+        dtmax: Any = None,
+        norm: Callable | None = None,
+    ) -> None:
+        super().__init__(
+            (0.9, 0.1, 0.0),
+            safety=safety,
+            shrink=shrink,
+            grow=grow,
+            dtmin=dtmin,
+            dtmax=dtmax,
+            norm=norm,
+        )

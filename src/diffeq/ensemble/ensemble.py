@@ -22,11 +22,11 @@ from ..methods import Method
 from ..problems import JumpProblem, Problem, SteadyStateProblem
 from ..problems.base import evaluated
 from ..problems.lowering import state_of
-from ..refuse import concrete, keywords
+from ..refuse import check_no_torch, concrete, keywords
 from ..solution import Solution
 from ..solve import Options, asked
 from .blocks import in_blocks
-from .inputs import Inputs, filled, gathered, key_of, placed, trajectory
+from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
 from .one import Plan
 from .reduction import check_reduce
 from .scalars import Unscalarisable
@@ -148,6 +148,8 @@ def solve_ensemble(
     tunes = _check_chunk(chunk, resume, mesh)
     chunk = None if isinstance(chunk, str) else chunk
     given = {"y0": y0, "args": args, "tspan": tspan}
+    for name, value in given.items():
+        check_no_torch(name, value)
     inputs = gathered({k: x for k, x in given.items() if x is not None}, in_axes, n)
     _check_size(inputs, problem, n, draw)
     inputs, mesh = _on_devices(inputs, mesh)
@@ -166,6 +168,7 @@ def solve_ensemble(
     # What is given here is no part of the problem once more, for a derivative.
     seen = jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, Tracer) else x, example)
     one, path = trajectory(problem, draw, key_of(key, 0), seen)
+    check_fits(problem, one)
     traced, options = asked(
         one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
         controller=controller, events=events, stops=stops, adjoint=adjoint, max_steps=max_steps,

@@ -17,7 +17,7 @@ from ..core.primitive import Tracer
 from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
 from .sharded import row_at
 
-__all__ = ["Inputs", "filled", "gathered", "key_of", "placed", "trajectory"]
+__all__ = ["Inputs", "check_fits", "filled", "gathered", "key_of", "placed", "trajectory"]
 
 _AXES = "0 for every array, or a dict such as {'args': (0, None)}"
 
@@ -89,6 +89,26 @@ def placed(problem: Problem, fields: dict[str, Any]) -> Problem:
             )
         fields.update(zip(names, state, strict=True))
     return problem.replace(**fields) if fields else problem
+
+
+def check_fits(problem: Problem, one: Problem) -> None:
+    """Refuses a trajectory whose initial state is not shaped as the problem's, unless that is a
+    number, whose place any state may take.
+    """
+    for name in ("y0", "x0", "v0", "q0", "p0"):
+        own, row = getattr(problem, name, None), getattr(one, name, None)
+        same = jax.tree.structure(own) == jax.tree.structure(row)
+        if own is row or callable(own) or not same:
+            continue
+        paths = [path for path, _ in jax.tree.flatten_with_path(own)[0]]
+        for path, a, b in zip(paths, jax.tree.leaves(own), jax.tree.leaves(row), strict=True):
+            if np.ndim(a) and np.shape(a) != np.shape(b):
+                where, wanted = name + jax.tree_util.keystr(path), f"n, {str(np.shape(a))[1:]}"
+                raise ValueError(
+                    f"{where} has rows of shape {np.shape(b)}, and the problem's own has shape "
+                    f"{np.shape(a)}: give {where} the shape ({wanted.replace(',)', ')')}, one row "
+                    "for each trajectory."
+                )
 
 
 def key_of(key: Any, i: Any) -> Any:

@@ -71,6 +71,11 @@ def _number_or_truth(name: str, value: Any, parts: Any) -> Any:
             f"{name} returned {shapes if leaves else repr(value)}; one number is wanted, or a "
             "boolean, or a vector (k,) of either."
         )
+    if isinstance(leaves[0], str):
+        raise TypeError(
+            f"{name} returned the string {leaves[0]!r}; a real number that changes sign at the "
+            "event is wanted, or a boolean."
+        )
     dtype = jnp.result_type(value)
     if not (jnp.issubdtype(dtype, jnp.bool) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(

@@ -41,7 +41,10 @@ class Table(Input):
 
     def __init__(self, ts: Any, xs: Any, *, padded: bool = False) -> None:
         self.ts = _increasing(ts, padded)
-        self.xs = jax.tree.map(jnp.asarray, _list_as_array(xs))
+        try:
+            self.xs = jax.tree.map(jnp.asarray, _list_as_array(xs))
+        except TypeError as error:
+            raise TypeError(f"xs is {xs!r}; numbers are wanted, one row for each time.") from error
         for path, x in jax.tree.flatten_with_path(self.xs)[0]:
             if jnp.shape(x)[:1] != self.ts.shape:
                 where = jax.tree_util.keystr(path)
@@ -49,6 +52,19 @@ class Table(Input):
                     f"xs{where} has shape {jnp.shape(x)}; its first axis must be that of ts, "
                     f"{self.ts.shape[0]}."
                 )
+            self._check_known(x, jax.tree_util.keystr(path))
+
+    def _check_known(self, x: Array, where: str) -> None:
+        """Refuses NaN at a time that is there: every solve that reads it would fail."""
+        if isinstance(x, Tracer) or isinstance(self.ts, Tracer):
+            return
+        rows = np.asarray(x)[np.isfinite(np.asarray(self.ts))]
+        if jnp.issubdtype(rows.dtype, jnp.inexact) and np.isnan(rows).any():
+            row = int(np.argwhere(np.isnan(rows))[0][0])
+            raise ValueError(
+                f"xs{where} has NaN at ts[{row}] = {np.asarray(self.ts)[row]:g}: leave out the "
+                "times at which nothing was measured, or fill in what is missing."
+            )
 
     def place(self, t: Real[Array, ""]) -> Int[Array, ""]:
         """The index of the last time that is not after t; 0 before the first."""

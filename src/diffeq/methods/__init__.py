@@ -7,6 +7,7 @@ Every entry of the tables becomes a public class here, so that `de.Tsit5()` exis
 import inspect
 from typing import Any
 
+from ..core.keywords import keywords
 from .base import Method, Step
 from .bdf import BDF
 from .dirk import DIRK
@@ -59,6 +60,7 @@ def _named(name: str, family: Any, table: Any) -> type:
     def solving(self: Any, *, linear: Any = None) -> None:
         family.__init__(self, table, linear=linear)
 
+    solving.__qualname__ = name
     doc = (
         f"{table.description}\n\n    Order {table.order:g}"
         + (f"({table.embedded_order})" if getattr(table, "embedded_order", None) else "")
@@ -66,7 +68,7 @@ def _named(name: str, family: Any, table: Any) -> type:
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
     )
     body = {
-        "__init__": solving if family is DIRK else plain,
+        "__init__": keywords(solving) if family is DIRK else plain,
         "__doc__": doc,
         "__module__": __name__,
         "__repr__": lambda self: f"{name}({named_solver(getattr(self, 'linear', None))})",

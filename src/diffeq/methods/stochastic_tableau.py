@@ -34,7 +34,7 @@ class StochasticTableau(_Text):
     read-only float64; ``exact`` maps the labels to fractions.
 
     Raises:
-        ValueError: a row is missing or too long; texts are read at first use.
+        ValueError: a row is missing or too long; or a text cannot be read.
 
     Reference: rossler2010.
 

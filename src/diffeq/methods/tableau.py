@@ -29,7 +29,7 @@ An entry is a rational, a decimal, or arithmetic on these with ``+ - * / **``, `
 (``0.1`` is 1/10), a root is carried to 60 digits, and each number is rounded to float64 once. So
 differences such as b - b_hat lose nothing, and order conditions can be tested exactly.
 
-Texts are parsed at first use, not at import: a process pays for the methods that it runs.
+Texts are parsed when a table is made, so that one that cannot be read is refused where it stands.
 """
 
 import ast
@@ -241,7 +241,17 @@ class _Text:
     _body: str
     _header: dict[str, str]
 
+    @property
+    def exact(self) -> object:
+        """What the text says, as fractions."""
+        raise NotImplementedError
+
     def __init__(self, text: str):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"a {type(self).__name__} is read from a text with rows 'label | entries'; "
+                f"{type(text).__name__} came."
+            )
         header, body = _split(text)
         order, embedded_order = _orders(header.get("order", ""))
         dense_order, split_dense_order = _orders(header.get("dense", ""))
@@ -257,6 +267,7 @@ class _Text:
             _body=body,
             _header=header,
         )
+        _ = self.exact  # a text that cannot be read is refused where it stands
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{self.name}: a table is never changed; write another text")
@@ -444,8 +455,7 @@ class Tableau(_Text):
     * ``explicit_A`` (s, s) or None
 
     Raises:
-        ValueError: the text cannot be read; it names the table and the entry. Texts are read at
-            first use.
+        ValueError: the text cannot be read; it names the table and the entry.
 
     Reference: hairer1993, II.
 

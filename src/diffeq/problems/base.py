@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import jax
 
 from ..closures import flatten_fields, unflatten_fields
+from ..core.keywords import keywords
 
 __all__ = ["Problem", "data_of", "evaluated"]
 
@@ -34,6 +35,8 @@ class Problem:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = keywords(cls.__init__)
         jax.tree_util.register_pytree_node(
             cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
         )

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import errors
 
-__all__ = ["check_arguments", "described", "noted", "paired", "takes"]
+__all__ = [
+    "check_arguments",
+    "check_numbers",
+    "described",
+    "is_of_torch",
+    "noted",
+    "paired",
+    "takes",
+]
 
 _BRANCHES = (
     "{name} is compiled: Python cannot branch (if, while, and, or, max) on what is not known yet. "
@@ -18,22 +26,14 @@ _BRANCHES = (
 )
 _NUMBERS = (
     "{name} is compiled: t, y and args are no Python numbers there. Use jax.numpy for numpy and "
-    "math, and leave out float(…), int(…) and .item()."
+    "math (jnp.sin(y) for np.sin(y) and math.sin(y)), and leave out float(…), int(…) and .item()."
 )
 _ORDER = "{name} is called as {name}({arguments}), t first; here {given}."
-
-_NOTES: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((errors.TracerBoolConversionError,), _BRANCHES),
-    (
-        (
-            errors.ConcretizationTypeError,
-            errors.TracerArrayConversionError,
-            errors.TracerIntegerConversionError,
-        ),
-        _NUMBERS,
-    ),
-    ((TypeError, ValueError, LookupError, AttributeError), _ORDER),
+_TENSORS = (
+    "{name} is called with arrays of JAX, which torch cannot take: write it with jax.numpy, and "
+    "copy trained weights: jnp.asarray(parameter.detach().numpy())."
 )
+_OTHERS = (TypeError, ValueError, LookupError, AttributeError)
 
 
 def takes(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
@@ -62,6 +62,11 @@ def check_arguments(f: Any, name: str, arguments: str) -> None:
     Traceback (most recent call last):
     TypeError: f(y, t, args) does not have t first, but is called as f(t, y, args). Change ...
     """
+    if inspect.isclass(f):
+        raise TypeError(
+            f"{name} is the class {f.__name__}; an instance is wanted, {f.__name__}(…), which is "
+            f"called as {name}({arguments})."
+        )
     try:
         signature = inspect.signature(f)
     except (TypeError, ValueError):
@@ -87,12 +92,95 @@ def noted(name: str, arguments: str, *given: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        note = next((text for kinds, text in _NOTES if isinstance(error, kinds)), None)
-        if note is not None:
-            pairs = zip(arguments.split(", "), map(described, given), strict=False)
-            shown = ", ".join(f"{letter} is {value}" for letter, value in pairs)
-            error.add_note(note.format(name=name, arguments=arguments, given=shown))
+        for note in _notes(error, dict(zip(arguments.split(", "), given, strict=False))):
+            error.add_note(
+                note.format(name=name, arguments=arguments, given=_shown(given, arguments))
+            )
         raise
+
+
+def _notes(error: Exception, given: dict[str, Any]) -> Iterator[str]:
+    """What may have been meant, in the order of how sure that is."""
+    if isinstance(error, errors.TracerBoolConversionError):
+        yield _BRANCHES
+    elif isinstance(
+        error,
+        (
+            errors.ConcretizationTypeError,
+            errors.TracerArrayConversionError,
+            errors.TracerIntegerConversionError,
+        ),
+    ):
+        yield _NUMBERS
+    elif "torch" in str(error) or is_of_torch(error):
+        yield _TENSORS
+    elif isinstance(error, _OTHERS):
+        yield from _missing(error, given)
+        yield _ORDER
+
+
+def _missing(error: Exception, given: dict[str, Any]) -> Iterator[str]:
+    """What there is, where the error is that something is not there."""
+    if isinstance(error, KeyError):
+        for letter, value in given.items():
+            if isinstance(value, dict):
+                keys = ", ".join(map(repr, value)) or "no keys"
+                yield f"The keys of {letter} are {keys}.".replace("{", "{{").replace("}", "}}")
+    if "args" in given and given["args"] is None and "NoneType" in str(error):
+        yield "args is None, since the problem has none: give it its parameters, args=…."
+    trees = [k for k, x in given.items() if k not in ("t", "args") and isinstance(x, (list, dict))]
+    if trees and "operand" in str(error):
+        yield (
+            f"{trees[0]} is a {type(given[trees[0]]).__name__} there, a tree as y0 is, and Python "
+            "has no arithmetic of these: give one array as y0, such as jnp.array(y0) where its "
+            "rows are equally long, or compute each part (jax.tree.map)."
+        )
+
+
+def _shown(given: tuple, arguments: str) -> str:
+    pairs = zip(arguments.split(", "), map(described, given), strict=False)
+    return ", ".join(f"{letter} is {value}" for letter, value in pairs)
+
+
+def is_of_torch(x: Any) -> bool:
+    """Whether x is an object of torch, which need not be there to be asked.
+
+    >>> is_of_torch(jnp.zeros(2))
+    False
+    """
+    return any(c.__module__.split(".")[0] == "torch" for c in type(x).__mro__)
+
+
+def check_numbers(name: str, value: Any) -> None:
+    """Refuses what is not made of numbers, in what a function returned.
+
+    >>> check_numbers("f", "a word")
+    Traceback (most recent call last):
+    TypeError: f returned the string 'a word'; numbers are wanted.
+    """
+    if value is None:
+        raise TypeError(f"{name} returned None; numbers are wanted: is its return left out?")
+    for path, leaf in jax.tree.flatten_with_path(value, is_leaf=lambda x: x is None)[0]:
+        keys = jax.tree_util.keystr(path)
+        where = f" at {keys}" if keys else ""
+        if is_of_torch(leaf):
+            raise TypeError(
+                f"{name} returned a torch {type(leaf).__name__}{where}; arrays of JAX are wanted: "
+                "write it with jax.numpy, through which JAX can differentiate."
+            )
+        if isinstance(leaf, str):
+            raise TypeError(f"{name} returned the string {leaf!r}{where}; numbers are wanted.")
+        if callable(leaf):
+            raise TypeError(
+                f"{name} returned the function {getattr(leaf, '__name__', leaf)}{where}; numbers "
+                "are wanted: is it to be called?"
+            )
+        dtype = getattr(leaf, "dtype", None)
+        if isinstance(leaf, bool) or (dtype is not None and jnp.issubdtype(dtype, jnp.bool)):
+            raise TypeError(
+                f"{name} returned {leaf if isinstance(leaf, bool) else 'booleans'}{where}; numbers "
+                "are wanted: jnp.where(condition, a, b) makes them."
+            )
 
 
 def paired(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -113,5 +201,11 @@ def described(tree: Any) -> str:
     >>> described({"x": jnp.zeros(2)})
     '{x: float32[2]}'
     """
-    shapes = jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", tree)
-    return str(shapes).replace("'", "")
+    return str(jax.tree.map(_kind, tree)).replace("'", "")
+
+
+def _kind(x: Any) -> str:
+    try:
+        return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+    except TypeError:
+        return type(x).__name__

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..closures import flatten, no_writes, unflatten
+from ..closures import check_indices, flatten, no_writes, unflatten
 from ..core.components import own_components
 from ..core.invariant import split_invariant
 from ..core.jumps import Jumps, joined, jumping, together, turns_of
@@ -29,7 +29,7 @@ from ..core.primitive import (
     with_constants,
 )
 from .base import Problem, evaluated
-from .called import check_arguments, described, noted, paired
+from .called import check_arguments, check_numbers, described, noted, paired
 from .dae import (
     DAEProblem,
     ImplicitDAEProblem,
@@ -266,6 +266,8 @@ class Traced:
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
         # A past is longer in a solve than here, and may be looked at within a loop of the user's.
         looks = any(isinstance(p, Seen) for p in parts)
+        if looks:  # any other was a program before, and looked at then
+            check_indices(name, self.jaxpr.jaxpr, [])
         inputs = jax.tree.structure((t, tuple(arrays), leaves, extra))
         self.again = partial(_traced_again, call, inputs, {}) if looks else None
         self.tree = jax.tree.structure(shape)
@@ -355,6 +357,7 @@ def turned(sign: Any, x: Any) -> Any:
 
 def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it") -> Any:
     """What a field returned, if it fits the state; a list of scalars stands for a vector."""
+    check_numbers(name, value)
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(f"{name} returned {described(value)}; y is {described(like)}, and {must}.")
     for where, dy, y in paired(value, like):
@@ -386,6 +389,7 @@ def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: A
 def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
     """What jac returned, if it is what `jax.jacfwd` of the field by y would be."""
     value, like = as_state(value), parts[0]
+    check_numbers(name, value)
     if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
         value = jnp.asarray(value)  # rows, as lists
     wanted = jax.tree.map(lambda out: jax.tree.map(lambda y: (*out.shape, *y.shape), like), like)
@@ -576,6 +580,7 @@ def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
     """What a diffusion returned, if it fits the state and the noise that was declared."""
     like = moving(parts[0])
     value = as_state(value) if like is parts[0] else without_held(value, parts[0])
+    check_numbers(name, value)
     wants = {
         "diagonal": "noise='diagonal' wants one number for each of y's, so the shapes of y",
         "scalar": "noise='scalar' wants the shapes of y",
@@ -689,6 +694,7 @@ def _beside(own: Any, tree: Any, marked: Any) -> Any:
 
 
 def _scalar(energy: Any) -> Any:
+    check_numbers("hamiltonian", energy)
     if jnp.shape(energy) != ():
         raise TypeError(f"hamiltonian returned shape {jnp.shape(energy)}; an energy is a scalar.")
     return energy

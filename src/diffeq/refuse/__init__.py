@@ -1,10 +1,11 @@
 """Checks of a call before anything is traced, and what is left out of it."""
 
+from ..core.keywords import keywords
 from .call import Call, check_adjoint, checked_call, checked_problem, checked_rest
 from .defaults import explicit_for
 from .problems import check_no_torch
 from .steps import stops_of
-from .words import concrete, is_real, keywords
+from .words import concrete, is_real
 
 __all__ = [
     "Call",

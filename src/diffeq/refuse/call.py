@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 
 from ..adjoint import refusal
-from ..control import PI, Controller
+from ..control import PI
 from ..core.packing import holds, moving
-from ..methods import METHODS, Method, Switching
+from ..methods import METHODS, Switching
 from ..problems.lowering import state_of
 from .defaults import default_method, may_turn, noisy_controller
+from .names import check_adjoint_is_one, check_controller, check_method
 from .problems import (
     check_delayed,
     check_forwards,
     check_history,
     check_key,
+    check_no_torch,
     check_noisy,
     check_problem,
     check_state,
@@ -43,7 +45,6 @@ from .tolerances import (
     tolerance_of,
     tolerances_of,
 )
-from .words import shown
 
 __all__ = ["Call", "check_adjoint", "checked_call", "checked_problem", "checked_rest"]
 
@@ -68,12 +69,15 @@ def checked_call(
     max_events: Any, init: Any, throw: Any, key: Any, by_hand: bool = False,
 ) -> Call:  # fmt: skip
     """The call with its defaults, or the first thing that is wrong with it."""
+    _check_no_torch(saveat=saveat, stops=stops, dt=dt, dt0=dt0, rtol=rtol, atol=atol)
     asked_for = problem
     problem, jumps = without_jumps(problem)
     check_problem(problem)
-    _check_method(method)
-    most = {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}
-    _check_options(controller, adjoint, most, init, throw)
+    check_method(method)
+    _check_options(
+        controller, adjoint,
+        {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}, init, throw,
+    )  # fmt: skip
     check_key(asked_for, key)
     events = listed(events)
     noisy = problem.stochastic
@@ -126,6 +130,11 @@ def checked_call(
     return Call(traced, direction, steps, saves, below_eps(rtol, eps), loud)
 
 
+def _check_no_torch(**given: Any) -> None:
+    for name, value in given.items():
+        check_no_torch(name, value)
+
+
 def _loud_by_default() -> bool:
     value = os.environ.get("DIFFEQ_THROW", "")
     if value not in ("", "compiled"):
@@ -144,7 +153,7 @@ def checked_problem(problem: Any) -> None:
 def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[Any, Any]:
     """The tolerances of a search for rest, or the first thing that is wrong with the call."""
     check_problem(problem)
-    _check_method(method)
+    check_method(method)
     if method is not None and not method.adaptive:
         raise ValueError(
             f"method {method!r} has no error estimate; to follow an equation to rest one is wanted "
@@ -169,33 +178,11 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
     return tolerance_of("rtol", rtol, default), tolerance_of("atol", atol, default)
 
 
-def _check_method(method: Any) -> None:
-    if method is None or isinstance(method, Method):
-        return
-    if isinstance(method, str):
-        known = {name.lower(): name for name in METHODS}
-        name = known.get(method.lower(), "Tsit5")
-        raise TypeError(f"method is the string {method!r}; an instance is wanted: de.{name}().")
-    if isinstance(method, type) and issubclass(method, Method):
-        raise TypeError(
-            f"method is the class {method.__name__}; an instance is wanted: de.{method.__name__}()."
-        )
-    raise TypeError(f"method is {shown(method)}; a method is wanted, such as de.Tsit5().")
-
-
 def _check_options(
     controller: Any, adjoint: Any, most: dict[str, Any], init: Any, throw: Any
 ) -> None:
-    if isinstance(controller, type) or not (
-        controller is None or isinstance(controller, Controller)
-    ):
-        raise TypeError(
-            f"controller is {shown(controller)}; an instance is wanted, such as de.PI()."
-        )
-    if isinstance(adjoint, type) or not (adjoint is None or hasattr(adjoint, "run")):
-        raise TypeError(
-            f"adjoint is {shown(adjoint)}; an instance is wanted, such as de.Discrete()."
-        )
+    check_controller(controller)
+    check_adjoint_is_one(adjoint)
     for name, value in most.items():
         if value is not None and (
             isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1

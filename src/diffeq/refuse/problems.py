@@ -10,6 +10,7 @@ from ..core.packing import Packing, holds, moving
 from ..methods import Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from ..problems.base import data_of, evaluated
+from ..problems.called import is_of_torch
 from ..problems.dae import packed_differential, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
 from ..problems.jump import varies
@@ -56,13 +57,23 @@ def _check_functions(problem: Problem) -> None:
 
 
 def check_no_torch(name: str, f: Any) -> None:
-    """Refuses what runs on torch's arrays."""
-    if any(c.__module__.split(".")[0] == "torch" for c in type(f).__mro__):
+    """Refuses what runs on torch's arrays, and these (a module in a tree may be for a callback)."""
+    parts = [f] if is_of_torch(f) else [x for x in jax.tree.leaves(f) if not callable(x)]
+    found = [x for x in parts if is_of_torch(x)]
+    if not found:
+        return
+    kind = type(found[0]).__name__
+    if callable(found[0]):
         raise TypeError(
-            f"{name} is a torch module ({type(f).__name__}), and JAX can neither trace nor "
+            f"{name} is a torch module ({kind}), and JAX can neither trace nor "
             "differentiate it; a function of JAX arrays is wanted. Write the network with equinox "
             "or flax.nnx, and copy trained weights: jnp.asarray(parameter.detach().numpy())."
         )
+    has = "is" if found[0] is f else "has in it"
+    raise TypeError(
+        f"{name} {has} a torch {kind}; an array of JAX is wanted: jnp.asarray(x.numpy()), or "
+        "x.detach().cpu().numpy() where it has a gradient or is on a GPU."
+    )
 
 
 def without_jumps(problem: Any) -> tuple[Any, tuple]:

@@ -54,9 +54,10 @@ def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
     if np.isnan(times[: len(known)]).any():
         raise ValueError(f"{name} has NaN before a number; NaN is padding, at the end only.")
     if (np.diff(turn * known) < 0).any():
+        ordered = f"jnp.sort({name})" + ("" if turn > 0 else "[::-1], the latest time first")
         raise ValueError(
             f"{name} is not sorted along the direction of time, from t0 = {digits_of(t0)} to "
-            f"t1 = {digits_of(t1)}: give np.sort(…)."
+            f"t1 = {digits_of(t1)}: give {ordered}."
         )
     slack = 4 * eps * max(abs(t0), abs(t1))
     outside = known[(turn * known < turn * t0 - slack) | (turn * known > turn * t1 + slack)]
