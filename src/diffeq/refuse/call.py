@@ -165,7 +165,8 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
     _check_options(None, adjoint, {"max_steps": most}, "consistent", throw)
     check_adjoint(adjoint, problem)
     for name, value in given.items():
-        if value is not None and value is not False and value != ():
+        left_out = value is None or value is False or (isinstance(value, tuple) and not value)
+        if not left_out:
             raise TypeError(
                 f"{name} was given with a SteadyStateProblem, in which there is no time; solve "
                 "takes method, rtol, atol, adjoint, max_steps and throw there."
