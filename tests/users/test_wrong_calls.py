@@ -53,6 +53,10 @@ def event(condition, affect=None):
     return lambda: de.solve(P, events=de.Event(condition, affect))
 
 
+def rotated(a, b, c):
+    return [b, c, a]
+
+
 def net(t, y, args):
     return -y
 
@@ -179,7 +183,7 @@ ROWS = {
     "f: a key of y": (field(lambda t, y, args: {"x": y["z"]}, y0={"x": 1.0}), r"The keys of y are 'x'"),
     "f: args of None, a key": (field(lambda t, y, args: -args["k"] * y), r"args is None.*give it its parameters"),
     "f: args of None, a factor": (field(lambda t, y, args: -args * y), r"args is None.*args=…"),
-    "f: unpacks too many": (field(lambda t, y, args: (lambda a, b, c: a)(*y)), r"missing 1 required.*y is float\d+\[2\]"),
+    "f: unpacks too many": (field(lambda t, y, args: rotated(*y)), r"missing 1 required.*y is float\d+\[2\]"),
     "f: too many names": (field(lambda t, y, args: [a for a, b, c in [y]]), r"not enough values.*y is float\d+\[2\]"),
     "f: y[5]": (field(lambda t, y, args: y[5] * y), r"f reads index 5 of an array of shape \(2,\), whose axis 0 has 2 entries"),
     "f: y[-3]": (field(lambda t, y, args: y[-3] * y), r"f reads index -3"),

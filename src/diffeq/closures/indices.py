@@ -49,11 +49,11 @@ def check_indices(name: str, jaxpr: Jaxpr, constants: Sequence) -> None:
     for equation in jaxpr.eqns:
         inputs = [_looked_up(x, known) for x in equation.invars]
         kind = equation.primitive.name
-        if kind in _EVALUATED and all(x is not None for x in inputs):
-            found = _evaluated(kind, inputs)
-            known.update(dict.fromkeys(equation.outvars, found))
+        found = [x for x in inputs if x is not None]
+        if kind in _EVALUATED and len(found) == len(inputs):
+            known.update(dict.fromkeys(equation.outvars, _evaluated(kind, found)))
         elif kind == "dynamic_slice":
-            shape, sizes = equation.invars[0].aval.shape, equation.params["slice_sizes"]
+            shape, sizes = _shape(equation), equation.params["slice_sizes"]
             for axis, index in enumerate(inputs[1:]):
                 _check(name, equation, index, shape, axis, sizes[axis])
         elif kind == "gather" and "PROMISE_IN_BOUNDS" in str(equation.params["mode"]):
@@ -61,6 +61,11 @@ def check_indices(name: str, jaxpr: Jaxpr, constants: Sequence) -> None:
             _check_rows(name, equation, inputs[1], numbers, equation.params["slice_sizes"])
     for inner in subjaxprs(jaxpr):
         check_indices(name, inner, ())
+
+
+def _shape(equation: Any) -> tuple[int, ...]:
+    """That of the array which is read."""
+    return equation.invars[0].aval.shape
 
 
 def _known(x: Any) -> _Index | None:
@@ -95,7 +100,7 @@ def _check_rows(
     """Indices of a gather along one axis."""
     if index is None or len(axes) != 1:
         return
-    axis, shape = axes[0], equation.invars[0].aval.shape
+    axis, shape = axes[0], _shape(equation)
     wrong = np.flatnonzero((index.value < 0) | (index.value > shape[axis] - sizes[axis]))
     if wrong.size:
         raise IndexError(_message(name, int(index.written.flat[wrong[0]]), shape, axis, equation))

@@ -241,11 +241,6 @@ class _Text:
     _body: str
     _header: dict[str, str]
 
-    @property
-    def exact(self) -> object:
-        """What the text says, as fractions."""
-        raise NotImplementedError
-
     def __init__(self, text: str):
         if not isinstance(text, str):
             raise TypeError(
@@ -267,7 +262,8 @@ class _Text:
             _body=body,
             _header=header,
         )
-        _ = self.exact  # a text that cannot be read is refused where it stands
+        # A text that cannot be read is refused where it stands.
+        _ = self.exact  # pyright: ignore[reportAttributeAccessIssue]
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{self.name}: a table is never changed; write another text")
