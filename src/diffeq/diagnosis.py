@@ -148,7 +148,7 @@ def sliding(problem: Any, last: Any) -> str:
     for count in (-1e4, -1e2, -4.0, 4.0, 1e2, 1e4):
         ends = sorted((0.0, count))
         fields = [field(y + c * step) for c in ends]
-        for i in np.flatnonzero(fields[0] * fields[1] < 0):
+        for i in np.flatnonzero(np.sign(fields[0]) * np.sign(fields[1]) < 0):
             if _meets(lambda c, i=i: field(y + c * step)[i], ends, step[i]):
                 return _SLIDING
     return ""
