@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from benchmarks import stiff_grid
 
 import diffeq as de
 from diffeq import zoo
@@ -155,6 +156,42 @@ def test_what_a_pair_does_not_do():
         de.solve(HILL, PAIR, adjoint=de.Gauss())
     with pytest.raises(ValueError, match="one of both is wanted"):
         de.Interpolating(method=PAIR)
+
+
+# --- the limit of stability -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        # rtol and atol at which the limit of stability was not seen, for dt swings about it.
+        ("robertson_40", [(1e-2, 1e-2), (1e-3, 1e-3), (1e-3, 1e-5), (1e-4, 1e-7), (1e-6, 1e-7)]),
+        ("oscillator_1e3", [(1e-2, 1e-2), (1e-3, 1e-6), (1e-5, 1e-8)]),
+    ],
+)
+def test_the_explicit_method_is_left_at_many_tolerances(name, pairs):
+    for row in stiff_grid.compare(name, pairs):
+        assert row.default.status == de.Status.success, row
+        assert row.default.attempts < 8 * row.stiff.attempts, row
+        assert not row.wrong, row
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", sorted(stiff_grid.PROBLEMS.keys() - stiff_grid.KNOWN.keys()))
+def test_the_default_is_as_good_as_the_stiff_method(name):
+    for row in stiff_grid.compare(name):
+        if row.stiff.status.ok:
+            assert row.default.status.ok, row
+            assert not row.wrong, row
+            assert row.default.attempts < 200 + 5 * row.stiff.attempts, row
+
+
+@pytest.mark.parametrize("name", ["lorenz", "arenstorf"])
+def test_what_is_not_stiff_is_left_to_the_explicit_method(name):
+    problem = zoo.case(name).problem()
+    default, lean = (de.solve(problem, method, rtol=1e-5) for method in (None, de.Tsit5()))
+    for count in ("steps", "rejected", "evaluations"):
+        assert default.stats[count] == lean.stats[count]
 
 
 # --- the default ----------------------------------------------------------------------------------

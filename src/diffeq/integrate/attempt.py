@@ -241,11 +241,13 @@ def _after(
     if system.has_stops and jax.tree.leaves(memory):
         fresh = started(system, data, form, tried.t1)
         memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
+    unmoved = state.memory if tried.step.rejected is None else tried.step.rejected
+    memory = keep(memory, unmoved)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(
         system, data, state, tried, verdict,
-        method=method, controller=controller, attempts=steps + rejected,
+        method=method, controller=controller, attempts=steps + rejected, memory=memory,
         reached=_reached(tried.t1, low, data.t1),
     )  # fmt: skip
     evaluations = tried.step.evaluations
@@ -257,7 +259,7 @@ def _after(
         held=keep(end.held, state.held),
         dt=following(jnp.where(cut, state.dt, verdict.dt)),
         control=system.events.afresh(end, controller, verdict.state),
-        memory=keep(memory, state.memory),
+        memory=memory,
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
         stop=state.stop + at_stop, events=keep(end.known, state.events),
         steps=steps, rejected=rejected,
@@ -270,7 +272,7 @@ def _after(
 
 def _status(
     system: System, data: Data, state: State, tried: Attempt, verdict: Any, *,
-    method: Any, controller: Any, attempts: Array, reached: Array,
+    method: Any, controller: Any, attempts: Array, memory: Any, reached: Array,
 ) -> Array:  # fmt: skip
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
@@ -288,9 +290,9 @@ def _status(
     elif system.events.live:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
-    tired = method.tired(tried.step)
+    tired = method.tired(memory)
     if tired is not None:
-        status = jnp.where(tried.accept & tired, Status.stiff, status)
+        status = jnp.where(tired, Status.stiff, status)
     done = system.events.over(tried.end, tried.accept & reached)
     status = jnp.where(done, Status.success, status)
     full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)

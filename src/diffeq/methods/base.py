@@ -32,6 +32,8 @@ class Step(NamedTuple):
             rejected. None where there are none.
         evaluations: of the field in this step, where their number is not `Method.evaluations`.
         order: of the error estimate, where it is not `Method.error_order` at every step.
+        rejected: the memory of the next attempt, should this one be rejected; None: it stays as it
+            was.
         growth: the factor by which dt changes after this step, once it is accepted, for a method
             that chooses it together with its order. None where the controller chooses.
 
@@ -49,6 +51,7 @@ class Step(NamedTuple):
     evaluations: Any = None
     order: Any = None
     growth: Any = None
+    rejected: Any = None
 
 
 class Method(eqx.Module):
@@ -149,11 +152,11 @@ class Method(eqx.Module):
         del memory
         return 0
 
-    def tired(self, step: Step) -> Any:
-        """Whether this step, if it is accepted, is the last, since the problem is none for this
+    def tired(self, memory: Any) -> Any:
+        """True if the attempt that left this memory is the last, since the problem is none for this
         method; None for methods that never ask.
         """
-        del step
+        del memory
         return None
 
     def chosen(self, form: Any, *, controlled: bool) -> "Method":

@@ -1,6 +1,5 @@
 """Two methods in one solve: an explicit one, and a Rosenbrock method while the problem is stiff."""
 
-from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -10,28 +9,36 @@ from jaxtyping import Array, Int, Real
 from ..algebra import slopes
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
-from .interpolant import Chebyshev, Interpolant, Polynomial, combine
-from .order import real_stability_interval
+from .interpolant import Chebyshev, Interpolant, Polynomial
 from .rosenbrock import Rosenbrock, step_from
-from .tableau import Tableau
+from .stiffness import Signs, last_two, limits, no_signs, read_signs
 
 __all__ = ["Switching"]
 
-# A step is at the limit of the explicit method's stability when dt ρ is above 0.9 of its interval;
-# after 10 more of such steps than of others the problem is called stiff, and after 3 below it no
-# longer. These are the figures of OrdinaryDiffEq's AutoSwitch, which asks for 10 in a row; DOPRI5
-# asks for 15, and forgets them after 6 in a row of the others. There is no such row where dt swings
-# about the limit, as it does with loose tolerances.
-_LIMIT, _TO_STIFF, _FROM_STIFF = 0.9, 10, 3
+# Votes that turn to the stiff method: those of 15 attempts, and of one more for two numbers of the
+# state, for a step with a Jacobian costs the more the larger that is. DOPRI5 asks for 15 steps,
+# OrdinaryDiffEq's AutoSwitch for 10.
+_FIRST, _EACH = 45, 1.5
+
+# A step of the stiff method pays when the explicit one would need so many for it as half of what it
+# costs: with a dense Jacobian it takes as long as ten to a hundred of them where n is between 8 and
+# 64 (measured). After five in a row that are no longer than an explicit step can be the explicit
+# method goes on, and after twenty that do not pay.
+_PAYS, _FREE, _POOR, _GIVE_UP = 0.25, 20, 1, 100
+
+# Each time in a row that the stiff method did not pay it takes four times as many votes to try it
+# again.
+_MORE, _MOST = 4, 1_000_000
 
 
 class _Memory(NamedTuple):
-    """The explicit method's memory, and how many steps spoke against it; from 10 on the stiff one
-    is on, and what is above 10 speaks against that.
+    """The explicit method's memory, the signs of stiffness, and how many votes it takes. From there
+    on the stiff method is on, and votes beyond that speak against it.
     """
 
     first: Any
-    votes: Int[Array, ""]
+    signs: Signs
+    wanted: Int[Array, ""]
 
 
 class _Paired(Method):
@@ -56,10 +63,12 @@ class _Paired(Method):
 class Switching(_Paired):
     """`nonstiff`, until its steps are held down by stability; then `stiff`, until they are not.
 
-    An explicit step tells dt ρ of the stiffest direction by the quotient of two slopes at its end,
-    |f(g) − f(h)| / |g − h|; a Rosenbrock step by norms of its Jacobian, ρ ≤ min(|J|₁, |J|_∞). Ten
-    more accepted steps with dt ρ above 0.9 of the explicit method's stability interval than below
-    turn to the Rosenbrock method, three in a row below that turn back.
+    An explicit step tells the stiffest eigenvalues z = dt λ by its last two stages, and has a sign
+    of stiffness where one of them lies outside the stability region, or where the error does not
+    change with modes that fast. Such an attempt, accepted or rejected, counts for the Rosenbrock
+    method, an accepted one without counts against it; about fifteen more of the former turn to it.
+    A Rosenbrock step has the norm of its Jacobian; five in a row that an explicit step could make
+    turn back, and so do a hundred which are longer than that but cost more than explicit ones.
 
     Both methods are compiled, each in a loop of its own: a step pays for the method that makes it,
     and for a comparison. In a batch under `jax.vmap` lanes wait while those of the other kind step.
@@ -100,7 +109,7 @@ class Switching(_Paired):
                     f"{method!r} has no embedded pair or no dense output of its own: choose "
                     "Tsit5(), Dopri5() or Vern7(), and Rodas4() or Rodas5P()."
                 )
-        if _last_two(self.nonstiff.tableau) is None:
+        if last_two(self.nonstiff.tableau) is None:
             raise TypeError(
                 f"{self.nonstiff!r} has no two stages at t + dt, which tell stiffness: choose "
                 "Tsit5(), Dopri5() or Vern7()."
@@ -129,12 +138,12 @@ class Switching(_Paired):
         return _Scout(self)
 
     def phase(self, memory: _Memory) -> Any:
-        """Which of both is on."""
-        return jnp.where(memory.votes < _TO_STIFF, 0, 1)
+        """The number of the method that makes the next step: 0 explicit, 1 stiff."""
+        return jnp.where(memory.signs.votes < memory.wanted, 0, 1)
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> _Memory:
         """Explicit at first."""
-        return _Memory(self.nonstiff.init(form, t, y), jnp.zeros((), jnp.int32))
+        return _Memory(self.nonstiff.init(form, t, y), no_signs(y), jnp.int32(_wanted(y.size)))
 
     def __repr__(self) -> str:
         return f"Switching({self.nonstiff!r}, {self.stiff!r})"
@@ -197,25 +206,29 @@ class _Lean(_Phase):
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
-        """One step, and whether it was at the limit."""
+        """One step, and the signs of stiffness in it."""
         if form.mass is not None:
             raise TypeError(
                 f"{self.pair!r} begins with an explicit method, which takes no mass matrix: use "
                 "Rodas5P(), RadauIIA5() or BDF()."
             )
         step = self.own.step(form, t, y, dt, memory.first)
-        limited = _at_limit(self.own.tableau, lax.stop_gradient(step.data))
-        votes = jnp.where(limited, memory.votes + 1, jnp.maximum(memory.votes - 1, 0))
+        seen = lax.stop_gradient((step.data, step.error, dt, memory.signs))
+        accepted, rejected = read_signs(self.own.tableau, *seen)
         spent = jnp.int32(self.own.evaluations)
-        return step._replace(memory=_Memory(step.memory, votes), evaluations=spent)
+        return step._replace(
+            memory=memory._replace(first=step.memory, signs=accepted),
+            rejected=memory._replace(signs=rejected),
+            evaluations=spent,
+        )
 
 
 class _Scout(_Lean):
     """The explicit method, while the problem is not stiff."""
 
-    def tired(self, step: Step) -> Any:
-        """Whether the stiff one is to go on."""
-        return self.pair.phase(step.memory) == 1
+    def tired(self, memory: Any) -> Any:
+        """True once the stiff method is to make the next step."""
+        return self.pair.phase(memory) == 1
 
     def __repr__(self) -> str:
         return repr(self.pair)
@@ -232,41 +245,43 @@ class _Stiff(_Phase):
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
-        """One step, and whether an explicit one could be as long."""
+        """One step, and its count for or against the stiff method."""
         lean = self.pair.nonstiff
         found = slopes(form.field, t, y, form.jac)
         step = step_from(self.own.tableau, form, t, y, dt, found, rolled=True)
         first = lean.init(form, t + dt, step.y)
-        reach = dt * _bound(lax.stop_gradient(found.by_y))
-        free = reach < _LIMIT * _interval(lean.tableau)
-        votes = jnp.where(free, memory.votes + 1, _TO_STIFF)
-        votes = jnp.where(votes >= _TO_STIFF + _FROM_STIFF, 0, votes).astype(jnp.int32)
+        reach = dt * _spectral_bound(lax.stop_gradient(found.by_y))
+        after = _judged(memory, reach / min(limits(lean.tableau)), y.size)
         spent = jnp.int32(self.own.evaluations + lean.tableau.fsal)
-        return step._replace(memory=_Memory(first, votes), evaluations=spent)
+        return step._replace(memory=after._replace(first=first), evaluations=spent)
 
 
-def _last_two(table: Tableau) -> tuple[int, int] | None:
-    """The last two stages at t + dt, which differ by little but in the stiff directions."""
-    ends = [i for i, c in enumerate(table.exact.c) if c == 1]
-    return (ends[-2], ends[-1]) if len(ends) > 1 else None
+def _wanted(size: int) -> int:
+    """How many votes it takes at first to turn a state of this size to the stiff method."""
+    return int(_FIRST + _EACH * size)
 
 
-def _at_limit(table: Tableau, stages: tuple) -> Array:
-    """Whether dt |f(g) − f(h)| / |g − h| is above 0.9 of the interval, for two stages at t + dt;
-    both are squared, so that nothing is divided and no root is taken.
+def _judged(memory: _Memory, worth: Array, size: int) -> _Memory:
+    """The memory after a step of the stiff method that is worth so many explicit ones."""
+    wanted, votes = memory.wanted, memory.signs.votes
+    usual, free, pays = _wanted(size), worth < 1, worth >= max(1.0, _PAYS * size)
+    against = jnp.where(free, _FREE, _POOR) + votes - wanted
+    ends = ~pays & (against >= _GIVE_UP)
+    wanted = jnp.where(pays | (ends & free), usual, wanted)
+    wanted = jnp.where(ends & ~free, jnp.minimum(_MORE * wanted, _MOST), wanted)
+    votes = jnp.where(ends, 0, jnp.where(pays, wanted, wanted + against)).astype(jnp.int32)
+    return memory._replace(
+        signs=memory.signs._replace(votes=votes), wanted=wanted.astype(jnp.int32)
+    )
+
+
+def _spectral_bound(matrix: Array) -> Array:
+    """The least of three norms of a matrix, which no eigenvalue exceeds: |J|₁, |J|_∞, and |J|_∞
+    once rows and columns are balanced, without which x'' = −ω² x would have ω² and not ω.
     """
-    i, j = _last_two(table) or (0, 0)
-    apart = combine((table.A[j] - table.A[i])[: len(stages)], stages)  # |g − h| / dt
-    below, above = (jnp.sum(x * x) for x in (apart, stages[j] - stages[i]))
-    return above > (_LIMIT * _interval(table)) ** 2 * below
-
-
-def _bound(matrix: Array) -> Array:
-    """min(|J|₁, |J|_∞), which no eigenvalue exceeds."""
     sizes = jnp.abs(matrix)
-    return jnp.minimum(jnp.max(jnp.sum(sizes, axis=0)), jnp.max(jnp.sum(sizes, axis=1)))
-
-
-@cache
-def _interval(table: Tableau) -> float:
-    return real_stability_interval(table.A, table.b)
+    rows, columns = jnp.sum(sizes, axis=1), jnp.sum(sizes, axis=0)
+    blank = (rows == 0) | (columns == 0)
+    scale = jnp.where(blank, 1, (rows / jnp.where(blank, 1, columns)) ** 0.25)
+    balanced = (sizes @ scale) / scale
+    return jnp.min(jnp.stack([jnp.max(rows), jnp.max(columns), jnp.max(balanced)]))
