@@ -242,6 +242,7 @@ KNOWN = {
     "it accepts, is where the solution explodes",
     "robertson_4e4": "as above",
     "robertson_1e11": "as above",
+    "e5": "at rtol = atol = 1e-2, as above",
     "damped_oscillations": "a fast mode of 100 tolerances, which the explicit method excites, "
     "looks like a solution that oscillates",
     "beam": "as above",

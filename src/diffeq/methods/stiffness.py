@@ -128,7 +128,8 @@ def _seen(table: Tableau, stages: tuple, error: Array) -> _Seen:
     # One sum of seven rows: XLA would make the whole step anew for each of seven sums.
     size, *products, total = jnp.sum(jnp.stack([x.ravel() for x in terms]), axis=1)
     scale = 1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
-    return _Seen(*(scale * x for x in products), total)
+    d00, d01, d02, d12, d22 = (scale * x for x in products)
+    return _Seen(d00, d01, d02, d12, d22, total)
 
 
 def _weights(error: Array) -> Array | np.ndarray:
