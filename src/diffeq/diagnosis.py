@@ -6,16 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from .core.packing import released
+from .algebra import slopes
+from .core.packing import Packing, released
 from .core.primitive import Tracer
 from .core.status import Status
 from .methods.explicit_rk import ExplicitRK
+from .methods.implicit import Implicit as ImplicitMethod
+from .methods.implicit import linearised
 from .methods.mass import times
 from .methods.order import real_stability_interval
 from .methods.residual import strays
-from .problems import JumpProblem
-from .problems.forms import Implicit, Ode, lower
+from .methods.rosenbrock import Rosenbrock
+from .problems import JumpProblem, Problem
+from .problems.forms import Delayed, Implicit, Ode, Sde, Split, lower
 from .problems.lowering import canonical
 
 __all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
@@ -24,8 +29,9 @@ _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
     Status.step_too_small: "The solution may be singular there, or the field discontinuous "
     "(declare its jumps with stops=).",
-    Status.nonfinite: "The solution may blow up there: look at the field at this state, or end "
-    "tspan before it.",
+    Status.nonfinite: "The solution may blow up there: look at the field at this state, and for an "
+    "implicit method at its Jacobian (that of sqrt or of a norm is not finite at 0); or end tspan "
+    "before it.",
     Status.dtmin: "Lower dtmin, or loosen the tolerances.",
     Status.bad_times: "Save times are sorted along the direction of time and inside tspan; NaN "
     "only at the end.",
@@ -81,6 +87,8 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
             f"{advice(status)} That of a delay equation is its past, too, and never thinned: as "
             "many rows as the solve has attempts are wanted (default 1,024)."
         )
+    if status == Status.nonfinite:
+        found = nonfinite_derivative(problem, method, last)
     why = not_finite(problem.args) if status in _NUMERIC else ""
     if status in _UNSOLVED and (solver := getattr(method, "linear", None)) is not None:
         found = (
@@ -181,12 +189,76 @@ def _field_of(problem: Any, last: Any) -> tuple[Any, np.ndarray]:
     return lambda y: np.asarray(at(jnp.asarray(y, state.dtype))).ravel(), np.ravel(state)
 
 
-def inconsistency(problem: Any, t: Any, y: Any) -> str:
-    """A sentence on how far the algebraic equations are from being met at (t, y)."""
+def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
+    """A sentence if the field is finite where the solve ended, and a derivative of it that the
+    method uses is not; else nothing.
+    """
+    method = getattr(method, "stiff", method)  # of a pair of methods
+    form, packing, t, y = _at(problem, last.t, last.y)
+    if not isinstance(method, (ImplicitMethod, Rosenbrock)) or isinstance(form, (Delayed, Sde)):
+        return ""
+    residual = isinstance(form, Implicit)
+    value = form.residual(t, y, form.guess) if residual else _solved_part(form)(t, y)
+    if not np.isfinite(value).all():
+        return ""
+    name = "residual" if residual else "implicit" if isinstance(form, Split) else "f"
+    rows, columns = component_names(packing, name), component_names(packing, "y")
+    by_y = np.asarray(linearised(form, t, y).by_y)
+    if (bad := np.argwhere(~np.isfinite(by_y))).size:
+        i, j = bad[0]
+        entry = f"∂{rows[i]}/∂{columns[j]} is {abs(by_y[i, j]):g}"
+        if getattr(form, "jac", None) is not None:
+            return f"{name} is finite at this state, and jac is not: {entry}."
+        finite = f"{name} is finite at this state, and its Jacobian is not"
+        return f"{finite}: {entry}. {_INFINITE_SLOPE}"
+    by_t = slopes(form.field, t, y, form.jac).by_t if isinstance(method, Rosenbrock) else None
+    if by_t is None or np.isfinite(by_t).all():
+        return ""
+    i = int(np.flatnonzero(~np.isfinite(by_t))[0])
+    return (
+        f"{name} is finite at this time, and its derivative by t is not: ∂{rows[i]}/∂t is "
+        f"{float(by_t[i]):g}. {method!r} has it in its formula; RadauIIA5, KenCarp4 and BDF do "
+        "without it."
+    )
+
+
+_INFINITE_SLOPE = (
+    "sqrt, a norm, and powers below 1 have an infinite derivative at 0, of which jnp.where or "
+    "jnp.maximum around them make NaN. Keep 0 from them, jnp.where(y > 0, jnp.sqrt(jnp.where(y > "
+    "0, y, 1)), 0); or give the problem jac=."
+)
+
+
+def _solved_part(form: Any) -> Any:
+    """The part of a field that implicit methods solve for."""
+    return form.implicit if isinstance(form, Split) else lower(form, "mass", "a diagnosis").field
+
+
+def component_names(packing: Packing, root: str) -> list[str]:
+    """What a user calls each number of the packed state.
+
+    >>> component_names(Packing({"q": jnp.zeros(2), "w": jnp.zeros(())}), "y")
+    ["y['q'][0]", "y['q'][1]", "y['w']"]
+    """
+    names = []
+    for path, shape in zip(packing.paths, packing.shapes, strict=True):
+        where = root + jax.tree_util.keystr(path)
+        places = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(*shape)]
+        names += [where + place for place in places]
+    return names + [f"the imaginary part of {name}" for name in names] if packing.viewed else names
+
+
+def _at(problem: Problem, t: Any, y: Any) -> tuple[Any, Packing, Array, Array]:
+    """The equation, and a time and a state of it, as methods see them."""
     entry = canonical(problem, real=True)
     y = released(y)
     form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
-    t, y = jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
+    return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
+
+
+def inconsistency(problem: Any, t: Any, y: Any) -> str:
+    """A sentence on how far the algebraic equations are from being met at (t, y)."""
+    form, _, t, y = _at(problem, t, y)
     if isinstance(form, Implicit):
         if (stray := np.flatnonzero(strays(form, t, y, form.guess))).size:
             return (

@@ -1,6 +1,7 @@
 """The derivatives of a field that implicit methods want: ∂f/∂y as a matrix, and ∂f/∂t."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,18 +57,16 @@ def slopes(
     """
     flat = lambda t, y_flat: field(t, y_flat.reshape(y.shape)).ravel()  # noqa: E731
     point = y.ravel()
+    # In y alone: along (0, v) an infinite ∂f/∂t, that of √t at 0, would make 0 · ∞ of each column.
     if jac is not None:
-        value, along = jax.linearize(lambda t: flat(t, point), t)
-        matrix = jac(t, y)
+        value, matrix = flat(t, point), jac(t, y)
     else:
-        value, push = jax.linearize(flat, t, point)
-        units = identity(point.size, point.dtype)
-        still = jnp.zeros_like(t)
-        matrix = jax.vmap(lambda v: push(still, v), out_axes=1)(units)
-        along = lambda d: push(d, jnp.zeros_like(point))  # noqa: E731
+        value, push = jax.linearize(partial(flat, t), point)
+        matrix = jax.vmap(push, out_axes=1)(identity(point.size, point.dtype))
     if not (by_t and _moves(flat, t, point)):
         return Slopes(value, matrix, None)
-    return Slopes(value, matrix, along(jnp.ones_like(t)))
+    _, rate = jax.jvp(lambda t: flat(t, point), (t,), (jnp.ones_like(t),))
+    return Slopes(value, matrix, rate)
 
 
 def identity(n: int, dtype: Any) -> Any:

@@ -188,6 +188,13 @@ class Packing(Treelike):
         return jax.tree.structure(moving(self.marks))
 
     @property
+    def paths(self) -> list:
+        """Where in the tree each leaf is that is not held."""
+        marks = jax.tree.unflatten(self.tree, range(self.tree.num_leaves))
+        found = [path for path, _ in jax.tree.flatten_with_path(marks)[0]]
+        return [path for path, held in zip(found, self.held, strict=True) if not held]
+
+    @property
     def size(self) -> int:
         """How many numbers there are to solve, real or complex."""
         return sum(map(math.prod, self.shapes))

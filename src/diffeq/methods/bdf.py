@@ -104,8 +104,11 @@ class BDF(Implicit):
         return True
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Past":
-        """No past but the slope: a straight line, which has the first difference at any spacing."""
+        """No past but the slope: a straight line, which has the first difference at any spacing. An
+        infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
+        """
         slope = slope_of(form, t, y).ravel()
+        slope = jnp.where(jnp.isfinite(slope), slope, 0)
         blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
         clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)
         return _Past(blank.at[0].set(slope), clock)

@@ -39,6 +39,16 @@ def times(mass: Any, x: Array) -> Array:
     return mass * x if mass.ndim == 1 else mass @ x
 
 
+def projected(free: Array, x: Array) -> Array:
+    """P x, of the projector on what M cannot reach. That of a diagonal M picks components, and the
+    others may be infinite.
+
+    >>> projected(jnp.array([0.0, 1.0]), jnp.array([jnp.inf, 2.0]))
+    Array([0., 2.], dtype=float32)
+    """
+    return jnp.where(free != 0, x, 0) if free.ndim == 1 else free @ x
+
+
 def combined(mass: Any, matrix: Array) -> Array:
     """M + a matrix, the matrix of every linear system in a step.
 
@@ -86,8 +96,7 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     if form.mass is None:
         return form.field(t, y)
     value, by_y, by_t = slopes(form.field, t, y, form.jac)
-    moved = value if by_t is None else value + by_t
-    rate = value - times(form.free, moved)
+    rate = value - projected(form.free, value if by_t is None else value + by_t)
     return solve(_closed(form, by_y), rate).reshape(y.shape)
 
 

@@ -7,6 +7,7 @@ that Brown, Hindmarsh and Petzold look for.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -115,22 +116,29 @@ def _varies(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
 
 
 def _linearised(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> _Linear:
-    """F near a point."""
-    flags, still = form.differential, jnp.zeros_like(t)
+    """F near a point. An infinite ∂F/∂t, that of √t at 0, stays out of K."""
+    flags = form.differential
     flat = lambda t, y, dy: form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()  # noqa: E731
-    value, push = jax.linearize(flat, t, y, dy)
-    column = lambda e: push(still, jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
+    value, push = jax.linearize(partial(flat, t), y, dy)
+    column = lambda e: push(jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
     columns = jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
-    along = lambda dy: push(jnp.ones_like(t), dy, jnp.zeros_like(y))  # noqa: E731
+
+    def along(slope: Array) -> Array:
+        moving = lambda t, y: flat(t, y, dy)  # noqa: E731
+        return jax.jvp(moving, (t, y), (jnp.ones_like(t), slope))[1]
+
     return _Linear(value, factored(columns), along)
 
 
 def _completed(form: Implicit, there: _Linear, dy: Array) -> Array:
     """The slopes with those of the algebraic components: dF/dt = 0 is linear in them and in y'', of
-    the differential ones, with the matrix K again.
+    the differential ones, with the matrix K again. Where ∂F/∂t is infinite they may be, too: then
+    the guess stands for them, for no step depends on more of them than where it starts to search.
     """
     dy = jnp.where(form.differential, dy, 0)
-    return jnp.where(form.differential, dy, -solve(there.factors, there.along(dy)))
+    others = -solve(there.factors, there.along(dy))
+    others = jnp.where(jnp.isfinite(others), others, form.guess.ravel())
+    return jnp.where(form.differential, dy, others)
 
 
 def _unit(form: Implicit, y: Array) -> Callable:

@@ -392,7 +392,9 @@ def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
     check_numbers(name, value)
     if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
         value = jnp.asarray(value)  # rows, as lists
-    wanted = jax.tree.map(lambda out: jax.tree.map(lambda y: (*out.shape, *y.shape), like), like)
+    wanted = jax.tree.map(
+        lambda f: jax.tree.map(lambda y: (*jnp.shape(f), *jnp.shape(y)), like), like
+    )
     found = jax.tree.map(jnp.shape, value)
     if found != wanted:
         raise TypeError(
