@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d
+from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d, make_interp_spline
 
 import diffeq as de
 from diffeq.core.jumps import jumps_of, time
@@ -63,6 +63,47 @@ def test_derivatives_by_times_and_values(name):
         e = e[:, None] * np.array([1.0, 0.0])
         want = (value(TS, x + e) - value(TS, x - e)) / (2 * h)
         np.testing.assert_allclose(d_xs[i, 0], want, atol=1e-7)
+
+
+SMOOTH = {**CURVES, "linear": (de.interp.Linear, lambda ts, x: make_interp_spline(ts, x, k=1))}
+del SMOOTH["hold"]
+
+
+@pytest.mark.parametrize("count", [9, 2])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_derivatives_by_time_at_knots_are_one_sided_and_whole(name, count):
+    """At knots inside from the right, at the last from the left, outside zero."""
+    ours, theirs = SMOOTH[name]
+    ts, x = TS[:count], XS["a"][:count]
+    curve, want = ours(ts, x), theirs(ts, x).derivative()(ts)
+    slope = lambda t: jax.jvp(curve, (t,), (jnp.ones_like(t),))[1]
+    for found in (
+        jax.vmap(jax.grad(curve))(jnp.asarray(ts)),
+        jnp.stack([jax.jit(jax.grad(curve))(t) for t in ts]),
+        slope(jnp.asarray(ts)),
+    ):
+        np.testing.assert_allclose(found, want, atol=1e-12)
+    beside = jnp.array([np.nextafter(ts[0], -9.0), ts[0] - 1.0, np.nextafter(ts[-1], 9.0), 9.0])
+    np.testing.assert_array_equal(slope(beside), 0.0)
+
+
+def test_the_last_knot_before_padding_is_the_last():
+    padded = de.interp.Linear([0.0, 1.0, 3.0, jnp.nan], [0.0, 2.0, 3.0, jnp.nan])
+    at = jnp.array([0.0, 1.0, 3.0, 3.5])
+    np.testing.assert_array_equal(padded(at), [0.0, 2.0, 3.0, 3.0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(padded))(at), [2.0, 0.5, 0.5, 0.0])
+    one = de.interp.Linear([1.0], [2.0])
+    np.testing.assert_array_equal(jax.vmap(jax.value_and_grad(one))(at), ([2.0] * 4, [0.0] * 4))
+
+
+@pytest.mark.parametrize("name", ["not-a-knot", "akima"])
+def test_a_controlled_equation_by_steps_on_the_knots(name):
+    """Y' = X'(t): stages are on the knots, and RK4 is Simpson's rule, exact on cubics."""
+    ts = jnp.linspace(0.0, 1.0, 11)
+    path = SMOOTH[name][0](ts, jnp.sin(3 * ts))
+    slope = lambda t, y, path: jax.jvp(path, (t,), (jnp.ones_like(t),))[1]
+    end = de.solve(de.ODEProblem(slope, 0.0, (0.0, 1.0), path), de.RK4(), dt=0.1).y1
+    np.testing.assert_allclose(end, np.sin(3.0), rtol=1e-12)
 
 
 def test_inputs_are_pytrees_that_vmap():

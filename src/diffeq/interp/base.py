@@ -102,6 +102,15 @@ def place_of(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
     return place
 
 
+def position(t: Real[Array, ""], t0: Real[Array, ""], t1: Real[Array, ""]) -> Real[Array, ""]:
+    """The position of t between t0 and t1, from 0 to 1: 0 before, 1 after.
+
+    At both ends it differentiates as it does inside: a clip has half of that derivative at a tie.
+    """
+    inside = (t - t0) / (t1 - t0)
+    return jnp.where(t < t0, 0, jnp.where(t > t1, 1, inside))
+
+
 def row(xs: Any, place: Int[Array, ""]) -> Any:
     """A row of a tree."""
     return jax.tree.map(lambda x: x.at[place].get(mode="clip"), xs)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
-from .base import Input, Table, place_of, row
+from .base import Input, Table, place_of, position, row
 
 __all__ = ["Akima", "Cubic"]
 
@@ -24,8 +24,7 @@ class _Hermite(Input):
         """The value at one time."""
         i = jnp.minimum(place_of(self.ts, t), self.ts.shape[0] - 2)
         t0, t1 = self.ts[i], self.ts[i + 1]
-        width = t1 - t0
-        theta = jnp.clip((t - t0) / width, 0, 1)
+        width, theta = t1 - t0, position(t, t0, t1)
 
         def value(a: Array, b: Array, da: Array, db: Array) -> Array:
             s, h = theta.astype(a.real.dtype), width.astype(a.real.dtype)

@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, Int, Real
 
-from .base import Table, row
+from .base import Table, position, row
 
 __all__ = ["Linear"]
 
@@ -14,8 +14,9 @@ __all__ = ["Linear"]
 class Linear(Table):
     """u(t) = x_i + (t − t_i)/(t_{i+1} − t_i) · (x_{i+1} − x_i) for t_i ≤ t ≤ t_{i+1}.
 
-    Its slope jumps at every time of the table. Steps are not cut there, unless these times are
-    given to `solve` as `stops=` too.
+    Its slope jumps at every time of the table; its derivative by t there is that from the right, at
+    the last time that from the left. Steps are not cut there, unless these times are given to
+    `solve` as `stops=` too.
 
     Args:
         ts: increasing times; NaN at the end is padding.
@@ -36,12 +37,20 @@ class Linear(Table):
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""
         i = self.place(t)
-        t0, t1 = (self.ts.at[j].get(mode="clip") for j in (i, i + 1))
-        inside = jnp.isfinite(t1) & (t1 > t0)
-        width = jnp.where(inside, t1 - t0, 1)
-        theta = jnp.where(inside, jnp.clip((t - t0) / width, 0, 1), 0)
-        left, right = row(self.xs, i), row(self.xs, jnp.where(inside, i + 1, i))
-        return jax.tree.map(lambda a, b: a + theta.astype(_real(a)) * (b - a), left, right)
+        last = jnp.isinf(self._time(i + 1))  # where the slope is that of the piece before
+        i = jnp.maximum(i - last, 0)
+        t0, t1 = self._time(i), self._time(i + 1)
+        alone = jnp.isinf(t1)  # one time, and no piece
+        left, right = row(self.xs, i), row(self.xs, jnp.where(alone, i, i + 1))
+        offset = position(t, t0, jnp.where(alone, t0 + 1, t1)) - last
+
+        def value(a: Array, b: Array) -> Array:
+            return jnp.where(last, b, a) + offset.astype(_real(a)) * (b - a)
+
+        return jax.tree.map(value, left, right)
+
+    def _time(self, i: Int[Array, ""]) -> Real[Array, ""]:
+        return self.ts.at[i].get(mode="fill", fill_value=jnp.inf)
 
 
 def _real(x: Array) -> Any:
