@@ -42,12 +42,24 @@ def test_values_are_those_of_scipy(name, count):
     np.testing.assert_allclose(ends["b"], xs["b"][[0, -1]], atol=1e-13)  # held outside
 
 
-def test_long_tables_are_searched_by_halving():
-    ts = np.linspace(0.0, 1.0, 101)
-    at = np.concatenate([ts, (ts[1:] + ts[:-1]) / 2, [-1.0, 2.0]])
+@pytest.mark.parametrize("count", [33, 101, 500])
+def test_long_tables_are_searched_in_two_counts(count):
+    ts = np.cumsum(RNG.uniform(0.1, 1.0, count))
+    at = np.concatenate([ts, (ts[1:] + ts[:-1]) / 2, [ts[0] - 1.0, ts[-1] + 1.0]])
     found = de.interp.Hold(ts, ts)(at)
-    want = ts[np.clip(np.searchsorted(ts, at, side="right") - 1, 0, 100)]
+    want = ts[np.clip(np.searchsorted(ts, at, side="right") - 1, 0, count - 1)]
     np.testing.assert_array_equal(found, want)
+    padded = np.concatenate([ts, np.full(7, np.nan)])
+    np.testing.assert_array_equal(de.interp.Hold(padded, padded)(at), want)
+
+
+def test_a_longer_table_makes_no_longer_program():
+    program = lambda n: jax.make_jaxpr(lambda ts, t: de.interp.Hold(ts, ts)(t))(
+        jnp.arange(n) * 1.0, 0.5
+    )
+    count = lambda n: str(program(n)).count("=")
+    assert count(5000) == count(50)
+    assert count(50) < 2 * count(20)
 
 
 @pytest.mark.parametrize("name", ["linear", "not-a-knot", "natural", "akima"])

@@ -1,5 +1,6 @@
 """Inputs: functions of time from tables. Those that jump say when, by `core.jumps.jumping`."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..core.loop import loop
 from ..core.primitive import Tracer
 
 __all__ = ["Input", "Table"]
@@ -80,26 +80,16 @@ def place_of(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
     ts, t = lax.stop_gradient((ts, t))
     count = ts.shape[0]
     if count <= _FEW:
-        return jnp.maximum(jnp.sum(ts <= t, dtype=jnp.int32) - 1, 0)
+        return _last(ts, t)
+    # Two short counts, of blocks and then inside of one: a bisection is a loop in the loop, or a
+    # gather a level, written out at every stage.
+    width = math.isqrt(count - 1) + 1
+    first = jnp.minimum(width * _last(ts[::width], t), count - width)
+    return first + _last(lax.dynamic_slice_in_dim(ts, first, width), t)
 
-    def tried(low: Array, high: Array, i: Array) -> tuple[Array, Array]:
-        """The bounds low ≤ place < high, once ts[i] has been read."""
-        i = jnp.clip(i, low, high - 1)
-        before = ts.at[i].get(mode="promise_in_bounds") <= t
-        return jnp.where(before, i, low), jnp.where(before, high, jnp.maximum(i, low + 1))
 
-    def halved(active: Any, consts: Any, bounds: tuple[Array, Array], _: Any) -> tuple:
-        del active, consts
-        low, high = bounds
-        return tried(low, high, (low + high) >> 1), ()
-
-    span = ts[-1] - ts[0]
-    guess = (t - ts[0]) / jnp.where(jnp.isfinite(span) & (span > 0), span, jnp.inf) * (count - 1)
-    guess = jnp.clip(guess, 0, count - 1).astype(jnp.int32)
-    bounds = tried(jnp.int32(0), jnp.int32(count), guess)
-    bounds = tried(*bounds, jnp.where(bounds[0] == guess, guess + 1, guess - 1))
-    (place, _), _ = loop(lambda _, bounds, __: bounds[1] - bounds[0] > 1, halved, bounds)
-    return place
+def _last(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
+    return jnp.maximum(jnp.sum(ts <= t, dtype=jnp.int32) - 1, 0)
 
 
 def position(t: Real[Array, ""], t0: Real[Array, ""], t1: Real[Array, ""]) -> Real[Array, ""]:
