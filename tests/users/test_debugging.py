@@ -114,3 +114,25 @@ def test_repr_in_and_out_of_a_trace():
     assert "Solution(status=ShapeDtypeStruct(" in repr(shapes)
     assert "Solution" in repr(train(RATES)[1])
     assert "ODEProblem" in repr(PROBLEM)
+
+
+# --- with the switches of JAX that people debug with ---------------------------------------------
+
+
+def decayed(k):
+    return de.solve(de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), k), de.Tsit5()).y1
+
+
+def test_without_jit_the_numbers_are_the_same():
+    value, slope = jax.value_and_grad(decayed)(1.5)
+    with jax.disable_jit():
+        plain = jax.value_and_grad(decayed)(1.5)
+    np.testing.assert_allclose(plain, (value, slope), rtol=1e-12)
+
+
+def test_debug_nans_raises_where_a_nan_is_and_nowhere_else():
+    with jax.debug_nans(True):
+        assert np.isfinite(jax.grad(decayed)(1.5))
+        wild = de.ODEProblem(lambda t, y, args: jnp.sqrt(y - 2), 1.0, (0.0, 1.0))
+        with pytest.raises(FloatingPointError, match="nan"):
+            de.solve(wild, de.Tsit5())

@@ -59,7 +59,6 @@ class _Output:
 
     def __init__(self, value: Any) -> None:
         leaves, self.tree = jax.tree.flatten(value)
-        self.arrays = [x for x in leaves if _is_array(x)]
         self.rest = [None if _is_array(x) else x for x in leaves]
         self.known = [not _is_array(x) for x in leaves]
 
@@ -176,8 +175,8 @@ def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captu
         args = unflatten(structure, leaves)
         with guard(*args):
             value = f(*args)
-        outputs.append(_Output(value))
-        return outputs[-1].arrays
+        outputs.append(_Output(value))  # without the tracers in it
+        return [x for x in jax.tree.leaves(value) if _is_array(x)]
 
     jaxpr, consts = bound(call, *shapes)
     out = outputs[-1]

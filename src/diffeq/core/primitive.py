@@ -101,8 +101,13 @@ def define(
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
-    bind = lambda operands, params: primitive.bind(*operands, **dict(params))  # noqa: E731
-    compiled = jax.jit(bind, static_argnums=1)
+
+    def call(operands: Sequence, params: tuple) -> list:
+        # With jit disabled, and where JAX looks for a NaN (`jax_debug_nans`), it is not traced.
+        run = primitive.bind if in_a_trace(operands) else implementation
+        return run(*operands, **dict(params))
+
+    compiled = jax.jit(call, static_argnums=1)
     _implementations[primitive] = implementation
     primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
     primitive.def_abstract_eval(abstract)
@@ -156,6 +161,7 @@ def staged(jaxpr: Jaxpr) -> Callable:
 
 _staged_p = Primitive("staged")
 _staged_p.multiple_results = True
+_staged_p.def_impl(lambda *xs, jaxpr: eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *xs))
 _staged_p.def_abstract_eval(
     lambda *_, jaxpr: [ShapedArray(a.shape, a.dtype) for a in jaxpr.out_avals]
 )
