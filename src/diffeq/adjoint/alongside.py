@@ -29,6 +29,7 @@ from .discrete import (
     tangents_of,
     zeros,
 )
+from .span import first_moved
 from .tape import Row, row_of
 
 __all__ = ["Alongside"]
@@ -79,6 +80,8 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
     late = len(jax.tree.leaves((data.cells, data.marks, data.failed, harmless)))
     d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
+    by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
+    d_carry[:2] = first_moved(system, None, harmless, data, start, by_ends)
     carry = (start.t, start.y, start.held, *like)
     row = jax.eval_shape(lambda d, s: row_of(system, s, attempt(system, d, s)[1]), data, state)
     stable = [False] * len(d_carry)

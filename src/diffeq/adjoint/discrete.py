@@ -46,6 +46,7 @@ from ..problems.history import Asked
 from .base import Adjoint, entered
 from .base import pick as _pick
 from .base import spread as _spread
+from .span import first_moved
 from .tape import Record, Recorder, Row, capacity, row_of, rows_for, start_of
 
 __all__ = [
@@ -246,6 +247,8 @@ def _tangents(
     d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
     d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
+    by_ends = dots[of_data.t1], dots[of_state.t], dots[of_state.y]
+    d_carry[:2] = first_moved(system, recorder, harmless, data, state, by_ends)
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
     )

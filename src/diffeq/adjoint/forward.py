@@ -10,6 +10,7 @@ of its tangent is not, these mislead: the norm trap (`docs/theory/adjoints.md`).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -45,6 +46,7 @@ from .base import (
     size_of,
     solved,
 )
+from .span import moved
 
 __all__ = ["Forward", "Listening"]
 
@@ -199,7 +201,11 @@ class _Plain:
         """The state and the rows before the first attempt."""
         data, start = jax.tree.unflatten(self.spec.tree, inputs[:-1])
         state = start.state(self.system, data)
-        return state, blank(self.system, data, state)
+        buffers, empty = blank(self.system, data, state), state.t >= data.t1
+        y = moved(self.system, data, None, data.t1, state.t, state.y)
+        y = jnp.where(empty, y, state.y)
+        t = jnp.where(empty, data.t1, state.t)
+        return replace(state, t=t, y=y), buffers
 
     def attempt(self, inputs: list, state: State) -> tuple[State, Any, list]:
         """The state after an attempt, what became of it, and what of it can be measured."""
