@@ -368,9 +368,13 @@ def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it")
             )
         got, state = jnp.result_type(dy), jnp.result_type(y)
         if jnp.promote_types(got, state) != state:
+            tree = not jax.tree_util.all_leaves([value])
+            cast = (
+                f"jax.tree.map(lambda x: x.astype('{state}'), dy)" if tree else "dy.astype(y.dtype)"
+            )
             raise TypeError(
                 f"{name} returned dtype {got}{where}, wider than the state's {state}: give y0 as "
-                f"{got}, or cast inside {name}."
+                f"{got}, or cast what {name} returns, {cast}."
             )
     return value
 

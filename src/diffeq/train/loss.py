@@ -14,7 +14,9 @@ def mse(y: Any, data: Any, mask: Any = None) -> Array:
 
     A number that is masked, or NaN in `data`, counts in neither the sum nor the mean, and its
     derivative is exactly zero, even where y itself is NaN there (a row that a failed solve did not
-    reach, or that is padding). A NaN of y where there is data is a NaN of the loss.
+    reach, or that is padding). A NaN of y where there is data is a NaN of the loss. What is done to
+    such a row before (`sol.ys / volume`) has a derivative of its own, 0 · NaN: write
+    `sol.filled(1.0) / volume`.
 
     Args:
         y: an array, or a tree of arrays: the mean is over all of its numbers.
