@@ -229,6 +229,31 @@ def test_a_curve_in_args_is_prepared_once_and_differentiates_by_its_own_leaves()
     np.testing.assert_allclose(d.xs[4], (shifted(1) - shifted(-1)) / 2, atol=1e-6)
 
 
+def test_derivatives_by_the_knots_of_lines_with_stops_on_them():
+    ts, xs = np.array([0.0, 0.7, 1.3, 2.0]), np.array([1.0, -1.0, 2.0, 0.5])
+
+    def end(inner):
+        u = de.interp.Linear(jnp.concatenate([ts[:1], inner, ts[3:]]), xs)
+        problem = de.ODEProblem(lambda t, y, u: u(t) - y, 0.0, (0.0, 2.0), u)
+        return de.solve(problem, de.Tsit5(), rtol=1e-9, atol=1e-9, stops=inner).y1
+
+    def slope(inner):  # of Σ ∫ exp(s − 2) u(s) ds over the pieces, by complex steps
+        value = []
+        for i in (0, 1):
+            t = np.array([ts[0], *inner, ts[3]], complex)
+            t[1 + i] += 1e-30j
+            q = np.diff(xs) / np.diff(t)
+            rise = np.exp(t[1:] - 2) * (xs[1:] - q) - np.exp(t[:-1] - 2) * (xs[:-1] - q)
+            value.append(rise.sum().imag / 1e-30)
+        return np.array(value)
+
+    found, hessian = jax.jit(lambda x: (jax.grad(end)(x), jax.hessian(end)(x)))(ts[1:3])
+    np.testing.assert_allclose(found, slope(ts[1:3]), atol=1e-8)
+    e = 1e-6 * np.eye(2)
+    want = [(slope(ts[1:3] + d) - slope(ts[1:3] - d)) / 2e-6 for d in e]
+    np.testing.assert_allclose(hessian, want, atol=1e-7)
+
+
 def test_infusions():
     drip = de.infusions([0.0, 0.5, jnp.nan], [2.0, 1.0, 7.0], [1.0, 0.25, 1.0])
     assert [float(drip(t)) for t in (0.0, 0.5, 0.75, 1.0)] == [2.0, 3.0, 2.0, 0.0]

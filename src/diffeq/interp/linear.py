@@ -16,7 +16,9 @@ class Linear(Table):
 
     Its slope jumps at every time of the table; its derivative by t there is that from the right, at
     the last time that from the left. Steps are not cut there, unless these times are given to
-    `solve` as `stops=` too.
+    `solve` as `stops=` too: then derivatives by ts are those of the exact solution, second ones
+    too. Without, the gradient by ts is as good as steps over a kink are, and the Hessian lacks what
+    the kinks bring as they move.
 
     Args:
         ts: increasing times; NaN at the end is padding.
