@@ -211,7 +211,8 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
             return f"{name} is finite at this state, and jac is not: {entry}."
         finite = f"{name} is finite at this state, and its Jacobian is not"
         return f"{finite}: {entry}. {_INFINITE_SLOPE}"
-    by_t = slopes(form.field, t, y, form.jac).by_t if isinstance(method, Rosenbrock) else None
+    plain: Any = form
+    by_t = slopes(plain.field, t, y, plain.jac).by_t if isinstance(method, Rosenbrock) else None
     if by_t is None or np.isfinite(by_t).all():
         return ""
     i = int(np.flatnonzero(~np.isfinite(by_t))[0])
