@@ -242,7 +242,15 @@ def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Ja
               for i, a in zip(order, avals, strict=True)]  # fmt: skip
     assert not jaxpr.consts
     debug = inner.debug_info._replace(arg_names=None)
-    return _closed(type(inner)((), inputs, inner.outvars, inner.eqns, inner.effects, debug))
+    return _closed(_jaxpr_like(inner, inputs, inner.outvars, inner.eqns, inner.effects, debug))
+
+
+def _jaxpr_like(
+    inner: Any, inputs: Sequence, outputs: Sequence, equations: Sequence, effects: Any, debug: Any
+) -> Any:
+    """A jaxpr of some of the equations of another one, which are of the same kind of primitives."""
+    high = getattr(inner, "is_high", False)
+    return type(inner)((), inputs, outputs, equations, effects, debug, is_high=high)
 
 
 def inner_jaxpr(equation: Any) -> Jaxpr | None:
@@ -328,7 +336,8 @@ def remade(
     inner = jaxpr.jaxpr
     debug = inner.debug_info._replace(arg_names=None, result_paths=None)
     effects = frozenset().union(*(e.effects for e in kept))
-    return _closed(type(inner)((), [*constants, *inputs], outputs, kept[::-1], effects, debug))
+    inputs = [*constants, *inputs]
+    return _closed(_jaxpr_like(inner, inputs, outputs, kept[::-1], effects, debug))
 
 
 def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:

@@ -237,6 +237,11 @@ _FEW = 80
 _WORTH = {"dot_general": 8, "conv_general_dilated": 8}
 
 
+def _apart(tree: Any) -> Any:
+    """Arrays behind barriers, each behind its own: in a derivative only some of them may move."""
+    return jax.tree.map(lax.optimization_barrier, tree)
+
+
 class Traced:
     """A user's function of (t, *parts, args, *extra), traced once: in a step it is used many times,
     and in its derivatives many times more, at the price of one Python call.
@@ -302,13 +307,13 @@ class Traced:
         # Barriers around it, or XLA puts a stage together with what makes its state, and computes
         # it again in each of the places that use it: a gradient is compiled in two thirds of the
         # time, and runs in as much (of 20 reactions, in a fifth of the time and a quarter).
-        t, parts = lax.optimization_barrier((t, parts))
+        t, parts = _apart((t, parts))
         flat = [t, *jax.tree.leaves(parts), *leaves, *jax.tree.leaves(extra)]
         wanted: list[Any] = self.jaxpr.in_avals
         flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
         jaxpr = self.jaxpr.jaxpr if self.again is None else self.again(flat)
         out = eval_jaxpr(jaxpr, hoisted, *flat)
-        return jax.tree.unflatten(self.tree, lax.optimization_barrier(out))
+        return jax.tree.unflatten(self.tree, _apart(out))
 
     @property
     def large(self) -> bool:
