@@ -7,14 +7,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from .capturing import captured_problem
 from .closures import flatten, unflatten
+from .control.error import Tolerance
 from .core.primitive import Tracer
 from .core.status import Status
 from .diagnosis import hint
 from .door import Door
+from .methods.index import is_determined
 from .methods.mass import consistent as nearest
 from .methods.mass import constrained, correction, slope_of
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
@@ -24,7 +26,7 @@ from .problems.lowering import canonical
 from .refuse import checked_problem
 from .solution import Last, SolveError
 
-__all__ = ["consistent", "settled"]
+__all__ = ["consistent", "with_consistent_values"]
 
 
 def consistent(problem: Problem) -> Problem:
@@ -54,9 +56,9 @@ def consistent(problem: Problem) -> Problem:
         )
     checked_problem(problem)
     leaves, structure = flatten(captured_problem(problem))
-    t0, given, values, found = _consistent(structure, leaves)
-    if not isinstance(found, Tracer) and not found:
-        status = Status.inconsistent
+    t0, given, values, status = _consistent(structure, leaves)
+    if not isinstance(status, Tracer) and status != Status.running:
+        status = Status(int(status))
         last = Last(t0, given, jnp.zeros_like(t0))
         sentence = f"{status.reason}. {hint(status, problem, None, last)}".strip()
         raise SolveError(sentence, status=status, t=t0, y=given, dt=0.0, index=(), solution=None)
@@ -68,33 +70,53 @@ def _consistent(structure: Any, leaves: list) -> tuple:
     problem = unflatten(structure, leaves)
     entry = canonical(problem, real=True)
     form = entry.form(entry.parameters, 1, entry.held)
-    y0, found = nearest(form, entry.t0, entry.y0, packed_differential(problem, entry.packing))
-    packing = entry.packing.beside(entry.held)
-    values = {"y0": packing.marked(jnp.where(found, y0, jnp.nan))}
+    t0, span = entry.t0, jnp.abs(entry.t1 - entry.t0)
+    kept = packed_differential(problem, entry.packing)
+    y0, found = nearest(form, t0, entry.y0, kept, _tolerance(entry.y0))
+    status = _status(form, t0, jnp.where(found, y0, entry.y0), span, found)
+    packing, good = entry.packing.beside(entry.held), status == Status.running
+    values = {"y0": packing.marked(jnp.where(good, y0, jnp.nan))}
     if isinstance(form, Implicit):
-        dy0 = slope_of(form, entry.t0, y0)
-        values["dy0"] = packing.rates_of(jnp.where(found, dy0, jnp.nan))
-    return entry.t0, packing.unpack(entry.y0), values, found
+        dy0 = slope_of(form, t0, y0)
+        values["dy0"] = packing.rates_of(jnp.where(good, dy0, jnp.nan))
+    return t0, packing.unpack(entry.y0), values, status
 
 
-def settled(door: Door, init: str) -> tuple[Door, Array]:
-    """The door with initial values that obey the algebraic equations, if there are any; and whether
-    there are such values.
+def _tolerance(y: Array) -> Tolerance:
+    """The one that `solve` has by default."""
+    rtol, atol = (jnp.asarray(x, jnp.finfo(y.dtype).dtype) for x in (1e-3, 1e-6))
+    return Tolerance(rtol, atol)
+
+
+def with_consistent_values(door: Door, init: str) -> tuple[Door, Int[Array, ""]]:
+    """The door with initial values that obey the algebraic equations, if there are any; and the
+    status of the search: `running`, or what is wrong with the equations or with the values.
     """
     form, _, _ = door.system.parts(door.data)
-    if init == "given" or not constrained(form):
-        return door, jnp.array(True)
-    entry = door.canonical
+    running = jnp.int32(Status.running)
+    if not constrained(form):
+        return door, running
+    entry, span, found = door.canonical, door.t1 - door.t0, jnp.ones((), bool)
+    if init == "given" and getattr(door.method, "linear", None) is not None:
+        return door, running  # who solves by products has no room for a matrix
     if init == "check":
-        return door, _obeys(form, entry.y0, door)
-    y0, found = nearest(form, door.t0, entry.y0, door.data.kept)
-    y0 = jnp.where(found, y0, entry.y0)
-    return replace(door, canonical=eqx.tree_at(lambda c: c.y0, entry, y0)), found
+        found = _obeys(form, entry.y0, door)
+    if init == "consistent":
+        y0, found = nearest(form, door.t0, entry.y0, door.data.kept, door.data.tolerance)
+        y0 = jnp.where(found, y0, entry.y0)
+        entry = eqx.tree_at(lambda c: c.y0, entry, y0)
+    return replace(door, canonical=entry), _status(form, door.t0, entry.y0, span, found)
+
+
+def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
+    """What to say of values at which the equations were solved, or were not."""
+    status = jnp.where(found, Status.running, Status.inconsistent)
+    return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
 def _obeys(form: Any, y0: Array, door: Door) -> Array:
     """Whether the step of Newton's method from y0 would stay inside the tolerance."""
-    step, beside = correction(form, door.t0, y0, door.t1 - door.t0)
+    step, beside = correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
     step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)
     error2, _ = door.data.tolerance.squared(step, beside, beside, None)
     return error2 <= 1

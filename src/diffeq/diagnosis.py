@@ -12,6 +12,8 @@ from .algebra import slopes
 from .core.packing import Packing, released
 from .core.primitive import Tracer
 from .core.status import Status
+from .index_advice import index_advice
+from .methods import hidden
 from .methods.explicit_rk import ExplicitRK
 from .methods.implicit import Implicit as ImplicitMethod
 from .methods.implicit import linearised
@@ -19,9 +21,9 @@ from .methods.mass import times
 from .methods.order import real_stability_interval
 from .methods.residual import strays
 from .methods.rosenbrock import Rosenbrock
-from .problems import JumpProblem, Problem
-from .problems.forms import Delayed, Implicit, Ode, Sde, Split, lower
-from .problems.lowering import canonical
+from .problems import DAEProblem, JumpProblem, Problem
+from .problems.forms import Delayed, Implicit, Mass, Ode, Sde, Split, lower
+from .problems.lowering import canonical, equation_at
 
 __all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
 
@@ -40,6 +42,9 @@ _ADVICE: dict[Status, str] = {
     "or jac wrong; with a fixed step, give a shorter dt.",
     Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
     Status.inconsistent: "Give another guess of the algebraic parts of y0.",
+    Status.wrong_index: "An algebraic equation has to be differentiated before it determines an "
+    "algebraic component: put its derivative in its place; or solve index 2 and 3 as they stand, "
+    "with de.RadauIIA5() and the index= of a DAEProblem.",
     Status.not_at_rest: "Give a guess nearer to it; or follow the equation in time to where it "
     "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular "
     "there (something is conserved), add what is conserved to the equations.",
@@ -87,6 +92,8 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
             f"{advice(status)} That of a delay equation is its past, too, and never thinned: as "
             "many rows as the solve has attempts are wanted (default 1,024)."
         )
+    if status == Status.wrong_index:
+        found = index_advice(problem, last.t, last.y)
     if status == Status.nonfinite:
         found = nonfinite_derivative(problem, method, last)
     why = not_finite(problem.args) if status in _NUMERIC else ""
@@ -148,6 +155,8 @@ def sliding(problem: Any, last: Any) -> str:
     """
     if problem.delayed or problem.stochastic or not hasattr(problem, "f"):
         return ""
+    if isinstance(problem, DAEProblem):  # whose f is no slope
+        return ""
     field, y = _field_of(problem, last)
     f = field(y)
     if np.iscomplexobj(f) or not (np.isfinite(f).all() and np.any(f)):
@@ -171,7 +180,7 @@ def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> 
     for _ in range(turns):
         middle = (low + high) / 2
         value = component(middle)
-        if value * before > 0:
+        if np.sign(value) == np.sign(before):
             low, before = middle, value
         else:
             high, after = middle, value
@@ -194,7 +203,7 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
     method uses is not; else nothing.
     """
     method = getattr(method, "stiff", method)  # of a pair of methods
-    form, packing, t, y = _at(problem, last.t, last.y)
+    form, packing, t, y = equation_at(problem, last.t, last.y)
     if not isinstance(method, (ImplicitMethod, Rosenbrock)) or isinstance(form, (Delayed, Sde)):
         return ""
     residual = isinstance(form, Implicit)
@@ -202,7 +211,7 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
     if not np.isfinite(value).all():
         return ""
     name = "residual" if residual else "implicit" if isinstance(form, Split) else "f"
-    rows, columns = component_names(packing, name), component_names(packing, "y")
+    rows, columns = packing.names(name), packing.names("y")
     by_y = np.asarray(linearised(form, t, y).by_y)
     if (bad := np.argwhere(~np.isfinite(by_y))).size:
         i, j = bad[0]
@@ -211,8 +220,8 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
             return f"{name} is finite at this state, and jac is not: {entry}."
         finite = f"{name} is finite at this state, and its Jacobian is not"
         return f"{finite}: {entry}. {_INFINITE_SLOPE}"
-    plain: Any = form
-    by_t = slopes(plain.field, t, y, plain.jac).by_t if isinstance(method, Rosenbrock) else None
+    solved: Any = form
+    by_t = slopes(solved.field, t, y, solved.jac).by_t if isinstance(method, Rosenbrock) else None
     if by_t is None or np.isfinite(by_t).all():
         return ""
     i = int(np.flatnonzero(~np.isfinite(by_t))[0])
@@ -235,31 +244,11 @@ def _solved_part(form: Any) -> Any:
     return form.implicit if isinstance(form, Split) else lower(form, "mass", "a diagnosis").field
 
 
-def component_names(packing: Packing, root: str) -> list[str]:
-    """What a user calls each number of the packed state.
-
-    >>> component_names(Packing({"q": jnp.zeros(2), "w": jnp.zeros(())}), "y")
-    ["y['q'][0]", "y['q'][1]", "y['w']"]
-    """
-    names = []
-    for path, shape in zip(packing.paths, packing.shapes, strict=True):
-        where = root + jax.tree_util.keystr(path)
-        places = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(*shape)]
-        names += [where + place for place in places]
-    return names + [f"the imaginary part of {name}" for name in names] if packing.viewed else names
-
-
-def _at(problem: Problem, t: Any, y: Any) -> tuple[Any, Packing, Array, Array]:
-    """The equation, and a time and a state of it, as methods see them."""
-    entry = canonical(problem, real=True)
-    y = released(y)
-    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
-    return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
-
-
 def inconsistency(problem: Any, t: Any, y: Any) -> str:
     """A sentence on how far the algebraic equations are from being met at (t, y)."""
-    form, _, t, y = _at(problem, t, y)
+    form, packing, t, y = equation_at(problem, t, y)
+    if isinstance(form, Mass) and form.index is not None:
+        return _hidden_inconsistency(form, packing, t, y)
     if isinstance(form, Implicit):
         if (stray := np.flatnonzero(strays(form, t, y, form.guess))).size:
             return (
@@ -274,6 +263,19 @@ def inconsistency(problem: Any, t: Any, y: Any) -> str:
     return (
         f"They miss by {shown}, most in component {worst}. Give a nearer guess of the algebraic "
         "parts of y0, which init='consistent' starts from; or the equations do not determine them."
+    )
+
+
+def _hidden_inconsistency(form: Mass, packing: Packing, t: Array, y: Array) -> str:
+    """A sentence on the algebraic equation, or the derivative of one, that is missed by most."""
+    rows = np.asarray(hidden.missed(form, t, y))
+    order, row = np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape)
+    times = ("", " differentiated once", " differentiated twice")[order]
+    return (
+        f"{packing.names('f')[row]}{times} is {rows[order, row]:.3g} where 0 is wanted: above "
+        "index 1 constraints hold with their derivatives, such as those for velocities. Mend y0, "
+        "which init='consistent' moves by no more than the tolerance; or say with differential= "
+        "which components are kept, as many as there are degrees of freedom, to find the others."
     )
 
 

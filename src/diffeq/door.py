@@ -63,20 +63,19 @@ class Door:
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times))
 
-    def start(self, dt: Any, dt0: Any, *, bad: Any = False, found: Any = True) -> Start:
+    def start(self, dt: Any, dt0: Any, *, bad: Any = False, status: Any = Status.running) -> Start:
         """Where the loop starts; its first step is given, or found there.
 
-        `bad`: times are wrong; `found`: there are consistent initial values.
+        `bad`: times are wrong; `status`: of the initial values.
         """
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
         if self.canonical.noise is not None or self.arrivals is not None:  # time runs forwards
             bad = bad | (self.t1 < self.t0)
-        lost = jnp.where(found, Status.running, Status.inconsistent)
         if self.canonical.delays is not None:
             lags = self.canonical.delays.lags
-            lost = jnp.where(jnp.all((lags >= 0) & (lags < jnp.inf)), lost, Status.bad_lags)
-        status = jnp.where(bad, Status.bad_times, lost).astype(jnp.int32)
+            status = jnp.where(jnp.all((lags >= 0) & (lags < jnp.inf)), status, Status.bad_lags)
+        status = jnp.where(bad, Status.bad_times, status).astype(jnp.int32)
         return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
 
 

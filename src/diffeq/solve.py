@@ -11,7 +11,7 @@ from .adjoint import Discrete, overridden
 from .algebra import slopes
 from .capturing import captured_call
 from .closures import flatten, unflatten
-from .consistent import settled
+from .consistent import with_consistent_values
 from .control import Controller
 from .core.alarm import call_host
 from .core.poison import Row as RowKind
@@ -91,10 +91,11 @@ def solve(
         method: an instance, such as `de.Tsit5()`. None: Tsit5, or Vern7 below rtol = 1e-6, which
             `Switching` turns to Rodas5P while an ODE of at most 64 numbers is stiff (if steps are
             controlled, the adjoint is `Discrete`, and f has forward derivatives); Rodas5P for a
-            `DAEProblem`, BDF for an `ImplicitDAEProblem`; of an SDE SOSRI, SOSRA if its noise is
-            additive, and with `dt=` EulerMaruyama or EulerHeun if it is general or looks into the
-            past. Of a call outside of jit and vmap the stiff method is compiled when it is needed;
-            inside it always is, so that a method which is named compiles in half the time.
+            `DAEProblem` (above index 1 RadauIIA5), BDF for an `ImplicitDAEProblem`; of an SDE
+            SOSRI, SOSRA if its noise is additive, and with `dt=` EulerMaruyama or EulerHeun if it
+            is general or looks into the past. Of a call outside of jit and vmap the stiff method is
+            compiled when it is needed; inside it always is, so that a method which is named
+            compiles in half the time.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -233,7 +234,7 @@ def _compiled(options: Options, structure: Any, leaves: list) -> Solution:
 
 def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any) -> Solution:
     """The solve itself, inside a trace."""
-    door, found = _door(options, dt=dt, **rest)
+    door, status = _door(options, dt=dt, **rest)
     more = door.max_steps - options.max_steps if options.max_history is None else 0
     wanted = Wanted(
         door.canonical, door.sign, saveat, save, dense=options.dense,
@@ -245,7 +246,7 @@ def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: 
         door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
         raises=options.raises,
     ))  # fmt: skip
-    start = door.start(dt, dt0, bad=bad, found=found)
+    start = door.start(dt, dt0, bad=bad, status=status)
     end, buffers = options.adjoint.run(door.system, door.data, start, door.max_steps)
     sol = _answer(door, wanted, end, buffers)
     if options.loud:
@@ -260,8 +261,8 @@ def first_step(
     solve costs, roughly, beside others of its kind.
     """
     del saveat, save
-    door, found = _door(options, dt=dt, **rest)
-    start = door.start(dt, dt0, found=found)
+    door, status = _door(options, dt=dt, **rest)
+    start = door.start(dt, dt0, status=status)
     first = start.dt if start.dt is not None else start.first_step(door.system, door.data)
     length = jnp.maximum(jnp.abs(first), jnp.finfo(first.dtype).tiny)
     return first, jnp.abs(door.t1 - door.t0) / length
@@ -269,7 +270,7 @@ def first_step(
 
 def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol: Any, atol: Any,
           dt: Any, events: Any, stops: Any, key: Any, code: Any) -> tuple[Door, Any]:  # fmt: skip
-    """The door of the loop, and whether there are consistent initial values behind it."""
+    """The door of the loop, and the status of the search for consistent initial values."""
     del code  # a part of the structure alone
     by = partial(
         opened, problem, controller=controller, rtol=rtol, atol=atol, dt=dt, events=events,
@@ -280,7 +281,7 @@ def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol:
     door = by(method=method)
     if options.default and len(method.phases) > 1 and not _has_slopes(door):
         door = by(method=method.nonstiff)
-    return settled(door, options.init)
+    return with_consistent_values(door, options.init)
 
 
 def _has_slopes(door: Door) -> bool:

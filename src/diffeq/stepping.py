@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, Real
 from .adjoint import Discrete
 from .capturing import captured_call
 from .closures import flatten, unflatten
-from .consistent import settled
+from .consistent import with_consistent_values
 from .control import Controller
 from .core.packing import Packing, as_state, released
 from .core.status import Status
@@ -251,8 +251,8 @@ def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
     door, call = _opened(options, structure, leaves)
     sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    door, found = settled(door, options.init)
-    inner = door.start(call["dt"], call["dt0"], found=found).state(door.system, door.data)
+    door, status = with_consistent_values(door, options.init)
+    inner = door.start(call["dt"], call["dt0"], status=status).state(door.system, door.data)
     return State(inner, leaves, sign, door.canonical.packing, structure, options)
 
 

@@ -20,6 +20,7 @@ SOLVE = (
     "stepping",
     "capturing",
     "diagnosis",
+    "index_advice",
     "door",
     "refuse",
     "request",
@@ -40,7 +41,7 @@ LAYERS = (
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONE_PART = dict.fromkeys(SOLVE, "solve")
 
-HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "tqdm", "torch", "flax"}
+HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "scipy", "tqdm", "torch", "flax"}
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot
 
 PRIVATE = ("jax._src", "jax.interpreters", "jax.extend", "equinox.internal")

@@ -3,6 +3,7 @@
 from .jacobian import Slopes, identity, jacobian, slopes
 from .krylov import Products, check_solver, iterated
 from .linear import Factors, factored, solve
+from .singular import is_singular, least_condition
 
 __all__ = [
     "Factors",
@@ -11,8 +12,10 @@ __all__ = [
     "check_solver",
     "factored",
     "identity",
+    "is_singular",
     "iterated",
     "jacobian",
+    "least_condition",
     "slopes",
     "solve",
 ]

@@ -17,16 +17,18 @@ _FEW = 64  # unit vectors
 
 
 class Slopes(NamedTuple):
-    """A field and its derivatives at (t, y), all over the ravelled state."""
+    """A field and its derivatives at (t, y), all over the ravelled state; m = n but for equations
+    beside derivatives of them.
+    """
 
-    value: Inexact[Array, " n"]
-    by_y: Inexact[Array, "n n"]
+    value: Inexact[Array, " m"]
+    by_y: Inexact[Array, "m n"]
     by_t: Any
 
 
 def jacobian(
     field: Callable, t: Real[Array, ""], y: Inexact[Array, "..."], jac: Callable | None = None
-) -> Inexact[Array, "n n"]:
+) -> Inexact[Array, "m n"]:
     """∂f/∂y at (t, y) over the ravelled state: by `jac(t, y)` if there is one, else forward.
 
     Forward mode costs n tangents of the field, side by side, and no tape. y is real: a complex

@@ -22,11 +22,13 @@ _RUNNING, _FOUND, _LOST = 0, 1, 2
 class Bounds(NamedTuple):
     """How far Newton goes: `size` measures an update in the scale of the error, where 1 is the
     tolerance, `limit` is what may be left of it, and `turns` how many there are at the most.
+    `paired`: updates shrink by pairs, so that one may be larger than the one before.
     """
 
     size: Callable
     limit: Any
     turns: int
+    paired: bool = False
 
 
 class Root(NamedTuple):
@@ -51,6 +53,11 @@ def newton(
     θ/(1 − θ), and what another equation with the same matrix has left is a good one. The turns end
     without a root when θ ≥ 1, or when θ says that those left will not do.
 
+    Of constraints whose derivative determines a multiplier the updates of the two take turns in
+    being small. Where they are `paired` θ² is what two turns make, from the third update on, and
+    those to come add up to θ²/(1 − θ²) of the last two together, which is the same if all shrink by
+    θ; of a second update, which may be larger than the first, nothing follows.
+
     Reference: hairer1996, IV.8.
 
     >>> close = Bounds(jnp.abs, 1e-6, 10)
@@ -65,26 +72,33 @@ def newton(
 
     def turn(active: Any, limit: Any, state: Any, buffers: Any) -> Any:
         del active
-        x, before, factor, worst, turns, _ = state
+        x, (before, earlier), factor, worst, turns, _ = state
         delta = update(x)
         norm = size(delta)
         first = turns == 0
         rate = norm / jnp.where(first, jnp.inf, before)
-        factor = jnp.where(first, factor, rate / jnp.where(rate < 1, 1 - rate, 1))
+        share = rate / jnp.where(rate < 1, 1 - rate, 1)
+        if bounds.paired:
+            earlier = jnp.where(turns > 1, earlier, jnp.inf)
+            both = norm / earlier
+            of_both = (norm + before) / earlier / jnp.where(both < 1, 1 - both, 1)
+            rate, share = jnp.sqrt(both), jnp.where(turns > 1, of_both, share)
+        factor = jnp.where(first, factor, share)
         left = bounds.turns - 1 - turns
         found = (factor * norm <= limit) | (norm == 0)
         hopeless = ~first & ((rate >= 1) | (rate**left * factor * norm > limit))
         lost = ~jnp.isfinite(norm) | hopeless | (left == 0)
         status = jnp.where(found, _FOUND, jnp.where(lost, _LOST, _RUNNING))
-        worst = jnp.where(turns <= 1, factor, jnp.maximum(worst, factor))
-        return (x + delta, norm, factor, worst, turns + 1, status.astype(jnp.int32)), buffers
+        worst = jnp.where(turns <= (2 if bounds.paired else 1), factor, jnp.maximum(worst, factor))
+        status = status.astype(jnp.int32)
+        return (x + delta, (norm, before), factor, worst, turns + 1, status), buffers
 
     real = jnp.finfo(guess.dtype).dtype
     limit, factor = (jnp.asarray(x, real) for x in (bounds.limit, factor))
     guess, limit, factor = lax.stop_gradient((guess, limit, factor))
     update, size = frozen(lambda x: solve(residual(x)), guess), frozen(bounds.size, guess)
     zero = jnp.zeros((), jnp.int32)
-    state = (guess, jnp.zeros_like(limit), factor, factor, zero, zero)
+    state = (guess, (jnp.zeros_like(limit),) * 2, factor, factor, zero, zero)
     (x, _, _, worst, turns, status), _ = loop(running, turn, state, consts=limit)
     return Root(x, status == _FOUND, turns, worst)
 

@@ -187,12 +187,20 @@ class Packing(Treelike):
         """The structure of what has a rate: None where leaves are held."""
         return jax.tree.structure(moving(self.marks))
 
-    @property
-    def paths(self) -> list:
-        """Where in the tree each leaf is that is not held."""
+    def names(self, root: str) -> list[str]:
+        """What a user calls each number of the packed state, where the tree is called `root`.
+
+        >>> Packing({"q": jnp.zeros(2), "w": jnp.zeros(())}).names("y")
+        ["y['q'][0]", "y['q'][1]", "y['w']"]
+        """
         marks = jax.tree.unflatten(self.tree, range(self.tree.num_leaves))
-        found = [path for path, _ in jax.tree.flatten_with_path(marks)[0]]
-        return [path for path, held in zip(found, self.held, strict=True) if not held]
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.flatten_with_path(marks)[0]]
+        own = [path for path, held in zip(paths, self.held, strict=True) if not held]
+        names = []
+        for path, shape in zip(own, self.shapes, strict=True):
+            places = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(*shape)]
+            names += [root + path + place for place in places]
+        return names + [f"the imaginary part of {n}" for n in names] if self.viewed else names
 
     @property
     def size(self) -> int:

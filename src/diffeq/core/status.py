@@ -38,6 +38,7 @@ class Status(IntEnum):
     bad_lags = 23
     stiff = 24
     undifferentiable = 25
+    wrong_index = 26
 
     @property
     def ok(self) -> bool:
@@ -71,5 +72,6 @@ _REASONS = {
     Status.bad_lags: "a lag is negative or not finite",
     Status.undifferentiable: "the jump of y0 came back by a lag that depends on the state, so that "
     "what was solved has no derivative",
+    Status.wrong_index: "the index of the equations is not the one that is stated (1, if none is)",
     Status.stiff: "the problem turned out to be stiff, and the method is for others",
 }

@@ -92,6 +92,6 @@ def restart(system: System, data: Data, past: Any = None) -> Anew:
         return slope_of(at(t, held)[0], t, y)
 
     def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
-        return consistent(at(t, held)[0], t, y, data.kept)
+        return consistent(at(t, held)[0], t, y, data.kept, data.tolerance)
 
     return Anew(memory, rate, settled if system.algebraic else None)

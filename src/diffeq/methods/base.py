@@ -143,6 +143,11 @@ class Method(eqx.Module):
         return True
 
     @property
+    def highest_index(self) -> int:
+        """The highest index of a `DAEProblem` that the method solves as it stands."""
+        return 1
+
+    @property
     def phases(self) -> "tuple[Method, ...]":
         """The methods that take turns, each with a loop of its own: one, but for `Switching`."""
         return (self,)

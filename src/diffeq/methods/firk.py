@@ -43,12 +43,16 @@ class FIRK(Implicit):
     tolerance, or give up as soon as their rate says that they will not converge: the step is then
     rejected and shortened (a solve that cannot go on ends with the status `newton_failed`).
 
-    M may be singular (a `DAEProblem` of index 1), and what is solved may be a residual: then
-    F(t + c_i dt, Y_i, Y_i') = 0 with Y_i = y + dt Σ_j a_ij Y_j' (an `ImplicitDAEProblem`). The
-    error is that of an embedded method with the slope at the start as a further stage, and passes
-    through (M − γ dt J)⁻¹; where it is not accepted, it is looked at once more with f(t, y + error)
-    for the slope, which damps what is infinitely stiff. Dense output of RadauIIA5 is its
-    collocation polynomial.
+    M may be singular (a `DAEProblem`). With its `index=` 2 or 3 updates and errors of a component
+    of index k count h^(k−1), h in the problem's unit of time; with steps of one length RadauIIA5
+    then has order 5 in components of index 1, 3 in those of index 2, and 2 in those of index 3. And
+    what is solved may be a residual, of index 1: then F(t + c_i dt, Y_i, Y_i') = 0 with Y_i = y +
+    dt Σ_j a_ij Y_j' (an `ImplicitDAEProblem`).
+
+    The error is that of an embedded method with the slope at the start as a further stage, and
+    passes through (M − γ dt J)⁻¹; where it is not accepted, it is looked at once more with
+    f(t, y + error) for the slope, which damps what is infinitely stiff. Dense output of RadauIIA5
+    is its collocation polynomial.
 
     A step is differentiated by the implicit function theorem, exactly up to Newton's error, with
     the Jacobians at the stages; that takes an LU of order sn a step.
@@ -60,7 +64,7 @@ class FIRK(Implicit):
     Raises:
         ValueError: A is singular.
 
-    Reference: hairer1996, IV.8.
+    Reference: hairer1996, IV.8, VII.
 
     Example:
         >>> import diffeq as de
@@ -97,6 +101,12 @@ class FIRK(Implicit):
         """Whether the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
+    @property
+    def highest_index(self) -> int:
+        """3 where the last of several stages is the end of the step: there the constraints hold."""
+        several = len(_numbers(self.tableau).nodes) > 1
+        return 3 if several and self.tableau.stiffly_accurate else 1
+
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Memory":
         """The slope at the start; of the step before nothing is known."""
         slope = self._slope(form, t, y) if self.tableau.fsal else ()
@@ -107,7 +117,7 @@ class FIRK(Implicit):
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
-        numbers, bounds = _numbers(self.tableau), self.aim.bounds(y)
+        numbers, bounds = _numbers(self.tableau), _bounds(self.aim, form, dt, y)
         slope = memory.slope if self.tableau.fsal else self._slope(form, t, y)
         linear = linearised(form, *lax.stop_gradient((t, y)), lambda: lax.stop_gradient(slope))
         system = _System(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
@@ -123,7 +133,7 @@ class FIRK(Implicit):
         error, extra = None, 0
         if numbers.error is not None:
             error, extra = system.error(first, moves, bounds)
-            error = error.reshape(y.shape)
+            error = _weighted(form, dt, error).reshape(y.shape)
         y1 = y + _sum(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
@@ -178,6 +188,38 @@ class _Memory(NamedTuple):
     moves: Array
     dt: Array
     factor: Array
+
+
+def _weighted(form: Any, dt: Array, x: Array) -> Array:
+    """Errors and Newton's updates of each component, along the last axis, as they count: times
+    h^(index − 1), for so much does a step magnify what perturbs its equations, without a part in
+    the error of y. As in RADAU5, h is a number in the problem's unit of time; one above 1 is no
+    reason to be stricter.
+    """
+    index = getattr(form, "index", None)
+    if index is None:
+        return x
+    h = jnp.minimum(jnp.abs(lax.stop_gradient(dt)), 1).astype(x.dtype)
+    return jnp.where(index == 1, x, jnp.where(index == 2, h * x, h * h * x))
+
+
+def _bounds(aim: Aim, form: Any, dt: Array, y: Array) -> Bounds:
+    """How Newton measures its updates, and where it stops. What counts h is an error of velocities
+    along the constraint, too, where nothing mends it: so it goes on to √rtol, as in RADAU5; but not
+    below what rounding leaves of the equations for components of index 1, which comes out of all:
+    that of the largest one, also in a component that is 0.
+    """
+    bounds = aim.bounds(y)
+    if getattr(form, "index", None) is None:
+        return bounds
+    size, flat = bounds.size, jnp.abs(lax.stop_gradient(y.ravel()))
+    largest = jnp.max(_weighted(form, dt, flat))
+    rounding = 10 * jnp.finfo(y.dtype).eps * size(jnp.full_like(flat, largest))
+    limit = bounds.limit
+    if aim.tolerance is not None:
+        limit = jnp.minimum(limit, jnp.sqrt(jnp.min(lax.stop_gradient(aim.tolerance.rtol))))
+    measure = lambda update: size(_weighted(form, dt, update))  # noqa: E731
+    return Bounds(measure, jnp.maximum(limit, rounding), bounds.turns, paired=True)
 
 
 # --- the equations of a step ---------------------------------------------------------------------

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..algebra import Factors, factored, identity, slopes, solve
+from ..algebra import factored, identity, is_singular, jacobian, slopes, solve
 from ..algebra.roots import newton, rooted
 from ..problems.forms import Delayed, Implicit, Mass, Sde, lower, spread
-from . import residual
+from . import hidden, residual
 
 __all__ = [
     "balance",
@@ -21,6 +21,7 @@ __all__ = [
     "consistent",
     "constrained",
     "correction",
+    "is_regular",
     "over",
     "paces",
     "slope_of",
@@ -40,13 +41,15 @@ def times(mass: Any, x: Array) -> Array:
 
 
 def projected(free: Array, x: Array) -> Array:
-    """P x, of the projector on what M cannot reach. That of a diagonal M picks components, and the
-    others may be infinite.
+    """P x, of the projector on what M cannot reach, where x is a vector or a matrix. That of a
+    diagonal M picks rows, and the others may be infinite.
 
     >>> projected(jnp.array([0.0, 1.0]), jnp.array([jnp.inf, 2.0]))
     Array([0., 2.], dtype=float32)
     """
-    return jnp.where(free != 0, x, 0) if free.ndim == 1 else free @ x
+    if free.ndim == 2:
+        return free @ x
+    return jnp.where(free.reshape(-1, *(1,) * (x.ndim - 1)) != 0, x, 0)
 
 
 def combined(mass: Any, matrix: Array) -> Array:
@@ -83,8 +86,8 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     """dy/dt at (t, y), for a first step and for dense output where there is no step.
 
     With a mass matrix, y is consistent, and the algebraic equations are differentiated once:
-    (M + free · J) y' = f − free · (f + f_t), of which the second part is zero but for f_t. The path
-    of an equation with noise has no slope: 0 stands for it.
+    (M + free · J) y' = f − free · (f + f_t), of which the second part is zero but for f_t; those of
+    a higher index more often. The path of an equation with noise has no slope: 0 stands for it.
     """
     form = form.as_known() if isinstance(form, Delayed) else form
     if isinstance(form, Sde):
@@ -95,9 +98,11 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
         return lower(form, "ode", "a slope").field(t, y)
     if form.mass is None:
         return form.field(t, y)
+    if form.index is not None:
+        return hidden.slope(form, t, y).reshape(y.shape)
     value, by_y, by_t = slopes(form.field, t, y, form.jac)
     rate = value - projected(form.free, value if by_t is None else value + by_t)
-    return solve(_closed(form, by_y), rate).reshape(y.shape)
+    return solve(factored(_closed(form, by_y)), rate).reshape(y.shape)
 
 
 def paces(form: Any) -> tuple[Callable, ...]:
@@ -108,6 +113,8 @@ def paces(form: Any) -> tuple[Callable, ...]:
         return form.drift, spread(form)
     if isinstance(form, Implicit):
         return (partial(residual.pace, form),)
+    if isinstance(form, Mass) and form.index is not None:
+        return (lambda t, y: hidden.rate(form, t, y).reshape(y.shape),)
     return (partial(slope_of, form),)
 
 
@@ -116,14 +123,21 @@ def constrained(form: Any) -> bool:
     return isinstance(form, Implicit) or (isinstance(form, Mass) and form.mass is not None)
 
 
-def consistent(form: Any, t0: Array, y0: Array, kept: Array | None) -> tuple[Array, Array]:
+def consistent(
+    form: Any, t0: Array, y0: Array, kept: Array | None, tolerance: Any
+) -> tuple[Array, Array]:
     """The y that obeys the algebraic equations, with the differential parts of y0, and whether it
     was found: the root of M (y − y0) + free · f(t0, y), both parts of which vanish, as they meet in
-    zero alone. `kept`: components that are kept, where the matrix does not say it.
+    zero alone. `kept`: components that are kept, where the matrix does not say it. Where there are
+    hidden constraints, the differential parts may move within the tolerance.
     """
     if isinstance(form, Implicit):
         there = residual.settled(form, t0, y0)
         return there.y, there.found
+    if form.index is not None:
+        there = hidden.nearest(form, t0, y0, kept, tolerance.scale(y0))
+        near = tolerance.mean_square(there.move) <= 1 if kept is None else True
+        return there.y.reshape(y0.shape), there.found & near
     given, hold = y0.ravel(), _holder(form, kept)
 
     def equations(y: Array) -> Array:
@@ -154,17 +168,33 @@ def _holder(form: Mass, kept: Array | None) -> Any:
     return (basis * (jnp.arange(len(kept)) < count)) @ rows
 
 
-def correction(form: Any, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
+def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tuple[Array, Array]:
     """The step of Newton's method from y towards the algebraic equations, M dy = 0, and what it is
     beside: y, and of a slope that is mended what it makes over the span; ravelled.
     """
     if isinstance(form, Implicit):
         return residual.shift(form, t, y, span)
+    if form.index is not None:
+        return hidden.correction(form, t, y, tolerance.scale(y)), y.ravel()
     value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)
-    return -solve(_closed(form, by_y), times(form.free, value)), y.ravel()
+    factors = factored(_closed(form, by_y))
+    return -solve(factors, times(form.free, value)), y.ravel()
 
 
-def _closed(form: Mass, by_y: Array) -> Factors:
-    """M + free · J: regular exactly where the algebraic equations determine what M leaves open."""
-    free = form.free
-    return factored(combined(form.mass, free[:, None] * by_y if free.ndim == 1 else free @ by_y))
+def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
+    """Whether the equations determine what M leaves open, and whether that can be said: whether a
+    matrix is regular, and whether it is finite. It is M + P J at (t, y); of a residual, at (t, y,
+    dy), ∂F/∂x, where x are the slopes of differential components and the algebraic ones.
+    """
+    if isinstance(form, Mass) and form.index is not None:
+        return hidden.is_regular(form, t, y)
+    if isinstance(form, Implicit):
+        matrix = residual.closing_matrix(form, t, y, dy)
+    else:
+        matrix = _closed(form, jacobian(form.field, t, y, form.jac))
+    return ~is_singular(matrix), jnp.all(jnp.isfinite(matrix))
+
+
+def _closed(form: Mass, by_y: Array) -> Array:
+    """M + P J."""
+    return combined(form.mass, projected(form.free, by_y))

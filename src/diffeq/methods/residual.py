@@ -7,7 +7,6 @@ that Brown, Hindmarsh and Petzold look for.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ from ..algebra.roots import newton, rooted
 from ..core.primitive import dependents
 from ..problems.forms import Implicit
 
-__all__ = ["Point", "is_heavy", "pace", "settled", "shift", "slope", "strays"]
+__all__ = ["Point", "closing_matrix", "is_heavy", "pace", "settled", "shift", "slope", "strays"]
 
 
 class Point(NamedTuple):
@@ -115,19 +114,32 @@ def _varies(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
     return any(dependents(jax.make_jaxpr(push)(t, y, y, y), [*by, False]))
 
 
+def closing_matrix(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
+    """K at a point."""
+    return _by_unknowns(form, t, y.ravel(), dy.ravel(), y.shape)[1]
+
+
 def _linearised(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> _Linear:
-    """F near a point. An infinite ∂F/∂t, that of √t at 0, stays out of K."""
-    flags = form.differential
-    flat = lambda t, y, dy: form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()  # noqa: E731
-    value, push = jax.linearize(partial(flat, t), y, dy)
-    column = lambda e: push(jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
-    columns = jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
+    """F near a point."""
+    value, matrix = _by_unknowns(form, t, y, dy, shape)
 
     def along(slope: Array) -> Array:
-        moving = lambda t, y: flat(t, y, dy)  # noqa: E731
+        moving = lambda t, y: _flat(form, t, y, dy, shape)  # noqa: E731
         return jax.jvp(moving, (t, y), (jnp.ones_like(t), slope))[1]
 
-    return _Linear(value, factored(columns), along)
+    return _Linear(value, factored(matrix), along)
+
+
+def _by_unknowns(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> tuple[Array, Array]:
+    """F and K. An infinite ∂F/∂t, that of √t at 0, stays out of them."""
+    flags = form.differential
+    value, push = jax.linearize(lambda y, dy: _flat(form, t, y, dy, shape), y, dy)
+    column = lambda e: push(jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
+    return value, jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
+
+
+def _flat(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> Array:
+    return form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()
 
 
 def _completed(form: Implicit, there: _Linear, dy: Array) -> Array:

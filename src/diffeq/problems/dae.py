@@ -7,17 +7,22 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, Int
 
+from ..closures import flatten_fields
 from ..core.packing import Packing, as_state, without_held
+from ..core.primitive import Tracer
 from .base import Problem, evaluated
 from .called import described
 
 __all__ = [
     "DAEProblem",
     "ImplicitDAEProblem",
+    "algebraic_rows",
     "free_projector",
     "packed_differential",
+    "packed_index",
     "packed_mass",
     "packed_slope",
 ]
@@ -30,6 +35,14 @@ class DAEProblem(Problem):
     differential parts of y, all the others (index 1). Consistent initial values are found by
     `solve(init="consistent")`, the default: what M sees of y0 is kept, and the rest is a guess.
 
+    Where the algebraic equations have to be differentiated once or twice before they determine the
+    algebraic parts (index 2 or 3, in Hessenberg form: y' = f(y, z), 0 = g(y); or q' = f(q, v), v' =
+    k(q, v, z), 0 = g(q), as of a mechanical system with constraints), say so by `index`, and
+    `RadauIIA5` solves the equations as they stand. Then y0 has to satisfy the constraint and what
+    follows from it for the differential parts, such as the velocities, within the tolerance: it is
+    moved the last bit of the way, or refused. Steps of length h hold components of index k to a
+    tolerance of rtol/h^(k−1).
+
     Args:
         f: as in `ODEProblem`.
         y0: the initial state, any pytree, or a function of args; algebraic parts are guesses.
@@ -37,15 +50,21 @@ class DAEProblem(Problem):
         mass_matrix: M, constant in t: its diagonal with the structure of y0 (a vector for a
             vector), or an (n, n) array over the ravelled state; or a function of args.
         differential: which components of y0 are kept, as booleans with the structure of y0. None:
-            those that the matrix says, M (y − y0) = 0.
+            those that the matrix says, M (y − y0) = 0. Of an index above 1: as many as there are
+            degrees of freedom, so that the constraint and its derivatives determine the others.
         jac: `jac(t, y, args)`, ∂f/∂y, as in `ODEProblem`.
+        index: the index of each component: 1, 2 or 3, as whole numbers with the structure of y0
+            (one for a leaf stands for all of it). Positions are 1, velocities 2 and multipliers 3;
+            or, where the constraint holds velocities, all 1 but for multipliers, 2. None: 1. A
+            solve of a problem of higher index without it is refused, and tells what to give.
 
     Raises:
         TypeError: (by `solve`) as for `ODEProblem`; the method is explicit.
-        ValueError: (by `solve`) mass_matrix or differential has another shape; they do not fit.
-        SolveError: (by `solve`) no consistent initial values were found.
+        ValueError: (by `solve`) mass_matrix, differential or index has another shape; they do not
+            fit; above index 1 the algebraic equations are not the zero rows of mass_matrix.
+        SolveError: (by `solve`) no consistent initial values were found; the index is another.
 
-    Reference: hairer1996, VI.
+    Reference: hairer1996, VI, VII.
 
     Example:
         Robertson's reaction with its mass balance as an algebraic equation:
@@ -62,17 +81,32 @@ class DAEProblem(Problem):
         >>> sol = de.solve(problem, saveat=jnp.array([0.0, 40.0]), rtol=1e-4)
         >>> [[round(float(a), 3), round(float(c), 3)] for a, _, c in sol.ys]
         [[1.0, 0.0], [0.716, 0.284]]
+
+        A weight u on a line that is led along sin t, and the force λ that does so, index 3:
+
+        >>> led = lambda t, y, args: jnp.stack([y[1], y[2], y[0] - jnp.sin(t)])
+        >>> problem = de.DAEProblem(
+        ...     led, [0.0, 1.0, 0.0], (0.0, 1.0), mass_matrix=[1.0, 1.0, 0.0], index=[1, 2, 3]
+        ... )
+        >>> [round(float(y), 2) for y in de.solve(problem, dt=0.1).y1]  # sin, cos, −sin
+        [0.84, 0.54, -0.84]
     """
 
-    fields = ("f", "y0", "tspan", "args", "mass_matrix", "differential", "jac")
+    fields = ("f", "y0", "tspan", "args", "mass_matrix", "differential", "jac", "index")
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
     def __init__(
         self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, mass_matrix: Any,
-        differential: Any = None, jac: Any = None,
+        differential: Any = None, jac: Any = None, index: Any = None,
     ) -> None:  # fmt: skip
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
+        self.index = index
+
+    def _flatten(self) -> tuple[list, Any]:
+        # Methods differ by the index: as a function, it is a part of the program.
+        problem = self.replace(index=_static(self.index))
+        return flatten_fields(problem, self.fields, (*self.functions, "jac", "index"))
 
 
 class ImplicitDAEProblem(Problem):
@@ -185,12 +219,61 @@ def packed_differential(problem: Any, packing: Packing) -> Any:
     return jnp.concatenate([flags, flags]) | ~packing.there if packing.viewed else flags
 
 
+def _static(index: Any) -> Any:
+    """An index that a user gave, without arrays of JAX, so that it is a constant of the program."""
+
+    def known(x: Any) -> Any:
+        if isinstance(x, Tracer):
+            raise TypeError("index is traced; whole numbers are wanted that are known: 1, 2 or 3.")
+        return np.asarray(x) if isinstance(x, jax.Array) else x
+
+    return jax.tree.map(known, index)
+
+
+def packed_index(index: Any, packing: Packing) -> Int[np.ndarray, " n"] | None:
+    """The index of each component, over the ravelled packed state; None where all are 1."""
+    if index is None:
+        return None
+    parts = _index_of_leaves(_static(index), packing)
+    if parts is None:
+        raise ValueError(
+            f"index is {index!r}; whole numbers from 1 to 3 with the structure and shapes of y0 "
+            "are wanted, one for each component (a solve without index= tells which)."
+        )
+    found = np.concatenate(parts)
+    found = np.concatenate([found, found]) if packing.viewed else found
+    return found if found.max() > 1 else None
+
+
+def _index_of_leaves(value: Any, packing: Packing) -> list[np.ndarray] | None:
+    """The numbers of each leaf that is not held, ravelled; None if they are something else."""
+    try:
+        parts = packing.tree.flatten_up_to(value)
+        parts = [np.asarray(x) for x, held in zip(parts, packing.held, strict=True) if not held]
+    except (TypeError, ValueError):
+        return None
+    one = packing.single and packing.size > 1  # the index of the system is not that of components
+    for part, shape in zip(parts, packing.shapes, strict=True):
+        if part.dtype.kind not in "iu" or part.shape not in ((shape,) if one else (shape, ())):
+            return None
+        if part.size and not (part.min() >= 1 and part.max() <= 3):
+            return None
+    each = zip(parts, packing.shapes, strict=True)
+    return [np.broadcast_to(part, shape).ravel().astype(int) for part, shape in each]
+
+
+def algebraic_rows(mass: Array) -> Array:
+    """Which rows of M are zero, as 1 and 0: the diagonal of a projector on the others."""
+    zero = mass == 0
+    return (zero if mass.ndim == 1 else jnp.all(zero, axis=1)).astype(mass.dtype)
+
+
 def free_projector(mass: Array) -> Array:
     """1 − M M⁺, the projector on what M cannot reach; the derivative of a pseudo-inverse is exact
     as long as the rank stays what it is.
     """
     if mass.ndim == 1:
-        return (mass == 0).astype(mass.dtype)
+        return algebraic_rows(mass)
     return jnp.eye(len(mass), dtype=mass.dtype) - mass @ jnp.linalg.pinv(mass)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 
 from ..core.norm import magnitude
 from .history import History, Seen, Shape
@@ -71,12 +73,15 @@ class Mass(Form):
 
     `mass` is M: a matrix, its diagonal as a vector, or None for 1. `free` projects on what M cannot
     reach, in the same shape: free · M = 0, and free · field = 0 are the algebraic equations.
+    `index` is that of each component, where one is above 1: then `free` is a vector that is 1 where
+    a row and a column of M are zero.
     """
 
     field: Callable
     jac: Callable | None = None
     mass: Any = None
     free: Any = None
+    index: Int[np.ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True)

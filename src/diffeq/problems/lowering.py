@@ -33,8 +33,10 @@ from .called import check_arguments, check_numbers, described, noted, paired
 from .dae import (
     DAEProblem,
     ImplicitDAEProblem,
+    algebraic_rows,
     free_projector,
     packed_differential,
+    packed_index,
     packed_mass,
     packed_slope,
 )
@@ -52,6 +54,7 @@ __all__ = [
     "Canonical",
     "as_rate",
     "canonical",
+    "equation_at",
     "functions_of",
     "interval",
     "named_leaves",
@@ -165,6 +168,16 @@ def canonical(
         rule.delays,
         jumps,
     )
+
+
+def equation_at(problem: Problem, t: Any, y: Any) -> tuple[Any, Packing, Array, Array]:
+    """The equation with a time and a state of it, as implicit methods see them: to look into on the
+    host.
+    """
+    entry = canonical(problem, real=True)
+    y = released(y)
+    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
+    return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
 
 
 def state_of(problem: Problem) -> Any:
@@ -480,16 +493,29 @@ class _SplitRule(_OdeRule):
         return Split(_packed(at[0], packing), _packed(at[1], packing), **known)
 
 
-class _DaeRule(_OdeRule):
-    @staticmethod
-    def constants(problem: Any, packing: Packing) -> dict:
-        mass = packed_mass(problem, packing)
-        return {"mass": mass, "free": free_projector(mass)}
+class _DaeRule(_Rule):
+    """An equation with a mass matrix, and the index of its components, which is static."""
+
+    state = staticmethod(_OdeRule.state)
+    functions = staticmethod(_OdeRule.functions)
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    @classmethod
+    def of(cls, problem: Any) -> "_DaeRule":
+        return cls(problem.index)
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+    def constants(problem: Any, packing: Packing) -> dict:
+        """M, and the projector on what it cannot reach: of a higher index rows of the equations."""
+        mass, index = packed_mass(problem, packing), packed_index(problem.index, packing)
+        return {"mass": mass, "free": (free_projector if index is None else algebraic_rows)(mass)}
+
+    def form(self, at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+        """M y' = f."""
         del sign
-        return Mass(_packed(at[0], packing), **known)
+        return Mass(_packed(at[0], packing), **known, index=packed_index(self.index, packing))
 
 
 class _ImplicitRule(_OdeRule):

@@ -9,7 +9,7 @@ import numpy as np
 from ..adjoint import refusal
 from ..control import PI
 from ..core.packing import holds, moving
-from ..methods import METHODS, Switching
+from ..methods import METHODS, Method, Switching
 from ..problems.lowering import state_of
 from .defaults import default_method, may_turn, noisy_controller
 from .names import check_adjoint_is_one, check_controller, check_method
@@ -17,6 +17,7 @@ from .problems import (
     check_delayed,
     check_forwards,
     check_history,
+    check_index,
     check_key,
     check_no_torch,
     check_noisy,
@@ -94,7 +95,7 @@ def checked_call(
     controlled, asked = dt is None and controller.decides, rtol
     rtol, atol = tolerances_of(rtol, atol, noisy=noisy, controlled=controlled)
     check_steps(method, controller, dt, dt0)
-    check_turns(problem, method, controller, dt)
+    _check_able(problem, method, controller, dt)
     check_limits(controller)
     span = known_span(problem)
     delayed = problem.delayed
@@ -177,6 +178,12 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
     check_state(problem, state)
     default = eps_of(state) ** 0.5  # the Newton step that is taken in the end squares it
     return tolerance_of("rtol", rtol, default), tolerance_of("atol", atol, default)
+
+
+def _check_able(problem: Any, method: Method, controller: Any, dt: Any) -> None:
+    """Refuses a method that cannot solve the problem, or not like this."""
+    check_turns(problem, method, controller, dt)
+    check_index(problem, method)
 
 
 def _check_options(

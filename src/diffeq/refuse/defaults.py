@@ -30,7 +30,7 @@ def default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Met
     if problem.stochastic:
         return _default_noisy(problem, controller, dt)
     if isinstance(problem, DAEProblem):
-        return METHODS["Rodas5P"]()
+        return METHODS["Rodas5P" if problem.index is None else "RadauIIA5"]()
     if isinstance(problem, ImplicitDAEProblem):
         return BDF()
     return explicit_for(rtol)

@@ -11,7 +11,7 @@ from ..methods import Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from ..problems.base import data_of, evaluated
 from ..problems.called import is_of_torch
-from ..problems.dae import packed_differential, packed_mass, packed_slope
+from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
 from ..problems.jump import varies
 from ..problems.lowering import functions_of, named_leaves, state_of
@@ -22,6 +22,7 @@ __all__ = [
     "check_delayed",
     "check_forwards",
     "check_history",
+    "check_index",
     "check_key",
     "check_no_torch",
     "check_noisy",
@@ -235,13 +236,52 @@ def _check_mass(problem: Any, state: Any) -> None:
     mass, kept = packed_mass(problem, packing), packed_differential(problem, packing)
     if not concrete((mass, kept)):
         return
-    if not np.isfinite(np.asarray(mass)).all():
+    mass = np.asarray(mass)
+    if not np.isfinite(mass).all():
         raise ValueError("mass_matrix has NaN or inf; finite numbers are wanted.")
-    rank = np.count_nonzero(mass) if mass.ndim == 1 else np.linalg.matrix_rank(np.asarray(mass))
-    if kept is not None and np.count_nonzero(kept) != rank:
+    rank = int(np.count_nonzero(mass) if mass.ndim == 1 else np.linalg.matrix_rank(mass))
+    index = packed_index(problem.index, packing)
+    if index is not None:
+        _check_index(mass, rank, index, None if kept is None else np.asarray(kept))
+    elif kept is not None and np.count_nonzero(kept) != rank:
         raise ValueError(
             f"differential has {np.count_nonzero(kept)} components that are True; as many as "
             f"mass_matrix has rank are wanted, and it has rank {rank}."
+        )
+
+
+def _check_index(mass: np.ndarray, rank: int, index: np.ndarray, kept: np.ndarray | None) -> None:
+    """An index above 1 beside a mass matrix, and components that are kept."""
+    zero = mass == 0 if mass.ndim == 1 else (mass == 0).all(axis=1)
+    columns = zero if mass.ndim == 1 else (mass == 0).all(axis=0)
+    if (zero != columns).any() or rank != np.count_nonzero(~zero):
+        raise ValueError(
+            f"index is above 1, and mass_matrix has rank {rank}, zero rows {np.flatnonzero(zero)} "
+            f"and zero columns {np.flatnonzero(columns)}: algebraic equations are zero rows there, "
+            "in the places of the algebraic components; mass_matrix is regular otherwise."
+        )
+    if not (index[zero] > 1).any():
+        raise ValueError(
+            f"index is {index}, and of the algebraic components, {np.flatnonzero(zero)}, none has "
+            "one above 1; leave index out."
+        )
+    if kept is not None and kept[zero].any():
+        raise ValueError(
+            f"differential is True for {np.flatnonzero(kept & zero)}, which mass_matrix says are "
+            "algebraic: above index 1 these are always found."
+        )
+
+
+def check_index(problem: Problem, method: Method) -> None:
+    """Refuses a method for an index that it does not solve."""
+    index = getattr(problem, "index", None)
+    if index is None:
+        return
+    found = packed_index(index, Packing(state_of(problem)))
+    if found is not None and found.max() > method.highest_index:
+        raise TypeError(
+            f"{method!r} solves equations of index {method.highest_index}, and index has a "
+            f"{found.max()}: choose de.RadauIIA5()."
         )
 
 

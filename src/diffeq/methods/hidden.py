@@ -1,0 +1,248 @@
+"""Equations of index 2 and 3 in Hessenberg form, and the constraints hidden in their derivatives.
+
+For y' = f(y, z), 0 = g(y) the constraint says by its derivative that g_y f(y, z) = 0, too, which
+determines z: index 2. For q' = f(q, v), v' = k(q, v, z), 0 = g(q) the first derivative g_q f = 0
+holds v, and the second one determines z: index 3. Each is the derivative of the one before along
+the field, g ↦ g_t + g_y y', for which slopes of algebraic components do not matter: what is
+differentiated does not depend on them.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from ..algebra import factored, is_singular, jacobian, slopes, solve
+from ..algebra.roots import rooted
+from ..problems.forms import Mass
+
+__all__ = ["Nearest", "correction", "is_regular", "missed", "nearest", "rate", "slope"]
+
+_TURNS = 60
+_SMALL = 1e-3  # of the tolerance
+
+
+class Nearest(NamedTuple):
+    """A ravelled state that satisfies the equations, whether one was found, and how far its
+    differential components are from those that were given, in units of their scale.
+    """
+
+    y: Float[Array, " n"]
+    found: Bool[Array, ""]
+    move: Float[Array, " n"]
+
+
+def nearest(form: Mass, t: Array, y: Array, kept: Any, scale: Array) -> Nearest:
+    """The differential components nearest to those of y, in units of `scale`, that the constraints
+    and their derivatives allow, with the algebraic ones that belong to them. Those that are `kept`
+    stay, whatever the others become.
+
+    Newton's method with the least move that satisfies the equations near the last one. Its outcome
+    is the root of a system with the derivative of one, in x: the algebraic components themselves,
+    and of differential ones w = (y − y0)/scale. With A = H_w there and Π = A⁺A it is (1 − Π) w +
+    A⁺H = 0 for the hidden constraints H, whose two parts lie in complementary spaces, and the
+    closing equations in the places of algebraic components. A passes for a constant: where y0
+    satisfies the equations, w is 0 whatever A is.
+    """
+    given, algebraic = y.ravel(), form.free != 0
+    moves = ~algebraic if kept is None else ~algebraic & ~kept
+    unit = jnp.where(moves, lax.stop_gradient(scale.ravel()), 0)
+    step = lambda at, w: _step(form, t, unit, at.reshape(y.shape), w)  # noqa: E731
+    start = lax.stop_gradient((given, jnp.zeros_like(given)))
+    (at, w), last, found = lax.stop_gradient(_iterated(step, start))
+
+    def state(x: Array) -> Array:
+        return jnp.where(algebraic, x, given + unit * x)
+
+    def residual(x: Array) -> Array:
+        rows, w = _rows(form, t, state(x).reshape(y.shape)), jnp.where(algebraic, 0, x)
+        rest = w + last.inverse @ (last.orders.hidden(rows) - last.by_w @ w)
+        return jnp.where(algebraic, last.orders.closing(rows), rest)
+
+    x = rooted(residual, jnp.where(algebraic, at, w))
+    fits = True if kept is None else jnp.sum(moves) == jnp.sum(last.orders.hidden_rows)
+    return Nearest(state(x), found & fits, jnp.where(moves, x, 0))
+
+
+def correction(form: Mass, t: Array, y: Array, scale: Array) -> Array:
+    """The step of Newton's method from y towards `nearest`, ravelled."""
+    unit = jnp.where(form.free != 0, 0, scale.ravel())
+    return _step(form, t, unit, y, jnp.zeros_like(unit)).by
+
+
+class _Step(NamedTuple):
+    """A step of Newton's method from a state: the w that it leads to, by how much the state moves,
+    and whether the hidden constraints hold where it starts; their Jacobian by w, and A⁺.
+    """
+
+    w: Array
+    by: Array
+    holds: Array
+    orders: "_Orders"
+    by_w: Array
+    inverse: Array
+
+
+def _step(form: Mass, t: Array, unit: Array, y: Array, w: Array) -> _Step:
+    """The step from y, which is w away from what was given. The constraints hold where they vanish
+    to half the digits of what moves in them, or to a small part of its unit; where nothing moves in
+    them that could mend them, they may not.
+    """
+    found = slopes(partial(_rows, form), t, y, by_t=False)
+    shape = _index_of(form), y.size
+    rows, by_y = found.value.reshape(shape), found.by_y.reshape(*shape, y.size)
+    orders, algebraic = _Orders.of(form, by_y), form.free != 0
+    hidden, by_y_hidden = orders.hidden(rows), orders.hidden(by_y)
+    by_w = by_y_hidden * unit
+    inverse = _inverse(by_w)
+    after = inverse @ (by_w @ w - hidden)
+    matrix = jnp.where(algebraic[:, None], orders.closing(by_y), jnp.eye(y.size, dtype=y.dtype))
+    right = jnp.where(algebraic, -orders.closing(rows), unit * (after - w))
+    short = float(jnp.finfo(y.dtype).eps) ** 0.5 * jnp.max(jnp.abs(y)) + _SMALL * unit
+    holds = jnp.all(jnp.abs(hidden) <= jnp.abs(by_y_hidden) @ jnp.where(unit > 0, short, 0))
+    return _Step(after, solve(factored(matrix), right), holds, orders, by_w, inverse)
+
+
+def _inverse(by_w: Float[Array, "rows n"]) -> Float[Array, "n rows"]:
+    """A⁺. The shortest w does not depend on the scale of the equations, but the rank that is found
+    does.
+    """
+    size = jnp.max(jnp.abs(by_w), axis=1)
+    size = jnp.where(size > 0, size, 1)
+    return jnp.linalg.pinv(by_w / size[:, None]) / size
+
+
+def _iterated(step: Callable, start: tuple[Array, Array]) -> tuple[tuple, _Step, Array]:
+    """(y, w) after steps until they no longer become shorter, the last one of them, and whether
+    that was short beside the state.
+    """
+    enough, extent = float(jnp.finfo(start[0].dtype).eps) ** 0.5, jnp.max(jnp.abs(start[0]))
+
+    def turn(state: tuple) -> tuple:
+        (y, w), _, before, turns, _ = state
+        last = step(y, w)
+        largest = jnp.maximum(jnp.max(jnp.abs(y)), extent)
+        size = jnp.max(jnp.abs(last.by)) / jnp.where(largest > 0, largest, 1)
+        on = jnp.isfinite(size) & ((size < before / 2) | (size > enough))
+        after = jnp.where(on, y + last.by, y), jnp.where(on, last.w, w)
+        return after, last, jnp.where(on, size, before), turns + 1, on
+
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, *start))
+    infinite = jnp.full((), jnp.inf, start[0].dtype)
+    first = start, blank, infinite, jnp.int32(0), jnp.ones((), bool)
+    end, last, size, _, _ = lax.while_loop(lambda s: s[4] & (s[3] < _TURNS), turn, first)
+    return end, last, (size <= enough) & last.holds
+
+
+def slope(form: Mass, t: Array, y: Array) -> Array:
+    """The slopes at a y that satisfies the equations: the last derivatives of the constraints are
+    differentiated once more; ravelled.
+    """
+    by_y = _by_state(form, t, y)
+    orders = _Orders.of(form, by_y)
+    _, by_t = jax.jvp(lambda t: _rows(form, t, y), (t,), (jnp.ones_like(t),))
+    right = jnp.where(form.free != 0, -orders.closing(by_t), form.field(t, y).ravel())
+    return solve(factored(_closed(form, orders.closing(by_y))), right)
+
+
+def is_regular(form: Mass, t: Array, y: Array) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    """Whether the index is the one that is stated, and whether that can be said of these numbers.
+
+    It is lower where no equation has to be differentiated as often as that, and higher where the
+    last derivatives do not determine the algebraic components.
+    """
+    by_y = _by_state(form, t, y)
+    orders = _Orders.of(form, by_y)
+    matrix = _closed(form, orders.closing(by_y))
+    lower = ~jnp.any(orders.closing_rows[-1])
+    return ~lower & ~is_singular(matrix), jnp.all(jnp.isfinite(by_y))
+
+
+def missed(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
+    """The algebraic equations and those derivatives of them that vanish at consistent values; what
+    is none of them is 0.
+    """
+    orders = _Orders.of(form, _by_state(form, t, y))
+    return jnp.where(orders.hidden_rows | orders.closing_rows, _rows(form, t, y), 0)
+
+
+def rate(form: Mass, t: Array, y: Array) -> Array:
+    """The slopes of differential components, M y' = f, and 0 for algebraic ones; ravelled."""
+    value = jnp.where(form.free != 0, 0, form.field(t, y).ravel())
+    if form.mass.ndim == 1:
+        return value / jnp.where(form.mass != 0, form.mass, 1)
+    return solve(factored(form.mass + jnp.diag(form.free)), value)
+
+
+# --- the equations and their derivatives ----------------------------------------------------------
+
+
+def _rows(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
+    """The algebraic equations, and their derivatives along the field up to the order that the index
+    asks for. What is no algebraic equation is 0.
+    """
+
+    def equations(t: Array, y: Array) -> tuple[Array, ...]:
+        return (form.field(t, y).ravel(),)
+
+    def longer(rows: Callable, t: Array, y: Array) -> tuple[Array, ...]:
+        along = jnp.ones_like(t), rate(form, t, y).reshape(y.shape)
+        found, moved = jax.jvp(rows, (t, y), along)
+        return (*found, moved[-1])
+
+    rows = equations
+    for _ in range(1, _index_of(form)):
+        rows = partial(longer, rows)
+    return jnp.where(form.free != 0, jnp.stack(rows(t, y)), 0)
+
+
+def _index_of(form: Mass) -> int:
+    index: Any = form.index
+    return int(index.max())
+
+
+def _by_state(form: Mass, t: Array, y: Array) -> Float[Array, "orders n n"]:
+    """Their Jacobians."""
+    matrix = jacobian(lambda t, y: _rows(form, t, y), t, y)
+    return matrix.reshape(_index_of(form), y.size, y.size)
+
+
+class _Orders(NamedTuple):
+    """Of each equation its last derivative, the first one that depends on algebraic components and
+    so may determine some; and those before it, the equation itself among them, which hold
+    differential components.
+    """
+
+    closing_rows: Bool[Array, "orders n"]
+    hidden_rows: Bool[Array, "orders n"]
+
+    @classmethod
+    def of(cls, form: Mass, by_y: Float[Array, "orders n n"]) -> "_Orders":
+        """The orders, from the Jacobians. Where a derivative depends on algebraic components, and
+        by chance not here, the matrix of the last ones is singular.
+        """
+        depends = jnp.any((by_y != 0) & (form.free != 0), axis=-1).at[-1].set(True)
+        before = jnp.cumsum(depends, axis=0) - depends
+        equations = form.free != 0
+        return cls(equations & depends & (before == 0), equations & ~depends & (before == 0))
+
+    def closing(self, rows: Float[Array, "orders n ..."]) -> Float[Array, "n ..."]:
+        """The last derivatives, in the places of the equations."""
+        chosen = self.closing_rows.reshape(*self.closing_rows.shape, *(1,) * (rows.ndim - 2))
+        return jnp.sum(jnp.where(chosen, rows, 0), axis=0)
+
+    def hidden(self, rows: Float[Array, "orders n ..."]) -> Float[Array, "rows ..."]:
+        """Those before them, one after the other; the last order has none."""
+        chosen = self.hidden_rows.reshape(*self.hidden_rows.shape, *(1,) * (rows.ndim - 2))
+        return jnp.where(chosen, rows, 0)[:-1].reshape(-1, *rows.shape[2:])
+
+
+def _closed(form: Mass, by_y: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The matrix by which the equations determine the slopes, M with the Jacobian of the last
+    derivatives in its zero rows: regular where the index is not higher than stated.
+    """
+    return by_y + (jnp.diag(form.mass) if form.mass.ndim == 1 else form.mass)

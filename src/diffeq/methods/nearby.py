@@ -1,0 +1,33 @@
+"""Places beside a state, where nothing vanishes by chance."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Real
+
+from ..problems.forms import Implicit
+
+__all__ = ["nearby"]
+
+
+def nearby(
+    form: Any, turn: Real[Array, ""], t: Array, y: Array, span: Array
+) -> tuple[Array, Array, Array]:
+    """(t, y, dy) at the turn 0, with the guess of a residual for dy; and places beside it. No
+    component changes its sign, for the domain of a field may end at 0.
+    """
+    real = jnp.finfo(y.dtype)
+    step = turn * float(real.eps) ** 0.25
+    guess = form.guess if isinstance(form, Implicit) else jnp.zeros_like(y)
+    largest = jnp.max(jnp.abs(y))
+    unit = jnp.where(largest > 0, largest, 1)
+    pace = unit / jnp.where(span > 0, span, 1).astype(y.dtype)
+    later = t + step.astype(t.dtype) * span
+    return later, _moved(y, step, unit), _moved(guess, step, pace)
+
+
+def _moved(x: Array, step: Array, unit: Array) -> Array:
+    """Farther from 0, by parts of each component (of the unit, where one is 0), no two equal."""
+    parts = 0.5 + jnp.arange(1, x.size + 1, dtype=x.dtype) * ((5**0.5 - 1) / 2) % 1
+    size = jnp.where(x == 0, unit, jnp.abs(x))
+    return x + jnp.where(x < 0, -1, 1) * step * parts.reshape(x.shape) * size
