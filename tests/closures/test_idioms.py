@@ -217,3 +217,10 @@ def test_an_error_of_equinox_is_raised_where_it_should_be():
     np.testing.assert_allclose(lanes.y1, values, rtol=1e-12)
     with pytest.raises(jax.errors.JaxRuntimeError, match="y is too large"):
         jax.vmap(end)(rates, jnp.array([1.0, 1.0, 3.0])).block_until_ready()
+
+
+def test_python_numbers_in_args_take_the_dtype_of_the_state():
+    problem = de.ODEProblem(lambda t, y, a: -a["k"] * y, jnp.ones(2, "float32"), (0.0, 1.0))
+    sol = de.solve(problem.replace(args={"k": 0.5}), de.RK4(), dt=0.25)
+    assert sol.y1.dtype == "float32"
+    np.testing.assert_allclose(sol.y1, np.exp(-0.5), rtol=1e-4)

@@ -149,9 +149,10 @@ def captured(
     True
     """
     leaves, structure = flatten(args)
-    shapes = [jax.ShapeDtypeStruct(np.shape(x), _dtype(x)) for x in leaves]
+    shapes = [_shape_of(x) for x in leaves]
     reading = reading_of(f)
-    key = (reading.key, structure, tuple((s.shape, s.dtype) for s in shapes), _context())
+    avals = tuple((s.shape, s.dtype, s.weak_type) for s in shapes)
+    key = (reading.key, structure, avals, _context())
     if reading.certain and key in _captured:
         _captured.move_to_end(key)
         return _captured[key]
@@ -189,6 +190,12 @@ def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captu
     key = (key_of_jaxpr(jaxpr, fixed), tree, places, out.key)
     program = same_program(key, Program(jaxpr, constants, out))
     return Captured(program, inputs, _Original(f))
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an argument; that of a Python number yields to those of arrays."""
+    weak = getattr(x, "weak_type", type(x) in (int, float, complex))
+    return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), weak_type=weak)
 
 
 def _dtype(x: Any) -> Any:

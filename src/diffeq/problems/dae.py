@@ -305,7 +305,4 @@ def _is_array(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    try:
-        return described(value)
-    except (TypeError, ValueError):
-        return repr(value)
+    return repr(value) if isinstance(value, str) else described(value)

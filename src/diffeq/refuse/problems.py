@@ -59,7 +59,9 @@ def _check_functions(problem: Problem) -> None:
 
 def check_no_torch(name: str, f: Any) -> None:
     """Refuses what runs on torch's arrays, and these (a module in a tree may be for a callback)."""
-    parts = [f] if is_of_torch(f) else [x for x in jax.tree.leaves(f) if not callable(x)]
+    iterated = lambda x: hasattr(x, "__next__")  # noqa: E731 - nothing that JAX has as a leaf
+    leaves = [f] if is_of_torch(f) else jax.tree.leaves(f, is_leaf=iterated)
+    parts = [x for x in leaves if x is f or not callable(x)]
     found = [x for x in parts if is_of_torch(x)]
     if not found:
         return
