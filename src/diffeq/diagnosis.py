@@ -22,7 +22,7 @@ from .methods.order import real_stability_interval
 from .methods.residual import strays
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, Problem
-from .problems.forms import Delayed, Implicit, Mass, Ode, Sde, Split, lower
+from .problems.forms import Implicit, Mass, Ode, Split, lower
 from .problems.lowering import canonical, equation_at
 
 __all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
@@ -203,9 +203,10 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
     method uses is not; else nothing.
     """
     method = getattr(method, "stiff", method)  # of a pair of methods
-    form, packing, t, y = equation_at(problem, last.t, last.y)
-    if not isinstance(method, (ImplicitMethod, Rosenbrock)) or isinstance(form, (Delayed, Sde)):
+    uses = isinstance(method, (ImplicitMethod, Rosenbrock))
+    if not uses or problem.delayed or problem.stochastic:
         return ""
+    form, packing, t, y = equation_at(problem, last.t, last.y)
     residual = isinstance(form, Implicit)
     value = form.residual(t, y, form.guess) if residual else _solved_part(form)(t, y)
     if not np.isfinite(value).all():
