@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .algebra import slopes
-from .core.packing import Packing, released
+from .core.packing import Packing
 from .core.primitive import Tracer
 from .core.status import Status
 from .index_advice import index_advice
@@ -22,8 +22,8 @@ from .methods.order import real_stability_interval
 from .methods.residual import strays
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, Problem
-from .problems.forms import Implicit, Mass, Ode, Split, lower
-from .problems.lowering import canonical, equation_at
+from .problems.forms import Implicit, Mass, Split, lower
+from .problems.lowering import equation_at
 
 __all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
 
@@ -189,13 +189,15 @@ def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> 
 
 def _field_of(problem: Any, last: Any) -> tuple[Any, np.ndarray]:
     """The field at the last time, as a function of the state as a vector, and that."""
-    entry = canonical(problem)
-    y = released(last.y)
-    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
-    field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
-    state = entry.packing.pack(y)
-    at = jax.jit(lambda y: field(jnp.asarray(last.t, entry.t0.dtype), y.reshape(state.shape)))
+    field, t, state = _slope_at(problem, last.t, last.y)
+    at = jax.jit(lambda y: field(t, y.reshape(state.shape)))
     return lambda y: np.asarray(at(jnp.asarray(y, state.dtype))).ravel(), np.ravel(state)
+
+
+def _slope_at(problem: Any, t: Any, y: Any) -> tuple[Any, Array, Array]:
+    """The whole field, with a time and a packed state of it, which may be complex."""
+    form, _, t, state = equation_at(problem, t, y, real=False)
+    return lower(form, "ode", "a diagnosis").field, t, state
 
 
 def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
@@ -285,14 +287,8 @@ def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
 
     Power iteration with forward derivatives; the Rayleigh quotient tells the sign.
     """
-    entry = canonical(problem)
-    y = released(y)
-    form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
-    field = form.field if isinstance(form, Ode) else lower(form, "ode", "a diagnosis").field
-    state = entry.packing.pack(y)
-    push = jax.jit(
-        lambda v: jax.jvp(lambda y: field(jnp.asarray(t, entry.t0.dtype), y), (state,), (v,))[1]
-    )
+    field, t, state = _slope_at(problem, t, y)
+    push = jax.jit(lambda v: jax.jvp(lambda y: field(t, y), (state,), (v,))[1])
     v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype).astype(
         state.dtype
     )

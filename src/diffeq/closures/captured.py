@@ -22,7 +22,7 @@ from ..core.primitive import bound, eval_jaxpr
 from .draws import notice_draws
 from .indices import check_indices
 from .program import constant_key, key_of_jaxpr, same_program
-from .reading import reading_of
+from .reading import key_of, reading_of
 from .structure import flatten, unflatten
 
 __all__ = ["Captured", "Program", "captured"]
@@ -64,7 +64,7 @@ class _Output:
 
     @property
     def key(self) -> Hashable:
-        return self.tree, tuple(self.known), reading_of(self.rest).key
+        return self.tree, tuple(self.known), key_of(self.rest)
 
     def joined(self, arrays: Sequence) -> Any:
         found, each = iter(arrays), zip(self.rest, self.known, strict=True)

@@ -15,29 +15,12 @@ import jax
 import numpy as np
 
 from ..core.primitive import Jaxpr, Literal
-from .reading import Identity, attributes_of, cell_content, reading_of
+from .reading import Identity, Key, attributes_of, cell_content, key_of
 
 __all__ = ["constant_key", "key_of_jaxpr", "same_program"]
 
 _KEPT = 4096  # programs that are remembered
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
-
-
-class Key:
-    """A nested tuple whose hash is computed once."""
-
-    __slots__ = ("_hash", "parts")
-
-    def __init__(self, parts: tuple) -> None:
-        self.parts, self._hash = parts, hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, Key) and self._hash == other._hash and self.parts == other.parts
 
 
 def same_program(key: Hashable, made: Any) -> Any:
@@ -134,8 +117,7 @@ def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a tab
     if primitive in _CALLBACKS and callable(value):
         return _callback(value)
     if callable(value) or type(value).__name__ == "WrappedFun":  # the rule of a derivative
-        reading = reading_of(value)
-        return reading.key if reading.certain else Identity(value)
+        return key_of(value)
     try:
         hash(value)
     except TypeError:

@@ -27,7 +27,16 @@ import numpy as np
 
 from ..core.primitive import ShapedArray, Tracer
 
-__all__ = ["Identity", "Reader", "Reading", "contents_of", "global_names", "reading_of"]
+__all__ = [
+    "Identity",
+    "Key",
+    "Reading",
+    "attributes_of",
+    "cell_content",
+    "contents_of",
+    "key_of",
+    "reading_of",
+]
 
 
 class Identity:
@@ -46,6 +55,23 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.value!r})"
+
+
+class Key:
+    """A nested tuple whose hash is computed once."""
+
+    __slots__ = ("_hash", "parts")
+
+    def __init__(self, parts: tuple) -> None:
+        self.parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Key) and self._hash == other._hash and self.parts == other.parts
 
 
 class Reading(NamedTuple):
@@ -70,6 +96,16 @@ def reading_of(*roots: object) -> Reading:
     reader = Reader()
     key = tuple(reader.read(root) for root in roots)
     return Reading(key, reader.certain)
+
+
+def key_of(x: object) -> Hashable:
+    """The key of a value: what a trace would read of it, where that is certain, else its identity.
+
+    >>> key_of([1, "a"]) == key_of([1, "a"]), key_of(eval) == key_of(eval)
+    (True, True)
+    """
+    reading = reading_of(x)
+    return Key((reading.key,)) if reading.certain else Identity(x)
 
 
 _MOST = 10_000  # things that are looked at; beyond, tracing is as fast

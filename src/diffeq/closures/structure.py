@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .reading import Identity, attributes_of, reading_of
+from .reading import attributes_of, key_of
 
 __all__ = [
     "Static",
@@ -77,18 +77,13 @@ class Static:
     """
 
     def __init__(self, value: Any) -> None:
-        self.value = value
-        reading = reading_of(value)
-        self.key = reading.key if reading.certain else Identity(value)
-        self._hash = hash(self.key)
+        self.value, self.key = value, key_of(value)
 
     def __hash__(self) -> int:
-        return self._hash
+        return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, Static) and self._hash == other._hash and self.key == other.key
+        return isinstance(other, Static) and self.key == other.key
 
     def __repr__(self) -> str:
         return f"Static({self.value!r})"

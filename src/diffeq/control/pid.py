@@ -10,7 +10,7 @@ one log and one exp a step, no power.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -104,14 +104,10 @@ class PID(Controller):
         return Verdict(accept, dt * factor, (past, ~accept))
 
 
-class I(PID):  # noqa: E742 - the name that control theory gives it
-    """The integral controller: dt ← dt · safety · error^(−1/k).
+class _WithExponents(PID):
+    """A controller whose exponents are those of its class."""
 
-    Example:
-        >>> import diffeq as de
-        >>> de.I().exponents
-        (1.0, 0.0, 0.0)
-    """
+    _class_exponents: ClassVar[tuple[float, float, float]]
 
     @keywords
     def __init__(
@@ -125,7 +121,7 @@ class I(PID):  # noqa: E742 - the name that control theory gives it
         norm: Callable | None = None,
     ) -> None:
         super().__init__(
-            (1.0, 0.0, 0.0),
+            self._class_exponents,
             safety=safety,
             shrink=shrink,
             grow=grow,
@@ -135,7 +131,19 @@ class I(PID):  # noqa: E742 - the name that control theory gives it
         )
 
 
-class PI(PID):
+class I(_WithExponents):  # noqa: E742 - the name that control theory gives it
+    """The integral controller: dt ← dt · safety · error^(−1/k).
+
+    Example:
+        >>> import diffeq as de
+        >>> de.I().exponents
+        (1.0, 0.0, 0.0)
+    """
+
+    _class_exponents: ClassVar[tuple[float, float, float]] = (1.0, 0.0, 0.0)
+
+
+class PI(_WithExponents):
     """A proportional–integral controller of Gustafsson's kind, the default: exponents 0.9 and 0.1.
 
     The little memory is enough to damp the oscillation of dt at a stability boundary (van der Pol,
@@ -151,23 +159,4 @@ class PI(PID):
         (0.9, 0.1, 0.0)
     """
 
-    @keywords
-    def __init__(
-        self,
-        *,
-        safety: float = 0.8,
-        shrink: float = 0.2,
-        grow: float = 10.0,
-        dtmin: Any = None,
-        dtmax: Any = None,
-        norm: Callable | None = None,
-    ) -> None:
-        super().__init__(
-            (0.9, 0.1, 0.0),
-            safety=safety,
-            shrink=shrink,
-            grow=grow,
-            dtmin=dtmin,
-            dtmax=dtmax,
-            norm=norm,
-        )
+    _class_exponents: ClassVar[tuple[float, float, float]] = (0.9, 0.1, 0.0)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from .lanes import ELEMENTWISE
-from .primitive import Literal, Tracer, inner_jaxpr, open_jaxpr, rebind
+from .primitive import CALLS, Literal, Tracer, open_jaxpr, rebind
 
 __all__ = ["own_components"]
 
@@ -24,9 +24,6 @@ _ELEMENTWISE = ELEMENTWISE | frozenset(
     """
     acos acosh asin asinh atan atanh digamma erf_inv imag conj lgamma real reduce_precision
     """.split()  # noqa: SIM905 - read as words
-)
-_CALLS = frozenset(
-    "checkpoint custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr remat remat2".split()  # noqa: SIM905
 )
 
 
@@ -91,7 +88,7 @@ def _labels_of(jaxpr: Any, inputs: Sequence[Labels]) -> list[Labels]:
 def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels]:
     """The labels of what an equation makes."""
     name, params = equation.primitive.name, equation.params
-    inner = open_jaxpr(equation) if name in _CALLS else inner_jaxpr(equation)
+    inner = open_jaxpr(equation) if name in CALLS else None
     if inner is not None and len(inner.jaxpr.invars) == len(inputs):
         return _labels_of(inner, inputs)
     if name in _MOVES:

@@ -21,9 +21,9 @@ from .primitive import (
     Literal,
     ShapedArray,
     contains,
-    contains_inside,
     define,
     dependence,
+    holds,
     influence,
     is_zero,
     literal,
@@ -162,9 +162,7 @@ class _Search(NamedTuple):
 
     def here(self, equation: Any) -> bool:
         """Whether there may be more in an equation."""
-        return equation.primitive.name in self.at or any(
-            contains_inside(equation, name) for name in self.at
-        )
+        return holds(equation, *self.at)
 
 
 # --- equation by equation -------------------------------------------------------------------------

@@ -47,10 +47,10 @@ def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     bound = next(iter(inspect.signature(function).parameters), "") == "self"
     known = tuple(p.name for p in parameters if p.name != "self")
     placed = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[bound:]
-    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
+        name = type(args[0]).__name__ if bound else function.__name__
         for option in options:
             if option not in known:
                 raise TypeError(_unknown(name, option, known))

@@ -318,8 +318,7 @@ def contains(jaxpr: Any, *names: str) -> bool:
     >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
     True
     """
-    here = any(equation.primitive.name in names for equation in jaxpr.eqns)
-    return here or any(contains(inner, *names) for inner in subjaxprs(jaxpr))
+    return any(holds(equation, *names) for equation in jaxpr.eqns)
 
 
 def remade(
@@ -355,9 +354,9 @@ def contains_inside(equation: Any, *names: str) -> bool:
     return any(contains(inner, *names) for inner in jaxprs_in_params(equation.params))
 
 
-def holds(equation: Any, name: str) -> bool:
-    """Whether an equation is of this primitive, or has one of it somewhere inside."""
-    return equation.primitive.name == name or contains_inside(equation, name)
+def holds(equation: Any, *names: str) -> bool:
+    """Whether an equation is of one of these primitives, or has one of them somewhere inside."""
+    return equation.primitive.name in names or contains_inside(equation, *names)
 
 
 def count_equations(jaxpr: Any, worth: Mapping[str, int] = MappingProxyType({})) -> int:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, Real
 
 from ..core.jumps import joined
 from ..core.lookup import find, pick
+from ..core.notices import INSIDE
 from ..problems.breaking import breaking_points, depth_of, levels_of, returns_by
 from ..problems.jumping import jumps_of_traced
 from ..problems.lowering import Canonical, turned
@@ -45,7 +46,7 @@ class Stops(NamedTuple):
         jumps = joined((entry.jumps, *(jumps_of_traced(c, leaves) for c in conditions)))
         hidden = sorted({h.where for h in jumps.hidden if h.kind == "input"})
         if hidden and given is None:
-            warnings.warn(_HIDDEN.format(where=", ".join(hidden)), UserWarning, stacklevel=2)
+            warnings.warn(_HIDDEN.format(where=", ".join(hidden)), skip_file_prefixes=INSIDE)
         parts = [*([] if given is None else [given]), *jumps.times]
         ends = [turned(sign, t) for t in (entry.t0, entry.t1)]
         times = [turned(sign, jnp.asarray(x, entry.t0.dtype)) for x in parts if jnp.size(x)]

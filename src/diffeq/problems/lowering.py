@@ -170,11 +170,13 @@ def canonical(
     )
 
 
-def equation_at(problem: Problem, t: Any, y: Any) -> tuple[Any, Packing, Array, Array]:
-    """The equation with a time and a state of it, as implicit methods see them: to look into on the
-    host.
+def equation_at(
+    problem: Problem, t: Any, y: Any, *, real: bool = True
+) -> tuple[Any, Packing, Array, Array]:
+    """The equation with a time and a state of it, to look into on the host; `real`: as implicit
+    methods see them.
     """
-    entry = canonical(problem, real=True)
+    entry = canonical(problem, real=real)
     y = released(y)
     form = entry.form(entry.parameters, 1, entry.packing.held_of(y))
     return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)

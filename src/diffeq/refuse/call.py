@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..adjoint import refusal
-from ..control import PI
+from ..control import PI, MeanSquare
 from ..core.packing import holds, moving
 from ..methods import METHODS, Method, Switching
 from ..problems.lowering import state_of
-from .defaults import default_method, may_turn, noisy_controller
+from .defaults import default_method, may_turn
 from .names import check_adjoint_is_one, check_controller, check_method
 from .problems import (
     check_delayed,
@@ -91,7 +91,7 @@ def checked_call(
         method = default_method(problem, tolerance_of("rtol", rtol, 1e-3), controller, dt)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
-    controller = (noisy_controller() if noisy else PI()) if controller is None else controller
+    controller = (MeanSquare() if noisy else PI()) if controller is None else controller
     controlled, asked = dt is None and controller.decides, rtol
     rtol, atol = tolerances_of(rtol, atol, noisy=noisy, controlled=controlled)
     check_steps(method, controller, dt, dt0)

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from ..adjoint import ODES, Discrete
-from ..control import Controller, MeanSquare
 from ..core.packing import Packing, moving
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
@@ -19,7 +18,6 @@ __all__ = [
     "explicit_for",
     "may_turn",
     "no_control",
-    "noisy_controller",
 ]
 
 _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
@@ -107,8 +105,3 @@ class NoisyDefault(Stochastic):
 def no_control(problem: Problem) -> str:
     """What to do where a past and noise meet."""
     return f"no method for {type(problem).__name__} controls its steps: give dt="
-
-
-def noisy_controller() -> Controller:
-    """The controller for noise, whose errors are random."""
-    return MeanSquare()
