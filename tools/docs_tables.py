@@ -51,6 +51,7 @@ INTRO = """\
 | a stiff problem at loose tolerances, or not smooth | `Rosenbrock23`, `TRBDF2` |
 | stiff in one part and not in the other (`SplitODEProblem`) | `KenCarp3`, `KenCarp4`, `KenCarp5` |
 | a mass matrix, algebraic equations | `Rodas5P`, the default there; `RadauIIA5`, `BDF` |
+| algebraic equations of index 2 or 3 (`DAEProblem(index=)`) | `RadauIIA5`, the default there |
 | a residual F(t, y, y') = 0 (`ImplicitDAEProblem`) | `BDF`, the default there; `RadauIIA5` |
 | a stochastic equation, diagonal or scalar noise | the default: `SOSRI`; else `SRIW1` |
 | one with additive noise | the default: `SOSRA` |

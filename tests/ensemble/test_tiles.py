@@ -211,7 +211,7 @@ def packed(net):
 
 
 def problem(net, kind="args", dtype=None):
-    """A neural equation with its weights in `args`, in the field, in one vector or known."""
+    """A neural equation with its weights in `args`, in the field or in one vector."""
     net = jax.tree.map(lambda x: x.astype(dtype) if eqx.is_array(x) and dtype else x, net)
     start = jnp.ones(2, dtype or float)
     if kind == "args":
@@ -219,11 +219,10 @@ def problem(net, kind="args", dtype=None):
     if kind == "packed":
         field, flat = packed(net)
         return de.ODEProblem(field, start, (0.0, 1.0), flat)
-    field = (lambda t, y, args: NET(y)) if kind == "known" else (lambda t, y, args: net(y))
-    return de.ODEProblem(field, start, (0.0, 1.0))
+    return de.ODEProblem(lambda t, y, args: net(y), start, (0.0, 1.0))
 
 
-@pytest.mark.parametrize("kind", shortly(["args", "field", "packed", "known"], "packed"))
+@pytest.mark.parametrize("kind", shortly(["args", "field", "packed"], "packed"))
 def test_a_kernel_with_a_wide_network_solves_as_it_is(kind, monkeypatch):
     laid_out, params = [], Tuning.params
     note = lambda self, **k: (laid_out.append(k), params(self, **k))[1]

@@ -12,6 +12,7 @@ from diffeq.problems.lowering import Traced
 jax.config.update("jax_enable_x64", True)
 
 RATES = jnp.array([1.1, 0.7, 0.3])
+DIRECTION = jnp.array([0.4, -1.0, 0.3])
 
 
 def field(t, y, k):
@@ -66,7 +67,9 @@ ALL = [
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_loop_of_stages_is_straight_code(name, monkeypatch):
-    """With rows between steps, which stages of dense output are evaluated for; and the gradient."""
+    """With rows between steps, which stages of dense output are evaluated for; the gradient; and a
+    product with the Hessian, for which the loop's transpose has a tangent.
+    """
     method = METHODS[name]()
     problem = problems()[problem_for(name, method)]
     key = {"key": jax.random.key(3)} if problem.stochastic else {}
@@ -80,10 +83,12 @@ def test_a_loop_of_stages_is_straight_code(name, monkeypatch):
     for large in (False, True):
         monkeypatch.setattr(Traced, "large", large)
         jax.clear_caches()
-        found.append(jax.jit(jax.value_and_grad(lambda k: loss(k)))(RATES))
-    (value, slope), (looped, looped_slope) = found
+        along = lambda k: jax.jvp(jax.value_and_grad(loss), (k,), (DIRECTION,))
+        found.append(jax.jit(along)(RATES))
+    ((value, slope), (_, curve)), ((looped, looped_slope), (_, looped_curve)) = found
     np.testing.assert_allclose(looped, value, rtol=1e-13)
     np.testing.assert_allclose(looped_slope, slope, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(looped_curve, curve, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", [de.Tsit5(), de.Rodas5P()], ids=repr)

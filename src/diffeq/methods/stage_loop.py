@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
+from ..core.lookup import added
 from ..core.rows import put_row
 from ..core.walk import walk
 
@@ -19,11 +20,13 @@ __all__ = ["blank_stages", "in_a_loop", "weighted"]
 def in_a_loop(
     stage: Callable, rows: tuple, tables: tuple, *, first: int = 0, carry: Any = ()
 ) -> tuple[tuple, Any]:
-    """Fills the rows of `tables` from `first` on: row i with what `stage(row, tables, carry)`
-    returns, a tuple of values and the next carry.
+    """Fills the rows of `tables` from `first` on, which are zeros before: row i with what
+    `stage(row, tables, carry)` returns, a tuple of values and the next carry.
 
     Each of `rows` has an entry for each stage that is computed. A stage may read of the tables what
-    is filled, and multiplies the other rows by zero: so its derivative needs no record of them.
+    is filled, and multiplies the other rows by zero: so its derivative needs no record of them. Nor
+    does the derivative of its transpose, as values are added to the rows: the transpose leaves the
+    cotangent of a row where it is, while that of a replaced row becomes zero.
 
     >>> sums = lambda row, tables, carry: ((row[1] + weighted(row[0], tables[0]),), carry)
     >>> rows = (jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1.0, 1.0]))
@@ -36,7 +39,7 @@ def in_a_loop(
         del active, consts
         i, tables, carry = state
         values, carry = stage(row, tables, carry)
-        tables = tuple(put_row(x, v, i) for x, v in zip(tables, values, strict=True))
+        tables = tuple(added(x, v, i) for x, v in zip(tables, values, strict=True))
         return (i + 1, tables, carry), ()
 
     state = (jnp.int32(first), tables, carry)
