@@ -1,6 +1,7 @@
 """What to try when a solve failed: looked into on the host, where nothing is in a hurry."""
 
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .algebra import slopes
+from .core.notices import INSIDE
 from .core.packing import Packing
 from .core.primitive import Tracer
 from .core.status import Status
@@ -18,14 +20,23 @@ from .methods.explicit_rk import ExplicitRK
 from .methods.implicit import Implicit as ImplicitMethod
 from .methods.implicit import linearised
 from .methods.mass import times
-from .methods.order import real_stability_interval
+from .methods.order import stability_reach
 from .methods.residual import strays
 from .methods.rosenbrock import Rosenbrock
-from .problems import DAEProblem, JumpProblem, Problem
+from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
+from .problems.base import evaluated
 from .problems.forms import Implicit, Mass, Split, lower
 from .problems.lowering import equation_at
 
-__all__ = ["advice", "dominant_rate", "hint", "inconsistency", "not_finite", "stiffness"]
+__all__ = [
+    "advice",
+    "dominant_eigenvalue",
+    "hint",
+    "inconsistency",
+    "not_finite",
+    "stiffness",
+    "warn_of_stiffness",
+]
 
 _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
@@ -68,6 +79,10 @@ _UNSOLVED = (Status.step_too_small, Status.nonfinite, Status.newton_failed)
 
 # An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
 _NEAR = 0.3
+_MANY = 1_000  # attempts, from which on the default is looked at
+# Eigenvalues within 35 degrees of the imaginary axis swing. A solution is slow where it bends a
+# tenth as much as one that moves at their pace; vectors are parallel where a sine is below 1e-3.
+_SWINGS, _SLOW, _PARALLEL = 2.18, 0.1, 1e-6
 
 
 def advice(status: Status) -> str:
@@ -123,19 +138,67 @@ def not_finite(args: Any) -> str:
 
 
 def stiffness(problem: Any, method: Any, last: Any) -> str:
-    """A sentence if the step was held down by stability and not by accuracy; else nothing."""
+    """A sentence if the step was held down by stability and not by accuracy; else nothing.
+
+    The eigenvalue λ of the Jacobian that is largest by modulus is compared with the stability
+    region in its direction. A solution that itself moves as fast as λ needs short steps for
+    accuracy; that one moves slowly shows in y'' = ∂f/∂t + ∂f/∂y f, which is then small beside λ f.
+    """
     method = getattr(method, "nonstiff", method)  # which a pair of methods begins with
     if not isinstance(method, ExplicitRK) or problem.delayed:
         return ""
     table = method.tableau
-    reach = -abs(float(last.dt)) * dominant_rate(problem, last.t, last.y)
-    limit = real_stability_interval(table.A, table.b)
-    if not reach > _NEAR * float(limit):
+    rate = dominant_eigenvalue(problem, last.t, last.y)
+    if not rate or not math.isfinite(abs(rate)):
         return ""
-    return (
-        "The problem is stiff: try Rodas5P or another implicit method (an explicit one cannot step "
-        f"past {float(limit):.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
+    angle = abs(math.atan2(rate.imag, rate.real))
+    swings = angle < _SWINGS
+    if angle < math.pi / 2 - 0.1 or (swings and not _moves_slowly(problem, last, abs(rate))):
+        return ""
+    real, limit = (
+        float(stability_reach(table.A, table.b, x, 0.05 * (x < math.pi))) for x in (math.pi, angle)
     )
+    reach = abs(float(last.dt)) * abs(rate)
+    if not reach > _NEAR * (limit if swings else real):
+        return ""
+    kind, limit = (
+        ("stiff by fast oscillations that are hardly in the solution", limit)
+        if swings
+        else ("stiff", real)
+    )
+    return (
+        f"The problem is {kind}: try Rodas5P or another implicit method (an explicit one cannot "
+        f"step past {limit:.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
+    )
+
+
+def _moves_slowly(problem: Any, last: Any, rate: float) -> bool:
+    """Whether the solution bends far less than it would if it moved at this rate."""
+    field, t, y = _slope_at(problem, last.t, last.y)
+    slope, bend = jax.jvp(field, (t, y), (jnp.ones_like(t), field(t, y)))
+    bend_size, slope_size = (float(jnp.linalg.norm(x.ravel())) for x in (bend, slope))
+    return bend_size < _SLOW * rate * slope_size
+
+
+def warn_of_stiffness(problem: Any, method: Any, sol: Any) -> None:
+    """Warns of a solve that succeeded in many steps of the explicit default, held down by
+    stability: above 64 numbers no stiff method stands by.
+    """
+    attempts = int(sol.stats["steps"]) + int(sol.stats["rejected"])
+    if attempts < _MANY or not isinstance(problem, ODEProblem) or not hasattr(method, "tableau"):
+        return
+    known = jax.lax.stop_gradient((sol.last, evaluated(problem.tspan, problem.args)[0]))
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((known, problem))):
+        return
+    last, t0 = known
+    mean = abs(float(last.t) - float(t0)) / int(sol.stats["steps"])
+    longer = max(abs(float(last.dt)), mean)  # the last step may be cut short
+    if found := stiffness(problem, method, last._replace(dt=longer)):
+        warnings.warn(
+            f"The default took {attempts} attempts by {method!r}. {found} Where f is large, "
+            "KenCarp4(linear=…) and BDF(linear=…) solve without a dense Jacobian.",
+            skip_file_prefixes=INSIDE,
+        )
 
 
 _SLIDING = (
@@ -282,23 +345,32 @@ def _hidden_inconsistency(form: Mass, packing: Packing, t: Array, y: Array) -> s
     )
 
 
-def dominant_rate(problem: Any, t: Any, y: Any, turns: int = 20) -> float:
-    """The largest eigenvalue of ∂f/∂y at (t, y) by modulus, negative where it decays.
+def dominant_eigenvalue(problem: Any, t: Any, y: Any, turns: int = 30) -> complex:
+    """The eigenvalue of ∂f/∂y at (t, y) that is largest by modulus, or one of a pair.
 
-    Power iteration with forward derivatives; the Rayleigh quotient tells the sign.
+    Power iteration with forward derivatives. Of the last three vectors the combination
+    v₂ − τ v₁ + δ v₀ is least, and λ is a root of z² − τ z + δ; where v₁ is parallel to v₀, it is
+    their ratio.
     """
     field, t, state = _slope_at(problem, t, y)
     push = jax.jit(lambda v: jax.jvp(lambda y: field(t, y), (state,), (v,))[1])
-    v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype).astype(
-        state.dtype
-    )
-    rate = 0.0
+    v = jax.random.normal(jax.random.key(0), state.shape, jnp.finfo(state.dtype).dtype)
+    first, second = v.astype(state.dtype), push(v.astype(state.dtype))
     for _ in range(turns):
-        norm = float(jnp.linalg.norm(v.ravel()))
-        if not math.isfinite(norm) or norm == 0.0:
-            return rate
-        v = v / norm
-        image = push(v)
-        rate = math.copysign(float(jnp.linalg.norm(image.ravel())), float(jnp.vdot(v, image).real))
-        v = image
-    return rate
+        size = float(jnp.linalg.norm(second.ravel()))
+        if not math.isfinite(size) or size == 0.0:
+            return 0.0
+        first, second = second / size, push(second / size)
+    vectors = [_as_real(x) for x in (first, second, push(second))]
+    (a, b), (c, d) = [[float(x @ y) for y in vectors[:2]] for x in vectors[:2]]
+    e, f = (float(x @ vectors[2]) for x in vectors[:2])
+    if a * d - b * c < _PARALLEL * a * d:
+        return complex(b / a)
+    delta, trace = np.linalg.solve([[-a, b], [-c, d]], [e, f])
+    return complex(max(np.roots([1.0, -trace, delta]), key=abs))
+
+
+def _as_real(x: Array) -> np.ndarray:
+    """A vector of real numbers, of which a complex one has two."""
+    flat = np.asarray(x).ravel()
+    return np.concatenate([np.real(flat), np.imag(flat)]).astype(float)

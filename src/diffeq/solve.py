@@ -18,7 +18,7 @@ from .core.poison import Row as RowKind
 from .core.poison import poison
 from .core.primitive import Tracer, in_a_trace
 from .core.status import Status
-from .diagnosis import hint
+from .diagnosis import hint, warn_of_stiffness
 from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .integrate import State
 from .methods import Method
@@ -164,6 +164,8 @@ def solve(
     if throw and sol.status.ndim == 0:
         method = traced["method"]
         sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
+        if options.default and not isinstance(sol.stats["steps"], Tracer):
+            warn_of_stiffness(problem, method, sol)
     return sol.about.trimmed(sol)
 
 

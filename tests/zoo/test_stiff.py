@@ -1,6 +1,7 @@
 """The stiff part of the zoo: its references, and what stiff methods make of it."""
 
 import json
+import warnings
 from importlib import resources
 
 import jax
@@ -71,6 +72,46 @@ def test_explicit_methods_say_what_to_take():
         de.solve(zoo.robertson_long().problem(), de.Tsit5(), rtol=1e-6, atol=1e-10)
     assert caught.value.status == de.Status.max_steps
     assert "in this version" not in str(caught.value)
+
+
+def test_fast_oscillations_that_are_hardly_in_the_solution_are_said_to_be_stiff():
+    """An oscillator on its slow solution x = cos t; and one that swings."""
+    rate = 1e4
+    slow = de.ODEProblem(
+        lambda t, y, a: jnp.stack([y[1], -(rate**2) * (y[0] - jnp.cos(t)) - jnp.cos(t)]),
+        jnp.array([1.0, 0.0]), (0.0, 1.0),
+    )  # fmt: skip
+    with pytest.raises(de.SolveError, match="stiff by fast oscillations that are hardly"):
+        de.solve(slow, de.Tsit5(), rtol=1e-5, atol=1e-8, max_steps=2_000)
+    fast = de.ODEProblem(lambda t, y, a: jnp.stack([y[1], -(rate**2) * y[0]]), [1.0, 0.0], (0, 9))
+    with pytest.raises(de.SolveError, match="Give more with max_steps="):
+        de.solve(fast, de.Tsit5(), max_steps=2_000)
+
+
+def heat(n, end):
+    """A reaction that diffuses through n cells."""
+    start = np.sin(np.pi * np.arange(1, n + 1) / (n + 1))
+
+    def field(t, u, k):
+        padded = jnp.pad(u, 1)
+        return k * (n + 1) ** 2 * (padded[2:] - 2 * u + padded[:-2]) + u * (1 - u)
+
+    return de.ODEProblem(field, start, (0.0, end), 1.0)
+
+
+def test_the_default_above_64_numbers_warns_of_stiffness():
+    problem = heat(72, 0.4)
+    with pytest.warns(UserWarning, match=r"default took 2\d{3} attempts by Tsit5.*is stiff"):
+        de.solve(problem)
+    waves = de.ODEProblem(
+        lambda t, y, a: jnp.stack([y[1], -jnp.sin(y[0])]), np.ones((2, 40)), (0.0, 1200.0)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert int(de.solve(waves).stats["steps"]) > 1_000
+        de.solve(problem, de.Tsit5())  # which was asked for by name
+        de.solve(heat(72, 0.05))
+        jax.jit(lambda k: de.solve(problem.replace(args=k)).y1)(1.0)
 
 
 def test_single_precision():
