@@ -302,7 +302,21 @@ ROWS = {
     "NeuralODE: a number": (lambda: de.nn.NeuralODE(3), r"net is a int, which is not callable"),
     "NeuralODE: no tspan": (lambda: de.nn.NeuralODE(jnp.sin)(jnp.ones(2)), r"tspan is not known"),
     "NeuralODE: tspan": (lambda: de.nn.NeuralODE(jnp.sin, tspan=3)(jnp.ones(2)), r"tspan is 3; a pair"),
-    "NeuralODE: solver": (lambda: de.nn.NeuralODE(jnp.sin, solver=3), r"'solver', which is no option of de\.solve"),
+    "NeuralODE: solver": (lambda: de.nn.NeuralODE(jnp.sin, solver=3), r"'solver', which it does not know.*Is method meant\?"),
+    "NeuralODE: tspan by place": (lambda: de.nn.NeuralODE(jnp.sin, (0.0, 1.0)), r"got \(0\.0, 1\.0\) after net.*by name: tspan="),
+    "NeuralODE: t_eval": (lambda: de.nn.NeuralODE(jnp.sin, tspan=(0, 1), t_eval=3), r"'t_eval', which it does not know.*Is saveat meant\?"),
+    "NeuralSDE: tspan by place": (lambda: de.nn.NeuralSDE(jnp.sin, jnp.cos, (0.0, 1.0)), r"after drift, diffusion.*by name: tspan="),
+    # --- training
+    "fit: optimizer by place": (lambda: de.fit(1.0, jnp.square, 3.0), r"fit needs optimizer=, by that name"),
+    "fit: batch": (lambda: de.fit(1.0, jnp.square, optimizer=3, batch=2), r"'batch', which it does not know.*Is batch_size meant\?"),
+    "fit: lr": (lambda: de.fit(1.0, jnp.square, lr=0.1), r"Is optimizer meant\?"),
+    "fit: epochs": (lambda: de.fit(1.0, jnp.square, optimizer=3, epochs=2), r"Is steps meant\?"),
+    "fit: optimizer": (lambda: de.fit(1.0, jnp.square, optimizer="adam", steps=1), r"optimizer is 'adam'.*optax\.adam\(1e-2\)"),
+    # --- events
+    "doses: cmt": (lambda: de.doses([0.0], [1.0], cmt=2), r"Is into meant\?"),
+    "Event: event": (lambda: de.Event(lambda t, y, args: y, terminate=True), r"Is terminal meant\?"),
+    "PresetTimes: effect": (lambda: de.PresetTimes([1.0], effect=None), r"Is affect meant\?"),
+    "infusions: duration": (lambda: de.infusions(TS, TS, duration=1.0), r"Is durations meant\?"),
     "NeuralODE: a string": (lambda: de.nn.NeuralODE(jnp.sin, tspan=(0.0, 1.0), method="dopri5")(jnp.ones(2)), r"de\.Dopri5\(\)"),
     # --- solutions
     "sol(t): not dense": (lambda: de.solve(P)(0.5), r"give dense=True to solve"),

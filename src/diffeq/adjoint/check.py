@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..core.keywords import keywords
 from .forward import Forward, Listening
 
 __all__ = ["GradientReport", "check_gradient", "overridden"]
@@ -133,6 +134,7 @@ class GradientReport:
         return "\n".join(lines)
 
 
+@keywords
 def check_gradient(
     loss: Callable, x: Any, *, directions: int = 2, rtol: float = 1e-2, key: Any = None
 ) -> GradientReport:

@@ -6,15 +6,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["keywords"]
+__all__ = ["keywords", "unknown"]
 
 # Names that other packages use, and ours for the same: the first of them that a function has.
 _MEANT: dict[str, tuple[str, ...]] = {
     "t_eval": ("saveat",), "ts": ("saveat",), "t": ("saveat", "tspan"),
     "dense_output": ("dense",), "first_step": ("dt0",), "max_step": ("controller",),
-    "step_size": ("dt",), "solver": ("method",), "alg": ("method",),
+    "step_size": ("dt",), "solver": ("method", "optimizer"), "alg": ("method",),
     "stepsize_controller": ("controller",), "tstops": ("stops",), "reltol": ("rtol",),
-    "abstol": ("atol",), "maxiters": ("max_steps",), "sensealg": ("adjoint",),
+    "abstol": ("atol",), "maxiters": ("max_steps", "steps"), "sensealg": ("adjoint",),
     "callback": ("events",), "seed": ("key",), "rng": ("key",), "trajectories": ("n",),
     "args": ("args", "problem"), "y0": ("y0", "problem"), "u0": ("y0", "x0", "q0", "problem"),
     "tspan": ("tspan", "problem"), "t_span": ("tspan", "problem"), "p": ("args", "problem"),
@@ -24,7 +24,12 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "vector_field": ("f", "drift", "problem"), "jacobian": ("jac",), "g": ("diffusion",),
     "mass": ("mass_matrix",), "M": ("mass_matrix",), "tau": ("lags",), "delays": ("lags",),
     "h": ("history",), "yp0": ("dy0",), "max_dt": ("dtmax",), "min_dt": ("dtmin",),
-    "factormin": ("shrink",), "factormax": ("grow",),
+    "factormin": ("shrink",), "factormax": ("grow",), "optim": ("optimizer",),
+    "optimiser": ("optimizer",), "opt": ("optimizer",), "lr": ("optimizer",),
+    "learning_rate": ("optimizer",), "batch": ("batch_size",), "epochs": ("steps",),
+    "n_steps": ("steps",), "num_steps": ("steps",), "iterations": ("steps",), "dataset": ("data",),
+    "x": ("data",), "loss_fn": ("loss",), "objective": ("loss",), "verbose": ("progress",),
+    "dose": ("amounts",), "amount": ("amounts",), "cmt": ("into",), "duration": ("durations",),
 }  # fmt: skip
 # Arguments of solve that are looked for elsewhere.
 _OF_SOLVE = frozenset({
@@ -43,25 +48,31 @@ def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     Traceback (most recent call last):
     TypeError: solve got 't_eval', which it does not know; it takes problem, ... Is saveat meant?
     """
-    parameters = inspect.signature(function).parameters.values()
-    bound = next(iter(inspect.signature(function).parameters), "") == "self"
-    known = tuple(p.name for p in parameters if p.name != "self")
-    placed = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)[bound:]
+    parameters = tuple(inspect.signature(function).parameters.values())
+    bound = parameters[:1] != () and parameters[0].name == "self"
+    named = [p for p in parameters[bound:] if p.kind is not p.VAR_KEYWORD]
+    known = tuple(p.name for p in named)
+    others = len(named) < len(parameters[bound:])  # it takes any name
+    placed = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
+    needed = {p.name for p in named if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
 
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
         name = type(args[0]).__name__ if bound else function.__name__
         for option in options:
-            if option not in known:
-                raise TypeError(_unknown(name, option, known))
+            if option not in known and not others:
+                raise TypeError(unknown(name, option, known))
         if len(args) - bound > len(placed):
             raise TypeError(_unnamed(name, args[bound + len(placed)], placed, known))
+        for missing in sorted(needed - options.keys()):
+            raise TypeError(f"{name} needs {missing}=, by that name.")
         return function(*args, **options)
 
     return checked
 
 
-def _unknown(function: str, name: str, known: Sequence[str]) -> str:
+def unknown(function: str, name: str, known: Sequence[str]) -> str:
+    """A sentence on a name that a function does not know, with the one that may be meant."""
     same = [ours for ours in _MEANT.get(name, ()) if ours in known]
     near = [*same, *difflib.get_close_matches(name, known, 1)]
     ours = [x for x in (name, *_MEANT.get(name, ())) if x in _OF_SOLVE]

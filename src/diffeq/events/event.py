@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..closures import flatten_fields, unflatten_fields
+from ..core.keywords import keywords
 from ..core.primitive import Tracer
 
 __all__ = ["AfterStep", "Event", "Happening", "Periodic", "PresetTimes", "doses"]
@@ -102,6 +103,7 @@ class Event(Happening):
     static = ("direction", "terminal")
     fixed = False  # a condition that holds its own time where it is when it is differentiated
 
+    @keywords
     def __init__(
         self,
         condition: Any,
@@ -146,6 +148,7 @@ class PresetTimes(Happening):
     fields = ("times", "affect", "data")
     beyond = 0  # how many of its times are there only to say that there are more
 
+    @keywords
     def __init__(self, times: Any, affect: Any, *, data: Any = None) -> None:
         self.affect = _function("affect", affect, "t, y, args" + ("" if data is None else ", row"))
         self.times, self.data = _times(times), data
@@ -188,6 +191,7 @@ class Periodic(Happening):
     fields = ("period", "phase", "affect")
     static = ("most",)
 
+    @keywords
     def __init__(self, period: Any, affect: Any, *, phase: Any = None) -> None:
         self.affect = _function("affect", affect, "t, y, args")
         self.period, self.phase = period, phase
@@ -224,12 +228,14 @@ class AfterStep(Happening):
     fields = ("condition", "affect")
     static = ("terminal",)
 
+    @keywords
     def __init__(self, condition: Any, affect: Any = None) -> None:
         self.condition = _function("condition", condition, "t, y, args")
         self.affect = _function("affect", affect, "t, y, args", optional=True)
         self.terminal = affect is None
 
 
+@keywords
 def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
     """Amounts that are added to one component of the state at given times.
 

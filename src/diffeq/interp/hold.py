@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Real
 
 from ..core.jumps import jumping
+from ..core.keywords import keywords
 from ..core.primitive import Tracer
 from .base import Input, Table, row
 
@@ -72,6 +73,7 @@ def _switches(starts: Real[Array, " n"], durations: Real[Array, " n"]) -> Real[A
     return jnp.concatenate([starts, starts + durations])
 
 
+@keywords
 def infusions(starts: Any, rates: Any, durations: Any) -> Infusions:
     """Σ rates_i over those i with starts_i ≤ t < starts_i + durations_i: an input, called with t.
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..core.keywords import keywords
 from ..solution import Solution
 from .layer import Layer
 
@@ -43,6 +44,7 @@ class Augmented(eqx.Module):
     extra: int = eqx.field(static=True)
     cut: bool = eqx.field(static=True)
 
+    @keywords
     def __init__(self, layer: Any, extra: int, *, cut: bool = False) -> None:
         if isinstance(extra, bool) or not isinstance(extra, int) or extra < 1:
             raise TypeError(f"extra is {extra!r}; a positive whole number is wanted.")

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..problems import ImplicitDAEProblem
 from ..problems.called import check_arguments
 from ..solution import Solution
@@ -63,6 +64,7 @@ class NeuralDAE(Layer):
     constraints: Any
     differential: tuple[bool, ...] = eqx.field(static=True)
 
+    @keywords
     def __init__(
         self, net: Any, constraints: Any, *, differential: Any, tspan: Any = None,
         field: Callable | None = None, **solve_options: Any,

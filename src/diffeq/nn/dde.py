@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..core.keywords import keywords
 from ..problems import DDEProblem
 from .layer import Layer
 from .sample import for_one_sample
@@ -45,6 +46,7 @@ class NeuralDDE(Layer):
     lags: Any
     history: Any
 
+    @keywords
     def __init__(
         self, net: Any, *, lags: Any, history: Callable | None = None, tspan: Any = None,
         field: Callable | None = None, **solve_options: Any,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..problems import ODEProblem, Problem
 from ..solve import solve
 from .layer import Layer, with_method
@@ -83,6 +84,7 @@ class FFJORD(Layer):
     event_shape: tuple[int, ...] = eqx.field(static=True)
     noise: str = eqx.field(static=True)
 
+    @keywords
     def __init__(
         self, net: Any, shape: int | tuple[int, ...], *, tspan: Any = (0.0, 1.0),
         field: Callable | None = None, base: Any = None, noise: str = "rademacher",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..problems import HamiltonianProblem, Separable
 from .layer import Layer
 from .second_order import pair
@@ -50,6 +51,7 @@ class HamiltonianNN(Layer):
         True
     """
 
+    @keywords
     def __init__(
         self, net: Any, *, tspan: Any = None, hamiltonian: Any = None, **solve_options: Any
     ) -> None:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from ..adjoint import ODES
 from ..closures import Static, flatten, unflatten
+from ..core.keywords import keywords, unknown
 from ..problems import ODEProblem, Problem
 from ..problems.called import check_arguments
 from ..refuse import check_no_torch, explicit_for
@@ -56,6 +57,7 @@ class Layer(eqx.Module):
     traced: list  # options made inside a trace; else empty
     constants: "Options" = eqx.field(static=True)
 
+    @keywords
     def __init__(
         self, net: Any, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
     ) -> None:
@@ -207,9 +209,7 @@ def _check_options(options: dict[str, Any]) -> None:
     known = [name for name in inspect.signature(solve).parameters if name not in ("problem", "key")]
     for name in options:
         if name not in known:
-            raise TypeError(
-                f"Layer got {name!r}, which is no option of de.solve: those are {', '.join(known)}."
-            )
+            raise TypeError(unknown("Layer", name, ["tspan", "field", *known]))
 
 
 def _check_takes_key(f: Any) -> None:

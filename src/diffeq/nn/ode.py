@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..core.packing import as_state
 from ..problems import DAEProblem, Problem
 from ..problems.called import check_arguments
@@ -58,6 +59,7 @@ class NeuralODE(Layer):
     constraints: Any
     mass: Frozen
 
+    @keywords
     def __init__(
         self, net: Any, *, tspan: Any = None, field: Callable | None = None,
         constraints: Any = None, mass_matrix: Any = None, **solve_options: Any,

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..core.keywords import keywords
 from ..problems import SDEProblem
 from ..solution import Solution
 from ..solve import solve
@@ -60,6 +61,7 @@ class NeuralSDE(Layer):
     noise: Any = eqx.field(static=True)
     interpretation: str = eqx.field(static=True)
 
+    @keywords
     def __init__(
         self,
         drift: Any,

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..core.primitive import Tracer
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
 
@@ -67,6 +68,7 @@ KERNELS: dict[str, Callable] = {
 }
 
 
+@keywords
 def collocate(
     data: Any,
     ts: Any,

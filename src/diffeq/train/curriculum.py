@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..core.keywords import keywords
 from .fit import Fit, fit
 
 __all__ = ["fit_growing"]
 
 
+@keywords
 def fit_growing(
     model: Any,
     loss: Callable,

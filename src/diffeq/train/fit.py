@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..core.keywords import keywords
 from ..core.notices import INSIDE
 from ..refuse.words import shown
 from .draws import Draw, Draws, check_loss
@@ -83,6 +84,7 @@ class Fit:
         return ax
 
 
+@keywords
 def fit(
     model: Any,
     loss: Callable,
@@ -163,8 +165,8 @@ def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
         optimizer = [optimizer]
     if not isinstance(optimizer, (list, tuple)) or not optimizer:
         raise TypeError(
-            f"optimizer is {optimizer!r}; an Optax optimiser is wanted, or a list of "
-            "(optimiser, steps)."
+            f"optimizer is {optimizer!r}; an Optax optimiser is wanted, such as optax.adam(1e-2), "
+            "or a list of (optimiser, steps)."
         )
     if not isinstance(steps, (list, tuple)):
         steps = [steps] * len(optimizer)

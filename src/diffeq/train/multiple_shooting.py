@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..core.keywords import keywords
 from ..core.primitive import Tracer
 from ..problems import Problem
 from ..solution import Solution
@@ -17,6 +18,7 @@ from .loss import mse
 __all__ = ["Shooting", "multiple_shooting"]
 
 
+@keywords
 def multiple_shooting(
     data: Any,
     ts: Any,
