@@ -3,6 +3,7 @@
 
 import contextlib
 import logging
+import re
 
 import equinox as eqx
 import jax
@@ -594,3 +595,16 @@ def test_problems_solutions_and_methods_are_pytrees_of_arrays():
 def test_tolerances_and_controllers_have_zero_derivatives():
     end = lambda rtol, dt0: de.solve(PROBLEM, rtol=rtol, dt0=dt0).y1.sum()
     assert D(end, (0, 1))(1e-5, 0.1) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 130), ({"max_steps": 1000}, 36), ({"dt": 1e-3}, 36)]
+)
+def test_the_tape_of_a_large_state_is_short(options, most):
+    """A megabyte a row: with no more rows than max_steps asks for, and at most 128."""
+    count = 2**18
+    problem = de.ODEProblem(lambda t, y, k: -k * y, np.ones(count, np.float32), (0.0, 1.0), 1.0)
+    end = lambda k: jnp.sum(de.solve(problem.replace(args=k), de.Bosh3(), **options).y1)
+    program = jax.jit(jax.grad(end)).lower(1.0).as_text()
+    rows = [int(n) for n in re.findall(rf"tensor<(\d+)x{count}xf32>", program)]
+    assert 16 < max(rows) <= most

@@ -62,6 +62,9 @@ __all__ = [
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
 _KNOWN_ROWS = 1024
+# Of a state this large (in bytes) no more rows are kept than max_steps asks for, and for no more
+# than so many attempts: two rows a window weigh more there than a second forward pass.
+_LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
 
@@ -72,7 +75,8 @@ class Discrete(Adjoint):
     Args:
         rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
             rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for
-            it; and all, up to 1,024, where dt fixes their number.
+            it; and all, up to 1,024, where dt fixes their number. Of a state of a megabyte or more
+            as few as max_steps asks for, at most 128, which replay 16,384 attempts.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
@@ -97,31 +101,33 @@ class Discrete(Adjoint):
         if self.rows is not None and not (whole and self.rows > 0):
             raise ValueError(f"rows is {self.rows!r}; a positive whole number is wanted, or None.")
 
-    def recorder(self, system: System, max_steps: int) -> Recorder:
-        """The tape for a solve of at most this many attempts."""
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+        """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
         if system.one_step:
             return Recorder(system, 2, False, system.controller.decides)
         decides = system.controller.decides
         if system.rows is not None:
             rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
             return Recorder(system, min(rows, max_steps), False, decides)
-        rows = self._kept(max_steps, decides=decides)
+        rows = self._kept(max_steps, size, decides=decides)
         thins = max_steps > rows
         return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
 
-    def holds(self, max_steps: int, *, decides: bool) -> bool:
+    def holds(self, max_steps: int, size: int = 0, *, decides: bool) -> bool:
         """Whether no solve of at most so many attempts is too long for its tape, thinned or not."""
-        return max_steps <= capacity(self._kept(max_steps, decides=decides))
+        return max_steps <= capacity(self._kept(max_steps, size, decides=decides))
 
-    def _kept(self, max_steps: int, *, decides: bool) -> int:
+    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
         """How many attempts are kept, of so many at most, before a tape is thinned."""
+        if size >= _LARGE:
+            return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
         # Rows of a known number of steps are all used: none is filled with zeros for nothing.
         default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         return self.rows or max(default, rows_for(max_steps))
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
-        recorder = self.recorder(system, max_steps)
+        recorder = self.recorder(system, max_steps, start.y.nbytes)
         leaves, tree = jax.tree.flatten((data, start))
         spec = _Spec(system, recorder, tree, taped=False)
         result = _solve(spec, leaves)

@@ -22,14 +22,14 @@ class Flat(Discrete):
     status `tape_overflow`.
     """
 
-    def recorder(self, system: System, max_steps: int) -> Recorder:
-        """The tape for a solve of at most this many attempts."""
-        usual = super().recorder(system, max_steps)
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+        """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
+        usual = super().recorder(system, max_steps, size)
         return replace(usual, thins=False)
 
-    def _kept(self, max_steps: int, *, decides: bool) -> int:
+    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
         given = not decides and max_steps <= _MOST_GIVEN and self.rows is None
-        return max_steps if given else super()._kept(max_steps, decides=decides)
+        return max_steps if given else super()._kept(max_steps, size, decides=decides)
 
     def serves_all(self, max_steps: int, *, decides: bool) -> bool:
         """Whether no solve of at most so many attempts is too long."""

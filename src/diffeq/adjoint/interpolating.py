@@ -33,9 +33,9 @@ class AlongTape(Reverse):
     def __check_init__(self) -> None:
         Discrete(self.rows)  # which refuses what is no number of rows
 
-    def recorder(self, system: System, max_steps: int) -> Any:
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Any:
         """The tape, as `Discrete` keeps it."""
-        return Discrete(self.rows).recorder(system, max_steps)
+        return Discrete(self.rows).recorder(system, max_steps, size)
 
     @staticmethod
     def state(where: Any, t: Array) -> Array:
@@ -49,7 +49,8 @@ class AlongTape(Reverse):
         """Over the windows of the tape, and in each over its rows."""
         system, data = back.setting.watching()
         record = back.kept.record
-        recorder = self.recorder(system, back.setting.spec.max_steps)
+        setting = back.setting
+        recorder = self.recorder(system, setting.spec.max_steps, setting.start.y.nbytes)
         length = recorder.rows + 1
 
         def polynomial(t: Array, y: Array, t1: Array) -> tuple:

@@ -79,7 +79,7 @@ class Reverse(OneWay):
         del setting
         return []
 
-    def recorder(self, system: System, max_steps: int) -> Any:
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Any:
         """The tape that the march needs."""
         del system, max_steps
 

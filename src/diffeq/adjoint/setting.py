@@ -90,7 +90,7 @@ def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], Ke
     """The solve, with the states at all that is a node of the march."""
     setting = Setting(spec, leaves)
     system, data = setting.watching()
-    recorder = spec.adjoint.recorder(system, spec.max_steps)
+    recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)
 
     def run(data: Data, start: Any) -> Any:
         return integrate(system, data, start.state(system, data), recorder)
