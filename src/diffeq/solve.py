@@ -25,7 +25,7 @@ from .methods import Method
 from .output import Output
 from .output.progress import Meter
 from .problems import JumpProblem, Problem, SteadyStateProblem
-from .refuse import check_adjoint, checked_call, keywords
+from .refuse import Call, check_adjoint, checked_call, keywords
 from .request import Wanted
 from .solution import About, Last, Solution
 from .steady import solve_for_rest
@@ -208,6 +208,7 @@ def asked(
     check_adjoint(
         adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
         events=random or events, stops=call.traced["stops"], method=call.traced["method"],
+        has_tolerance=_controlled(call) or rtol is not None or atol is not None,
     )  # fmt: skip
     counted = max_steps is None and call.max_steps is not None
     options = Options(
@@ -216,6 +217,11 @@ def asked(
         call.loud, init, call.loud, method is None, counted,
     )  # fmt: skip
     return captured_call(call.traced), options
+
+
+def _controlled(call: Call) -> bool:
+    """Whether steps are found, and not given."""
+    return call.traced["dt"] is None and call.traced["controller"].decides
 
 
 def _outside(leaves: list) -> bool:

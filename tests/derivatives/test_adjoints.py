@@ -269,6 +269,26 @@ def test_a_lost_state_is_an_error_outside_and_nan_inside():
     np.testing.assert_allclose(kept, pairs_of_van_der_pol()[1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("given", [{"dt": 0.02}, {"controller": de.Fixed(np.linspace(0, 1, 51))}])
+def test_backsolve_along_given_steps_asks_for_their_tolerance(given):
+    """The state is compared in units of a tolerance, and given steps have none of their own: the
+    default, 1e-12, is for the equations of implicit stages, and no splitting is as good as that.
+    """
+
+    def end(k, **tolerance):
+        problem = de.HamiltonianProblem(
+            de.Separable(lambda t, p, k: p**2 / 2, lambda t, q, k: k * q**2 / 2), 1.0, 0.2,
+            (0.0, 1.0), k,
+        )  # fmt: skip
+        adjoint = de.Backsolve(checkpoints=4)
+        return de.solve(problem, de.VelocityVerlet(), adjoint=adjoint, **given, **tolerance).y1[0]
+
+    with pytest.raises(TypeError, match=r"adjoint is Backsolve.*without rtol= or atol=.*Discrete"):
+        end(1.0)
+    slope = 0.5 * (-np.sin(1) + 0.2 * np.cos(1) - 0.2 * np.sin(1))  # of cos(√k) + 0.2 sin(√k)/√k
+    np.testing.assert_allclose(jax.grad(lambda k: end(k, rtol=1e-3))(1.0), slope, rtol=1e-3)
+
+
 @BACK
 def test_rows_of_a_solve_that_failed(name):
     """Of 1/(1 − a t): rows before the pole have derivatives, zero stays zero, the rest is NaN."""
@@ -333,6 +353,7 @@ ASKED = {
     "dense": lambda adjoint: de.solve(PLAIN, dense=True, adjoint=adjoint),
     "multistep": lambda adjoint: de.solve(PLAIN, de.BDF(), adjoint=adjoint),
     "by hand": lambda adjoint: de.init(PLAIN, adjoint=adjoint),
+    "no tolerance": lambda adjoint: de.solve(PLAIN, de.RK4(), dt=0.1, adjoint=adjoint),
     "forward": lambda adjoint: jax.jacfwd(lambda k: decay(k, adjoint))(1.0),
     "reverse": lambda adjoint: jax.grad(lambda k: decay(k, adjoint))(1.0),
     "second": lambda adjoint: jax.hessian(lambda k: decay(k, adjoint))(1.0),

@@ -26,7 +26,9 @@ class Backsolve(Reverse):
     of neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is watched:
     at each saved time, at `checkpoints` further times and at t0 it is compared with the forward
     solve, and restored. Where they differ by more than `drift` tolerances, the derivative is NaN,
-    and outside a trace an error that says where and by how much.
+    and outside a trace an error that says where and by how much. A stiff equation is lost in this
+    way by any method. Steps that are given (`dt=`) have an error that nobody has stated: say it,
+    as rtol= or atol= of the solve.
 
     Args:
         checkpoints: how many states of the forward solve are kept besides the saved ones, at equal
@@ -39,7 +41,8 @@ class Backsolve(Reverse):
     Reverse mode only; for rows at given times and the end.
 
     Raises:
-        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
+        TypeError: forward mode, second derivatives, rows at the ends of steps, or given steps
+            without a tolerance were asked for.
         RuntimeError: (outside a trace) y was lost, or λ could not be solved.
 
     Reference: chen2018, gholami2019.
@@ -52,6 +55,7 @@ class Backsolve(Reverse):
         -0.368
     """
 
+    serves: ClassVar[frozenset[str]] = Reverse.serves - {"no tolerance"}
     restores: ClassVar[bool] = True
 
     checkpoints: int = eqx.field(static=True, default=64)

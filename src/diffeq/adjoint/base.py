@@ -63,6 +63,7 @@ FEATURES: dict[str, str] = {
     "by hand": "init, step and advance",
     "multistep": "multistep methods such as BDF",
     "turns": "methods that take turns, as in Switching",
+    "no tolerance": "steps that are given (dt=, de.Fixed) without rtol= or atol=",
 }
 
 

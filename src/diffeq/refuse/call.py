@@ -207,6 +207,7 @@ def _check_options(
 def check_adjoint(
     adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
     events: Any = (), stops: Any = None, by_hand: bool = False, method: Any = None,
+    has_tolerance: bool = True,
 ) -> None:  # fmt: skip
     """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
     if adjoint is None:
@@ -224,6 +225,7 @@ def check_adjoint(
         "by hand": by_hand,
         "multistep": method is not None and method.multistep,
         "turns": method is not None and len(method.phases) > 1,
+        "no tolerance": not has_tolerance,
     }
     features = [feature for feature, wanted in asked.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
