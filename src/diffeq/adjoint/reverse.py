@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array
 
+from ..core.backwards import loops_named
 from ..core.oneway import Map, undifferentiable
 from ..integrate import Data, State, System
 from ..methods import Method
@@ -128,6 +129,8 @@ class _Pull(Map):
     def pull(self, residuals: list, cotangents: list) -> list:
         def run(residuals: list, cotangents: list) -> list:
             kept = jax.tree.unflatten(self.tree, residuals)
-            return backward(Setting(self.spec, kept.leaves, self.live), kept, cotangents)
+            setting = Setting(self.spec, kept.leaves, self.live)
+            with loops_named(setting.linear):
+                return backward(setting, kept, cotangents)
 
         return undifferentiable(run, refusal(self.name, None, ["second"]))(residuals, cotangents)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.loop import block
+from ..core.primitive import Jaxpr, trace
 from ..core.status import Status
 from ..integrate import Data, State, System, integrate
 from ..output import Channel, Output
@@ -63,6 +64,12 @@ class Setting:
         """f(t, y, p), with p the perturbed parameters."""
         data = self.with_parameters(moving)
         return lower(self.system.form(data.parameters, data.sign), "ode", "an adjoint").field(t, y)
+
+    def linear(self) -> tuple[Jaxpr, list[bool]]:
+        """The field's jaxpr, and which of its inputs λ is a cotangent of: all but t."""
+        jaxpr = trace(self.field, self.parameters, self.start.t, self.start.y)
+        count = len(self.parameters)
+        return jaxpr, [*[True] * count, False, True]
 
     def is_state(self, channel: Channel) -> bool:
         """Whether a channel's rows are the states themselves."""

@@ -5,7 +5,7 @@ mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
@@ -46,6 +46,7 @@ __all__ = [
     "influence",
     "influences",
     "inner_jaxpr",
+    "inside",
     "instantiate",
     "is_foreign",
     "is_key",
@@ -351,7 +352,12 @@ def contains_inside(equation: Any, *names: str) -> bool:
     >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
     (True, False)
     """
-    return any(contains(inner, *names) for inner in jaxprs_in_params(equation.params))
+    return any(contains(inner, *names) for inner in inside(equation))
+
+
+def inside(equation: Any) -> Iterator[Any]:
+    """The open jaxprs that an equation runs."""
+    return jaxprs_in_params(equation.params)
 
 
 def holds(equation: Any, *names: str) -> bool:

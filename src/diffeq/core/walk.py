@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .backwards import loops_named
 from .lanes import over_lanes
 from .lookup import in_place, resting
 from .primitive import (
@@ -459,7 +460,9 @@ def _transposed_step(
         return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
 
     avals = [*kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written]
-    return in_place(trace(transposed, active_aval, *avals))
+    residual = 1 + sizes[0] + sizes[1]
+    with loops_named(lambda: (step, [False] * residual + [True] * sum(sizes[2:]))):
+        return in_place(trace(transposed, active_aval, *avals))
 
 
 # --- many at once -------------------------------------------------------------------------------
