@@ -111,3 +111,37 @@ def test_forward_mode_goes_through_a_while_loop():
     slope = jax.jacfwd(lambda k: end(halved, k, adjoint=de.Forward()))(K)
     difference = (end(halved, K + 1e-6) - end(halved, K - 1e-6)) / 2e-6
     np.testing.assert_allclose(slope, difference, rtol=1e-2)
+
+
+def rooted_where_positive(k):
+    """√y, whose slope is not finite where the other branch is chosen."""
+    return lambda t, y, args: lax.cond(y > 0, lambda y: -k * jnp.sqrt(y), lambda y: 0 * y - k, y)
+
+
+def in_a_loop(k):
+    return lambda t, y, args: lax.scan(
+        lambda y, i: (rooted_where_positive(k)(t, y, args), None), y, jnp.arange(1)
+    )[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "method"),
+    [
+        (rooted_where_positive, de.Heun()),
+        (in_a_loop, de.Heun()),
+        (rooted_where_positive, de.Tsit5()),  # whose first stage is remembered
+        (rooted_where_positive, de.Rosenbrock23()),
+    ],
+)
+def test_branches_that_differ_between_lanes(field, method):
+    """Lanes inside of a derivative: grad of vmap, and an ensemble in lockstep."""
+    starts = jnp.array([1.0, 0.0, -1.0])
+
+    def one(k, y0):
+        problem = de.ODEProblem(field(k), y0, (0.0, 0.5))
+        return de.solve(problem, method, dt=0.125).y1
+
+    each = jnp.stack([jax.grad(one)(K, y0) for y0 in starts])
+    together = jax.jit(jax.grad(lambda k: jax.vmap(lambda y0: one(k, y0))(starts).sum()))(K)
+    assert jnp.isfinite(each).all()
+    np.testing.assert_allclose(together, each.sum(), rtol=1e-12)

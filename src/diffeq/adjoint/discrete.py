@@ -24,6 +24,7 @@ from jaxtyping import Array
 
 from ..core.graft import grafted
 from ..core.loop import block
+from ..core.push import push
 from ..core.rows import get_row, put_row
 from ..core.status import Status
 from ..core.walk import Tangent, walk
@@ -531,14 +532,12 @@ def blank_like(function: Any, *args: Any) -> Any:
 def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -> list:
     """The tangents of what is there before the first step, a flat list."""
     live = [d is not None for d in dots]
-    if not jax.tree.leaves(like) or not any(live):
-        return [None] * len(jax.tree.leaves(like))
+    inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(like)]
+    if not inexact or not any(live):
+        return [None] * len(inexact)
 
-    def flat(*xs: Any) -> Any:
+    def flat(*xs: Any) -> list[Array]:
         full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
-        return jax.tree.leaves(first(*jax.tree.unflatten(tree, full)))
+        return _pick(jax.tree.leaves(first(*jax.tree.unflatten(tree, full))), inexact)
 
-    out, dot = jax.jvp(flat, _pick(leaves, live), _pick(dots, live))
-    return [
-        d if jnp.issubdtype(b.dtype, jnp.inexact) else None for b, d in zip(out, dot, strict=True)
-    ]
+    return _spread(push(flat, _pick(leaves, live), _pick(dots, live)), inexact)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..core.graft import grafted
 from ..core.norm import in_dtype_of
+from ..core.push import push
 from ..integrate import Data, System, beside, opened
 from ..methods.mass import slope_of
 
@@ -35,12 +35,12 @@ def first_moved(
         return list(dots[1:])
     here, past = beside(data, start.held), opened(system, data, recorder)
 
-    def end(t1: Array, t0: Array, y0: Array) -> tuple[Array, Array]:
+    def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
         point = [grafted(value, like) for value, like in zip(harmless, (t0, y0), strict=False)]
-        return t1, moved(system, here, past, grafted(harmless[0], t1), *point)
+        return [t1, moved(system, here, past, grafted(harmless[0], t1), *point)]
 
     points = data.t1, start.t, start.y
     known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]
-    _, ends = jax.jvp(end, points, tuple(known))
+    ends = push(end, points, known)
     empty = start.t >= data.t1
     return [jnp.where(empty, a, b) for a, b in zip(ends, known[1:], strict=True)]

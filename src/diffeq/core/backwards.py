@@ -1,15 +1,31 @@
-"""Reverse mode through a `while` loop, which JAX does not have: an error that names the loop.
+"""Reverse mode through what a user's function may hold: loops and branches.
 
-JAX finds such a loop when it transposes what is linear, far from the function that holds it.
+JAX cannot transpose a `while` loop, and finds it far from the function that holds it: `loops_named`
+says where it is. Nor can it transpose a branch that lanes have chosen each for itself, if lanes
+came after the derivative: `transposable` mends that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .primitive import Jaxpr, Literal, inside, user_line
+from .primitive import (
+    CALLS,
+    Jaxpr,
+    Literal,
+    ShapedArray,
+    contains,
+    define,
+    dependence,
+    inside,
+    open_jaxpr,
+    replaced,
+    scan_counts,
+    user_line,
+    zero_tangent,
+)
 
-__all__ = ["loops_named"]
+__all__ = ["linear_inputs", "loops_named", "transposable"]
 
 _OF_JAX = "Reverse-mode differentiation does not work for"
 _WAYS = (
@@ -30,7 +46,7 @@ def loops_named(linear: Callable[[], tuple[Jaxpr, Sequence[bool]]]) -> Iterator[
         if not str(error).startswith(_OF_JAX):
             raise
         jaxpr, flags = linear()
-        equation = _loop(jaxpr.jaxpr, flags)
+        equation = _first("while", jaxpr.jaxpr, flags)
         where = f" ({user_line(equation)})" if equation is not None else ""
         raise ValueError(
             "reverse mode (grad, vjp, jacrev) has come to a while loop in the field, or in another "
@@ -39,22 +55,73 @@ def loops_named(linear: Callable[[], tuple[Jaxpr, Sequence[bool]]]) -> Iterator[
         ) from error
 
 
-def _loop(jaxpr: Any, flags: Sequence[bool]) -> Any:
-    """The first `while` equation that depends on the flagged inputs of an open jaxpr, or None."""
+def transposable(wide: Jaxpr, narrow: Jaxpr, flags: Sequence[bool]) -> Jaxpr:
+    """`wide`, which is `narrow` over lanes, with a transpose where it has a branch.
+
+    Over lanes JAX evaluates all branches, each on x where it is the one that was chosen and on
+    stop_gradient(x) elsewhere, so that no derivative of the others is seen, NaN perhaps. Where x is
+    itself a tangent, a flagged input, that has no transpose. Here it has, and adds nothing.
+    """
+    if not contains(narrow.jaxpr, "cond"):
+        return wide
+    if _first("stop_gradient", narrow.jaxpr, flags) is not None:
+        return wide  # a rule of the user's, which means to say something else
+    return replaced(wide, "stop_gradient", _blocked_p)
+
+
+def _first(name: str, jaxpr: Any, flags: Sequence[bool]) -> Any:
+    """The first equation of this primitive that depends on the flagged inputs, or None."""
+    found: list = []
+    _followed(jaxpr, flags, lambda e: found.append(e) if e.primitive.name == name else None)
+    return found[0] if found else None
+
+
+def _followed(jaxpr: Any, flags: Sequence[bool], see: Callable) -> list[bool]:
+    """Which outputs depend on the flagged inputs; calls `see` with each equation that does."""
     moving = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+    is_moving = lambda v: not isinstance(v, Literal) and v in moving  # noqa: E731
     for equation in jaxpr.eqns:
-        moved = [not isinstance(v, Literal) and v in moving for v in equation.invars]
-        if not any(moved):
-            continue
-        if equation.primitive.name == "while":
-            return equation
-        moving.update(equation.outvars)
-        for inner in inside(equation):
-            # What an equation runs has its last inputs, after an index or bounds. In a loop, what
-            # is carried may depend on them from the second turn on.
-            count = len(inner.invars)
-            known = ([False] * count + moved)[-count:] if count else []
-            found = _loop(inner, known) or _loop(inner, [True] * count)
-            if found is not None:
-                return found
-    return None
+        moved = list(map(is_moving, equation.invars))
+        if any(moved):
+            see(equation)
+            out = _outputs(equation, moved, see)
+            moving.update(v for v, flag in zip(equation.outvars, out, strict=True) if flag)
+    return list(map(is_moving, jaxpr.outvars))
+
+
+def _outputs(equation: Any, moved: list[bool], see: Callable) -> list[bool]:
+    """Which outputs of an equation depend on its flagged inputs; with what is inside seen, too."""
+    name, params, all_of = equation.primitive.name, equation.params, [True] * len(equation.outvars)
+    if name in CALLS:
+        return _followed(open_jaxpr(equation), moved, see)
+    if name == "cond":
+        each = [_followed(branch, moved[1:], see) for branch in params["branches"]]
+        return all_of if moved[0] else [any(flags) for flags in zip(*each, strict=True)]
+    if name == "scan":
+        consts, carried = scan_counts(params)
+        carry, out = slice(consts, consts + carried), []
+        for _ in range(carried + 1):  # from turn to turn
+            out = _followed(params["jaxpr"], moved, see)
+            moved[carry] = [a or b for a, b in zip(moved[carry], out[:carried], strict=True)]
+        return out
+    for inner in inside(equation):
+        of_walk = params.get("linear") is True
+        flags = linear_inputs(params["sizes"]) if of_walk else [True] * len(inner.invars)
+        _followed(inner, flags, see)
+    rule = dependence.get(equation.primitive)
+    return rule(moved, **params) if rule else all_of
+
+
+def linear_inputs(sizes: Sequence[int]) -> list[bool]:
+    """Which inputs the step of a linear walk is linear in: not `active`, rows and constants."""
+    return [*[False] * (1 + sizes[0] + sizes[1]), *[True] * sum(sizes[2:])]
+
+
+_blocked_p = define(
+    "blocked",
+    lambda x: [x],
+    lambda x: [ShapedArray(x.shape, x.dtype)],
+    jvp=lambda xs, _: (_blocked_p.bind(*xs), [zero_tangent(xs[0])]),
+    transpose=lambda cotangents, x: [None],
+    batch=lambda size, xs, axes: (_blocked_p.bind(*xs), axes),
+)

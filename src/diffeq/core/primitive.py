@@ -64,6 +64,7 @@ __all__ = [
     "rearranged",
     "rebind",
     "remade",
+    "replaced",
     "scan_counts",
     "shape_of",
     "split",
@@ -363,6 +364,26 @@ def inside(equation: Any) -> Iterator[Any]:
 def holds(equation: Any, *names: str) -> bool:
     """Whether an equation is of one of these primitives, or has one of them somewhere inside."""
     return equation.primitive.name in names or contains_inside(equation, *names)
+
+
+def replaced(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
+    """A jaxpr in which all equations of one primitive, inside of others too, are of another one
+    that has no parameters.
+    """
+
+    def new(x: Any) -> Any:
+        if isinstance(x, tuple) and type(x) is tuple:
+            return tuple(map(new, x))
+        return replaced(x, name, primitive) if isinstance(x, Jaxpr) else x
+
+    def turned(equation: Any) -> Any:
+        if equation.primitive.name == name:
+            return equation.replace(primitive=primitive, params={})
+        if not contains_inside(equation, name):
+            return equation
+        return equation.replace(params={k: new(v) for k, v in equation.params.items()})
+
+    return jaxpr.replace(eqns=[turned(equation) for equation in jaxpr.eqns])
 
 
 def count_equations(jaxpr: Any, worth: Mapping[str, int] = MappingProxyType({})) -> int:

@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .backwards import loops_named
+from .backwards import linear_inputs, loops_named, transposable
 from .lanes import over_lanes
 from .lookup import in_place, resting
 from .primitive import (
@@ -460,8 +460,7 @@ def _transposed_step(
         return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
 
     avals = [*kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written]
-    residual = 1 + sizes[0] + sizes[1]
-    with loops_named(lambda: (step, [False] * residual + [True] * sum(sizes[2:]))):
+    with loops_named(lambda: (step, linear_inputs(sizes))):
         return in_place(trace(transposed, active_aval, *avals))
 
 
@@ -510,6 +509,8 @@ def _batch(
         active=-1 if own else None,
         mask=masks,
     )
+    if params["linear"]:
+        wide_step = transposable(wide_step, step, linear_inputs(sizes))
     new_lanes = (*lanes, size) if own else lanes
     out = _bind(lo, n, wide, step=wide_step, shared=tuple(keep), lanes=new_lanes, **params)
     return out, [x.ndim - 1 for x in out]
