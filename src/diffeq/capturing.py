@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from .closures import Captured, captured, code_of, is_number, no_writes, reading_of
 from .core.packing import Packing, moving, released
+from .core.promotion import given_promotion
 from .events import AfterStep, Event, Happening, Periodic, PresetTimes
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
@@ -38,7 +39,7 @@ def captured_call(call: dict[str, Any]) -> dict[str, Any]:
             _event(event, name, sees) for event, name in zip(call["events"], names, strict=True)
         ),
         "save": _saved(call["save"], sees),
-        "code": code_of(call["method"], call["controller"]),
+        "code": (code_of(call["method"], call["controller"]), given_promotion()),
     }
 
 

@@ -13,6 +13,7 @@ from .core.here import here, places
 from .core.norm import in_dtype_of
 from .core.packing import Treelike
 from .core.primitive import Tracer
+from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import advice
 
@@ -178,6 +179,7 @@ class Solution(eqx.Module):
             )
         return here(self.status)
 
+    @standard_promotion()
     def __call__(self, t: Any) -> Any:
         """The state at t, a time or an array of times, from the dense output. A time outside of the
         interval is refused; inside `jit` and `vmap`, and after a solve that stopped short of its
@@ -185,6 +187,7 @@ class Solution(eqx.Module):
         """
         return self._evaluate(t, slope=False)
 
+    @standard_promotion()
     def derivative(self, t: Any) -> Any:
         """dy/dt at t from the dense output."""
         return self._evaluate(t, slope=True)
@@ -223,6 +226,7 @@ class Solution(eqx.Module):
                 "nothing can raise, the state there is NaN.)"
             )
 
+    @standard_promotion()
     def filled(self, value: Any) -> Any:
         """`ys` with `value`, of zero derivative, in the rows that were not reached.
 
@@ -245,6 +249,7 @@ class Solution(eqx.Module):
             return {name: fill(self.saved[name], self.ys[name]) for name in self.saved}
         return fill(self.saved, self.ys)
 
+    @standard_promotion()
     def trim(self) -> "Solution":
         """The solution with only the rows that were reached (on the host)."""
         return self._cut(frozenset(self.saved) if isinstance(self.saved, dict) else {None})
@@ -287,6 +292,7 @@ class Solution(eqx.Module):
 
         return plot_solution(self, ax)
 
+    @standard_promotion()
     def __getitem__(self, index: Any) -> "Solution":
         """Sample `index` of a batch of solutions."""
         if not self.status.ndim:
@@ -299,6 +305,7 @@ class Solution(eqx.Module):
             np.broadcast_to(np.zeros(()), self.status.shape)[index]
         return jax.tree.map(lambda x: x[index], self)
 
+    @standard_promotion()
     def check(self, hint: Any = None) -> "Solution":
         """Raises on the host if the solve (or one of a batch) failed, naming index, t, dt and why.
 

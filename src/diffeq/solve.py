@@ -17,6 +17,7 @@ from .core.alarm import call_host
 from .core.poison import Row as RowKind
 from .core.poison import poison
 from .core.primitive import Tracer, in_a_trace
+from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint, warn_of_stiffness
 from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
@@ -55,6 +56,7 @@ class Options:
 
 
 @keywords
+@standard_promotion()
 def solve(
     problem: Problem,
     method: Method | None = None,

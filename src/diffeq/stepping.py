@@ -21,6 +21,7 @@ from .closures import flatten, unflatten
 from .consistent import with_consistent_values
 from .control import Controller
 from .core.packing import Packing, as_state, released
+from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint
 from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
@@ -123,6 +124,7 @@ class State(eqx.Module):
 
 
 @keywords
+@standard_promotion()
 def init(
     problem: Problem,
     method: Method | None = None,
@@ -201,6 +203,7 @@ def init(
     return _raised(_begun(options, structure, leaves))
 
 
+@standard_promotion()
 def step(state: State) -> State:
     """The state after one accepted step, rejected attempts included; at the end of tspan, the same.
 
@@ -221,6 +224,7 @@ def step(state: State) -> State:
     return _raised(_stepped(_a_state(state)))
 
 
+@standard_promotion()
 def advance(state: State, t: Any) -> State:
     """The state at t: steps as many as it takes, the last of which lands on t exactly.
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
+from ..core.promotion import standard_promotion
 from ..integrate import Attempt, Data, State, System, attempt, integrate, prepared, taking_turns
 from .base import Adjoint, is_inexact, spread
 from .discrete import (
@@ -59,6 +60,7 @@ def _solve(system: System, tree: Any, leaves: list) -> tuple[State, list]:
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (leaves,), (dots,) = primals, tangents
     system.check_differentiable()

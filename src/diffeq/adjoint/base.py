@@ -19,6 +19,7 @@ from jaxtyping import Array
 from ..core.alarm import call_host
 from ..core.loop import block
 from ..core.oneway import Map, oneway
+from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrate import Data, State, System, integrate
 
@@ -173,6 +174,7 @@ def solved(spec: Spec, leaves: list) -> tuple[State, list]:
 
 
 @partial(solved.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
     (leaves,), (dots,) = primals, tangents
     live = flags_of(leaves, dots)

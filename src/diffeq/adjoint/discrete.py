@@ -24,6 +24,7 @@ from jaxtyping import Array
 
 from ..core.graft import grafted
 from ..core.loop import block
+from ..core.promotion import standard_promotion
 from ..core.push import push
 from ..core.rows import get_row, put_row
 from ..core.status import Status
@@ -177,6 +178,7 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
 
 
 @partial(_solve.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
     (leaves,), (dots,) = primals, tangents
     spec.system.check_differentiable()

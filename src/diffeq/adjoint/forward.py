@@ -28,6 +28,7 @@ from ..core.loop import loop
 from ..core.norm import magnitude, mean_square
 from ..core.oneway import Map, oneway
 from ..core.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
+from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrate import Data, State, attempt, blank, settled, written
 from .base import (
@@ -166,6 +167,7 @@ def _pushed(process: "_Dual", inputs: list) -> list:
 
 
 @partial(_pushed.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _pushed_jvp(process: "_Dual", primals: Any, tangents: Any) -> tuple[list, list]:
     (inputs,), (dots,) = primals, tangents
     live = flags_of(inputs, dots)

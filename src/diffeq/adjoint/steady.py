@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from ..algebra import check_solver
 from ..core.norm import mean_square
+from ..core.promotion import standard_promotion
 from ..integrate import System
 from ..problems.forms import lower
 from .base import REST, Adjoint, entered
@@ -127,6 +128,7 @@ def at_rest(rest: Rest, leaves: list, guess: Array) -> tuple[Array, Array, Array
 
 
 @at_rest.defjvp
+@standard_promotion()
 def _at_rest_jvp(rest: Rest, primals: Any, tangents: Any) -> tuple[Any, Any]:
     leaves, guess = primals
     dots, _ = tangents

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Inexact
 
 from ..core.primitive import bound, jaxpr_as_fun, shape_of
+from ..core.promotion import standard_promotion
 from .jacobian import jacobian
 from .linear import factored, solve
 
@@ -118,6 +119,7 @@ def _rooted(equation: _Equation, x: Array, data: list, others: list) -> Array:
 
 
 @partial(_rooted.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _rooted_jvp(equation: _Equation, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (x, data, others), dots = primals, tangents[1]
     x = _rooted(equation, x, data, others)  # differentiable itself, for the next order

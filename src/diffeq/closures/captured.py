@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.primitive import bound, eval_jaxpr
+from ..core.promotion import user_promotion
 from .draws import notice_draws
 from .indices import check_indices
 from .program import constant_key, key_of_jaxpr, same_program
@@ -131,6 +132,7 @@ class _Original:
         return isinstance(other, _Original)
 
 
+@user_promotion()
 def captured(
     f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None,
     name: str = "",

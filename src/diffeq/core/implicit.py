@@ -11,6 +11,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Int
 
 from .primitive import bound, jaxpr_as_fun
+from .promotion import standard_promotion
 from .walk import walk
 
 __all__ = ["settled"]
@@ -46,6 +47,7 @@ def _settled(jaxpr: Any, most: int, turns: Any, known: list, consts: list) -> li
 
 
 @partial(_settled.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _settled_jvp(jaxpr: Any, most: int, primals: Any, tangents: Any) -> tuple[list, list]:
     turns, known, consts = primals
     dots = tangents[2]

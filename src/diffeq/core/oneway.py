@@ -22,6 +22,7 @@ from .primitive import (
     split,
     zero_like,
 )
+from .promotion import standard_promotion
 
 __all__ = ["Map", "oneway", "undifferentiable"]
 
@@ -104,6 +105,7 @@ def undifferentiable(function: Any, sentence: str) -> Any:
         return function(*args)
 
     @closed.defjvp
+    @standard_promotion()
     def rule(primals: Any, tangents: Any) -> Any:
         del primals, tangents
         raise TypeError(sentence)

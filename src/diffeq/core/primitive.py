@@ -23,6 +23,8 @@ from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, subjax
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
+from .promotion import standard_promotion
+
 __all__ = [
     "CALLS",
     "Jaxpr",
@@ -103,6 +105,7 @@ def define(
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
+    implementation = standard_promotion()(implementation)
 
     def call(operands: Sequence, params: tuple) -> list:
         # With jit disabled, and where JAX looks for a NaN (`jax_debug_nans`), it is not traced.
@@ -116,11 +119,12 @@ def define(
     mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
     primitive.to_lojax = lambda *xs, **params: primitive.bind(*xs, **_lowered(params))
     if jvp is not None:
-        ad.primitive_jvps[primitive] = jvp
+        ad.primitive_jvps[primitive] = standard_promotion()(jvp)
     if transpose is not None:
-        ad.primitive_transposes[primitive] = transpose
+        ad.primitive_transposes[primitive] = standard_promotion()(transpose)
     if batch is not None:
 
+        @standard_promotion()
         def rule(axis_data: Any, operands: Sequence, axes: Sequence, **params: Any) -> Any:
             if all(axis is None for axis in axes):
                 out = primitive.bind(*operands, **params)

@@ -29,6 +29,7 @@ from ..adjoint.flat import Flat
 from ..core.oneway import Map, oneway
 from ..core.poison import Row, poison
 from ..core.primitive import is_key, split
+from ..core.promotion import standard_promotion
 from ..solution import Solution
 from .one import Plan, count_shared, inexact, replaced, solved
 from .programs import anywhere, complete, decides, has_kernel, in_lockstep, in_program, seen
@@ -45,6 +46,7 @@ def in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -
 
 
 @partial(in_lanes.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
@@ -96,6 +98,7 @@ def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 
 
 @_jacobians.defjvp
+@standard_promotion()
 def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     options = replace(plan.options, adjoint=plan.options.adjoint.tape)
     taped = replace(plan, options=options, kernel=None, starts=plan.starts and not plan.kernel)
@@ -144,6 +147,7 @@ def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 
 
 @partial(_solutions.defjvp, symbolic_zeros=True)
+@standard_promotion()
 def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
@@ -230,6 +234,7 @@ def _pulled(
 
 
 @_pulled.defjvp
+@standard_promotion()
 def _pulled_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     def pull(leaves: list, rows: list, index: Any, costs: Any, cotangents: list) -> list:
         del costs

@@ -16,6 +16,7 @@ from ..control import Controller
 from ..core.here import here
 from ..core.notices import INSIDE
 from ..core.primitive import Tracer, in_a_trace
+from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..door import MAX_STEPS
 from ..methods import Method
@@ -45,6 +46,7 @@ _MOST = 4096  # numbers in a solution of which Jacobians are kept
 
 
 @keywords
+@standard_promotion()
 def solve_ensemble(
     problem: Problem,
     method: Method | None = None,

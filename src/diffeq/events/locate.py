@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..core.loop import loop
+from ..core.promotion import standard_promotion
 
 __all__ = ["Crossing", "Stand", "first_crossing", "located", "ripe"]
 
@@ -346,6 +347,7 @@ def located(residual: Callable, theta: Array, real: Bool[Array, ""], x: Any) -> 
 
 
 @located.defjvp
+@standard_promotion()
 def _located_jvp(residual: Callable, primals: Any, tangents: Any) -> tuple[Array, Array]:
     theta, real, x = primals
     at = located(residual, theta, real, x)

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Int, Real
 
 from ..core.primitive import Tracer
+from ..core.promotion import standard_promotion
 
 __all__ = ["Input", "Table"]
 
@@ -20,6 +21,7 @@ _FEW = 32
 class Input(eqx.Module):
     """The base of all inputs: called with t, a time or an array of times."""
 
+    @standard_promotion()
     def __call__(self, t: Any) -> Any:
         """The value at t."""
         t = jnp.asarray(t)
@@ -39,6 +41,7 @@ class Table(Input):
     ts: Any
     xs: Any
 
+    @standard_promotion()
     def __init__(self, ts: Any, xs: Any, *, padded: bool = False) -> None:
         self.ts = _increasing(ts, padded)
         try:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
+from ..core.promotion import standard_promotion
 from .base import Input, Table, place_of, position, row
 
 __all__ = ["Akima", "Cubic"]
@@ -40,6 +41,7 @@ class _Curve(Table):
     is that by ts and xs; a solve finds them once, before it starts (`core.invariant`).
     """
 
+    @standard_promotion()
     def __init__(self, ts: Any, xs: Any) -> None:
         super().__init__(ts, xs)
         self.xs = jax.tree.map(lambda x: x * jnp.ones((), self.ts.dtype), self.xs)
@@ -83,6 +85,7 @@ class Cubic(_Curve):
 
     ends: str = eqx.field(static=True)
 
+    @standard_promotion()
     def __init__(self, ts: Any, xs: Any, *, ends: str = "not-a-knot") -> None:
         if ends not in ("not-a-knot", "natural"):
             raise ValueError(f"ends is {ends!r}; 'not-a-knot' or 'natural' is wanted.")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Real
 from ..core.jumps import jumping
 from ..core.keywords import keywords
 from ..core.primitive import Tracer
+from ..core.promotion import standard_promotion
 from .base import Input, Table, row
 
 __all__ = ["Hold", "infusions"]
@@ -39,6 +40,7 @@ class Hold(Table):
         (0.5, 1)
     """
 
+    @standard_promotion()
     def __init__(self, ts: Any, xs: Any) -> None:
         super().__init__(ts, xs, padded=True)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Real
 
+from ..core.promotion import standard_promotion
 from .base import Table, position, row
 
 __all__ = ["Linear"]
@@ -33,6 +34,7 @@ class Linear(Table):
         3.0
     """
 
+    @standard_promotion()
     def __init__(self, ts: Any, xs: Any) -> None:
         super().__init__(ts, xs, padded=True)
 

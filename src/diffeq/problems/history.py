@@ -21,6 +21,7 @@ from ..core.flags import flagged
 from ..core.jumps import constant, jumping, together
 from ..core.lookup import added, find, pick, place_of
 from ..core.packing import Packing
+from ..core.promotion import standard_promotion
 from ..core.rows import put_row
 
 __all__ = ["Asked", "History", "Past", "Seen", "Shape", "Strip"]
@@ -196,6 +197,7 @@ class Past:
     jumps: bool  # whether it does at its start, to a y0 that is given
     held: tuple = ()  # now
 
+    @standard_promotion()
     def __call__(self, s: Any) -> Any:
         """The state at s; for an array of times, with its axes in front."""
         s = jnp.asarray(s, self.t.dtype)

@@ -28,6 +28,7 @@ from ..core.primitive import (
     shape_of,
     with_constants,
 )
+from ..core.promotion import user_promotion
 from .base import Problem, evaluated
 from .called import check_arguments, check_numbers, described, noted, paired
 from .dae import (
@@ -280,7 +281,9 @@ class Traced:
             args = unflatten(structure, leaves)
             shown = [p for p in parts if not isinstance(p, Seen)]
             with no_writes(name, f, args), noted(name, arguments, t, *shown):
-                return fits(name, f(t, *parts, args, *extra), marked)
+                with user_promotion():
+                    value = f(t, *parts, args, *extra)
+                return fits(name, value, marked)
 
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)

@@ -1,0 +1,62 @@
+"""Type promotion: the package's own code has JAX's standard rules, a user's function the user's.
+
+Under `jax_numpy_dtype_promotion="strict"` an addition of an int32 and a bool is an error. That is
+a check of what a user writes, and is kept for it. The package's code is written for the standard
+rules and checked by types of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import jax
+
+__all__ = ["given_promotion", "standard_promotion", "user_promotion"]
+
+_given: ContextVar[str | None] = ContextVar("user_promotion", default=None)
+
+
+@contextmanager
+def standard_promotion() -> Iterator[None]:
+    """Within it JAX promotes by its standard rules; costs nothing where it does so already.
+
+    >>> with jax.numpy_dtype_promotion("strict"), standard_promotion():
+    ...     (jax.numpy.array(True) + jax.numpy.int32(1)).dtype
+    dtype('int32')
+    """
+    mode = jax.config.jax_numpy_dtype_promotion  # pyright: ignore[reportAttributeAccessIssue]
+    if mode == "standard":
+        yield
+        return
+    token = _given.set(mode)
+    try:
+        with jax.numpy_dtype_promotion("standard"):
+            yield
+    finally:
+        _given.reset(token)
+
+
+def given_promotion() -> str | None:
+    """The rules that a user has chosen, where they are not the standard ones."""
+    return _given.get()
+
+
+@contextmanager
+def user_promotion() -> Iterator[None]:
+    """Within `standard_promotion`, the rules that were there before: those for a user's function.
+
+    >>> with jax.numpy_dtype_promotion("strict"), standard_promotion(), user_promotion():
+    ...     jax.numpy.array(True) + jax.numpy.int32(1)
+    Traceback (most recent call last):
+    jax._src.dtypes.TypePromotionError: ...
+    """
+    mode = _given.get()
+    if mode is None:
+        yield
+        return
+    token = _given.set(None)
+    try:
+        with jax.numpy_dtype_promotion(mode):
+            yield
+    finally:
+        _given.reset(token)
