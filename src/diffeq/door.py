@@ -107,7 +107,7 @@ def opened(
         method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
-    form = partial(_lowered, entry.form, method, direction)
+    form = partial(_lowered, entry.form, method.form, repr(method), direction)
     parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
     stops = Stops.of(entry, parts, order, sign, stops)
     max_steps += stops.found if counted else 0  # of dt: each cuts one in two
@@ -196,11 +196,17 @@ def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: 
 
 
 def _lowered(
-    form: Callable, method: Method, direction: Any, parameters: Any, sign: Any, held: Any = ()
+    form: Callable,
+    wanted: str,
+    method: str,
+    direction: Any,
+    parameters: Any,
+    sign: Any,
+    held: Any = (),
 ) -> Any:
     """The form that the method steps; a direction of time that is known costs nothing."""
     sign = sign if direction is None else direction
-    return lower(form(parameters, sign, held), method.form, repr(method))
+    return lower(form(parameters, sign, held), wanted, method)
 
 
 def signed(sign: Any, x: Any) -> Any:

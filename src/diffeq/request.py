@@ -32,8 +32,8 @@ class Wanted:
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
         self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
-        self.value = {k: self._row(save.get(k) if isinstance(save, dict) else save) for k in keys}
         self.trees: dict = {}
+        self.value = {k: self._row(save.get(k) if isinstance(save, dict) else save) for k in keys}
         self.kinds: list[tuple[Any, Channel]] = []
         for key in keys:
             at, value = self.at[key], self.value[key]
@@ -42,9 +42,9 @@ class Wanted:
             elif at is not None:
                 self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
         if dense:
-            self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial)))
+            self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial())))
         self.records = [
-            Channel("event", part.length, self._occurrence(part.count), i, part.kind == "after")
+            Channel("event", part.length, _occurrence(part.count), i, part.kind == "after")
             for i, part in enumerate(events.parts)
         ]
         self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]
@@ -91,7 +91,10 @@ class Wanted:
         if self.dense:
             _, _, count, leaves = written[_DENSE]
             last = (end.t, end.y, end.held) if self.records else None
-            dense = ((jnp.asarray(self.sign), leaves, count, self._start(), last), self.tree)
+            dense = (
+                (jnp.asarray(self.sign), leaves, count, self._start(), last),
+                self.trees[_DENSE],
+            )
         columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
         happened = tuple(
             self._occurrences(end, *written[_EVENT, channel.place]) for channel in self.records
@@ -124,16 +127,6 @@ class Wanted:
         leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
 
-    def _occurrence(self, count: int) -> Callable:
-        """The record of one time that an event happens."""
-
-        def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
-            flags = jnp.zeros(count, bool) if flags is None else flags
-            (y0, held0), (y1, held1) = before, after
-            return [self._turned(tau), flags, y0, *held0, y1, *held1]
-
-        return row
-
     def _occurrences(
         self, end: State, channel: Channel, _: Any, count: Array, buffer: list
     ) -> Occurrences:
@@ -142,7 +135,7 @@ class Wanted:
         rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
         states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
         before, after = (self.door.packing.unpack(*x) for x in states)
-        ts = _marked(ts, end.t, kind, marked=True)
+        ts = self._turned(_marked(ts, end.t, kind, marked=True))
         fired = fired if self.vectors[channel.place] else fired[:, 0]
         return Occurrences(ts, before, after, fired, count)
 
@@ -161,38 +154,66 @@ class Wanted:
             else jax.tree.unflatten(tree, leaves)
         )
 
+    # What the loop calls holds nothing that is traced: it outlives the trace in JAX's caches.
+
     def _row(self, save: Any) -> Callable:
         """A row as a list of arrays; remembers the tree that `save` returns."""
-        door = self.door
+        packing, args_of, turned, trees = (
+            self.door.packing, self.door.args, self._turned_by(), self.trees
+        )  # fmt: skip
         if save is not None:
             check_arguments(save, "save", "t, y, args")
 
         def row(data: Data, tau: Any, y: Any, held: Any = ()) -> list:
             if save is None:
                 return [y, *held]
-            t, tree = self._turned(tau, data), door.packing.unpack(y, held)
+            t, tree = turned(tau, data), packing.unpack(y, held)
             with noted("save", "t, y, args", t, tree):
-                kept = jax.tree.map(jnp.asarray, save(t, tree, door.args(data.parameters)))
-            leaves, self.trees[id(row)] = jax.tree.flatten(kept)
+                kept = jax.tree.map(jnp.asarray, save(t, tree, args_of(data.parameters)))
+            leaves, trees[id(row)] = jax.tree.flatten(kept)
             return leaves
 
         return row
 
-    def _polynomial(self, *parts: Any) -> list:
+    def _polynomial(self) -> Callable:
         """A step's polynomial as a list of arrays; remembers its tree."""
-        leaves, self.tree = jax.tree.flatten(parts)
-        return leaves
+        trees = self.trees
+
+        def row(*parts: Any) -> list:
+            leaves, trees[_DENSE] = jax.tree.flatten(parts)
+            return leaves
+
+        return row
 
     def _timed(self, value: Callable) -> Callable:
-        return lambda data, tau, *of: [self._turned(tau, data), *value(data, tau, *of)]
+        turned = self._turned_by()
+        return lambda data, tau, *of: [turned(tau, data), *value(data, tau, *of)]
 
-    def _turned(self, x: Any, data: Data | None = None) -> Any:
-        """A time in the problem's own direction; inside the loop a direction that is not known
-        comes with its data, since what is traced once closes over nothing.
-        """
-        if isinstance(self.sign, int):
-            return x if self.sign == 1 else -x
-        return jnp.asarray(self.sign if data is None else data.sign, x.dtype) * x
+    def _turned(self, x: Any) -> Any:
+        """A time in the problem's own direction."""
+        return _in_direction(self.sign, x)
+
+    def _turned_by(self) -> Callable:
+        """The same inside the loop, where a direction that is not known comes with its data."""
+        sign = self.sign if isinstance(self.sign, int) else None
+        return lambda x, data: _in_direction(data.sign if sign is None else sign, x)
+
+
+def _in_direction(sign: Any, x: Any) -> Any:
+    if isinstance(sign, int):
+        return x if sign == 1 else -x
+    return jnp.asarray(sign, x.dtype) * x
+
+
+def _occurrence(count: int) -> Callable:
+    """The record of one time that an event happens, in the loop's time."""
+
+    def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
+        flags = jnp.zeros(count, bool) if flags is None else flags
+        (y0, held0), (y1, held1) = before, after
+        return [tau, flags, y0, *held0, y1, *held1]
+
+    return row
 
 
 def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:

@@ -363,3 +363,12 @@ def test_what_is_right_is_not_refused():
     de.solve(P.replace(f=last, y0=jnp.ones(3)), de.Tsit5(), dt=0.5)
     assert de.PI(dtmax=0.1, safety=0.9).exponents == (0.9, 0.1, 0.0)
     assert de.interp.Linear([0.0, 1.0, jnp.nan], [1.0, 2.0, jnp.nan])(0.5) == 1.5
+
+
+def test_a_dtype_that_cannot_hold_the_default_tolerance_is_told():
+    """Four units of bfloat16 are 0.031, and the default rtol is 0.001: steps are judged at that."""
+    problem = de.ODEProblem(lambda t, y, a: -y, jnp.ones(1, jnp.bfloat16), (0.0, 1.0))
+    with pytest.warns(UserWarning, match=r"bfloat16 cannot hold an error below 0\.03.*float32"):
+        sol = de.solve(problem, de.Heun())
+    assert sol.stats["floored"] > 0
+    de.solve(problem, de.Heun(), dt=0.125)  # given steps are judged by nobody

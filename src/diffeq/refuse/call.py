@@ -112,7 +112,7 @@ def checked_call(
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         check_prefix(name, tolerance, moving(state))
     eps = eps_of(moving(state))
-    notice_precision(method, asked, moving(state))
+    notice_precision(method, rtol if controlled else asked, moving(state))
     check_save(save)
     saveat = arrays_of(saveat)
     check_saveat(saveat, save, span, eps)

@@ -88,7 +88,8 @@ _LARGE = 50
 
 
 def notice_precision(method: Any, rtol: Any, state: Any) -> None:
-    """Says once that a tolerance that was asked for is below what the state's dtype can reach; or
+    """Says once that a tolerance is below what the state's dtype can reach (the default one is of
+    bfloat16 and float16); or
     what it can reach with this method, whose weights multiply rounding errors.
     """
     if rtol is None or not concrete(rtol):
@@ -104,10 +105,12 @@ def _notice_dtype(asked: float, eps: float, dtype: str) -> None:
     if dtype in _noticed or asked >= 4 * eps:
         return
     _noticed.add(dtype)
-    way = {
-        True: "Give y0 in a wider dtype for more.",
-        False: "jax.config.update('jax_enable_x64', True) at the start of a program gives more.",
-    }[jax.config.jax_enable_x64]  # pyright: ignore[reportAttributeAccessIssue]
+    if eps > 1e-5:
+        way = "Give y0 in float32 for more, and cast in f where a network is to compute in less."
+    elif jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        way = "Give y0 in a wider dtype for more."
+    else:
+        way = "jax.config.update('jax_enable_x64', True) at the start of a program gives more."
     warnings.warn(
         f"rtol is {asked:g}, and {dtype} cannot hold an error below "
         f"{4 * eps:.2g}: steps are judged at that (sol.stats['floored'] counts them). "
