@@ -40,7 +40,7 @@ def push(function: Callable, primals: Sequence[Array], dots: Sequence[Array]) ->
         del active, row
         return carry, run(*consts, *dots)
 
-    blank = [jnp.zeros((1, *aval.shape), aval.dtype) for aval in jaxpr.out_avals]
+    blank = [jnp.zeros((1, *x.shape), x.dtype) for x in map(shape_of, jaxpr.out_avals)]
     _, rows = walk(
         step, 0, 1, consts=[*closed, *primals], linear_consts=list(dots), buffers=blank, length=1,
         linear=True,
