@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.dtypes import TypePromotionError
+from jax.dtypes import TypePromotionError
 from tests.tiers import shortly
 
 import diffeq as de

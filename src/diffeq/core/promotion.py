@@ -48,7 +48,7 @@ def user_promotion() -> Iterator[None]:
     >>> with jax.numpy_dtype_promotion("strict"), standard_promotion(), user_promotion():
     ...     jax.numpy.array(True) + jax.numpy.int32(1)
     Traceback (most recent call last):
-    jax._src.dtypes.TypePromotionError: ...
+    jax.dtypes.TypePromotionError: Input dtypes ('bool', 'int32') have no available ...
     """
     mode = _given.get()
     if mode is None:

@@ -76,6 +76,7 @@ def _switches(starts: Real[Array, " n"], durations: Real[Array, " n"]) -> Real[A
 
 
 @keywords
+@standard_promotion()
 def infusions(starts: Any, rates: Any, durations: Any) -> Infusions:
     """Σ rates_i over those i with starts_i ≤ t < starts_i + durations_i: an input, called with t.
 
