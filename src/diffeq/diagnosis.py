@@ -359,7 +359,7 @@ def dominant_eigenvalue(problem: Any, t: Any, y: Any, turns: int = 30) -> comple
     for _ in range(turns):
         size = float(jnp.linalg.norm(second.ravel()))
         if not math.isfinite(size) or size == 0.0:
-            return 0.0
+            return 0j
         first, second = second / size, push(second / size)
     vectors = [_as_real(x) for x in (first, second, push(second))]
     (a, b), (c, d) = [[float(x @ y) for y in vectors[:2]] for x in vectors[:2]]

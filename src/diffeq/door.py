@@ -197,7 +197,7 @@ def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: 
 
 def _lowered(
     form: Callable,
-    wanted: str,
+    wanted: str | tuple[str, ...],
     method: str,
     direction: Any,
     parameters: Any,

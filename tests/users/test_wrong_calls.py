@@ -306,6 +306,14 @@ ROWS = {
     "NeuralODE: tspan by place": (lambda: de.nn.NeuralODE(jnp.sin, (0.0, 1.0)), r"got \(0\.0, 1\.0\) after net.*by name: tspan="),
     "NeuralODE: t_eval": (lambda: de.nn.NeuralODE(jnp.sin, tspan=(0, 1), t_eval=3), r"'t_eval', which it does not know.*Is saveat meant\?"),
     "NeuralSDE: tspan by place": (lambda: de.nn.NeuralSDE(jnp.sin, jnp.cos, (0.0, 1.0)), r"after drift, diffusion.*by name: tspan="),
+    # --- tables
+    "ExplicitRK: a name": (lambda: de.ExplicitRK("Tsit5"), r"tableau is 'Tsit5'; a de\.Tableau is wanted"),
+    "Rosenbrock: a number": (lambda: de.Rosenbrock(3), r"tableau is 3; a de\.RosenbrockTableau is wanted"),
+    "DIRK: None": (lambda: de.DIRK(None), r"tableau is None; a de\.Tableau is wanted"),
+    "FIRK: a list": (lambda: de.FIRK([1.0]), r"tableau is \[1\.0\]; a de\.Tableau is wanted"),
+    "Symplectic: another table": (lambda: de.Symplectic(de.Tsit5().tableau), r"a de\.Splitting is wanted"),
+    "Nystrom: a word": (lambda: de.Nystrom("x"), r"a de\.NystromTableau is wanted"),
+    "SRI: a word": (lambda: de.SRI("x"), r"a de\.StochasticTableau is wanted"),
     # --- training
     "fit: optimizer by place": (lambda: de.fit(1.0, jnp.square, 3.0), r"fit needs optimizer=, by that name"),
     "fit: batch": (lambda: de.fit(1.0, jnp.square, optimizer=3, batch=2), r"'batch', which it does not know.*Is batch_size meant\?"),

@@ -26,7 +26,7 @@ from .implicit import Aim, Implicit, factors_of, inverse_of, linearised, solved_
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import slope_of, times
 from .order import precise
-from .tableau import Tableau
+from .tableau import Tableau, table_of
 
 __all__ = ["DIRK"]
 
@@ -77,7 +77,7 @@ class DIRK(Implicit):
     tableau: Tableau = eqx.field(static=True)
 
     def __init__(self, tableau: Tableau, *, linear: Any = None) -> None:
-        self.tableau, self.linear = tableau, linear
+        self.tableau, self.linear = table_of(Tableau)(tableau), linear
         self.aim = Aim()
         A, name = tableau.A, tableau.name or "this tableau"
         first = int(A[0, 0] == 0)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Real
 from .base import Method, Step
 from .interpolant import Chebyshev, Hermite, Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, in_a_loop, weighted
-from .tableau import Tableau
+from .tableau import Tableau, table_of
 
 __all__ = ["ExplicitRK"]
 
@@ -34,7 +34,7 @@ class ExplicitRK(Method):
         5
     """
 
-    tableau: Tableau = eqx.field(static=True)
+    tableau: Tableau = eqx.field(static=True, converter=table_of(Tableau))
 
     def __check_init__(self) -> None:
         if not self.tableau.explicit:

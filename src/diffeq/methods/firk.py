@@ -27,7 +27,7 @@ from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import balance, combined, over, slope_of, times
 from .residual import is_heavy
-from .tableau import Tableau
+from .tableau import Tableau, table_of
 
 __all__ = ["FIRK"]
 
@@ -79,7 +79,7 @@ class FIRK(Implicit):
     tableau: Tableau = eqx.field(static=True)
 
     def __init__(self, tableau: Tableau) -> None:
-        self.tableau, self.aim = tableau, Aim()
+        self.tableau, self.aim = table_of(Tableau)(tableau), Aim()
         first = int(not any(tableau.A[0]))
         A = tableau.A[first:, first:]
         if not len(A) or np.linalg.matrix_rank(A) < len(A):

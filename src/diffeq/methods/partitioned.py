@@ -15,7 +15,7 @@ from jaxtyping import Array, Real
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, in_a_loop, weighted
-from .tableau import NystromTableau, Splitting
+from .tableau import NystromTableau, Splitting, table_of
 
 __all__ = ["Nystrom", "Symplectic"]
 
@@ -46,7 +46,7 @@ class Symplectic(Method):
     """
 
     form = "partitioned"
-    tableau: Splitting = eqx.field(static=True)
+    tableau: Splitting = eqx.field(static=True, converter=table_of(Splitting))
 
     def __repr__(self) -> str:
         return f"Symplectic({self.tableau.name})"
@@ -135,7 +135,7 @@ class Nystrom(Method):
     """
 
     form = "partitioned"
-    tableau: NystromTableau = eqx.field(static=True)
+    tableau: NystromTableau = eqx.field(static=True, converter=table_of(NystromTableau))
 
     def __repr__(self) -> str:
         return f"Nystrom({self.tableau.name})"

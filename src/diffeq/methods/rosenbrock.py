@@ -11,7 +11,7 @@ from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import combined, slope_of, times
 from .stage_loop import in_a_loop, weighted
-from .tableau import RosenbrockTableau
+from .tableau import RosenbrockTableau, table_of
 
 __all__ = ["Rosenbrock", "step_from"]
 
@@ -41,7 +41,7 @@ class Rosenbrock(Method):
     form: ClassVar[str] = "mass"
     real_view: ClassVar[bool] = True
 
-    tableau: RosenbrockTableau = eqx.field(static=True)
+    tableau: RosenbrockTableau = eqx.field(static=True, converter=table_of(RosenbrockTableau))
 
     @property
     def order(self) -> int:

@@ -17,6 +17,7 @@ from .bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, in_a_loop, weighted
 from .stochastic_tableau import StochasticTableau
+from .tableau import table_of
 
 __all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
 
@@ -205,7 +206,7 @@ class _Tabled(Stochastic):
     """
 
     area: ClassVar[bool] = True
-    tableau: StochasticTableau = eqx.field(static=True)
+    tableau: StochasticTableau = eqx.field(static=True, converter=table_of(StochasticTableau))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.tableau.name})"

@@ -47,7 +47,7 @@ from jaxtyping import Float
 from diffeq.methods.interpolant import in_chebyshev
 from diffeq.methods.order import order_of, precise, rosenbrock_order_of
 
-__all__ = ["NystromTableau", "RosenbrockTableau", "Splitting", "Tableau"]
+__all__ = ["NystromTableau", "RosenbrockTableau", "Splitting", "Tableau", "table_of"]
 
 type Row = tuple[Fraction, ...]
 type Matrix = tuple[Row, ...]
@@ -410,6 +410,25 @@ def _dense(named: dict[str, Row], b: Row, total: int, end: int | None) -> Matrix
     if not rows.keys() <= set(range(total)):
         raise ValueError(f"the dense output names stage {max(rows) + 1} of {total}")
     return tuple(rows.get(i, blank) for i in range(total))
+
+
+def table_of[T](kind: type[T]) -> Callable[[object], T]:
+    """A check of the table that a method is made of, which returns it.
+
+    >>> table_of(Tableau)("Tsit5")
+    Traceback (most recent call last):
+    TypeError: tableau is 'Tsit5'; a de.Tableau is wanted, ... such as de.Tsit5(), bring theirs.
+    """
+
+    def check(tableau: object) -> T:
+        if not isinstance(tableau, kind):
+            raise TypeError(
+                f"tableau is {tableau!r}; a de.{kind.__name__} is wanted, read from its text: "
+                f"de.{kind.__name__}(text). Methods with a name, such as de.Tsit5(), bring theirs."
+            )
+        return tableau
+
+    return check
 
 
 class Tableau(_Text):
