@@ -200,3 +200,8 @@ def test_max_order_holds():
     sol = de.solve(PENDULUM, de.BDF(max_order=1), rtol=1e-4, atol=1e-6)
     more = de.solve(PENDULUM, de.BDF(), rtol=1e-4, atol=1e-6)
     assert float(sol.stats["steps"]) > 2 * float(more.stats["steps"])
+
+
+def test_it_shows_what_a_user_gave():
+    assert repr(de.BDF(max_order=3)) == "BDF(max_order=3)"
+    assert repr(de.RadauIIA5()) == "RadauIIA5()"

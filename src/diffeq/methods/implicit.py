@@ -74,7 +74,7 @@ class Implicit(Method):
 
     real_view: ClassVar[bool] = True
 
-    aim: Aim = eqx.field(kw_only=True, default_factory=Aim)
+    aim: Aim = eqx.field(kw_only=True, default_factory=Aim, repr=False)
     linear: Any = eqx.field(kw_only=True, static=True, default=None)
 
     def __check_init__(self) -> None:
