@@ -83,7 +83,8 @@ class _Arguments:
     def of_args(self, value: Any, name: str) -> Any:
         """A value; or where it is a function of args, that as a program."""
         if isinstance(value, (tuple, list)):
-            return type(value)(self.of_args(x, name) for x in value)
+            parts = [self.of_args(x, name) for x in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         is_function = callable(value) and not hasattr(value, "shape")
         return self.captured(value, name, "args") if is_function else value
 

@@ -143,6 +143,35 @@ def test_rows_dense_output_and_records_of_lanes():
         close(jacobian, differences(run, x), 1e-6, 1e-6)
 
 
+FALL = de.ODEProblem(lambda t, y, g: jnp.stack([y[1], -g]), [1.0, 0.0], (0.0, 0.7))
+
+
+def heights(g):
+    """A fall and a bounce, by a step (exact for a fall) that goes over the ground."""
+    bounce = de.Event(lambda t, y, g: y[0], lambda t, y, g: -0.5 * y)
+    sol = de.solve(
+        FALL.replace(args=g), de.Heun(), events=bounce, dt=0.6, dense=True, max_saves=8
+    )  # fmt: skip
+    return sol(jnp.array([0.1, 0.4, 0.6]))[:, 0]
+
+
+def exact_heights(g):
+    t = jnp.array([0.1, 0.4, 0.6])
+    after = t - jnp.sqrt(2 / g)
+    return jnp.where(after < 0, 1 - g * t**2 / 2, jnp.sqrt(g / 2) * after - g * after**2 / 2)
+
+
+def test_dense_output_in_a_step_that_a_crossing_cuts():
+    """The end of the step moves with g, its polynomial does not."""
+    close(jax.jit(jax.jacfwd(heights))(9.81), jax.jacfwd(exact_heights)(9.81), 1e-9, 1e-9)
+
+
+@pytest.mark.thorough
+def test_second_derivative_of_dense_output_in_a_cut_step():
+    second = jax.jit(jax.jacfwd(jax.jacrev(heights)))(9.81)
+    close(second, jax.jacfwd(jax.jacrev(exact_heights))(9.81), 1e-8, 1e-8)
+
+
 DECAY = de.ODEProblem(lambda t, y, k: -k * y**2, 0.3, (0.0, 3.0), 0.7)
 AT = jnp.array([0.0, 0.2, 1.0, 1.7, 3.0])
 

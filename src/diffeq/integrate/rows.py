@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.graft import grafted
 from ..core.norm import in_dtype_of
 from ..core.walk import walk
 from ..methods.interpolant import Part
@@ -57,9 +58,13 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
     if end is None:
         held = (data.held, data.held)
         return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant, held)
+    dt = end.dt
     if end.path is not None:
-        interpolant = Part(interpolant, end.theta)
-    dt = jnp.where(end.dt > 0, end.dt, 1)
+        # A crossing that cuts a step moves its end, and leaves the polynomial of the whole.
+        dt = grafted(dt, tried.t1 - t)
+        part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
+        interpolant = Part(interpolant, grafted(end.theta, part))
+    dt = jnp.where(end.dt > 0, dt, 1)
     held, happened = (data.held, end.held), system.events.happened(end)
     return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
 
