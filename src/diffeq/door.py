@@ -57,11 +57,11 @@ class Door:
         """How many stops lie before the first step, or where it starts."""
         return passed(self.data.stops, self.t0) if self.system.has_stops else 0
 
-    def writing(self, output: Output, times: tuple) -> "Door":
-        """The same with rows to write."""
+    def writing(self, output: Output, times: tuple, save: Any) -> "Door":
+        """The same with rows to write, of what `save` keeps of a state."""
         noise = self.system.noise.writing(output.needs_interpolant)
         system = replace(self.system, output=output, noise=noise)
-        return replace(self, system=system, data=replace(self.data, times=times))
+        return replace(self, system=system, data=replace(self.data, times=times, save=save))
 
     def start(self, dt: Any, dt0: Any, *, bad: Any = False, status: Any = Status.running) -> Start:
         """Where the loop starts; its first step is given, or found there.

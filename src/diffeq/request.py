@@ -33,7 +33,7 @@ class Wanted:
         keys = list(saveat) if self.is_dict else [None]
         self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
         self.trees: dict = {}
-        self.value = {k: self._row(save.get(k) if isinstance(save, dict) else save) for k in keys}
+        self.value = {k: self._row(k, _of_key(save, k)) for k in keys}
         self.kinds: list[tuple[Any, Channel]] = []
         for key in keys:
             at, value = self.at[key], self.value[key]
@@ -156,15 +156,18 @@ class Wanted:
 
     # What the loop calls holds nothing that is traced: it outlives the trace in JAX's caches.
 
-    def _row(self, save: Any) -> Callable:
-        """A row as a list of arrays; remembers the tree that `save` returns."""
+    def _row(self, key: Any, given: Any) -> Callable:
+        """A row as a list of arrays; remembers the tree that `save` returns. What that closes over
+        comes with the data of the loop.
+        """
         packing, args_of, turned, trees = (
             self.door.packing, self.door.args, self._turned_by(), self.trees
         )  # fmt: skip
-        if save is not None:
-            check_arguments(save, "save", "t, y, args")
+        if given is not None:
+            check_arguments(given, "save", "t, y, args")
 
         def row(data: Data, tau: Any, y: Any, held: Any = ()) -> list:
+            save = _of_key(data.save, key)
             if save is None:
                 return [y, *held]
             t, tree = turned(tau, data), packing.unpack(y, held)
@@ -214,6 +217,11 @@ def _occurrence(count: int) -> Callable:
         return [tau, flags, y0, *held0, y1, *held1]
 
     return row
+
+
+def _of_key(save: Any, key: Any) -> Any:
+    """What is kept in the rows of a key of `saveat`."""
+    return save.get(key) if isinstance(save, dict) else save
 
 
 def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:

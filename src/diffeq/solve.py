@@ -251,7 +251,7 @@ def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: 
         max_saves=options.max_saves + more, events=door.system.events,
     )  # fmt: skip
     times, bad = wanted.times(door.t0, door.t1)
-    door = door.writing(Output(wanted.channels), times)
+    door = door.writing(Output(wanted.channels), times, save)
     door = replace(door, system=replace(
         door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
         raises=options.raises,

@@ -608,3 +608,30 @@ def test_the_tape_of_a_large_state_is_short(options, most):
     program = jax.jit(jax.grad(end)).lower(1.0).as_text()
     rows = [int(n) for n in re.findall(rf"tensor<(\d+)x{count}xf32>", program)]
     assert 16 < max(rows) <= most
+
+
+@pytest.mark.parametrize("dt", [None, 0.25], ids=["controlled", "given"])
+def test_what_save_closes_over_is_differentiated(dt):
+    """By controlled steps and by given ones, whose tape has one leaf more."""
+
+    def kept(w):
+        decay = de.ODEProblem(lambda t, y, a: -y, 1.0, (0.0, 1.0))
+        save = lambda t, y, a: w**2 * y
+        return de.solve(decay, de.Tsit5(), dt=dt, saveat=TS, save=save).ys
+
+    w, ys = jnp.array(1.5), kept(1.0)
+    np.testing.assert_allclose(jax.jit(jax.jacfwd(kept))(w), 2 * w * ys, rtol=1e-12)
+
+
+@pytest.mark.parametrize("adjoint", [de.Discrete(), de.Backsolve()], ids=["tape", "march"])
+def test_what_save_closes_over_backwards(adjoint):
+    """Beside what the field has of the same number, and outside of jit."""
+
+    def kept(w):
+        decay = de.ODEProblem(lambda t, y, w: -w * y, 1.0, (0.0, 1.0), w)
+        save = lambda t, y, a: w**2 * y
+        tight = {"rtol": 1e-8, "atol": 1e-8, "adjoint": adjoint}
+        return jnp.sum(de.solve(decay, de.Tsit5(), saveat=TS, save=save, **tight).ys)
+
+    exact = lambda w: jnp.sum(w**2 * jnp.exp(-w * TS))
+    np.testing.assert_allclose(jax.grad(kept)(1.5), jax.grad(exact)(1.5), rtol=1e-6)

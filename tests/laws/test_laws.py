@@ -2,6 +2,7 @@
 # ruff: noqa: E501
 
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -362,6 +363,17 @@ def test_nan_is_padding():
     assert int(sol.num) == 2
     assert sol.trim().ys.shape == (2, 2)
     same(sol.ys[:2], de.solve(PROBLEM, saveat=jnp.array([0.3, 1.0])).ys)
+
+
+def test_a_named_tuple_is_a_state():
+    class Point(NamedTuple):
+        x: float
+        v: float
+
+    problem = de.ODEProblem(lambda t, y, k: Point(y.v, -k * y.x), Point(1.0, 0.0), (0.0, 1.0), 1.0)
+    end = de.solve(problem, rtol=1e-8, atol=1e-8).y1
+    assert isinstance(end, Point)
+    np.testing.assert_allclose(end, [np.cos(1.0), -np.sin(1.0)], rtol=1e-6)
 
 
 def test_save_takes_functions_and_dicts():

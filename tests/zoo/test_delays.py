@@ -51,6 +51,16 @@ def test_polynomials_are_exact_across_their_kinks():
     assert int(sol.stats["stops"]) == 4  # the fifth kink is the end
 
 
+def test_a_declared_lag_that_vanishes_at_the_start():
+    """A series solves y' = −y(t/2): the first step is not as short as the lag, which is 0."""
+    half = de.DDEProblem(
+        lambda t, y, past, a: -past(t / 2), None, (0.0, 1.0), history=1.0,
+        lags=lambda t, y, a: t / 2,
+    )  # fmt: skip
+    terms = np.cumprod([1.0, *(-(0.5**n) / (n + 1) for n in range(20))])
+    assert abs(de.solve(half, rtol=1e-9, atol=1e-9).y1 - terms.sum()) < 1e-8
+
+
 def test_a_jump_at_the_start_is_seen_from_its_own_side():
     """Y = 2 from 0 on, and 1 before: y = 2 − t, then the integral of that, and of that."""
     problem = de.DDEProblem(

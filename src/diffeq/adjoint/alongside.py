@@ -28,6 +28,7 @@ from .discrete import (
     first_carry,
     first_tangents,
     tangents_of,
+    tangents_of_consts,
     zeros,
 )
 from .span import first_moved
@@ -79,8 +80,7 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
         lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
     )  # fmt: skip
     consts = data, harmless, []
-    late = len(jax.tree.leaves((data.cells, data.marks, data.failed, harmless)))
-    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
+    d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
     d_carry[:2] = first_moved(system, None, harmless, data, start, by_ends)

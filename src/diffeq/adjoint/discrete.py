@@ -10,7 +10,7 @@ into a second buffer and then walks over that. The buffer *is* the tape while no
 so both cases are one piece of code and one compilation.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -59,6 +59,7 @@ __all__ = [
     "first_tangents",
     "run_again",
     "tangents_of",
+    "tangents_of_consts",
     "zeros",
 ]
 
@@ -252,8 +253,7 @@ def _tangents(
     data = replace(data, cells=cells, marks=marks, failed=failed)
     look = _looked_at(recorder, result.past)
     consts = data, harmless, look.consts
-    late = len(jax.tree.leaves((cells, marks, failed, harmless, look.consts)))
-    d_consts = [*(dots[i] for i in jax.tree.leaves(of_data)), *[None] * late]
+    d_consts = tangents_of_consts(dots, of_data, consts)
     d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_state.t], dots[of_state.y]
@@ -274,6 +274,20 @@ def _tangents(
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
     live = [a and b for a, b in zip(keep, tangent.live, strict=True)]
     return end, _spread(rows, live)[:kept]
+
+
+def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
+    """The tangents of all leaves of `consts`, the data and what else a step is made of. Those of
+    the data are the `dots` numbered in `of_data`; what is known late, in a solve or after it, has
+    none.
+    """
+    data, *others = consts
+    found: list = []
+    for field in fields(data):
+        late = field.name in {"cells", "marks", "failed"}
+        leaves = jax.tree.leaves(getattr(data if late else of_data, field.name))
+        found += [None if late else dots[i] for i in leaves]
+    return [*found, *[None] * len(jax.tree.leaves(others))]
 
 
 def tangents_of(

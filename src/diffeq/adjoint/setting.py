@@ -42,7 +42,9 @@ class Setting:
         self.adjoint: Any = spec.adjoint
         self.data, self.start = jax.tree.unflatten(spec.tree, leaves)
         self.index = jax.tree.unflatten(spec.tree, list(range(len(leaves))))
-        self.moving = [i for i in jax.tree.leaves(self.index[0].parameters) if self.live[i]]
+        of_data = self.index[0]
+        inputs = jax.tree.leaves((of_data.parameters, of_data.save))
+        self.moving = [i for i in inputs if self.live[i]]
 
     @property
     def parameters(self) -> list:

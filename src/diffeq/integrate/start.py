@@ -42,7 +42,8 @@ class Start(eqx.Module):
         t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
         if system.rows is not None:
             form = form.as_known()
-            span = jnp.minimum(span, jnp.min(lags, initial=jnp.inf))
+            # One that vanishes at t0 limits nothing.
+            span = jnp.minimum(span, jnp.min(lags, where=lags > 0, initial=jnp.inf))
         return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
 
 

@@ -41,6 +41,7 @@ class Data(eqx.Module):
     failed: Any = None
     lags: Any = ()  # of a field that looks at its past, as they are at the start
     shift: Any = ()  # of what jumps at the stops: by how much it is called at other times than t
+    save: Any = None  # what is kept of a state in a row, where that is not the state
 
 
 class State(eqx.Module):
