@@ -89,8 +89,8 @@ _LARGE = 50
 
 def notice_precision(method: Any, rtol: Any, state: Any) -> None:
     """Says once that a tolerance is below what the state's dtype can reach (the default one is of
-    bfloat16 and float16); or
-    what it can reach with this method, whose weights multiply rounding errors.
+    bfloat16 and float16); or what it can reach with this method, whose weights multiply rounding
+    errors.
     """
     if rtol is None or not concrete(rtol):
         return
