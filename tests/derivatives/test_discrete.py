@@ -635,3 +635,15 @@ def test_what_save_closes_over_backwards(adjoint):
 
     exact = lambda w: jnp.sum(w**2 * jnp.exp(-w * TS))
     np.testing.assert_allclose(jax.grad(kept)(1.5), jax.grad(exact)(1.5), rtol=1e-6)
+
+
+def test_lanes_that_differ_in_what_save_keeps_alone():
+    """The state is one for all lanes, so that it has no tangent with lanes."""
+
+    def kept(w, c):
+        decay = de.ODEProblem(lambda t, y, a: -y, 1.0, (0.0, 1.0), w * c)
+        return de.solve(decay, de.Tsit5(), saveat=TS, save=lambda t, y, a: a * y).ys
+
+    lanes = jnp.array([1.0, 2.0])
+    found = jax.jacfwd(lambda w: jax.vmap(lambda c: kept(w, c))(lanes))(0.7)
+    np.testing.assert_allclose(found, lanes[:, None] * kept(1.0, 1.0), rtol=1e-12)

@@ -24,6 +24,7 @@ from jaxtyping import Array
 
 from ..core.graft import grafted
 from ..core.loop import block
+from ..core.primitive import dependents
 from ..core.promotion import standard_promotion
 from ..core.push import push
 from ..core.rows import get_row, put_row
@@ -556,4 +557,9 @@ def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -
         full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
         return _pick(jax.tree.leaves(first(*jax.tree.unflatten(tree, full))), inexact)
 
-    return _spread(push(flat, _pick(leaves, live), _pick(dots, live)), inexact)
+    points = _pick(leaves, live)
+    found = push(flat, points, _pick(dots, live))
+    # What is zero has no tangent, or an array without lanes would get one with lanes.
+    moves = dependents(jax.make_jaxpr(flat)(*points), [True] * len(points))
+    found = [d if f else None for d, f in zip(found, moves, strict=True)]
+    return _spread(found, inexact)
