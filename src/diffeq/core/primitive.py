@@ -184,7 +184,7 @@ def is_zero(tangent: Any) -> bool:
 
 def instantiate(tangent: Any, like: Any) -> Array:
     """The tangent as an array: symbolic zeros become zeros of the shape of `like`."""
-    return zero_like(like) if is_zero(tangent) else tangent
+    return zero_like(like) if is_zero(tangent) else jnp.asarray(tangent)
 
 
 def zero_like(like: Any) -> Array:
