@@ -462,7 +462,7 @@ REFUSED = {
     "a torch module in a layer": (lambda: de.nn.NeuralODE(Torchy()), TypeError, r"net is a torch module \(Torchy\)"),
     "a torch module as a layer's field": (lambda: de.nn.Layer({}, field=Torchy()), TypeError, r"field is a torch module"),
     "saveat just outside": (lambda: unchecked(problem(), saveat=[1 + 1e-12]), ValueError, r"saveat has 1\.000000000001, outside"),
-    "a problem for a state": (lambda: getattr(de.step, "__wrapped__", de.step)(problem()), TypeError, r"state is ODEProblem.*; a State is wanted, which de\.init"),
+    "a problem for a state": (lambda: inspect.unwrap(de.step)(problem()), TypeError, r"state is ODEProblem.*; a State is wanted, which de\.init"),
     "a sample of one": (lambda: unchecked(problem())[0], TypeError, r"sol\[0\] is a sample of a batch, and this is one solution.*sol\.ys"),
     "a sample too many": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k))(jnp.ones(2))[2], IndexError, r"index 2 is out of bounds"),
     "a batch of dense output": (lambda: jax.vmap(lambda k: unchecked(problem(), atol=k, dense=True))(jnp.ones(2))(0.5), ValueError, r"a batch of shape \(2,\): index it, sol\[0\]\(t\)"),

@@ -294,7 +294,7 @@ def test_a_call_gives_other_times():
 
 
 def test_layers_refuse_what_they_cannot_use():
-    with pytest.raises(TypeError, match="'tolerance', which is no option"):
+    with pytest.raises(TypeError, match="'tolerance', which it does not know"):
         node(tolerance=1e-3)
     with pytest.raises(TypeError, match="not callable"):
         de.nn.Layer({"w": 1.0}, tspan=(0.0, 1.0))

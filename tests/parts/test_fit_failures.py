@@ -250,6 +250,8 @@ INTERRUPTED = """
     import jax, optax, os, signal, sys, time
     import diffeq as de
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+
     def loss(x):
         def at(x):
             seen.append(x)
@@ -281,12 +283,16 @@ def test_ctrl_c_ends_a_fit_after_its_step():
 def test_the_second_ctrl_c_raises():
     from diffeq.train.interrupts import Interrupts
 
-    with Interrupts() as interrupts:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupts.asked
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        with Interrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert interrupts.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- memory ---------------------------------------------------------------------------------------
