@@ -143,14 +143,14 @@ def test_rows_dense_output_and_records_of_lanes():
         close(jacobian, differences(run, x), 1e-6, 1e-6)
 
 
-FALL = de.ODEProblem(lambda t, y, g: jnp.stack([y[1], -g]), [1.0, 0.0], (0.0, 0.7))
+DROP = de.ODEProblem(lambda t, y, g: jnp.stack([y[1], -g]), [1.0, 0.0], (0.0, 0.7))
 
 
 def heights(g):
     """A fall and a bounce, by a step (exact for a fall) that goes over the ground."""
     bounce = de.Event(lambda t, y, g: y[0], lambda t, y, g: -0.5 * y)
     sol = de.solve(
-        FALL.replace(args=g), de.Heun(), events=bounce, dt=0.6, dense=True, max_saves=8
+        DROP.replace(args=g), de.Heun(), events=bounce, dt=0.6, dense=True, max_saves=8
     )  # fmt: skip
     return sol(jnp.array([0.1, 0.4, 0.6]))[:, 0]
 
