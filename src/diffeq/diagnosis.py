@@ -155,19 +155,14 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
     swings = angle < _SWINGS
     if angle < math.pi / 2 - 0.1 or (swings and not _moves_slowly(problem, last, abs(rate))):
         return ""
-    real, limit = (
-        float(stability_reach(table.A, table.b, x, 0.05 * (x < math.pi))) for x in (math.pi, angle)
-    )
+    towards, growth = (angle, 0.05) if swings else (math.pi, 0.0)
+    limit = stability_reach(table.A, table.b, towards, growth)
     reach = abs(float(last.dt)) * abs(rate)
-    if not reach > _NEAR * (limit if swings else real):
+    if not reach > _NEAR * limit:
         return ""
-    kind, limit = (
-        ("stiff by fast oscillations that are hardly in the solution", limit)
-        if swings
-        else ("stiff", real)
-    )
+    by = " by fast oscillations that are hardly in the solution" if swings else ""
     return (
-        f"The problem is {kind}: try Rodas5P or another implicit method (an explicit one cannot "
+        f"The problem is stiff{by}: try Rodas5P or another implicit method (an explicit one cannot "
         f"step past {limit:.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
     )
 

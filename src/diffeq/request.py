@@ -13,7 +13,7 @@ from .integrate import Data, State
 from .methods.mass import slope_of
 from .output import Channel
 from .problems.called import check_arguments, noted
-from .problems.lowering import Canonical
+from .problems.lowering import Canonical, turned
 from .solution import Occurrences
 
 __all__ = ["Wanted", "clamped"]
@@ -160,7 +160,7 @@ class Wanted:
         """A row as a list of arrays; remembers the tree that `save` returns. What that closes over
         comes with the data of the loop.
         """
-        packing, args_of, turned, trees = (
+        packing, args_of, time_of, trees = (
             self.door.packing, self.door.args, self._turned_by(), self.trees
         )  # fmt: skip
         if given is not None:
@@ -170,7 +170,7 @@ class Wanted:
             save = _of_key(data.save, key)
             if save is None:
                 return [y, *held]
-            t, tree = turned(tau, data), packing.unpack(y, held)
+            t, tree = time_of(tau, data), packing.unpack(y, held)
             with noted("save", "t, y, args", t, tree):
                 kept = jax.tree.map(jnp.asarray, save(t, tree, args_of(data.parameters)))
             leaves, trees[id(row)] = jax.tree.flatten(kept)
@@ -189,23 +189,17 @@ class Wanted:
         return row
 
     def _timed(self, value: Callable) -> Callable:
-        turned = self._turned_by()
-        return lambda data, tau, *of: [turned(tau, data), *value(data, tau, *of)]
+        time_of = self._turned_by()
+        return lambda data, tau, *of: [time_of(tau, data), *value(data, tau, *of)]
 
     def _turned(self, x: Any) -> Any:
         """A time in the problem's own direction."""
-        return _in_direction(self.sign, x)
+        return turned(self.sign, x)
 
     def _turned_by(self) -> Callable:
         """The same inside the loop, where a direction that is not known comes with its data."""
         sign = self.sign if isinstance(self.sign, int) else None
-        return lambda x, data: _in_direction(data.sign if sign is None else sign, x)
-
-
-def _in_direction(sign: Any, x: Any) -> Any:
-    if isinstance(sign, int):
-        return x if sign == 1 else -x
-    return jnp.asarray(sign, x.dtype) * x
+        return lambda x, data: turned(data.sign if sign is None else sign, x)
 
 
 def _occurrence(count: int) -> Callable:

@@ -24,7 +24,7 @@ from jaxtyping import Array
 
 from ..core.graft import grafted
 from ..core.loop import block
-from ..core.primitive import dependents
+from ..core.primitive import dependents, jaxpr_as_fun
 from ..core.promotion import standard_promotion
 from ..core.push import push
 from ..core.rows import get_row, put_row
@@ -558,8 +558,9 @@ def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -
         return _pick(jax.tree.leaves(first(*jax.tree.unflatten(tree, full))), inexact)
 
     points = _pick(leaves, live)
-    found = push(flat, points, _pick(dots, live))
+    jaxpr = jax.make_jaxpr(flat)(*points)
+    found = push(jaxpr_as_fun(jaxpr), points, _pick(dots, live))
     # What is zero has no tangent, or an array without lanes would get one with lanes.
-    moves = dependents(jax.make_jaxpr(flat)(*points), [True] * len(points))
+    moves = dependents(jaxpr, [True] * len(points))
     found = [d if f else None for d, f in zip(found, moves, strict=True)]
     return _spread(found, inexact)
