@@ -20,7 +20,7 @@ import numpy as np
 
 import diffeq as de
 from benchmarks import machine, timing
-from diffeq.noise import counter
+from diffeq.brownian import counter_rng
 
 STEPS, PATHS = 1_000, 1_000
 DT = 1 / STEPS
@@ -39,10 +39,10 @@ def by_us(args, key):
 
 def by_scan(args, key):
     """A loop by hand, with the library's generator in it."""
-    words = counter.seed(key)
+    words = counter_rng.seed(key)
 
     def step(y, i):
-        w = counter.normals(words, i, (), jnp.float64) * np.sqrt(DT)
+        w = counter_rng.normals(words, i, (), jnp.float64) * np.sqrt(DT)
         return _moved(y, i * DT, w, args), None
 
     return jax.lax.scan(step, 1.0, jnp.arange(STEPS))[0]

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import diffeq as de
-from diffeq import adjoint as adjoints
+from diffeq import adjoints
 from diffeq.methods import bdf
 from diffeq.methods.order import (
     damping_at_infinity,

@@ -2,7 +2,7 @@
 
 from . import datasets, interp, nn, plot, stats, zoo
 from . import methods as _methods
-from .adjoint import (
+from .adjoints import (
     Backsolve,
     Discrete,
     Forward,
@@ -14,7 +14,7 @@ from .adjoint import (
     check_gradient,
 )
 from .consistent import consistent
-from .control import PI, PID, Controller, Fixed, I, MeanSquare, Verdict
+from .controllers import PI, PID, Controller, Fixed, I, MeanSquare, Verdict
 from .core.packing import hold
 from .core.status import Status
 from .ensemble import solve_ensemble

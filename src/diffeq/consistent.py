@@ -9,22 +9,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from .capturing import captured_problem
+from .autodiff.primitive import Tracer
+from .capture_call import captured_problem
 from .closures import flatten, unflatten
-from .control.error import Tolerance
-from .core.primitive import Tracer
+from .controllers.tolerance import Tolerance
 from .core.status import Status
 from .diagnosis import hint
-from .door import Door
-from .methods.index import is_determined
+from .integrator.build import Door
+from .methods.index_check import is_determined
 from .methods.mass import consistent as nearest
 from .methods.mass import constrained, correction, slope_of
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
 from .problems.forms import Implicit
 from .problems.lowering import canonical
-from .refuse import checked_problem
 from .solution import Last, SolveError
+from .validation import checked_problem
 
 __all__ = ["consistent", "with_consistent_values"]
 

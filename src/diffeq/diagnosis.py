@@ -10,16 +10,16 @@ import numpy as np
 from jaxtyping import Array
 
 from .algebra import slopes
+from .autodiff.primitive import Tracer
 from .core.notices import INSIDE
 from .core.packing import Packing
-from .core.primitive import Tracer
 from .core.status import Status
 from .index_advice import index_advice
-from .methods import hidden
+from .methods import higher_index
 from .methods.explicit_rk import ExplicitRK
-from .methods.implicit import Implicit as ImplicitMethod
-from .methods.implicit import linearised
 from .methods.mass import times
+from .methods.newton_based import Implicit as ImplicitMethod
+from .methods.newton_based import linearised
 from .methods.order import stability_reach
 from .methods.residual import strays
 from .methods.rosenbrock import Rosenbrock
@@ -329,7 +329,7 @@ def inconsistency(problem: Any, t: Any, y: Any) -> str:
 
 def _hidden_inconsistency(form: Mass, packing: Packing, t: Array, y: Array) -> str:
     """A sentence on the algebraic equation, or the derivative of one, that is missed by most."""
-    rows = np.asarray(hidden.missed(form, t, y))
+    rows = np.asarray(higher_index.missed(form, t, y))
     order, row = np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape)
     times = ("", " differentiated once", " differentiated twice")[order]
     return (

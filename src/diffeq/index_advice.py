@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from .core.packing import Packing
-from .methods.implicit import linearised
-from .methods.index import is_determined
-from .methods.nearby import nearby
+from .methods.index_check import is_determined
+from .methods.nearby_states import nearby
+from .methods.newton_based import linearised
 from .problems import Problem
 from .problems.dae import algebraic_rows
 from .problems.forms import Implicit
 from .problems.lowering import equation_at
-from .problems.structure import Structure, pencil_index, structure_of
+from .problems.structural_index import Structure, pencil_index, structure_of
 
 __all__ = ["index_advice"]
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from .core.here import here, places
+from .autodiff.primitive import Tracer
+from .core.addressable import here, places
 from .core.norm import in_dtype_of
 from .core.packing import Treelike
-from .core.primitive import Tracer
 from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import advice

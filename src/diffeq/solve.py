@@ -7,29 +7,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .adjoint import Discrete, overridden
+from .adjoints import Discrete, overridden
 from .algebra import slopes
-from .capturing import captured_call
+from .autodiff.nonfinite_cotangents import call_host
+from .autodiff.primitive import Tracer, in_a_trace
+from .autodiff.unreached_rows import Row as RowKind
+from .autodiff.unreached_rows import poison
+from .capture_call import captured_call
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
-from .control import Controller
-from .core.alarm import call_host
-from .core.poison import Row as RowKind
-from .core.poison import poison
-from .core.primitive import Tracer, in_a_trace
+from .controllers import Controller
 from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint, warn_of_stiffness
-from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
-from .integrate import State
+from .integrator import State
+from .integrator.build import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
+from .output_plan import Wanted
 from .problems import JumpProblem, Problem, SteadyStateProblem
-from .refuse import Call, check_adjoint, checked_call, keywords
-from .request import Wanted
 from .solution import About, Last, Solution
-from .steady import solve_for_rest
+from .steady_state import solve_for_rest
+from .validation import Call, check_adjoint, checked_call, keywords
 
 __all__ = ["Options", "asked", "first_step", "run", "solve"]
 

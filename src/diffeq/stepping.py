@@ -15,23 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Real
 
-from .adjoint import Discrete
-from .capturing import captured_call
+from .adjoints import Discrete
+from .capture_call import captured_call
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
-from .control import Controller
+from .controllers import Controller
 from .core.packing import Packing, as_state, released
 from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint
-from .door import MAX_EVENTS, MAX_STEPS, Door, opened, signed
-from .integrate import State as Inner
-from .integrate import begin, beside, failing, passed, started
+from .integrator import State as Inner
+from .integrator import begin, beside, failing, passed, started
+from .integrator.build import MAX_EVENTS, MAX_STEPS, Door, opened, signed
 from .methods import Method
+from .output_plan import clamped
 from .problems import JumpProblem, Problem
-from .refuse import check_adjoint, checked_call, concrete, is_real, keywords
-from .request import clamped
 from .solution import Last, SolveError
+from .validation import check_adjoint, checked_call, concrete, is_real, keywords
 
 __all__ = ["State", "advance", "init", "step"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import diffeq as de
+from diffeq.autodiff.loop_invariant import split_invariant
 from diffeq.closures import captured, flatten, unflatten
-from diffeq.closures.program import key_of_jaxpr
 from diffeq.closures.reading import reading_of
-from diffeq.core.invariant import split_invariant
+from diffeq.closures.same_program import key_of_jaxpr
 
 
 def end(f, **options):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 import diffeq as de
-from diffeq.control.error import Tolerance
+from diffeq.controllers.tolerance import Tolerance
 from diffeq.methods import METHODS, Method
 from diffeq.problems.forms import lower
 from diffeq.problems.lowering import canonical

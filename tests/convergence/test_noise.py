@@ -10,8 +10,8 @@ from tests.convergence.measure import NOISY
 
 import diffeq as de
 from diffeq import zoo
+from diffeq.brownian import Bound, Drawn
 from diffeq.methods import METHODS
-from diffeq.noise import Bound, Drawn
 from diffeq.problems.forms import lower
 from diffeq.problems.lowering import canonical
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.control import PI
-from diffeq.door import opened
-from diffeq.integrate import integrate
-from diffeq.noise import Steps
+from diffeq.brownian import Steps
+from diffeq.controllers import PI
+from diffeq.integrator import integrate
+from diffeq.integrator.build import opened
 
 FINE, LEVELS, PATHS, SPAN = 2048, (16, 32, 64, 128), 200, 2.0
 

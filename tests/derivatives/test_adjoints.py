@@ -10,7 +10,7 @@ import pytest
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq import adjoint as adjoints
+from diffeq import adjoints
 
 ALL = {
     "Forward": de.Forward(),

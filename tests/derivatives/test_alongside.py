@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.adjoint.alongside import Alongside
+from diffeq.adjoints.forward_accumulation import Alongside
 
 
 def pendulum(t, y, k):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.adjoint.check import judged
+from diffeq.adjoints.check_gradient import judged
 
 
 def at_rest(a, tolerance=1e-5):

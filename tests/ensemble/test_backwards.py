@@ -12,7 +12,7 @@ from tests.ensemble.test_kernel import same
 from tests.ensemble.test_kernel_reverse import COOLED, WEIGHTS, loss
 
 import diffeq as de
-from diffeq.ensemble import programs
+from diffeq.ensemble import execution
 
 STARTS = jnp.array([0.5, 1.0, -0.3, 0.2, -1.0])
 IN_LANES, IN_LOCKSTEP = (partial(loss, strategy=s) for s in ("lanes", "lockstep"))
@@ -21,13 +21,13 @@ IN_LANES, IN_LOCKSTEP = (partial(loss, strategy=s) for s in ("lanes", "lockstep"
 @pytest.fixture
 def chunks(monkeypatch):
     """How many trajectories were pulled back together."""
-    seen, some = [], programs._pulled_some
+    seen, some = [], execution._pulled_some
 
     def noted(plan, structure, leaves, rows, index):
         seen.append(index.shape[0])
         return some(plan, structure, leaves, rows, index)
 
-    monkeypatch.setattr(programs, "_pulled_some", noted)
+    monkeypatch.setattr(execution, "_pulled_some", noted)
     return seen
 
 

@@ -15,14 +15,14 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.adjoint.alongside import Alongside
-from diffeq.core.lookup import added, find, pick
-from diffeq.core.loop import loop
-from diffeq.core.rows import put_row
-from diffeq.core.walk import walk
-from diffeq.ensemble import kernel, one, programs
-from diffeq.ensemble.kernel import Tuning, in_kernel
-from diffeq.ensemble.scalars import Unscalarisable
+from diffeq.adjoints.forward_accumulation import Alongside
+from diffeq.autodiff.dynamic_scan import walk
+from diffeq.autodiff.row_buffers import put_row
+from diffeq.autodiff.tables import added, find, pick
+from diffeq.autodiff.while_loop import loop
+from diffeq.ensemble import execution, trajectory
+from diffeq.ensemble.gpu_kernel import Unscalarisable, launch
+from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 from diffeq.ensemble.strategies import Ensemble
 
 TS = jnp.linspace(0.0, 0.5, 20)
@@ -295,8 +295,8 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
     def unheard(*_, **__):
         raise OSError("of whatever kind\nand more")
 
-    monkeypatch.setattr(kernel, "scalarised", unheard)
-    monkeypatch.setattr(programs, "_reasons", OrderedDict())  # it was found to have one
+    monkeypatch.setattr(launch, "scalarised", unheard)
+    monkeypatch.setattr(execution, "_reasons", OrderedDict())  # it was found to have one
     with pytest.raises(Chosen, match="lockstep"):
         de.solve_ensemble(NOISY, dt=0.2, **key)
     with pytest.raises(ValueError, match=r"it raises OSError: of whatever kind\. 'auto'"):
@@ -310,15 +310,15 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
 
 
 def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):
-    monkeypatch.setattr(programs, "_KEPT", 2)
-    monkeypatch.setattr(programs, "_reasons", OrderedDict())
-    monkeypatch.setattr(programs, "refusal", lambda *_: None)
+    monkeypatch.setattr(execution, "_KEPT", 2)
+    monkeypatch.setattr(execution, "_reasons", OrderedDict())
+    monkeypatch.setattr(execution, "refusal", lambda *_: None)
     plan = replace(
         planned(lambda: de.solve_ensemble(DECAY, args=KS, chunk=2)).plan, kernel=Tuning()
     )
     for chunk in (1, 2, 3, 1, 4, 1):
-        programs.check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
-    assert [plan.chunk for plan, *_ in programs._reasons] == [4, 1]
+        execution.check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
+    assert [plan.chunk for plan, *_ in execution._reasons] == [4, 1]
 
 
 def test_on_a_mesh_each_device_has_its_kernel():
@@ -352,11 +352,11 @@ def lowered(solve, *, moving=()):
         options = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
         plan = replace(plan, options=options)
     if plan.starts:
-        first = partial(programs._first, plan, structure)
+        first = partial(execution._first, plan, structure)
         rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        alone = partial(one.solved, plan, structure)
+        alone = partial(trajectory.solved, plan, structure)
         run = jax.jit(lambda *xs: in_kernel(alone, *xs, tuning))
         program = run.trace(leaves, rows, index).lower(lowering_platforms=("cuda",))
     return plan, program.as_text()

@@ -13,8 +13,8 @@ from tests.ensemble.test_kernel import H100, planned, same
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble import derivatives, one, programs, strategies
-from diffeq.ensemble.kernel import Kernel, Tuning
+from diffeq.ensemble import derivatives, execution, strategies, trajectory
+from diffeq.ensemble.gpu_kernel.launch import Kernel, Tuning
 
 
 def cooled(t, y, w):
@@ -47,7 +47,7 @@ def pulls(monkeypatch):
         return run
 
     for name, where in (("lockstep", "_pulled_some"), ("kernel", "_puller")):
-        monkeypatch.setattr(programs, where, counted(name, getattr(programs, where)))
+        monkeypatch.setattr(execution, where, counted(name, getattr(execution, where)))
     return found
 
 
@@ -66,14 +66,14 @@ def test_numbers_that_all_share_and_those_of_each(pulls):
 def test_tapes_have_room_for_a_group_at_a_time(monkeypatch):
     starts = jnp.linspace(-1.0, 1.0, 5)
     known = jax.grad(loss, (0, 1))(WEIGHTS, starts, "lockstep")
-    groups, through = [], programs.through_chunks
+    groups, through = [], execution.through_chunks
 
     def noted(step, state, xs, chunk):
         groups.append(chunk)
         return through(step, state, xs, chunk)
 
-    monkeypatch.setattr(programs, "through_chunks", noted)
-    monkeypatch.setattr(programs, "_SCRATCH", 1)
+    monkeypatch.setattr(execution, "through_chunks", noted)
+    monkeypatch.setattr(execution, "_SCRATCH", 1)
     same(jax.grad(loss, (0, 1))(WEIGHTS, starts, "kernel"), known, rtol=1e-12)
     assert groups == [2]
 
@@ -81,8 +81,8 @@ def test_tapes_have_room_for_a_group_at_a_time(monkeypatch):
 def test_how_many_are_in_a_group(monkeypatch):
     kernel = Kernel(None, None, [], [], [(1000, np.float32)], Tuning(block=64), 0)
     assert kernel.scratch == 4000
-    monkeypatch.setattr(programs, "_SCRATCH", 4000 * 640)
-    assert [programs._group(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
+    monkeypatch.setattr(execution, "_SCRATCH", 4000 * 640)
+    assert [execution._group(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
         64, 128, 640, 384, 448,
     ]  # fmt: skip
 
@@ -263,12 +263,12 @@ def lowered(solve, dtype):
         ensemble.as_kernel().plan, kernel=tuning, back=True, starts=False,
         moving=(*weights, *(not any(weights) for _ in rows)),
     )  # fmt: skip
-    xs = [*rows, *programs._outputs(plan, structure, leaves, rows, index)]
+    xs = [*rows, *execution._outputs(plan, structure, leaves, rows, index)]
     xs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in xs]
     assert {x.dtype for x in xs} == {jnp.dtype(dtype)}
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        alone = partial(one.pulled_one, plan, structure)
+        alone = partial(trajectory.pulled_one, plan, structure)
         run = jax.jit(lambda *args: Kernel.of(alone, *args, tuning, sum(weights))(*args))
         return run.trace(leaves, xs, index).lower(lowering_platforms=("cuda",)).as_text()
 

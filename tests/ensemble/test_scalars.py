@@ -15,15 +15,15 @@ from jax import lax
 from jaxtyping import jaxtyped
 
 from diffeq.algebra.linear import factored, solve
-from diffeq.core.lookup import added, find, pick
-from diffeq.core.loop import block, loop
-from diffeq.core.poison import poison
-from diffeq.core.primitive import alone, rebind, user_line
-from diffeq.core.rows import get_row, put_row, unset
-from diffeq.core.walk import walk
-from diffeq.ensemble.scalars import Space, Stored, Unscalarisable, scalarised
-from diffeq.ensemble.scalars.memory import Made, kept
-from diffeq.ensemble.scalars.values import objects
+from diffeq.autodiff.dynamic_scan import walk
+from diffeq.autodiff.primitive import alone, rebind, user_line
+from diffeq.autodiff.row_buffers import get_row, put_row, unset
+from diffeq.autodiff.tables import added, find, pick
+from diffeq.autodiff.unreached_rows import poison
+from diffeq.autodiff.while_loop import block, loop
+from diffeq.ensemble.gpu_kernel import Space, Stored, Unscalarisable, scalarised
+from diffeq.ensemble.gpu_kernel.large_arrays import Made, kept
+from diffeq.ensemble.gpu_kernel.scalar_values import objects
 
 LANES = 4
 DRAW = np.random.default_rng(0)

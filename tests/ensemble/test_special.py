@@ -13,8 +13,8 @@ from tests.ensemble.test_kernel import H100
 from tests.ensemble.test_scalars import scalar
 from tests.tiers import shortly
 
-from diffeq.ensemble.kernel import Tuning, in_kernel
-from diffeq.ensemble.scalars import Unscalarisable, special
+from diffeq.ensemble.gpu_kernel import Unscalarisable, special_functions
+from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 
 DTYPES = [np.float32, np.float64]
 LINE = np.linspace(-6.0, 9.0, 20_001)
@@ -26,7 +26,7 @@ WHOLE = np.concatenate([np.linspace(-7.7, 40, 9_000), 10.0 ** np.linspace(-7, 9,
 def test_the_error_function_is_right_to_a_few_units_in_the_last_place(name, dtype):
     x = np.concatenate([LINE, LINE + 16]).astype(dtype)
     x = x[x < (8.5 if dtype == np.float32 else 25)]  # beyond, XLA on a CPU is at its least number
-    found = np.asarray(jax.jit(getattr(special, name))(x))
+    found = np.asarray(jax.jit(getattr(special_functions, name))(x))
     known = np.vectorize(getattr(math, name))(x.astype(float))
     assert found.dtype == dtype
     unit = np.spacing(np.abs(known).astype(dtype)).astype(float)
@@ -39,7 +39,7 @@ def test_the_gamma_function_is_right_to_rounding(name, dtype):
     x = WHOLE.astype(dtype)
     poles = np.abs(x - np.round(x)) < 1e-2
     x = x[(x > 0) | ~poles]
-    found = np.asarray(jax.jit(getattr(special, name))(x))
+    found = np.asarray(jax.jit(getattr(special_functions, name))(x))
     known = getattr(scipy.special, "gammaln" if name == "lgamma" else name)(x.astype(float))
     assert found.dtype == dtype
     error = np.abs(found - known) / (1 + np.abs(known)) / np.finfo(dtype).eps
@@ -50,25 +50,25 @@ def test_the_gamma_function_is_right_to_rounding(name, dtype):
 def test_the_gamma_function_has_all_digits_about_its_zeros(dtype):
     steps = np.concatenate([10.0 ** np.linspace(-16, -1, 60), np.linspace(0.1, 0.5, 40)])
     x = np.unique(np.add.outer([1, 2], np.concatenate([-steps, steps])).astype(dtype))
-    found = np.asarray(jax.jit(special.lgamma)(x), float)
+    found = np.asarray(jax.jit(special_functions.lgamma)(x), float)
     with mpmath.workdps(40):
         known = np.array([float(mpmath.loggamma(float(z))) for z in x])
     zero = (x == 1) | (x == 2)
     assert not found[zero].any()
     error = np.abs(found[~zero] / known[~zero] - 1) / np.finfo(dtype).eps
     assert error.max() < 5
-    whole = special.lgamma(jnp.array([1, 2, 1 + 2**-7], jnp.bfloat16))
+    whole = special_functions.lgamma(jnp.array([1, 2, 1 + 2**-7], jnp.bfloat16))
     np.testing.assert_allclose(whole, [0, 0, -0.0044591], rtol=2**-8)
 
 
 def test_values_without_numbers():
     x = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 0.0, -2.0])
-    np.testing.assert_array_equal(special.erf(x)[:4], [jnp.nan, 1, -1, 0])
-    np.testing.assert_array_equal(special.erfc(x)[:4], [jnp.nan, 0, 2, 1])
-    np.testing.assert_array_equal(special.lgamma(x), [jnp.nan, *[jnp.inf] * 4])
-    np.testing.assert_array_equal(special.digamma(x)[:2], [jnp.nan, jnp.inf])
-    assert jnp.isnan(special.digamma(x)[-1])
-    half = special.erf(jnp.array([0.5], jnp.float16))
+    np.testing.assert_array_equal(special_functions.erf(x)[:4], [jnp.nan, 1, -1, 0])
+    np.testing.assert_array_equal(special_functions.erfc(x)[:4], [jnp.nan, 0, 2, 1])
+    np.testing.assert_array_equal(special_functions.lgamma(x), [jnp.nan, *[jnp.inf] * 4])
+    np.testing.assert_array_equal(special_functions.digamma(x)[:2], [jnp.nan, jnp.inf])
+    assert jnp.isnan(special_functions.digamma(x)[-1])
+    half = special_functions.erf(jnp.array([0.5], jnp.float16))
     np.testing.assert_allclose(half, 0.5205, rtol=1e-3)
     assert half.dtype == jnp.float16
 

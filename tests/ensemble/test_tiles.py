@@ -16,8 +16,8 @@ from tests.ensemble.test_scalars import LANES, V, scalar
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble.kernel import Tuning, in_kernel
-from diffeq.ensemble.scalars import Array, Space, View, scalarised
+from diffeq.ensemble.gpu_kernel import Array, Space, View, scalarised
+from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 
 DRAW = np.random.default_rng(1)
 FIRST, HIDDEN, LAST = (DRAW.normal(size=s) / s[1] ** 0.5 for s in ((50, 5), (40, 50), (3, 40)))

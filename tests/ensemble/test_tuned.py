@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.ensemble import tuned
-from diffeq.ensemble.kernel import Tuning
-from diffeq.ensemble.scalars import Unscalarisable
+from diffeq.ensemble import tuning
+from diffeq.ensemble.gpu_kernel import Unscalarisable
+from diffeq.ensemble.gpu_kernel.launch import Tuning
 from diffeq.ensemble.strategies import Ensemble
 
 DECAY = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0))
@@ -23,8 +23,8 @@ def solve(ks=KS, strategy="lanes", chunk="tuned"):
 def tried(monkeypatch):
     """Layouts that were tried; the third is the fastest."""
     seen = []
-    monkeypatch.setattr(tuned, "_known", type(tuned._known)())
-    monkeypatch.setattr(tuned, "_seconds", lambda _, layout: seen.append(layout) or
+    monkeypatch.setattr(tuning, "_known", type(tuning._known)())
+    monkeypatch.setattr(tuning, "_seconds", lambda _, layout: seen.append(layout) or
                         abs(len(seen) - 3.0))  # fmt: skip
     return seen
 
@@ -32,12 +32,12 @@ def tried(monkeypatch):
 def test_the_fastest_is_taken_and_remembered_also_inside_jit(tried):
     found, known = solve(), solve(chunk=64)
     np.testing.assert_allclose(found.y1, known.y1, rtol=1e-12)
-    assert tried == list(tuned._CHUNKS)
-    assert list(tuned._known.values()) == [tried[2]]
+    assert tried == list(tuning._CHUNKS)
+    assert list(tuning._known.values()) == [tried[2]]
     np.testing.assert_allclose(jax.jit(lambda ks: solve(ks).y1)(KS), known.y1, rtol=1e-12)
-    assert len(tried) == len(tuned._CHUNKS)
+    assert len(tried) == len(tuning._CHUNKS)
     assert solve(strategy="lockstep").success.all()  # which has no chunks
-    assert len(tried) == len(tuned._CHUNKS)
+    assert len(tried) == len(tuning._CHUNKS)
 
 
 def test_a_kernel_is_tried_in_blocks_with_all_the_warps_that_they_fill(tried):
@@ -45,13 +45,13 @@ def test_a_kernel_is_tried_in_blocks_with_all_the_warps_that_they_fill(tried):
     np.testing.assert_allclose(found.y1, solve(chunk=64).y1, rtol=1e-12)
     pairs = [(x.block, x.warps) for x in tried]
     assert pairs == [(32, None), (64, 1), (64, None), (128, 1), (128, 2), (128, None)]
-    assert all(isinstance(x, Tuning) for x in tuned._known.values())
+    assert all(isinstance(x, Tuning) for x in tuning._known.values())
 
 
 def test_a_sample_is_measured(monkeypatch):
-    monkeypatch.setattr(tuned, "_known", type(tuned._known)())
-    monkeypatch.setattr(tuned, "_CHUNKS", (2, 4))
-    monkeypatch.setattr(tuned, "_SAMPLE", {"lanes": 6})
+    monkeypatch.setattr(tuning, "_known", type(tuning._known)())
+    monkeypatch.setattr(tuning, "_CHUNKS", (2, 4))
+    monkeypatch.setattr(tuning, "_SAMPLE", {"lanes": 6})
     seen, part = [], Ensemble.part
 
     def looked(self, index):
@@ -63,7 +63,7 @@ def test_a_sample_is_measured(monkeypatch):
     monkeypatch.setattr(Ensemble, "part", looked)
     assert solve().success.all()
     assert seen == 4 * [(2, [0, 2, 4, 6, 8, 10])] + [(4, [0, 2, 4, 6, 8, 10])]
-    assert list(tuned._known.values()) == [2]  # the other is no layout of it
+    assert list(tuning._known.values()) == [2]  # the other is no layout of it
 
 
 def test_nothing_is_measured_where_nothing_can_be(tried):

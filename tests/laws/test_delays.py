@@ -97,7 +97,7 @@ def test_a_lane_that_fails_spoils_no_gradient():
 
 
 def test_many_lags_have_a_bounded_number_of_kinks():
-    from diffeq.problems.breaking import breaking_points
+    from diffeq.problems.discontinuities import breaking_points
 
     many = breaking_points(jnp.array(0.0), jnp.arange(1.0, 11.0), 7)
     assert 10 <= many.shape[0] <= 256

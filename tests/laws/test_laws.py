@@ -250,7 +250,7 @@ def test_rescaled_units_give_the_same_steps(of_time, of_y):
 
 def test_float32_with_tolerances_below_eps_finishes_and_is_noticed_once(monkeypatch):
     problem = de.ODEProblem(pendulum, PROBLEM.y0.astype(jnp.float32), (0.0, 2.0), jnp.float32(2.0))
-    monkeypatch.setattr("diffeq.refuse.tolerances._noticed", set())
+    monkeypatch.setattr("diffeq.validation.tolerances._noticed", set())
     with pytest.warns(
         UserWarning, match=r"rtol is 1e-12, and float32 .* 4.8e-07.*wider dtype"
     ) as one:

@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 import diffeq as de
-from diffeq.core.flags import flagged, with_flags
+from diffeq.autodiff.raised_flags import flagged, with_flags
 
 
 def switched(production, decay, levels, lags, x, end):

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble import blocks
+from diffeq.ensemble import resume
 
 assert jax.device_count() == 4, "see test_ensemble_mesh.py"
 MESH = Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
@@ -118,8 +118,8 @@ def test_a_trajectory_has_the_key_of_its_number(strategy):
 
 
 def test_a_sweep_in_blocks_goes_on_from_its_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "_EVEN", 1)
-    monkeypatch.setattr(blocks, "_MOST", 12)
+    monkeypatch.setattr(resume, "_EVEN", 1)
+    monkeypatch.setattr(resume, "_MOST", 12)
     rates = jnp.tile(RATES, 3)[:32]
     asked = {"reduce": de.stats.Mean(), "mesh": MESH, "resume": tmp_path, "strategy": "lanes"}
     sol = ensemble(rates, **asked)

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import diffeq as de
-from diffeq.ensemble import blocks
+from diffeq.ensemble import resume
 
 PROBLEM = de.ODEProblem(lambda t, y, p: p * y**2, 1.0, (0.0, 2.0))
 RATES = np.array([0.1, 0.2, 0.3, 1.0, 0.1, 0.05, 2.0, 0.2])
@@ -93,7 +93,7 @@ def drawn(mesh):
 
 def in_blocks(me, mesh, folder):
     """A sweep that is kept by the first process, goes on, and is refused in both."""
-    blocks._EVEN, blocks._MOST = 1, 8
+    resume._EVEN, resume._MOST = 1, 8
     rates = np.concatenate([RATES, 0.5 * RATES])
     asked = {"mesh": mesh, "reduce": de.stats.Mean(), "resume": folder if me == 0 else "nowhere"}
     sol = solve(rates, **asked)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from diffeq.core.components import own_components
+from diffeq.autodiff.component_dependence import own_components
 
 THREE = jnp.array([1.0, 2.0, 3.0])
 OWN = {

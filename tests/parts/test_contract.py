@@ -8,10 +8,10 @@ import pytest
 from jax import lax
 from tests.tiers import shortly
 
-from diffeq.core.loop import loop
-from diffeq.core.poison import Row, poison
-from diffeq.core.rows import get_row, put_row
-from diffeq.core.walk import walk
+from diffeq.autodiff.dynamic_scan import walk
+from diffeq.autodiff.row_buffers import get_row, put_row
+from diffeq.autodiff.unreached_rows import Row, poison
+from diffeq.autodiff.while_loop import loop
 
 LENGTH = 6
 ROWS = jnp.linspace(0.3, 1.4, LENGTH)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.refuse import keywords
+from diffeq.validation import keywords
 
 TS = jnp.linspace(0.0, 2.0, 5)
 STRATEGIES = ("lockstep", "lanes")

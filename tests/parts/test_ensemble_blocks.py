@@ -7,7 +7,7 @@ import pytest
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble import blocks
+from diffeq.ensemble import resume
 
 AT = jnp.array([0.5, 1.0])
 PROBLEM = de.ODEProblem(lambda t, y, k: k * y**2, 1.0, (0.0, 1.0), 0.5)  # explodes at 1/k
@@ -19,7 +19,7 @@ ASKED = PLAIN | {"args": RATES, "throw": False, "reduce": REDUCE}
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(blocks, "_MOST", 64)
+    monkeypatch.setattr(resume, "_MOST", 64)
 
 
 def equal(sol, whole):
@@ -37,7 +37,7 @@ def equal(sol, whole):
 def test_a_run_that_is_cut_off_goes_on(strategy, monkeypatch, tmp_path):
     asked = {**ASKED, "strategy": strategy}
     again = lambda: de.solve_ensemble(PROBLEM, resume=tmp_path, **asked)
-    plain, done = blocks.Ensemble.part, []
+    plain, done = resume.Ensemble.part, []
 
     def part(self, index):
         if len(done) == 3:
@@ -45,7 +45,7 @@ def test_a_run_that_is_cut_off_goes_on(strategy, monkeypatch, tmp_path):
         done.append(index)
         return plain(self, index)
 
-    monkeypatch.setattr(blocks.Ensemble, "part", part)
+    monkeypatch.setattr(resume.Ensemble, "part", part)
     with pytest.raises(KeyboardInterrupt):
         again()
     done.clear()

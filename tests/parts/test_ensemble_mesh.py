@@ -12,7 +12,7 @@ import pytest
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.core.here import here, places
+from diffeq.core.addressable import here, places
 
 HERE = Path(__file__).parent
 

@@ -8,7 +8,7 @@ import pytest
 from jax import monitoring
 
 import diffeq as de
-from diffeq.train import program, search
+from diffeq.train import compiled_step, search
 
 TARGET = jnp.array([1.0, 2.0])
 
@@ -17,7 +17,12 @@ TARGET = jnp.array([1.0, 2.0])
 def compiled():
     """The programs that XLA is asked for, with none known from before."""
     found = []
-    for kept in (program._evaluation, program._advance, program._begin, search._segments):
+    for kept in (
+        compiled_step._evaluation,
+        compiled_step._advance,
+        compiled_step._begin,
+        search._segments,
+    ):
         kept.cache_clear()
 
     def listen(event, duration, **_):
@@ -149,11 +154,11 @@ def test_what_a_loss_reads_is_read_again():
 
 def test_few_programs_are_kept():
     """Each goal is a constant of its loss, so each has a program of its own."""
-    for goal in range(program.KEPT + 3):
+    for goal in range(compiled_step.KEPT + 3):
         loss = lambda x, goal=float(goal): (x - goal) ** 2
         fit = de.fit(0.0, loss, optimizer=optax.sgd(0.1), steps=1, progress=False)
         assert fit.history[0] == goal**2
-    assert program._evaluation.cache_info().currsize == program.KEPT
+    assert compiled_step._evaluation.cache_info().currsize == compiled_step.KEPT
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2])

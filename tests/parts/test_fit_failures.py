@@ -13,8 +13,8 @@ import optax
 import pytest
 
 import diffeq as de
-from diffeq.train import program, progress
-from diffeq.train.draws import Draws, check_loss
+from diffeq.train import compiled_step, progress
+from diffeq.train.batches import Draws, check_loss
 from diffeq.train.fit import check_callback
 
 SGD = optax.sgd(0.1)
@@ -304,10 +304,10 @@ def test_a_step_is_written_over_the_arrays_that_it_is_given():
     theta = jax.ShapeDtypeStruct((size,), jnp.float32)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     optimizer = optax.adam(0.1)
-    carry = jax.eval_shape(lambda theta: program.begun(optimizer, theta, (), None), theta)
-    evaluation = program.Evaluation(number, theta, ())
-    step = program.step_of(optimizer, carry, evaluation, np.int32(0), noisy=False)
-    lowered = program.advance_by(step).lower(step, carry, evaluation, np.int32(0))
+    carry = jax.eval_shape(lambda theta: compiled_step.begun(optimizer, theta, (), None), theta)
+    evaluation = compiled_step.Evaluation(number, theta, ())
+    step = compiled_step.step_of(optimizer, carry, evaluation, np.int32(0), noisy=False)
+    lowered = compiled_step.advance_by(step).lower(step, carry, evaluation, np.int32(0))
     memory = lowered.compile().memory_analysis()
     copies = lambda size_in_bytes: size_in_bytes / (4 * size)
     assert copies(memory.alias_size_in_bytes) == pytest.approx(4.0, abs=0.1)

@@ -7,7 +7,7 @@ import pytest
 
 import diffeq as de
 from diffeq.algebra import is_singular, least_condition
-from diffeq.problems.structure import pencil_index, structure_of
+from diffeq.problems.structural_index import pencil_index, structure_of
 
 G = 9.81
 MASS = [1.0, 1.0, 1.0, 1.0, 0.0]

@@ -11,7 +11,7 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d, make_interp_spline
 
 import diffeq as de
-from diffeq.core.jumps import jumps_of, time
+from diffeq.autodiff.discontinuity_times import jumps_of, time
 
 RNG = np.random.default_rng(0)
 TS = np.sort(RNG.uniform(0.0, 4.0, 9))

@@ -12,8 +12,8 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.core.jumps import constant, jumps_of, time
-from diffeq.integrate.stops import passed
+from diffeq.autodiff.discontinuity_times import constant, jumps_of, time
+from diffeq.integrator.stops import passed
 
 TS, XS = jnp.array([0.0, 0.35, 0.8, 1.3]), jnp.array([1.0, -2.0, 0.5, 3.0])
 

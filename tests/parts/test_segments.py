@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffeq.core.segments import Segments, outside
+from diffeq.autodiff.host_segments import Segments, outside
 
 X = jnp.array([0.5, 2.0])
 

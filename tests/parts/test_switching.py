@@ -119,7 +119,7 @@ def test_it_begins_anew_after_events_and_stops():
 
 
 def test_after_the_last_lap_the_stiff_method_stays(monkeypatch):
-    monkeypatch.setattr("diffeq.integrate.loop.MOST_LAPS", 1)
+    monkeypatch.setattr("diffeq.integrator.loop.MOST_LAPS", 1)
     sol = de.solve(HILL, PAIR, max_steps=5000, **TOLERANCES)
     monkeypatch.undo()
     back = de.solve(HILL, PAIR, max_steps=5001, **TOLERANCES)

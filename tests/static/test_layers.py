@@ -18,23 +18,23 @@ SOLVE = (
     "solve",
     "solution",
     "stepping",
-    "capturing",
+    "capture_call",
     "diagnosis",
     "index_advice",
-    "door",
-    "refuse",
-    "request",
+    "validation",
+    "output_plan",
     "consistent",
-    "steady",
+    "steady_state",
 )
 LAYERS = (
     ("core",),
+    ("autodiff",),
     ("closures",),
-    ("problems", "noise", "interp", "algebra", "stats"),
+    ("problems", "brownian", "interp", "algebra", "stats"),
     ("methods",),
-    ("control", "output", "events"),
-    ("integrate",),
-    ("adjoint",),
+    ("controllers", "output", "events"),
+    ("integrator",),
+    ("adjoints",),
     SOLVE,
     ("nn", "train", "ensemble", "plot", "zoo", "datasets", "torch"),
 )
@@ -45,7 +45,7 @@ HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "scipy", "tqdm", "torch"
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot
 
 PRIVATE = ("jax._src", "jax.interpreters", "jax.extend", "equinox.internal")
-PRIVATE_HOMES = {"diffeq.core.primitive", "diffeq.ensemble.lanes"}
+PRIVATE_HOMES = {"diffeq.autodiff.primitive", "diffeq.ensemble.chunks"}
 
 
 def module_name(path: Path) -> str:

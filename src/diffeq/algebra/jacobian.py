@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-from ..core.primitive import dependents
+from ..autodiff.primitive import dependents
 
 __all__ = ["Slopes", "identity", "jacobian", "slopes"]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact
 
-from ..core.primitive import shape_of
+from ..autodiff.primitive import shape_of
 
 __all__ = ["Products", "check_solver", "iterated"]
 

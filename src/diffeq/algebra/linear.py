@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Int
 
-from ..core.primitive import (
+from ..autodiff.primitive import (
     ShapedArray,
     define,
     instantiate,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Real
 
-from ..core.loop import loop
-from ..core.primitive import bound, jaxpr_as_fun, shape_of
+from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
+from ..autodiff.while_loop import loop
 
 __all__ = ["Bounds", "Root", "frozen", "newton"]
 

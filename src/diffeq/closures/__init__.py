@@ -1,7 +1,7 @@
 """A user's functions as programs: what they close over, what they read, what they write."""
 
+from .bounds_check import check_indices
 from .captured import Captured, Program, captured
-from .indices import check_indices
 from .purity import no_writes, parts_of
 from .reading import reading_of
 from .structure import (

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.primitive import bound, eval_jaxpr
+from ..autodiff.primitive import bound, eval_jaxpr
 from ..core.promotion import user_promotion
-from .draws import notice_draws
-from .indices import check_indices
-from .program import constant_key, key_of_jaxpr, same_program
+from .bounds_check import check_indices
+from .numpy_draws import notice_draws
 from .reading import key_of, reading_of
+from .same_program import constant_key, key_of_jaxpr, same_program
 from .structure import flatten, unflatten
 
 __all__ = ["Captured", "Program", "captured"]

@@ -1,12 +1,12 @@
 """The derivative of an ensemble in lanes, or as a kernel.
 
 By few numbers a trajectory it is found on the way: each chunk solves for its Jacobians by them,
-tangents beside the state and without a tape (`adjoint/alongside.py`), and what is then left to
-transpose is a sum of products. By more than `_FEW` numbers it goes back: when cotangents are there,
-each chunk is solved once more, with a tape that lives no longer than the chunk, and walks back
-along it. To solve twice is less than to write the tapes of all trajectories to memory and to read
-them from there. Where the numbers are known (a gradient that is not compiled) all cores take part
-in both.
+tangents beside the state and without a tape (`adjoints/forward_accumulation.py`), and what is then
+left to transpose is a sum of products. By more than `_FEW` numbers it goes back: when cotangents
+are there, each chunk is solved once more, with a tape that lives no longer than the chunk, and
+walks back along it. To solve twice is less than to write the tapes of all trajectories to memory
+and to read them from there. Where the numbers are known (a gradient that is not compiled) all cores
+take part in both.
 
 In a kernel both are kernels; what has none is done in lockstep.
 """
@@ -22,17 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
-from ..adjoint import Discrete
-from ..adjoint.alongside import Alongside
-from ..adjoint.base import is_inexact, pick
-from ..adjoint.flat import Flat
-from ..core.oneway import Map, oneway
-from ..core.poison import Row, poison
-from ..core.primitive import is_key, split
+from ..adjoints import Discrete
+from ..adjoints.base import is_inexact, pick
+from ..adjoints.forward_accumulation import Alongside
+from ..adjoints.unthinned import Flat
+from ..autodiff.one_way_linear import Map, oneway
+from ..autodiff.primitive import is_key, split
+from ..autodiff.unreached_rows import Row, poison
 from ..core.promotion import standard_promotion
 from ..solution import Solution
-from .one import Plan, count_shared, inexact, replaced, solved
-from .programs import anywhere, complete, decides, has_kernel, in_lockstep, in_program, seen
+from .execution import anywhere, complete, decides, has_kernel, in_lockstep, in_program, seen
+from .trajectory import Plan, count_shared, inexact, replaced, solved
 
 __all__ = ["differentiable", "in_lanes"]
 
@@ -114,7 +114,7 @@ def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
 def _along(shared: list, own: list, jacobians: list) -> list:
     """Jacobians times tangents (of what is shared, and of each) for all trajectories; a row that
     was not reached is NaN, and so is the derivative that asks for it, but for that it is no
-    derivative at all (`core/poison.py`).
+    derivative at all (`autodiff/unreached_rows.py`).
     """
 
     def one(jacobian: Any, dot: Any) -> Any:

@@ -10,30 +10,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..adjoint import overridden
+from ..adjoints import overridden
+from ..autodiff.primitive import Tracer, in_a_trace
 from ..closures import captured
-from ..control import Controller
-from ..core.here import here
+from ..controllers import Controller
+from ..core.addressable import here
 from ..core.notices import INSIDE
-from ..core.primitive import Tracer, in_a_trace
 from ..core.promotion import standard_promotion
 from ..core.status import Status
-from ..door import MAX_STEPS
+from ..integrator.build import MAX_STEPS
 from ..methods import Method
 from ..problems import JumpProblem, Problem, SteadyStateProblem
 from ..problems.base import evaluated
 from ..problems.lowering import state_of
-from ..refuse import check_no_torch, concrete, keywords
 from ..solution import Solution
 from ..solve import Options, asked
-from .blocks import in_blocks
+from ..validation import check_no_torch, concrete, keywords
+from .gpu_kernel import Unscalarisable
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
-from .one import Plan
 from .reduction import check_reduce
-from .scalars import Unscalarisable
+from .resume import in_blocks
 from .sharded import alone, check_mesh, dealt, is_global, known_here, platform
 from .strategies import Ensemble
-from .tuned import tuned
+from .trajectory import Plan
+from .tuning import tuned
 
 __all__ = ["STRATEGIES", "solve_ensemble"]
 

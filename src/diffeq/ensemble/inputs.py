@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.primitive import Tracer
+from ..autodiff.primitive import Tracer
 from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
 from .sharded import row_at
 

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..autodiff.primitive import in_a_trace, is_key
 from ..closures import flatten
-from ..core.primitive import in_a_trace, is_key
 from ..solution import Solution
 from .derivatives import differentiable, in_lanes
+from .execution import anywhere, check_kernel, complete, in_lockstep, reduction_of
+from .gpu_kernel.launch import Tuning
 from .inputs import Inputs
-from .kernel import Tuning
-from .one import Plan, solution
-from .programs import anywhere, check_kernel, complete, in_lockstep, reduction_of
 from .reduction import Reduction
 from .sharded import dealt, known_here, over, platform, shared_by, some_of
+from .trajectory import Plan, solution
 
 __all__ = ["Ensemble"]
 

@@ -1,11 +1,11 @@
 """Layer 3: what happens during a solve: where, and what becomes of the state."""
 
-from .arrivals import Arrivals
-from .ending import Anew, Ending
 from .event import AfterStep, Event, Happening, Periodic, PresetTimes, doses
-from .jump import Events
-from .none import NO_EVENTS, NoEvents
-from .part import lowered
+from .handling import Events
+from .jump_process import Arrivals
+from .lowered import lowered
+from .no_events import NO_EVENTS, NoEvents
+from .step_end import Anew, Ending
 
 __all__ = [
     "NO_EVENTS",

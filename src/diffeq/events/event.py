@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields, unflatten_fields
 from ..core.keywords import keywords
-from ..core.primitive import Tracer
 
 __all__ = ["AfterStep", "Event", "Happening", "Periodic", "PresetTimes", "doses"]
 

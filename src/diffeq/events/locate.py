@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..core.loop import loop
+from ..autodiff.while_loop import loop
 from ..core.promotion import standard_promotion
 
 __all__ = ["Crossing", "Stand", "first_crossing", "located", "ripe"]

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..core.primitive import Tracer
+from ..autodiff.primitive import Tracer
 from ..core.promotion import standard_promotion
 
 __all__ = ["Input", "Table"]

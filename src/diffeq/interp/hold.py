@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from ..core.jumps import jumping
+from ..autodiff.discontinuity_times import jumping
+from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
-from ..core.primitive import Tracer
 from ..core.promotion import standard_promotion
 from .base import Input, Table, row
 

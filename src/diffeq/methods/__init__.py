@@ -13,8 +13,8 @@ from .bdf import BDF
 from .dirk import DIRK
 from .explicit_rk import ExplicitRK
 from .firk import FIRK
-from .implicit import named_solver
 from .interpolant import Hermite, Interpolant
+from .newton_based import named_solver
 from .partitioned import Nystrom, Symplectic
 from .rosenbrock import Rosenbrock
 from .stochastic_implicit import ImplicitEM

@@ -20,9 +20,9 @@ from jaxtyping import Array, Int, Real
 from ..algebra.newton import Bounds, newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, factors_of, inverse_of, linearised, solved_by
 from .interpolant import Interpolant, Polynomial
 from .mass import balance, over, slope_of
+from .newton_based import Implicit, factors_of, inverse_of, linearised, solved_by
 
 __all__ = ["BDF"]
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..core.flags import with_flags
-from ..core.implicit import settled
-from ..core.loop import loop
+from ..autodiff.fixed_point import settled
+from ..autodiff.raised_flags import with_flags
+from ..autodiff.while_loop import loop
 from ..core.norm import mean_square
 from ..problems.forms import Delayed, lower
 from ..problems.history import Asked, Strip

@@ -19,12 +19,12 @@ from jaxtyping import Array, Real
 
 from ..algebra.newton import newton
 from ..algebra.roots import rooted
-from ..core.rows import put_row
-from ..core.walk import walk
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.row_buffers import put_row
 from .base import Step
-from .implicit import Aim, Implicit, factors_of, inverse_of, linearised, solved_by
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import slope_of, times
+from .newton_based import Aim, Implicit, factors_of, inverse_of, linearised, solved_by
 from .order import precise
 from .tableau import Tableau, table_of
 

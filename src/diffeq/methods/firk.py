@@ -20,12 +20,12 @@ from jaxtyping import Array, Real
 from ..algebra import factored, solve
 from ..algebra.newton import Bounds, frozen, newton
 from ..algebra.roots import rooted
-from ..core.loop import loop
+from ..autodiff.while_loop import loop
 from ..problems.forms import Implicit as Residual
 from .base import Step
-from .implicit import Aim, Implicit, factors_of, inverse_of, linearised
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import balance, combined, over, slope_of, times
+from .newton_based import Aim, Implicit, factors_of, inverse_of, linearised
 from .residual import is_heavy
 from .tableau import Tableau, table_of
 

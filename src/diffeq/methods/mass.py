@@ -13,7 +13,7 @@ from jaxtyping import Array
 from ..algebra import factored, identity, is_singular, jacobian, slopes, solve
 from ..algebra.roots import newton, rooted
 from ..problems.forms import Delayed, Implicit, Mass, Sde, lower, spread
-from . import hidden, residual
+from . import higher_index, residual
 
 __all__ = [
     "balance",
@@ -99,7 +99,7 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     if form.mass is None:
         return form.field(t, y)
     if form.index is not None:
-        return hidden.slope(form, t, y).reshape(y.shape)
+        return higher_index.slope(form, t, y).reshape(y.shape)
     value, by_y, by_t = slopes(form.field, t, y, form.jac)
     rate = value - projected(form.free, value if by_t is None else value + by_t)
     return solve(factored(_closed(form, by_y)), rate).reshape(y.shape)
@@ -114,7 +114,7 @@ def paces(form: Any) -> tuple[Callable, ...]:
     if isinstance(form, Implicit):
         return (partial(residual.pace, form),)
     if isinstance(form, Mass) and form.index is not None:
-        return (lambda t, y: hidden.rate(form, t, y).reshape(y.shape),)
+        return (lambda t, y: higher_index.rate(form, t, y).reshape(y.shape),)
     return (partial(slope_of, form),)
 
 
@@ -135,7 +135,7 @@ def consistent(
         there = residual.settled(form, t0, y0)
         return there.y, there.found
     if form.index is not None:
-        there = hidden.nearest(form, t0, y0, kept, tolerance.scale(y0))
+        there = higher_index.nearest(form, t0, y0, kept, tolerance.scale(y0))
         near = tolerance.mean_square(there.move) <= 1 if kept is None else True
         return there.y.reshape(y0.shape), there.found & near
     given, hold = y0.ravel(), _holder(form, kept)
@@ -175,7 +175,7 @@ def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tu
     if isinstance(form, Implicit):
         return residual.shift(form, t, y, span)
     if form.index is not None:
-        return hidden.correction(form, t, y, tolerance.scale(y)), y.ravel()
+        return higher_index.correction(form, t, y, tolerance.scale(y)), y.ravel()
     value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)
     factors = factored(_closed(form, by_y))
     return -solve(factors, times(form.free, value)), y.ravel()
@@ -187,7 +187,7 @@ def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
     dy), ∂F/∂x, where x are the slopes of differential components and the algebraic ones.
     """
     if isinstance(form, Mass) and form.index is not None:
-        return hidden.is_regular(form, t, y)
+        return higher_index.is_regular(form, t, y)
     if isinstance(form, Implicit):
         matrix = residual.closing_matrix(form, t, y, dy)
     else:

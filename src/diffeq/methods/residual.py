@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from ..algebra import Factors, factored, solve
 from ..algebra.roots import newton, rooted
-from ..core.primitive import dependents
+from ..autodiff.primitive import dependents
 from ..problems.forms import Implicit
 
 __all__ = ["Point", "closing_matrix", "is_heavy", "pace", "settled", "shift", "slope", "strays"]

@@ -10,9 +10,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
-from ..core.lookup import added
-from ..core.rows import put_row
-from ..core.walk import walk
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.row_buffers import put_row
+from ..autodiff.tables import added
 
 __all__ = ["blank_stages", "in_a_loop", "weighted"]
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Real
 from ..algebra.newton import newton
 from ..algebra.roots import rooted
 from .base import Step
-from .implicit import Implicit, factors_of, inverse_of, named_solver, of_field, solved_by
+from .newton_based import Implicit, factors_of, inverse_of, named_solver, of_field, solved_by
 from .stochastic_rk import Stochastic
 
 __all__ = ["ImplicitEM"]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Real
 
 from ..core.norm import magnitude
 from .base import Method, Step
-from .bridge import Bridge
+from .brownian_bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, in_a_loop, weighted
 from .stochastic_tableau import StochasticTableau

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from ..core.keywords import keywords
 from ..problems import ImplicitDAEProblem
-from ..problems.called import check_arguments
+from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from .layer import Layer

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from ..adjoint import ODES
+from ..adjoints import ODES
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
 from ..problems import ODEProblem, Problem
-from ..problems.called import check_arguments
-from ..refuse import check_no_torch, explicit_for
+from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
+from ..validation import check_no_torch, explicit_for
 from .sample import check_instance, for_one_sample
 
 __all__ = ["Frozen", "Layer", "with_method"]

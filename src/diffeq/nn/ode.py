@@ -10,7 +10,7 @@ from jaxtyping import Array
 from ..core.keywords import keywords
 from ..core.packing import as_state
 from ..problems import DAEProblem, Problem
-from ..problems.called import check_arguments
+from ..problems.user_functions import check_arguments
 from .layer import Frozen, Layer
 
 __all__ = ["NeuralODE", "check_constraints", "numbers", "vector"]

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..core.loop import loop
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.row_buffers import get_row
+from ..autodiff.while_loop import loop
 from ..core.norm import in_dtype_of, rounding
-from ..core.rows import get_row
-from ..core.walk import walk
 
 __all__ = ["Channel", "Cursor", "Output", "Piece"]
 

@@ -8,7 +8,7 @@ from .ode import ODEProblem, SplitODEProblem
 from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
-from .steady import SteadyStateProblem
+from .steady_state import SteadyStateProblem
 
 __all__ = [
     "DAEProblem",

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields
 from ..core.packing import Packing, as_state, without_held
-from ..core.primitive import Tracer
 from .base import Problem, evaluated
-from .called import described
+from .user_functions import described
 
 __all__ = [
     "DAEProblem",

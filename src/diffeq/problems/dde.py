@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ..core.packing import as_state
 from .base import Problem, evaluated
-from .called import takes
+from .user_functions import takes
 
 __all__ = ["DDEProblem", "SinceStart", "depends_on_state"]
 

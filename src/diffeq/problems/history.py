@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..core.flags import flagged
-from ..core.jumps import constant, jumping, together
-from ..core.lookup import added, find, pick, place_of
+from ..autodiff.discontinuity_times import constant, jumping, together
+from ..autodiff.raised_flags import flagged
+from ..autodiff.row_buffers import put_row
+from ..autodiff.tables import added, find, pick, place_of
 from ..core.packing import Packing
 from ..core.promotion import standard_promotion
-from ..core.rows import put_row
 
 __all__ = ["Asked", "History", "Past", "Seen", "Shape", "Strip"]
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields, unflatten_fields
-from ..core.primitive import Tracer
 from .base import Problem
-from .called import takes
+from .user_functions import takes
 
 __all__ = ["ESTIMATORS", "Jump", "JumpProblem", "varies"]
 

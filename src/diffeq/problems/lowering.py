@@ -16,21 +16,20 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..closures import check_indices, flatten, no_writes, unflatten
-from ..core.components import own_components
-from ..core.invariant import split_invariant
-from ..core.jumps import Jumps, joined, jumping, together, turns_of
-from ..core.packing import Packing, as_state, moving, released, without_held
-from ..core.primitive import (
+from ..autodiff.component_dependence import own_components
+from ..autodiff.discontinuity_times import Jumps, joined, jumping, together, turns_of
+from ..autodiff.loop_invariant import split_invariant
+from ..autodiff.primitive import (
     count_equations,
     eval_jaxpr,
     influences,
     shape_of,
     with_constants,
 )
+from ..closures import check_indices, flatten, no_writes, unflatten
+from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.promotion import user_promotion
 from .base import Problem, evaluated
-from .called import check_arguments, check_numbers, described, noted, paired
 from .dae import (
     DAEProblem,
     ImplicitDAEProblem,
@@ -44,12 +43,13 @@ from .dae import (
 from .dde import DDEProblem, SinceStart, depends_on_state
 from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .history import History, Past, Seen, Shape
-from .jumping import jumps_of_traced
+from .input_discontinuities import jumps_of_traced
 from .ode import ODEProblem, SplitODEProblem
 from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
-from .steady import SteadyStateProblem
+from .steady_state import SteadyStateProblem
+from .user_functions import check_arguments, check_numbers, described, noted, paired
 
 __all__ = [
     "Canonical",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact
 
-from ..core.watch import is_nnx_module
+from ..core.flax_nnx import is_nnx_module
 
 __all__ = ["Interval", "intervals", "spread"]
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
-from ..core.primitive import Tracer
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
 
 __all__ = ["KERNELS", "Collocation", "collocate"]

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
-from ..refuse.words import shown
-from .draws import Draw, Draws, check_loss
+from ..validation.values import shown
+from .batches import Draw, Draws, check_loss
+from .compiled_step import FINITE, Evaluation
 from .interrupts import Interrupts
 from .parameters import Parameters
-from .program import FINITE, Evaluation
 from .progress import Progress
 from .report import message_of
 from .stepper import Stepper, check_untraced

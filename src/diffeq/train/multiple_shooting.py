@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
-from ..core.primitive import Tracer
 from ..problems import Problem
 from ..solution import Solution
 from ..solve import solve as solve_problem

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..core.watch import is_nnx, is_nnx_module
+from ..core.flax_nnx import is_nnx, is_nnx_module
 from ..problems import Problem
 from .bounds import Interval, intervals, spread
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .program import FINITE, NAN, Refusals
+from .compiled_step import FINITE, NAN, Refusals
 
 __all__ = ["message_of"]
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ..autodiff.host_segments import Segments, outside
 from ..closures import Captured, Program, captured
-from ..core.segments import Segments, outside
-from .draws import Draw
-from .program import KEPT, Carry, Evaluation, advanced, evaluation_of
+from .batches import Draw
+from .compiled_step import KEPT, Carry, Evaluation, advanced, evaluation_of
 
 __all__ = ["Search", "left_behind"]
 

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from ..autodiff.primitive import in_a_trace
 from ..closures import Captured, captured
-from ..core.primitive import in_a_trace
-from .draws import Draw, Draws
-from .parameters import Parameters
-from .program import (
+from .batches import Draw, Draws
+from .compiled_step import (
     Carry,
     Evaluation,
     LossWanted,
@@ -22,6 +21,7 @@ from .program import (
     objective_of,
     step_of,
 )
+from .parameters import Parameters
 from .search import Search, left_behind
 
 __all__ = ["Stepper", "check_untraced"]

@@ -1,0 +1,30 @@
+"""Layer 5: a derivative for the loop. Nothing below knows that solves are differentiated."""
+
+from .backsolve import Backsolve
+from .base import FEATURES, ODES, Adjoint, known, refusal, solves
+from .check_gradient import GradientReport, check_gradient, overridden
+from .discrete import Discrete
+from .forward import Forward
+from .gauss import Gauss
+from .interpolating import Interpolating
+from .quadrature import Quadrature
+from .steady_state import SteadyState
+
+__all__ = [
+    "FEATURES",
+    "ODES",
+    "Adjoint",
+    "Backsolve",
+    "Discrete",
+    "Forward",
+    "Gauss",
+    "GradientReport",
+    "Interpolating",
+    "Quadrature",
+    "SteadyState",
+    "check_gradient",
+    "known",
+    "overridden",
+    "refusal",
+    "solves",
+]

@@ -1,0 +1,248 @@
+"""The march of a continuous adjoint: from t1 to t0 along its equation, with landings and kicks.
+
+It goes in the time σ = −t, by the same attempts as the loop that went forwards, under the same
+controller; its equation is a `System` of its own.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..autodiff.row_buffers import get_row, put_row
+from ..autodiff.while_loop import loop
+from ..controllers import PI
+from ..core.norm import mean_square
+from ..core.packing import Packing
+from ..core.status import Status
+from ..integrator import Data, State, System, attempt, begin, passed, started, told
+from ..methods import METHODS, Method
+from ..output import Output
+from ..problems.forms import Ode, lower
+from .base import Spec
+from .forward_result import Kept, Setting
+
+__all__ = ["DRIFTED", "Back", "March", "Nodes", "Origin"]
+
+DRIFTED = -1  # the status of a march that its monitor has stopped
+
+
+class Nodes(NamedTuple):
+    """Where a march has to stop, in its time and order; what is added to λ there, and the state.
+
+    `kicks` is None when nothing is ever added, `states` when nobody asks.
+    """
+
+    times: Array
+    kicks: Any
+    states: Any
+
+
+class Origin(NamedTuple):
+    """Where a march starts, in its own time."""
+
+    t: Array
+    y: Array
+    lam: Array
+
+
+class March(NamedTuple):
+    """Where a march is: the loop's state, the number of the next node, the integral so far where it
+    is no part of the state, the worst drift and where it was, and λ as it came to each node.
+    """
+
+    state: State
+    node: Array
+    total: list
+    drift: Array
+    place: Array
+    seen: Any
+
+
+class Back:
+    """The equation of a march, as a system that the loop can step, and its landings."""
+
+    def __init__(
+        self, setting: Setting, kept: Kept, origin: Origin, nodes: Nodes, tolerances: tuple
+    ) -> None:
+        self.setting, self.kept, self.origin, self.nodes = setting, kept, origin, nodes
+        self.adjoint = setting.adjoint
+        self.parts = self.adjoint.parts(origin.lam, origin.y, setting.parameters)
+        self.packing = Packing(self.parts)
+        self.tolerance, self.of_parameters = tolerances
+        forward, data = setting.system, setting.data
+        own = eqx.combine(data.method, forward.method)
+        controller = eqx.combine(data.controller, forward.controller)
+        method = self.adjoint.method or (own if _solves_odes(own) else METHODS["Tsit5"]())
+        if method is not own and not controller.decides:
+            controller = PI()
+        sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(self.parts)]
+        controller = eqx.tree_at(
+            lambda c: c.norm, controller, _by_parts(sizes, controller.norm),
+            is_leaf=lambda x: x is None,
+        )  # fmt: skip
+        self.order = method.order
+        self.method, rest = eqx.partition(method, eqx.is_array_like)
+        self.controller, judge = eqx.partition(controller, eqx.is_array_like)
+        form = partial(_reversed, setting.spec, setting.live, self.packing, method.form)
+        direction = None if forward.direction is None else -forward.direction
+        self.system = System(form, rest, judge, Output(()), forward.has_stops, direction)
+
+    @property
+    def floor(self) -> Array:
+        """Where the march ends, in its own time."""
+        return -self.setting.start.t
+
+    def data(self, where: Any) -> Data:
+        """The data of the march; `where` is what y(t) is made of."""
+        data = self.setting.data
+        return Data(
+            parameters=(self.setting.leaves, where), held=(), events=(), kept=None,
+            sign=() if self.system.direction is not None else -data.sign,
+            t0=self.origin.t, t1=self.floor,
+            stops=-data.stops[::-1] if self.system.has_stops else (), shift=data.shift,
+            tolerance=self.tolerance, method=self.method, controller=self.controller, times=(),
+            max_steps=jnp.minimum(data.max_steps, 2**26) * 16, goal=data.goal,
+        )  # fmt: skip
+
+    def first(self, where: Any) -> March:
+        """Where the march starts."""
+        y = self.packing.pack(self.parts)
+        data = self.data(where)
+        state = begin(self.system, data, self.origin.t, y, self.kept.end.dt)
+        ok = jnp.all(jnp.isfinite(y))
+        status = jnp.where(ok, Status.success, Status.nonfinite).astype(jnp.int32)
+        zero = jnp.zeros((), state.t.dtype)
+        node = jnp.sum(self.nodes.times <= state.t, dtype=jnp.int32)
+        total = [] if self.adjoint.carries else [jnp.zeros_like(p) for p in self.setting.parameters]
+        lam = self.parts[0]
+        seen = jnp.zeros((self.nodes.times.shape[0] + 1, *lam.shape), lam.dtype)
+        seen = (seen,) if self.setting.system.has_stops else ()
+        return March(replace(state, status=status), node, total, zero, state.t, seen)
+
+    def descend(self, march: March, where: Any, floor: Array) -> March:
+        """On to `floor`, with a landing at each node on the way."""
+        go = (march.state.status == Status.success) & (march.state.t < floor)
+        status = jnp.where(go, Status.running, march.state.status).astype(jnp.int32)
+        march = march._replace(state=replace(march.state, status=status))
+
+        def running(consts: Any, march: March, _: Any) -> Array:
+            del consts
+            return march.state.status == Status.running
+
+        def turn(active: Any, consts: Any, march: March, _: Any) -> tuple[March, Any]:
+            data, floor, nodes = consts
+            node, time = _next(nodes, march.node)
+            data = replace(data, t1=jnp.minimum(time, floor))
+            after, tried = attempt(self.system, data, march.state)
+            total = self.adjoint.gathered(self, data, march, tried)
+            status = told(after)
+            landed = status == Status.success
+            status = jnp.where(landed & (data.t1 < floor), Status.running, status)
+            march = march._replace(
+                state=replace(after, status=status.astype(jnp.int32)), total=total
+            )
+            there = active & landed & (time <= floor)
+            return self._landed(data, nodes, node, there, march), ()
+
+        return loop(running, turn, march, consts=(self.data(where), floor, self.nodes))[0]
+
+    def _landed(self, data: Data, nodes: Nodes, node: Array, there: Array, march: March) -> March:
+        """The march after it has landed, perhaps on a node."""
+        if not nodes.times.shape[0]:
+            return march
+        state, parts = march.state, self.packing.unpack(march.state.y)
+        at = jnp.where(there, node, nodes.times.shape[0])
+        march = march._replace(
+            node=march.node + there, seen=tuple(put_row(x, parts[0], at) for x in march.seen)
+        )
+        known = None if nodes.states is None else get_row(nodes.states, node)
+        parts, drift = self.adjoint.arrived(parts, known, self.setting.data.tolerance)
+        if nodes.kicks is not None:
+            parts = (parts[0] + get_row(nodes.kicks, node), *parts[1:])
+        y = jnp.where(there, self.packing.pack(parts), state.y)
+        state = self._afresh(data, there, replace(state, y=y))
+        return _drifted(march, state, there, drift, self.adjoint)
+
+    def _afresh(self, data: Data, there: Array, state: State) -> State:
+        """The state with what a method remembers made anew where λ has jumped."""
+        if self.system.has_stops:
+            state = replace(state, stop=passed(data.stops, state.t))
+        if not jax.tree.leaves(state.memory):
+            return state
+        form, method, _ = self.system.parts(data)
+        fresh = started(self.system, data, form, state.t)
+        memory = jax.lax.cond(
+            there, lambda: method.init(fresh, state.t, state.y), lambda: state.memory
+        )
+        return replace(state, memory=memory)
+
+
+def _next(nodes: Nodes, node: Array) -> tuple[Array, Array]:
+    """The number of the next node (the last one, when there is none), and its time."""
+    count = nodes.times.shape[0]
+    if not count:
+        return node, jnp.asarray(jnp.inf, nodes.times.dtype)
+    at = jnp.minimum(node, count - 1)
+    return at, jnp.where(node < count, get_row(nodes.times, at), jnp.inf)
+
+
+def _drifted(march: March, state: State, there: Array, drift: Any, adjoint: Any) -> March:
+    """The march with what its monitor has found."""
+    if drift is None:
+        return march._replace(state=state)
+    drift = jnp.where(there, drift, 0).astype(march.drift.dtype)
+    worse = ~(drift <= march.drift)
+    status = jnp.where(drift <= adjoint.drift, state.status, DRIFTED).astype(jnp.int32)
+    return march._replace(
+        state=replace(state, status=status),
+        drift=jnp.where(worse, drift, march.drift),
+        place=jnp.where(worse, state.t, march.place),
+    )
+
+
+def _solves_odes(method: Method) -> bool:
+    """Whether a method can step an ODE."""
+    try:
+        lower(Ode(lambda t, y: y), method.form, repr(method))
+    except TypeError:
+        return False
+    return True
+
+
+def _reversed(
+    spec: Spec,
+    live: list[bool],
+    packing: Packing,
+    wanted: str,
+    parameters: Any,
+    sign: Any,
+    held: Any = (),
+) -> Any:
+    """The adjoint equation, in the form that its method steps."""
+    del sign, held
+    leaves, where = parameters
+    setting = Setting(spec, leaves, live)
+
+    def field(sigma: Array, packed: Array) -> Array:
+        return packing.pack(spec.adjoint.slopes(setting, where, -sigma, packing.unpack(packed)))
+
+    return lower(Ode(field), wanted, "an adjoint")
+
+
+def _by_parts(sizes: list[int], given: Any) -> Any:
+    """The norm of the worst part: many weights must not hide the error of a few states."""
+    if len(sizes) == 1:
+        return given
+    cuts = np.cumsum(sizes)[:-1].tolist()
+
+    def norm(scaled: Array) -> Array:
+        square = lambda x: mean_square(x) if given is None else given(x) ** 2  # noqa: E731
+        return jnp.sqrt(jnp.max(jnp.stack([square(x) for x in jnp.split(scaled, cuts)])))
+
+    return norm

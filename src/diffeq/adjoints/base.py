@@ -1,0 +1,262 @@
+"""What an adjoint is: a derivative for the loop, and a table of what it can serve.
+
+The solve itself is the same for all of them. An adjoint that is no tape gives the tangent of a
+solve as a linear map that is known one way only (`autodiff/one_way_linear.py`): `Forward` pushes
+tangents, the continuous adjoints pull cotangents back.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from ..autodiff.nonfinite_cotangents import call_host
+from ..autodiff.one_way_linear import Map, oneway
+from ..autodiff.while_loop import block
+from ..core.promotion import standard_promotion
+from ..core.status import Status
+from ..integrator import Data, State, System, integrate
+
+__all__ = [
+    "FEATURES",
+    "ODES",
+    "REST",
+    "Adjoint",
+    "OneWay",
+    "Spec",
+    "check_tolerance",
+    "entered",
+    "filled",
+    "flags_of",
+    "is_inexact",
+    "known",
+    "outputs_of",
+    "pick",
+    "raised",
+    "refusal",
+    "size_of",
+    "solves",
+    "spread",
+]
+
+REST = "SteadyStateProblem"  # nothing that steps in time serves it
+ODES = frozenset({"ODEProblem", "SplitODEProblem", "SecondOrderProblem", "HamiltonianProblem"})
+
+# What can be asked of a derivative, in the words of a refusal.
+FEATURES: dict[str, str] = {
+    "reverse": "reverse mode (grad, vjp, jacrev)",
+    "forward": "forward mode (jvp, jacfwd)",
+    "second": "second derivatives",
+    "times": "rows at given times",
+    "save": "save= functions",
+    "dict": "several sets of save times",
+    "steps": 'saveat="steps"',
+    "dense": "dense output",
+    "stops": "stops=",
+    "events": "events=",
+    "held": "leaves of y0 that are held",
+    "by hand": "init, step and advance",
+    "multistep": "multistep methods such as BDF",
+    "turns": "methods that take turns, as in Switching",
+    "no tolerance": "steps that are given (dt=, de.Fixed) without rtol= or atol=",
+}
+
+
+class Adjoint(eqx.Module):
+    """Base of all adjoints. `serves` holds the kinds of problems (by the names of their classes;
+    all, when it is None) and the features that this one can differentiate.
+    """
+
+    problems: ClassVar[frozenset[str] | None] = None
+    serves: ClassVar[frozenset[str]] = frozenset(FEATURES)
+
+    @property
+    def name(self) -> str:
+        """As it is called in the table."""
+        return type(self).__name__
+
+    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+        """`integrate` from a `Start` or a `State`, with a derivative."""
+        raise NotImplementedError
+
+
+_KNOWN: dict[str, type[Adjoint]] = {}
+
+
+# In the order in which they are to be tried.
+_ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
+
+
+def entered[A: type[Adjoint]](cls: A) -> A:
+    """Enters an adjoint in the table; a decorator."""
+    _KNOWN[cls.__name__] = cls
+    return cls
+
+
+def known() -> dict[str, type[Adjoint]]:
+    """All adjoints by name: the table."""
+    return {name: _KNOWN[name] for name in _ORDER if name in _KNOWN}
+
+
+def refusal(name: str, problem: str | None, features: Iterable[str]) -> str:
+    """Why this adjoint cannot differentiate such a solve, and which can; or nothing.
+
+    >>> refusal("Forward", "ODEProblem", ["reverse"])
+    'Forward does not serve reverse mode (grad, vjp, jacrev); those that do: ...'
+    """
+    if name not in _KNOWN:
+        return ""
+    able = {n: cls for n, cls in known().items() if solves(cls, problem)}
+    if name not in able:
+        a = "an" if f"{problem}"[0] in "AEIOU" else "a"
+        return f"{name} does not serve {a} {problem}; those that do: {', '.join(able)}."
+    for feature in features:
+        if feature not in able[name].serves:
+            rest = ", ".join(n for n, cls in able.items() if feature in cls.serves)
+            return f"{name} does not serve {FEATURES[feature]}; those that do: {rest}."
+    return ""
+
+
+def solves(cls: type[Adjoint], problem: str | None) -> bool:
+    """Whether an adjoint is one for a kind of problem; for None, a kind that is an ODE."""
+    if cls.problems is None:
+        return problem != REST
+    return ("ODEProblem" if problem is None else problem) in cls.problems
+
+
+# --- a solve whose tangent is known one way -------------------------------------------------------
+
+
+class Spec(NamedTuple):
+    """What is static about a solve; compared by what it holds, for `custom_jvp`."""
+
+    adjoint: Any
+    system: System
+    max_steps: int
+    tree: Any
+
+
+class OneWay(Adjoint):
+    """An adjoint that gives `kept(spec, leaves)`, the solve and what its derivative needs of it,
+    and `map(spec, live, tree)`, the linear map from the tangents of the live leaves to those of the
+    outputs, with the tree of what was kept.
+    """
+
+    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+        """`integrate` from a `Start`, with a derivative."""
+        leaves, tree = jax.tree.flatten((data, start))
+        return solved(Spec(self, system, max_steps, tree), leaves)
+
+    def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
+        """The solve, and the residuals of its derivative."""
+        raise NotImplementedError
+
+    def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
+        """The derivative, linear in the tangents of the live leaves."""
+        raise NotImplementedError
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def solved(spec: Spec, leaves: list) -> tuple[State, list]:
+    """The solve alone."""
+    data, start = jax.tree.unflatten(spec.tree, leaves)
+
+    def run(data: Data, start: Any) -> Any:
+        return integrate(spec.system, data, start.state(spec.system, data))[:2]
+
+    return block(run, data, start)
+
+
+@partial(solved.defjvp, symbolic_zeros=True)
+@standard_promotion()
+def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
+    (leaves,), (dots,) = primals, tangents
+    live = flags_of(leaves, dots)
+    result, kept = spec.adjoint.kept(spec, leaves)
+    if not any(live):
+        return result, filled(result, None)
+    residuals, tree = jax.tree.flatten(kept)
+    rule = spec.adjoint.map(spec, live, tree)
+    moved = oneway(rule, residuals, pick(dots, live), outputs_of(result))
+    return result, filled(result, moved)
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Refuses what is no tolerance."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < np.inf):
+        raise ValueError(f"{name} is {value!r}; a positive number is wanted, or None.")
+
+
+def is_inexact(x: Any) -> bool:
+    """Whether x has a derivative."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def flags_of(leaves: list, dots: list) -> list[bool]:
+    """Which leaves are perturbed."""
+    return [not isinstance(d, SymbolicZero) and is_inexact(x)
+            for x, d in zip(leaves, dots, strict=True)]  # fmt: skip
+
+
+def outputs_of(result: tuple[State, list]) -> list[Array]:
+    """What of a solve has a derivative: the time and the state at the end, and the rows."""
+    state, buffers = result
+    return [state.t, state.y, *(x for x in jax.tree.leaves(buffers) if is_inexact(x))]
+
+
+def filled(result: tuple[State, list], moved: list | None) -> tuple[State, list]:
+    """The tangent of a solve, from those of `outputs_of`; None: zero."""
+
+    def zero(x: Any) -> Any:
+        return jnp.zeros_like(x) if is_inexact(x) else np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+    state, buffers = jax.tree.map(zero, result)
+    if moved is None:
+        return state, buffers
+    t, y, *rows = moved
+    state = eqx.tree_at(lambda s: (s.t, s.y), state, (t, y))
+    found, (leaves, tree) = iter(rows), jax.tree.flatten(result[1])
+    blank = jax.tree.leaves(buffers)
+    leaves = [next(found) if is_inexact(x) else z for x, z in zip(leaves, blank, strict=True)]
+    return state, jax.tree.unflatten(tree, leaves)
+
+
+def pick(xs: Iterable, flags: Iterable[bool]) -> list:
+    """The flagged ones."""
+    return [x for x, flag in zip(xs, flags, strict=True) if flag]
+
+
+def spread(xs: Iterable, flags: Iterable[bool]) -> list:
+    """Back at their places, with None between."""
+    found = iter(xs)
+    return [next(found) if flag else None for flag in flags]
+
+
+def raised(system: System, bad: Any, sentence: Any, *values: Any) -> None:
+    """Outside a trace (and where `throw="compiled"`), an error of `sentence(*values)` if bad."""
+    if not system.raises:
+        return
+
+    def host(bad: Any, *values: Any) -> None:
+        if np.any(bad):
+            raise RuntimeError(sentence(*values))
+
+    jax.lax.cond(jnp.any(bad), lambda: call_host(host, bad, *values), lambda: None)
+
+
+def complete(status: Any) -> Any:
+    """Whether a solve is."""
+    return status <= Status.terminated
+
+
+def size_of(tolerance: Any, size: Array) -> Array:
+    """What |y| is measured by: itself, or near zero what the tolerance takes for one."""
+    rtol = jnp.where(tolerance.rtol > 0, tolerance.rtol, 1e-3)
+    return jnp.maximum(size, jnp.where(jnp.isfinite(tolerance.atol), tolerance.atol, 1) / rtol)

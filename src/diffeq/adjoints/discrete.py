@@ -1,0 +1,566 @@
+"""`Discrete`: the derivative of the numerical solution itself, in every mode and to every order.
+
+The forward loop keeps a tape of its attempts (`tape.py`). The tangent of a solve is a `walk` over
+that tape, linear in the tangents, and what follows (transposes, tangents of tangents, batches)
+follows from `walk`. The controller is not differentiated: each dt is a constant, except where a
+step landed on a stop or on the end, which it follows.
+
+When the tape had to be thinned, an outer walk goes over its windows; each runs its attempts again
+into a second buffer and then walks over that. The buffer *is* the tape while nothing was thinned,
+so both cases are one piece of code and one compilation.
+"""
+
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from ..autodiff.dynamic_scan import Tangent, walk
+from ..autodiff.forward_tangent import push
+from ..autodiff.known_value import grafted
+from ..autodiff.primitive import dependents, jaxpr_as_fun
+from ..autodiff.row_buffers import get_row, put_row
+from ..autodiff.while_loop import block
+from ..core.promotion import standard_promotion
+from ..core.status import Status
+from ..integrator import (
+    Data,
+    Decision,
+    State,
+    System,
+    attempt,
+    beside,
+    blank,
+    integrate,
+    opened,
+    prepared,
+    replay,
+    started,
+)
+from ..output import Cursor
+from ..problems.history import Asked
+from .base import Adjoint, entered
+from .base import pick as _pick
+from .base import spread as _spread
+from .empty_span import first_moved
+from .tape import Record, Recorder, Row, capacity, row_of, rows_for, start_of
+
+__all__ = [
+    "Discrete",
+    "blank_like",
+    "filled_with",
+    "first_carry",
+    "first_tangents",
+    "run_again",
+    "tangents_of",
+    "tangents_of_consts",
+    "zeros",
+]
+
+_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
+_KNOWN_ROWS = 1024
+# Of a state this large (in bytes) no more rows are kept than max_steps asks for, and for no more
+# than so many attempts: two rows a window weigh more there than a second forward pass.
+_LARGE, _MOST_OF_LARGE = 2**20, 16_384
+_ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
+
+
+@entered
+class Discrete(Adjoint):
+    """Differentiates the accepted steps. The default, for every problem and every mode.
+
+    Args:
+        rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for
+            it; and all, up to 1,024, where dt fixes their number. Of a state of a megabyte or more
+            as few as max_steps asks for, at most 128, which replay 16,384 attempts.
+
+    The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
+    dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
+    for the numbers that the solve returns. A solve of more attempts than can be replayed ends with
+    the status `tape_overflow` when it is differentiated. The tape of a delay equation is its past,
+    too: it is never thinned, and holds 1,024 attempts, or `rows`.
+
+    Reference: hager2000.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
+        >>> end = lambda k: de.solve(problem.replace(args=k), rtol=1e-6, adjoint=de.Discrete()).y1
+        >>> round(float(jax.grad(end)(1.0)), 4)
+        -0.3679
+    """
+
+    rows: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        whole = isinstance(self.rows, (int, np.integer)) and not isinstance(self.rows, bool)
+        if self.rows is not None and not (whole and self.rows > 0):
+            raise ValueError(f"rows is {self.rows!r}; a positive whole number is wanted, or None.")
+
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+        """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
+        if system.one_step:
+            return Recorder(system, 2, False, system.controller.decides)
+        decides = system.controller.decides
+        if system.rows is not None:
+            rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
+            return Recorder(system, min(rows, max_steps), False, decides)
+        rows = self._kept(max_steps, size, decides=decides)
+        thins = max_steps > rows
+        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
+
+    def holds(self, max_steps: int, size: int = 0, *, decides: bool) -> bool:
+        """Whether no solve of at most so many attempts is too long for its tape, thinned or not."""
+        return max_steps <= capacity(self._kept(max_steps, size, decides=decides))
+
+    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
+        """How many attempts are kept, of so many at most, before a tape is thinned."""
+        if size >= _LARGE:
+            return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
+        # Rows of a known number of steps are all used: none is filled with zeros for nothing.
+        default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
+        return self.rows or max(default, rows_for(max_steps))
+
+    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+        """`integrate` from a `Start` or a `State`, with a derivative."""
+        recorder = self.recorder(system, max_steps, start.y.nbytes)
+        leaves, tree = jax.tree.flatten((data, start))
+        spec = _Spec(system, recorder, tree, taped=False)
+        result = _solve(spec, leaves)
+        return result.state, result.buffers
+
+
+class _Spec(NamedTuple):
+    """What is static about a solve; hashable by identity, for `custom_jvp`."""
+
+    system: System
+    recorder: Recorder
+    tree: Any
+    taped: bool
+
+
+class _Result(NamedTuple):
+    state: State
+    buffers: list
+    record: Any
+    ahead: Any
+    past: Any
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(spec: _Spec, leaves: list) -> _Result:
+    data, start = jax.tree.unflatten(spec.tree, leaves)
+    recorder = spec.recorder if spec.taped else None
+
+    def run(data: Data, start: Any) -> Any:
+        data = prepared(spec.system, data)
+        found = integrate(spec.system, data, start.state(spec.system, data), recorder)
+        return found, (data.cells, data.marks) if spec.taped else ()
+
+    (state, buffers, record), ahead = block(run, data, start)
+    if recorder is not None:
+        # A tape that could not hold the solve must not pass for one that could.
+        cut = state.status == Status.running
+        cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
+        status = jnp.where(cut, Status.tape_overflow, state.status)
+        if spec.system.jump_hides:
+            jumped = (record[1].asked & Asked.jump) > 0
+            status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
+        state = eqx.tree_at(lambda s: s.status, state, status)
+    record, past = record if spec.taped and spec.system.rows is not None else (record, None)
+    return _Result(state, buffers, record, ahead, past)
+
+
+@partial(_solve.defjvp, symbolic_zeros=True)
+@standard_promotion()
+def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
+    (leaves,), (dots,) = primals, tangents
+    spec.system.check_differentiable()
+    data, state = jax.tree.unflatten(spec.tree, leaves)
+    result = _solve(spec._replace(taped=True), leaves)
+    dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
+    dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
+            for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
+    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
+    out = zeros(result)
+    d_t, d_y, d_held, _, d_buffers, d_past = d_end
+    zero = out.state
+    d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    end = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
+    end = eqx.tree_at(lambda s: s.held, end, d_held) if d_held else end
+    record, past = out.record, out.past
+    if spec.taped and d_rows is not None:
+        reals, y = record.rows.reals, record.rows.y
+        if d_rows[0] is not None:
+            reals = reals.at[:, 0].set(d_rows[0])
+        many = 2 + len(record.rows.held)
+        held = filled_with(tuple(d_rows[2:many]), record.rows.held)
+        rows = record.rows._replace(reals=reals, y=filled_with(d_rows[1], y), held=held)
+        if spec.system.method.multistep:
+            before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
+            rows = rows._replace(memory=filled_with(before, rows.memory))
+        record = record._replace(rows=rows)
+    if past is not None:
+        past = eqx.tree_at(lambda h: h.rows, past, filled_with(d_past, past.rows))
+    tangent = _Result(end, filled_with(d_buffers, out.buffers), record, out.ahead, past)
+    if spec.taped:
+        return result, tangent
+    plain = lambda x: x._replace(record=None, ahead=(), past=None)  # noqa: E731
+    return plain(result), plain(tangent)
+
+
+def zeros(tree: Any) -> Any:
+    """The zero tangent of a tree."""
+
+    def zero(x: Any) -> Any:
+        if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            return jnp.zeros_like(x)
+        return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+    return jax.tree.map(zero, tree)
+
+
+def filled_with(dots: Any, zeros: Any) -> Any:
+    """Tangents with the missing ones zero."""
+    return (
+        jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None)
+        if dots is not None
+        else zeros
+    )
+
+
+def _tangents(
+    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
+) -> Any:
+    """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
+    rows of the tape.
+    """
+    system, recorder, record = spec.system, spec.recorder, result.record
+    harmless = _harmless(state, result.state)
+    first = partial(first_carry, system, recorder, harmless)
+    memory, buffers, past = blank_like(first, data, state)
+    carry = (state.t, state.y, state.held, memory, buffers, past)
+    of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
+    # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
+    (cells, marks), failed = result.ahead, result.state.failed
+    data = replace(data, cells=cells, marks=marks, failed=failed)
+    look = _looked_at(recorder, result.past)
+    consts = data, harmless, look.consts
+    d_consts = tangents_of_consts(dots, of_data, consts)
+    d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
+    d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
+    by_ends = dots[of_data.t1], dots[of_state.t], dots[of_state.y]
+    d_carry[:2] = first_moved(system, recorder, harmless, data, state, by_ends)
+    row = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
+    )
+    stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
+    tangents = tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
+    tangent = tangents[0]
+    known = len(jax.tree.leaves(memory)) if system.method.multistep else 0
+    others, kept = len(d_first) - known, 2 + len(of_state.held) + known
+    keep = [spec.taped] * kept + [False] * others
+    unknown = [None] * (others - len(past))
+    along = _Along(tangents, recorder, look, consts, d_consts, keep, unknown, result.state)
+    go = along.windows if recorder.thins else along.flat
+    end, rows = go(record, tangent.start(d_carry))
+    end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
+    live = [a and b for a, b in zip(keep, tangent.live, strict=True)]
+    return end, _spread(rows, live)[:kept]
+
+
+def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
+    """The tangents of all leaves of `consts`, the data and what else a step is made of. Those of
+    the data are the `dots` numbered in `of_data`; what is known late, in a solve or after it, has
+    none.
+    """
+    data, *others = consts
+    found: list = []
+    for field in fields(data):
+        late = field.name in {"cells", "marks", "failed"}
+        leaves = jax.tree.leaves(getattr(data if late else of_data, field.name))
+        found += [None if late else dots[i] for i in leaves]
+    return [*found, *[None] * len(jax.tree.leaves(others))]
+
+
+def tangents_of(
+    system: System, row: Any, consts: Any, carry: Any, d_consts: list, d_carry: list, stable: list
+) -> list[Tangent]:
+    """The tangent of a step, of each of the methods that take turns: all live in the same carry."""
+    flat = jax.tree.leaves(carry)
+    while True:
+        found = [
+            Tangent(partial(_replayed, phase), row, consts, carry, d_consts, d_carry, stable)
+            for phase in system.phases
+        ]
+        if all(tangent.live == found[0].live for tangent in found):
+            return found
+        live = [any(each) for each in zip(*(tangent.live for tangent in found), strict=True)]
+        d_carry = [jnp.zeros_like(x) if f and d is None else d
+                   for x, d, f in zip(flat, d_carry, live, strict=True)]  # fmt: skip
+
+
+def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
+    """A (t, y, held) at which the field is as tame as it gets: the start. Where it is not
+    finite even there, as for a sample that is missing, zero is the best guess.
+    """
+    moved = end.steps > (start.steps if isinstance(start, State) else 0)
+    wild = ~moved & (end.status == Status.nonfinite)
+    t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
+    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y), held
+
+
+class _Look(NamedTuple):
+    """What is known of the past when steps are made again, all empty for a field without one.
+
+    `tables` are its rows, as at the end: what a step read was there before it, and stayed. `consts`
+    are where they end, and `rows` go with those of the tape: the number and the row of each step.
+    """
+
+    tables: list
+    consts: list
+    rows: list
+
+
+def _looked_at(recorder: Recorder, past: Any) -> _Look:
+    if past is None:
+        return _Look([], [], [])
+    places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
+    return _Look(past.rows, [past.ends], [places, lax.stop_gradient(past.rows)])
+
+
+class _Along(NamedTuple):
+    """A tangent walked along a tape."""
+
+    tangents: list[Tangent]
+    recorder: Recorder
+    look: _Look
+    consts: tuple[Data, tuple, list]
+    d_consts: list
+    keep: list
+    unknown: list
+    end: State
+
+    def flat(self, record: Record, start: list) -> tuple[list, list]:
+        """One walk over all rows."""
+        place = (record, jnp.int32(0), record.attempts)
+        return self._walk(record.rows, place, self.consts, self.d_consts, start)
+
+    @property
+    def live(self) -> list[bool]:
+        """Which leaves of the carry have a tangent."""
+        return self.tangents[0].live
+
+    def _walk(
+        self, rows: Row, place: tuple, consts: tuple, d_consts: list, start: list
+    ) -> tuple[list, list]:
+        """A walk over rows, n from attempt `first` of a record: `place` is these three. Where
+        methods take turns it is one over laps, of a walk over the rows of each method.
+        """
+        record, first, n = place
+        past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
+        recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.look.tables]
+        each = (_with_next(rows), self.look.rows)
+        length = self.recorder.rows + 1
+        if len(self.tangents) == 1:
+            return self.tangents[0].run(
+                n, each, consts, recorded, d_consts, start, self.keep, length
+            )
+        moving = [d is not None for d in d_consts]
+
+        def lap(active: Any, lap: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+            del active
+            consts, each, recorded, place = consts
+            recorded, d_consts = _spread(recorded, known), _spread(d_consts, moving)
+            dots, d_rows = carry
+            record, first, n = place
+            spans = self.recorder.spans(record, lap, first, n)
+            for tangent, (lo, n) in zip(self.tangents, spans, strict=True):
+                dots, found = tangent.run(
+                    n, each, consts, recorded, d_consts, dots, self.keep, length, lo
+                )
+                d_rows = [old + new for old, new in zip(d_rows, found, strict=True)]
+            return (tuple(dots), tuple(d_rows)), ()
+
+        known = [x is not None for x in recorded]
+        laps, blank = self.recorder.laps, self._blank(start)
+        (end, d_rows), _ = walk(
+            lap, 0, record.laps, rows=laps,
+            consts=(consts, each, _pick(recorded, known), (record._replace(rows=()), first, n)),
+            carry=(tuple(start), tuple(blank)), linear_consts=tuple(_pick(d_consts, moving)),
+            length=len(laps), linear=True,
+        )  # fmt: skip
+        return list(end), list(d_rows)
+
+    def _blank(self, start: list) -> list:
+        """Rows of tangents that are to be kept."""
+        kept = _pick(start, _pick(self.keep, self.live))
+        return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
+
+    def windows(self, record: Record, start: list) -> tuple[list, list]:
+        """A walk over windows of a walk over the rows of each."""
+        live = [d is not None for d in self.d_consts]
+        windows = (record.attempts + record.stride - 1) >> record.shift
+        count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
+        kept_flags = _pick(self.keep, self.live)
+        blank = self._blank(start)
+
+        def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+            del active
+            consts, record = consts
+            dots, d_rows = carry
+            thinned = record.thinned
+            n = jnp.where(
+                thinned,
+                jnp.minimum(record.stride, record.attempts - (index << record.shift)),
+                record.attempts,
+            )
+            rows = run_again(
+                self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
+            )
+            place = (record, jnp.where(thinned, index << record.shift, 0), n)
+            d_consts = _spread(d_consts, live)
+            out, found = self._walk(rows, place, consts, d_consts, list(dots))
+            # The tape's own rows have tangents too: all of them, or the windows' first ones.
+            d_rows = [
+                jnp.where(thinned, put_row(old, first, index), new)
+                for old, first, new in zip(d_rows, _pick(dots, kept_flags), found, strict=True)
+            ]
+            return (tuple(out), tuple(d_rows)), ()
+
+        (end, d_rows), _ = walk(
+            window, 0, count, rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
+            consts=(self.consts, record), carry=(tuple(start), tuple(blank)),
+            linear_consts=tuple(_pick(self.d_consts, live)),
+            length=self.recorder.rows + 1, linear=True,
+        )  # fmt: skip
+        return list(end), list(d_rows)
+
+
+def run_again(
+    recorder: Recorder, like: State, data: Data, record: Record, index: Any, n: Any
+) -> Row:
+    """The rows of a window, run again from its first; the tape itself when n is 0."""
+    system = recorder.system
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+    memory = row.memory
+    if not system.method.remembers:
+        form, method, _ = system.parts(beside(data, row.held))
+        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+    state = start_of(system, record, index, memory, like)
+    windows = (record.attempts + record.stride - 1) >> record.shift
+    following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
+    end = jax.tree.map(lambda x: get_row(x, following), record.rows)
+    first = index << record.shift
+    last = recorder.last_accepted(record, first, n)
+
+    def step(system: System, _: Any, place: Any, consts: Any, state: State, *__: Any) -> Any:
+        data, record, first, last, end, busy = consts
+        decision = recorder.decision(record, first + place, last, end)
+        if data.failed is not None:
+            decision = Decision((data.failed < 0) | (state.steps < data.failed))
+        after, tried = attempt(system, data, state, decision)
+        row = row_of(system, state, tried)
+        if busy is not None:  # a lane that waits for those of another method stays as it is
+            after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
+        return after, row
+
+    again = partial(
+        walk, rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32), length=recorder.rows + 1,
+        fresh=False,
+    )  # fmt: skip
+    consts = (data, record, first, last, end)
+
+    def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
+        *consts, n = consts
+        state, rows = carried
+        record, first = consts[1:3]
+        spans = recorder.spans(record, number, first, n)
+        for phase, (lo, n) in zip(system.phases, spans, strict=True):
+            busy = recorder.last_accepted(record, first + lo, n)
+            state, rows = again(
+                partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
+            )
+        return (state, rows), ()
+
+    if len(system.phases) == 1:
+        consts = (*consts, None)
+        _, rows = again(partial(step, system), 0, n, consts=consts, carry=state,
+                        buffers=record.rows)  # fmt: skip
+    else:
+        (_, rows), _ = walk(
+            lap, 0, record.laps, rows=recorder.laps, consts=(*consts, n),
+            carry=(state, record.rows), length=len(recorder.laps),
+        )  # fmt: skip
+    # What the window has written in all is what the tape says: run again, a step may end an ulp
+    # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
+    # its last row may be thrown away.)
+    place = jnp.where(n > 0, n, recorder.rows)
+    return rows._replace(whole=put_row(rows.whole, end.whole, place))
+
+
+def _with_next(rows: Row) -> tuple[Row, Any]:
+    """The rows beside what was written when each was done: the next row's `lo`."""
+    return rows, jnp.roll(rows.whole, -1, axis=0)
+
+
+def _replayed(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any:
+    data, harmless, ends = consts
+    (row, after), made = rows
+    past = (*ends, *made) if made else None
+    channels = len(system.output.channels)
+    ends = row._replace(whole=after).lo(channels)
+    each = zip(row.lo(channels), ends, strict=True)
+    cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
+    return replay(system, data, harmless, row, cursors, carried, past)
+
+
+def first_carry(
+    system: System, recorder: Recorder | None, harmless: tuple[Array, Array, Any], data: Data,
+    state: Any,
+) -> tuple[Any, list, list]:  # fmt: skip
+    """The method's memory, the rows of output and the past before the first step, without what may
+    be NaN there: zero times that must not become a derivative.
+    """
+    past = opened(system, data, recorder)
+    form, method, _ = system.parts(beside(data, state.held), past)
+    method = method if past is None else method.knowing(form.shape.filled(0.0))
+    t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
+    memory = method.init(started(system, data, form, t), t, y)
+    finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
+    state = eqx.tree_at(lambda s: s.y, state, grafted(finite, state.y))
+    return memory, blank(system, data, state), [] if past is None else past.rows
+
+
+def blank_like(function: Any, *args: Any) -> Any:
+    """Zeros in the shape of what a function returns: what is in them enters no derivative."""
+    shapes = jax.eval_shape(function, *args)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -> list:
+    """The tangents of what is there before the first step, a flat list."""
+    live = [d is not None for d in dots]
+    inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(like)]
+    if not inexact or not any(live):
+        return [None] * len(inexact)
+
+    def flat(*xs: Any) -> list[Array]:
+        full = [x if new is None else new for x, new in zip(leaves, _spread(xs, live), strict=True)]
+        return _pick(jax.tree.leaves(first(*jax.tree.unflatten(tree, full))), inexact)
+
+    points = _pick(leaves, live)
+    jaxpr = jax.make_jaxpr(flat)(*points)
+    found = push(jaxpr_as_fun(jaxpr), points, _pick(dots, live))
+    # What is zero has no tangent, or an array without lanes would get one with lanes.
+    moves = dependents(jaxpr, [True] * len(points))
+    found = [d if f else None for d, f in zip(found, moves, strict=True)]
+    return _spread(found, inexact)

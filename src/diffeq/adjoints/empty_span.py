@@ -1,0 +1,46 @@
+"""The derivative of a span of no length by its ends: no step is made there that could have one."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.forward_tangent import push
+from ..autodiff.known_value import grafted
+from ..core.norm import in_dtype_of
+from ..integrator import Data, System, beside, opened
+from ..methods.mass import slope_of
+
+__all__ = ["first_moved", "moved"]
+
+
+def moved(system: System, data: Data, past: Any, t1: Array, t0: Array, y0: Array) -> Array:
+    """y0 + ∫ f from t0 to t1 by the midpoint rule, which is right to the second derivative at
+    t1 = t0; y0 for an equation with noise, whose path has no slope.
+    """
+    form, _, _ = system.parts(data, past)
+    half = in_dtype_of(t1 - t0, y0) / 2
+    middle = y0 + half * slope_of(form, t0, y0)
+    return y0 + 2 * half * slope_of(form, t0 + (t1 - t0) / 2, middle)
+
+
+def first_moved(
+    system: System, recorder: Any, harmless: tuple[Array, Array, Any], data: Data, start: Any,
+    dots: tuple,
+) -> list:  # fmt: skip
+    """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there
+    is none. Where the span has no length they are those of the end, t1 and y(t1).
+    """
+    if dots[0] is None and dots[1] is None:
+        return list(dots[1:])
+    here, past = beside(data, start.held), opened(system, data, recorder)
+
+    def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
+        point = [grafted(value, like) for value, like in zip(harmless, (t0, y0), strict=False)]
+        return [t1, moved(system, here, past, grafted(harmless[0], t1), *point)]
+
+    points = data.t1, start.t, start.y
+    known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]
+    ends = push(end, points, known)
+    empty = start.t >= data.t1
+    return [jnp.where(empty, a, b) for a, b in zip(ends, known[1:], strict=True)]

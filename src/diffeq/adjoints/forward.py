@@ -1,0 +1,534 @@
+"""`Forward`: the tangents are solved along with the state, with their errors in the norm.
+
+The tangent of a solve is a solve: its state is (state, tangents), its attempt the jvp of an
+attempt, its rows the jvp of the rows. So nothing of a method or an output is written twice, a
+Newton iteration is differentiated and not repeated, and the tangent of the tangent, a solve again,
+follows by induction. What is new is the verdict: one whose tangents are too wrong is refused.
+
+`Discrete` takes the steps that y alone asked for. Where the error of y happens to be zero and that
+of its tangent is not, these mislead: the norm trap (`docs/theory/adjoints.md`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from ..autodiff.batch_last import over_lanes
+from ..autodiff.nonfinite_cotangents import call_host
+from ..autodiff.one_way_linear import Map, oneway
+from ..autodiff.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
+from ..autodiff.while_loop import loop
+from ..controllers.tolerance import Tolerance
+from ..core.norm import magnitude, mean_square
+from ..core.promotion import standard_promotion
+from ..core.status import Status
+from ..integrator import Data, State, attempt, blank, settled, written
+from .base import (
+    FEATURES,
+    ODES,
+    OneWay,
+    Spec,
+    check_tolerance,
+    entered,
+    flags_of,
+    is_inexact,
+    outputs_of,
+    pick,
+    raised,
+    refusal,
+    size_of,
+    solved,
+)
+from .empty_span import moved
+
+__all__ = ["Forward", "Listening"]
+
+
+@entered
+class Forward(OneWay):
+    """Solves the tangents along with the state, with their error in the norm: forward mode.
+
+    ẏ' = (∂f/∂y) ẏ + (∂f/∂p) ṗ, by the same method and the same steps as y' = f(t, y, p). A step is
+    accepted when the error of y *and* that of each tangent are within tolerance. The scale of a
+    tangent's error is rtol · |ẏ| + atol · R, where R is how large the tangent has been so far in
+    units of y (the root mean square of ẏ/ȳ, with ȳ the larger of |y| and atol/rtol): so tangents
+    that are a thousand times larger take the same steps.
+
+    All directions of a `jacfwd` share one solve, which evaluates f once a stage and factors a
+    Jacobian once a step for all of them; its steps suit the most demanding direction. The value is
+    that of the plain solve.
+
+    Args:
+        rtol, atol: tolerances of the tangents, as numbers. None: those of the solve.
+
+    Works for `jvp`, `jacfwd` and their compositions, as in `jacfwd(jacfwd(f))`, where second
+    tangents are in the norm as well. A tangent that cannot be solved to tolerance is NaN, and
+    outside a trace an error.
+
+    Raises:
+        TypeError: reverse mode, or rows at the ends of steps, were asked for.
+        RuntimeError: (outside a trace) the tangents could not be solved.
+
+    Reference: sapienza2024, hairer1993, II.6.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
+        >>> end = lambda k: de.solve(problem.replace(args=k), rtol=1e-5, adjoint=de.Forward()).y1
+        >>> round(float(jax.jacfwd(end)(1.0)), 3)
+        -0.368
+    """
+
+    problems: ClassVar[frozenset[str] | None] = ODES
+    serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
+        "reverse", "steps", "dense", "by hand", "multistep", "turns", "events", "held",
+    }  # fmt: skip
+
+    rtol: float | None = eqx.field(static=True, default=None)
+    atol: float | None = eqx.field(static=True, default=None)
+    heard: ClassVar[Callable | None] = None  # who listens (see `Listening`)
+
+    def __check_init__(self) -> None:
+        check_tolerance("rtol", self.rtol)
+        check_tolerance("atol", self.atol)
+
+    def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
+        """The solve; the tangents start from its inputs, and must get as far as it did."""
+        result = solved(spec, leaves)
+        return result, [*leaves, result[0].status]
+
+    def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
+        """Tangents pushed along."""
+        del tree
+        return _Push(_Plain(spec), [*live, False], None)
+
+
+class Listening(Forward):
+    """Takes the steps that y alone asks for, and tells how wrong tangents are in them."""
+
+    heard: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
+
+    @property
+    def name(self) -> str:
+        """It serves what `Forward` does."""
+        return Forward.__name__
+
+
+class _Push(Map):
+    """The tangents of a solve's outputs, by another solve."""
+
+    def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
+        self.inner, self.live, self.directions = inner, list(live), directions
+        self.refusal = refusal("Forward", None, ["reverse"])
+
+    def push(self, residuals: list, tangents: list) -> list:
+        """The tangents at the end and in the rows; directions, if there are several, are last."""
+        return _pushed(_Dual(self.inner, self.live, self.directions), [*residuals, *tangents])
+
+    def over(self, size: int, residual_axes: Sequence, like: Sequence) -> Map:
+        """Lanes that share the solve are so many directions more of it."""
+        if any(axis is not None for axis in residual_axes):
+            return super().over(size, residual_axes, like)
+        if self.directions is None:
+            return _Push(self.inner, self.live, size)
+        return _Merged(self.inner, self.live, (self.directions, size))
+
+
+class _Merged(_Push):
+    """Directions in several axes, as one."""
+
+    def __init__(self, inner: Any, live: Sequence[bool], shape: tuple) -> None:
+        super().__init__(inner, live, int(np.prod(shape)))
+        self.shape = shape
+
+    def push(self, residuals: list, tangents: list) -> list:
+        lead = len(self.shape)
+        flat = [x.reshape(*x.shape[: x.ndim - lead], self.directions) for x in tangents]
+        return [x.reshape(*x.shape[:-1], *self.shape) for x in super().push(residuals, flat)]
+
+    def over(self, size: int, residual_axes: Sequence, like: Sequence) -> Map:
+        if any(axis is not None for axis in residual_axes):
+            return Map.over(self, size, residual_axes, like)
+        return _Merged(self.inner, self.live, (*self.shape, size))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _pushed(process: "_Dual", inputs: list) -> list:
+    """The process to its end."""
+    return process.run(inputs)
+
+
+@partial(_pushed.defjvp, symbolic_zeros=True)
+@standard_promotion()
+def _pushed_jvp(process: "_Dual", primals: Any, tangents: Any) -> tuple[list, list]:
+    (inputs,), (dots,) = primals, tangents
+    live = flags_of(inputs, dots)
+    out = _pushed(process, inputs)
+    if not any(live):
+        return out, [jnp.zeros_like(x) for x in out]
+    return out, oneway(_Push(process, live, None), inputs, pick(dots, live), out)
+
+
+# --- processes: what begins, attempts and writes --------------------------------------------------
+
+
+class _Plain:
+    """The solve itself, as a process of flat inputs: leaves of (data, start), and how it ended."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.system = spec, spec.system
+
+    @property
+    def adjoint(self) -> Any:
+        """The options."""
+        return self.spec.adjoint
+
+    def data(self, inputs: list) -> Data:
+        """What stays the same."""
+        return jax.tree.unflatten(self.spec.tree, inputs[:-1])[0]
+
+    def status(self, inputs: list) -> Array:
+        """How the solve without tangents ended."""
+        return inputs[-1]
+
+    def begin(self, inputs: list) -> tuple[State, list]:
+        """The state and the rows before the first attempt."""
+        data, start = jax.tree.unflatten(self.spec.tree, inputs[:-1])
+        state = start.state(self.system, data)
+        buffers, empty = blank(self.system, data, state), state.t >= data.t1
+        y = moved(self.system, data, None, data.t1, state.t, state.y)
+        y = jnp.where(empty, y, state.y)
+        t = jnp.where(empty, data.t1, state.t)
+        return replace(state, t=t, y=y), buffers
+
+    def attempt(self, inputs: list, state: State) -> tuple[State, Any, list]:
+        """The state after an attempt, what became of it, and what of it can be measured."""
+        after, tried = attempt(self.system, self.data(inputs), state)
+        known = self.system.controller.decides
+        return after, tried, [(tried.step.error, state.y, tried.step.y)] if known else []
+
+    def write(self, inputs: list, state: State, tried: Any, buffers: list) -> list:
+        """The rows with those of an attempt."""
+        return written(self.system, self.data(inputs), state, tried, buffers)
+
+    def outputs(self, state: State, buffers: list) -> list:
+        """What has tangents."""
+        return outputs_of((state, buffers))
+
+    def reached(self, state: State, buffers: list) -> list:
+        """For each output, whether it was reached."""
+        done = state.status <= Status.terminated
+        rows = []
+        for channel, count, leaves in zip(
+            self.system.output.channels, state.written, buffers, strict=True
+        ):
+            there = jnp.arange(channel.length) < count
+            rows += [there.reshape(-1, *(1,) * (x.ndim - 1)) for x in leaves if is_inexact(x)]
+        return [done, done, *rows]
+
+    def core(self, state: State) -> State:
+        """The state of the loop."""
+        return state
+
+    def with_core(self, state: State, core: State) -> State:
+        """The same with another one."""
+        del state
+        return core
+
+    def tried(self, tried: Any) -> Any:
+        """The attempt of the loop."""
+        return tried
+
+    def masked(self, tried: Any, on: Array) -> Any:
+        """An attempt that writes nothing unless `on`."""
+        cursors = tuple(c._replace(n=jnp.where(on, c.n, 0)) for c in tried.cursors)
+        return tried._replace(accept=tried.accept & on, cursors=cursors)
+
+
+class _Along(NamedTuple):
+    """A state with its tangents (of inexact leaves, directions last), the controller's memory of
+    their errors, the largest size of each so far, and the largest error.
+    """
+
+    state: Any
+    dots: list
+    control: Any
+    sizes: list
+    worst: Array
+
+
+class _Dual:
+    """A process with its tangents."""
+
+    def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
+        self.inner, self.live, self.directions = inner, list(live), directions
+        self.system = inner.system
+        self.traces: dict = {}
+
+    @property
+    def adjoint(self) -> Any:
+        return self.inner.adjoint
+
+    def _parts(self, inputs: list) -> tuple[list, list]:
+        return inputs[: len(self.live)], inputs[len(self.live) :]
+
+    def _pushed(self, name: str, inputs: list, trees: Sequence, dots: Sequence) -> tuple:
+        """`inner.name(inputs, *trees)` and the tangents of what is inexact in it."""
+        inputs, moving = self._parts(inputs)
+        flat, tree = jax.tree.flatten(trees)
+        flags = [*self.live, *map(is_inexact, flat)]
+
+        def function(xs: list) -> Any:
+            kept, rest = xs[: len(inputs)], xs[len(inputs) :]
+            return getattr(self.inner, name)(kept, *jax.tree.unflatten(tree, rest))
+
+        operands = [jnp.asarray(x) for x in (*inputs, *flat)]
+        tangents = [*moving, *(d for group in dots for d in group)]
+        return pushed(function, operands, flags, tangents, self.directions, (self.traces, name))
+
+    def data(self, inputs: list) -> Data:
+        return self.inner.data(self._parts(inputs)[0])
+
+    def status(self, inputs: list) -> Array:
+        return self.inner.status(self._parts(inputs)[0])
+
+    def begin(self, inputs: list) -> tuple[_Along, tuple]:
+        """The state and the rows before the first attempt, with tangents."""
+        (state, buffers), dots = self._pushed("begin", inputs, [], [])
+        count = sum(map(is_inexact, jax.tree.leaves(state)))
+        controller, core = self._controller(inputs), self.inner.core(state)
+        zero = jnp.zeros((), core.t.dtype)
+        sizes = self._sizes(inputs, state)
+        along = _Along(state, dots[:count], controller.init(core.t.dtype), sizes, zero)
+        return along, (buffers, dots[count:])
+
+    def _controller(self, inputs: list) -> Any:
+        return self.system.parts(self.data(inputs))[2]
+
+    def _sizes(self, inputs: list, state: Any) -> list:
+        """A size of almost zero for each tangent that will be measured."""
+        kept, _ = self._parts(inputs)
+        shapes = jax.eval_shape(self.inner.attempt, kept, state)[2]
+        real = lambda y: jnp.finfo(y.dtype)  # noqa: E731
+        count = lambda y0, y: int(np.prod(y.shape[y0.ndim :])) * (self.directions or 1)  # noqa: E731
+        plain = shapes[0][1] if shapes else None
+        return [jnp.full(count(plain, y), real(y).tiny ** 0.5, real(y).dtype) for _, y, _ in shapes]
+
+    def attempt(self, inputs: list, along: _Along) -> tuple[_Along, Any, list]:
+        """An attempt with its tangents, refused where they are too wrong."""
+        (after, tried, measured), dots = self._pushed(
+            "attempt", inputs, [along.state], [along.dots]
+        )
+        counts = [sum(map(is_inexact, jax.tree.leaves(x))) for x in (after, tried)]
+        after_dots, tried_dots = dots[: counts[0]], dots[counts[0] : sum(counts)]
+        errors = jax.tree.unflatten(jax.tree.structure(measured), dots[sum(counts) :])
+        moved = along._replace(state=after, dots=after_dots)
+        if measured:
+            moved, on = self._judged(inputs, along, moved, tried, (measured, errors))
+            tried = self.inner.masked(tried, on)
+        return moved, (tried, tried_dots), [*measured, *errors]
+
+    def _judged(
+        self, inputs: list, before: _Along, after: _Along, tried: Any, measured: tuple
+    ) -> tuple[_Along, Array]:
+        """The state after the verdict on the tangents, and whether it was a good one."""
+        known, errors = lax.stop_gradient(measured)
+        data, base = self.data(inputs), self.inner.tried(tried)
+        _, method, controller = self.system.parts(data)
+        error2, sizes = self._measured(data, controller, known[0], errors, before.sizes)
+        dt = lax.stop_gradient(base.dt)
+        verdict = controller.judge(error2.astype(dt.dtype), dt, before.control, method.error_order)
+        if self.adjoint.heard is not None:  # only listening
+            worst = jnp.where(base.accept, jnp.maximum(before.worst, error2), before.worst)
+            return after._replace(worst=worst.astype(dt.dtype)), jnp.ones((), bool)
+        refused = base.accept & ~verdict.accept
+        on = base.accept & verdict.accept
+        keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(refused, b, a), new, old)  # noqa: E731
+        core = self._core(data, before, after, base, verdict, refused)
+        state = self.inner.with_core(keep(after.state, before.state), core)
+        dots = keep(after.dots, before.dots)
+        sizes = jax.tree.map(lambda a, b: jnp.where(on, a, b), sizes, before.sizes)
+        control = jax.tree.map(
+            lambda a, b: jnp.where(base.accept, a, b), verdict.state, before.control
+        )
+        return _Along(state, dots, control, sizes, before.worst), ~refused
+
+    def _core(
+        self, data: Data, before: _Along, after: _Along, base: Any, verdict: Any, refused: Array
+    ) -> State:
+        """The loop's own state: the shorter of two steps is the next one."""
+        old, new = self.inner.core(before.state), self.inner.core(after.state)
+        _, _, controller = self.system.parts(data)
+        cut = base.landing & ~refused & ((verdict.dt < old.dt) | (not controller.decides))
+        dt = jnp.minimum(new.dt, jnp.where(base.accept & ~cut, verdict.dt, new.dt))
+        eps = jnp.finfo(old.t.dtype)
+        lost = refused & (dt <= jnp.maximum(2 * eps.eps * jnp.abs(old.t), eps.tiny))
+        lost = lost | (refused & controller.stuck(old.t, base.dt))
+        back = jax.tree.map(lambda a, b: jnp.where(refused, b, a), new, old)
+        status = jnp.where(lost, Status.step_too_small, back.status)
+        spent = refused & (new.status == Status.max_steps)
+        status = jnp.where(spent, Status.max_steps, status)
+        return eqx.tree_at(
+            lambda s: (s.dt, s.status, s.rejected),
+            back, (dt, status.astype(jnp.int32), back.rejected + refused),
+        )  # fmt: skip
+
+    def _measured(
+        self, data: Data, controller: Any, primal: tuple, errors: list, sizes: list
+    ) -> tuple[Array, list]:
+        """The largest squared error of all tangents, and how large they have been."""
+        _, y0, y1 = primal
+        tolerance, given = data.tolerance, self.adjoint
+        rtol = tolerance.rtol if given.rtol is None else jnp.asarray(given.rtol, y0.real.dtype)
+        atol = tolerance.atol if given.atol is None else jnp.asarray(given.atol, y0.real.dtype)
+        unit = size_of(tolerance, jnp.maximum(magnitude(y0), magnitude(y1)))
+        found, new = [], []
+        for error, size in zip(errors, sizes, strict=True):
+            flat = jax.tree.map(lambda x: x.reshape(*y0.shape, -1), error)
+
+            def one(error: tuple, size: Array) -> tuple[Array, Array]:
+                e, dot0, dot1 = error
+                reach = jnp.maximum(size, jnp.sqrt(mean_square(dot1 / unit)))
+                scale = Tolerance(rtol, jnp.where(jnp.isinf(atol), atol, atol * reach), True)
+                return scale.squared(e, dot0, dot1, controller.norm)[0], reach
+
+            error2, reach = jax.vmap(one, in_axes=(-1, 0))(flat, size)
+            found.append(jnp.max(error2))
+            new.append(reach)
+        return jnp.max(jnp.stack(found)), new
+
+    def write(self, inputs: list, along: _Along, tried: tuple, buffers: tuple) -> tuple:
+        """The rows and their tangents."""
+        rows, moving = buffers
+        rows, dots = self._pushed(
+            "write", inputs, [along.state, tried[0], rows], [along.dots, tried[1], moving]
+        )
+        return rows, dots
+
+    def outputs(self, along: _Along, buffers: tuple) -> list:
+        """The tangents of the inner outputs."""
+        dots = self.inner.outputs(_moved(along.state, along.dots), _moved(*buffers))
+        reached = self.reached(along, buffers)
+        lead = lambda r, d: r.reshape(r.shape + (1,) * (d.ndim - r.ndim))  # noqa: E731
+        return [jnp.where(lead(r, d), d, jnp.nan) for r, d in zip(reached, dots, strict=True)]
+
+    def reached(self, along: _Along, buffers: tuple) -> list:
+        return self.inner.reached(along.state, buffers[0])
+
+    def core(self, along: _Along) -> State:
+        return self.inner.core(along.state)
+
+    def with_core(self, along: _Along, core: State) -> _Along:
+        return along._replace(state=self.inner.with_core(along.state, core))
+
+    def tried(self, tried: tuple) -> Any:
+        return self.inner.tried(tried[0])
+
+    def masked(self, tried: tuple, on: Array) -> tuple:
+        return self.inner.masked(tried[0], on), tried[1]
+
+    def run(self, inputs: list) -> list:
+        """The tangents of the inner process's outputs."""
+
+        def running(inputs: list, along: _Along, _: Any) -> Array:
+            del inputs
+            return self.core(along).status == Status.running
+
+        def turn(active: Any, inputs: list, along: _Along, buffers: tuple) -> tuple:
+            after, tried, _ = self.attempt(inputs, along)
+            return after, self.write(inputs, along, self.masked(tried, active), buffers)
+
+        first, rows = self.begin(inputs)
+        along, buffers = loop(running, turn, first, rows, consts=inputs)
+        end = settled(self.system, self.data(inputs), self.core(first), self.core(along))
+        along = self.with_core(along, end)
+        self._report(inputs, along)
+        return self.outputs(along, buffers)
+
+    def _report(self, inputs: list, along: _Along) -> None:
+        """Says where the tangents came to an end; and to one who listens, how wrong they are."""
+        data, core = self.data(inputs), self.core(along)
+        if self.adjoint.heard is not None:
+            call_host(self.adjoint.heard, jnp.sqrt(along.worst))
+        sign = self.system.direction or data.sign
+        bad = (core.status > Status.terminated) & (self.status(inputs) <= Status.terminated)
+        raised(self.system, bad, _failed, sign * core.t, core.status)
+
+
+def _failed(t: Any, status: Any) -> str:
+    at, why = np.ravel(t)[0], Status(int(np.ravel(status)[0])).reason
+    return (
+        f"Forward solved y, but not its tangents beyond t = {float(at):.6g}: {why}. They may grow "
+        "without bound there; or give their tolerances, de.Forward(rtol=…, atol=…)."
+    )
+
+
+def _moved(tree: Any, dots: list) -> Any:
+    """The tree with its inexact leaves replaced by their tangents."""
+    leaves, structure = jax.tree.flatten(tree)
+    found = iter(dots)
+    return jax.tree.unflatten(structure, [next(found) if is_inexact(x) else x for x in leaves])
+
+
+def pushed(
+    function: Callable, operands: list, flags: list, tangents: list, directions: int | None,
+    cache: tuple,
+) -> tuple[Any, list]:  # fmt: skip
+    """`function(operands)`, and the tangents of its inexact leaves; directions, if any, are last.
+
+    Traced once for one direction; more are lanes of the same equations, so what does not depend on
+    a direction is there once.
+    """
+    traces, name = cache
+    lead = lambda x: x.shape[:-1] if directions else x.shape  # noqa: E731
+    one = [jax.ShapeDtypeStruct(lead(t), t.dtype) for t in tangents]
+    key = (name, tuple((x.shape, x.dtype) for x in (*operands, *one)))
+    if key not in traces:
+        traces[key] = _traced(function, operands, flags, one)
+    jaxpr, tree, inexact = traces[key]
+    xs = [*operands, *tangents]
+    if directions is None:
+        out = jaxpr_as_fun(jaxpr)(*xs)
+    else:
+        known = [False] * len(operands) + [True] * len(tangents)
+        out = _in_lanes(jaxpr, directions, known, xs, len(inexact))
+    values, dots = out[: len(inexact)], out[len(inexact) :]
+    return jax.tree.unflatten(tree, values), dots
+
+
+def _traced(function: Callable, operands: list, flags: list, dots: list) -> tuple:
+    """The jaxpr of all leaves and of the tangents of inexact ones; the tree; which they are."""
+    found: dict = {}
+
+    def single(*xs: Any) -> list:
+        values, moving = xs[: len(operands)], xs[len(operands) :]
+
+        def restricted(*live: Any) -> tuple[list, list]:
+            rest = iter(live)
+            full = [next(rest) if f else x for x, f in zip(values, flags, strict=True)]
+            leaves, found["tree"] = jax.tree.flatten(function(full))
+            leaves = [jnp.asarray(x) for x in leaves]
+            found["inexact"] = [is_inexact(x) for x in leaves]
+            return pick(leaves, found["inexact"]), leaves
+
+        _, moved, leaves = jax.jvp(restricted, tuple(pick(values, flags)), moving, has_aux=True)
+        return [*leaves, *moved]
+
+    jaxpr = trace(single, *map(shape_of, operands), *dots)
+    return jaxpr, found["tree"], found["inexact"]
+
+
+def _in_lanes(jaxpr: Any, size: int, flags: list, xs: list, count: int) -> list:
+    """All directions at once: `count` values that have none, then tangents that have all."""
+    out, found = over_lanes(jaxpr, size)(flags, xs)
+    values = [x[..., 0] if f else x for x, f in zip(out[:count], found[:count], strict=True)]
+    pairs = zip(out[count:], found[count:], strict=True)
+    return [*values, *(lanes_last(x, None, size, force=True) if not f else x for x, f in pairs)]

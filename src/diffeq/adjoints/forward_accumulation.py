@@ -1,0 +1,164 @@
+"""`Alongside`: the forward derivative of `Discrete`, found while the solve runs, without a tape.
+
+The tangent of a solve is linear in its start and its parameters, step by step. Where only tangents
+are wanted, and few of them, each accepted step is differentiated when it is made, and all that goes
+from step to step is the tangent: no rows to write, to thin and to run again. The numbers are those
+of `Discrete`. In a kernel (`ensemble/gpu_kernel/launch.py`) tangents stay in registers.
+
+It knows no way back, and no derivative of a derivative: it is for Jacobians that are then constant.
+Without a tape and a walk along it the program is smaller, too, and compiles sooner.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from ..core.promotion import standard_promotion
+from ..integrator import Attempt, Data, State, System, attempt, integrate, prepared, taking_turns
+from .base import Adjoint, is_inexact, spread
+from .discrete import (
+    Discrete,
+    blank_like,
+    filled_with,
+    first_carry,
+    first_tangents,
+    tangents_of,
+    tangents_of_consts,
+    zeros,
+)
+from .empty_span import first_moved
+from .tape import Row, row_of
+
+__all__ = ["Alongside"]
+
+
+class Alongside(Adjoint):
+    """Tangents alongside. What it does not serve (methods that take turns, delays, single steps) is
+    differentiated along a `tape`.
+    """
+
+    tape: Adjoint = Discrete()
+
+    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+        """`integrate` from a `Start` or a `State`, with a forward derivative."""
+        if len(system.phases) > 1 or system.rows is not None or system.one_step:
+            return self.tape.run(system, data, start, max_steps)
+        leaves, tree = jax.tree.flatten((data, start))
+        return _solve(system, tree, leaves)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solve(system: System, tree: Any, leaves: list) -> tuple[State, list]:
+    data, start = jax.tree.unflatten(tree, leaves)
+    data = prepared(system, data)
+    state, buffers, _ = integrate(system, data, start.state(system, data))
+    return state, buffers
+
+
+@partial(_solve.defjvp, symbolic_zeros=True)
+@standard_promotion()
+def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (leaves,), (dots,) = primals, tangents
+    system.check_differentiable()
+    dots = [None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
+            for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
+    data, start = jax.tree.unflatten(tree, leaves)
+    of_data, of_start = jax.tree.unflatten(tree, list(range(len(dots))))
+    harmless = _harmless(start)
+    first = partial(first_carry, system, None, harmless)
+    like = blank_like(first, data, start)
+    d_first = first_tangents(tree, first, leaves, dots, like)
+    data = prepared(system, data)
+    state = start.state(system, data)
+    # A lane that has failed makes no given step any more; which that is, each attempt says.
+    data = data if state.failed is None else eqx.tree_at(
+        lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
+    )  # fmt: skip
+    consts = data, harmless, []
+    d_consts = tangents_of_consts(dots, of_data, consts)
+    d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
+    by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
+    d_carry[:2] = first_moved(system, None, harmless, data, start, by_ends)
+    carry = (start.t, start.y, start.held, *like)
+    row = jax.eval_shape(lambda d, s: row_of(system, s, attempt(system, d, s)[1]), data, state)
+    stable = [False] * len(d_carry)
+    (tangent,) = tangents_of(
+        system, ((row, row.whole), []), consts, carry, d_consts, d_carry, stable
+    )
+    along = _Along(system, tangent, consts, d_consts, len(d_first), tangent.start(d_carry))
+    state, buffers, end = integrate(system, data, state, along)
+    end = jax.tree.unflatten(jax.tree.structure(carry), spread(end, tangent.live))
+    d_t, d_y, d_held, _, d_buffers, _ = end
+    zero, blank = zeros(state), zeros(buffers)
+    d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    d_state = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
+    d_state = eqx.tree_at(lambda s: s.held, d_state, d_held) if d_held else d_state
+    return (state, buffers), (d_state, filled_with(d_buffers, blank))
+
+
+def _harmless(start: Any) -> tuple[Array, Array, Any]:
+    """A (t, y, held) at which the field is as tame as it gets: the start, or zero."""
+    t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
+    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(jnp.isfinite(y), y, 0), held
+
+
+class _Along(NamedTuple):
+    """What the loop takes for a recorder: the tangents, a step further after each attempt."""
+
+    system: System
+    tangent: Any
+    consts: tuple
+    d_consts: list
+    unknown: int
+    start: list
+    rows: int = 0
+
+    def write(self, dots: list, state: State, tried: Attempt) -> list:
+        """The tangents after an attempt; of one that was rejected, or of a lane that has ended,
+        what they were.
+        """
+        row = row_of(self.system, state, tried)
+        known = jax.tree.leaves(state.memory) if self.system.method.multistep else []
+        recorded = [row.t, row.y, *row.held, *known]
+        recorded += [None] * (self.unknown - len(known))
+        single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
+        data, *rest = self.consts
+        if state.failed is not None:
+            data = eqx.tree_at(lambda d: d.failed, data, _failed(state, tried))
+        out, _ = self.tangent.run(
+            1, single(((row, _written(row, state, tried)), [])), (data, *rest), single(recorded),
+            self.d_consts, dots, [False] * len(self.tangent.live), 1,
+        )  # fmt: skip
+        return out
+
+    def run(
+        self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
+    ) -> Any:
+        """The loop with the tangents beside it."""
+        carried = (buffers, self.start, rest)
+        state, (buffers, dots, rest) = taking_turns(
+            self.system, running, turn, data, state, carried
+        )
+        return state, buffers, dots, rest
+
+
+def _written(row: Row, state: State, tried: Attempt) -> Array:
+    """The whole numbers of the next row, as far as they say what is written by then."""
+    after = [w + c.n for w, c in zip(state.written, tried.cursors, strict=True)]
+    channels = len(after)
+    parts = [row.whole[:1], *(x.astype(jnp.int32)[None] for x in after), row.whole[1 + channels :]]
+    return jnp.concatenate(parts)
+
+
+def _failed(state: State, tried: Attempt) -> Array:
+    """The number of the given step that failed, this one perhaps, or −1."""
+    sound = jnp.isfinite(jnp.sum(tried.step.y))
+    sound = sound if tried.step.solved is None else sound & tried.step.solved
+    finite = tried.inside.finite
+    sound = sound if finite is None else sound & finite
+    return jnp.where((state.failed < 0) & ~sound, state.steps, state.failed)

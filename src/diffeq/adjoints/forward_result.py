@@ -1,0 +1,117 @@
+"""A solve as a continuous adjoint sees it: its inputs, which of them are perturbed, its field; and
+the way there, with what the way back will want to know.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.primitive import Jaxpr, trace
+from ..autodiff.while_loop import block
+from ..core.status import Status
+from ..integrator import Data, State, System, integrate
+from ..output import Channel, Output
+from ..problems.forms import lower
+from .base import Spec
+
+__all__ = ["Kept", "Setting", "solved_with_states"]
+
+
+class Kept(NamedTuple):
+    """What a march needs: the inputs, the end, the states at all rows and at further times, and a
+    tape where there is one.
+    """
+
+    leaves: list
+    end: State
+    states: list
+    record: Any
+
+
+class Setting:
+    """A solve's inputs, and which of them are perturbed."""
+
+    def __init__(self, spec: Spec, leaves: list, live: Sequence[bool] = ()) -> None:
+        self.spec, self.leaves = spec, leaves
+        self.live = list(live) or [False] * len(leaves)
+        self.system: System = spec.system
+        self.adjoint: Any = spec.adjoint
+        self.data, self.start = jax.tree.unflatten(spec.tree, leaves)
+        self.index = jax.tree.unflatten(spec.tree, list(range(len(leaves))))
+        of_data = self.index[0]
+        inputs = jax.tree.leaves((of_data.parameters, of_data.save))
+        self.moving = [i for i in inputs if self.live[i]]
+
+    @property
+    def parameters(self) -> list:
+        """The perturbed ones."""
+        return [self.leaves[i] for i in self.moving]
+
+    def is_live(self, which: Callable) -> bool:
+        """Whether a leaf, as `which(data, start)` finds it, is perturbed."""
+        return self.live[which(*self.index)]
+
+    def with_parameters(self, moving: list) -> Data:
+        """The data with other values of the perturbed parameters."""
+        leaves = list(self.leaves)
+        for i, x in zip(self.moving, moving, strict=True):
+            leaves[i] = x
+        return jax.tree.unflatten(self.spec.tree, leaves)[0]
+
+    def field(self, moving: list, t: Array, y: Array) -> Array:
+        """f(t, y, p), with p the perturbed parameters."""
+        data = self.with_parameters(moving)
+        return lower(self.system.form(data.parameters, data.sign), "ode", "an adjoint").field(t, y)
+
+    def linear(self) -> tuple[Jaxpr, list[bool]]:
+        """The field's jaxpr, and which of its inputs λ is a cotangent of: all but t."""
+        jaxpr = trace(self.field, self.parameters, self.start.t, self.start.y)
+        count = len(self.parameters)
+        return jaxpr, [*[True] * count, False, True]
+
+    def is_state(self, channel: Channel) -> bool:
+        """Whether a channel's rows are the states themselves."""
+        shapes = self.data, self.start.t, self.start.y
+        jaxpr = jax.make_jaxpr(channel.value)(*shapes).jaxpr
+        return list(jaxpr.outvars) == [jaxpr.invars[-1]]
+
+    def watched(self) -> tuple[list[Array], list[Array]]:
+        """Times of rows that do not hold the state, and further times, at which it is wanted."""
+        channels, times = self.system.output.channels, self.data.times
+        rows = [t for c, t in zip(channels, times, strict=True) if not self.is_state(c)]
+        stops = [self.data.stops] if self.system.has_stops else []
+        return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.hidden(self)]))
+
+    def watching(self) -> tuple[System, Data]:
+        """The system and the data of a solve that writes the state at all these times, too."""
+        further = [t for times in self.watched() for t in times]
+        raw = [Channel("times", t.shape[0], lambda data, t, y, held: [y]) for t in further]
+        output = Output((*self.system.output.channels, *raw))
+        data = replace(self.data, times=(*self.data.times, *further))
+        return replace(self.system, output=output), data
+
+
+def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], Kept]:
+    """The solve, with the states at all that is a node of the march."""
+    setting = Setting(spec, leaves)
+    system, data = setting.watching()
+    recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)
+
+    def run(data: Data, start: Any) -> Any:
+        return integrate(system, data, start.state(system, data), recorder)
+
+    end, buffers, record = block(run, data, setting.start)
+    if recorder is not None:  # a tape that could not hold the solve
+        cut = end.status == Status.running
+        end = replace(end, status=jnp.where(cut, Status.tape_overflow, end.status))
+    channels = setting.system.output.channels
+    count = len(channels)
+    result = replace(end, written=end.written[:count]), buffers[:count]
+    rest = iter(buffers[count:])
+    states = [b[0] if setting.is_state(c) else next(rest)[0]
+              for c, b in zip(channels, buffers, strict=False)]  # fmt: skip
+    return result, Kept(leaves, end, [*states, *(b[0] for b in rest)], record)

@@ -1,0 +1,144 @@
+"""`SteadyState`: a state of rest differentiates by the implicit function theorem."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..algebra import check_solver
+from ..core.norm import mean_square
+from ..core.promotion import standard_promotion
+from ..integrator import System
+from ..problems.forms import lower
+from .base import REST, Adjoint, entered
+
+__all__ = ["Rest", "SteadyState"]
+
+
+@entered
+class SteadyState(Adjoint):
+    """Differentiates a state of rest, 0 = f(y, p), by the implicit function theorem.
+
+    (∂f/∂y) ẏ = −(∂f/∂p) ṗ, or transposed (∂f/∂y)ᵀ λ = −(∂L/∂y)ᵀ and dL/dp = λᵀ ∂f/∂p: one linear
+    system, however the state was found and however long that took. Both modes, to any order. The
+    derivative is that of the state to which Newton's method has converged, exact up to its
+    tolerance; ∂f/∂y must not be singular there. By the guess y0 it is zero.
+
+    Args:
+        linear: a linear solver of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)` for many
+            states, or `lineax.AutoLinearSolver(well_posed=False)` for the least-squares solution
+            of a singular system. None: LU.
+
+    Raises:
+        TypeError: (by `solve`) the problem is no `SteadyStateProblem`.
+
+    Reference: sapienza2024.
+
+    Example:
+        >>> import jax, diffeq as de
+        >>> problem = de.SteadyStateProblem(lambda t, y, k: k - y**3, 1.0, 8.0)
+        >>> rest = lambda k: de.solve(problem.replace(args=k), adjoint=de.SteadyState()).y1
+        >>> round(float(rest(8.0)), 4), round(float(jax.grad(rest)(8.0)), 4)
+        (2.0, 0.0833)
+    """
+
+    problems: ClassVar[frozenset[str] | None] = frozenset({REST})
+    serves: ClassVar[frozenset[str]] = frozenset({"reverse", "forward", "second"})
+
+    linear: Any = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        check_solver(self.linear)
+
+
+class Rest(NamedTuple):
+    """The equation of rest, over real vectors: a complex state is its real and imaginary parts."""
+
+    system: System
+    tree: Any
+    shape: tuple
+    dtype: Any
+    linear: Any
+    most: int
+
+    def residual(self, leaves: list, z: Array) -> Array:
+        """F at rest."""
+        data, start = jax.tree.unflatten(self.tree, leaves)
+        form = lower(self.system.form(data.parameters, data.sign), "ode", "a state of rest")
+        return self.flat(form.field(start.t, self.state(z)))
+
+    def flat(self, y: Array) -> Array:
+        """A state as a real vector."""
+        y = y.ravel()
+        return jnp.concatenate([y.real, y.imag]) if jnp.iscomplexobj(y) else y
+
+    def state(self, z: Array) -> Array:
+        """The state of a real vector."""
+        if jnp.issubdtype(self.dtype, jnp.complexfloating):
+            z = jax.lax.complex(*jnp.split(z, 2))
+        return z.reshape(self.shape)
+
+    def inverse(self, equation: Callable, z: Array) -> Callable:
+        """X ↦ (∂equation/∂z)⁻¹ x at z."""
+        if self.linear is None:
+            matrix = jax.jacfwd(equation)(z)
+            return lambda right: jnp.linalg.solve(matrix, right)
+        import lineax as lx
+
+        operator = lx.JacobianLinearOperator(lambda z, _: equation(z), z)
+        return lambda right: lx.linear_solve(operator, right, self.linear, throw=False).value
+
+    def found(self, leaves: list, guess: Array) -> tuple[Array, Array, Array]:
+        """A state of rest near a guess; whether it is one; and the iterations that it took.
+
+        The search is Powell's dogleg. Whether its end is a root is judged by a Newton step from it:
+        that has to be within tolerance, and to solve its linear system; and it is taken.
+        """
+        import lineax as lx
+        import optimistix as ox
+
+        tolerance = jax.tree.unflatten(self.tree, leaves)[0].tolerance
+        rtol: Any = jnp.min(tolerance.rtol)
+        atol: Any = jnp.min(tolerance.atol)
+        linear = self.linear or lx.AutoLinearSolver(well_posed=None)
+        search = ox.root_find(
+            lambda z, leaves: self.residual(leaves, z), ox.Dogleg(rtol, atol, linear_solver=linear),
+            guess, leaves, max_steps=self.most, throw=False, adjoint=ox.ImplicitAdjoint(),
+        )  # fmt: skip
+        z = search.value
+        equation, y = partial(self.residual, leaves), self.state(z)
+        value = equation(z)
+        unit = jnp.max(jnp.abs(value))  # an iterative solver is to be as good for small values
+        newton = unit * self.inverse(equation, z)(value / jnp.where(unit > 0, unit, 1))
+        error2, _ = tolerance.squared(self.state(newton), y, y, None)
+        left = jax.jvp(equation, (z,), (newton,))[1] - value
+        solved = mean_square(left) <= 1e-6 * mean_square(value)
+        good = (error2 <= 1) & solved & jnp.all(jnp.isfinite(newton))
+        return jnp.where(good, z - newton, z), good, search.stats["num_steps"]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def at_rest(rest: Rest, leaves: list, guess: Array) -> tuple[Array, Array, Array]:
+    """A state of rest, whether it is one, and how long it took to find."""
+    return rest.found(leaves, guess)
+
+
+@at_rest.defjvp
+@standard_promotion()
+def _at_rest_jvp(rest: Rest, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    leaves, guess = primals
+    dots, _ = tangents
+    z, good, count = at_rest(rest, leaves, guess)
+
+    # Where nothing was found, the identity stands for the equation: zero in is then zero out.
+    def equation(leaves: list, z: Array) -> Array:
+        return jnp.where(good, rest.residual(leaves, jnp.where(good, z, 0)), z)
+
+    pushed = jax.jvp(lambda leaves: equation(leaves, z), (leaves,), (dots,))[1]
+    moved = -rest.inverse(partial(equation, leaves), z)(pushed)
+    zero = lambda x: jnp.zeros(x.shape, jax.dtypes.float0)  # noqa: E731
+    return (z, good, count), (moved, zero(good), zero(count))

@@ -1,0 +1,407 @@
+"""The tape: one row an attempt, thinned when it is full, so that memory is O(√steps).
+
+Rows are numbered by attempts, which all lanes of a batch count alike: a row is written in place,
+never scattered. When `rows` rows are full every second one goes and the stride doubles. A window
+is the `stride` attempts from one kept row to the next; the reverse walk runs it again, following
+the decisions (accepted or not, landed or not) that are kept as two bits an attempt.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from ..autodiff.row_buffers import get_row, put_row, unset
+from ..autodiff.while_loop import loop
+from ..integrator import (
+    MOST_LAPS,
+    Attempt,
+    Data,
+    Decision,
+    State,
+    System,
+    attempt,
+    compensated,
+    taking_turns,
+)
+
+__all__ = ["Record", "Recorder", "Row", "capacity"]
+
+_WORD = 32
+_MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
+
+
+class Row(NamedTuple):
+    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at
+    every turn of the loop, and three writes cost less than one for each number.
+
+    `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
+    of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
+    stop), the rows of output written before the attempt (so that the next row says how many it
+    wrote), what else the controller keeps, and the number of a given step. Where there are events,
+    what they know before it and what happened is at the end of `whole`, and where, at the end of
+    `reals`. `memory` is the method's, if it `remembers`; `drawn` is the noise: to read it costs
+    less than to draw it again. `echo` is what was next to come back of an event: from which row of
+    the past, and after which lag.
+    """
+
+    reals: Float[Array, "..."]
+    whole: Int[Array, "..."]
+    y: Array
+    held: tuple = ()
+    memory: Any = ()
+    drawn: Any = ()
+    echo: Any = ()
+
+    @property
+    def t(self) -> Array:
+        """Where the attempt started."""
+        return self.reals[..., 0]
+
+    @property
+    def dt(self) -> Array:
+        """What was tried; before a landing, what was proposed."""
+        return self.reals[..., 1]
+
+    @property
+    def low(self) -> Array:
+        """What completes t."""
+        kept = compensated(self.reals.dtype)
+        return self.reals[..., 2] if kept else jnp.zeros_like(self.reals[..., 0])
+
+    @property
+    def accept(self) -> Bool[Array, "..."]:
+        """Whether the attempt was accepted."""
+        return (self.whole[..., 0] & 1) == 1
+
+    @property
+    def landing(self) -> Bool[Array, "..."]:
+        """Whether it ended on a stop or on the end."""
+        return (self.whole[..., 0] & 2) == 2
+
+    @property
+    def stop(self) -> Array:
+        """The number of the next stop."""
+        return self.whole[..., 0] >> _STOP
+
+    @property
+    def step(self) -> Array:
+        """The number of a given step."""
+        return self.whole[..., -1]
+
+    def lo(self, channels: int) -> tuple:
+        """The rows of output written before the attempt, per channel."""
+        return tuple(self.whole[..., 1 + i] for i in range(channels))
+
+
+class Record(NamedTuple):
+    """The tape: rows (one more than asked for: the last takes what is thrown away). Where methods
+    take turns, how many laps there were, and after how many attempts each of them ended in each.
+    """
+
+    rows: Row
+    decisions: Any
+    attempts: Int[Array, ""]
+    shift: Int[Array, ""]
+    laps: Any = ()
+    ends: Any = ()
+
+    @property
+    def stride(self) -> Array:
+        """Attempts from one row to the next: a power of two, so that nothing is ever divided."""
+        return 1 << self.shift
+
+    @property
+    def thinned(self) -> Array:
+        """Whether any row has gone."""
+        return self.shift > 0
+
+
+def capacity(rows: int) -> int:
+    """How many attempts a thinned tape can hold: strides are powers of two, at most `rows`."""
+    return rows * 2 ** (rows.bit_length() - 1)
+
+
+def rows_for(attempts: int) -> int:
+    """The fewest rows that can hold so many attempts.
+
+    >>> rows_for(100_000), capacity(rows_for(100_000))
+    (392, 100352)
+    """
+    rows = max(2, math.isqrt(attempts))
+    while capacity(rows) < attempts:
+        rows += 2 - rows % 2
+    return rows
+
+
+def row_of(system: System, state: State, tried: Attempt) -> Row:
+    """The row of an attempt made from a state."""
+    reals, flags, whole = _sorted(state.control)
+    word = state.stop << _STOP
+    for place, flag in enumerate([tried.accept, tried.landing, *flags]):
+        word = word | (flag.astype(jnp.int32) << place)
+    # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
+    # goes on with the dt that was proposed. So does what comes after a round without a step.
+    # And what comes after the rest of a step that an event has cut.
+    kept = system.events.keeps_dt(state.events, tried.landing) | system.noise.rests(tried.drawn)
+    dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
+    low = [state.low] if compensated(dt.dtype) else []
+    reals = [*reals, *system.events.thetas(tried.end)]
+    reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
+    step = [] if state.failed is None else [state.steps]
+    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
+    if happened := system.events.coded(state.events, tried.end):
+        whole = jnp.concatenate([whole, *happened])
+    memory = state.memory if system.method.remembers else ()
+    echo = tuple(tried.echo[1:])  # its time is a function of these
+    drawn = lax.stop_gradient(tried.drawn)
+    return Row(reals, whole, state.y, state.held, memory, drawn, echo)
+
+
+def _sorted(memory: Any) -> tuple[list, list, list]:
+    """The leaves of a controller's memory: reals, flags, and the rest."""
+    leaves = jax.tree.leaves(memory)
+    flags = [x for x in leaves if x.dtype == bool][: _STOP - _MEMORY]
+    reals = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    taken = {id(x) for x in (*flags, *reals)}
+    return reals, flags, [x for x in leaves if id(x) not in taken]
+
+
+def _memory(row: Row, like: Any, channels: int) -> Any:
+    """The controller's memory in a row."""
+    leaves, tree = jax.tree.flatten(like)
+    reals, flags, whole = _sorted(like)
+    first = 2 + compensated(row.reals.dtype)
+    found = {id(x): row.reals[first + i] for i, x in enumerate(reals)}
+    found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
+    found |= {id(x): row.whole[1 + channels + i] for i, x in enumerate(whole)}
+    return jax.tree.unflatten(tree, [found[id(x)].astype(x.dtype) for x in leaves])
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows."""
+
+    system: System
+    rows: int
+    thins: bool
+    decides: bool
+
+    @property
+    def capacity(self) -> int:
+        """The most attempts whose windows fit into a second buffer of as many rows."""
+        return capacity(self.rows) if self.thins else self.rows
+
+    @property
+    def bits(self) -> int:
+        """Bits of a decision: accepted or not; where there are stops or events, landed or not; and
+        which events happened (a power of two, so that a decision lies in one word or fills
+        several); or, where the length of a step is one of a few, which it is.
+        """
+        flags, code = self.system.events.bits, self.system.noise.bits
+        if flags:
+            return 1 << (2 + flags + code - 1).bit_length()
+        return 1 + code if code else 2 if self.system.has_stops else 1
+
+    @property
+    def words(self) -> int:
+        """Words of a decision."""
+        return max(1, self.bits // _WORD)
+
+    def blank(self, data: Data, state: State) -> Record:
+        """An empty tape, of the shapes that an attempt has."""
+        row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
+        shape = jax.eval_shape(row, data, state)
+        # Where none is thrown away, each row is written before it is read.
+        fresh = jnp.zeros if self.thins or self.system.one_step else unset
+        rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
+        count = -(-self.capacity * self.bits // (_WORD * self.words))
+        count = count if self.thins and (self.decides or self.system.events.bits) else 0
+        several = (self.words,) if self.words > 1 else ()
+        decisions = jnp.zeros((count, *several), jnp.uint32)
+        zero, phases = jnp.zeros((), jnp.int32), len(self.system.phases)
+        if phases == 1:
+            return Record(rows, decisions, zero, zero)
+        count = phases * (MOST_LAPS + _WORD)  # a tape is thinned less often
+        ends = jnp.zeros((1 + count,), jnp.int32)
+        return Record(rows, decisions, zero, zero, zero, ends)
+
+    def _noted(self, record: Record, lap: Array, phase: int) -> Record:
+        """The tape when a method has had its turn."""
+        place = len(self.system.phases) * lap + phase + 1
+        return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
+
+    @property
+    def laps(self) -> Array:
+        """The numbers of all laps there can be."""
+        return jnp.arange(MOST_LAPS + _WORD, dtype=jnp.int32)
+
+    def spans(self, record: Record, lap: Array, first: Array, n: Array) -> list[tuple]:
+        """Of n attempts from `first` those that each of the methods has made in a lap: where they
+        begin, and how many they are.
+        """
+        count = len(self.system.phases)
+        bounds = [get_row(record.ends, count * lap + i) for i in range(count + 1)]
+        bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
+        return [(low, high - low) for low, high in itertools.pairwise(bounds)]
+
+    def write(self, record: Record, state: State, tried: Attempt) -> Record:
+        """The tape with this attempt, if its turn is one that is kept."""
+        if self.system.one_step:
+            return self._only(record, state, tried)
+        i = record.attempts
+        kept = (i & (record.stride - 1)) == 0
+        place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
+        row = row_of(self.system, state, tried)
+        rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
+        decisions = record.decisions
+        if decisions.shape[0]:
+            word, shift = self._place(i)
+            mask = self._flags(row, state, tried)
+            decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
+        return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
+
+    def _only(self, record: Record, state: State, tried: Attempt) -> Record:
+        """The tape of a single step is one row: its accepted attempt, or until then the last."""
+        done = record.rows.accept[0]
+        put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
+        rows = jax.tree.map(put, record.rows, row_of(self.system, state, tried))
+        return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
+
+    def _place(self, i: Array) -> tuple[Array, Array]:
+        bits = min(self.bits, _WORD) * i
+        return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
+
+    def _flags(self, row: Row, state: State, tried: Attempt) -> Array:
+        """The bits of an attempt: a word, or a vector of words."""
+        events, draws = self.system.events, self.system.noise.bits
+        if not events.bits:
+            if draws:
+                return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
+            return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+        flags = [events.decided(state.events, tried.end)]
+        if draws:
+            flags.append((tried.code >> jnp.arange(draws)) & 1 == 1)
+        bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), *flags])
+        bits = jnp.pad(bits, (0, self.bits - bits.shape[0])).reshape(self.words, -1)
+        places = jnp.arange(bits.shape[1], dtype=jnp.uint32)
+        words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
+        return words if self.words > 1 else words[0]
+
+    def decision(self, record: Record, i: Array, last: Array, end: Row) -> Any:
+        """What became of attempt i, whose window ends with the accepted attempt `last` at `end`;
+        None where all of it follows from dt.
+        """
+        if not record.decisions.shape[0]:
+            return None
+        code, flags = self._code(record.decisions, i), None
+        count, draws = self.system.events.bits, self.system.noise.bits
+        drawn = (code >> 1) & (2**draws - 1)
+        if count:
+            places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
+            bits = ((jnp.atleast_1d(code)[:, None] >> places) & 1).ravel() == 1
+            flags, code = bits[2 : 2 + count], jnp.atleast_1d(code)[0]
+            drawn = jnp.sum(bits[2 + count : 2 + count + draws] << jnp.arange(draws))
+        if draws:
+            return Decision((code & 1) == 1, flags=flags, code=drawn.astype(jnp.int32))
+        return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.low, flags)
+
+    def _code(self, decisions: Array, i: Array) -> Array:
+        word, shift = self._place(i)
+        return get_row(decisions, word) >> shift
+
+    def last_accepted(self, record: Record, first: Array, n: Array) -> Array:
+        """The last attempt that was accepted, of n from `first`; the one before it if none was."""
+        if not record.decisions.shape[0]:
+            return first + n - 1
+        # A round of events that took no time ends where the step before it has ended.
+        mask = 5 if self.system.events.bits else 1
+
+        def rejected(consts: Any, i: Array, _: Any) -> Array:
+            decisions, first = consts
+            return (i >= first) & ((jnp.atleast_1d(self._code(decisions, i))[0] & mask) != 1)
+
+        earlier = lambda active, consts, i, _: (i - 1, _)  # noqa: E731
+        return loop(rejected, earlier, first + n - 1, consts=(record.decisions, first))[0]
+
+    def run(
+        self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
+    ) -> Any:
+        """The loop with a tape; thinned between runs of as many turns as there is room for."""
+        record = self.blank(data, state)
+        if not self.thins:
+            limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
+            state, (buffers, record, rest) = taking_turns(
+                self.system, limited, turn, data, state, (buffers, record, rest), self._noted
+            )
+            return state, buffers, self._closed(record, state), rest
+
+        def room(data: Data, state: State, carried: Any) -> Any:
+            record = carried[1]
+            return running(data, state, carried) & (record.attempts < self.rows << record.shift)
+
+        def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
+            del active
+            state, (buffers, record, rest) = taking_turns(
+                self.system, room, turn, data, state, carried, self._noted
+            )
+            return state, (buffers, self._thinned(record), rest)
+
+        def more(data: Data, state: State, carried: Any) -> Any:
+            return running(data, state, carried) & (carried[1].attempts < self.capacity)
+
+        carried = (buffers, record, rest)
+        state, (buffers, record, rest) = loop(more, fill, state, carried, consts=data)
+        return state, buffers, self._closed(record, state), rest
+
+    def _closed(self, record: Record, state: State) -> Record:
+        """The tape with the end of the solve, and what was written, where the next row would be."""
+        rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
+        end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
+        end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
+        t = jnp.stack([state.t, state.dt, *([state.low] if compensated(state.t.dtype) else [])])
+        t = jnp.pad(t, (0, rows.reals.shape[-1] - t.shape[0]))
+        whole, reals = put_row(rows.whole, end, place), put_row(rows.reals, t, place)
+        return record._replace(rows=rows._replace(reals=reals, whole=whole))
+
+    def _thinned(self, record: Record) -> Record:
+        """Every second row, if the tape is full and more is to come."""
+        full = record.attempts >= self.rows << record.shift
+        # A tape that has held all it can stays: windows longer than its rows fit nowhere.
+        full = full & (record.attempts < self.capacity)
+        half = self.rows // 2
+
+        def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:
+            del active
+            # Slices and a concatenation, which lanes pass through; an update would transpose all.
+            kept = lambda x: jnp.concatenate([x[0 : 2 * half : 2], x[half:]])  # noqa: E731
+            rows = jax.tree.map(kept, rows)
+            # What is left in the other half must not pass for attempts of lanes that have finished.
+            at, column = (lax.broadcasted_iota(jnp.int32, rows.whole.shape, i) for i in (0, 1))
+            whole = jnp.where((at >= half) & (column == 0), 0, rows.whole)
+            return todo - 1, rows._replace(whole=whole)
+
+        # A loop of at most one turn: under vmap a `cond` transposes all rows.
+        count = full.astype(jnp.int32)
+        _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
+        return record._replace(rows=rows, shift=record.shift + count)
+
+
+def start_of(system: System, record: Record, index: Array, memory: Any, end: State) -> State:
+    """The state that a window starts from; `end` is one of the same kind."""
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+    zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
+    known, _, _ = system.events.read(row)
+    given = end.failed is not None
+    return State(
+        t=row.t, low=row.low, y=row.y, held=row.held, dt=row.dt,
+        control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
+        stop=row.stop, events=known, steps=row.step if given else zero, rejected=zero, floored=zero,
+        last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
+        path=row.drawn.path, failed=jnp.full((), -1, jnp.int32) if given else None, why=end.why,
+    )  # fmt: skip

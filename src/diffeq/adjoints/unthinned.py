@@ -1,0 +1,45 @@
+"""`Flat`: `Discrete` with a tape that is never thinned, for where another way is at hand when it is
+too short.
+
+A tape that may be thinned is walked in windows, each run again into a second buffer. In a kernel
+(`ensemble/gpu_kernel/launch.py`), whose tape is in memory and whose program should be short, it is
+better to keep all attempts, and to leave those few solves that make more of them to another
+strategy.
+"""
+
+from dataclasses import replace
+
+from ..integrator import System
+from .discrete import Discrete
+from .tape import Recorder
+
+__all__ = ["Flat"]
+
+_MOST_GIVEN = 4096  # rows of steps that are given, and so all used
+
+
+class Flat(Discrete):
+    """The derivative of `Discrete`; a solve of more attempts than there are rows ends with the
+    status `tape_overflow`.
+    """
+
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+        """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
+        usual = super().recorder(system, max_steps, size)
+        return replace(usual, thins=False)
+
+    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
+        given = not decides and max_steps <= _MOST_GIVEN and self.rows is None
+        return max_steps if given else super()._kept(max_steps, size, decides=decides)
+
+    def serves_all(self, max_steps: int, *, decides: bool) -> bool:
+        """Whether no solve of at most so many attempts is too long."""
+        return max_steps <= self._kept(max_steps, decides=decides)
+
+    def may_serve(self, max_steps: int, *, decides: bool) -> bool:
+        """Whether it is worth a try: a solve that is too long is the exception, and a tape of
+        `Discrete` would hold it.
+        """
+        if self.serves_all(max_steps, decides=decides):
+            return True
+        return decides and self.holds(max_steps, decides=decides)

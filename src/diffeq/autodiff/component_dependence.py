@@ -1,0 +1,189 @@
+"""Which component of an output depends on which component of an input, read from a jaxpr.
+
+Each number on the way carries a label: the one component of the input that it depends on, none of
+them, or several. Labels follow what moves numbers about, and meet where an operation takes several
+numbers to one; what is not known here is taken to depend on all that goes in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from .batch_last import ELEMENTWISE
+from .primitive import CALLS, Literal, Tracer, open_jaxpr, rebind
+
+__all__ = ["own_components"]
+
+NONE, SEVERAL = -1, -2
+Labels = Int32[np.ndarray, "..."]
+
+_ELEMENTWISE = ELEMENTWISE | frozenset(
+    """
+    acos acosh asin asinh atan atanh digamma erf_inv imag conj lgamma real reduce_precision
+    """.split()  # noqa: SIM905 - read as words
+)
+
+
+def own_components(jaxpr: Any, inputs: Sequence[bool]) -> bool:
+    """True if each component of the outputs depends on its own component of the flagged inputs
+    alone, all of them in order, as far as the equations tell: False may also mean that they do not.
+
+    >>> own = lambda f: own_components(jax.make_jaxpr(f)(jax.numpy.ones(3)), [True])
+    >>> own(lambda y: jax.numpy.stack([y[0] ** 2, jax.numpy.sin(y[1]), y[2]]))
+    True
+    >>> own(lambda y: y * y.sum()), own(lambda y: y[::-1])
+    (False, False)
+    """
+    labels, first = [], 0
+    for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True):
+        size = v.aval.size if flag else 0
+        own = np.arange(first, first + size, dtype=np.int32).reshape(v.aval.shape if flag else (0,))
+        labels.append(own if flag else _blank(v))
+        first += size
+    found = np.concatenate([np.ravel(x) for x in _labels_of(jaxpr, labels)])
+    return found.size == first and bool(np.all((found == NONE) | (found == np.arange(first))))
+
+
+def _blank(v: Any) -> Labels:
+    return np.full(v.aval.shape, NONE, np.int32)
+
+
+def _labels_of(jaxpr: Any, inputs: Sequence[Labels]) -> list[Labels]:
+    """The labels of the outputs of a closed jaxpr."""
+    labels: dict[Any, Labels] = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
+    makers: dict[Any, Any] = {}  # of constants, the equations that make them
+    consts = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+
+    def read(v: Any) -> Labels:
+        return _blank(v) if isinstance(v, Literal) or v not in labels else labels[v]
+
+    def value(v: Any) -> Any:
+        """The numbers of a constant; None where they are not known here."""
+        if isinstance(v, Literal):
+            return v.val
+        if v in consts:
+            return None if isinstance(consts[v], Tracer) else consts[v]
+        if v not in makers:
+            return None
+        equation, inner = makers[v], [value(x) for x in makers[v].invars]
+        if any(x is None for x in inner):
+            return None
+        with jax.ensure_compile_time_eval():
+            made = rebind(equation, inner)
+        return made[equation.outvars.index(v)]
+
+    for equation in jaxpr.jaxpr.eqns:
+        found = [read(v) for v in equation.invars]
+        if all((x == NONE).all() for x in found):
+            makers.update(dict.fromkeys(equation.outvars, equation))
+            continue
+        known = lambda i, equation=equation: value(equation.invars[i])  # noqa: E731
+        labels.update(zip(equation.outvars, _equation(equation, found, known), strict=True))
+    return [read(v) for v in jaxpr.jaxpr.outvars]
+
+
+def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels]:
+    """The labels of what an equation makes."""
+    name, params = equation.primitive.name, equation.params
+    inner = open_jaxpr(equation) if name in CALLS else None
+    if inner is not None and len(inner.jaxpr.invars) == len(inputs):
+        return _labels_of(inner, inputs)
+    if name in _MOVES:
+        return _MOVES[name](inputs, params)
+    moved = _indexed(equation, inputs, known) if name in _INDEXED else None
+    if moved is not None:
+        return moved
+    if name in _ELEMENTWISE:
+        return [_met(_together(*inputs), (0,))]
+    if name.startswith(("reduce_", "arg")) and "axes" in params and len(inputs) == 1:
+        return [_met(inputs[0], params["axes"])]
+    whole = _met(np.concatenate([x.ravel() for x in inputs]), (0,))
+    return [np.broadcast_to(whole, v.aval.shape) for v in equation.outvars]
+
+
+def _branches(inputs: list[Labels], params: dict) -> list[Labels]:
+    """Of a choice among branches: what it is made by meets what each of them makes."""
+    found = [_labels_of(branch, inputs[1:]) for branch in params["branches"]]
+    return [_met(_together(inputs[0], *xs), (0,)) for xs in zip(*found, strict=True)]
+
+
+def _together(*labels: Labels) -> Labels:
+    """Labels of several arrays, number by number, along a new first axis."""
+    return np.stack(np.broadcast_arrays(*labels))
+
+
+def _met(labels: Labels, axes: Sequence[int]) -> Labels:
+    """The label of a number that is made of all along some axes."""
+    axes = tuple(axes)
+    most = np.max(labels, axis=axes, initial=NONE)
+    top = np.iinfo(np.int32).max
+    least = np.min(np.where(labels == NONE, top, labels), axis=axes, initial=top)
+    mixed = (most != NONE) & (least != most) | (least == SEVERAL)
+    return np.where(mixed, SEVERAL, most).astype(np.int32)
+
+
+def _contracted(inputs: list[Labels], params: dict) -> list[Labels]:
+    """Of a product of two arrays: what is summed over meets, and then the factors do."""
+    (summed, batch) = params["dimension_numbers"]
+    parts, free = [], []
+    for x, axes, along in zip(inputs, summed, batch, strict=True):
+        rest = [a for a in range(x.ndim) if a not in (*axes, *along)]
+        ordered = np.transpose(x, (*along, *rest, *axes))
+        parts.append(_met(ordered, range(x.ndim - len(axes), x.ndim)))
+        free.append(len(rest))
+    left = parts[0].reshape(*parts[0].shape, *(1,) * free[1])
+    count = len(batch[0])
+    shape = parts[1].shape
+    right = parts[1].reshape(*shape[:count], *(1,) * free[0], *shape[count:])
+    return [_met(_together(left, right), (0,))]
+
+
+def _indexed(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels] | None:
+    """The operation itself on labels, where it is known which numbers it takes."""
+    operands = _INDEXED[equation.primitive.name]
+    xs = [inputs[i] if i in operands else known(i) for i in range(len(inputs))]
+    if any(x is None for x in xs) or equation.params.get("update_jaxpr") is not None:
+        return None
+    with jax.ensure_compile_time_eval():
+        return [np.maximum(np.asarray(x), SEVERAL) for x in rebind(equation, xs)]
+
+
+def _broadcast(inputs: list[Labels], params: dict) -> list[Labels]:
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], inputs[0].shape, strict=True):
+        shape[int(axis)] = size
+    return [np.broadcast_to(inputs[0].reshape(shape), params["shape"])]
+
+
+def _slice(inputs: list[Labels], params: dict) -> list[Labels]:
+    ends = zip(params["start_indices"], params["limit_indices"], strict=True)
+    strides = params["strides"] or (1,) * inputs[0].ndim
+    return [inputs[0][tuple(slice(a, b, s) for (a, b), s in zip(ends, strides, strict=True))]]
+
+
+def _split(inputs: list[Labels], params: dict) -> list[Labels]:
+    return np.split(inputs[0], np.cumsum(params["sizes"])[:-1], params["axis"])
+
+
+# What moves numbers about, and what makes several of one or one of several by its parameters.
+_MOVES: dict[str, Callable] = {
+    "broadcast_in_dim": _broadcast,
+    "cond": _branches,
+    "concatenate": lambda xs, p: [np.concatenate(xs, p["dimension"])],
+    "dot_general": _contracted,
+    "expand_dims": lambda xs, p: [np.expand_dims(xs[0], p["dimensions"])],
+    "optimization_barrier": lambda xs, p: xs,
+    "reshape": lambda xs, p: [xs[0].reshape(p["new_sizes"])],
+    "rev": lambda xs, p: [np.flip(xs[0], p["dimensions"])],
+    "slice": _slice,
+    "split": _split,
+    "squeeze": lambda xs, p: [np.squeeze(xs[0], tuple(p["dimensions"]))],
+    "stack": lambda xs, p: [np.stack(xs, p["axis"])],
+    "transpose": lambda xs, p: [np.transpose(xs[0], p["permutation"])],
+    "unstack": lambda xs, p: list(np.moveaxis(xs[0], p["axis"], 0)),
+}
+# What takes numbers by others that say which: the places of those that are moved.
+_INDEXED = {"gather": (0,), "dynamic_slice": (0,), "scatter": (0, 2), "pad": (0, 1)}

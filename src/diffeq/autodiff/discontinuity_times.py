@@ -1,0 +1,423 @@
+"""The times at which a traced function of t is not smooth, read off its equations.
+
+What jumps at times T of its own (a table that holds its values, a past) is called with `jumping(s,
+…)` in place of s, which marks an equation. `jumps_of` follows t through the equations of a
+function: where s is σ t + s₀, with numbers σ and s₀ that depend neither on t nor on the state, the
+function jumps at (T − s₀)/σ, wherever the table came from and however it is shifted; and these
+times have the derivatives that T, σ and s₀ have. A choice between such functions of t (where, min,
+max, clip, a branch) may jump where each of them does.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .dynamic_scan import walk_p
+from .primitive import (
+    CALLS,
+    Literal,
+    ShapedArray,
+    contains,
+    define,
+    dependence,
+    holds,
+    influence,
+    is_zero,
+    literal,
+    open_jaxpr,
+    rebind,
+    scan_counts,
+    split,
+    user_line,
+    zero_tangent,
+)
+from .while_loop import loop_p
+
+__all__ = [
+    "Hidden",
+    "Jumps",
+    "Line",
+    "constant",
+    "joined",
+    "jumping",
+    "jumps_of",
+    "time",
+    "together",
+    "turns_of",
+]
+
+
+class Line(NamedTuple):
+    """σ t + s₀, arrays of one shape; `slope` is None where t is not in it."""
+
+    slope: Any
+    offset: Any
+
+
+# What a variable may be, one of a few; None where nothing is known of it.
+type _Lines = list[Line] | None
+
+_MOST = 16
+
+
+def time(dtype: Any) -> _Lines:
+    """The time itself."""
+    return [Line(jnp.ones((), dtype), jnp.zeros((), dtype))]
+
+
+def constant(x: Any) -> _Lines:
+    """What depends neither on the time nor on the state."""
+    return [Line(None, jnp.asarray(x))]
+
+
+class Hidden(NamedTuple):
+    """What is called at no line of t: its kind, and the user's line."""
+
+    kind: str
+    where: str
+
+
+class Jumps(NamedTuple):
+    """Where a function jumps: a vector for each place at which something is called that does, how
+    far that is shifted, |s₀/σ|, and what is `hidden`; of an input that is, the times of its own are
+    among the times. `lines`: at which (σ, s₀) the past is called.
+    """
+
+    times: list[Array]
+    shifts: list[Array]
+    hidden: list[Hidden]
+    lines: list[tuple[Array, Array]]
+
+    def reached(self, slope: Array, offset: Array, level: Array) -> None:
+        """Also when lines reach a level; never, where they do not move."""
+        moves = slope != 0
+        per = jnp.where(moves, slope, 1)
+        self.times.append(jnp.where(moves, (level - offset) / per, jnp.inf).ravel())
+        self.shifts.append(jnp.max(jnp.where(moves, jnp.abs(offset / per), 0), initial=0))
+
+
+def jumping(s: Any, times: Callable, *data: Array, kind: str = "input") -> Array:
+    """Returns s itself, for what is called with it and jumps at `times(*data)`, a vector; that is
+    computed by `jumps_of` alone.
+
+    >>> steps = jnp.array([1.0, 2.0])
+    >>> read = lambda t, lag: steps[jnp.int32(jumping(t - lag, jnp.asarray, steps) < 1.0)]
+    >>> jaxpr = jax.make_jaxpr(read)(0.0, 0.5)
+    >>> jumps_of(jaxpr, [time("float32"), constant(0.5)]).times
+    [Array([1.5, 2.5], dtype=float32)]
+    """
+    levels = tuple(() for _ in data)
+    return jumping_p.bind(jnp.asarray(s), *data, times=times, kind=kind, levels=levels)[0]
+
+
+def jumps_of(jaxpr: Any, inputs: Sequence[_Lines]) -> Jumps:
+    """Where the function of a closed jaxpr jumps, of whose inputs so much is known."""
+    found = Jumps([], [], [], [])
+    if contains(jaxpr.jaxpr, jumping_p.name):
+        _followed(jaxpr, inputs, _Search(found), outputs=False)
+    return found
+
+
+def joined(each: Iterable[Jumps]) -> Jumps:
+    """All jumps of several functions."""
+    whole = Jumps([], [], [], [])
+    for found in each:
+        whole.times.extend(found.times)
+        whole.shifts.extend(found.shifts)
+        whole.hidden.extend(found.hidden)
+        whole.lines.extend(found.lines)
+    return whole
+
+
+def together(*times: Array) -> Array:
+    """Times as one vector: where what is called jumps, for `jumping`."""
+    return jnp.concatenate([jnp.ravel(t) for t in times])
+
+
+def turns_of(function: Callable, t: Any) -> list[Array]:
+    """Where a function of time turns from one formula to another, by a comparison of t (or of a
+    line) with a number: it may jump there.
+
+    >>> turns_of(lambda t: jnp.where(2 * t < 1.0, 0.0, 1.0), 0.0)[0].tolist()
+    [0.5]
+    """
+    found = Jumps([], [], [], [])
+    jaxpr = jax.make_jaxpr(function)(t)
+    _followed(jaxpr, [time(jnp.result_type(t))], _Search(found, _COMPARISONS), outputs=False)
+    return found.times
+
+
+_COMPARISONS = frozenset(("lt", "le", "gt", "ge", "sign"))
+_FEW = 256  # comparisons at once that are looked at: more are those of a table
+
+
+class _Search(NamedTuple):
+    """What was found so far, and at which primitives there may be more."""
+
+    found: Jumps
+    at: frozenset[str] = frozenset(("jumping",))
+
+    def here(self, equation: Any) -> bool:
+        """Whether there may be more in an equation."""
+        return holds(equation, *self.at)
+
+
+# --- equation by equation -------------------------------------------------------------------------
+
+
+def _followed(
+    jaxpr: Any, inputs: Sequence[_Lines], search: _Search, *, outputs: bool = True
+) -> list[_Lines]:
+    """What is known of the outputs of a closed jaxpr; equations that lead to no place where
+    something jumps are left out.
+    """
+    known: dict = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
+    known.update((v, constant(c)) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+    needed = _needed(jaxpr.jaxpr, search, outputs=outputs)
+
+    def read(v: Any) -> _Lines:
+        return constant(literal(v)) if isinstance(v, Literal) else known[v]
+
+    for equation in jaxpr.jaxpr.eqns:
+        if search.here(equation) or any(v in needed for v in equation.outvars):
+            out = _equation(equation, [read(v) for v in equation.invars], search)
+            known.update(zip(equation.outvars, out, strict=True))
+    return [read(v) for v in jaxpr.jaxpr.outvars] if outputs else []
+
+
+def _needed(jaxpr: Any, search: _Search, *, outputs: bool) -> set:
+    """The variables that are to be followed."""
+    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)} if outputs else set()
+    for equation in reversed(jaxpr.eqns):
+        if search.here(equation) or any(v in needed for v in equation.outvars):
+            needed.update(v for v in equation.invars if not isinstance(v, Literal))
+    return needed
+
+
+def _equation(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    name = equation.primitive.name
+    if _known(xs) and not search.here(equation):
+        return [constant(x) for x in rebind(equation, [x[0].offset for x in xs if x])]
+    if name in _RULES:
+        return _RULES[name](equation, xs, search)
+    if search.here(equation):
+        search.found.hidden.append(Hidden("input", user_line(equation)))
+    if any(x is None for x in xs) or name not in _OF_LINES:
+        return [None] * len(equation.outvars)
+    lines = _OF_LINES[name](equation, *xs)
+    return [lines if lines is None or len(lines) <= _MOST else None]
+
+
+def _is_constant(x: _Lines) -> bool:
+    return x is not None and len(x) == 1 and x[0].slope is None
+
+
+def _called(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    return _followed(open_jaxpr(equation), xs, search)
+
+
+def _branches(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    each = [_followed(branch, xs[1:], search) for branch in equation.params["branches"]]
+    return [_any_of(equation, *lines) for lines in zip(*each, strict=True)]
+
+
+def _selected(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    """One of several, whatever chooses it."""
+    del search
+    lines = _any_of(equation, *xs[1:])
+    return [lines if lines is None or len(lines) <= _MOST else None]
+
+
+def _scan(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    """Of a loop what goes from turn to turn is not followed."""
+    consts = sum(scan_counts(equation.params)[:1])
+    inside = [*xs[:consts], *(None for _ in xs[consts:])]
+    _followed(equation.params["jaxpr"], inside, search, outputs=False)
+    return [None] * len(equation.outvars)
+
+
+def _while(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    params = equation.params
+    sizes = params["cond_nconsts"], params["body_nconsts"]
+    of_test, of_body, carry = split(xs, (*sizes, len(xs) - sum(sizes)))
+    carry = [None for _ in carry]
+    for consts, name in ((of_test, "cond_jaxpr"), (of_body, "body_jaxpr")):
+        _followed(params[name], [*consts, *carry], search, outputs=False)
+    return [None] * len(equation.outvars)
+
+
+def _solved(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    """A place where something is called that jumps."""
+    s, *data = xs
+    kind, found = equation.params["kind"], search.found
+    if kind == "past":
+        lines = [(x.slope.ravel(), x.offset.ravel()) for x in s or () if x.slope is not None]
+        found.lines.extend(lines)
+    known = _known(data)
+    if s is None or not known:
+        found.hidden.append(Hidden(kind, user_line(equation)))
+    if kind == "past" or not known:
+        return [s]
+    times = _times(equation, [x[0].offset for x in data if x])
+    if s is None:
+        found.times.append(times.ravel())
+    for slope, offset in s or ():
+        if slope is not None:
+            found.reached(slope[..., None], offset[..., None], times)
+    return [s]
+
+
+def _compared(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    """A comparison, whose outcome is no line."""
+    if not search.here(equation):
+        return [None]
+    out: Any = equation.outvars[0].aval
+    a, *rest = xs
+    b = rest[0] if rest else constant(jnp.zeros(out.shape, out.dtype))
+    if a is None or b is None or out.size > _FEW:
+        return [None]
+    slopes = lambda line: jnp.zeros_like(line.offset) if line.slope is None else line.slope  # noqa: E731
+    for x in a:
+        for y in b:
+            if x.slope is not None or y.slope is not None:
+                search.found.reached(slopes(x) - slopes(y), x.offset, y.offset)
+    return [None]
+
+
+def _known(xs: Sequence[_Lines]) -> bool:
+    return all(_is_constant(x) for x in xs)
+
+
+def _times(equation: Any, data: Sequence[Array]) -> Array:
+    """The times of its own, for each query."""
+    s, of, levels = equation.invars[0].aval, *(equation.params[k] for k in ("times", "levels"))
+    for i in reversed(range(s.ndim)):
+        axes = [0 if level[i] else None for level in levels]
+        of = jax.vmap(of, axes) if any(level[i] for level in levels) else of
+    times = of(*data).astype(s.dtype)
+    shape = [n if any(level[i] for level in levels) else 1 for i, n in enumerate(s.shape)]
+    return times.reshape(*shape, -1)
+
+
+def _first(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    del equation, search
+    return [xs[0]]
+
+
+def _inside_of_a_solve(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+    """A solve within a field has steps and a time of its own."""
+    del xs, search
+    return [None] * len(equation.outvars)
+
+
+_RULES: dict[str, Callable] = {
+    **dict.fromkeys(CALLS, _called),
+    "cond": _branches,
+    "select_n": _selected,
+    "scan": _scan,
+    "while": _while,
+    "jumping": _solved,
+    **dict.fromkeys(_COMPARISONS, _compared),
+    "flagged": _first,
+    loop_p.name: _inside_of_a_solve,
+    walk_p.name: _inside_of_a_solve,
+}
+
+
+# --- what becomes of lines ------------------------------------------------------------------------
+
+
+def _mapped(equation: Any, *xs: list[Line]) -> _Lines:
+    """A linear function of all its inputs, of shapes that it may change."""
+    if any(len(x) > 1 for x in xs[1:]) or not _is_real(equation):
+        return None
+    lines = []
+    for first in xs[0]:
+        each = [first, *(x[0] for x in xs[1:])]
+        slopes = [jnp.zeros_like(x.offset) if x.slope is None else x.slope for x in each]
+        offset = rebind(equation, [x.offset for x in each])[0]
+        moves = any(x.slope is not None for x in each)
+        lines.append(Line(rebind(equation, slopes)[0] if moves else None, offset))
+    return lines
+
+
+def _is_real(equation: Any) -> bool:
+    return jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
+
+
+def _sum(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+    found: list[Line] = []
+    for x in a:
+        for y in b:
+            found += _mapped(equation, [x], [y]) or []
+    return found
+
+
+def _product(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+    """A product of which at most one factor moves, or a quotient whose denominator does not."""
+    quotient = equation.primitive.name == "div"
+    found = []
+    for x in a:
+        for y in b:
+            if y.slope is not None and (quotient or x.slope is not None):
+                return None
+            by = lambda p, q: rebind(equation, [p, q])[0]  # noqa: E731
+            slope = None if x.slope is None else by(x.slope, y.offset)
+            slope = slope if y.slope is None else by(x.offset, y.slope)
+            found.append(Line(slope, by(x.offset, y.offset)))
+    return found
+
+
+def _any_of(equation: Any, *xs: _Lines) -> _Lines:
+    """One of several."""
+    shape = equation.outvars[0].aval.shape
+    found: list[Line] = []
+    for x in xs:
+        if x is None:
+            return None
+        found += [Line(*(v if v is None else jnp.broadcast_to(v, shape) for v in line))
+                  for line in x]  # fmt: skip
+    return found
+
+
+_OF_LINES: dict[str, Callable] = {
+    **dict.fromkeys(
+        ("neg", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "slice",
+         "transpose", "copy", "stop_gradient", "concatenate", "stack"), _mapped,
+    ),
+    **dict.fromkeys(("add", "add_any", "sub"), _sum),
+    **dict.fromkeys(("mul", "div"), _product),
+    **dict.fromkeys(("max", "min", "clamp"), _any_of),
+    "abs": lambda equation, x: [*x, *(Line(s if s is None else -s, -o) for s, o in x)],
+}  # fmt: skip
+
+
+# --- the primitive --------------------------------------------------------------------------------
+
+
+def _jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple[list, list]:
+    out = jumping_p.bind(*primals, **params)
+    return out, [zero_tangent(out[0]) if is_zero(tangents[0]) else tangents[0]]
+
+
+def _batch(size: int, xs: Sequence, axes: Sequence, *, levels: Any, **params: Any) -> Any:
+    """Axes of queries come first; `levels` says of each of the data which of these it has."""
+    s = jnp.broadcast_to(xs[0], (size, *xs[0].shape)) if axes[0] is None else xs[0]
+    first = [x if axis is None else jnp.moveaxis(x, axis, 0)
+             for x, axis in zip((s, *xs[1:]), (axes[0] or 0, *axes[1:]), strict=True)]  # fmt: skip
+    levels = tuple((axis is not None, *level) for axis, level in zip(axes[1:], levels, strict=True))
+    return jumping_p.bind(*first, levels=levels, **params), [0]
+
+
+jumping_p = define(
+    "jumping",
+    lambda s, *data, **params: [s],
+    lambda s, *data, **params: [ShapedArray(s.shape, s.dtype)],
+    jvp=_jvp,
+    batch=_batch,
+)
+dependence[jumping_p] = lambda flags, **params: [any(flags)]  # lanes of the data are of s too
+influence[jumping_p] = [True]

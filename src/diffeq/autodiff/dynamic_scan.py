@@ -1,0 +1,618 @@
+"""`walk`: a scan of dynamic length over preallocated rows, closed under every transformation.
+
+For i = 0 … n − 1, with j = lo + i (or counted down from lo + n − 1 when `reverse`),
+
+    carry, buffers[j] =
+        step(active, rows[j], consts, carry, linear_consts, linear_rows[j], buffers[j])
+
+The jvp of a walk is a walk, the transpose of a linear walk is the reversed walk, and the batch of
+a walk is a walk, so that every mode and every order of derivative follows from this file.
+Operands come in six groups:
+
+* `rows`, `consts`: residual. The step may be non-linear in them. Rows are read at j.
+* `carry`: goes from step to step.
+* `linear_consts`, `linear_rows`: enter linearly; their transposes accumulate.
+* `buffers`: read, then written in place at j; a row that is not visited stays as it was.
+  `linear_rows` transpose to buffers that start from zero, and buffers to buffers.
+
+`fresh` promises that nobody, `step` included, looks at what was in a row before it was visited.
+Cotangents of buffers are then only read; without it, visited rows have to be cleared in place.
+A step that by itself leaves the carry of an idle lane alone need not be `masked`.
+
+A carry may be `stable`: a table whose rows, where a step reads them, are already what they will be
+at the end (it is only written where nobody has read, or only added to where nobody has read yet).
+A derivative then needs no record of it, step by step: what it is at the end serves for all steps.
+
+A walk whose `linear` flag is set is linear in the last four groups together; one without may be
+non-linear in all of them, and has a jvp but no transpose.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .batch_last import over_lanes
+from .primitive import (
+    ShapedArray,
+    bound,
+    define,
+    dependents,
+    influences,
+    instantiate,
+    is_unknown,
+    is_zero,
+    jaxpr_as_fun,
+    lanes_last,
+    rearranged,
+    shape_of,
+    split,
+    staged,
+    trace,
+    zero_like,
+    zero_tangent,
+)
+from .reverse_control_flow import linear_inputs, loops_named, transposable
+from .row_buffers import read, write
+from .tables import in_place, resting
+
+_WIDE = 256  # numbers in a row that is read where it is used
+
+GROUPS = ("rows", "consts", "carry", "linear_consts", "linear_rows", "buffers")
+
+
+def walk(
+    step: Any,
+    lo: Any,
+    n: Any,
+    *,
+    rows: Any = (),
+    consts: Any = (),
+    carry: Any = (),
+    linear_consts: Any = (),
+    linear_rows: Any = (),
+    buffers: Any = (),
+    length: int,
+    linear: bool = False,
+    reverse: bool = False,
+    fresh: bool = True,
+    masked: bool = True,
+    stable: Sequence[bool] = (),
+) -> tuple[Any, Any]:
+    """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
+
+    Every group is a pytree of arrays; `length` is the number of rows (static), `lo` and `n` are
+    integers (traced). What `step` closes over joins `consts`. `stable` flags leaves of the carry,
+    the first ones. Returns the last carry and the buffers.
+
+    >>> import jax.numpy as jnp
+    >>> double = lambda active, row, const, c, *_: (2 * c, (c,))
+    >>> walk(double, 0, 3, carry=jnp.array(1.0), buffers=(jnp.zeros(4),), length=4)
+    (Array(8., dtype=float32), (Array([1., 2., 4., 0.], dtype=float32),))
+    """
+    groups = (rows, consts, carry, linear_consts, linear_rows, buffers)
+    flat, trees = zip(
+        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in groups), strict=True
+    )
+    sizes = [len(group) for group in flat]
+
+    def flat_step(active: Any, *xs: Any) -> list:
+        parts = [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, sizes), strict=True)]
+        carry, written = step(active, *parts)
+        return [*jax.tree.leaves(carry), *jax.tree.leaves(written)]
+
+    is_row = (True, False, False, False, True, True)
+    avals = [
+        _row(x) if r else shape_of(x) for r, group in zip(is_row, flat, strict=True) for x in group
+    ]
+    avals = [jax.ShapeDtypeStruct((), bool), *avals]
+    jaxpr, closed_over = bound(flat_step, *avals)
+    if closed_over:
+        closed_over = [*map(jnp.asarray, closed_over)]
+        jaxpr = _consts_after_rows(jaxpr, len(closed_over), sizes[0])
+        flat = (flat[0], [*closed_over, *flat[1]], *flat[2:])
+    out = _bind(
+        lo,
+        n,
+        flat,
+        step=jaxpr,
+        lanes=(),
+        length=length,
+        linear=linear,
+        reverse=reverse,
+        fresh=fresh,
+        masked=masked,
+        stable=(*stable, *(False,) * (sizes[2] - len(stable))),
+    )
+    out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
+    return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
+
+
+def _consts_after_rows(jaxpr: Any, extra: int, rows: int) -> Any:
+    """Re-orders the inputs (closed…, active, rows, …) to (active, rows, closed…, …)."""
+    cut, count = extra + 1 + rows, len(jaxpr.in_avals)
+    order = [*range(extra, cut), *range(extra), *range(cut, count)]
+    return rearranged(jaxpr, order, [jaxpr.in_avals[i] for i in order])
+
+
+def _row(x: Any) -> jax.ShapeDtypeStruct:
+    x = shape_of(x)
+    return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+
+def _bind(lo: Any, n: Any, groups: Sequence, *, shared: Any = None, **params: Any) -> list:
+    sizes = tuple(len(group) for group in groups)
+    shared = (False,) * sizes[0] if shared is None else shared
+    lo, n = (jnp.asarray(x, jnp.int32) for x in (lo, n))
+    flat = [x for group in groups for x in group]
+    return walk_p.bind(lo, n, *flat, sizes=sizes, shared=shared, **params)
+
+
+# --- running it ---------------------------------------------------------------------------------
+
+
+def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
+    """Row j; of a row that lanes share, a copy for each of them."""
+    if shared and j.ndim:
+        return jnp.moveaxis(row[j], range(j.ndim), range(-j.ndim, 0))
+    return read(row, j)
+
+
+def _implementation(
+    lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
+    linear: bool, reverse: bool, fresh: bool, masked: bool, stable: Any,
+) -> list:  # fmt: skip
+    del masked, stable
+    rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
+    run = staged(step)
+    last = jnp.max(n) if lanes else n
+    # A linear step uses its rows in many places, and the compiler would read them anew in each. A
+    # turn ahead, they are carried and read once; but wide ones are copied for that, where reading
+    # them anew costs no more. Lanes with places of their own gather: not twice.
+    ahead = [
+        linear and not lanes and math.prod(r.shape[1:]) <= _WIDE for r in (*rows, *linear_rows)
+    ]
+
+    def place(i: Any) -> Any:
+        return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
+
+    def fetched(i: Any, wanted: bool) -> list:
+        """The rows that are (or are not) read a turn ahead; None for the others."""
+        j = place(i)
+        each = zip(
+            (*rows, *linear_rows), (*shared, *(False for _ in linear_rows)), ahead, strict=True
+        )
+        return [_fetch(r, j, s) if a is wanted else None for r, s, a in each]
+
+    def body(state: Any) -> Any:
+        i, carry, buffers, now = state
+        j = place(i)
+        active = i < n
+        read = [a if b is None else b for a, b in zip(now, fetched(i, False), strict=True)]
+        here, linear_here = split(read, (len(rows), len(linear_rows)))
+        old = [zero_like(_row(b)) if fresh else _fetch(b, j) for b in buffers]
+        out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
+        carry, written = split(out, (len(carry), len(buffers)))
+        # A lane that is done writes past the end, which drops it.
+        at = jnp.where(active, j, length) if lanes else j
+        buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
+        return i + 1, carry, buffers, fetched(i + 1, True)
+
+    zero = jnp.zeros((), jnp.int32)
+    state = (zero, carry, buffers, fetched(zero, True))
+    _, carry, buffers, _ = lax.while_loop(lambda s: s[0] < last, body, state)
+    return [*carry, *buffers]
+
+
+def _abstract(lo: Any, n: Any, *xs: Any, sizes: Any, **params: Any) -> list:
+    del lo, n, params
+    parts = split(xs, sizes)
+    return [ShapedArray(x.shape, x.dtype) for x in (*parts[2], *parts[5])]
+
+
+# --- its derivative -----------------------------------------------------------------------------
+
+
+def _inexact(x: Any) -> bool:
+    return jnp.issubdtype(shape_of(x).dtype, jnp.inexact)
+
+
+def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list[bool]]:
+    """Which operands carry a tangent; the carry's and the buffers' flags are a fixed point."""
+    flags = [[not is_zero(t) and _inexact(x) for x, t in zip(g, ts, strict=True)]
+             for g, ts in zip(groups, tangents, strict=True)]  # fmt: skip
+    while True:
+        out = dependents(step, [False, *(f for group in flags for f in group)])
+        carry, buffers = split(out, (len(groups[2]), len(groups[5])))
+        grown = [
+            [f or (o and _inexact(x)) for f, o, x in zip(flags[g], outs, groups[g], strict=True)]
+            for g, outs in ((2, carry), (5, buffers))
+        ]
+        if grown == [flags[2], flags[5]]:
+            return flags
+        flags[2], flags[5] = grown
+
+
+def _pick(xs: Sequence, flags: Sequence[bool]) -> list:
+    return [x for x, flag in zip(xs, flags, strict=True) if flag]
+
+
+def _jvp(
+    primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, stable: Any,
+    **params: Any,
+) -> Any:  # fmt: skip
+    lo, n, *xs = primals
+    groups, dots = split(xs, sizes), split(tangents[2:], sizes)
+    shared = params.pop("shared")
+    flags = _active_groups(step, groups, dots)
+    if linear and not any(flags[0] + flags[1]):
+        live = [
+            [instantiate(t, x) for x, t in zip(g, ts, strict=True)]
+            for g, ts in zip(groups[2:], dots[2:], strict=True)
+        ]
+        params = {**params, "step": step, "shared": shared, "linear": True, "stable": stable}
+        out = _bind(lo, n, groups, **params)
+        dot = _bind(lo, n, [*groups[:2], *live], **params)
+        return out, dot
+    tangent_step, used = _linearised(step, sizes, flags, stable)
+    recording, lasting = _split_stable(used[2], stable)
+    out, recorded = _recorded(
+        lo, n, groups, recording, step=step, shared=shared, linear=linear, stable=stable, **params
+    )
+    in_rows = used[0] + recording + used[4] + used[5]
+    residual_rows = _pick([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
+    kept_shared = _pick([*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows)
+    residual_consts = _pick([*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting)
+    moving = [
+        _pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g])
+        for g in range(6)
+    ]
+    if any(s and f for s, f in zip(shared, flags[0], strict=True)):
+        moving[0] = [
+            _spread(t, n) if s else t
+            for t, s in zip(moving[0], _pick(shared, flags[0]), strict=True)
+        ]
+    dot = _bind(
+        lo, n,
+        [residual_rows, residual_consts, moving[2],
+         moving[1] + moving[3], moving[0] + moving[4], moving[5]],
+        step=tangent_step, shared=tuple(kept_shared), linear=True,
+        stable=tuple(_pick(stable, flags[2])), **params,
+    )  # fmt: skip
+    found = iter(dot)
+    return out, [
+        next(found) if flag else zero_tangent(x)
+        for x, flag in zip((*groups[2], *groups[5]), flags[2] + flags[5], strict=True)
+    ]
+
+
+def _split_stable(used: Sequence[bool], stable: Sequence[bool]) -> tuple[list, list]:
+    """Of the carries that are used: those to be recorded at each step, and those that last."""
+    each = list(zip(used, stable, strict=True))
+    return [u and not s for u, s in each], [u and s for u, s in each]
+
+
+def _spread(row: Any, n: Any) -> Any:
+    """A shared row's tangent, one copy a lane: per-lane positions must not add up in place."""
+    return jnp.broadcast_to(row[(..., *(None,) * n.ndim)], (*row.shape, *n.shape))
+
+
+def _recorded(
+    lo: Any,
+    n: Any,
+    groups: Sequence,
+    wanted: Sequence[bool],
+    *,
+    step: Any,
+    shared: Any,
+    **params: Any,
+) -> Any:
+    """The walk itself, and for each wanted carry the rows of its values at the start of a step."""
+    sizes = tuple(len(g) for g in groups)
+    carry = groups[2]
+    if not any(wanted):
+        out = _bind(lo, n, groups, step=step, shared=shared, **params)
+        return out, carry
+    kept = _pick(carry, wanted)
+    run = jaxpr_as_fun(step)
+
+    def with_carry(active: Any, *xs: Any) -> list:
+        parts = split(xs, (*sizes, len(kept)))
+        return [*run(active, *xs[: sum(sizes)]), *_pick(parts[2], wanted)]
+
+    avals = [*step.in_avals, *map(shape_of, kept)]
+    blank = [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
+    extended = [*groups[:5], [*groups[5], *blank]]
+    out = _bind(lo, n, extended, step=trace(with_carry, *avals), shared=shared, **params)
+    values, rows = split(out, (len(out) - len(kept), len(kept)))
+    rows = iter(rows)
+    return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
+
+
+def _linearised(
+    step: Any, sizes: Sequence[int], flags: Sequence, stable: Sequence[bool]
+) -> tuple[Any, list]:
+    """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
+
+    Only operands that it uses are kept, so that no carry is recorded for nothing. Those that are
+    stable come last of the constants.
+    """
+    run = jaxpr_as_fun(resting(step) if any(stable) else step)
+    flat_flags = [f for group in flags for f in group]
+    out_flags = flags[2] + flags[5]
+    active_aval, *avals = step.in_avals
+    live_avals = _pick(avals, flat_flags)
+
+    def tangent(active: Any, primals: Sequence, dots: Sequence) -> list:
+        def restricted(*live: Any) -> list:
+            values = iter(live)
+            full = [next(values) if f else x for x, f in zip(primals, flat_flags, strict=True)]
+            return _pick(run(active, *full), out_flags)
+
+        return jax.jvp(restricted, tuple(_pick(primals, flat_flags)), tuple(dots))[1]
+
+    jaxpr = trace(tangent, active_aval, list(avals), live_avals)
+    used = split(influences(jaxpr)[1 : 1 + len(avals)], sizes)
+    kept = split(avals, sizes)
+    recording, lasting = _split_stable(used[2], stable)
+    # Residual rows first, then residual constants: a group, and which of it.
+    order = ((0, used[0]), (2, recording), (4, used[4]), (5, used[5]), (1, used[1]), (3, used[3]),
+             (2, lasting))  # fmt: skip
+    residual = [a for g, which in order for a in _pick(kept[g], which)]
+    live = split(live_avals, [sum(f) for f in flags])
+    moving_order = (2, 1, 3, 0, 4, 5)  # carry, linear consts, linear rows, buffers
+    evaluate = jaxpr_as_fun(jaxpr)
+
+    def pruned(active: Any, *xs: Any) -> list:
+        found = iter(xs)
+        primals: list = [[None] * len(group) for group in kept]
+        for g, which in order:
+            primals[g] = [next(found) if w else x for w, x in zip(which, primals[g], strict=True)]
+        primals = [
+            [zero_like(a) if x is None else x for a, x in zip(group, xs, strict=True)]
+            for group, xs in zip(kept, primals, strict=True)
+        ]
+        dots: list = [None] * 6
+        for g in moving_order:
+            dots[g] = [next(found) for _ in live[g]]
+        return evaluate(active, *[x for p in primals for x in p], *[d for g in dots for d in g])
+
+    moving = [a for g in moving_order for a in live[g]]
+    return trace(pruned, active_aval, *residual, *moving), used
+
+
+def _transpose(
+    cotangents: Sequence,
+    lo: Any,
+    n: Any,
+    *xs: Any,
+    step: Any,
+    sizes: Any,
+    linear: bool,
+    reverse: bool,
+    length: int,
+    fresh: bool,
+    stable: Any,
+    **params: Any,
+) -> list:
+    if not linear:
+        raise NotImplementedError("only a linear walk has a transpose")
+    groups = split(xs, sizes)
+    unknown = [[is_unknown(x) for x in g] for g in groups]
+    ct_carry, ct_buffers = split(
+        [instantiate(t, x) for t, x in zip(cotangents, (*groups[2], *groups[5]), strict=True)],
+        (sizes[2], sizes[5]),
+    )
+    sums = [zero_like(k) for k in _pick(groups[3], unknown[3])]
+    blank = [zero_like(r) for r in _pick(groups[4], unknown[4])]
+    cleared = [u and not fresh for u in unknown[5]]
+    written, read = _pick(ct_buffers, cleared), _pick(ct_buffers, [not c for c in cleared])
+    out = _bind(
+        lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
+        step=_transposed_step(step, sizes, unknown, cleared),
+        linear=True, reverse=not reverse, length=length, fresh=fresh,
+        stable=(*stable, *(False for _ in sums)), **params,
+    )  # fmt: skip
+    d_carry, d_consts, d_rows, d_buffers = (
+        iter(g) for g in split(out, (sizes[2], len(sums), len(blank), len(written)))
+    )
+    d_carry = [d if u else None for d, u in zip(d_carry, unknown[2], strict=True)]
+    rest = [next(found) if u else None
+            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4]))
+            for u in us]  # fmt: skip
+    passed = [(next(d_buffers) if c else ct) if u else None
+              for ct, u, c in zip(ct_buffers, unknown[5], cleared, strict=True)]  # fmt: skip
+    return [None, None, *[None] * (sizes[0] + sizes[1]), *d_carry, *rest, *passed]
+
+
+def _transposed_step(
+    step: Any, sizes: Sequence[int], unknown: Sequence, cleared: Sequence[bool]
+) -> Any:
+    """(active, rows, consts, λ and sums, –, read ct rows, (blank, ct) rows) → the step before."""
+    run = jaxpr_as_fun(step)
+    active_aval, *avals = step.in_avals
+    kinds = split(avals, sizes)
+    sums, blank = _pick(kinds[3], unknown[3]), _pick(kinds[4], unknown[4])
+    written, read = _pick(kinds[5], cleared), _pick(kinds[5], [not c for c in cleared])
+    counts = (sizes[0], sizes[1], sizes[2], len(sums), len(read), len(blank), len(written))
+
+    def transposed(active: Any, *xs: Any) -> list:
+        rows, consts, lam, acc, ct_read, _, ct_written = split(xs, counts)
+        found_w, found_r = iter(ct_written), iter(ct_read)
+        ct_rows = [next(found_w) if c else next(found_r) for c in cleared]
+
+        def linear_part(*live: Any) -> list:
+            values = iter(live)
+            moves = ([True] * sizes[2], unknown[3], unknown[4], cleared)
+            fill = [next(values) if m else zero_like(a)
+                    for g, ms in zip((2, 3, 4, 5), moves, strict=True)
+                    for a, m in zip(kinds[g], ms, strict=True)]  # fmt: skip
+            return run(active, *rows, *consts, *fill)
+
+        live = [*kinds[2], *sums, *blank, *written]
+        back = jax.linear_transpose(linear_part, *live)([*lam, *ct_rows])
+        d_carry, d_sums, d_rows, d_buffers = split(
+            back, (sizes[2], len(sums), len(blank), len(written))
+        )
+        return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
+
+    avals = [*kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written]
+    with loops_named(lambda: (step, linear_inputs(sizes))):
+        return in_place(trace(transposed, active_aval, *avals))
+
+
+# --- many at once -------------------------------------------------------------------------------
+
+
+def _batch(
+    size: int,
+    operands: Sequence,
+    axes: Sequence,
+    *,
+    step: Any,
+    sizes: Any,
+    shared: Any,
+    lanes: Any,
+    **params: Any,
+) -> Any:
+    """Lanes go last. While lo and n are common, the batch is the same walk of a wider step.
+
+    Otherwise each lane reads and writes its own rows, and steps past its own n do nothing.
+    """
+    lo, n, *xs = operands
+    groups, dims = split(xs, sizes), split(axes[2:], sizes)
+    own = bool(lanes) or axes[0] is not None or axes[1] is not None
+    forced = (False, False, True, False, own, True)
+    keep = [s or (own and not lanes and d is None) for s, d in zip(shared, dims[0], strict=True)]
+    mapped = [[d is not None or forced[g] for d in dims[g]] for g in range(6)]
+    if own:
+        lo, n = (lanes_last(x, a, size, force=True) for x, a in zip((lo, n), axes[:2], strict=True))
+        mapped[0] = [not s or d is not None for s, d in zip(keep, dims[0], strict=True)]
+        keep = [s and not m for s, m in zip(keep, mapped[0], strict=True)]
+    wide = [
+        [
+            lanes_last(x, d, size, force=m)
+            for x, d, m in zip(groups[g], dims[g], mapped[g], strict=True)
+        ]
+        for g in range(6)
+    ]
+    in_axes = [[-1 if m or (own and g == 0) else None for m in mapped[g]] for g in range(6)]
+    masks = own and not lanes and params["masked"]
+    wide_step = _widened(
+        step,
+        size,
+        sizes,
+        in_axes,
+        active=-1 if own else None,
+        mask=masks,
+    )
+    if params["linear"]:
+        wide_step = transposable(wide_step, step, linear_inputs(sizes))
+    new_lanes = (*lanes, size) if own else lanes
+    out = _bind(lo, n, wide, step=wide_step, shared=tuple(keep), lanes=new_lanes, **params)
+    return out, [x.ndim - 1 for x in out]
+
+
+def _widened(
+    step: Any, size: int, sizes: Sequence[int], in_axes: Sequence, *, active: int | None, mask: bool
+) -> Any:
+    run = over_lanes(step, size)
+    flags = [active is not None, *[a is not None for g in in_axes for a in g]]
+    avals = [
+        jax.ShapeDtypeStruct((*a.shape, size), a.dtype) if flag else a
+        for a, flag in zip(step.in_avals, flags, strict=True)
+    ]
+
+    def wide(active: Any, *xs: Any) -> list:
+        out, found = run(flags, [active, *xs])
+        out = [
+            lanes_last(x, None if not f else -1, size, force=True)
+            for x, f in zip(out, found, strict=True)
+        ]
+        if not mask:
+            return out
+        # Masked here, not only where it is written: the transpose must see that an idle lane
+        # passes its carry and its rows through and adds nothing to the sums.
+        parts = split(xs, sizes)
+        return [jnp.where(active, a, b) for a, b in zip(out, (*parts[2], *parts[5]), strict=True)]
+
+    return trace(wide, *avals)
+
+
+walk_p = define("walk", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch)
+
+
+# --- the derivative of a recorded run -----------------------------------------------------------
+
+
+class Tangent:
+    """The tangent of `carry = step(row, consts, carry)`, to be walked along recorded carries.
+
+    `const_tangents` and `carry_tangents` are flat lists with None where a tangent is zero; `live`
+    says which leaves of the carry ever have one, and `stable` which are tables that need no record.
+    """
+
+    def __init__(
+        self,
+        step: Any,
+        row: Any,
+        consts: Any,
+        carry: Any,
+        const_tangents: Sequence,
+        carry_tangents: Sequence,
+        stable: Sequence[bool] | None = None,
+    ) -> None:
+        flat, trees = zip(*(jax.tree.flatten(g) for g in (row, consts, carry)), strict=True)
+        self.groups = [*(list(map(shape_of, f)) for f in flat), [], [], []]
+        self.sizes = tuple(len(g) for g in self.groups)
+
+        def flat_step(active: Any, *xs: Any) -> list:
+            del active
+            parts = [
+                jax.tree.unflatten(t, x)
+                for t, x in zip(trees, split(xs, self.sizes[:3]), strict=True)
+            ]
+            return jax.tree.leaves(step(*parts))
+
+        avals = [a for group in self.groups for a in group]
+        jaxpr = trace(flat_step, jax.ShapeDtypeStruct((), bool), *avals)
+        dots = [[None] * self.sizes[0], list(const_tangents), list(carry_tangents), [], [], []]
+        self.flags = _active_groups(jaxpr, self.groups, dots)
+        self.stable = [False] * self.sizes[2] if stable is None else list(stable)
+        self.step, self.used = _linearised(jaxpr, self.sizes, self.flags, self.stable)
+        self.live = self.flags[2]
+
+    def start(self, carry_tangents: Sequence) -> list:
+        """The live tangents of the first carry, as arrays."""
+        return [
+            instantiate(t, a)
+            for t, a, f in zip(carry_tangents, self.groups[2], self.live, strict=True)
+            if f
+        ]
+
+    def run(  # noqa: PLR0917 - the groups of a walk
+        self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
+        start: Sequence, keep: Sequence[bool], length: int, lo: Any = 0,
+    ) -> tuple[list, list]:  # fmt: skip
+        """Walks n rows, from row lo on, from the live tangents `start`: the last ones, and for
+        leaves of the carry flagged by `keep` the rows of their tangents. `recorded` has None where
+        carries only pass, and what it is at the end where one is stable.
+        """
+        if any(u and r is None for u, r in zip(self.used[2], recorded, strict=True)):
+            raise AssertionError("a carry that was not recorded enters a derivative")
+        flat_rows, flat_consts = jax.tree.leaves(rows), jax.tree.leaves(consts)
+        recording, lasting = _split_stable(self.used[2], self.stable)
+        residual = [*_pick(flat_rows, self.used[0]), *_pick(recorded, recording)]
+        constant = [*_pick(flat_consts, self.used[1]), *_pick(recorded, lasting)]
+        moving = _pick(const_tangents, self.flags[1])
+        groups = [residual, constant, list(start), moving, [], []]
+        wanted = _pick(keep, self.live)
+        out, kept = _recorded(
+            lo, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
+            linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
+            stable=tuple(_pick(self.stable, self.live)),
+        )  # fmt: skip
+        return out, _pick(kept, wanted)

@@ -1,0 +1,175 @@
+"""`oneway`: a linear map that is known in one direction only, and says so in the other.
+
+The tangent of a solve is linear in the tangents of its inputs. `Forward` knows how to push tangents
+(its steps depend on them, so nothing can transpose it), a continuous adjoint how to pull cotangents
+back. JAX asks for the other direction only where a user does, and then a sentence names the way.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core.promotion import standard_promotion
+from .primitive import (
+    ShapedArray,
+    define,
+    instantiate,
+    is_unknown,
+    is_zero,
+    lanes_last,
+    shape_of,
+    split,
+    zero_like,
+)
+
+__all__ = ["Map", "oneway", "undifferentiable"]
+
+
+class Map:
+    """One linear map; a subclass gives `push` or `pull`, and the sentence of what it has not.
+
+    Both take the residuals, in which the map need not be linear, and a list of (co)tangents.
+    """
+
+    refusal = "this linear map has no other direction"
+
+    def push(self, residuals: list, tangents: list) -> list:
+        """The tangents of the outputs."""
+        raise TypeError(self.refusal)
+
+    def pull(self, residuals: list, cotangents: list) -> list:
+        """The cotangents of the inputs."""
+        raise TypeError(self.refusal)
+
+    def over(self, size: int, residual_axes: Sequence, like: Sequence) -> "Map":
+        """The map of `size` lanes; (co)tangents have them last, residuals at their axes."""
+        del like
+        return _Lanes(self, size, residual_axes)
+
+
+class _Lanes(Map):
+    """A map, lane by lane."""
+
+    def __init__(self, inner: Map, size: int, axes: Sequence) -> None:
+        self.inner, self.size, self.axes = inner, size, list(axes)
+        self.refusal = inner.refusal
+
+    def _mapped(self, function: Any, residuals: list, moving: list) -> list:
+        run = jax.vmap(function, in_axes=(self.axes, -1), out_axes=-1, axis_size=self.size)
+        return run(residuals, moving)
+
+    def push(self, residuals: list, tangents: list) -> list:
+        return self._mapped(self.inner.push, residuals, tangents)
+
+    def pull(self, residuals: list, cotangents: list) -> list:
+        return self._mapped(self.inner.pull, residuals, cotangents)
+
+
+def oneway(rule: Map, residuals: Sequence, tangents: Sequence, like: Sequence) -> list:
+    """The map's outputs, of the shapes and dtypes of `like`.
+
+    >>> class Twice(Map):
+    ...     refusal = "Twice only goes back: use jax.grad."
+    ...     def pull(self, residuals, cotangents):
+    ...         return [2 * c for c in cotangents]
+    >>> @jax.custom_jvp
+    ... def twice(x):
+    ...     return 2 * x
+    >>> _ = twice.defjvp(lambda p, t: (twice(*p), oneway(Twice(), [], t, p)[0]))
+    >>> float(jax.grad(twice)(3.0))
+    2.0
+    >>> jax.jvp(twice, (3.0,), (1.0,))
+    Traceback (most recent call last):
+    TypeError: Twice only goes back: use jax.grad. ...
+    """
+    residuals = [jnp.asarray(x) for x in residuals]
+    tangents = [jnp.asarray(x) for x in tangents]
+    return oneway_p.bind(
+        *residuals, *tangents, rule=rule, sizes=(len(residuals), len(tangents)),
+        like=tuple((shape_of(x).shape, jnp.dtype(shape_of(x).dtype)) for x in like),
+    )  # fmt: skip
+
+
+def undifferentiable(function: Any, sentence: str) -> Any:
+    """The function, with a sentence where its derivative is asked for.
+
+    >>> jax.grad(undifferentiable(lambda x: x * x, "There is no derivative here."))(1.0)
+    Traceback (most recent call last):
+    TypeError: There is no derivative here. ...
+    """
+
+    @jax.custom_jvp
+    def closed(*args: Any) -> Any:
+        return function(*args)
+
+    @closed.defjvp
+    @standard_promotion()
+    def rule(primals: Any, tangents: Any) -> Any:
+        del primals, tangents
+        raise TypeError(sentence)
+
+    return closed
+
+
+def _implementation(*xs: Any, rule: Map, sizes: Any, like: Any) -> list:
+    residuals, tangents = split(xs, sizes)
+    return [
+        jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)
+    ]
+
+
+def _abstract(*xs: Any, like: Any, **params: Any) -> list:
+    del xs, params
+    return [ShapedArray(shape, dtype) for shape, dtype in like]
+
+
+def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any) -> Any:
+    """The derivative of a push, if it has one; where only tangents move, the map again."""
+    bind = lambda xs: oneway_p.bind(*xs, rule=rule, sizes=sizes, like=like)  # noqa: E731
+    residual_dots, tangent_dots = split(dots, sizes)
+    residuals, tangents = split(primals, sizes)
+    out = bind(primals)
+    if all(is_zero(d) for d in residual_dots):
+        moved = [instantiate(d, t) for d, t in zip(tangent_dots, tangents, strict=True)]
+        return out, bind([*residuals, *moved])
+    flags = [not is_zero(d) for d in dots]
+
+    def pushed(*live: Any) -> list:
+        found = iter(live)
+        xs = [next(found) if f else x for x, f in zip(primals, flags, strict=True)]
+        return _implementation(*xs, rule=rule, sizes=sizes, like=like)
+
+    live = [x for x, f in zip(primals, flags, strict=True) if f]
+    moving = [d for d, f in zip(dots, flags, strict=True) if f]
+    return out, jax.jvp(pushed, tuple(live), tuple(moving))[1]
+
+
+def _transpose(cotangents: Sequence, *xs: Any, rule: Map, sizes: Any, like: Any) -> list:
+    residuals, tangents = split(xs, sizes)
+    if all(is_zero(c) for c in cotangents):
+        return [None] * len(xs)
+    blank = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in like]
+    full = [zero_like(a) if is_zero(c) else c for c, a in zip(cotangents, blank, strict=True)]
+    found = rule.pull(residuals, full)
+    found = [f if is_unknown(t) else None for f, t in zip(found, tangents, strict=True)]
+    return [*[None] * len(residuals), *found]
+
+
+def _batch(
+    size: int, xs: Sequence, axes: Sequence, *, rule: Map, sizes: Any, like: Any
+) -> tuple[list, list[int]]:
+    residuals, tangents = split(xs, sizes)
+    residual_axes, tangent_axes = split(axes, sizes)
+    moved = [
+        lanes_last(x, a, size, force=True) for x, a in zip(tangents, tangent_axes, strict=True)
+    ]
+    wide = [ShapedArray((*shape, size), dtype) for shape, dtype in like]
+    out = oneway(rule.over(size, residual_axes, like), residuals, moved, wide)
+    return out, [x.ndim - 1 for x in out]
+
+
+oneway_p = define(
+    "oneway", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+)

@@ -1,0 +1,243 @@
+"""Flags that are raised deep inside a function, and come out of it beside its result.
+
+`flagged(x, bits)` is x. `with_flags(function, *args)` evaluates a function, and returns beside its
+value the union of the bits of every `flagged` that was reached: in a loop, in a branch that was
+taken, in a nested jit, or in a Newton iteration over the function. A NaN may be swallowed on its
+way out (NaN > 0 is False); a flag cannot.
+
+The function is traced, and its equations are evaluated one by one: those that run other equations
+(loops, branches, calls) are made anew, with the bits among what they carry or return.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int32
+
+from .dynamic_scan import walk_p
+from .primitive import (
+    CALLS,
+    Literal,
+    ShapedArray,
+    contains,
+    contains_inside,
+    define,
+    dependence,
+    influence,
+    is_zero,
+    jaxpr_as_fun,
+    literal,
+    open_jaxpr,
+    rebind,
+    scan_counts,
+    shape_of,
+    split,
+    trace,
+    user_line,
+    zero_tangent,
+)
+from .while_loop import loop_p
+
+__all__ = ["flagged", "with_flags"]
+
+type _Bits = Int32[Array, "..."]
+type _Found = tuple[list, _Bits]  # the outputs of an equation, and the bits raised in it
+
+
+def flagged(x: Array, bits: Any) -> Array:
+    """Returns x itself; `with_flags` brings out the bits.
+
+    >>> float(flagged(jnp.array(2.0), 1))
+    2.0
+    """
+    return flagged_p.bind(x, jnp.asarray(bits, jnp.int32))[0]
+
+
+def with_flags(function: Callable, *args: Any) -> tuple[Any, Int32[Array, ""]]:
+    """`function(*args)`, and the union of the bits that were raised in it.
+
+    >>> def root(x):
+    ...     return lax.cond(x < 0, lambda: flagged(jnp.nan * x, 4), lambda: jnp.sqrt(x))
+    >>> [int(with_flags(lambda x: root(x) > 1, x)[1]) for x in (4.0, -4.0)]
+    [0, 4]
+    """
+    leaves, tree = jax.tree.flatten(args)
+    avals = [shape_of(jnp.asarray(x)) for x in leaves]
+    jaxpr, shape = jax.make_jaxpr(
+        lambda *xs: function(*jax.tree.unflatten(tree, xs)), return_shape=True
+    )(*avals)
+    leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
+    out, bits = _run(jaxpr, leaves)
+    return jax.tree.unflatten(jax.tree.structure(shape), out), bits
+
+
+# --- equation by equation -------------------------------------------------------------------------
+
+
+def _run(jaxpr: Any, xs: Sequence) -> _Found:
+    """The outputs of a closed jaxpr, and its bits."""
+    values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
+    values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+
+    def read(v: Any) -> Any:
+        return literal(v) if isinstance(v, Literal) else values[v]
+
+    bits = jnp.int32(0)
+    for equation in jaxpr.jaxpr.eqns:
+        inputs = [read(v) for v in equation.invars]
+        if contains_inside(equation, flagged_p.name):
+            out, found = _rule(equation)(equation, inputs)
+            bits = bits | found
+        else:
+            out = rebind(equation, inputs)
+            if equation.primitive is flagged_p:
+                bits = bits | _all_of(inputs[1])
+        values.update(zip(equation.outvars, out, strict=True))
+    return [read(v) for v in jaxpr.jaxpr.outvars], bits
+
+
+def _all_of(bits: _Bits) -> Int32[Array, ""]:
+    return jnp.bitwise_or.reduce(bits, axis=None)
+
+
+def _called(equation: Any, xs: Sequence) -> _Found:
+    """What is only called is written out. A derivative of its own is lost with that, and nothing
+    that is asked for its flags is differentiated.
+    """
+    return _run(open_jaxpr(equation), xs)
+
+
+def _branches(equation: Any, xs: Sequence) -> _Found:
+    index, *operands = xs
+    branches = [lambda *xs, b=b: _run(b, xs) for b in equation.params["branches"]]
+    return lax.switch(index, branches, *operands)
+
+
+def _scan(equation: Any, xs: Sequence) -> _Found:
+    params = equation.params
+    consts, carried = scan_counts(params)
+    consts, carry, rows = split(xs, (consts, carried, len(xs) - consts - carried))
+
+    def turn(state: tuple, row: list) -> tuple[tuple, list]:
+        carry, bits = state
+        out, found = _run(params["jaxpr"], [*consts, *carry, *row])
+        return (out[:carried], bits | found), out[carried:]
+
+    (carry, bits), rows = lax.scan(
+        turn, (carry, jnp.int32(0)), rows, params["length"], params["reverse"], params["unroll"]
+    )
+    return [*carry, *rows], bits
+
+
+def _while(equation: Any, xs: Sequence) -> _Found:
+    """A loop whose condition may raise flags, too: that runs once more than the body."""
+    params = equation.params
+    sizes = params["cond_nconsts"], params["body_nconsts"]
+    of_test, of_body, carry = split(xs, (*sizes, len(xs) - sum(sizes)))
+
+    def test(carry: list) -> _Found:
+        return _run(params["cond_jaxpr"], [*of_test, *carry])
+
+    def turn(state: tuple) -> _Found:
+        carry, bits = state
+        bits = bits | test(carry)[1]
+        carry, found = _run(params["body_jaxpr"], [*of_body, *carry])
+        return carry, bits | found
+
+    carry, bits = lax.while_loop(lambda s: test(s[0])[0][0], turn, (carry, jnp.int32(0)))
+    return carry, bits | test(carry)[1]
+
+
+def _loop(equation: Any, xs: Sequence) -> _Found:
+    """A loop of ours: the bits are in its state, those of each lane by themselves."""
+    condition, body, (consts, state, buffers) = (
+        equation.params[name] for name in ("condition", "body", "sizes")
+    )
+    assert not contains(condition.jaxpr, flagged_p.name)
+    sizes, blank = (consts, 1, state + buffers), _blank(body)
+
+    def test(*xs: Any) -> list:
+        consts, _, rest = split(xs, sizes)
+        return jaxpr_as_fun(condition)(*consts, *rest)
+
+    def turn(active: Any, *xs: Any) -> list:
+        consts, (bits,), rest = split(xs, sizes)
+        out, found = _run(body, [active, *consts, *rest])
+        return [bits | jnp.where(active, found, 0), *out]
+
+    given, rest = split(xs, (consts, state + buffers))
+    operands = [*given, blank, *rest]
+    avals = [shape_of(x) for x in operands]
+    bits, *out = loop_p.bind(
+        *operands, condition=trace(test, *avals), body=trace(turn, body.in_avals[0], *avals),
+        sizes=(consts, 1 + state, buffers),
+    )  # fmt: skip
+    return out, _all_of(bits)
+
+
+def _walk(equation: Any, xs: Sequence) -> _Found:
+    """A walk: the bits are carried."""
+    params = dict(equation.params)
+    step, sizes, blank = params["step"], params["sizes"], _blank(params["step"])
+    assert not params["linear"]
+    ahead = sum(sizes[:2])  # rows and consts, before what is carried
+
+    def turn(active: Any, *xs: Any) -> list:
+        head, (bits,), rest = split(xs, (ahead, 1, sum(sizes[2:])))
+        out, found = _run(step, [active, *head, *rest])
+        return [bits | jnp.where(active, found, 0), *out]
+
+    active, *avals = step.in_avals
+    params["step"] = trace(turn, active, *avals[:ahead], shape_of(blank), *avals[ahead:])
+    params["stable"] = (False, *params["stable"])
+    params["sizes"] = (*sizes[:2], 1 + sizes[2], *sizes[3:])
+    bounds, head, rest = split(xs, (2, ahead, sum(sizes[2:])))
+    bits, *out = walk_p.bind(*bounds, *head, blank, *rest, **params)
+    return out, _all_of(bits)
+
+
+def _blank(turn: Any) -> _Bits:
+    """No bits, for each of the lanes of a turn, whose first input says whether it is active."""
+    return jnp.zeros(turn.in_avals[0].shape, jnp.int32)
+
+
+_RULES: dict[str, Callable] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _branches,
+    loop_p.name: _loop,
+    walk_p.name: _walk,
+    **dict.fromkeys(CALLS, _called),
+}
+
+
+def _rule(equation: Any) -> Callable:
+    found = _RULES.get(equation.primitive.name)
+    if found is None:
+        raise TypeError(
+            f"past(s) is asked for inside of a {equation.primitive.name} ({user_line(equation)}), "
+            "where a step cannot see that it is: ask for it outside, and hand the value in."
+        )
+    return found
+
+
+# --- the primitive --------------------------------------------------------------------------------
+
+
+def _jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
+    out = flagged_p.bind(*primals)
+    return out, [zero_tangent(out[0]) if is_zero(tangents[0]) else tangents[0]]
+
+
+flagged_p = define(
+    "flagged",
+    lambda x, bits: [x],
+    lambda x, bits: [ShapedArray(x.shape, x.dtype)],
+    jvp=_jvp,
+    batch=lambda size, xs, axes: (flagged_p.bind(*xs), [axes[0]]),
+)
+dependence[flagged_p] = lambda flags: flags[:1]
+influence[flagged_p] = [True, False]

@@ -1,0 +1,206 @@
+"""`loop`: a while loop whose predicate is never batched, and which copies no buffer under vmap.
+
+JAX's own `while_loop` under `vmap` selects every carried array at every turn, so a buffer of saved
+values is copied whole. Here the carry has two groups: the *state* of a lane is selected when the
+lane has finished, and *buffers* are left to the body, which is told whether its lane is `active`.
+A buffer that no lane influences (the number of the turn, the stride of a tape) stays common; it
+must be a count that only grows.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .batch_last import over_lanes
+from .primitive import (
+    ShapedArray,
+    bound,
+    define,
+    dependence,
+    dependents,
+    jaxpr_as_fun,
+    lanes_last,
+    once_traced,
+    rearranged,
+    shape_of,
+    split,
+    staged,
+    trace,
+    zero_like,
+)
+
+
+def loop(
+    condition: Callable, body: Callable, state: Any, buffers: Any = (), *, consts: Any = ()
+) -> tuple[Any, Any]:
+    """state, buffers = body(active, consts, state, buffers) while condition(consts, …) holds.
+
+    Not differentiable by itself: `adjoints/` gives loops their derivative. `body` must write
+    buffers only where `active`, which it is told because an idle lane runs along with the others.
+
+    >>> state, _ = loop(lambda c, s, b: s < 5, lambda active, _, s, b: (s + 2, b), 0)
+    >>> int(state)
+    6
+    """
+    flat, trees = zip(
+        *(jax.tree.flatten(jax.tree.map(jnp.asarray, g)) for g in (consts, state, buffers)),
+        strict=True,
+    )
+    sizes = tuple(len(group) for group in flat)
+    avals = [[shape_of(x) for x in group] for group in flat]
+
+    def unflatten(xs: Sequence) -> list:
+        return [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, sizes), strict=True)]
+
+    def flat_condition(*xs: Any) -> Any:
+        return [condition(*unflatten(xs))]
+
+    def flat_body(active: Any, *xs: Any) -> list:
+        return jax.tree.leaves(body(active, *unflatten(xs)))
+
+    everything = [a for group in avals for a in group]
+    condition_jaxpr, outer = bound(flat_condition, *everything)
+    assert not outer, "a loop's condition closes over nothing"
+    body_jaxpr, outer = bound(flat_body, jax.ShapeDtypeStruct((), bool), *everything)
+    if outer:
+        condition_jaxpr, body_jaxpr = _with_consts(
+            condition_jaxpr, body_jaxpr, len(outer), everything
+        )
+        flat, sizes = ([*outer, *flat[0]], *flat[1:]), (len(outer) + sizes[0], *sizes[1:])
+    out = loop_p.bind(
+        *(x for group in flat for x in group),
+        condition=condition_jaxpr, body=body_jaxpr, sizes=sizes,
+    )  # fmt: skip
+    state, buffers = split(out, sizes[1:])
+    return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
+
+
+def block(function: Callable, *args: Any) -> Any:
+    """`function(*args)` as one turn of a loop: XLA on a CPU makes one native function of a small
+    loop, where it would run each piece of straight code as a task of its own, with threads that
+    wait for each other longer than the pieces take. Not differentiable.
+
+    >>> float(block(lambda x, y: x + y, 1.0, 2.0))
+    3.0
+    """
+    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
+    run, out = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), leaves)
+    blank = [zero_like(a) for a in run.out_avals]
+    evaluate = jaxpr_as_fun(run)
+
+    def turn(active: Any, consts: Any, i: Any, _: Any) -> tuple[Any, list]:
+        del active, _
+        # Tied to the turn, nothing is invariant: XLA would move it out of the loop.
+        i, leaves = lax.optimization_barrier((i, consts[1]))
+        return i + 1, evaluate(*leaves)
+
+    # A count that XLA cannot see is 1, or it would take the loop apart.
+    count = lax.optimization_barrier(jnp.int32(1))
+    _, found = loop(
+        lambda consts, i, _: i < consts[0], turn, jnp.int32(0), blank, consts=(count, leaves)
+    )
+    return jax.tree.unflatten(out, found)
+
+
+def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tuple[Any, Any]:
+    """Both jaxprs with what the body closes over (its first inputs) as their first consts."""
+    count = len(avals)
+    outer, rest = body.in_avals[:extra], range(extra + 1, extra + 1 + count)
+    return (
+        rearranged(condition, [*[None] * extra, *range(count)], [*outer, *avals]),
+        rearranged(body, [extra, *range(extra), *rest], [body.in_avals[extra], *outer, *avals]),
+    )
+
+
+def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
+    consts, state, buffers = split(xs, sizes)
+    test, run = staged(condition), staged(body)
+
+    def active(carry: Any) -> Any:
+        return test(*consts, *carry[0], *carry[1])[0]
+
+    def turn(carry: Any) -> Any:
+        on = active(carry)
+        out = run(on if on.ndim else jnp.array(True), *consts, *carry[0], *carry[1])
+        return tuple(split(out, sizes[1:]))
+
+    state, buffers = lax.while_loop(lambda c: jnp.any(active(c)), turn, (state, buffers))
+    return [*state, *buffers]
+
+
+def _abstract(*xs: Any, sizes: Any, **params: Any) -> list:
+    del params
+    return [ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
+
+
+def _batch(
+    size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any
+) -> Any:
+    """Lanes go last; what no lane influences stays common."""
+    mapped = lane_dependence(condition, body, sizes, [a is not None for a in axes])
+    wide = [lanes_last(x, a, size, force=m) for x, a, m in zip(xs, axes, mapped, strict=True)]
+    wide_condition, wide_body = _widened(condition, body, sizes, mapped, size)
+    out = loop_p.bind(*wide, condition=wide_condition, body=wide_body, sizes=sizes)
+    return out, [x.ndim - 1 if m else None for x, m in zip(out, mapped[sizes[0] :], strict=True)]
+
+
+def _widened(
+    condition: Any, body: Any, sizes: Sequence[int], mapped: Sequence[bool], size: int
+) -> tuple[Any, Any]:
+    """Condition and body of `size` lanes side by side; the state of a finished lane is kept."""
+    test_flag = dependents(condition, mapped)[0]
+    grown = lambda a, m: jax.ShapeDtypeStruct((*a.shape, size) if m else a.shape, a.dtype)  # noqa: E731
+    avals = [grown(a, m) for a, m in zip(condition.in_avals, mapped, strict=True)]
+    test, run = over_lanes(condition, size), over_lanes(body, size)
+
+    def wide_test(*xs: Any) -> list:
+        out, flags = test(mapped, xs)
+        return _with_lanes(out, flags, [test_flag], size)
+
+    def wide_body(active: Any, *xs: Any) -> list:
+        out, flags = run([test_flag, *mapped], [active, *xs])
+        out = _with_lanes(out, flags, mapped[sizes[0] :], size)
+        state, buffers = split(out, sizes[1:])
+        if test_flag:
+            state = [
+                jnp.where(active, a, b) for a, b in zip(state, split(xs, sizes)[1], strict=True)
+            ]
+        return [*state, *buffers]
+
+    return trace(wide_test, *avals), trace(
+        wide_body, grown(condition.out_avals[0], test_flag), *avals
+    )
+
+
+def _with_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size: int) -> list:
+    """Outputs with lanes where they are wanted; where they are not, there are none."""
+    return [lanes_last(x, None, size, force=True) if w and not f else x
+            for x, f, w in zip(xs, flags, wanted, strict=True)]  # fmt: skip
+
+
+def lane_dependence(
+    condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]
+) -> list[bool]:
+    """Which operands (consts, state, buffers) some lane influences in the end, if it influences
+    those that are flagged.
+    """
+    while True:
+        test = dependents(condition, mapped)[0]
+        out = dependents(body, [test, *mapped])
+        forced = [*(test for _ in range(sizes[1])), *(False for _ in range(sizes[2]))]
+        carried = zip(mapped[sizes[0] :], out, forced, strict=True)
+        grown = [*mapped[: sizes[0]], *(m or o or f for m, o, f in carried)]
+        if grown == mapped:
+            return mapped
+        mapped = grown
+
+
+def _dependence(flags: list[bool], *, condition: Any, body: Any, sizes: Any) -> list[bool]:
+    return lane_dependence(condition, body, sizes, flags)[sizes[0] :]
+
+
+loop_p = define("loop", _implementation, _abstract, batch=_batch)
+dependence[loop_p] = _dependence

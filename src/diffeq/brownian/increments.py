@@ -1,0 +1,369 @@
+"""Brownian motion by key: increments for the loop, and the path at any time.
+
+Three kinds share one protocol, so that the loop asks no questions: `Silent` (what an ODE has: it
+hands back what it was given), `Steps` (given steps: the increments of step i are draw number i) and
+`Tree` (controlled steps, `brownian_tree.py`). The loop carries a *path*, a few numbers that say
+where on it the solve is; an attempt gets a `Draw`, of which the tape keeps what is `Drawn`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, UInt32
+
+from ..autodiff.while_loop import loop
+from .counter_rng import normals, seed, threefry
+
+__all__ = ["LEVELS", "TICKS", "Bound", "Draw", "Drawn", "Noise", "Silent", "Steps", "descend"]
+
+LEVELS = 30
+TICKS = 1 << LEVELS
+_WITHIN = 0xB1D6E  # of the counter, where the keys of the insides of steps are
+_OF_H = math.sqrt(1 / 12)  # the deviation of H/√dt
+
+
+class Drawn(NamedTuple):
+    """The noise of an attempt: where on the path it started, its standard increments, and (of a
+    tree) its length in ticks.
+
+    `normal` has the shape (1 or 2, …): W/√dt ~ N(0, 1), and where it is wanted H/√dt ~ N(0, 1/12).
+    """
+
+    path: Any
+    normal: Any
+    ticks: Any = ()
+
+
+class Draw(NamedTuple):
+    """What the loop is given: dt, whether it lands on its target, the noise, the path after the
+    attempt if it is accepted and if it is not, and the code that fixes dt when it is run again.
+    """
+
+    dt: Array
+    landing: Array
+    drawn: Drawn
+    accepted: Any
+    rejected: Any
+    code: Any = None
+
+
+class Bound(NamedTuple):
+    """The noise of one step, as a form hands it to a method; `root` is √dt."""
+
+    noise: Any
+    source: Any
+    drawn: Drawn
+    root: Any
+
+
+class Silent:
+    """No noise: what an ODE has."""
+
+    bits = 0  # of the code of a draw
+
+    def source(self, key: Any, t0: Array, t1: Array) -> Any:
+        """What the noise is made of."""
+        del key, t0, t1
+        return ()
+
+    def writing(self, within: bool) -> "Silent":
+        """The same for a solve that saves rows, perhaps `within` steps."""
+        del within
+        return self
+
+    def ahead(self, source: Any) -> Any:
+        """What is drawn before the loop."""
+        del source
+        return ()
+
+    def marks(self, source: Any, times: Any) -> tuple:
+        """What a row that is saved at a time needs to know of the path there."""
+        del source, times
+        return ()
+
+    def start(self, source: Any, t: Array, dt: Array) -> Any:
+        """The path at t, before an attempt of about dt."""
+        del source, t, dt
+        return ()
+
+    def draw(
+        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+    ) -> Draw:
+        """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
+        far that is). Here `source` has beside it what was drawn ahead.
+        """
+        del source, code
+        return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
+
+    def cut(self, source: Any, draw: Draw, theta: Array) -> Any:
+        """The path from θ inside an attempt, where an event has cut it off."""
+        del draw, source, theta
+        return ()
+
+    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+        """The dt of an attempt that is replayed, as a function of the source."""
+        del source, drawn
+        return dt
+
+    def rests(self, drawn: Drawn) -> Any:
+        """Whether an attempt is the rest of a step that an event has cut."""
+        del drawn
+        return False
+
+    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+        """The form with the noise of a step of dt in place; no noise where the step is not made."""
+        del source, drawn, dt, made
+        return form
+
+    def longest(self, dt: Array) -> Array:
+        """How long a step may be when dt is what is wanted."""
+        return dt
+
+    def shortest(self, source: Any, tiny: Array) -> Array:
+        """The length below which there are no steps, if that is more than `tiny`."""
+        del source
+        return tiny
+
+
+@dataclass(frozen=True)
+class Noise(Silent):
+    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    area: bool
+
+    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+        """The form with the noise of a step in place."""
+        some = dt > 0
+        root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
+        return form.driven(Bound(self, source, drawn, root.astype(self.dtype)))
+
+    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+        """W at t + θ dt, from the start of the step."""
+        raise NotImplementedError
+
+    def draws(self, words: UInt32[Array, "2"], index: Any, count: int) -> Array:
+        """`count` standard normals for each Brownian motion."""
+        return normals(words, index, (count, *self.shape), self.dtype)
+
+    def whole(self, words: UInt32[Array, "2"], count: int = 2, index: Any = 0) -> Array:
+        """W and H over an interval of length one."""
+        scale = np.array([1.0, _OF_H][:count]).reshape(-1, *(1 for _ in self.shape))
+        return self.draws(words, jnp.asarray(index), count) * scale.astype(self.dtype)
+
+
+class Inside(NamedTuple):
+    """Where a given step is that an event may cut: its number, the tick inside it and W there (of
+    the unit path), and of what is left of it the length, and whether that lands on a target.
+    """
+
+    number: Int[Array, ""]
+    tick: Int[Array, ""]
+    w: Array
+    left: Array
+    lands: Array
+
+
+@dataclass(frozen=True)
+class Steps(Noise):
+    """Given steps: step i has draw number i, times √dt.
+
+    Inside a step the path is a tree of its own, for times between its ends. `cuts`: events may cut
+    a step there; what is left of it is then the next one, with what is left of its noise.
+    """
+
+    cuts: bool = False
+
+    def source(self, key: Any, t0: Array, t1: Array) -> UInt32[Array, "2"]:
+        """The words of the key."""
+        del t0, t1
+        return seed(key)
+
+    def start(self, source: Any, t: Array, dt: Array) -> Any:
+        """The number of the step."""
+        del source, t
+        zero = jnp.zeros((), jnp.int32)
+        return self._start(zero, dt) if self.cuts else zero
+
+    def _start(self, number: Array, dt: Array) -> Inside:
+        """The start of a step."""
+        zero, w = jnp.zeros((), jnp.int32), jnp.zeros(self.shape, self.dtype)
+        return Inside(number, zero, w, jnp.zeros_like(lax.stop_gradient(dt)), jnp.zeros((), bool))
+
+    def draw(
+        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+    ) -> Draw:
+        """The draw of this number."""
+        del code
+        if self.cuts:
+            return self._rest(source[0], path, dt, landing, target)
+        normal = self.whole(source[0], 2 if self.area else 1, path)
+        dt = jnp.where(landing, target[1], dt)
+        return Draw(dt, landing, Drawn(path, normal), path + 1, path)
+
+    def _rest(self, words: Any, path: Inside, dt: Array, landing: Array, target: Any) -> Draw:
+        """The draw of this number, or what is left of it."""
+        fresh = path.tick == 0
+        landing = jnp.where(fresh, landing, path.lands)
+        dt = jnp.where(landing, target[1], jnp.where(fresh, dt, path.left))
+        ticks = TICKS - path.tick
+        inner, cell = self._cell(words, path.number)
+        rest = between(self, inner, cell, path.tick, jnp.int32(TICKS), jnp.int32(LEVELS))
+        rest = jnp.stack(rest) / jnp.sqrt(length(ticks, self.dtype))
+        normal = jnp.where(fresh, jnp.stack(cell), rest)
+        drawn = Drawn(path, normal if self.area else normal[:1], ticks)
+        return Draw(dt, landing, drawn, self._start(path.number + 1, dt), path)
+
+    def _cell(self, words: Any, number: Array) -> tuple[Array, tuple[Array, Array]]:
+        """The words of the inside of a step, and (W, H) of all of it (of the unit path)."""
+        inner = jnp.stack(threefry(words, number.astype(jnp.uint32), jnp.uint32(_WITHIN)))
+        if self.area:
+            w, h = self.whole(words, 2, number)
+            return inner, (w, h)
+        return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
+
+    def rests(self, drawn: Drawn) -> Any:
+        """Whether this is the rest of a step."""
+        return drawn.path.tick > 0 if self.cuts else False
+
+    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+        """dt, or what was left of a step."""
+        del source
+        return jnp.where(self.rests(drawn), drawn.path.left, dt) if self.cuts else dt
+
+    def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
+        """What is left of the step."""
+        path = draw.drawn.path
+        tick, w = self._at(source, draw.drawn, theta)
+        left = (1 - theta.astype(draw.dt.dtype)) * draw.dt
+        rest = Inside(path.number, tick, w, lax.stop_gradient(left), draw.landing)
+        fresh, done = self._start(path.number + 1, left), tick >= TICKS
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, rest)
+
+    def _at(self, source: Any, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
+        """The tick at θ of what may be the rest of a step, and W there (of the unit path)."""
+        tick = drawn.path.tick + part_of(drawn.ticks, theta)
+        words, cell = self._cell(source, drawn.path.number)
+        inside = descend(self, words, cell, tick, lowest(tick), LEVELS, follow=True)[2]
+        return tick, jnp.where(tick >= TICKS, cell[0], inside)
+
+    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+        """W at t + θ dt, from the start of the step; beside an end of it, what it is at the end."""
+        del mark
+        if self.cuts:
+            return self._along(source, drawn, theta, dt)
+        theta = lax.stop_gradient(theta)
+        slack = float(jnp.finfo(theta.dtype).eps) ** 0.5
+        theta = jnp.where(theta < slack, 0, jnp.where(theta > 1 - slack, 1, theta))
+        tick = jnp.round(theta * TICKS).astype(jnp.int32)
+        words = jnp.stack(threefry(source, drawn.path.astype(jnp.uint32), jnp.uint32(_WITHIN)))
+        w = drawn.normal[0]
+        h = drawn.normal[1] if self.area else self.whole(words)[1]
+        inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
+        return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
+
+    def _along(self, source: Any, drawn: Drawn, theta: Array, dt: Array) -> Array:
+        """W at t + θ dt, from the start of what may be the rest of a step."""
+        moved = self._at(source, drawn, theta)[1] - drawn.path.w
+        return jnp.sqrt(dt / length(drawn.ticks, self.dtype)) * moved
+
+
+def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
+    """How many of so many ticks θ is."""
+    return jnp.round(lax.stop_gradient(theta) * ticks).astype(jnp.int32)
+
+
+# --- cells and their halves ---------------------------------------------------------------------
+
+
+def halves(
+    w: Array, h: Array, z: Array, n: Array, half: Array
+) -> tuple[Array, Array, Array, Array]:
+    """(W, H) of both halves, each of length `half`, given those of the whole and two standard
+    normals: W_left = W/2 + 3H/2 + Z, H_left = H/4 − Z/2 + N/2 and H_right = H/4 − Z/2 − N/2, with
+    Z ~ N(0, half/8) and N ~ N(0, half/6).
+    """
+    root = jnp.sqrt(half)
+    z, n = z * (root * math.sqrt(1 / 8)), n * (root * math.sqrt(1 / 24))
+    mean = h / 4 - z / 2
+    left = w / 2 + 3 * h / 2 + z
+    return left, mean + n, w - left, mean - n
+
+
+def descend(
+    noise: Noise,
+    words: Array,
+    cell: tuple,
+    tick: Array,
+    k: Array,
+    top: Any,
+    *,
+    follow: bool = False,
+) -> tuple:
+    """(W, H) of the cell of 2^k ticks that holds `tick`, from those of the one of 2^top ticks.
+
+    To `follow` adds W at its start, and the integral of W up to there, both counted from the start
+    of the cell above. With k = `lowest(tick)` that is where `tick` is.
+    """
+
+    def more(consts: Any, state: Any, _: Any) -> Array:
+        return state[0] > consts[2]
+
+    def halve(active: Any, consts: Any, state: Any, _: Any) -> Any:
+        del active
+        words, tick, _ = consts
+        x, w, h, *place = state
+        node = (jnp.int32(1) << (LEVELS - x)) + (tick >> x)
+        half = length(jnp.int32(1) << (x - 1), noise.dtype)
+        z, n = noise.draws(words, node, 2)
+        left, h_left, right, h_right = halves(w, h, z, n, half)
+        goes_right = ((tick >> (x - 1)) & 1) == 1
+        if follow:
+            start, area = place
+            past = area + half * (start + left / 2 + h_left)
+            place = [jnp.where(goes_right, start + left, start), jnp.where(goes_right, past, area)]
+        w, h = jnp.where(goes_right, right, left), jnp.where(goes_right, h_right, h_left)
+        return (x - 1, w, h, *place), ()
+
+    place = [jnp.zeros_like(cell[0])] * 2 if follow else []
+    start = (jnp.asarray(top, jnp.int32), *lax.stop_gradient(cell), *place)
+    (_, *found), _ = loop(more, halve, start, consts=lax.stop_gradient((words, tick, k)))
+    return tuple(found)
+
+
+def between(noise: Noise, words: Array, cell: tuple, start: Array, end: Array, k: Array) -> tuple:
+    """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first, whose
+    (W, H) is `cell`.
+
+    By differences of W and of its integral, counted from the start of the cell.
+    """
+    w, h = cell
+
+    def at(tick: Array) -> tuple:
+        level = jnp.minimum(k, lowest(tick))
+        return descend(noise, words, (w, h), tick, level, k, follow=True)[2:]
+
+    (w0, area0), (w1, area1) = at(start), at(end)
+    size = length(jnp.int32(1) << k, noise.dtype)
+    whole = (end >> k) > (start >> k)
+    w1, area1 = jnp.where(whole, w, w1), jnp.where(whole, size * (w / 2 + h), area1)
+    part = length(end - start, noise.dtype)
+    area = area1 - area0 - part * w0
+    return w1 - w0, jnp.where(part > 0, area / jnp.where(part > 0, part, 1) - (w1 - w0) / 2, 0)
+
+
+def lowest(tick: Array) -> Array:
+    """The largest k for which 2^k divides a tick; the number of levels for 0."""
+    bit = tick & -tick
+    return jnp.where(bit == 0, LEVELS, 31 - lax.clz(bit))
+
+
+def length(ticks: Array, dtype: Any) -> Array:
+    """Ticks as a part of the whole."""
+    return ticks.astype(dtype) * (1 / TICKS)

@@ -1,0 +1,195 @@
+"""`captured_call`: a call whose functions are programs, traced now.
+
+The user's functions (fields, conditions, affects, what is saved) are traced when a call is made, so
+that a call returns what a fresh trace would return. What is compiled evaluates what was traced, and
+is compiled again where that is another program.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .closures import Captured, captured, code_of, is_number, no_writes, reading_of
+from .core.packing import Packing, moving, released
+from .core.promotion import given_promotion
+from .events import AfterStep, Event, Happening, Periodic, PresetTimes
+from .problems import JumpProblem, Problem, Separable
+from .problems.base import evaluated
+from .problems.dde import depends_on_state
+from .problems.jump import Jump, varies
+from .problems.lowering import names_of, state_of, time_dtype
+from .problems.user_functions import check_arguments, noted
+
+__all__ = ["captured_call", "captured_problem"]
+
+
+def captured_call(call: dict[str, Any]) -> dict[str, Any]:
+    """The call with programs in place of functions."""
+    sees = _Arguments(call["problem"])
+    names = [event.label or f"events[{i}]" for i, event in enumerate(call["events"])]
+    return {
+        **call,
+        "problem": _with_programs(call["problem"], sees, call["key"]),
+        "events": tuple(
+            _event(event, name, sees) for event, name in zip(call["events"], names, strict=True)
+        ),
+        "save": _saved(call["save"], sees),
+        "code": (code_of(call["method"], call["controller"]), given_promotion()),
+    }
+
+
+def captured_problem(problem: Problem) -> Problem:
+    """The problem with programs in place of functions."""
+    return _with_programs(problem, _Arguments(problem), None)
+
+
+class _Arguments:
+    """What the functions of a problem are called with, by the names in its documentation: t, y (x
+    and v, q and p), dy, args.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        plain: Any = problem.problem if isinstance(problem, JumpProblem) else problem
+        state, args = state_of(plain), plain.args
+        ends = [evaluated(t, args) for t in evaluated(plain.tspan, args)]
+        t0 = jax.ShapeDtypeStruct((), time_dtype(ends, Packing(state).dtype))
+        tree, names = released(state), names_of(plain)
+        self.named = {"t": t0, "y": tree, "dy": moving(state), "args": args}
+        if len(names) == 2:
+            position, velocity = tree
+            self.named |= {"x": position, "v": velocity, "q": position, "p": velocity}
+
+    def captured(self, f: Callable, name: str, arguments: str, *extra: Any) -> Any:
+        """A function as a program; `extra` is what it is called with behind `arguments`."""
+        letters = arguments.split(", ")
+        if letters[0] == "t":
+            check_arguments(f, name, arguments)
+        known = [self.named[letter] for letter in letters if letter in self.named]
+
+        @contextmanager
+        def guard(*args: Any) -> Any:
+            with ExitStack() as stack:
+                stack.enter_context(no_writes(name, f, args))
+                stack.enter_context(noted(name, arguments, *args))
+                yield
+
+        return captured(f, *known, *extra, guard=guard, name=name)
+
+    def of_args(self, value: Any, name: str) -> Any:
+        """A value; or where it is a function of args, that as a program."""
+        if isinstance(value, (tuple, list)):
+            parts = [self.of_args(x, name) for x in value]
+            return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        is_function = callable(value) and not hasattr(value, "shape")
+        return self.captured(value, name, "args") if is_function else value
+
+
+def _saved(save: Any, sees: _Arguments) -> Any:
+    if isinstance(save, dict):
+        return {key: _saved(f, sees) for key, f in save.items()}
+    return save if save is None else sees.captured(save, "save", "t, y, args")
+
+
+def _arrays(args: Any) -> Any:
+    """Args without the functions in them: what those do is in the programs that saw them."""
+    return jax.tree.map(lambda x: x if is_number(x) else None, args)
+
+
+# --- problems -------------------------------------------------------------------------------------
+
+
+def _with_programs(problem: Any, sees: _Arguments, key: Any) -> Any:
+    if isinstance(problem, JumpProblem):
+        plain = _with_programs(problem.problem, sees, key)
+        jumps = tuple(_jump(jump, f"jumps[{j}]", sees, key) for j, jump in enumerate(problem.jumps))
+        return problem.replace(problem=plain, jumps=jumps)
+    changes = {name: _field(problem, name, sees) for name in problem.fields if name != "args"}
+    return problem.replace(**changes, args=_arrays(problem.args))
+
+
+# Fields that may be functions or data.
+_OPTIONAL = {"jac": "t, y, args", "history": "t, args"}
+
+
+def _field(problem: Any, name: str, sees: _Arguments) -> Any:
+    """One field of a problem."""
+    value: Any = getattr(problem, name)
+    arguments = problem.functions.get(name) or _OPTIONAL.get(name)
+    if isinstance(value, Separable):
+        parts = value.functions.items()
+        return Separable(*(sees.captured(getattr(value, k), k, words) for k, words in parts))
+    if name == "lags" and depends_on_state(value):
+        arguments = "t, y, args"
+    if arguments is None or not callable(value):
+        return sees.of_args(value, name)
+    return _with_past(value) if "past" in arguments else sees.captured(value, name, arguments)
+
+
+def _with_past(f: Callable) -> Callable:
+    """A field that sees its past, which exists in the loop alone: the field is traced there. One
+    that may read what cannot be compared is another function in each call.
+    """
+    return f if reading_of(f).certain else partial(f)
+
+
+def _jump(jump: Jump, name: str, sees: _Arguments, key: Any) -> Jump:
+    """A jump at random; its affect sees which channel it was, and what else is drawn."""
+    if varies(jump.rate):
+        rate = sees.captured(jump.rate, f"{name}.rate", "t, y, args")
+    else:
+        rate = sees.of_args(jump.rate, f"{name}.rate")
+    count = _length(rate.returned if isinstance(rate, Captured) else rate)
+    arguments, extra, mark = "t, y, args", [], jump.mark
+    if count is not None:
+        arguments += ", fired"
+        extra.append(jax.ShapeDtypeStruct((count,), bool))
+    if mark is not None:
+        mark = captured(mark, key)
+        arguments += ", mark"
+        extra.append(mark.returned)
+    affect = sees.captured(jump.affect, f"{name}.affect", arguments, *extra)
+    return Jump(rate, affect, mark=mark)
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def _event(event: Happening, name: str, sees: _Arguments) -> Happening:
+    """An event of the user's."""
+    new: Any = copy.copy(event)
+    extra: list = []
+    if isinstance(new, (Event, AfterStep)):
+        condition = sees.captured(new.condition, f"{name}.condition", "t, y, args")
+        new.condition = condition
+        count = _length(condition.returned)
+        extra = [] if count is None else [jax.ShapeDtypeStruct((count,), bool)]
+    elif isinstance(new, PresetTimes):
+        new.times = sees.of_args(new.times, f"{name}.times")
+        new.data = sees.of_args(new.data, f"{name}.data")
+        data = new.data.returned if isinstance(new.data, Captured) else new.data
+        extra = [] if data is None else [jax.tree.map(_row_of, data)]
+    elif isinstance(new, Periodic):
+        new.period = sees.of_args(new.period, f"{name}.period")
+        new.phase = sees.of_args(new.phase, f"{name}.phase")
+    if new.affect is not None:
+        words = "t, y, args" + (", fired" if isinstance(new, Event) else ", row")
+        arguments = words if extra else "t, y, args"
+        new.affect = sees.captured(new.affect, f"{name}.affect", arguments, *extra)
+    return new
+
+
+def _length(shape: Any) -> int | None:
+    """How many numbers a condition returns, if that is a vector of them."""
+    if isinstance(shape, (list, tuple)):
+        return len(shape)
+    sizes = getattr(shape, "shape", ())
+    return sizes[0] if len(sizes) == 1 else None
+
+
+def _row_of(rows: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(rows)[1:], jnp.result_type(rows))

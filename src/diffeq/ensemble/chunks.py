@@ -1,0 +1,171 @@
+"""Trajectories in chunks of lanes, each chunk with a loop of its own, on all cores.
+
+`vmap` runs one loop for all trajectories until the last is done: every one of them waits for the
+slowest, and their arrays travel through memory at each step. Here some dozens are stepped together,
+a chunk: lanes last, so that each component of a state is one short vector that stays in the cache
+and is computed by vector instructions (`autodiff/batch_last.py`), in a loop that ends when its own
+lanes are done, and which XLA compiles to one native function. Chunks are even where trajectories
+that take equally many steps are neighbours; `ordered` makes them so.
+
+XLA on a CPU runs independent loops of one program one after the other. Where numbers are known, the
+program is therefore compiled for a share of the chunks, and each core runs one: from threads of the
+host, which wait without Python's lock.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
+
+__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "recalled", "through_chunks"]
+
+_WORTH = 1.1  # how much less must be waited for, that it is worth to move rows
+_KEPT = 64  # compiled programs
+
+
+def in_chunks(one: Callable, rows: Any, index: Int[Array, " n"], chunk: int) -> Any:
+    """`one(rows[i], index[i])` for every i, `chunk` of them at a time, with a loop of their own.
+
+    The last chunk is filled up with trajectories that are there already, and cut off again.
+
+    >>> in_chunks(lambda x, i: x * i, jnp.arange(5.0), jnp.arange(5), 2)
+    Array([ 0.,  1.,  4.,  9., 16.], dtype=float32)
+    """
+    _, out = through_chunks(
+        lambda state, xs, _: (state, jax.vmap(one)(*xs)), 0, (rows, index), chunk
+    )
+    return out
+
+
+def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any, Any]:
+    """`state, out = step(state, xs of a chunk, which of them count)` for one chunk after another:
+    the last state, and all that came out.
+    """
+    size = jax.tree.leaves(xs)[0].shape[0]
+    count = -(-size // chunk)
+
+    def cut(x: Array) -> Array:
+        fill = jnp.broadcast_to(x[-1:], (count * chunk - size, *x.shape[1:]))
+        return jnp.concatenate([x, fill]).reshape(count, chunk, *x.shape[1:])
+
+    counts = (jnp.arange(count * chunk) < size).reshape(count, chunk)
+    state, out = lax.scan(lambda s, x: step(s, *x), state, (jax.tree.map(cut, xs), counts))
+    return state, jax.tree.map(lambda x: x.reshape(count * chunk, *x.shape[2:])[:size], out)
+
+
+def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
+    """An order of the trajectories in which the dearest of a chunk is little dearer than the rest;
+    that in which they came, if sorting them wins little: neighbours in a sweep are alike.
+
+    `np`: NumPy where the costs are known, which compiles nothing.
+
+    >>> ordered(jnp.array([1.0, 9.0, 1.0, 9.0]), 2).tolist()
+    [1, 3, 0, 2]
+    >>> ordered(jnp.array([1.0, 1.0, 9.0, 9.0]), 2).tolist()
+    [0, 1, 2, 3]
+    """
+    costs = np.where(np.isfinite(costs), costs, 0)
+    order = np.argsort(-costs, stable=True)
+
+    def waited(costs: Any) -> Any:
+        full = np.concatenate([costs, np.zeros(-costs.shape[0] % chunk, costs.dtype)])
+        return np.sum(np.max(full.reshape(-1, chunk), axis=1))
+
+    better = waited(costs) > _WORTH * waited(costs[order])
+    return np.where(better, order, np.arange(costs.shape[0]))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def on_cores(
+    run: Callable, rows: Sequence, index: Any, order: np.ndarray, chunk: int, shares: int
+) -> tuple[list, Callable]:
+    """`run(rows, index)` for a share of the chunks on each core: what each returned, and a function
+    that puts arrays of them together as `rows` and `index` came.
+
+    Chunks are dealt out in this order, in turn, so that every core gets dear ones and cheap ones;
+    what is missing in the last ones has the index −1.
+    """
+    size = order.shape[0]
+    length = -(-size // (chunk * shares)) * chunk
+    filled = np.concatenate([order, np.full(length * shares - size, order[-1])])
+    deal = lambda x: x.reshape(-1, shares, chunk).swapaxes(0, 1).reshape(shares, length)  # noqa: E731
+    mine, there = deal(filled), deal(np.arange(length * shares) < size)
+    known = [np.asarray(row) for row in rows]
+    numbers = np.where(there, np.asarray(index)[mine], -1).astype(np.int32)
+    parts = [([row[i] for row in known], number) for i, number in zip(mine, numbers, strict=True)]
+    found = list(_pool().map(lambda part: jax.block_until_ready(run(*part)), parts))
+    back = np.empty(size, np.intp)
+    back[mine[there]] = np.flatnonzero(there)
+
+    def together(*trees: Any) -> Any:
+        return jax.device_put(jax.tree.map(lambda *xs: np.concatenate(xs)[back], *trees))
+
+    return found, together
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores(), thread_name_prefix="diffeq")
+
+
+class Program:
+    """A compiled function, or one that will be; `out` are the shapes of what it returns."""
+
+    def __init__(self, lowered: Any) -> None:
+        self.out = lowered.out_info
+        self._compiling = _pool().submit(lowered.compile)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._compiling.result()(*args)
+
+
+_programs: OrderedDict[Any, Program] = OrderedDict()
+
+
+def program(function: Any, statics: tuple, *args: Any) -> Program:
+    """A jitted function of (*statics, *args), compiled for such args (or their shapes).
+
+    It is compiled beside what the caller does meanwhile, kept, and called without a look at the
+    settings of the thread that calls it: those of JAX are the caller's own.
+    """
+    leaves, tree = jax.tree.flatten(args)
+    kinds = tuple(map(_kind, leaves))
+    settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
+    key = (function, statics, tree, kinds, settings)
+    return recalled(_programs, key, lambda: Program(function.lower(*statics, *args)), _KEPT)
+
+
+def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
+    """What is known by a key; made now, if it is not. The last `most` that were asked for stay.
+
+    >>> known = OrderedDict()
+    >>> [recalled(known, key, lambda: key.upper(), 2) for key in "abac"], list(known)
+    (['A', 'B', 'A', 'C'], ['a', 'c'])
+    """
+    if key not in known:
+        known[key] = make()
+        if len(known) > most:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return known[key]
+
+
+def _kind(x: Any) -> tuple:
+    """What a program is compiled for; a Python number is one of its type."""
+    if not hasattr(x, "shape"):
+        return type(x), getattr(x, "dtype", None)
+    return x.shape, x.dtype, getattr(x, "weak_type", False)

@@ -1,0 +1,286 @@
+"""How all trajectories of an ensemble are run: in lockstep, in lanes, on all cores, as a kernel; to
+the end, or from there back to their inputs.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..adjoints.base import pick
+from ..adjoints.unthinned import Flat
+from ..autodiff.primitive import in_a_trace, is_key, split
+from ..closures import unflatten
+from ..solution import Solution
+from ..solve import first_step
+from .chunks import cores, in_chunks, on_cores, ordered, program, recalled, through_chunks
+from .gpu_kernel import Unscalarisable
+from .gpu_kernel.launch import Kernel, Tuning, in_kernel, refusal
+from .reduction import Reduction
+from .sharded import platform
+from .trajectory import (
+    Plan,
+    arguments,
+    count_shared,
+    inexact,
+    pulled_one,
+    replaced,
+    solution,
+    solved,
+)
+
+__all__ = [
+    "anywhere",
+    "check_kernel",
+    "complete",
+    "decides",
+    "has_kernel",
+    "in_lockstep",
+    "in_program",
+    "reduction_of",
+    "seen",
+]
+
+# Bytes of the tapes of one launch: of some 100,000 small systems, which keep a large GPU busy, and
+# a small part of its memory.
+_SCRATCH = 2**31
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def in_lockstep(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Solution]:
+    """What was seen, if statistics are wanted, and what there is of each trajectory."""
+    sol = jax.vmap(partial(solution, plan, structure, leaves))(rows, index)
+    return seen(plan, structure, leaves, sol, index)
+
+
+def seen(plan: Plan, structure: Any, leaves: list, sol: Any, index: Any) -> tuple[Any, Any]:
+    """What was seen of trajectories that are all there, and what is kept of each."""
+    if not plan.reduces:
+        return (), sol
+    reduction = reduction_of(structure, leaves)
+    state = reduction.update(reduction.init(sol[0]), sol, jnp.asarray(index) >= 0)
+    return state, reduction.kept(sol)
+
+
+def reduction_of(structure: Any, leaves: Sequence) -> Reduction:
+    """The statistics that are wanted."""
+    return Reduction(unflatten(structure, leaves)["reduce"])
+
+
+def complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution) -> Solution:
+    """The solution with its statistics, if these were asked for."""
+    return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
+
+
+def anywhere(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
+) -> tuple[Any, Any]:  # fmt: skip
+    """On all cores, if the numbers are known; else in the program that they are part of. What was
+    seen, if statistics are wanted, and what there is of each trajectory. `costs`, if these are
+    known, tell which of them take equally long.
+    """
+    known = not in_a_trace([*leaves, *rows]) and not any(map(is_key, rows))
+    if plan.kernel is not None or not known or platform() != "cpu":
+        return in_program(plan, structure, leaves, rows, index, costs)
+    return _on_cores(plan, structure, leaves, rows, index, costs)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+    """The first step of each trajectory, and what it costs beside the others."""
+
+    def one(rows: list, i: Any) -> Any:
+        return first_step(plan.options, **arguments(plan, structure, leaves, rows, i))
+
+    leaves, rows = jax.lax.stop_gradient((leaves, rows))
+    if plan.kernel is not None:  # beside it, one step is little
+        return jax.vmap(one)(rows, index)
+    return in_chunks(one, rows, index, plan.chunk)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+    """A chunk after the other, or all as blocks of a kernel. One with the index −1 fills up a
+    share.
+    """
+    if plan.back:
+        return _pulled_chunks(plan, structure, leaves, rows, index)
+    one = partial(solved, plan, structure)
+    if plan.kernel is not None:
+        return seen(
+            plan, structure, leaves, in_kernel(one, leaves, rows, index, plan.kernel), index
+        )
+    if not plan.reduces:
+        return (), in_chunks(partial(one, leaves), rows, index, plan.chunk)
+    reduction = reduction_of(structure, leaves)
+
+    def step(state: Any, xs: tuple, counts: Any) -> tuple[Any, Solution]:
+        sol = jax.vmap(partial(one, leaves))(*xs)
+        return reduction.update(state, sol, counts & (xs[1] >= 0)), reduction.kept(sol)
+
+    like = jax.eval_shape(partial(one, leaves), [row[0] for row in rows], index[0])
+    return through_chunks(step, reduction.init(like), (rows, index), plan.chunk)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def in_program(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
+) -> tuple[Any, Any]:  # fmt: skip
+    """One program, on one core; those of similar cost go together."""
+    if plan.even:
+        return _chunks(plan, structure, leaves, rows, index)
+    if costs is None:
+        first, costs = _first(plan, structure, leaves, rows, index)
+        rows = [*rows, first] if plan.starts else rows
+    order = ordered(costs, plan.chunk)
+    back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
+    state, found = _chunks(plan, structure, leaves, [row[order] for row in rows], index[order])
+    return state, jax.tree.map(lambda x: x[back], found)
+
+
+def _on_cores(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
+) -> tuple[Any, Any]:  # fmt: skip
+    """A share of the chunks on each core. The two programs are compiled side by side, too."""
+    size = index.shape[0]
+    shares = min(cores(), -(-size // plan.chunk))
+    length = -(-size // (shares * plan.chunk)) * plan.chunk
+    known = plan.even or costs is not None
+    first = None if known else program(_first, (plan, structure), leaves, rows, index)
+    like = [*rows, *([first.out[0]] if first is not None and plan.starts else [])]
+    share = [jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype) for x in (*like, index)]
+    go = program(_chunks, (plan, structure), leaves, share[:-1], share[-1])
+    if first is not None:
+        steps, costs = first(leaves, rows, index)
+        rows = [*rows, steps] if plan.starts else rows
+    order = np.arange(size) if plan.even else ordered(np.asarray(costs), plan.chunk, np)
+    found, together = on_cores(partial(go, leaves), rows, index, order, plan.chunk, shares)
+    states, parts = zip(*found, strict=True)
+    return _merged(plan, structure, leaves, states), together(*parts)
+
+
+def _merged(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
+    """What several shares have seen, or summed."""
+    if plan.reduces:
+        return reduction_of(structure, leaves).merged(states)
+    return jax.tree.map(lambda *xs: jnp.asarray(sum(map(np.asarray, xs))), *states)
+
+
+def _pulled_chunks(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[list, list]:
+    """The cotangents of what is shared, summed over all trajectories, and of what each has as its
+    own. Rows have the cotangents of the solutions behind the inputs.
+    """
+    shared, own = count_shared(plan, leaves), len(plan.moving) - len(leaves)
+    if plan.kernel is None:
+        pull, group = partial(_pulled_some, plan, structure, leaves), plan.chunk
+    else:
+        pull, group = _puller(plan, structure, leaves, rows, index)
+
+    def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
+        rows, index = xs
+        counts &= index >= 0  # what fills up the last chunk has no cotangents
+        dots = [jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for x in rows[own:]]
+        found = pull([*rows[:own], *dots], index)
+        return [a + b for a, b in zip(sums, found[:shared], strict=True)], found[shared:]
+
+    zero = [jnp.zeros_like(x) for x in pick(leaves, plan.moving[: len(leaves)])]
+    return through_chunks(step, zero, (rows, index), group)
+
+
+def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+    """The cotangents of the moving inputs of trajectories that are stepped together."""
+    own = len(plan.moving) - len(leaves)
+    inputs = [*leaves, *rows[:own]]
+    plain = replace(plan, kernel=None, back=False, moving=())
+
+    def of(live: list) -> list:
+        common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
+        return inexact(jax.vmap(partial(solved, plain, structure, common))(mine, index))
+
+    _, pull = jax.vjp(of, pick(inputs, plan.moving))
+    return pull(rows[own:])[0]
+
+
+def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
+    """What pulls back by a kernel, and for how many trajectories at once. Where one of them has no
+    room for a single solve, that group once more in lockstep, which thins tapes.
+    """
+    one = partial(pulled_one, plan, structure)
+    kernel = Kernel.of(
+        one, leaves, rows, index, plan.kernel or Tuning(), count_shared(plan, leaves)
+    )
+    flat, most = Flat(plan.options.adjoint.rows), plan.options.max_steps
+    whole = flat.serves_all(most, decides=decides(structure, leaves))
+
+    def pull(rows: list, index: Any) -> list:
+        found, cut = kernel(leaves, rows, index)
+        if whole:
+            return found
+        again = partial(_pulled_some, plan, structure, leaves, rows, index)
+        return lax.cond(jnp.any(cut), again, lambda: found)
+
+    return pull, _group(kernel, index.shape[0])
+
+
+def _group(kernel: Kernel, size: int) -> int:
+    """How many trajectories are in a launch, so that their tapes take `_SCRATCH` bytes at most."""
+    block = kernel.tuning.block
+    most = max(_SCRATCH // max(kernel.scratch, 1) // block, 1)
+    blocks = -(-size // block)
+    return -(-blocks // -(-blocks // most)) * block
+
+
+def decides(structure: Any, leaves: Sequence) -> bool:
+    """Whether steps are as long as a controller says, and not given."""
+    traced = unflatten(structure, leaves)["traced"]
+    return traced["dt"] is None and traced["controller"].decides
+
+
+# Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.
+_reasons: OrderedDict[Any, Unscalarisable | None] = OrderedDict()
+_KEPT = 64  # of them, for each keeps the functions of its problem
+
+
+def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
+    """Raises `Unscalarisable` where there is no kernel of it."""
+    leaves, rows = jax.lax.stop_gradient((leaves, rows))
+    kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
+
+    def reason() -> Unscalarisable | None:
+        bare, inputs, sums = replace(plan, starts=False), rows, 0
+        if plan.back:
+            inputs = [*rows, *_outputs(bare, structure, leaves, rows, index)]
+            sums = count_shared(plan, leaves)
+        one = partial(pulled_one if plan.back else solved, bare, structure)
+        return refusal(one, leaves, inputs, index, plan.kernel or Tuning(), sums)
+
+    found = recalled(_reasons, (plan, structure, kinds), reason, _KEPT)
+    if found is not None:
+        raise found.with_traceback(None)  # which would grow each time
+
+
+def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+    """Whether a kernel, if that is wanted, can be made."""
+    if plan.kernel is None:
+        return True
+    try:
+        check_kernel(plan, structure, leaves, rows, index)
+    except Unscalarisable:
+        return False
+    return True
+
+
+def _outputs(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+    """The shapes of what is inexact of all solutions."""
+    _, sol = jax.eval_shape(partial(in_lockstep, plan, structure), leaves, rows, index)
+    return inexact(sol)

@@ -1,0 +1,17 @@
+"""A solve of small arrays, rewritten for many lanes: every array becomes its single numbers."""
+
+from .interpreter import Lanes, scalarised
+from .large_arrays import Array, Read, Space, Stored, View, Written
+from .scalar_values import Unscalarisable
+
+__all__ = [
+    "Array",
+    "Lanes",
+    "Read",
+    "Space",
+    "Stored",
+    "Unscalarisable",
+    "View",
+    "Written",
+    "scalarised",
+]

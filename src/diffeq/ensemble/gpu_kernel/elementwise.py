@@ -1,0 +1,64 @@
+"""Elementwise operations: bound once for each entry, done at once where all is known."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ...autodiff.batch_last import ELEMENTWISE as COMMON
+from ...autodiff.primitive import rebind
+from .scalar_values import each, folded, is_known, is_number, operated
+
+__all__ = ["ELEMENTWISE", "elementwise", "fits", "on_entries"]
+
+ELEMENTWISE = COMMON | frozenset(
+    """
+    acos acosh asin asinh atan atanh bessel_i0e bessel_i1e bitcast_convert_type complex conj
+    digamma eq_to erf_inv igamma igammac imag le_to lgamma log2 lt_to population_count polygamma
+    real reduce_precision regularized_incomplete_beta zeta
+    """.split()  # noqa: SIM905 - read as words
+)
+
+
+def fits(equation: Any) -> bool:
+    """Whether an entry of the output is made of one of each input; axes of one may go with all."""
+    shape = equation.outvars[0].aval.shape
+    pairs = [zip(v.aval.shape, shape, strict=True) if v.aval.shape else () for v in equation.invars
+             if len(v.aval.shape) in (0, len(shape))]  # fmt: skip
+    return len(pairs) == len(equation.invars) and all(a in (1, b) for p in pairs for a, b in p)
+
+
+def elementwise(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
+    """What an elementwise equation returns."""
+    if all(map(is_known, xs)):
+        return _folded(equation, xs)
+    shape = equation.outvars[0].aval.shape
+    return each(on_entries(equation), *(np.broadcast_to(x, shape) for x in xs))
+
+
+def on_entries(equation: Any) -> Callable:
+    """An elementwise equation, as a function of entries."""
+    name = equation.primitive.name
+    bind = lambda *entries: rebind(equation, entries)[0]  # noqa: E731
+
+    def one(*entries: Any) -> Any:
+        if all(map(is_number, entries)):
+            return _folded(equation, [np.asarray(x) for x in entries])[()]
+        return operated(name, bind, entries)
+
+    return one
+
+
+def _folded(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
+    """An elementwise operation on what is known."""
+    name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
+    if name == "convert_element_type" and not _to_whole(xs[0].dtype, dtype):
+        return xs[0].astype(dtype)
+    wide = list(np.broadcast_arrays(*xs)) if len({x.shape for x in xs}) > 1 else list(xs)
+    return np.asarray(folded(name, lambda *ys: rebind(equation, ys)[0], wide), dtype)
+
+
+def _to_whole(old: Any, new: Any) -> bool:
+    """Whether a conversion is one of those that NumPy and XLA do not agree on."""
+    return old.kind not in "biu" and jnp.dtype(new).kind in "biu"

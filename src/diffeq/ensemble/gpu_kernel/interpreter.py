@@ -1,0 +1,239 @@
+"""The interpreter: one rule for each primitive, by its name; what has none is traced, or refused.
+
+An elementwise primitive is bound once for each entry. A call is opened. One of our own primitives
+without a rule is what its implementation does. What is known while tracing is done then.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...algebra import small_lu
+from ...autodiff.primitive import (
+    Literal,
+    implementation,
+    is_key,
+    key_kind,
+    line_of,
+    lowered,
+    open_jaxpr,
+    rebind,
+    user_line,
+)
+from .control_flow import LOOPS
+from .elementwise import ELEMENTWISE, elementwise, fits
+from .indexing import INDEXING
+from .large_arrays import Made, Space, Stored, Written, kept, loaded, viewed
+from .large_rules import in_memory
+from .random_keys import KEYS, entries_of
+from .scalar_values import Key, Unscalarisable, apply, at_once, each, is_known, is_number, objects
+from .shapes import REDUCTIONS, SHAPES
+from .tiles import in_tiles
+from .triton import in_triton
+
+__all__ = ["Lanes", "scalarised"]
+
+_CALLS = frozenset(
+    """
+    closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit remat
+    remat2 checkpoint staged
+    """.split()  # noqa: SIM905 - read as words
+)
+
+ALL = np.bool_(True)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """So many lanes, where their large arrays live, and which of them are active here."""
+
+    lanes: int
+    space: Space
+    on: Any = ALL
+
+    def only(self, on: Any) -> "Lanes":
+        """Those of them for which `on` holds."""
+        return replace(self, on=apply("and", self.on, on))
+
+    @staticmethod
+    def any(on: Any) -> Any:
+        """Whether it holds for some lane."""
+        return jnp.max(jnp.where(on, jnp.int32(1), jnp.int32(0))) > 0
+
+    def traced(self, function: Callable, xs: Sequence) -> list:
+        """A function of arrays, which is traced for it."""
+        jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, _dtype(x)) for x in xs))
+        return self.run(lowered(jaxpr), xs)
+
+    def run(self, jaxpr: Any, xs: Sequence) -> list:
+        """What a closed jaxpr returns."""
+        inner = jaxpr.jaxpr
+        values: dict = dict(zip(inner.invars, xs, strict=True))
+        values.update({v: _constant(c) for v, c in zip(inner.constvars, jaxpr.consts, strict=True)})
+        read = lambda v: _constant(v.val, v.aval) if isinstance(v, Literal) else values[v]  # noqa: E731
+        last = _last_uses(inner)
+        for number, equation in enumerate(inner.eqns):
+            inputs = _unshared(equation, map(read, equation.invars), last, number)
+            values.update(zip(equation.outvars, self._equation(equation, inputs), strict=True))
+        return [read(v) for v in inner.outvars]
+
+    def _equation(self, equation: Any, xs: list) -> list:
+        name = equation.primitive.name
+        try:
+            found = self._ruled(name, equation, xs)
+        except Unscalarisable as reason:
+            if reason.line:
+                raise
+            line = user_line(equation)
+            raise Unscalarisable(reason.reason, reason.primitive or name, line) from None
+        if found is None:
+            raise Unscalarisable("there is no rule for it", name, user_line(equation))
+        return found
+
+    def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
+        """The outputs of an equation; None where there is no rule."""
+        if name in _CALLS:
+            return self.run(open_jaxpr(equation), xs)
+        if name == "optimization_barrier":
+            return _barrier(self, *xs)
+        rule, function = LOOPS.get(name) or INDEXING.get(name), implementation(equation)
+        known = bool(xs) and all(map(is_known, xs))
+        made = in_triton(name, equation) if self.space.kernel and not (known or rule) else None
+        if made is not None:
+            with line_of(equation):
+                return self.traced(made, xs)
+        for wide in (in_tiles, in_memory):
+            if (found := wide(self, name, equation, xs)) is not None:
+                return found
+        if rule is not None:
+            found = _done_now(equation, xs) if known else rule(self, *xs, **equation.params)
+        elif function is None or name in _OWN:
+            found = self._of_entries(name, equation, [loaded(x) for x in xs])
+        return self.traced(function, xs) if found is None and function is not None else found
+
+    def _of_entries(self, name: str, equation: Any, xs: list) -> list | None:
+        """The same of a primitive that takes no array in memory."""
+        params, known = equation.params, bool(xs) and all(map(is_known, xs))
+        if name in ELEMENTWISE and fits(equation):
+            self.space.spend(0 if known else equation.outvars[0].aval.size)
+            return [elementwise(equation, xs)]
+        if name in SHAPES:
+            return SHAPES[name](*xs, **params)
+        if name in _OWN:
+            return _OWN[name](self, *xs, **params)
+        return self._combined(name, equation, xs, known=known)
+
+    def _combined(self, name: str, equation: Any, xs: list, *, known: bool) -> list | None:
+        """The same of one that combines entries."""
+        params = equation.params
+        if equation.effects:
+            raise Unscalarisable("it has effects outside of the computation")
+        if known:
+            return _done_now(equation, xs)
+        if name in REDUCTIONS:
+            self.space.spend(sum(v.aval.size for v in equation.invars))
+            return REDUCTIONS[name](*xs, **params)
+        if name not in KEYS:
+            return None
+        kind = {} if "impl" in params else {"impl": key_kind(equation.invars[0].aval)}
+        return KEYS[name](self, *xs, **params, **kind)
+
+
+def scalarised(jaxpr: Any, inputs: Sequence, lanes: int, space: Space) -> list:
+    """The outputs of a closed jaxpr whose inputs are arrays of entries, or in memory, as they are.
+
+    >>> jaxpr = jax.make_jaxpr(lambda x: x[::-1].sum() * x)(jnp.zeros(2))
+    >>> x = np.empty(2, object)
+    >>> x[:] = [jnp.arange(3.0), np.float32(1.0)]
+    >>> [y.tolist() for y in scalarised(jaxpr, [x], 3, Space(3))[0]]
+    [[0.0, 2.0, 6.0], [1.0, 2.0, 3.0]]
+    """
+    return Lanes(lanes, space).run(lowered(jaxpr), inputs)
+
+
+def _constant(x: Any, aval: Any = None) -> np.ndarray:
+    """A constant of a jaxpr."""
+    if is_key(x):
+        return entries_of(x)
+    return np.asarray(x, getattr(aval, "dtype", None))
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if isinstance(x, Stored) or is_known(x) else x.flat[0].dtype
+
+
+def _last_uses(jaxpr: Any) -> dict:
+    """The number of the last equation that reads each variable; those that are returned are read
+    after all of them.
+    """
+    last = {v: n for n, e in enumerate(jaxpr.eqns) for v in e.invars if not isinstance(v, Literal)}
+    return last | {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, Literal)}
+
+
+def _unshared(equation: Any, xs: Iterable, last: dict, number: int) -> list:
+    """Inputs of an equation, which must not write those that are read later, or by it twice."""
+    names = equation.invars
+    return [
+        viewed(x) if isinstance(x, Written) and (last[v] > number or names.count(v) > 1) else x
+        for v, x in zip(names, xs, strict=True)
+    ]
+
+
+def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
+    """An equation of known arrays."""
+    with at_once():
+        return [np.asarray(x) for x in rebind(equation, [jnp.asarray(x) for x in xs])]
+
+
+# --- our own, where a rule is simpler than the implementation -------------------------------------
+
+
+def _barrier(context: Lanes, *xs: Any) -> list:
+    """What is behind it is made once: a large array that is computed where it is read goes to
+    memory. In a kernel, that is all there is to it; under plain XLA each entry has a barrier.
+    """
+    xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, Made) else x for x in xs)
+    if not context.space.barriers:
+        return list(xs)
+    own = [objects(x) for x in xs if isinstance(x, np.ndarray)]
+    traced = [e for x in own for e in x.flat if not is_number(e) and not isinstance(e, Key)]
+    behind = iter(jax.lax.optimization_barrier(traced) if traced else [])
+
+    def passed(entry: Any) -> Any:
+        return entry if is_number(entry) or isinstance(entry, Key) else next(behind)
+
+    return [each(passed, x) if isinstance(x, np.ndarray) else x for x in xs]
+
+
+def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
+    """By entries, as with lanes; larger ones are for LAPACK, which a kernel has not."""
+    n = len(matrix)
+    if n > small_lu.LARGEST_WITH_LANES:
+        raise Unscalarisable(
+            f"a system of {n} equations is too large to be solved by straight code"
+        )
+    lu = lambda m: [x[..., 0] for x in small_lu.lu(m[..., None])]  # noqa: E731
+    return context.traced(lu, [matrix])
+
+
+def _solve(context: Lanes, matrix: Any, lu: np.ndarray, order: np.ndarray, b: np.ndarray, *,
+           transposed: bool) -> list | None:  # fmt: skip
+    del matrix
+    if lu.ndim != 2:
+        return None
+    by = lambda lu, order, b: small_lu.lu_solve(  # noqa: E731
+        lu[..., None], order[..., None], b[..., None], transposed=transposed
+    )[..., 0]
+    return context.traced(by, [lu, order, b])
+
+
+_OWN: dict[str, Callable] = {
+    "lu_factor": _factor,
+    "lu_solve": _solve,
+    # A lane is one of many: it does not end a clock that is common to all.
+    "alone": lambda context, flag: [np.asarray(False)],
+}

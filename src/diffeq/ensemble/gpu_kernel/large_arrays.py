@@ -1,0 +1,335 @@
+"""Arrays that are too large to be taken apart: they stay in memory, and a place is read or written.
+
+`Read` is an array that all lanes share and that nobody writes (weights, a table of times).
+`Made` is one that is computed from others where it is read: what is done with saved rows after the
+solve is one loop over them, and no line of the program for each.
+`Written` has an array for each lane: saved rows, a tape, what a delay looks back at. Under plain
+XLA it is an array (numbers, lanes) that is replaced; in a kernel (`launch.py`) it is a
+reference that is written in place, so that there it has one version that counts, the last.
+`View` is one that is only read, as what a kernel is given and what a loop reads in each of its
+turns: whoever would write it writes a copy.
+"""
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .scalar_values import Unscalarisable, apply, has_lanes, is_number, objects, widened
+
+__all__ = [
+    "LONGEST",
+    "MOST_LOADED",
+    "REGISTERS",
+    "Array",
+    "Made",
+    "Read",
+    "Space",
+    "Stored",
+    "View",
+    "Written",
+    "kept",
+    "loaded",
+    "reduced",
+    "refilled",
+    "turned",
+    "viewed",
+]
+
+REGISTERS = 32  # so many numbers of an array that is written in a loop are entries
+LONGEST = 20_000  # operations; a compiler of kernels takes minutes for more
+MOST_LOADED = 4096  # numbers of an array in memory that is wanted whole
+
+
+class Stored:
+    """An array in memory, of a shape and a dtype. `anywhere`: whether each thread may read all of
+    it; of what was written, a thread reads no more than it wrote itself.
+    """
+
+    varies, anywhere = True, False
+
+    def __init__(self, shape: Sequence, dtype: Any) -> None:
+        self.shape, self.dtype = tuple(shape), jnp.dtype(dtype)
+        self.size = int(np.prod(self.shape))
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place (an entry) of the flat array."""
+        raise NotImplementedError
+
+    def reshaped(self, shape: Sequence) -> "Stored":
+        """The same memory with another shape."""
+        raise NotImplementedError
+
+
+class Read(Stored):
+    """A flat array, or a reference to one, that all lanes share."""
+
+    varies, anywhere = False, True
+
+    def __init__(self, numbers: Any, shape: Sequence, dtype: Any) -> None:
+        super().__init__(shape, dtype)
+        self.numbers = numbers
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        return self.numbers[int(place) if is_number(place) else place]
+
+    def reshaped(self, shape: Sequence) -> "Read":
+        """The same numbers with another shape."""
+        return Read(self.numbers, shape, self.dtype)
+
+
+# What is known in a reading: of each thread its own.
+_reading: ContextVar[dict | None] = ContextVar("reading", default=None)
+
+
+class Made(Stored):
+    """An array that is computed where it is read."""
+
+    def __init__(self, function: Callable, shape: Sequence, dtype: Any, of: Sequence = ()) -> None:
+        super().__init__(shape, dtype)
+        self.function, self.of = function, of
+        self.varies = any(map(has_lanes, of))
+        self.anywhere = all(x.anywhere for x in of if isinstance(x, Stored))
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place. What several operations ask for is computed once a reading."""
+        known = _reading.get()
+        if known is None:
+            token = _reading.set({})
+            try:
+                return self.read(place)
+            finally:
+                _reading.reset(token)
+        key = (id(self.function), id(place))
+        if key not in known:  # kept with what it is known by, so that no other gets their ids
+            known[key] = (self.function(place), self.function, place)
+        return known[key][0]
+
+    def reshaped(self, shape: Sequence) -> "Made":
+        """The same numbers with another shape."""
+        return Made(self.function, shape, self.dtype, self.of)
+
+
+class Written(Stored):
+    """An array of each lane; a loop carries `width` arrays of it."""
+
+    width = 1
+
+    def write(self, place: Any, entries: Sequence, where: Any) -> "Written":
+        """The array with entries from a place on, in lanes where that is said."""
+        raise NotImplementedError
+
+    def carried(self) -> list:
+        """What a loop carries."""
+        raise NotImplementedError
+
+    def after(self, carried: Sequence) -> "Written":
+        """The array with what a loop has carried; what it was before is not read again."""
+        raise NotImplementedError
+
+    def reshaped(self, shape: Sequence) -> "Written":
+        """The same memory with another shape."""
+        raise NotImplementedError
+
+    def copied(self, space: "Space") -> "Written":
+        """A copy that may be written while this is read."""
+        room = space.memory(self.shape, self.dtype)
+        return turned(
+            self.size, room, lambda room, i: room.write(i, [self.read(i)], np.bool_(True))
+        )
+
+    def same(self, other: "Written") -> bool:
+        """Whether another version is in the same place."""
+        raise NotImplementedError
+
+
+class View(Stored):
+    """An array of each lane that may be read, and is never written."""
+
+    def __init__(self, of: Written) -> None:
+        super().__init__(of.shape, of.dtype)
+        self.of = of
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        return self.of.read(place)
+
+    def reshaped(self, shape: Sequence) -> "View":
+        """The same memory with another shape."""
+        return View(self.of.reshaped(shape))
+
+
+def viewed(x: Any) -> Any:
+    """The same array, so that what would be written in its place is written in that of a copy."""
+    return View(x) if isinstance(x, Written) else x
+
+
+class Array(Written):
+    """Under plain XLA: an array (numbers, lanes)."""
+
+    def __init__(self, numbers: Any, shape: Sequence, dtype: Any = None) -> None:
+        super().__init__(shape, dtype or numbers.dtype)
+        self.numbers = numbers.astype(self.dtype)
+
+    def _place(self, place: Any) -> tuple:
+        place, lane = widened([place, jnp.arange(self.numbers.shape[1], dtype=jnp.int32)])
+        return place, lane
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        if is_number(place):
+            return self.numbers[int(place)]
+        return self.numbers.at[self._place(place)].get(mode="promise_in_bounds")
+
+    def write(self, place: Any, entries: Sequence, where: Any) -> "Array":
+        """The array with entries from a place on."""
+        numbers = self.numbers
+        for k, entry in enumerate(entries):
+            at, lane = self._place(apply("add", place, np.int32(k)))
+            at, where_wide = widened([at, where])
+            at = jnp.where(where_wide, at, self.size)
+            numbers = numbers.at[at, lane].set(entry, mode="drop", unique_indices=True)
+        return Array(numbers, self.shape)
+
+    def carried(self) -> list:
+        """The array itself."""
+        return [self.numbers]
+
+    def after(self, carried: Sequence) -> "Array":
+        """With another array."""
+        return Array(carried[0], self.shape)
+
+    def copied(self, space: "Space") -> "Array":
+        """Itself: it is replaced, and never changed. Room for a copy is what a kernel needs."""
+        space.memory(self.shape, self.dtype)
+        return self
+
+    def same(self, other: Written) -> bool:
+        """It has no place."""
+        del other
+        return True
+
+    def reshaped(self, shape: Sequence) -> "Array":
+        """The same numbers with another shape."""
+        return Array(self.numbers, shape)
+
+
+class Space:
+    """Where large arrays live under plain XLA. What was asked for is noted, in that order, so that
+    a kernel can be given as much. `barriers`: whether a compiler may be told to make a value once.
+    `kernel`: whether what Triton has no operation for is refused, or made of others. `threads`: how
+    many of them may share a lane (`tiles.py`).
+    """
+
+    barriers, threads = True, 1
+
+    def __init__(self, lanes: int, *, kernel: bool = False) -> None:
+        self.lanes, self.kernel, self.spent = lanes, kernel, 0
+        self.tables: list[np.ndarray] = []
+        self.memories: list[tuple[int, Any]] = []
+
+    def spend(self, operations: int) -> None:
+        """Counts the operations of the program, which is refused when it gets too long."""
+        self.spent += operations
+        if self.spent > LONGEST:
+            raise Unscalarisable(
+                f"the program would have more than {LONGEST} operations on single numbers"
+            )
+
+    def table(self, known: np.ndarray) -> Read:
+        """A known array, to be read at places that are not known."""
+        found = next((i for i, x in enumerate(self.tables) if _same(x, known)), None)
+        if found is None:
+            found = len(self.tables)
+            self.tables.append(known)
+        return self._table(found, known)
+
+    def _table(self, number: int, known: np.ndarray) -> Read:
+        del number
+        return Read(jnp.asarray(known.reshape(-1)), known.shape, known.dtype)
+
+    def memory(self, shape: Sequence, dtype: Any) -> Written:
+        """Room for an array of each lane."""
+        size = int(np.prod(shape))
+        self.memories.append((size, jnp.dtype(dtype)))
+        return Array(jnp.zeros((size, self.lanes), dtype), shape)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    return a is b or (alike and a.tobytes() == b.tobytes())
+
+
+def loaded(x: Any) -> np.ndarray:
+    """All entries of an array that may be in memory."""
+    if isinstance(x, np.ndarray):
+        return x
+    if x.size > MOST_LOADED:
+        raise Unscalarisable(
+            f"an array of {x.size} numbers is wanted whole, and {MOST_LOADED} are the most"
+        )
+    out = np.empty(x.size, object)
+    for k in range(x.size):
+        out[k] = x.read(np.int32(k))
+    return out.reshape(x.shape)
+
+
+def kept(x: Any, space: Space, dtype: Any) -> Written:
+    """An array in memory, to be written; copied there, if it is not."""
+    if isinstance(x, Written):
+        return x
+    if isinstance(x, View):
+        return x.of.copied(space)
+    room = space.memory(x.shape, dtype)
+    if isinstance(x, Stored):
+        return turned(x.size, room, lambda room, i: room.write(i, [x.read(i)], np.bool_(True)))
+    entries = objects(x).reshape(-1)
+    first = entries[0]
+    alike = is_number(first) and all(
+        is_number(e) and e.tobytes() == first.tobytes() for e in entries
+    )
+    if alike and len(entries) > REGISTERS // 4:
+        return turned(len(entries), room, lambda room, i: room.write(i, [first], np.bool_(True)))
+    return room.write(np.int32(0), list(entries), np.bool_(True))
+
+
+def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
+    """What a turn of a loop has made of a buffer, in the buffer's own place."""
+    made = isinstance(new, Made)
+    if made:  # of the buffer itself, perhaps, and from other places of it
+        new = kept(new, space, old.dtype)
+    new = new.of if isinstance(new, View) else new
+    if isinstance(new, Written) and old.same(new) and not made:
+        return new
+    if isinstance(new, Stored):
+        return turned(new.size, old, lambda room, i: room.write(i, [new.read(i)], where))
+    return old.write(np.int32(0), list(objects(new).reshape(-1)), where)
+
+
+def turned(count: int, memory: Written, write: Callable) -> Written:
+    """`memory = write(memory, i)` for all i < count, in a loop."""
+
+    def body(i: Any, carried: Any) -> Any:
+        return write(memory.after(carried), i).carried()
+
+    end = lax.fori_loop(jnp.int32(0), jnp.int32(count), body, memory.carried())
+    return memory.after(end)
+
+
+def reduced(x: Stored, rows: int, size: int, combine: Callable, lanes: int) -> list:
+    """The combination of all rows of an array, from the first to the last, in a loop."""
+    shape = (lanes,) if x.varies else ()
+
+    def entries(first: Any) -> list:
+        found = [x.read(apply("add", first, np.int32(k))) for k in range(size)]
+        return [jnp.broadcast_to(jnp.asarray(e, x.dtype), shape) for e in found]
+
+    def body(i: Any, carried: list) -> list:
+        new = entries(apply("mul", i, np.int32(size)))
+        return [combine(a, b) for a, b in zip(carried, new, strict=True)]
+
+    return lax.fori_loop(jnp.int32(1), jnp.int32(rows), body, entries(np.int32(0)))

@@ -1,0 +1,408 @@
+"""An ensemble as one kernel: each block of lanes runs its solves from the first step to the last.
+
+A loop of XLA on a GPU is driven by the host, and its arrays travel through memory at each step.
+Here the solve of one trajectory is traced as it is, scalarised (`scalars/`), and lowered by Pallas
+to one Triton kernel: a number of the state is a register of the thread that has the lane, a block
+ends when its own lanes are done, and nothing is written but what is returned. No stepper knows.
+
+Inputs and outputs are arrays (numbers, lanes), so that neighbours read and write neighbours. What
+all trajectories share is read where it is wanted; wide layers of a network are the one thing that
+several threads have together (`scalars/tiles.py`). Arrays that are written in a loop and too large
+for registers (saved rows, a tape) are further outputs, which nobody looks at afterwards. What is
+wanted as a sum over all trajectories leaves each block as one number.
+
+On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental import pallas
+from jax.experimental.pallas import triton
+from jaxtyping import Int
+
+from ...autodiff.primitive import is_key, split
+from ..sharded import platform
+from . import Array, Read, Space, Stored, Unscalarisable, View, Written, scalarised
+from .large_arrays import REGISTERS
+from .random_keys import wrapped
+from .scalar_values import apply, is_number, objects
+
+__all__ = ["Kernel", "Tuning", "in_kernel", "refusal"]
+
+_WARP = 32  # threads
+_MOST_WARPS = 16  # of a block, so that a thread has 128 registers
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
+    one lane a thread, or several threads a lane, where wide layers are spread over them). Blocks
+    of 64 were fastest for small systems on an H100. `stages` of Triton's own pipelining have
+    nothing to overlap here. `sorts`: whether those of similar cost go together; that asks for the
+    first step of each beforehand, and for a sort, and wins nothing where all cost about the same.
+    `interpret`: None is everywhere but where a GPU is JAX's default.
+
+    Where arrays are written to memory and read again, a thread must have one lane: with several,
+    Triton may deal them out in another way when it reads than when it wrote.
+    """
+
+    block: int = 64
+    warps: int | None = None
+    stages: int = 1
+    sorts: bool = True
+    interpret: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.block & (self.block - 1):
+            raise ValueError(
+                f"chunk is {self.block}; a kernel has blocks of a power of two of trajectories, "
+                "such as 64."
+            )
+
+    def params(self, *, remembers: bool, threads: int = 1) -> Any:
+        """What Triton is told of a kernel that reads again what it writes, or does not, and in
+        which so many threads may share a lane.
+        """
+        warps = self.warps
+        if warps is None:
+            warps = max(self.block // _WARP, 1)
+            warps = warps if remembers else max(warps, min(warps * threads, _MOST_WARPS))
+        if remembers and not self.interpreted() and self.block != warps * _WARP:
+            raise Unscalarisable(
+                f"it reads again what it writes, and {warps} warps do not have one thread for each "
+                f"of {self.block} lanes"
+            )
+        return triton.CompilerParams(num_warps=warps, num_stages=self.stages)
+
+    def interpreted(self) -> bool:
+        """Whether Pallas's interpreter runs it."""
+        return platform() != "gpu" if self.interpret is None else self.interpret
+
+
+def in_kernel(
+    one: Callable, shared: Sequence, rows: Sequence, index: Int[jax.Array, " n"], tuning: Tuning
+) -> Any:
+    """`one(shared, rows[i], index[i])` for every i. The last block is filled up with trajectories
+    that are there already, and cut off again.
+
+    Raises:
+        Unscalarisable: why there is no kernel of it.
+
+    >>> one = lambda shared, rows, i: shared[0] * rows[0] + i
+    >>> in_kernel(one, [jnp.array(2.0)], [jnp.arange(3.0)], jnp.arange(3), Tuning(block=2))
+    Array([0., 3., 6.], dtype=float32)
+    """
+    return Kernel.of(one, shared, rows, index, tuning)(shared, rows, index)
+
+
+def refusal(
+    one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
+) -> Unscalarisable | None:
+    """Why there is no kernel of it, if there is none, whatever it is that says so. Nothing is
+    compiled for the answer.
+    """
+    like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
+
+    def run(shared: Sequence, rows: Sequence, index: Any) -> Any:
+        return Kernel.of(one, shared, rows, index, tuning, sums)(shared, rows, index)
+
+    try:
+        traced = jax.jit(run).trace([*map(jnp.asarray, shared)], like[:-1], like[-1])
+        if not tuning.interpreted():
+            with jax.default_device(jax.local_devices(backend="gpu")[0]):
+                traced.lower()
+    except Unscalarisable as reason:
+        return reason.with_traceback(None)
+    except NotImplementedError as error:
+        return Unscalarisable(f"Triton does not take it ({error})")
+    except Exception as error:  # the user's own is raised again by the next strategy
+        said = str(error).strip().partition("\n")[0]
+        return Unscalarisable(f"it raises {type(error).__name__}: {said}")
+    return None
+
+
+# --- what comes in and goes out -------------------------------------------------------------------
+
+
+def _plain(x: Any) -> Any:
+    """An array of numbers: the words of a key."""
+    x = jnp.asarray(x)
+    return jax.random.key_data(x) if is_key(x) else x
+
+
+def _words(aval: Any) -> int:
+    """Of how many words a key is; 0 of what is none."""
+    like = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    return jax.eval_shape(jax.random.key_data, like).shape[-1] if is_key(aval) else 0
+
+
+def _stored(dtype: Any) -> Any:
+    """What a number is in memory: a boolean is a byte there."""
+    return jnp.int8 if jnp.issubdtype(dtype, jnp.bool_) else dtype
+
+
+def _loaded(entry: Any, dtype: Any) -> Any:
+    return entry != 0 if jnp.issubdtype(dtype, jnp.bool_) else entry
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An argument of a trajectory: its type, and whether all share it."""
+
+    aval: Any
+    words: int  # of each key; 0 of what is none
+    common: bool
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.aval.shape) * max(self.words, 1)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of its numbers."""
+        return jnp.uint32 if self.words else self.aval.dtype
+
+    def laid_out(self, x: Any, lanes: int) -> Any:
+        """The argument of all trajectories, (numbers,) or (numbers, lanes)."""
+        x = _plain(x).astype(_stored(self.dtype))
+        if self.common:
+            return x.reshape(-1)
+        x = x.reshape(x.shape[0], -1)
+        fill = jnp.broadcast_to(x[-1:], (lanes - x.shape[0], x.shape[1]))
+        return jnp.concatenate([x, fill]).T
+
+    def shape(self, lanes: int) -> tuple[int, ...]:
+        """The shape of its numbers in memory."""
+        return (self.size,) if self.common else (self.size, lanes)
+
+    def entries(self, ref: Any, memory: Callable) -> Any:
+        """The array that the solve sees; if it is large, in a `memory`."""
+        if self.words:
+            shape = (*self.aval.shape, self.words)
+            return wrapped(self._loads(ref).reshape(shape), self.aval.shape)
+        if self.size > REGISTERS:
+            shape, dtype = self.aval.shape, self.dtype
+            return _Shared(ref, shape, dtype) if self.common else View(memory(ref, shape, dtype))
+        return self._loads(ref).reshape(self.aval.shape)
+
+    def _loads(self, ref: Any) -> np.ndarray:
+        out = np.empty(self.size, object)
+        for k in range(self.size):
+            out[k] = _loaded(ref[k] if self.common else ref[k, :], self.dtype)
+        return out
+
+
+class _Shared(Read):
+    """An array of all lanes in memory."""
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        return _loaded(super().read(place), self.dtype)
+
+
+class _Memory(Written):
+    """An array of each lane in memory: the one version that counts is the last."""
+
+    width = 0
+
+    def __init__(self, ref: Any, shape: Sequence[int], dtype: Any, state: Any = None) -> None:
+        super().__init__(shape, dtype)
+        self.ref, self.state = ref, state or _State()
+        self.version = self.state.version
+
+    def _current(self) -> None:
+        if self.version != self.state.version:
+            raise Unscalarisable("an array in memory is read after it was written again")
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        self._current()
+        return _loaded(_load(self.ref, place), self.dtype)
+
+    def write(self, place: Any, entries: Sequence, where: Any) -> "_Memory":
+        """The array with entries from a place on."""
+        self._current()
+        for k, entry in enumerate(entries):
+            _store(self.ref, apply("add", place, np.int32(k)), entry, where)
+        self.state.version += 1
+        return _Memory(self.ref, self.shape, self.dtype, self.state)
+
+    def same(self, other: Written) -> bool:
+        """Whether another version is in the same place."""
+        return isinstance(other, _Memory) and other.state is self.state
+
+    def carried(self) -> list:
+        """Nothing: it stays where it is."""
+        self._current()
+        return []
+
+    def after(self, carried: Sequence) -> "_Memory":
+        """The array as it is now: in each turn of a loop another."""
+        del carried
+        self.state.version += 1
+        return _Memory(self.ref, self.shape, self.dtype, self.state)
+
+    def reshaped(self, shape: Sequence[int]) -> "_Memory":
+        """The same memory with another shape."""
+        self._current()
+        return _Memory(self.ref, shape, self.dtype, self.state)
+
+
+def _at(ref: Any, place: Any) -> Any:
+    """The numbers of all lanes at a place, which each may have its own."""
+    lane = jnp.arange(ref.shape[1], dtype=jnp.int32)
+    return ref.at[jnp.broadcast_to(jnp.asarray(place), lane.shape), lane]
+
+
+def _load(ref: Any, place: Any) -> Any:
+    return ref[int(place), :] if is_number(place) else triton.load(_at(ref, place))
+
+
+def _store(ref: Any, place: Any, entry: Any, where: Any) -> None:
+    lanes = (ref.shape[1],)
+    value = jnp.broadcast_to(jnp.asarray(entry, ref.dtype), lanes)
+    if not is_number(where):
+        triton.store(_at(ref, place), value, mask=jnp.broadcast_to(where, lanes))
+    elif where and is_number(place):
+        ref[int(place), :] = value
+    elif where:
+        triton.store(_at(ref, place), value)
+
+
+class _State:
+    """How often a memory was written."""
+
+    version = 0
+
+
+class _References(Space):
+    """Large arrays in a kernel: references to what the dry run has asked for, in that order."""
+
+    def __init__(self, lanes: int, tables: Sequence, memories: Sequence, *, barriers: bool) -> None:
+        super().__init__(lanes, kernel=True)
+        self.barriers = barriers
+        self._tables, self._rooms = list(tables), iter(memories)
+
+    def _table(self, number: int, known: np.ndarray) -> Read:
+        return _Shared(self._tables[number], known.shape, known.dtype)
+
+    def memory(self, shape: Sequence[int], dtype: Any) -> Written:
+        """Room for an array of each lane."""
+        self.memories.append((math.prod(shape), jnp.dtype(dtype)))
+        room = next(self._rooms, None)
+        if room is None:
+            raise Unscalarisable("it asks for more memory than it did in its dry run")
+        return _Memory(room, shape, dtype)
+
+
+# --- the kernel -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A solve that is ready to be a kernel: what a dry run of the rewriting has found. The first
+    `sums` of its outputs are summed over all trajectories.
+    """
+
+    jaxpr: Any
+    tree: Any
+    inputs: list[_Input]
+    tables: list[np.ndarray]
+    memories: list[tuple[int, Any]]
+    tuning: Tuning
+    sums: int = 0
+    threads: int = 1
+
+    @classmethod
+    def of(
+        cls, one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning,
+        sums: int = 0,
+    ) -> "Kernel":  # fmt: skip
+        """The kernel of `one(shared, rows[i], index[i])`."""
+        *rows, index = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (*rows, index))
+        jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(
+            [*map(jnp.asarray, shared)], rows, index
+        )
+        inputs = [_Input(a, _words(a), i < len(shared)) for i, a in enumerate(jaxpr.in_avals)]
+        space = Space(tuning.block, kernel=True)
+        tree = jax.tree.structure(shape)
+        found = cls(jaxpr, tree, inputs, space.tables, space.memories, tuning, sums)
+        like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _stored(i.dtype)) for i in inputs]
+        jax.eval_shape(lambda xs: found.outputs(xs, space, Array, lambda k, x: None), like)
+        return replace(found, threads=space.threads)
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of memory for each lane that nobody looks at afterwards."""
+        return sum(size * jnp.dtype(_stored(dtype)).itemsize for size, dtype in self.memories)
+
+    def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
+        """`put(number, (place, entry))` for every number of every output."""
+        arrays = [i.entries(ref, memory) for i, ref in zip(self.inputs, refs, strict=True)]
+        outs = scalarised(self.jaxpr, arrays, self.tuning.block, space)
+        for k, x in enumerate(outs):
+            if isinstance(x, Stored):
+                each = lambda i, c, k=k, x=x: (put(k, (i, x.read(i))), c)[1]  # noqa: E731
+                lax.fori_loop(jnp.int32(0), jnp.int32(x.size), each, 0)
+                continue
+            for place, entry in enumerate(objects(x).flat):
+                put(k, (np.int32(place), entry))
+
+    def __call__(self, shared: Sequence, rows: Sequence, index: Any) -> Any:
+        """The outputs of all trajectories."""
+        block, avals = self.tuning.block, self.jaxpr.out_avals
+        size = index.shape[0]
+        lanes = -(-size // block) * block
+        args = [i.laid_out(x, lanes) for i, x in zip(self.inputs, [*shared, *rows, index],
+                                                     strict=True)]  # fmt: skip
+        args += [jnp.asarray(t.reshape(-1)).astype(_stored(t.dtype)) for t in self.tables]
+        kinds = [(a.size, a.dtype) for a in avals] + self.memories
+        shapes = [jax.ShapeDtypeStruct(
+            (max(n, 1), lanes // block if k < self.sums else lanes), _stored(d)
+        ) for k, (n, d) in enumerate(kinds)]  # fmt: skip
+        specs = [self._spec(x, 1 if k < self.sums else block) for k, x in enumerate(shapes)]
+        found = pallas.pallas_call(
+            partial(self._kernel, size), grid=(lanes // block,), out_shape=shapes,
+            in_specs=[self._spec(x, block) for x in args], out_specs=specs,
+            interpret=self.tuning.interpreted(), name="solve_ensemble",
+            compiler_params=self.tuning.params(remembers=bool(self.memories), threads=self.threads),
+        )(*args)  # fmt: skip
+        out = [jnp.sum(x[: a.size], axis=1).reshape(a.shape) if k < self.sums else
+               _loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
+               for k, (x, a) in enumerate(zip(found, avals, strict=False))]  # fmt: skip
+        return jax.tree.unflatten(self.tree, out)
+
+    @staticmethod
+    def _spec(x: Any, block: int) -> Any:
+        """All of an array that is shared; of another, the lanes of this block, or its sum."""
+        if x.ndim == 1:
+            return pallas.BlockSpec(x.shape, lambda i: (0,))
+        return pallas.BlockSpec((x.shape[0], block), lambda i: (0, i))
+
+    def _kernel(self, size: int, *refs: Any) -> None:
+        block = self.tuning.block
+        counts = [len(x) for x in (self.inputs, self.tables, self.jaxpr.out_avals, self.memories)]
+        inputs, tables, outs, memories = split(refs, counts)
+        space = _References(block, tables, memories, barriers=self.tuning.interpreted())
+        number = pallas.program_id(0) * block + jnp.arange(block, dtype=jnp.int32)
+        counted = number < size  # the others fill up the last block
+
+        def put(k: int, found: tuple) -> None:
+            place, entry = found
+            if k >= self.sums:
+                _store(outs[k], place, entry, np.bool_(True))
+                return
+            entry = jnp.broadcast_to(jnp.asarray(entry, outs[k].dtype), counted.shape)
+            total = jnp.sum(jnp.where(counted, entry, 0))
+            outs[k][int(place) if is_number(place) else place, 0] = total
+
+        self.outputs(inputs, space, _Memory, put)

@@ -1,0 +1,259 @@
+"""Rules of operations on shapes, of reductions and of products: they leave the entries alone, or
+combine a few of them.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .scalar_values import apply, each, filled, is_known, objects, part, select
+
+__all__ = ["REDUCTIONS", "SHAPES", "converted", "products", "summed_in"]
+
+
+def _broadcast(x: np.ndarray, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> list:
+    wide = [1] * len(shape)
+    for axis, size in zip(broadcast_dimensions, x.shape, strict=True):
+        wide[axis] = size
+    return [np.broadcast_to(x.reshape(wide), shape)]
+
+
+def _reshape(x: np.ndarray, *, new_sizes: Any, dimensions: Any, **_: Any) -> list:
+    return [(x if dimensions is None else x.transpose(dimensions)).reshape(new_sizes)]
+
+
+def _squeeze(x: np.ndarray, *, dimensions: Any) -> list:
+    return [x.reshape([n for i, n in enumerate(x.shape) if i not in dimensions])]
+
+
+def _transpose(x: np.ndarray, *, permutation: Any) -> list:
+    return [x.transpose(permutation)]
+
+
+def _slice(x: np.ndarray, *, start_indices: Any, limit_indices: Any, strides: Any) -> list:
+    strides = strides or (1,) * x.ndim
+    limits = zip(start_indices, limit_indices, strides, strict=True)
+    return [x[tuple(slice(*limit) for limit in limits)]]
+
+
+def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
+    """Padding below, above and between the entries; below zero, it cuts off."""
+    for axis, (low, high, between) in enumerate(padding_config):
+        moved = np.moveaxis(x, axis, 0)
+        inner = len(moved) + max(len(moved) - 1, 0) * between
+        rows = [*range(0, inner, between + 1)]
+        size = low + inner + high
+        out = np.array(objects(filled((size, *moved.shape[1:]), objects(fill)[()])))
+        for at, row in zip(rows, objects(moved), strict=True):
+            if 0 <= at + low < size:
+                out[at + low] = row
+        x = np.moveaxis(out, 0, axis)
+    return [x]
+
+
+def _together(join: Callable) -> Callable:
+    """`join` of arrays, which are of entries if one of them is."""
+
+    def rule(*xs: np.ndarray, **params: Any) -> list:
+        return [join(xs if all(map(is_known, xs)) else [objects(x) for x in xs], **params)]
+
+    return rule
+
+
+def _split(x: np.ndarray, *, sizes: Any, axis: int) -> list:
+    return np.split(x, np.cumsum(sizes)[:-1], axis=axis)
+
+
+def _unstack(x: np.ndarray, *, axis: int, **_: Any) -> list:
+    return [part(x, (*(slice(None),) * axis, i)) for i in range(x.shape[axis])]
+
+
+def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> list:
+    line = np.arange(shape[dimension], dtype=dtype)
+    return [np.broadcast_to(line.reshape([-1] + [1] * (len(shape) - dimension - 1)), shape)]
+
+
+def _counts(*, shape: Any) -> list:
+    """The high and low words of 0, 1, 2 and so on."""
+    counts = np.arange(int(np.prod(shape)), dtype=np.uint64).reshape(shape)
+    return [(counts >> np.uint64(32)).astype(np.uint32), counts.astype(np.uint32)]
+
+
+SHAPES: dict[str, Callable] = {
+    **dict.fromkeys(("pcast", "pvary", "reshard", "sharding_constraint"), lambda x, **_: [x]),
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _squeeze,
+    "transpose": _transpose,
+    "slice": _slice,
+    "pad": _pad,
+    "concatenate": _together(lambda xs, dimension: np.concatenate(xs, axis=dimension)),
+    "stack": _together(lambda xs, axis: np.stack(xs, axis=axis)),
+    "rev": lambda x, dimensions: [np.flip(x, dimensions)],
+    "tile": lambda x, reps: [np.tile(x, reps)],
+    "expand_dims": lambda x, dimensions: [np.expand_dims(x, dimensions)],
+    "split": _split,
+    "unstack": _unstack,
+    "iota": _iota,
+    "iota_2x32_shape": _counts,
+}
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def _along(x: np.ndarray, axes: Sequence) -> np.ndarray:
+    """The array with the reduced axes last, as one."""
+    kept = [i for i in range(x.ndim) if i not in axes]
+    return objects(x).transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), -1)
+
+
+def _lines(function: Callable, x: np.ndarray) -> np.ndarray:
+    """The function of each line along the last axis."""
+    out = np.empty(x.shape[:-1], object)
+    for i in np.ndindex(out.shape):
+        out[i] = function(list(x[i]))
+    return out
+
+
+def _reduced(name: str) -> Callable:
+    """Left to right, as the loop of a compiler would go."""
+
+    def rule(x: np.ndarray, *, axes: Any, **_: Any) -> list:
+        combine = lambda line: reduce(lambda a, b: apply(name, a, b), line)  # noqa: E731
+        return [_lines(combine, _along(x, axes))]
+
+    return rule
+
+
+def _extreme(comparison: str) -> Callable:
+    """Where the extreme is; the first NaN is one, as in NumPy."""
+
+    def rule(x: np.ndarray, *, axes: Any, index_dtype: Any) -> list:
+        def place(line: list) -> Any:
+            best, found = line[0], np.dtype(index_dtype).type(0)
+            for i, entry in enumerate(line[1:], 1):
+                undefined = apply("and", apply("ne", entry, entry), apply("eq", best, best))
+                better = apply("or", apply(comparison, entry, best), undefined)
+                best = select(better, entry, best)
+                found = select(better, np.dtype(index_dtype).type(i), found)
+            return found
+
+        return [_lines(place, _along(x, axes))]
+
+    return rule
+
+
+def _cumulated(name: str) -> Callable:
+    def rule(x: np.ndarray, *, axis: int, reverse: bool) -> list:
+        moved = objects(np.moveaxis(x, axis, 0)).copy()
+        rows = range(len(moved) - 2, -1, -1) if reverse else range(1, len(moved))
+        for row in rows:
+            before = row + 1 if reverse else row - 1
+            for i in np.ndindex(moved.shape[1:]):
+                moved[(row, *i)] = apply(name, moved[(before, *i)], moved[(row, *i)])
+        return [np.moveaxis(moved, 0, axis)]
+
+    return rule
+
+
+_multiply = partial(apply, "mul")
+
+
+def summed_in(dtype: Any) -> Any:
+    """What products are summed in: in single precision, where they are wanted in less."""
+    short = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
+    return jnp.dtype(jnp.float32 if short else dtype)
+
+
+def converted(x: np.ndarray, dtype: Any) -> np.ndarray:
+    """An array of another type."""
+    return each(lambda entry: entry if entry.dtype == dtype else entry.astype(dtype), x)
+
+
+def products(
+    a: np.ndarray, b: np.ndarray, numbers: Any, multiply: Callable = _multiply
+) -> np.ndarray:
+    """Sums of products, from left to right; batch axes first."""
+    (ca, cb), (ba, bb) = numbers
+    free_a = [i for i in range(a.ndim) if i not in (*ca, *ba)]
+    free_b = [i for i in range(b.ndim) if i not in (*cb, *bb)]
+    batch, count = [a.shape[i] for i in ba], int(np.prod([a.shape[i] for i in ca]))
+    shape = (*batch, *(a.shape[i] for i in free_a), *(b.shape[i] for i in free_b))
+    a = objects(a).transpose(*ba, *free_a, *ca).reshape(int(np.prod(batch)), -1, count)
+    b = objects(b).transpose(*bb, *free_b, *cb).reshape(int(np.prod(batch)), -1, count)
+    out = np.empty((a.shape[0], a.shape[1], b.shape[1]), object)
+    for k, i, j in np.ndindex(out.shape):
+        found = [multiply(x, y) for x, y in zip(a[k, i], b[k, j], strict=True)]
+        out[k, i, j] = reduce(lambda x, y: apply("add", x, y), found)
+    return out.reshape(shape)
+
+
+def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_element_type: Any,
+         **_: Any) -> list:  # fmt: skip
+    dtype = preferred_element_type or next(a.flat, np.float32(0)).dtype
+    wide = summed_in(dtype)
+    found = products(converted(a, wide), converted(b, wide), dimension_numbers)
+    return [converted(found, dtype)]
+
+
+def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> list:
+    """By exchanges of neighbours, which is stable; NaN is the largest, and −0 is 0."""
+    del is_stable
+    moved = [objects(np.moveaxis(x, dimension, 0)).copy() for x in xs]
+    length = len(moved[0])
+    for turn in range(length):
+        for low in range(turn % 2, length - 1, 2):
+            for i in np.ndindex(moved[0].shape[1:]):
+                here, there = (low, *i), (low + 1, *i)
+                later = _later([x[here] for x in moved[:num_keys]],
+                               [x[there] for x in moved[:num_keys]])  # fmt: skip
+                for x in moved:
+                    a, b = x[here], x[there]
+                    x[here], x[there] = select(later, b, a), select(later, a, b)
+    return [np.moveaxis(x, 0, dimension) for x in moved]
+
+
+def _later(a: Sequence, b: Sequence) -> Any:
+    """Whether the keys a belong after the keys b."""
+    undefined = apply("and", apply("ne", a[0], a[0]), apply("eq", b[0], b[0]))
+    later = apply("or", apply("gt", a[0], b[0]), undefined)
+    if len(a) == 1:
+        return later
+    both = apply("and", apply("ne", a[0], a[0]), apply("ne", b[0], b[0]))
+    same = apply("or", apply("eq", a[0], b[0]), both)
+    return apply("or", later, apply("and", same, _later(a[1:], b[1:])))
+
+
+def _contracted(function: Callable) -> Callable:
+    """A sum over no products is not in a small solve, and has no first entry to begin with."""
+
+    def rule(*xs: np.ndarray, **params: Any) -> list | None:
+        return None if any(x.size == 0 for x in xs) else function(*xs, **params)
+
+    return rule
+
+
+REDUCTIONS: dict[str, Callable] = {
+    name: _contracted(function)
+    for name, function in {
+        "reduce_sum": _reduced("add"),
+        "reduce_prod": _reduced("mul"),
+        "reduce_max": _reduced("max"),
+        "reduce_min": _reduced("min"),
+        "reduce_and": _reduced("and"),
+        "reduce_or": _reduced("or"),
+        "reduce_xor": _reduced("xor"),
+        "argmax": _extreme("gt"),
+        "argmin": _extreme("lt"),
+        "cumsum": _cumulated("add"),
+        "cumprod": _cumulated("mul"),
+        "cummax": _cumulated("max"),
+        "cummin": _cumulated("min"),
+        "dot_general": _dot,
+        "sort": _sort,
+    }.items()
+}

@@ -1,0 +1,383 @@
+"""Layers too wide for registers: arrays that are spread over the threads of a block.
+
+Of a layer W @ x + b with more than `REGISTERS` outputs and weights that all lanes share, the output
+is no array of entries but a `Tile`: its long axis is dealt out to the threads, beside the lanes,
+and an operation on it is one of the program. Weights stay in memory. A first layer is a sum of
+products of a column of weights with an entry, a hidden one a product of matrices, and a last one
+sums of products over the long axis, which are entries again.
+
+A tile is a `Stored` array: what has no rule here reads it line by line, which is right, and dear.
+So does a loop that would carry it. No thread has more than `REGISTERS` lines of a lane, as long as
+a lane has no more than `MOST_THREADS`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .elementwise import ELEMENTWISE, fits, on_entries
+from .indexing import dynamic_slice
+from .large_arrays import REGISTERS, Made, Space, Stored, loaded
+from .large_rules import coordinates
+from .scalar_values import Unscalarisable, each, is_known, narrowed
+from .shapes import REDUCTIONS, SHAPES, converted, products, summed_in
+
+__all__ = ["Tile", "in_tiles"]
+
+MOST_THREADS = 8  # of a lane
+
+
+class Tile(Stored):
+    """An array with one long axis. `lines` are the array with length one along that axis; each of
+    its entries is a block (height, lanes), or (height, 1) if it is common to all lanes. The height
+    is a power of two, as Triton wants it, and what is below the last line repeats it: so it stays
+    with every elementwise operation, and makes no NaN that is not there. Sums leave it out.
+    """
+
+    def __init__(self, lines: np.ndarray, axis: int, size: int, space: Space) -> None:
+        height = _height(size)
+        self.lines = each(lambda line: _tall(line, height), lines)
+        shape = (*lines.shape[:axis], size, *lines.shape[axis + 1 :])
+        super().__init__(shape, self.lines.flat[0].dtype)
+        self.axis, self.length, self.space = axis, size, space
+        space.threads = max(space.threads, _threads(size))
+        self.varies = any(line.shape[1] > 1 for line in self.lines.flat)
+
+    def read(self, place: Any) -> Any:
+        """The entry at a place."""
+        index = coordinates(place, self.shape)
+        at, index[self.axis] = index[self.axis], np.int32(0)
+        if np.ndim(at) > 1:
+            raise Unscalarisable("lines of an array that is spread over threads change their order")
+        _spend(self.space, self.length)
+        line = dynamic_slice(self.lines, index, (1,) * len(index), self.space).flat[0]
+        plain = line.astype(jnp.int32) if line.dtype == jnp.bool_ else line
+        here = _count(_height(self.length)) == at
+        return _summed(jnp.where(here, plain, plain.dtype.type(0))).astype(line.dtype)
+
+    def reshaped(self, shape: Sequence) -> Stored:
+        """The same lines in another order of the other axes. If the long one is parted or joined,
+        they are read one by one.
+        """
+        before = int(np.prod(self.shape[: self.axis]))
+        for axis, n in enumerate(shape):
+            if n == self.length and int(np.prod(shape[:axis])) == before:
+                lines = self.lines.reshape((*shape[:axis], 1, *shape[axis + 1 :]))
+                return Tile(lines, axis, n, self.space)
+        return Made(self.read, shape, self.dtype, [self])
+
+
+def in_tiles(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
+    """The outputs of an equation of tiles, or of one that makes a tile; None where there is none,
+    or no way.
+    """
+    if name == "dot_general":
+        return _dot(context, equation, *xs)
+    if not any(isinstance(x, Tile) for x in xs):
+        return None
+    if name in ELEMENTWISE and fits(equation):
+        return _elementwise(context, equation, xs)
+    rule = _RULES.get(name)
+    return None if rule is None else rule(context, equation, *xs)
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+def _height(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _threads(size: int) -> int:
+    """How many threads share a lane."""
+    return min(_height(size) // REGISTERS, MOST_THREADS)
+
+
+def _spend(space: Space, size: int, blocks: int = 1) -> None:
+    """Counts operations on blocks of so many lines: those of a thread."""
+    space.spend(blocks * _height(size) // _threads(size))
+
+
+def _tall(line: Any, height: int) -> Any:
+    """A block of what may be the same in all lines."""
+    if np.ndim(line) > 1:
+        return line
+    return jnp.broadcast_to(line, (height, *(np.shape(line) or (1,))))
+
+
+def _count(height: int, *, down: bool = True) -> Any:
+    """0, 1, 2 and so on, in each line one or in each column one."""
+    return lax.broadcasted_iota(jnp.int32, (height, 1) if down else (1, height), int(not down))
+
+
+def _without_padding(block: Any, size: int, *, down: bool = True) -> Any:
+    """A block that is zero below the last line, or beyond the last column."""
+    height = block.shape[0 if down else 1]
+    inside = _count(height, down=down) < size
+    return block if size == height else jnp.where(inside, block, block.dtype.type(0))
+
+
+def _summed(line: Any) -> Any:
+    """The sum of all lines, an entry."""
+    return jnp.sum(line, axis=0 if line.shape[1] > 1 else None, dtype=line.dtype)
+
+
+def _total(line: Any, size: int) -> Any:
+    """The same, of a block with padding."""
+    return _summed(_without_padding(line, size))
+
+
+def _extreme(reduce: Callable) -> Callable:
+    """The largest of all lines, or the least; NaN, which Triton would leave out, if one is."""
+
+    def found(line: Any, size: int) -> Any:
+        del size  # what repeats a line is no more than that
+        axis = 0 if line.shape[1] > 1 else None
+        most = reduce(line, axis=axis)
+        if not jnp.issubdtype(line.dtype, jnp.inexact):
+            return most
+        undefined = jnp.max(jnp.where(jnp.isnan(line), jnp.int32(1), jnp.int32(0)), axis=axis)
+        return jnp.where(undefined > 0, line.dtype.type(np.nan), most)
+
+    return found
+
+
+def _places(shape: Sequence, index: Sequence, along: dict) -> Any:
+    """The places of an index in a flat array; along an axis that stands in `along`, of all of it,
+    and of the last for the padding.
+    """
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    place: Any = np.int32(sum(i * s for i, s in zip(index, strides, strict=True)))
+    for axis, down in along.items():
+        count = _count(_height(shape[axis]), down=down)
+        place = place + jnp.minimum(count, shape[axis] - 1) * strides[axis]
+    return place
+
+
+def _spread(x: Any, axis: int, space: Space) -> np.ndarray | None:
+    """The lines of an array along an axis, of which each thread reads its own; None if there is no
+    such reading.
+    """
+    if isinstance(x, Tile):
+        return x.lines if x.axis == axis else None
+    if is_known(x):
+        x = space.table(np.ascontiguousarray(x))
+    if not isinstance(x, Stored) or not x.anywhere:
+        return None
+    lines = np.empty((*x.shape[:axis], 1, *x.shape[axis + 1 :]), object)
+    for index in np.ndindex(lines.shape):
+        lines[index] = x.read(_places(x.shape, index, {axis: True}))
+    return lines
+
+
+# --- elementwise ----------------------------------------------------------------------------------
+
+
+def _elementwise(context: Any, equation: Any, xs: Sequence) -> list | None:
+    axis, size = next((x.axis, x.length) for x in xs if isinstance(x, Tile))
+    found = [_beside(x, axis, context.space) for x in xs]
+    lines = [x for x in found if x is not None]
+    if len(lines) < len(found):
+        return None
+    made = each(on_entries(equation), *np.broadcast_arrays(*lines))
+    _spend(context.space, size, made.size)
+    return [Tile(made, axis, size, context.space)]
+
+
+def _beside(x: Any, axis: int, space: Space) -> np.ndarray | None:
+    """An operand beside a tile."""
+    if isinstance(x, np.ndarray):
+        x = narrowed(x)
+    if not x.shape or x.shape[axis] == 1:
+        return loaded(x)
+    return _spread(x, axis, space)
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
+    """A layer: by where the long axes are."""
+    (ca, cb), (batch, _) = equation.params["dimension_numbers"]
+    if batch or (is_known(a) and is_known(b)):
+        return None
+    free = [(0, i) for i in range(len(a.shape)) if i not in ca]
+    free += [(1, i) for i in range(len(b.shape)) if i not in cb]
+    shape, space = equation.outvars[0].aval.shape, context.space
+    long = [place for place, n in enumerate(shape) if n > REGISTERS]
+    inner = [pair for pair in zip(ca, cb, strict=True) if a.shape[pair[0]] > REGISTERS]
+    if len(long) > 1 or len(inner) > 1 or not (long or inner):
+        return None
+    if not long:
+        return _last(equation, a, b, inner[0], space)
+    operand, axis = free[long[0]]
+    if not inner:
+        return _first(equation, (a, b), operand, axis, long[0], space)
+    return _hidden(equation, (a, b), operand, axis, inner[0], long[0], space)
+
+
+def _first(equation: Any, operands: tuple, operand: int, axis: int, place: int,
+           space: Space) -> list | None:  # fmt: skip
+    """Few numbers in, many out: columns of the weights by entries."""
+    wide, few = operands[operand], operands[1 - operand]
+    tall = _spread(wide, axis, space)
+    if tall is None:
+        return None
+    few, size = loaded(few), wide.shape[axis]
+    a, b = (few, tall) if operand else (tall, few)
+    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
+    lines = products(*_to_sum(dtype, a, b), numbers)
+    _spend(space, size, lines.size * int(np.prod([a.shape[i] for i in numbers[0][0]])))
+    return [Tile(converted(lines, dtype), place, size, space)]
+
+
+def _to_sum(dtype: Any, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays in the type that their products are summed in."""
+    return converted(a, summed_in(dtype)), converted(b, summed_in(dtype))
+
+
+def _last(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
+    """Many in, few out: each is a sum over the lines of products."""
+    if not any(isinstance(x, Tile) or (isinstance(x, Stored) and x.varies) for x in (a, b)):
+        return None
+    size = a.shape[axes[0]]
+    a, b = _spread(a, axes[0], space), _spread(b, axes[1], space)
+    if a is None or b is None:
+        return None
+    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
+    found = products(*_to_sum(dtype, a, b), numbers)
+    _spend(space, size, 2 * found.size)
+    return [converted(each(lambda line: _total(line, size), found), dtype)]
+
+
+def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int,
+            space: Space) -> list | None:  # fmt: skip
+    """Many in, many out: a product of matrices for each line of the input."""
+    weights, x = operands[operand], operands[1 - operand]
+    lines = _spread(x, inner[1 - operand], space) if _is_common(weights) else None
+    if lines is None:
+        return None
+    blocks = _blocks(weights, axis, inner[operand], space)
+    size, width = weights.shape[axis], weights.shape[inner[operand]]
+    lines = each(lambda line: _without_padding(line, width), lines)
+    precision, dtype = equation.params["precision"], equation.outvars[0].aval.dtype
+    full = lax.Precision.HIGHEST if precision is None else precision
+    wide = summed_in(dtype)
+    if blocks.flat[0].dtype != lines.flat[0].dtype or wide != jnp.float32:
+        blocks, lines = _to_sum(dtype, blocks, lines)
+
+    def product(*pair: Any) -> Any:
+        block, line = pair[operand], pair[1 - operand]
+        if line.shape[1] == 1:
+            terms = block.astype(wide) * line.astype(wide).reshape(1, -1)
+            return jnp.sum(terms, axis=1, keepdims=True)
+        return lax.dot(block, line, precision=full, preferred_element_type=wide)
+
+    a, b = (lines, blocks) if operand else (blocks, lines)
+    found = products(a, b, equation.params["dimension_numbers"], product)
+    # To multiply and to add is one instruction.
+    _spend(space, size, width * found.size // 2)
+    return [Tile(converted(found, dtype), place, size, space)]
+
+
+def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
+    """Matrices of weights, along two of their axes. Padding of columns is zero, as that of what
+    they are multiplied by: either would repeat what may be infinite.
+    """
+    weights = space.table(np.ascontiguousarray(weights)) if is_known(weights) else weights
+    along = {down: True, across: False}
+    blocks = np.empty([1 if i in along else n for i, n in enumerate(weights.shape)], object)
+    for index in np.ndindex(blocks.shape):
+        block = weights.read(_places(weights.shape, index, along))
+        blocks[index] = _without_padding(block, weights.shape[across], down=False)
+    return blocks
+
+
+def _is_common(x: Any) -> bool:
+    """Whether weights are known or in memory, and all lanes and threads share them."""
+    return is_known(x) or (isinstance(x, Stored) and x.anywhere and not x.varies)
+
+
+# --- shapes and reductions ------------------------------------------------------------------------
+
+
+def _to_shape(context: Any, equation: Any, x: Tile) -> list:
+    del context
+    return [x.reshaped(equation.outvars[0].aval.shape)]
+
+
+def _broadcast(context: Any, equation: Any, x: Tile) -> list:
+    del context
+    params = equation.params
+    axis, shape = int(params["broadcast_dimensions"][x.axis]), list(params["shape"])
+    shape[axis] = 1
+    (lines,) = SHAPES["broadcast_in_dim"](x.lines, **{**params, "shape": shape})
+    return [Tile(lines, axis, x.length, x.space)]
+
+
+def _transpose(context: Any, equation: Any, x: Tile) -> list:
+    del context
+    order = equation.params["permutation"]
+    return [Tile(x.lines.transpose(order), order.index(x.axis), x.length, x.space)]
+
+
+def _slice(context: Any, equation: Any, x: Tile) -> list | None:
+    """Some of the other axes, or a few lines."""
+    params, shape = equation.params, equation.outvars[0].aval.shape
+    if shape[x.axis] == x.length:
+        limits = [1 if i == x.axis else n for i, n in enumerate(params["limit_indices"])]
+        (lines,) = SHAPES["slice"](x.lines, **{**params, "limit_indices": limits})
+        return [Tile(lines, x.axis, x.length, context.space)]
+    if int(np.prod(shape)) > REGISTERS:
+        return None
+    strides = params["strides"] or (1,) * len(shape)
+    index = np.indices(shape).reshape(len(shape), -1).T * strides + params["start_indices"]
+    places = np.ravel_multi_index(index.T, x.shape)
+    out = np.empty(len(places), object)
+    for k, place in enumerate(places):
+        out[k] = x.read(np.int32(place))
+    return [out.reshape(shape)]
+
+
+def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
+    """Along another axis."""
+    axis = next(x.axis for x in xs if isinstance(x, Tile))
+    if equation.params["dimension"] == axis:
+        return None
+    found = [_spread(x, axis, context.space) for x in xs]
+    lines = [x for x in found if x is not None]
+    if len(lines) < len(found):
+        return None
+    (joined,) = SHAPES["concatenate"](*lines, **equation.params)
+    return [Tile(joined, axis, xs[0].shape[axis], context.space)]
+
+
+def _reduced(name: str, combine: Callable) -> Callable:
+    """Over other axes the blocks are combined, over the long one the lines of each."""
+
+    def rule(context: Any, equation: Any, x: Tile) -> list:
+        axes = equation.params["axes"]
+        (found,) = REDUCTIONS[name](x.lines, axes=axes)
+        _spend(context.space, x.length, x.lines.size)
+        if x.axis not in axes:
+            return [Tile(found, x.axis - sum(a < x.axis for a in axes), x.length, x.space)]
+        return [each(lambda line: combine(line, x.length), found)]
+
+    return rule
+
+
+_RULES: dict[str, Callable] = {
+    "broadcast_in_dim": _broadcast,
+    "concatenate": _concatenate,
+    "expand_dims": _to_shape,
+    "reshape": _to_shape,
+    "slice": _slice,
+    "squeeze": _to_shape,
+    "transpose": _transpose,
+    "reduce_sum": _reduced("reduce_sum", _total),
+    "reduce_max": _reduced("reduce_max", _extreme(jnp.max)),
+    "reduce_min": _reduced("reduce_min", _extreme(jnp.min)),
+}

@@ -1,0 +1,115 @@
+"""What a Triton kernel has no operation for: made of others, or refused."""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from .scalar_values import Unscalarisable
+from .special_functions import digamma, erf, erfc, lgamma
+
+__all__ = ["in_triton"]
+
+_MISSING = frozenset(
+    """
+    bessel_i0e bessel_i1e complex conj eq_to igamma igammac imag polygamma real
+    regularized_incomplete_beta zeta
+    """.split()  # noqa: SIM905 - read as words
+)
+
+
+def in_triton(name: str, equation: Any) -> Callable | None:
+    """What stands for an equation in a kernel, if it does not stand for itself."""
+    dtypes = [v.aval.dtype for v in (*equation.invars, *equation.outvars)]
+    if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
+        raise Unscalarisable("a kernel has no complex numbers")
+    if name in _MISSING:
+        raise Unscalarisable("a kernel has no such operation")
+    if name == "round":
+        return partial(_rounded, even=equation.params["rounding_method"])
+    if name == "reduce_precision":
+        return partial(_shortened, **equation.params)
+    if name in ("max", "min", "clamp") and not jnp.issubdtype(dtypes[-1], jnp.inexact):
+        return None
+    if name == "select_n" and dtypes[0] == jnp.bool_:
+        return None
+    if name in ("and", "or", "xor") and dtypes[-1] == jnp.uint64:
+        return partial(_signed, equation.primitive)
+    return _OTHERS.get(name)
+
+
+def _before(x: Any, y: Any, *, equal: bool) -> Any:
+    """In the order in which NaN is the largest."""
+    before = (x < y) | (~jnp.isnan(x) & jnp.isnan(y))
+    return before | (x == y) | (jnp.isnan(x) & jnp.isnan(y)) if equal else before
+
+
+def _rounded(x: Any, *, even: Any) -> Any:
+    """To the nearest whole number; of two, to the even one, or away from zero."""
+    down = jnp.floor(x)
+    part = x - down
+    if even == lax.RoundingMethod.TO_NEAREST_EVEN:
+        up = (part > 0.5) | ((part == 0.5) & (jnp.floor(down / 2) * 2 != down))
+    else:
+        up = (part > 0.5) | ((part == 0.5) & (x >= 0))
+    return jnp.where(up, down + 1, down)
+
+
+def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+    """To the nearest number with so many bits after the point; of two, to the even one. A carry
+    goes into the exponent, as it should.
+
+    >>> one_bit = partial(_shortened, exponent_bits=8, mantissa_bits=1)
+    >>> one_bit(jnp.array([1.2, 1.25, 1.26, 1.9])).tolist()
+    [1.0, 1.0, 1.5, 2.0]
+    """
+    kind = jnp.finfo(x.dtype)
+    if exponent_bits < kind.nexp:
+        raise Unscalarisable("a kernel has no shorter exponents")
+    dropped = max(kind.nmant - mantissa_bits, 0)
+    whole = jnp.dtype(f"uint{kind.bits}").type
+    bits = lax.bitcast_convert_type(x, whole)
+    odd = (bits >> whole(dropped)) & whole(1)
+    bits = bits + odd + whole(2 ** max(dropped - 1, 0) - 1)
+    bits = (bits >> whole(dropped)) << whole(dropped)
+    return jnp.where(jnp.isfinite(x) & (dropped > 0), lax.bitcast_convert_type(bits, x.dtype), x)
+
+
+def _larger(x: Any, y: Any) -> Any:
+    """Of two numbers; NaN, if one is, which Triton's own takes for smaller than all."""
+    return jnp.where((x >= y) | jnp.isnan(x), x, y)
+
+
+def _smaller(x: Any, y: Any) -> Any:
+    return jnp.where((x <= y) | jnp.isnan(x), x, y)
+
+
+def _signed(primitive: Any, x: Any, y: Any) -> Any:
+    """An operation on bits; as a constant, a number with the highest of 64 is negative."""
+    x, y = (lax.bitcast_convert_type(z, jnp.int64) for z in (x, y))
+    return lax.bitcast_convert_type(primitive.bind(x, y), jnp.uint64)
+
+
+def _selected(which: Any, *cases: Any) -> Any:
+    """One of several."""
+    return reduce(
+        lambda old, k: jnp.where(which == k, cases[k], old), range(1, len(cases)), cases[0]
+    )
+
+
+_OTHERS: dict[str, Callable] = {
+    "clamp": lambda low, x, high: jnp.where(x < low, low, jnp.where(x > high, high, x)),
+    "copy": lambda x: x,
+    "digamma": digamma,
+    "erf": erf,
+    "erfc": erfc,
+    "le_to": partial(_before, equal=True),
+    "lgamma": lgamma,
+    "lt_to": partial(_before, equal=False),
+    "max": _larger,
+    "min": _smaller,
+    "select_n": _selected,
+    "polynomial": lambda x, *cs: reduce(lambda value, c: value * x + c, cs[::-1]),
+}

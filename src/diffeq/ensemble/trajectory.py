@@ -1,0 +1,139 @@
+"""One trajectory of an ensemble, as a function of what all share and of the row that is its own.
+
+`plan` is what is static. `leaves` and `structure` are what is shared, taken apart; `rows` are what
+it has of each array with a leading axis, and behind those what was found of it beforehand. All of
+it is traced once, whatever strategy runs it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..adjoints.base import is_inexact, pick
+from ..adjoints.unthinned import Flat
+from ..autodiff.primitive import split
+from ..closures import unflatten
+from ..core.status import Status
+from ..solution import Solution
+from ..solve import Options, run
+from ..validation import stops_of
+from .gpu_kernel.launch import Tuning
+from .inputs import filled, key_of, trajectory
+
+__all__ = [
+    "Plan",
+    "arguments",
+    "count_shared",
+    "inexact",
+    "pulled_one",
+    "replaced",
+    "solution",
+    "solved",
+]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is static in an ensemble."""
+
+    options: Options
+    places: tuple
+    chunk: int
+    narrow: int  # of a solve with Jacobians, which has more numbers; the block of a kernel
+    even: bool  # whether nothing says that one trajectory takes more steps than another
+    starts: bool  # whether the first steps are found before the others
+    wide: bool  # whether a solution is too large to keep Jacobians of it
+    reduces: bool  # whether statistics are wanted, and no trajectories
+    moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
+    kernel: Tuning | None = None  # of one that is a kernel: how that is laid out
+    back: bool = False  # whether it pulls cotangents back, and there are no Jacobians
+
+
+def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
+    """What `run` gets for trajectory i."""
+    shared = unflatten(structure, leaves)
+    fields = filled(shared["given"], plan.places, rows)
+    problem = shared["traced"]["problem"]
+    key = key_of(shared["key"], jnp.maximum(i, 0))
+    problem, key = trajectory(problem, shared["draw"], key, fields)
+    own = {"problem": problem, "key": key, "stops": stops_of(problem, shared["stops"])}
+    return {**shared["traced"], **own}
+
+
+def solution(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
+    """Trajectory i."""
+    return run(plan.options, **arguments(plan, structure, leaves, rows, i))
+
+
+def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
+    """Trajectory i, with its Jacobians if they are wanted; the last of its rows is the first step,
+    if that is known.
+    """
+    first = {"dt0": rows[-1]} if plan.starts else {}
+    own = rows[:-1] if plan.starts else rows
+
+    def solve(xs: Sequence) -> Solution:
+        common, mine = split(xs, (len(leaves), len(own)))
+        return run(plan.options, **{**arguments(plan, structure, common, mine, i), **first})
+
+    inputs = [*leaves, *own]
+    return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
+
+
+def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tuple[Any, list]:
+    """A solution, and the Jacobians of what is inexact in it by the moving inputs, as one vector.
+
+    All directions are tangents of one solve.
+    """
+    live = [jnp.asarray(x) for x, m in zip(inputs, moving, strict=True) if m]
+    sizes = [x.size for x in live]
+
+    def of(vector: Any) -> tuple[list, Solution]:
+        parts = jnp.split(vector, np.cumsum(sizes)[:-1])
+        own = [part.reshape(x.shape) for part, x in zip(parts, live, strict=True)]
+        sol = solve(replaced(inputs, moving, own))
+        return inexact(sol), sol
+
+    vector = jnp.concatenate([x.ravel() for x in live])
+    push = lambda e: jax.jvp(of, (vector,), (e,), has_aux=True)[1:]  # noqa: E731
+    jacobian, sol = jax.vmap(push, out_axes=(-1, None))(jnp.eye(vector.size, dtype=vector.dtype))
+    return sol, jacobian
+
+
+def pulled_one(
+    plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
+) -> tuple[list, Any]:
+    """The cotangents of the moving inputs of trajectory i, whose solution has those behind its own
+    rows; and whether the tape was too short for it.
+    """
+    own = len(plan.moving) - len(leaves)
+    inputs = [*leaves, *rows[:own]]
+    options = replace(plan.options, adjoint=Flat(plan.options.adjoint.rows))
+
+    def of(live: list) -> tuple[list, Any]:
+        common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
+        sol = run(options, **arguments(plan, structure, common, mine, i))
+        return inexact(sol), sol.status
+
+    _, pull, status = jax.vjp(of, pick(inputs, plan.moving), has_aux=True)
+    return pull(list(rows[own:]))[0], status == Status.tape_overflow
+
+
+def inexact(tree: Any) -> list:
+    """What has a derivative in a tree."""
+    return [x for x in jax.tree.leaves(tree) if is_inexact(x)]
+
+
+def replaced(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
+    """These, with `live` in the place of those that are flagged."""
+    found = iter(live)
+    return [next(found) if flag else x for x, flag in zip(xs, flags, strict=True)]
+
+
+def count_shared(plan: Plan, leaves: Sequence) -> int:
+    """How many of the moving inputs are shared."""
+    return plan.moving[: len(leaves)].count(True)

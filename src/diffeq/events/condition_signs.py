@@ -1,0 +1,77 @@
+"""How conditions stand while one event after the other changes the state."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from .locate import Stand
+from .lowered import Part
+from .step_end import Anew, Memory, Reach
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Looks at all conditions after each event of a round."""
+
+    def __init__(
+        self, bound: Any, known: Memory, reach: Reach, fired: Array, t1: Array, y: Array,
+        anew: Anew,
+    ) -> None:  # fmt: skip
+        self.t1, self.anew = t1, anew
+        self.events, self.count = bound.events, bound.events.count
+        if not self.count:
+            return
+        self.fired = fired[: self.count]
+        self.together = reach.crossed & ~self.fired
+        # A root is a zero to rounding, and stays one if the affect does not touch it.
+        eps = jnp.finfo(t1.dtype).eps
+        self.before = bound.numbers(t1, y)
+        residual = jnp.abs(self.before)
+        self.small = 2 * residual + 16 * eps * reach.scale
+        # (Where g jumps over zero it is none.)
+        root = reach.crossed & (known.stand.on | (residual <= 0.1 * reach.scale))
+        self.root = root | reach.stand.on
+
+    def after(
+        self, part: Part, bound: Any, y: Array, stand: Stand, pending: Array
+    ) -> tuple[Stand, Array]:
+        """How they stand after `part`, and which of them that makes happen."""
+        if not self.count:
+            return stand, pending
+        level, direction = self.events.level, self.events.direction
+        n, slope = bound.moving(self.t1, y, self.anew)
+        on = jnp.where(level, False, n == 0) | (self.root & (jnp.abs(n) <= self.small))
+        on = on & self.events.sloped  # a path with noise is on the side that its number says
+        true = jnp.where(bound.truths(self.t1, y), 1, -1)
+        side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
+        place = self.events.parts.index(part)
+        own = self.fired & self._of([part])
+        # What does not move is where it came from (so that nothing that rests on a wall falls
+        # through it), or where it was.
+        back = own & self.events.sloped
+        side = jnp.where(side == 0, jnp.where(back, -stand.side, stand.side), side)
+        # A boolean that this has not touched is what it was: at a zero it may have no side yet.
+        side = jnp.where(level & (n == self.before) & ~own, stand.side, side)
+        self.before = n
+        waits = self.fired & self._of(self.events.parts[place + 1 :])  # not applied yet
+        # What crosses at the same time is next, with a root of its own: unless this event has
+        # stopped it, and then it happens all the same.
+        next_ = self.together & on & (stand.side * side < 0)
+        wanted = (direction == 0) | (side == direction)
+        hit = (stand.side * side < 0) & wanted & ~own & ~waits & ~next_
+        # (What is no number is not true until it is: it comes in a step of its own.)
+        yet = level & ~self.root & (true < 0)
+        hit = hit | (self.together & ~next_ & ~yet)
+        kept = waits | next_
+        stand = Stand(jnp.where(kept, stand.side, side), jnp.where(kept, stand.on, on))
+        return stand, pending | hit
+
+    def _of(self, parts: Any) -> np.ndarray:
+        flags = np.zeros(self.count, bool)
+        for part in parts:
+            if part.kind == "crossing":
+                flags[self.events.flags[part.place]] = True
+        return flags

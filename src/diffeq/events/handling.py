@@ -1,0 +1,533 @@
+"""What happens at the end of a step: which events, in which order, and what they leave behind.
+
+A step is cut where the first condition crosses; or it has landed on a given time; or it has simply
+ended. Then all that happens there happens in the order of the user's list, each event from the
+state that the one before it left. What an affect makes true happens at the same instant: it is
+`pending`, and the next turn of the loop is no step (its dt is 0) but the next round. Given times
+that coincide are rounds of their own, with steps of length zero between them, so that each keeps
+its own derivative.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.while_loop import loop
+from ..core.norm import in_dtype_of, rounding
+from ..core.packing import Packing
+from ..core.status import Status
+from ..problems.lowering import turned
+from .condition_signs import Watch
+from .locate import Crossing, Stand, first_crossing, located, ripe
+from .lowered import Part
+from .step_end import Anew, Ending, Happened, Memory, Reach, Shown
+
+__all__ = ["Bound", "Events"]
+
+# After so many rounds at one and the same time it will not go on.
+_ZENO = 256
+
+
+class Events:
+    """All events of a solve, static: traced functions, and where each one's flags are.
+
+    Flags are in the order: conditions, lists of times, conditions after steps.
+    """
+
+    live = True
+
+    def __init__(
+        self, parts: tuple[Part, ...], packing: Packing, lost: Status = Status.nonfinite, *,
+        noisy: bool = False, lost_echoes: bool = False,
+    ) -> None:  # fmt: skip
+        self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
+        self.lost_echoes = lost_echoes and any(part.affect for part in parts)
+        self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
+        self.lists: list[Any] = [p for p in parts if p.kind == "times"]
+        self.afters: list[Any] = [p for p in parts if p.kind == "after"]
+        none = np.zeros(0, np.int32)
+        conditions = [p.condition for p in self.crossings]
+        self.direction = np.concatenate([none, *(c.direction for c in conditions)])
+        self.level = np.concatenate([none.astype(bool), *(c.level for c in conditions)])
+        self.count = sum(p.count for p in self.crossings)
+        ends = [np.full(p.count, p.terminal) for p in self.crossings]
+        self.terminal = np.concatenate([none.astype(bool), *ends])  # that is an end, and no more
+        # A path with noise has no slope that would say to which side of a zero it goes.
+        steady = [np.full(c.count, not (noisy and c.traced.uses(0))) for c in conditions]
+        self.sloped = np.concatenate([none.astype(bool), *steady])
+        start = 0
+        self.flags: dict[int, slice] = {}
+        for part in (*self.crossings, *self.lists, *self.afters):
+            self.flags[part.place] = slice(start, start + part.count)
+            start += part.count
+        self.all = start
+        self.number = {part.place: i for i, part in enumerate(self.lists)}
+
+    @property
+    def bits(self) -> int:
+        """Flags that a second run has to follow."""
+        return 1 + self.all
+
+    def decided(self, known: Memory, end: Ending) -> Array:
+        """Those flags: whether this was a round without a step, and what happened."""
+        return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
+
+    def followed(self, known: Memory, flags: Any) -> tuple[Memory, Any]:
+        """What is known, and what is to happen, in a second run that was given them."""
+        if flags is None:
+            return known, None
+        waiting, fired = flags[0], flags[1:]
+        return known._replace(pending=fired[: self.count] & waiting), fired
+
+    def cuts(self, fired: Any) -> Array:
+        """Whether a step is cut off where a condition crosses."""
+        return jnp.any(fired[: self.count])
+
+    # --- on the tape ---
+
+    def keeps_dt(self, known: Memory, landing: Array) -> Array:
+        """After a landing, or a round without a step, the dt goes on that was proposed."""
+        return landing | jnp.any(known.pending)
+
+    def coded(self, known: Memory, end: Ending) -> list[Array]:
+        """What is known before a step and what happened at its end, as whole numbers."""
+        return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
+
+    def thetas(self, end: Ending) -> list:
+        """Where a step was cut."""
+        return [end.theta]
+
+    def read(self, row: Any) -> tuple[Memory, Array, Array]:
+        """What is known, what happened and where, from the ends of a row of the tape."""
+        k, s = self.count, len(self.lists)
+        sizes = [k, k, k, s, 1, 1, self.all]
+        whole = row.whole[row.whole.shape[0] - sum(sizes) :]
+        side, on, pending, index, stalled, ending, fired = jnp.split(whole, np.cumsum(sizes)[:-1])
+        known = Memory(Stand(side, on == 1), pending == 1, index, stalled[0], ending[0] == 1)
+        return known, (fired == 1) & row.accept, row.reals[-1]
+
+    # --- for the loop ---
+
+    def only_if(self, active: Array, end: Ending) -> Ending:
+        """What happened, if its lane has not finished."""
+        return end._replace(fired=end.fired & active)
+
+    def over(self, end: Ending, done: Array) -> Array:
+        """A solve is at its end when all is over there."""
+        return done & end.shown.settled
+
+    def moved(self, old: Memory, new: Memory, still: Array) -> Memory:
+        """What is known of a state that was put in another's place; at the same time, the given
+        times that are over stay so.
+        """
+        return new._replace(passed=jnp.where(still, old.passed, new.passed))
+
+    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
+                  proposed: Array) -> Array:  # fmt: skip
+        """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
+        it. A round without a step says nothing of it. Where most of a step was cut off, it was too
+        long: what is left of it was rounded to the size of the whole. But a path with noise
+        crosses again and again, and would be followed there to the last of its ticks.
+        """
+        if self.noisy and not controller.decides:
+            return before  # what was tried may have been what an event had left of a step
+        if self.noisy or not controller.decides:
+            return jnp.where(accept & (dt == 0), before, proposed)
+        long = (end.dt < dt) & (end.known.stalled == 0)
+        proposed = jnp.where(accept & long, jnp.minimum(proposed, 4 * end.dt), proposed)
+        return jnp.where(accept & (dt == 0), before, proposed)
+
+    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
+        """The controller's memory, which starts anew after an event."""
+        fresh = controller.init(end.dt.dtype)
+        return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
+
+    def status(self, end: Ending, accept: Array, status: Array) -> Array:
+        """Of a terminal event, when its instant is over; or of instants that never are."""
+        known, most = end.known, _ZENO + 4 * self.count
+        ended = accept & known.ending & ~jnp.any(known.pending)
+        status = jnp.where(ended & (status <= Status.max_steps), Status.terminated, status)
+        status = jnp.where(accept & (known.stalled > most), Status.zeno, status)
+        return jnp.where(accept & end.lost, self.lost, status)
+
+    def affected(self, fired: Array) -> Array:
+        """Whether anything happened that may have changed the state."""
+        marks = np.zeros(self.all, bool)
+        for part in self.parts:
+            marks[self.flags[part.place]] = part.affect is not None
+        return jnp.any(fired & marks)
+
+    def happened(self, end: Ending) -> Happened:
+        """What output sees of it."""
+        return Happened(end.chain, self._flags(end.fired), end.rate)
+
+    def _flags(self, fired: Array) -> tuple[Array, ...]:
+        return tuple(fired[self.flags[part.place]] for part in self.parts)
+
+    def check_differentiable(self) -> None:
+        """Refuses conditions whose time has no derivative, and changes of which it is not known
+        when they come back.
+        """
+        if self.lost_echoes:
+            raise TypeError(
+                "an event changes the state of a delay equation, which comes back after each lag, "
+                "and lags= does not say when, so what moves by that cannot be differentiated. "
+                "Declare constant lags: numbers, or a function lags(args)."
+            )
+        for part in self.crossings:
+            name = part.condition.traced.name
+            if self.noisy and not part.fixed:
+                raise TypeError(
+                    f"{name} is crossed by a path with noise, which has no derivative by time, so "
+                    "neither has the time of the crossing. Take de.AfterStep, or given times."
+                )
+            if not part.condition.smooth:
+                raise TypeError(
+                    f"{name} returns a boolean that is no comparison a < b "
+                    "of numbers, so the time at which it becomes true has no derivative. Return a "
+                    "number that changes sign there: a - b for a > b, jnp.minimum(a - b, c - d) "
+                    "for (a > b) & (c > d), jnp.maximum for |."
+                )
+
+    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "Bound":
+        """With their parameters in place, and what is held."""
+        return Bound(self, own, leaves, sign, held)
+
+
+class Bound:
+    """Events with their parameters: `own` of each, and the leaves of args; and what is held during
+    the step.
+    """
+
+    def __init__(self, events: Events, own: Any, leaves: list, sign: Any, held: Any) -> None:
+        self.events, self.own, self.leaves, self.sign = events, own, leaves, sign
+        self.held = held
+
+    def beside(self, held: Any) -> "Bound":
+        """The same beside other held leaves."""
+        return Bound(self.events, self.own, self.leaves, self.sign, held)
+
+    # --- what is looked at ---
+
+    def _look(self, how: str, parts: list, tau: Array, y: Array) -> Array:
+        t, tree = turned(self.sign, tau), self.events.packing.unpack(y, self.held)
+        found = [getattr(p.condition, how)(self.own[p.place]["condition"], self.leaves, t, tree)
+                 for p in parts]  # fmt: skip
+        if not found:
+            return jnp.zeros(0, bool if how == "truths" else tau.dtype)
+        return jnp.concatenate([x.astype(jnp.result_type(*found)) for x in found])
+
+    def numbers(self, tau: Array, y: Array) -> Array:
+        """What crosses zero."""
+        return self._look("numbers", self.events.crossings, tau, y)
+
+    def truths(self, tau: Array, y: Array) -> Array:
+        """Which of these are true."""
+        return self._look("truths", self.events.crossings, tau, y)
+
+    def moving(self, tau: Array, y: Array, anew: Anew) -> tuple[Array, Array]:
+        """What crosses zero, and how fast it changes along the solution."""
+        ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
+        numbers, slopes = jax.jvp(self.numbers, (tau, y), ones)
+        return numbers, slopes if self.events.sloped.all() else slopes * self.events.sloped
+
+    def times(self, index: Array) -> list[Array]:
+        """The next of each list of times."""
+        return [p.time(self.own[p.place], index[i]) for i, p in enumerate(self.events.lists)]
+
+    def target(self, known: Memory, target: Array) -> Array:
+        """Where the next landing is. Where a stop is at the same time, the step follows the event,
+        which moves more.
+        """
+        nearest = jnp.full_like(target, jnp.inf)
+        for time in self.times(known.passed):
+            nearest = jnp.where(time < nearest, time, nearest)
+        return jnp.where(nearest <= target, nearest, target)
+
+    def paused(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
+        """While an instant is not over, no time passes."""
+        waiting = jnp.any(known.pending)
+        return jnp.where(waiting, 0, dt), landing & ~waiting
+
+    def start(self, t: Array, y: Array, anew: Anew) -> Memory:
+        """Before the first step. A boolean that is true happens; a zero is no crossing."""
+        e, (n, slope) = self.events, self.moving(t, y, anew)
+        on = (n == 0) & e.sloped
+        side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
+        true: Any = e.level & (self.truths(t, y) | (on & (slope > 0))) & (e.direction > 0)
+        side = jnp.where(side == 0, -e.direction, side).astype(jnp.int32)
+        index = [p.passed(self.own[p.place], t) for p in e.lists]
+        zero = jnp.zeros((), jnp.int32)
+        index = jnp.stack([zero, *index])[1:].astype(jnp.int32)
+        return Memory(Stand(side, on), true, index, zero, jnp.zeros((), bool))
+
+    def shown(self, known: Memory, t: Array) -> Array:
+        """Rows at the start are shown when all is over there."""
+        return jnp.where(self._settled(known, t), t, -jnp.inf)
+
+    def _settled(self, known: Memory, t: Array) -> Array:
+        """Whether no other round follows at t."""
+        overdue = [_reached(time, t) for time in self.times(known.passed)]
+        return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
+
+    # --- how far a step goes ---
+
+    def reach(self, known: Memory, accept: Array, start: tuple, dt: Array, landing: Array,
+              way: Callable, fired: Any) -> Reach:  # fmt: skip
+        """To the first crossing, or all the way; a decision, which is not differentiated."""
+        e, none, (t, y) = self.events, jnp.zeros(0, bool), start
+        if not e.crossings:
+            one = in_dtype_of(jnp.ones_like(dt), y)
+            return Reach(dt, landing, one, jnp.zeros((), bool), none, none, known.stand, none)
+        path, waiting = way(), jnp.any(known.pending)
+        still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
+        values = lambda theta: still.numbers(_at(t0, theta, length), line(theta))  # noqa: E731
+        moving = accept & ~waiting & (length > 0)
+        ulps = 16 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t0 + length))
+        slack = jnp.minimum(ulps / jnp.where(length > 0, length, 1), 1e-3)
+        slack = in_dtype_of(slack, lax.stop_gradient(y))
+        wanted = None if fired is None else fired[: e.count] & ~waiting
+        found = first_crossing(
+            values, known.stand, e.direction, slack, wanted, moving, smooth=not e.noisy
+        )
+        found = self._with_ripe(known, found, values, slack, moving & landing, t0 + length)
+        cut = moving & jnp.any(found.first) & ~(landing & (found.theta >= 1))
+        stand = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.stand, known.stand)
+        first = jnp.where(waiting, known.pending, found.first & moving)
+        short = jnp.where(cut, found.theta.astype(dt.dtype) * dt, dt)
+        return Reach(
+            short, landing & ~cut, found.theta, cut, first, found.crossed & moving, stand,
+            found.scale, path,
+        )  # fmt: skip
+
+    def _with_ripe(
+        self, known: Memory, found: Crossing, values: Callable, slack: Array, landing: Array,
+        t1: Array,
+    ) -> Crossing:  # fmt: skip
+        """At a given time, whose affect may move the state away, what crosses within rounding of it
+        does so there.
+        """
+        e = self.events
+        lists = [i for i, part in enumerate(e.lists) if part.affect is not None]
+        if not lists or e.noisy:
+            return found
+        times = self.times(known.passed)
+        due = jnp.any(jnp.stack([_reached(times[i], t1) for i in lists]))
+        now = landing & due & ~jnp.any(found.first)
+        also = now & ripe(values, found.stand, e.direction, slack)
+        first = also & (jnp.cumsum(also) == 1)
+        side = jnp.where(first, -found.stand.side, found.stand.side)
+        return found._replace(
+            first=found.first | first, crossed=found.crossed | also,
+            stand=found.stand._replace(side=side),
+        )  # fmt: skip
+
+    def onward(self, known: Memory, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
+        """The noise's path after an attempt that is accepted: where a step was cut it goes on from
+        there, and while time stands still so does the path.
+        """
+        if not self.events.crossings:
+            return draw.accepted
+        pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)  # noqa: E731
+        path = pick(reach.cut, noise.cut(source, draw, reach.theta), draw.accepted)
+        return pick(jnp.any(known.pending), draw.drawn.path, path)
+
+    def still(self) -> "Bound":
+        """The same, of which nothing has a derivative."""
+        own, leaves, held = lax.stop_gradient((self.own, self.leaves, self.held))
+        return Bound(self.events, own, leaves, self.sign, held)
+
+    # --- what happens there ---
+
+    def happen(  # noqa: PLR0917
+        self, known: Memory, reach: Reach, span: Any, target: Array, accept: Array, step: Any,
+        anew: Anew, fired: Any,
+    ) -> tuple[Array, Ending]:  # fmt: skip
+        """All events of this round; `span` is (t, dt, t1), dt of the whole step."""
+        if fired is None:
+            t, _, t1 = span
+            y = step.y
+            if self.events.afters and reach.way is not None:
+                y = jnp.where(reach.cut, reach.way(reach.theta), y)
+            after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
+            landing = reach.landing if reach.alone is False else reach.landing & ~reach.alone
+            due = self._due(known.passed, landing, target)
+            fired = jnp.concatenate([reach.first, due, after])
+        return self._applied(known, fired & accept, reach, span, step, anew)
+
+    def again(  # noqa: PLR0917
+        self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array, step: Any,
+        way: Callable, anew: Anew,
+    ) -> tuple[Array, Ending]:  # fmt: skip
+        """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
+        e, (t, dt, t1) = self.events, span
+        crossed = fired[: e.count] & ~jnp.any(known.pending)
+        cut = jnp.any(crossed) & ~(landing & (theta >= 1))
+        theta = jnp.where(cut, theta, 1).astype(dt.dtype)
+        t1 = jnp.where(cut, t + theta * dt, t1)
+        reach = Reach(
+            jnp.where(cut, theta * dt, dt), landing & ~cut, in_dtype_of(theta, step.y), cut,
+            way=way() if e.crossings else None,
+        )  # fmt: skip
+        return self._applied(known, fired, reach, (t, dt, t1), step, anew)
+
+    def _due(self, index: Array, landing: Array, target: Array) -> Array:
+        """Which list of times has its next here: of several the first one."""
+        due, found = [], jnp.zeros((), bool)
+        for time in self.times(index):
+            now = landing & _reached(time, target) & ~found
+            found = found | now
+            due.append(now)
+        return jnp.stack(due) if due else jnp.zeros(0, bool)
+
+    def _applied(
+        self, known: Memory, fired: Array, reach: Reach, span: tuple, step: Any, anew: Anew
+    ) -> tuple[Array, Ending]:
+        """What has `fired`, as a function of everything else. Returns t1 and the ending.
+
+        A walk of at most one turn: a step in which nothing happens costs nothing here.
+        """
+        e, (t, dt, t1) = self.events, span
+        crossed = fired[: e.count] & ~jnp.any(known.pending)
+
+        def happen(active: Any, _: Any, consts: Any, carry: Any, *__: Any) -> tuple[Any, Any]:
+            del active
+            t, dt, way, own, leaves = consts
+            t1, y, held, *_ = carry
+            bound = Bound(e, own, leaves, self.sign, held)
+            if e.crossings:
+                x = (t, dt, way, own, leaves, held, crossed)
+                root = located(partial(_crossing, e, self.sign), reach.theta, reach.cut, x)
+                moved = (root - lax.stop_gradient(root)).astype(t.dtype)  # zero, but it moves
+                t1 = jnp.where(reach.cut, t1 + moved * dt, t1)
+                y = jnp.where(reach.cut, way(root), y)
+            chain = [(y, held)]
+            for part in e.parts:
+                flags = fired[e.flags[part.place]]
+                chain.append(bound._only(part, known.passed, t1, chain[-1], flags, anew))
+            y, held = chain[-1]
+            found = jnp.all(jnp.isfinite(y))
+            y = jnp.where(found, y, lax.stop_gradient(chain[0][0]))
+            memory, rate = anew.memory(t1, y, held), anew.rate(t1, y, held)
+            return (t1, y, held, memory, tuple(chain), rate, ~found), ()
+
+        chain = ((step.y, self.held),) * (len(e.parts) + 1)
+        lost = jnp.zeros((), bool)
+        carry = (t1, step.y, self.held, step.memory, chain, jnp.zeros_like(step.y), lost)
+        consts = (t, dt, reach.way, self.own, self.leaves)
+        n = jnp.any(fired).astype(jnp.int32)
+        end, _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
+        t1, y, held, memory, chain, rate, lost = end
+        return t1, Ending(
+            reach.dt, reach.landing, y, held, memory, theta=reach.theta, fired=fired, chain=chain,
+            rate=rate, path=reach.way, lost=lost,
+        )  # fmt: skip
+
+    def _only(
+        self, part: Part, index: Array, tau: Array, state: tuple, fired: Array, anew: Anew
+    ) -> tuple:
+        """The state after an event, if it has fired. Where it has not it is not looked at: one
+        event's NaN is not the derivative of another.
+        """
+        if part.affect is None:
+            return state
+        now = jnp.any(fired)
+        if len(self.events.parts) == 1:
+            after = self._affected(part, index, tau, state, fired, anew)
+            return jax.tree.map(lambda a, b: jnp.where(now, a, b), after, state)
+
+        def affected(active: Any, _: Any, consts: Any, state: tuple, *__: Any) -> tuple[tuple, Any]:
+            del active, consts
+            return self._affected(part, index, tau, state, fired, anew), ()
+
+        return walk(affected, 0, now.astype(jnp.int32), carry=state, length=1)[0]
+
+    def _affected(
+        self, part: Part, index: Array, tau: Array, state: tuple, fired: Array, anew: Anew
+    ) -> tuple:
+        """The state after an event: what is solved (consistent, where there are algebraic
+        equations; NaN, if it cannot be), and what is held.
+        """
+        packing = self.events.packing
+        t, own = turned(self.sign, tau), self.own[part.place]
+        number = self.events.number.get(part.place)
+        extra = part.extra(own, None if number is None else index[number], fired)
+        affect: Any = part.affect
+        value = affect.at(self.leaves, own["affect"], t, packing.unpack(*state), extra=extra)
+        each = zip(packing.held_of(value), state[1], strict=True)
+        y, held = packing.pack(value), tuple(jnp.asarray(a, b.dtype) for a, b in each)
+        if anew.settled is not None:
+            y, found = anew.settled(tau, y, held)
+            y = jnp.where(found, y, jnp.nan)
+        return y, held
+
+    # --- and what follows from it ---
+
+    def settle(
+        self, known: Memory, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
+    ) -> Ending:
+        """What is known after a round, and how to go on; a decision, as `reach` is."""
+        e, bound, anew = self.events, self.still(), still()
+        (t, dt, t1), chain = lax.stop_gradient((span, end.chain))
+        fired = end.fired
+        state = _Round(jnp.any(fired).astype(jnp.int32), reach.stand, jnp.zeros(e.count, bool))
+
+        def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
+            del active
+            stand, pending = state.stand, state.pending
+            watch = Watch(bound, known, reach, fired, t1, chain[0][0], anew)
+            for part, (y, held) in zip(e.parts, chain[1:], strict=True):
+                stand, pending = watch.after(part, bound.beside(held), y, stand, pending)
+            return _Round(state.todo - 1, stand, pending), buffers
+
+        state, _ = loop(lambda c, s, b: s.todo > 0, turn, state)
+        last = [jnp.any(fired[e.flags[p.place]]) for p in e.parts if p.terminal]
+        ending = jnp.any(jnp.stack([known.ending, *last]))
+        moved = accept & (t1 > t)
+        ulps = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t1), dt)
+        due = fired[e.count : e.count + len(e.lists)]
+        after = Memory(
+            state.stand, state.pending & ~(ending & e.terminal), known.passed + due,
+            jnp.where(t1 - t > ulps, 0, known.stalled + jnp.any(fired[: e.count])),
+            ending,
+        )  # fmt: skip
+        settled = bound._settled(after, t1)
+        near = jnp.where(jnp.any(fired), rounding(t1), 0)
+        before = jnp.nextafter(t1 - near, jnp.full_like(t1, -jnp.inf))
+        happened = tuple(map(jnp.any, e._flags(fired)))
+        shown = Shown(jnp.where(settled, t1 + near, before), settled, moved, happened)
+        return end._replace(known=after, shown=shown)
+
+
+def _reached(time: Array, t: Array) -> Array:
+    """Whether a given time is not after t; the same product and sum, computed in two places, may
+    differ by a rounding error (a compiler fuses one of them).
+    """
+    return time <= t + jnp.finfo(t.dtype).eps * jnp.abs(t)
+
+
+def _at(t: Array, theta: Array, dt: Array) -> Array:
+    return t + theta.astype(t.dtype) * dt
+
+
+def _crossing(events: Events, sign: Any, theta: Array, x: Any) -> Array:
+    """The condition that crosses, at θ."""
+    t, dt, way, own, leaves, held, which = x
+    bound = Bound(events, own, leaves, sign, held)
+    numbers = bound.numbers(_at(t, theta, dt), way(theta))
+    return jnp.sum(jnp.where(which, numbers, 0))
+
+
+class _Round(NamedTuple):
+    """The state of a round; `todo` is 1 before it, and 0 after it."""
+
+    todo: Array
+    stand: Stand
+    pending: Array

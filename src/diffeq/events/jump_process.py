@@ -1,0 +1,464 @@
+"""Random jumps as events, so that the loop learns nothing new of them.
+
+The random time change (Kurtz; Gibson and Bruck's next reactions): channel c of a jump happens for
+the n-th time when its hazard Λ_c' = rate_c(t, y), counted from its last jump, reaches E_cn, one of
+the exponential numbers of mean 1 that the key determines. Of a rate that is constant all times are
+known at once, t0 + Σ E_cn / rate_c, and are given times. Another's hazard is solved beside the
+state, and E_cn and n are held beside it; an `Event` finds the crossing. Hazards start anew from 0
+after each jump, so that what has been integrated for long does not swallow what is small.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ..autodiff.one_way_linear import undifferentiable
+from ..autodiff.primitive import influences
+from ..brownian import exponentials, seed, threefry
+from ..closures import flatten, unflatten
+from ..core.packing import Held, Packing, as_state, hold, released
+from ..problems import JumpProblem, ODEProblem, SDEProblem, SplitODEProblem
+from ..problems.base import evaluated
+from ..problems.jump import varies
+from ..problems.lowering import as_rate, functions_of, interval, state_of
+from ..problems.user_functions import check_arguments, described
+from .event import Event, Happening, PresetTimes
+from .lowered import same_state
+
+__all__ = ["Arrivals"]
+
+_JUMPS = 0x6A756D70  # of the counter, where the words of jumps are
+_REFUSED = (
+    "A derivative reaches the rate of jumps[{j}]. What enters a rate changes how probable a path "
+    "is, which the path does not know: JumpProblem(…, estimator='score') weights paths by that "
+    "(sol.weight), estimator='pathwise' moves the times of jumps and is right for what is "
+    "continuous across them; the docstring says for what each is unbiased."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """One jump: its place, the width of its rate (None for one number) and its words; of a constant
+    rate what that is, the times, and which channel each is of.
+    """
+
+    jump: Any
+    place: int
+    width: int | None
+    words: Array
+    key: Any
+    rate: Any = None
+    times: Any = None
+    which: Any = None
+
+    @property
+    def count(self) -> int:
+        """How many channels."""
+        return 1 if self.width is None else self.width
+
+    def affect(self) -> "_Jumping":
+        """What it does to the user's state."""
+        name = f"jumps[{self.place}].affect"
+        arguments = "t, y, args" + (", fired" if self.width is not None else "")
+        arguments += ", mark" if self.jump.mark is not None else ""
+        check_arguments(self.jump.affect, name, arguments)
+        return _Jumping(self.jump, name, self.key, self.width is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrivals:
+    """The jumps of a solve: the `problem` with hazards beside the state, if there are any, and the
+    jumps as events of it.
+    """
+
+    problem: Any
+    channels: tuple[Channels, ...]
+    estimator: str | None
+    hazards: int
+    size: int
+    t0: Array
+    most: int
+    least: Any
+
+    @classmethod
+    def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "Arrivals":
+        """Those of a problem, of which `most` are recorded."""
+        problem = problem if problem.estimator else _guarded(problem)
+        plain, tree = problem.problem, state_of(problem.problem)
+        for name, f, arguments in functions_of(plain):
+            check_arguments(f, name, arguments)
+        packing = Packing(tree)
+        ends = interval(evaluated(plain.tspan, plain.args), plain.args, packing.dtype)
+        found = [
+            _channels(problem, j, released(tree), ends[0], key, most)
+            for j in range(len(problem.jumps))
+        ]
+        moving = [c for c in found if c.rate is None]
+        hazards, real = sum(c.count for c in moving), jnp.finfo(packing.dtype).dtype
+        least = jnp.min(jnp.stack([jnp.min(jnp.asarray(x, real)) for x in jax.tree.leaves(rtol)]))
+        least = jnp.maximum(least, 4 * jnp.finfo(real).eps)
+        if moving:
+            low = -least / jnp.maximum(ends[1] - ends[0], jnp.finfo(real).tiny).astype(real)
+            rates = _Rates(tuple((c.jump.rate, c.count) for c in moving), low)
+            plain = _beside(plain, tree, moving, rates, score=problem.estimator == "score")
+        size = packing.size
+        return cls(plain, tuple(found), problem.estimator, hazards, size, ends[0], most, least)
+
+    def events(self, given: tuple) -> tuple[Happening, ...]:
+        """The jumps, and behind them what else was given."""
+        own, first = [], 0
+        for c in self.channels:
+            event = _given(c, bool(self.hazards)) if c.rate is not None else self._located(c, first)
+            first += c.count if c.rate is None else 0
+            event.label = f"jumps[{c.place}]"
+            own.append(event)
+        return (*own, *(_seeing(e, i, bool(self.hazards)) for i, e in enumerate(given)))
+
+    def _located(self, c: Channels, first: int) -> Event:
+        """The event of a hazard; its hazards begin at `first`."""
+        place = (first, c.count, c.width is None)
+        fixed = self.estimator != "pathwise"
+        check_arguments(c.jump.rate, f"jumps[{c.place}].rate", "t, y, args")
+        score = self.estimator == "score"
+        affect = _Crossed(c.affect(), c.jump.rate, c.words, place, score)
+        event = Event(_Reached(place, fixed), affect, direction=1)
+        event.fixed = fixed
+        return event
+
+    def tolerances(self, rtol: Any, atol: Any) -> tuple[Any, Any]:
+        """Those of the state, and of the hazards (which are of size 1) the smallest rtol; so scaled
+        that the mean square over all is that of the state and that of the hazards, in sum.
+        """
+        if not self.hazards:
+            return rtol, atol
+        n, k = self.size, self.hazards
+        own, theirs = (n / (n + k)) ** 0.5, (k / (n + k)) ** 0.5
+        rtol, atol = as_state(rtol), as_state(atol)
+        beside = dict.fromkeys(("waits", "counts", "logs") if self._scores else ("waits", "counts"))
+        scaled = lambda tol: jax.tree.map(lambda x: own * jnp.asarray(x), tol)  # noqa: E731
+        both = {**beside, "hazards": theirs * self.least}
+        return {**both, "y": scaled(rtol)}, {**both, "y": scaled(atol)}
+
+    @property
+    def _scores(self) -> bool:
+        return self.estimator == "score"
+
+    def told(self, records: tuple) -> tuple:
+        """The records of events, where those of several constant rates say which of them it was."""
+        found = list(records)
+        for c in self.channels:
+            if c.rate is None or c.width is None:
+                continue
+            record = found[c.place]
+            which = c.which[: self.most, None] == jnp.arange(c.width)
+            found[c.place] = record._replace(fired=which & record.fired[:, None])
+        return tuple(found)
+
+    def weight(self, state: Any, records: tuple, t: Array) -> Any:
+        """1, with the derivative of the logarithm of the density of these jumps."""
+        if not self._scores:
+            return None
+        log = jnp.zeros((), jnp.finfo(t.dtype).dtype)
+        if self.hazards:
+            log = log + state["logs"] - jnp.sum(state["hazards"])
+        for c in self.channels:
+            if c.rate is not None:
+                fired = records[c.place].fired
+                happened = jnp.sum(fired, axis=0).astype(t.dtype)
+                rate = jnp.where(happened > 0, c.rate, 1)
+                log = log + jnp.sum(happened * jnp.log(rate) - c.rate * (t - self.t0))
+        return jnp.exp(log - lax.stop_gradient(log))
+
+
+# --- rates ----------------------------------------------------------------------------------------
+
+
+def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> Channels:
+    """Jump j, and if its rate is constant when it happens."""
+    jump, args = problem.jumps[j], problem.problem.args
+    words = jnp.stack(threefry(seed(key), jnp.uint32(j), jnp.uint32(_JUMPS)))
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    data = (jax.random.key_data(key), jax.random.key_impl(key)) if typed else (key, None)
+    marks = (*data, j)
+    if varies(jump.rate):
+        width = _width(j, jax.eval_shape(jump.rate, t0, y, args))
+        return Channels(jump, j, width, words, marks)
+    value = evaluated(jump.rate, args)
+    width = _width(j, value)
+    rate = jnp.asarray(value, t0.dtype)
+    rate = rate if problem.estimator else undifferentiable(_same, _REFUSED.format(j=j))(rate)
+    moved = rate if problem.estimator == "pathwise" else lax.stop_gradient(rate)
+    times, which = _times(words, jnp.atleast_1d(moved), t0, most + 1)
+    return Channels(jump, j, width, words, marks, rate, times, which)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _width(j: int, rate: Any) -> int | None:
+    leaves = jax.tree.leaves(rate)
+    shape = jnp.shape(leaves[0]) if len(leaves) == 1 else (0, 0)
+    real = len(leaves) == 1 and jnp.issubdtype(jnp.result_type(leaves[0]), jnp.number)
+    if len(shape) > 1 or shape == (0,) or not real or jnp.iscomplexobj(leaves[0]):
+        raise TypeError(
+            f"jumps[{j}].rate is {described(rate)}; one real number is wanted, or a vector (k,) of "
+            "them for k channels."
+        )
+    return shape[0] if shape else None
+
+
+def _times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Array, Array]:
+    """The first arrivals at constant rates, in order, and whose they are. A rate that is none has
+    all of them at t0.
+    """
+    number, channel = jnp.arange(most), jnp.arange(rate.size)
+    number, channel = jnp.broadcast_arrays(number, channel[:, None])
+    draws = exponentials(words, number, channel, rate.dtype)
+    some = (rate > 0)[:, None]
+    waited = jnp.cumsum(draws, axis=1) / jnp.where(some, rate[:, None], 1)
+    times = jnp.where(some, t0 + waited, jnp.inf)
+    times = jnp.where(jnp.all((rate >= 0) & (rate < jnp.inf)), times, t0)
+    order = jnp.argsort(times.ravel(), stable=True)[:most]
+    return times.ravel()[order], order // most
+
+
+def _guarded(problem: JumpProblem) -> JumpProblem:
+    """The problem, of which nothing that enters a rate that varies can be differentiated."""
+    plain, y = problem.problem, released(state_of(problem.problem))
+    args, tree = jax.tree.flatten(problem.args)
+    t, jumps = jnp.zeros(()), list(problem.jumps)
+    for j, jump in enumerate(jumps):
+        if not varies(jump.rate):
+            continue
+        sentence = _REFUSED.format(j=j)
+        leaves, structure = flatten(jump.rate)
+        called: Any = partial(_called, structure, tree)
+        jaxpr = jax.make_jaxpr(called)(t, y, args, [jnp.asarray(x) for x in leaves])
+        used = influences(jaxpr)
+        count = len(jax.tree.leaves(y))
+        if any(used[1 : 1 + count]):
+            return _closed(problem, sentence)
+        enters = used[1 + count : 1 + count + len(args)]
+        args = [_closed(x, sentence) if u else x for x, u in zip(args, enters, strict=True)]
+        jumps[j] = jump.replaced(rate=_closed(jump.rate, sentence))
+    plain = plain.replace(args=jax.tree.unflatten(tree, args))
+    return problem.replace(problem=plain, jumps=tuple(jumps))
+
+
+def _called(structure: Any, tree: Any, t: Any, y: Any, args: list, leaves: list) -> Any:
+    """A rate, from what it holds."""
+    return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
+
+
+def _closed(x: Any, sentence: str) -> Any:
+    """Anything, whose numbers cannot be differentiated."""
+    leaves, structure = flatten(x)
+    guard = undifferentiable(_same, sentence)
+    inexact = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)  # noqa: E731
+    return unflatten(structure, [guard(leaf) if inexact(leaf) else leaf for leaf in leaves])
+
+
+# --- hazards beside the state ---------------------------------------------------------------------
+
+
+def _beside(plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool) -> Any:
+    """The problem of a state {"y": the user's, "hazards": …} and what is held beside it."""
+    count, dtype = sum(c.count for c in channels), rates.low.dtype
+    waits = [exponentials(c.words, jnp.zeros(c.count, jnp.int32), jnp.arange(c.count), dtype)
+             for c in channels]  # fmt: skip
+    state = {
+        "y": tree, "hazards": jnp.zeros(count, dtype), "waits": hold(jnp.concatenate(waits)),
+        "counts": hold(jnp.zeros(count, jnp.int32)),
+    }  # fmt: skip
+    state |= {"logs": hold(jnp.zeros((), dtype))} if score else {}
+    held = tuple(Packing(tree).held)
+    field = lambda name, rates: _Field(getattr(plain, name), name, rates, held)  # noqa: E731
+    if isinstance(plain, ODEProblem):
+        return ODEProblem(field("f", rates), state, plain.tspan, plain.args)
+    if isinstance(plain, SplitODEProblem):
+        parts = (field("implicit", None), field("explicit", rates))
+        return SplitODEProblem(*parts, state, plain.tspan, plain.args)
+    assert isinstance(plain, SDEProblem)
+    spread = _Spread(plain.diffusion, plain.noise)
+    return plain.replace(drift=field("drift", rates), diffusion=spread, y0=state)
+
+
+def _marked(y: Any, held: tuple) -> Any:
+    if not any(held):
+        return y
+    leaves = zip(jax.tree.leaves(y), held, strict=True)
+    return jax.tree.unflatten(jax.tree.structure(y), [Held(x) if h else x for x, h in leaves])
+
+
+class _Rates:
+    """All rates that vary. One that is negative by so little that it would have made less than rtol
+    jumps in all the time is 0, for states are no more exact than that; one below is NaN.
+    """
+
+    def __init__(self, each: tuple, low: Any) -> None:
+        self.each, self.low = each, low
+
+    def __call__(self, t: Any, y: Any, args: Any) -> Any:
+        rates = [jnp.broadcast_to(rate(t, y, args), (count,)) for rate, count in self.each]
+        rate = jnp.concatenate(rates).astype(self.low.dtype)
+        return jnp.where(rate >= 0, rate, jnp.where(rate >= self.low, 0, jnp.nan))
+
+
+class _Field:
+    """A field of the user's, with the hazards beside it."""
+
+    def __init__(self, f: Any, name: str, rates: Any, held: tuple) -> None:
+        self.f, self.name, self.rates, self.held = f, name, rates, held
+
+    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+        y = z["y"]
+        dy = as_rate(self.name, self.f(t, y, args), (_marked(y, self.held),))
+        none = jnp.zeros_like(z["hazards"])
+        return {"y": dy, "hazards": none if self.rates is None else self.rates(t, y, args)}
+
+
+class _Spread:
+    """A diffusion of the user's; hazards have none."""
+
+    def __init__(self, diffusion: Any, noise: str) -> None:
+        self.diffusion, self.noise = diffusion, noise
+
+    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+        g = as_state(self.diffusion(t, z["y"], args))
+        more = jnp.shape(jax.tree.leaves(g)[0])[-1:] if self.noise == "general" else ()
+        return {"y": g, "hazards": jnp.zeros((*z["hazards"].shape, *more), z["hazards"].dtype)}
+
+
+# --- what happens ---------------------------------------------------------------------------------
+
+
+class _Jumping:
+    """What a jump does to the user's state; number `n` of one of its channels."""
+
+    def __init__(self, jump: Any, name: str, key: Any, vector: bool) -> None:
+        self.affect, self.mark, self.name, self.vector = jump.affect, jump.mark, name, vector
+        self.data, self.kind, self.place = key
+
+    def __call__(self, t: Any, y: Any, args: Any, fired: Any, n: Any) -> Any:
+        extra = [fired] if self.vector else []
+        if self.mark is not None:
+            key = self.data
+            key = key if self.kind is None else jax.random.wrap_key_data(key, impl=self.kind)
+            for number in (_JUMPS + self.place, jnp.argmax(fired), n):
+                key = jax.random.fold_in(key, number)
+            extra.append(self.mark(key))
+        return same_state(self.name, self.affect(t, y, args, *extra), (y,))
+
+
+def _given(c: Channels, inside: bool) -> PresetTimes:
+    """The jumps at constant rates, all times of which are known."""
+    same = c.which[:, None] == jnp.arange(c.count)
+    number = jnp.sum(jnp.where(same, jnp.cumsum(same, axis=0) - 1, 0), axis=1)
+    sound = jnp.all((c.rate >= 0) & (c.rate < jnp.inf))
+    rows = {"which": c.which, "number": number, "sound": jnp.broadcast_to(sound, number.shape)}
+    event = PresetTimes(c.times, _Landed(c.affect(), c.count, inside), data=rows)
+    event.beyond = 1
+    return event
+
+
+class _Landed:
+    """A jump at a given time."""
+
+    def __init__(self, jumping: _Jumping, count: int, inside: bool) -> None:
+        self.jumping, self.count, self.inside = jumping, count, inside
+
+    def __call__(self, t: Any, y: Any, args: Any, row: Any) -> Any:
+        own = y["y"] if self.inside else y
+        fired = row["which"] == jnp.arange(self.count)
+        after = self.jumping(t, own, args, fired, row["number"])
+        inexact = lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact)  # noqa: E731
+        lost = lambda x: jnp.where(row["sound"], x, jnp.nan) if inexact(x) else x  # noqa: E731
+        after = jax.tree.map(lost, after)
+        return {**y, "y": after} if self.inside else after
+
+
+class _Reached:
+    """The condition of hazards: Λ − E, which crosses zero. If `fixed`, the time at which it does so
+    has no derivative: all that moves is t itself, from where it is.
+    """
+
+    def __init__(self, place: tuple, fixed: bool) -> None:
+        self.place, self.fixed = place, fixed
+
+    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+        del args
+        first, count, single = self.place
+        ahead = (z["hazards"] - z["waits"])[first : first + count]
+        if self.fixed:
+            moved = (t - lax.stop_gradient(t)).astype(ahead.dtype)
+            ahead = lax.stop_gradient(ahead) + moved
+        return ahead[0] if single else ahead
+
+
+class _Crossed:
+    """The affect of hazards: the jump, the next E, and of the density of the path what is over."""
+
+    def __init__(self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool) -> None:
+        self.jumping, self.rate, self.words = jumping, rate, words
+        self.place, self.score = place, score
+
+    def __call__(self, t: Any, z: Any, args: Any, *flags: Any) -> Any:
+        first, count, _ = self.place
+        here = slice(first, first + count)
+        fired = jnp.reshape(flags[0], (count,)) if flags else jnp.ones(1, bool)
+        counts, hazards, waits = (z[name][here] for name in ("counts", "hazards", "waits"))
+        after = dict(z)
+        if self.score:
+            rate = jnp.broadcast_to(self.rate(t, z["y"], args), (count,))
+            past = jnp.log(jnp.where(fired, rate, 1)) - jnp.where(fired, hazards, 0)
+            after["logs"] = z["logs"] + jnp.sum(past).astype(z["logs"].dtype)
+        n = jnp.sum(jnp.where(fired, counts, 0))
+        after["y"] = self.jumping(t, z["y"], args, fired, n)
+        counts = counts + fired.astype(counts.dtype)
+        drawn = exponentials(self.words, counts, jnp.arange(count), waits.dtype)
+        new = {
+            "counts": counts, "hazards": jnp.where(fired, 0, hazards),
+            "waits": jnp.where(fired, drawn, waits),
+        }  # fmt: skip
+        return {**after, **{name: z[name].at[here].set(x) for name, x in new.items()}}
+
+
+def _seeing(event: Happening, place: int, inside: bool) -> Happening:
+    """An event of the user's, which sees the user's state alone."""
+    leaves, structure = jax.tree.flatten(event)
+    event = jax.tree.unflatten(structure, leaves)
+    event.label = f"events[{place}]"
+    if not inside:
+        return event
+    for name, kind in (("condition", _Looking), ("affect", _Within)):
+        f = getattr(event, name, None)
+        if f is not None:
+            setattr(event, name, kind(f, f"{event.label}.{name}"))
+    return event
+
+
+class _Looking:
+    """A condition on the user's state."""
+
+    def __init__(self, condition: Any, name: str) -> None:
+        self.condition, self.name = condition, name
+
+    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+        return self.condition(t, z["y"], args)
+
+
+class _Within:
+    """An affect of the user's state."""
+
+    def __init__(self, affect: Any, name: str) -> None:
+        self.affect, self.name = affect, name
+
+    def __call__(self, t: Any, z: Any, args: Any, *extra: Any) -> Any:
+        y = z["y"]
+        return {**z, "y": same_state(self.name, self.affect(t, y, args, *extra), (y,))}

@@ -1,0 +1,296 @@
+"""The user's events, traced: when each happens, and what it does.
+
+`lowered` makes them. Each has a `place` in the user's list, where its own parameters are too.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Real
+
+from ..autodiff.one_way_linear import undifferentiable
+from ..autodiff.primitive import shape_of
+from ..closures import flatten
+from ..core.packing import as_state, released
+from ..problems.base import evaluated
+from ..problems.lowering import Canonical, Traced
+from ..problems.user_functions import check_arguments, described, paired
+from .condition import Condition
+from .event import AfterStep, Event, Happening, Periodic, PresetTimes
+
+__all__ = ["After", "Crossing", "Part", "Preset", "Rhythm", "lowered", "same_state"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """An event. `length` is how many of its happenings are recorded."""
+
+    kind: ClassVar[str] = ""
+    place: int
+    affect: Traced | None
+    length: int
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the solve ends with it."""
+        return False
+
+    @property
+    def count(self) -> int:
+        """One flag for each number."""
+        return 1
+
+    @property
+    def vector(self) -> bool:
+        """Whether there are several."""
+        return False
+
+    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+        """What its affect is called with beside t, y and args; it happens for the k-th time."""
+        del own, k, fired
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing(Part):
+    """Where a condition crosses zero."""
+
+    kind = "crossing"
+    condition: Condition
+    ends: bool
+    fixed: bool = False  # its times are held where they are when it is differentiated
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the solve ends with it."""
+        return self.ends
+
+    @property
+    def count(self) -> int:
+        """One flag for each number."""
+        return self.condition.count
+
+    @property
+    def vector(self) -> bool:
+        """Whether there are several."""
+        return self.condition.vector
+
+    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+        """With several, which of them."""
+        del own, k
+        return (fired,) if self.vector else ()
+
+
+@dataclass(frozen=True, eq=False)
+class After(Crossing):
+    """At the end of a step."""
+
+    kind = "after"
+
+
+@dataclass(frozen=True, eq=False)
+class Preset(Part):
+    """At times of a list."""
+
+    kind = "times"
+
+    def time(self, own: Any, k: Int[Array, ""]) -> Real[Array, ""]:
+        """The k-th time; infinite when there is none."""
+        return own["times"].at[k].get(mode="fill", fill_value=jnp.inf)
+
+    def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
+        """How many lie before t."""
+        return jnp.sum(own["times"] < t, dtype=jnp.int32)
+
+    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+        """The row of data of this time."""
+        del fired
+        if own["data"] is None:
+            return ()
+        return (jax.tree.map(lambda x: x.at[k].get(mode="clip"), own["data"]),)
+
+
+@dataclass(frozen=True, eq=False)
+class Rhythm(Part):
+    """Every period."""
+
+    kind = "times"
+
+    def time(self, own: Any, k: Int[Array, ""]) -> Real[Array, ""]:
+        """The k-th time; a product, in which no rounding errors add up."""
+        return _clamped(own["first"] + k * own["period"], own["ends"])
+
+    def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
+        """How many lie before t."""
+        k = jnp.ceil((t - own["first"]) / own["period"]).astype(jnp.int32)
+        k = jnp.maximum(k, 0)
+        return jnp.where((k > 0) & (self.time(own, k - 1) >= t), k - 1, k)
+
+
+def _clamped(times: Array, ends: tuple[Array, Array]) -> Array:
+    """Times within 4 ulp of an end are that end."""
+    slack = 4 * jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(ends[0]), jnp.abs(ends[1]))
+    for end in ends:
+        times = jnp.where(jnp.abs(times - end) <= slack, end, times)
+    return times
+
+
+# --- from what a user wrote ---------------------------------------------------------------------
+
+
+def lowered(
+    given: tuple, problem: Any, door: Canonical, ends: tuple, sign: Any, most: int
+) -> tuple[tuple[Part, ...], tuple]:
+    """The parts and their own parameters. `ends` is (t0, t1) in the loop's time, and `most` how
+    many happenings are recorded where their number is not known.
+    """
+    leaves, structure = flatten(problem.args)
+    leaves = [jnp.asarray(x) for x in leaves]
+    tree = door.packing.marked(door.y0, door.held)
+    t = shape_of(door.t0)
+
+    def trace(f: Any, name: str, arguments: str, extra: tuple = ()) -> Any:
+        if f is None:
+            return None
+        check_arguments(f, name, arguments)
+        return Traced(
+            f, name, arguments, t, (tree,), leaves, structure, extra=extra, fits=same_state
+        )
+
+    def condition(event: Any, name: str, direction: Any, *, boolean: bool) -> Condition:
+        name = f"{name}.condition"
+        check_arguments(event.condition, name, "t, y, args")
+        return Condition(
+            event.condition, name, t, tree, leaves, structure, direction, boolean=boolean
+        )
+
+    door_ = _Door(trace, condition, problem.args, ends, sign, most, door.noise is not None)
+    names = [event.label or f"events[{i}]" for i, event in enumerate(given)]
+    made = [
+        _RULES[type(event)](event, i, name, door_)
+        for i, (event, name) in enumerate(zip(given, names, strict=True))
+    ]
+    return tuple(part for part, _ in made), tuple(own for _, own in made)
+
+
+@dataclass(frozen=True)
+class _Door:
+    """What the rules below have in common."""
+
+    trace: Callable
+    condition: Callable
+    args: Any
+    ends: tuple
+    sign: Any
+    most: int
+    noisy: bool
+
+    def in_time(self, name: str, x: Any) -> Array:
+        """Times of the problem in the loop's time."""
+        x = self.fixed(name, jnp.asarray(evaluated(x, self.args), self.ends[0].dtype))
+        return x if isinstance(self.sign, int) and self.sign == 1 else self.sign * x
+
+    def fixed(self, name: str, x: Array) -> Array:
+        """The same, by which the path of an equation with noise has no derivative."""
+        return undifferentiable(lambda x: x, _NO_RATE.format(name=name))(x) if self.noisy else x
+
+
+_NO_RATE = (
+    "{name} cannot be differentiated in an equation with noise: its path has no derivative by time."
+)
+
+
+def _crossing(event: Event, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+    condition = door.condition(event, name, event.direction, boolean=False)
+    affect = _affect(event, name, condition, door)
+    length = 1 if event.terminal else door.most
+    part = Crossing(place, affect, length, condition, event.terminal, event.fixed)
+    return part, _hoisted(condition=condition.traced, affect=affect)
+
+
+def _after(event: AfterStep, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+    condition = door.condition(event, name, 0, boolean=True)
+    affect = _affect(event, name, condition, door)
+    part = After(place, affect, 1 if event.terminal else door.most, condition, event.terminal)
+    return part, _hoisted(condition=condition.traced, affect=affect)
+
+
+def _affect(event: Any, name: str, condition: Condition, door: _Door) -> Traced | None:
+    flags = jax.ShapeDtypeStruct((condition.count,), bool)
+    extra = (flags,) if condition.vector else ()
+    arguments = "t, y, args, fired" if condition.vector else "t, y, args"
+    return door.trace(event.affect, f"{name}.affect", arguments, extra)
+
+
+def _preset(event: PresetTimes, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+    times = door.in_time(f"{name}.times", event.times)
+    if times.ndim != 1:
+        raise ValueError(f"{name}.times has shape {times.shape}; a sequence of times is wanted.")
+    times = jnp.where(jnp.isnan(times), jnp.inf, _clamped(times, door.ends))
+    order = jnp.argsort(times, stable=True)
+    data = jax.tree.map(jnp.asarray, evaluated(event.data, door.args))
+    for row in jax.tree.leaves(data):
+        if row.shape[:1] != times.shape:
+            raise ValueError(
+                f"{name}.data has a leaf of shape {row.shape}; one row for each of the "
+                f"{times.shape[0]} times is wanted."
+            )
+    data = jax.tree.map(lambda x: x[order], data)
+    rows = () if data is None else (jax.tree.map(lambda x: shape_of(x[0]), data),)
+    arguments = "t, y, args, row" if rows else "t, y, args"
+    affect = door.trace(event.affect, f"{name}.affect", arguments, rows)
+    own = {**_hoisted(affect=affect), "times": times[order], "data": data}
+    return Preset(place, affect, max(times.shape[0] - event.beyond, 1)), own
+
+
+def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+    dtype = door.ends[0].dtype
+    period = jnp.asarray(evaluated(event.period, door.args), dtype)
+    phase = period if event.phase is None else jnp.asarray(evaluated(event.phase, door.args), dtype)
+    for key, value in (("period", period), ("phase", phase)):
+        if value.shape != ():
+            raise ValueError(f"{name}.{key} has shape {value.shape}; one number is wanted.")
+    period, phase = door.fixed(f"{name}.period", period), door.fixed(f"{name}.phase", phase)
+    affect = door.trace(event.affect, f"{name}.affect", "t, y, args")
+    own = {"first": door.ends[0] + phase, "period": period, "ends": door.ends}
+    return Rhythm(place, affect, event.most or door.most), {**_hoisted(affect=affect), **own}
+
+
+_RULES: dict[type[Happening], Callable] = {
+    Event: _crossing,
+    AfterStep: _after,
+    PresetTimes: _preset,
+    Periodic: _rhythm,
+}
+
+
+def _hoisted(**traced: Traced | None) -> dict:
+    return {name: f.hoisted for name, f in traced.items() if f is not None}
+
+
+def same_state(name: str, value: Any, parts: tuple) -> Any:
+    """What an affect returned, if it is a state like the one that it got."""
+    value, like = released(value), released(parts[0])
+    fits = jax.tree.structure(value) == jax.tree.structure(like)
+    value = value if fits else as_state(value)
+    if jax.tree.structure(value) != jax.tree.structure(like):
+        raise TypeError(
+            f"{name} returned {described(value)}; y is {described(like)}, and what an event makes "
+            "of it must match it."
+        )
+    for where, new, old in paired(value, like):
+        if jnp.shape(new) != jnp.shape(old):
+            raise TypeError(
+                f"{name} returned shape {jnp.shape(new)}{where}; y has shape {jnp.shape(old)} "
+                "there, and an event may not change it."
+            )
+        got, kept = jnp.result_type(new), jnp.result_type(old)
+        if jnp.result_type(new, jnp.zeros((), kept)) != kept:
+            raise TypeError(
+                f"{name} returned dtype {got}{where}; y has dtype {kept} there, and an event may "
+                f"not change it: write .astype({kept}) in the affect, or give y0 as {got}."
+            )
+    return value

@@ -1,0 +1,233 @@
+"""The door of the loop: from a checked call to a `System`, its `Data` and the first `State`.
+
+`solve` and `stepping` both enter here, so that a solve by hand is the same solve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..brownian import Silent, Steps, Tree
+from ..controllers import Constant
+from ..controllers.tolerance import Tolerance
+from ..core.norm import in_dtype_of
+from ..core.packing import as_state
+from ..core.status import Status
+from ..events import NO_EVENTS, Arrivals, Events, lowered
+from ..methods import Method
+from ..methods.delayed import MethodOfSteps
+from ..output import Output
+from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem
+from ..problems.dae import packed_differential
+from ..problems.forms import lower
+from ..problems.lowering import Canonical, canonical
+from . import Data, Start, Stops, System, passed
+
+__all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
+
+# As many as the default tape can replay. 100,000 would take 392 rows in place of 256, which costs
+# a batch of a thousand gradients a fifth, and one through a wide network a quarter.
+MAX_STEPS = 65_536
+MAX_EVENTS = 1024
+_ROWS = 1024  # of the past: steps within the largest lag
+
+
+@dataclass(frozen=True)
+class Door:
+    """A call that is ready for the loop; t0 and t1 are in the loop's time, which runs forwards."""
+
+    canonical: Canonical
+    sign: Any
+    t0: Any
+    t1: Any
+    method: Method
+    controller: Any
+    system: System
+    data: Data
+    arrivals: Arrivals | None = None  # of jumps
+    max_steps: int = MAX_STEPS
+
+    @property
+    def first_stop(self) -> Any:
+        """How many stops lie before the first step, or where it starts."""
+        return passed(self.data.stops, self.t0) if self.system.has_stops else 0
+
+    def writing(self, output: Output, times: tuple, save: Any) -> "Door":
+        """The same with rows to write, of what `save` keeps of a state."""
+        noise = self.system.noise.writing(output.needs_interpolant)
+        system = replace(self.system, output=output, noise=noise)
+        return replace(self, system=system, data=replace(self.data, times=times, save=save))
+
+    def start(self, dt: Any, dt0: Any, *, bad: Any = False, status: Any = Status.running) -> Start:
+        """Where the loop starts; its first step is given, or found there.
+
+        `bad`: times are wrong; `status`: of the initial values.
+        """
+        given = dt if dt is not None else dt0
+        first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
+        if self.canonical.noise is not None or self.arrivals is not None:  # time runs forwards
+            bad = bad | (self.t1 < self.t0)
+        if self.canonical.delays is not None:
+            lags = self.canonical.delays.lags
+            status = jnp.where(jnp.all((lags >= 0) & (lags < jnp.inf)), status, Status.bad_lags)
+        status = jnp.where(bad, Status.bad_times, status).astype(jnp.int32)
+        return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
+
+
+def opened(
+    problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
+    events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
+    init: str, key: Any = None, by_hand: bool = False, max_history: int | None = None,
+    counted: bool = False,
+) -> Door:  # fmt: skip
+    """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
+    solve `by_hand` may stop anywhere.
+    """
+    arrivals = None
+    if isinstance(problem, JumpProblem):
+        arrivals = Arrivals.of(problem, key, max_events, rtol)
+        problem, events = arrivals.problem, arrivals.events(events)
+        rtol, atol = arrivals.tolerances(rtol, atol)
+    direction = 1 if problem.stochastic or arrivals is not None else direction
+    entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
+    sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
+    t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
+    controller = controller if dt is None else Constant()
+    if problem.stochastic:
+        form = entry.form(entry.parameters, sign, entry.held)
+        method = method.chosen(form, controlled=controller.decides)
+    tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
+    area, order = method.area, method.order
+    if delays is not None:
+        method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
+    method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
+    controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
+    form = partial(_lowered, entry.form, method.form, repr(method), direction)
+    parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
+    stops = Stops.of(entry, parts, order, sign, stops)
+    max_steps += stops.found if counted else 0  # of dt: each cuts one in two
+    algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
+    lost = Status.inconsistent if algebraic else Status.nonfinite
+    noisy = entry.noise is not None
+    unheard = delays is not None and not stops.levels
+    happenings = NO_EVENTS
+    if parts:
+        happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
+    lands = by_hand or stops.times is not None or bool(parts)
+    noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(happenings.crossings))
+    system = System(
+        form, method_rest, controller_rest, Output(()), stops.times is not None, direction,
+        rows=None if delays is None else _power(max_history or _ROWS),
+        levels=stops.levels if any(part.affect for part in parts) else 0,
+        events=happenings, algebraic=algebraic, noise=noise,
+        refusal=_refusal(entry), jump_hides=bool(_hides(entry)),
+    )  # fmt: skip
+    data = Data(
+        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
+        t0=t0, t1=t1, stops=() if stops.times is None else stops.times, events=own,
+        tolerance=tolerance, kept=_kept(problem, entry),
+        method=jax.tree.map(jnp.asarray, method_arrays),
+        controller=jax.tree.map(jnp.asarray, controller_arrays),
+        times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+        noise=noise.source(key, t0, t1),
+        lags=() if delays is None else delays.lags, shift=stops.shift,
+    )  # fmt: skip
+    if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
+        entry = replace(entry, packing=entry.packing.showing("y"))
+    return Door(entry, sign, t0, t1, method, controller, system, data, arrivals, max_steps)
+
+
+def _hides(entry: Canonical) -> list[str]:
+    """The lines of the field that look back, by a lag that is no number, at a start that jumps."""
+    return sorted({h.where for h in entry.jumps.hidden if h.kind == "past"})
+
+
+def _refusal(entry: Canonical) -> str:
+    """Why a delay equation has no derivative: its start jumps, and it is not known when that comes
+    back.
+    """
+    where = _hides(entry)
+    if not where or not entry.delays.constant:  # a lag of the state is watched during the solve
+        return ""
+    return (
+        "y0 is another state than the end of the history, a jump, and the field looks back at it "
+        f"in {', '.join(where)} at a time that is not t minus a number. So it is not known when "
+        "the jump comes back, and what moves by that cannot be differentiated. Declare the lags as "
+        "a function lags(t, y, args); or, where y0 is the end of the history, give y0=None."
+    )
+
+
+def _polynomial(method: Method, t: Any, y: Any) -> Any:
+    """The shapes of what a method's step leaves to the past."""
+
+    def still(t: Any, y: Any) -> Any:
+        return method.resting(t, y, in_dtype_of(jnp.ones_like(t), y))
+
+    return jax.eval_shape(still, t, y)
+
+
+def _power(rows: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (rows - 1).bit_length()
+
+
+def _kept(problem: Any, entry: Canonical) -> Any:
+    """Which components of a state are differential, where a user says so."""
+    if not isinstance(problem, DAEProblem):
+        return None
+    return packed_differential(problem, entry.packing)
+
+
+def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool) -> Silent:
+    """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
+    steps land on times of their own, and whether they are cut where a condition crosses.
+    """
+    if entry.noise is None:
+        return Silent()
+    dtype = jnp.finfo(entry.y0.dtype).dtype.name
+    if controller.decides:
+        return Tree(entry.noise, dtype, True, lands, cuts)
+    return Steps(entry.noise, dtype, area, cuts)
+
+
+def _lowered(
+    form: Callable,
+    wanted: str | tuple[str, ...],
+    method: str,
+    direction: Any,
+    parameters: Any,
+    sign: Any,
+    held: Any = (),
+) -> Any:
+    """The form that the method steps; a direction of time that is known costs nothing."""
+    sign = sign if direction is None else direction
+    return lower(form(parameters, sign, held), wanted, method)
+
+
+def signed(sign: Any, x: Any) -> Any:
+    """A time (or a rate) of the problem in the loop's time, or back."""
+    return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
+
+
+def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Tolerance:
+    real = jnp.finfo(entry.y0.dtype).dtype
+    return Tolerance(_prefix(entry, rtol, real), _prefix(entry, atol, real), floored)
+
+
+def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
+    """A scalar, or a prefix tree of y0, as an array that broadcasts against the packed state."""
+    value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
+    if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
+        return jnp.asarray(value, dtype)
+    like = entry.packing.rates_of(jnp.zeros(entry.y0.shape, dtype))
+
+    def spread(v: Any, part: Any) -> Any:
+        return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)
+
+    leaves = jax.tree.leaves(jax.tree.map(spread, value, like))
+    return leaves[0] if entry.packing.single else jnp.concatenate([x.ravel() for x in leaves])

@@ -1,0 +1,192 @@
+"""The loop: step, judge, write, until the end. Every kind of equation passes through it.
+
+`integrate` runs it. An adjoint that must replay it gives a `recorder`, which sees the state before
+each attempt and what became of it; the loop knows no more of derivatives than that.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.primitive import once
+from ..autodiff.while_loop import loop
+from ..brownian import Silent
+from ..core.status import Status
+from ..methods import Method, Step
+from ..output import Cursor
+from ..problems.discontinuities import Echoes
+from ..problems.history import Asked, History
+from .saving import blank, write_rows
+from .state import Data, State, System, beside
+from .step import attempt
+
+__all__ = ["MOST_LAPS", "integrate", "opened", "settled", "taking_turns", "told"]
+
+
+MOST_LAPS = 64  # of methods that take turns
+
+
+def integrate(
+    system: System, data: Data, state: State, recorder: Any = None
+) -> tuple[State, list, Any]:
+    """Runs the loop to the end: the last state, the output buffers, and what the recorder kept."""
+
+    def running(data: Data, state: State, _: Any) -> Any:
+        on = state.status == Status.running
+        return on & (state.steps < data.goal) if system.one_step else on
+
+    def turn(system: System, active: Any, data: Data, state: State, carried: Any) -> Any:
+        buffers, record, (shown, past, lap) = carried
+        seen = None if past is None else (past, active)
+        after, tried = attempt(system, data, state, past=seen)
+        past = tried.past
+        tried = tried._replace(
+            accept=tried.accept & active,
+            cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
+            end=system.events.only_if(active, tried.end),
+            past=None,
+        )
+        write = partial(write_rows, system)
+        now = beside(data, state.held)
+        buffers = once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
+        if recorder is not None:
+            record = recorder.write(record, state, tried)
+        if system.meter is not None:
+            shown = system.meter.report(_percent(data, after), shown)
+        return after, (buffers, record, (shown, past, lap))
+
+    buffers = blank(system, data, state)
+    shown = jnp.int32(-1) if system.meter is not None else ()
+    rest = (shown, opened(system, data, recorder), jnp.int32(0))
+    if recorder is None:
+        carried = (buffers, (), rest)
+        end, (buffers, _, (_, past, _)) = taking_turns(system, running, turn, data, state, carried)
+        record = None
+    else:
+        end, buffers, record, (_, past, _) = recorder.run(running, turn, data, state, buffers, rest)
+    end = settled(system, data, state, end)
+    if past is not None:
+        end = _explained(end, past)
+        record = record if recorder is None else (record, past)
+    return end, buffers, record
+
+
+def taking_turns(
+    system: System, running: Any, turn: Any, data: Data, state: State, carried: Any,
+    noted: Any = None,
+) -> Any:  # fmt: skip
+    """The loop, with `turn(system, active, data, state, carried)`.
+
+    Where methods take turns it is a loop over laps, in which each of them has a loop of its own,
+    that goes on until another is to make the next step. A branch inside of one loop would be paid
+    for at every turn. `noted(record, lap, phase)` is the record at the end of such a loop. From the
+    last lap on the last method stays, so that there are never many.
+    """
+    phases = system.phases
+    if len(phases) == 1:
+        return loop(running, partial(turn, system), state, carried, consts=data)
+    last = len(phases) - 1
+
+    def own(phase: int, consts: Any, state: State, carried: Any) -> Any:
+        data, stays = consts
+        on = system.method.phase(state.memory) == phase
+        return running(data, state, carried) & (on | stays if phase == last else on)
+
+    def one(phase: int, active: Any, consts: Any, state: State, carried: Any) -> Any:
+        return turn(phases[phase], active, consts[0], state, carried)
+
+    def lap(active: Any, data: Data, state: State, carried: Any) -> Any:
+        del active
+        buffers, record, rest = carried
+        number = rest[2]
+        consts = (data, number >= MOST_LAPS - 1)
+        for i in range(len(phases)):
+            state, (buffers, record, rest) = loop(
+                partial(own, i), partial(one, i), state, (buffers, record, rest), consts=consts
+            )
+            record = record if noted is None else noted(record, number, i)
+        return state, (buffers, record, (*rest[:2], number + 1))
+
+    return loop(running, lap, state, carried, consts=data)
+
+
+def opened(system: System, data: Data, recorder: Any) -> Any:
+    """The past before the first attempt, if the field looks at one: of a tape, with room for each
+    of its rows.
+    """
+    if system.rows is None:
+        return None
+    form, _, _ = system.parts(data)
+    echoes = Echoes.none(system.rows, data.lags.shape[0]) if system.levels else ()
+    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, echoes)
+
+
+def _explained(state: State, past: History) -> State:
+    """The status of a solve that failed for what the field asked of its past."""
+    status = state.status
+    stuck = (Status.step_too_small, Status.dtmin, Status.newton_failed, Status.nonfinite)
+    failed = jnp.isin(status, jnp.array((*stuck, Status.max_steps)))
+    for asked, why in (
+        (Asked.lost, Status.history_overflow),
+        (Asked.future, Status.beyond_present),
+    ):
+        status = jnp.where(failed & ((past.asked & asked) > 0), why, status)
+    return replace(state, status=status.astype(jnp.int32))
+
+
+def told(state: State) -> Array:
+    """The status of a state in the middle of a loop, where a lane may have failed while the clock
+    of all goes on.
+    """
+    if state.failed is None:
+        return state.status
+    return jnp.where(state.failed >= 0, state.why, state.status)
+
+
+class _Still(Method):
+    """Stays where it is: what runs a clock alone."""
+
+    def step(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> Step:
+        """No step."""
+        return Step(y, None, (), ())
+
+    def interpolant_evaluates(self, form: Any) -> bool:
+        """There is nothing to interpolate."""
+        return False
+
+
+def settled(system: System, data: Data, first: State, end: State) -> State:
+    """The end of a solve by given steps: in a lane that failed, the clock is set back to where that
+    was. It is run again for that, so that no lane has to keep it in every turn.
+    """
+    if end.failed is None:
+        return end
+    still = replace(system, method=_Still(), noise=Silent(), meter=None)
+    data = replace(data, method=still.method, noise=())
+    count = end.failed
+
+    def before(consts: Any, state: State, _: Any) -> Any:
+        return state.steps < consts[1]
+
+    def turn(active: Any, consts: Any, state: State, _: Any) -> Any:
+        del active
+        return attempt(still, consts[0], state)[0], ()
+
+    start = replace(first, y=end.y, memory=(), path=(), evaluations=())
+    there, _ = loop(before, turn, start, consts=(data, count))
+    there = replace(
+        there, y=end.y, memory=end.memory, path=end.path, evaluations=end.evaluations,
+        failed=count, why=end.why, rejected=end.rejected + 1, status=end.why,
+    )  # fmt: skip
+    return jax.tree.map(partial(jnp.where, count >= 0), there, end)
+
+
+def _percent(data: Data, after: State) -> Array:
+    """How much of the way is done, in percent; all of it when nothing more will come."""
+    left = (data.t1 - after.t) / (data.t1 - data.t0)
+    done = after.status != Status.running
+    return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)

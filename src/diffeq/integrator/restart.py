@@ -1,0 +1,97 @@
+"""Where a step lands, what the field is beside a stop, and how to go on after one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ..events import Anew
+from ..methods.mass import consistent, slope_of
+from ..problems.discontinuities import Echo
+from .state import Data, System, beside
+from .stops import left_of, passed, right_of, stop_at
+
+__all__ = ["echo_of", "echoed", "limited_form", "restart", "started", "target_of"]
+
+
+def target_of(system: System, data: Data, stop: Any) -> Array:
+    """Where the next landing is: a stop, or the end."""
+    if not system.has_stops:
+        return data.t1
+    return jnp.minimum(stop_at(data.stops, stop), data.t1)
+
+
+def echo_of(system: System, data: Data, past: Any, t: Array, target: Array) -> Echo | None:
+    """What comes back next of an event, if that is before the next landing."""
+    if not system.levels:
+        return None
+    if past is None:  # where only shapes are wanted
+        return Echo(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
+    return past.echoes.following(past, t, data.lags, target)
+
+
+def echoed(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
+    """The next landing, and whether it is where something comes back: that is first where an event
+    is at the same time, which then has a step of length zero, so that each has its derivative.
+    """
+    if time is None:
+        return target, False
+    own = (time <= target) & (time < data.t1)
+    return jnp.where(own, time, target), own
+
+
+def _field_between(form: Any, low: Any, high: Any) -> Any:
+    """The form with stage times held between two discontinuities; they move along with t."""
+
+    def clipped(f: Callable) -> Callable:
+        return lambda t, *ys: f(t + lax.stop_gradient(jnp.clip(t, low, high) - t), *ys)
+
+    return form.mapped(clipped)
+
+
+def started(system: System, data: Data, form: Any, t: Array) -> Any:
+    """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
+    if not system.has_stops:
+        return form
+    return _field_between(form, _limits(data, t)[0], None)
+
+
+def limited_form(system: System, data: Data, form: Any, t: Array) -> Any:
+    """The form for a step from t: its limit from the right at a stop there, from the left at the
+    next; also where a stage lies outside of its step, as in SOSRI and Kvaerno5.
+    """
+    if not system.has_stops:
+        return form
+    return _field_between(form, *_limits(data, t))
+
+
+def _limits(data: Data, t: Array) -> tuple[Array, Array]:
+    """The right of the last stop that is not after t, and the left of the next one."""
+    stops, t, shift = lax.stop_gradient((data.stops, t, data.shift))
+    i = passed(stops, t)
+    return right_of(stop_at(stops, i - 1), shift), left_of(stop_at(stops, i), shift)
+
+
+def restart(system: System, data: Data, past: Any = None) -> Anew:
+    """How to go on after an event: as from a start, with the dt that was proposed, which is tried
+    like any other (Hairer's first step, where a component is zero, would be far too short). `past`
+    is all there is until then, if the field looks at it.
+    """
+
+    def at(t: Array, held: Any) -> tuple[Any, Any]:
+        form, method, _ = system.parts(beside(data, held), past)
+        return started(system, data, form, t), method
+
+    def memory(t: Array, y: Array, held: Any) -> Any:
+        form, method = at(t, held)
+        return method.init(form, t, y)
+
+    def rate(t: Array, y: Array, held: Any) -> Array:
+        return slope_of(at(t, held)[0], t, y)
+
+    def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
+        return consistent(at(t, held)[0], t, y, data.kept, data.tolerance)
+
+    return Anew(memory, rate, settled if system.algebraic else None)

@@ -1,0 +1,120 @@
+"""What is written of an attempt."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.known_value import grafted
+from ..core.norm import in_dtype_of
+from ..methods.interpolant import Part
+from ..output import Piece
+from .init import Start, prepared
+from .restart import limited_form, restart
+from .state import Attempt, Data, State, System, beside
+from .step import attempt
+
+__all__ = ["blank", "interpolated", "write_rows", "written"]
+
+
+def write_rows(
+    system: System, data: Data, t: Array, y: Array, tried: Attempt, buffers: list
+) -> list:
+    """The buffers with the rows of an attempt from (t, y)."""
+    output = system.output
+    if not output.channels:
+        return buffers
+    tried = tried if system.events.live else tried._replace(end=None)
+
+    def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
+        del active
+        data, t, y, tried = consts
+        piece = _piece(system, data, t, y, tried)
+        marks = data.marks or [()] * len(data.times)
+        rows = [(ts, *known) for ts, known in zip(data.times, marks, strict=True)]
+        return output.write(data, rows, tried.cursors, piece, buffers), ()
+
+    # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
+    # save nothing have no rows to write, so that no buffer needs a mask.
+    buffers, _ = walk(
+        save, 0, output.any(tried.cursors), consts=(data, t, y, tried), carry=buffers,
+        length=1, masked=False,
+    )  # fmt: skip
+    return buffers
+
+
+def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
+    """What output sees of an attempt."""
+    end, interpolant = tried.end, None if tried.end is None else tried.end.path
+    if interpolant is None and tried.inside is not None:
+        interpolant = tried.inside.path
+    if system.output.needs_interpolant and interpolant is None:
+        form, method, _ = system.parts(data)
+        form = limited_form(system, data, form, t)
+        form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
+        interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
+    if end is None:
+        held = (data.held, data.held)
+        return Piece(t, tried.t1, y, tried.step.y, tried.dt, interpolant, held)
+    dt = end.dt
+    if end.path is not None:
+        # A crossing that cuts a step moves its end, and leaves the polynomial of the whole.
+        dt = grafted(dt, tried.t1 - t)
+        part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
+        interpolant = Part(interpolant, grafted(end.theta, part))
+    dt = jnp.where(end.dt > 0, dt, 1)
+    held, happened = (data.held, end.held), system.events.happened(end)
+    return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
+
+
+def blank(system: System, data: Data, state: "State | Start") -> list:
+    """The output buffers before the first step."""
+    output = system.output
+    if not output.channels:
+        return []
+    known = isinstance(state, State)
+    written = state.written if known else _written_at_start(system, data, state)
+    example = _example(system, data, state)
+    return output.blank(data, state.t, state.y, state.held, example, written)
+
+
+def _written_at_start(system: System, data: Data, start: Start) -> tuple:
+    """The rows that are there before the first step, which an event may change."""
+    data = beside(data, start.held)
+    events = system.happenings(data)
+    known = events.start(start.t, start.y, restart(system, data))
+    return system.output.first(data.times, events.shown(known, start.t))
+
+
+def _example(system: System, data: Data, state: "State | Start") -> Any:
+    """The shapes of one dense row."""
+    if all(c.kind != "dense" for c in system.output.channels):
+        return None
+
+    def row(data: Data, state: Any) -> Any:
+        data, state = prepared(system, data), state.state(system, data)
+        data = beside(data, state.held)
+        _, tried = attempt(system, data, state)
+        tried = tried if system.events.live else tried._replace(end=None)
+        piece = _piece(system, data, state.t, state.y, tried)
+        return state.t, tried.t1, piece.interpolant, data.held
+
+    return jax.eval_shape(row, data, state)
+
+
+def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
+    """The buffers with the rows of an attempt that was made from a state."""
+    return write_rows(system, beside(data, state.held), state.t, state.y, tried, buffers)
+
+
+def interpolated(
+    system: System, data: Data, t: Array, y: Array, t1: Array, step: Any = None
+) -> Any:
+    """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
+    form, method, _ = system.parts(data)
+    limited = limited_form(system, data, form, t)
+    dt = in_dtype_of(t1 - t, y)
+    step = method.step(limited, t, y, dt, method.init(limited, t, y)) if step is None else step
+    return method.interpolant(limited, t, y, dt, step)

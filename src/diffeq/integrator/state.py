@@ -1,0 +1,187 @@
+"""What goes through the loop: what is static, what stays, what changes, and what an attempt was."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Bool, Int
+
+from ..brownian import Silent
+from ..events import NO_EVENTS
+from ..output import Cursor, Output
+
+__all__ = ["Attempt", "Data", "Decision", "State", "System", "beside", "sign_of"]
+
+
+class Data(eqx.Module):
+    """Everything traced that stays the same during a solve. `cells` and `marks` are what its noise
+    has drawn ahead (`prepared`); `failed` is known when it is replayed.
+    """
+
+    parameters: Any
+    held: Any
+    sign: Any
+    t0: Array
+    t1: Array
+    stops: Any
+    events: Any
+    tolerance: Any
+    kept: Any
+    method: Any
+    controller: Any
+    times: Any
+    max_steps: Int[Array, ""]
+    goal: Int[Array, ""]
+    noise: Any = ()
+    cells: Any = ()
+    marks: Any = ()
+    failed: Any = None
+    lags: Any = ()  # of a field that looks at its past, as they are at the start
+    shift: Any = ()  # of what jumps at the stops: by how much it is called at other times than t
+    save: Any = None  # what is kept of a state in a row, where that is not the state
+
+
+class State(eqx.Module):
+    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time.
+
+    Steps that are given are one clock for all lanes of a batch: nothing of a lane but y, memory and
+    `failed` (the number of the step that failed, or −1; `why` is the status of that) enters it, and
+    what does not differ from lane to lane is not kept for each. A lane that has failed stays where
+    it is while the clock goes on.
+    """
+
+    t: Array
+    low: Array
+    y: Array
+    held: Any
+    dt: Array
+    control: Any
+    memory: Any
+    written: tuple
+    stop: Int[Array, ""]
+    events: Any
+    steps: Int[Array, ""]
+    rejected: Int[Array, ""]
+    floored: Int[Array, ""]
+    last_dt: Array
+    status: Int[Array, ""]
+    evaluations: Any
+    path: Any
+    failed: Any
+    why: Any
+
+    def state(self, system: "System", data: Data) -> "State":
+        """Itself: a solve may go on from a state as well as from a `Start`."""
+        del system, data
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Everything static: how to step, to judge and to write. Two are never equal, on purpose:
+    one belongs to one trace.
+    """
+
+    form: Callable
+    method: Any
+    controller: Any
+    output: Output
+    has_stops: bool
+    direction: int | None = None
+    one_step: bool = False
+    rows: int | None = None  # how many steps the past keeps, if the field looks at it
+    levels: int = 0  # how often what an event has changed comes back by each of the lags
+    meter: Any = None
+    alarmed: bool = False
+    raises: bool = False
+    events: Any = NO_EVENTS
+    algebraic: bool = False
+    noise: Any = field(default_factory=Silent)
+    phase: int = 0  # of a method that takes turns with another
+    refusal: str = ""  # why it has no derivative
+    jump_hides: bool = False  # whether it has none where a jump at its start has come back
+    traces: dict = field(init=False, default_factory=dict)
+
+    def parts(
+        self, data: Data, past: Any = None, known: Any = None, *, final: bool = False
+    ) -> tuple[Any, Any, Any]:
+        """The form, the method and the controller with their arrays in place; with a past, if the
+        field looks at one, and with the step that is `known`, when it is made again.
+        """
+        form = self.form(data.parameters, data.sign, data.held)
+        final = final or not self.controller.decides
+        method = eqx.combine(data.method, self.method).phases[self.phase]
+        method = method.tuned(data.tolerance, final=final)
+        return (
+            form if self.rows is None else form.over(data.t0, past),
+            method if known is None else method.knowing(known),
+            eqx.combine(data.controller, self.controller),
+        )
+
+    @cached_property
+    def phases(self) -> "tuple[System, ...]":
+        """One for each of the methods that take turns; itself, where there is but one."""
+        count = len(self.method.phases)
+        return tuple(replace(self, phase=i) for i in range(count)) if count > 1 else (self,)
+
+    @property
+    def reads_inside(self) -> bool:
+        """Whether anything is read between the ends of steps: rows, events, or the past."""
+        return self.output.needs_interpolant or bool(self.events.crossings) or self.rows is not None
+
+    def check_differentiable(self) -> None:
+        """Refuses what has no derivative, or whose derivative would be wrong."""
+        if self.refusal:
+            raise TypeError(self.refusal)
+        self.events.check_differentiable()
+
+    def happenings(self, data: Data) -> Any:
+        """The events with their parameters."""
+        leaves = data.parameters[0][0]
+        return self.events.bound(data.events, leaves, sign_of(self, data), data.held)
+
+
+class Attempt(NamedTuple):
+    """What became of an attempt."""
+
+    dt: Array
+    t1: Array
+    accept: Bool[Array, ""]
+    landing: Bool[Array, ""]
+    cursors: tuple[Cursor, ...]
+    step: Any
+    end: Any
+    drawn: Any = ()
+    code: Any = None
+    past: Any = None
+    echo: Any = ()  # what came back next, as it is written on a tape
+    inside: Any = None  # what was looked at between its ends, before it was judged
+
+
+class Decision(NamedTuple):
+    """What is known of an attempt that is made again. Its dt is not: a tape of all of them would be
+    as long as the solve. The controller finds it once more, from an error estimate that is mostly
+    rounding where tolerances are tight, so that the second run drifts. The last step that was
+    accepted before the next row of the tape therefore `closes` the gap, and ends where it did.
+    """
+
+    accept: Any = None
+    landing: Any = None  # known where there are stops
+    closes: Any = None
+    end: Any = None
+    end_low: Any = None
+    flags: Any = None  # what happened, where there are events
+    code: Any = None  # of a draw whose length is one of a few: its end follows from that
+
+
+def beside(data: Data, held: Any) -> Data:
+    """The data with what is held now in place."""
+    return replace(data, held=held) if jax.tree.leaves(held) else data
+
+
+def sign_of(system: System, data: Data) -> Any:
+    """1 or −1, the direction of time in the problem: a number where it is known."""
+    return data.sign if system.direction is None else system.direction

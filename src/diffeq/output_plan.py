@@ -1,0 +1,242 @@
+"""What a user wants to see: from `saveat`, `save` and `dense` to channels of rows, and back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .autodiff.unreached_rows import Row, poison
+from .core.status import Status
+from .integrator import Data, State
+from .methods.mass import slope_of
+from .output import Channel
+from .problems.lowering import Canonical, turned
+from .problems.user_functions import check_arguments, noted
+from .solution import Occurrences
+
+__all__ = ["Wanted", "clamped"]
+
+_DENSE, _EVENT = "dense", "event"
+
+
+class Wanted:
+    """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
+
+    def __init__(
+        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int,
+        events: Any,
+    ) -> None:  # fmt: skip
+        self.door, self.sign, self.dense = door, sign, dense
+        self.is_dict = isinstance(saveat, dict)
+        keys = list(saveat) if self.is_dict else [None]
+        self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
+        self.trees: dict = {}
+        self.value = {k: self._row(k, _of_key(save, k)) for k in keys}
+        self.kinds: list[tuple[Any, Channel]] = []
+        for key in keys:
+            at, value = self.at[key], self.value[key]
+            if isinstance(at, str):
+                self.kinds.append((key, Channel("steps", max_saves, self._timed(value))))
+            elif at is not None:
+                self.kinds.append((key, Channel("times", jnp.shape(at)[0], value)))
+        if dense:
+            self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial())))
+        self.records = [
+            Channel("event", part.length, _occurrence(part.count), i, part.kind == "after")
+            for i, part in enumerate(events.parts)
+        ]
+        self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]
+        self.vectors = [part.vector for part in events.parts]
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """What the loop writes."""
+        return tuple(channel for _, channel in self.kinds)
+
+    @property
+    def trims(self) -> frozenset:
+        """The keys of the sets whose number of rows is known only afterwards."""
+        return frozenset(key for key, at in self.at.items() if isinstance(at, str))
+
+    def times(self, t0: Array, t1: Array) -> tuple[tuple, Array]:
+        """Each channel's times in the loop's time, and whether any of them is wrong."""
+        found, bad = [], jnp.zeros((), bool)
+        for key, channel in self.kinds:
+            if channel.kind != "times":
+                found.append(())
+                continue
+            times, wrong = clamped(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
+            found.append(times)
+            bad = bad | wrong
+        return tuple(found), bad
+
+    def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, ...]:
+        """(ts, ys, saved, num) as the user asked for them, the dense rows with their tree, and what
+        is recorded of each event.
+        """
+        rows: dict = {}
+        dense = (None, None)  # the polynomial's rows, and the tree of one
+        written = {
+            key: (c, ts, w, b)
+            for (key, c), ts, w, b in zip(self.kinds, data.times, end.written, buffers, strict=True)
+        }
+        for key, at in self.at.items():
+            rows[key] = (
+                self._last_row(data, end, key)
+                if at is None
+                else self._rows(end, key, *written[key])
+            )
+        if self.dense:
+            _, _, count, leaves = written[_DENSE]
+            last = (end.t, end.y, end.held) if self.records else None
+            dense = (
+                (jnp.asarray(self.sign), leaves, count, self._start(), last),
+                self.trees[_DENSE],
+            )
+        columns = [{key: row[i] for key, row in rows.items()} for i in range(4)]
+        happened = tuple(
+            self._occurrences(end, *written[_EVENT, channel.place]) for channel in self.records
+        )
+        return *(c if self.is_dict else c[None] for c in columns), dense, happened
+
+    def _start(self) -> tuple:
+        """(t, y, y') at the start: all that dense output knows where no step was taken."""
+        t, y, held = self._turned(self.door.t0), self.door.y0, self.door.held
+        if self.door.noise is not None:
+            return t, y, jnp.zeros_like(y), held
+        form = self.door.form(self.door.parameters, self.sign, held)
+        return t, y, slope_of(form, t, y), held
+
+    def _rows(
+        self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
+    ) -> tuple:
+        index = jnp.arange(channel.length)
+        reached = index < count
+        if channel.kind == "steps":
+            ts, *buffer = buffer
+            ts = jnp.where(reached, ts, jnp.nan)
+            kind = jnp.where(reached, Row.reached, Row.padding)
+        else:
+            ts = self._turned(times)
+            absent = jnp.isnan(times)
+            if self.records:  # beyond a terminal event nothing is missing: it is padding, too
+                absent = absent | (end.status == Status.terminated)
+            kind = jnp.where(reached, Row.reached, jnp.where(absent, Row.padding, Row.missing))
+        leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
+        return ts, self._tree(key, leaves), reached, count
+
+    def _occurrences(
+        self, end: State, channel: Channel, _: Any, count: Array, buffer: list
+    ) -> Occurrences:
+        ts, fired, *rows = buffer
+        kind = jnp.where(jnp.arange(channel.length) < count, Row.reached, Row.padding)
+        rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
+        states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
+        before, after = (self.door.packing.unpack(*x) for x in states)
+        ts = self._turned(_marked(ts, end.t, kind, marked=True))
+        fired = fired if self.vectors[channel.place] else fired[:, 0]
+        return Occurrences(ts, before, after, fired, count)
+
+    def _last_row(self, data: Data, end: State, key: Any) -> tuple:
+        reached = (end.status <= Status.terminated)[None]
+        leaves = [x[None] for x in self.value[key](data, end.t, end.y, end.held)]
+        kind = jnp.where(reached, Row.reached, Row.missing)
+        ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
+        return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
+
+    def _tree(self, key: Any, leaves: list) -> Any:
+        tree = self.trees.get(id(self.value[key]))
+        return (
+            self.door.packing.unpack(leaves[0], leaves[1:])
+            if tree is None
+            else jax.tree.unflatten(tree, leaves)
+        )
+
+    # What the loop calls holds nothing that is traced: it outlives the trace in JAX's caches.
+
+    def _row(self, key: Any, given: Any) -> Callable:
+        """A row as a list of arrays; remembers the tree that `save` returns. What that closes over
+        comes with the data of the loop.
+        """
+        packing, args_of, time_of, trees = (
+            self.door.packing, self.door.args, self._turned_by(), self.trees
+        )  # fmt: skip
+        if given is not None:
+            check_arguments(given, "save", "t, y, args")
+
+        def row(data: Data, tau: Any, y: Any, held: Any = ()) -> list:
+            save = _of_key(data.save, key)
+            if save is None:
+                return [y, *held]
+            t, tree = time_of(tau, data), packing.unpack(y, held)
+            with noted("save", "t, y, args", t, tree):
+                kept = jax.tree.map(jnp.asarray, save(t, tree, args_of(data.parameters)))
+            leaves, trees[id(row)] = jax.tree.flatten(kept)
+            return leaves
+
+        return row
+
+    def _polynomial(self) -> Callable:
+        """A step's polynomial as a list of arrays; remembers its tree."""
+        trees = self.trees
+
+        def row(*parts: Any) -> list:
+            leaves, trees[_DENSE] = jax.tree.flatten(parts)
+            return leaves
+
+        return row
+
+    def _timed(self, value: Callable) -> Callable:
+        time_of = self._turned_by()
+        return lambda data, tau, *of: [time_of(tau, data), *value(data, tau, *of)]
+
+    def _turned(self, x: Any) -> Any:
+        """A time in the problem's own direction."""
+        return turned(self.sign, x)
+
+    def _turned_by(self) -> Callable:
+        """The same inside the loop, where a direction that is not known comes with its data."""
+        sign = self.sign if isinstance(self.sign, int) else None
+        return lambda x, data: turned(data.sign if sign is None else sign, x)
+
+
+def _occurrence(count: int) -> Callable:
+    """The record of one time that an event happens, in the loop's time."""
+
+    def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
+        flags = jnp.zeros(count, bool) if flags is None else flags
+        (y0, held0), (y1, held1) = before, after
+        return [tau, flags, y0, *held0, y1, *held1]
+
+    return row
+
+
+def _of_key(save: Any, key: Any) -> Any:
+    """What is kept in the rows of a key of `saveat`."""
+    return save.get(key) if isinstance(save, dict) else save
+
+
+def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:
+    """Rows with NaN where nothing was reached; integers have no NaN, `saved` tells."""
+    if not jnp.issubdtype(rows.dtype, jnp.inexact):
+        return rows
+    return poison(rows, anchor, kind, marked=marked)
+
+
+def clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
+    """Times within 4 ulp of an end are that end; whether any is out of order or outside.
+
+    An ulp is that of the end on the inside, so that 1e-9 after 0 is a time of its own however far
+    t1 is; and that of the larger end on the outside, where sums that miss an end of 0 come to lie.
+    """
+    ulp = 4 * jnp.finfo(times.dtype).eps
+    wide = ulp * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    low = (times >= t0 - wide) & (times <= t0 + ulp * jnp.abs(t0))
+    high = (times <= t1 + wide) & (times >= t1 - ulp * jnp.abs(t1))
+    times = jnp.where(high, t1, jnp.where(low, t0, times))
+    padding = jnp.isnan(times)
+    outside = ~padding & ((times < t0) | (times > t1))
+    late = ~padding[1:] & (padding[:-1] | (times[1:] < times[:-1]))
+    return times, jnp.any(outside) | jnp.any(late)

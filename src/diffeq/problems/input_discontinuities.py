@@ -1,0 +1,18 @@
+"""The times at which a problem's traced functions jump, by the inputs that they call."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..autodiff.discontinuity_times import Jumps, constant, jumps_of, time
+
+__all__ = ["jumps_of_traced"]
+
+
+def jumps_of_traced(traced: Any, leaves: Sequence, seen: Sequence = ()) -> Jumps:
+    """Where a `Traced` function of (t, *parts, args) jumps: of the leaves of args all is known, of
+    those of the state nothing, and of what else it sees what is given.
+    """
+    count = len(traced.jaxpr.in_avals) - 1 - len(leaves) - len(seen)
+    state = [None] * count
+    inputs = [time(traced.jaxpr.in_avals[0].dtype), *state, *seen, *map(constant, leaves)]
+    return jumps_of(traced.jaxpr, inputs)

@@ -1,0 +1,161 @@
+"""States of rest: `solve` of a `SteadyStateProblem`."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .adjoints import SteadyState
+from .adjoints.steady_state import Rest, at_rest
+from .autodiff.primitive import Tracer, influences
+from .autodiff.unreached_rows import Row, poison
+from .autodiff.while_loop import loop
+from .capture_call import captured_problem
+from .closures import code_of, flatten, unflatten
+from .controllers import PI
+from .core.norm import mean_square
+from .core.status import Status
+from .diagnosis import advice
+from .integrator import Start, attempt
+from .integrator.build import MAX_STEPS, Door, opened
+from .methods import METHODS
+from .problems.forms import lower
+from .solution import About, Last, Solution
+from .validation import checked_rest
+
+__all__ = ["solve_for_rest"]
+
+_MOST = 256  # iterations of a search
+_STILL = 100.0  # tolerances that y may change by when it is almost at rest
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is static in a call."""
+
+    steps: int
+    follows: bool
+    linear: Any
+
+
+def solve_for_rest(problem: Any, method: Any, throw: Any, **given: Any) -> Solution:
+    """The state at which y' = f comes to rest, found by Newton's method from y0; or, with a method,
+    by following the equation in time until it is almost there.
+    """
+    rtol, atol = checked_rest(problem, method, throw, **given)
+    adjoint, most = given["adjoint"] or SteadyState(), given["max_steps"]
+    traced = {
+        "problem": captured_problem(problem), "method": method, "rtol": rtol, "atol": atol,
+        "code": code_of(method),
+    }  # fmt: skip
+    leaves, structure = flatten(traced)
+    options = _Options(most or MAX_STEPS, method is not None, adjoint.linear)
+    sol = _compiled(options, structure, leaves)
+    if throw and not isinstance(sol.status, Tracer) and sol.status.ndim == 0:
+        sol.check(hint=lambda last: advice(Status(int(sol.status))))
+    return sol
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
+    call = unflatten(structure, leaves)
+    method = METHODS["Tsit5"]() if call["method"] is None else call["method"]
+    door = opened(
+        call["problem"], method, PI(), rtol=call["rtol"], atol=call["atol"], dt=None, stops=None,
+        direction=1, floored=True, max_steps=options.steps, events=(), max_events=0, init="given",
+    )  # fmt: skip
+    _check_timeless(door)
+    y0 = door.canonical.y0
+    t, y, steps, still = _followed(door) if options.follows else (door.t0, y0, 0, True)
+    inputs, tree = jax.tree.flatten((door.data, _start(door.t0, y0)))
+    rest = Rest(door.system, tree, y0.shape, y0.dtype, options.linear, _MOST)
+    z, good, count = at_rest(rest, inputs, jax.lax.stop_gradient(rest.flat(y)))
+    return _answer(door, rest, (t, z), good & still, steps + count, inputs)
+
+
+def _start(t: Any, y: Any, dt: Any = None) -> Start:
+    return Start(t, y, (), dt, jnp.asarray(Status.running, jnp.int32))
+
+
+def _check_timeless(door: Door) -> None:
+    """Refuses an f in which t appears."""
+    form = door.system.form(door.data.parameters, door.data.sign)
+    field = lower(form, "ode", "a state of rest").field
+    jaxpr = jax.make_jaxpr(field)(door.t0, door.canonical.y0)
+    if influences(jaxpr)[0]:
+        raise TypeError(
+            "f depends on t, so y' = f does not come to rest; a SteadyStateProblem's f may take t, "
+            "and must not use it."
+        )
+
+
+def _followed(door: Door) -> tuple:
+    """(t, y, attempts, whether it is almost at rest), from y0 by steps in time.
+
+    It is, when y has changed by no more than some tolerances since half the time that has passed.
+    (f is no measure: at its stability limit an explicit method keeps it from zero for ever.) The
+    first look is when y has had time to change by some tolerances at the rate that it starts with.
+    """
+    system = door.system
+    data, y0, t0 = jax.lax.stop_gradient((door.data, door.canonical.y0, door.t0))
+    data = replace(data, t1=jnp.full_like(t0, float(jnp.finfo(t0.dtype).max) / 4))
+    form = lower(system.form(data.parameters, data.sign), "ode", "a state of rest")
+    first = _size(data.tolerance, form.field(t0, y0), y0).astype(t0.dtype)
+    unit = 1 / jnp.where(first > 0, first, 1)
+    state = _start(t0, y0, 0.1 * unit).state(system, data)
+
+    def running(consts: Any, carried: _Followed, _: Any) -> Any:
+        del consts
+        return (carried.state.status == Status.running) & ~carried.still
+
+    def turn(active: Any, consts: Any, carried: _Followed, _: Any) -> Any:
+        del active
+        data, t0 = consts
+        state, _ = attempt(system, data, carried.state)
+        look = state.t - t0 >= 2 * carried.passed
+        changed = _size(data.tolerance, state.y - carried.y, state.y)
+        return _Followed(
+            state, jnp.where(look, state.t - t0, carried.passed),
+            jnp.where(look, state.y, carried.y), look & (changed <= _STILL),
+        ), ()  # fmt: skip
+
+    begun = _Followed(state, _STILL * unit, y0, first == 0)
+    end, _ = loop(running, turn, begun, consts=(data, t0))
+    return end.state.t, end.state.y, end.state.steps + end.state.rejected, end.still
+
+
+class _Followed(NamedTuple):
+    """An equation on its way to rest: its state, and the state at the last look."""
+
+    state: Any
+    passed: Any
+    y: Any
+    still: Any
+
+
+def _size(tolerance: Any, x: Any, y: Any) -> Any:
+    """The root mean square of x in units of the tolerance of y."""
+    return jnp.sqrt(mean_square(x / (tolerance.atol + tolerance.rtol * jnp.abs(y))))
+
+
+def _answer(door: Door, rest: Rest, at: tuple, good: Any, count: Any, inputs: list) -> Solution:
+    t, z = at
+    packing = door.canonical.packing
+    y = rest.state(z)
+    status = jnp.where(good, Status.success, Status.not_at_rest).astype(jnp.int32)
+    kind = jnp.where(good, Row.reached, Row.missing)
+    # A cotangent of what was not found is NaN for all inputs, and never seen by a linear solver.
+    touched = sum(0 * jnp.sum(jnp.real(x)) for x in inputs if jnp.issubdtype(x.dtype, jnp.inexact))
+    y1 = poison(y, jax.lax.stop_gradient(y) + touched, kind)
+    count = jnp.asarray(count, jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    stats = {"steps": count, "rejected": zero, "evaluations": count, "stops": zero, "floored": zero}
+    finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(y), y, door.canonical.y0))
+    last = Last(t, packing.unpack(finite), jnp.zeros_like(t))
+    about = About("a search for rest", packing, True)
+    return Solution(
+        t[None], packing.unpack(y1[None]), good[None], good[None].sum(), packing.unpack(y1),
+        last, stats, status, None, about,
+    )  # fmt: skip

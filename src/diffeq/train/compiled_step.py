@@ -1,0 +1,303 @@
+"""The compiled parts of a fit, as functions of arrays: each is compiled once for all fits that are
+alike. What tells two fits apart (their loss, model and optimiser) was traced (`captured`), and is
+in their arguments: equal programs over other arrays compile nothing.
+
+The last few programs are kept, and no others: they hold what the closures hold, and a sweep makes
+many of them.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..autodiff.primitive import is_key
+from ..closures import Captured, captured
+from .batches import Draw
+from .parameters import Layout, Rest
+
+__all__ = [
+    "FINITE",
+    "KEPT",
+    "NAN",
+    "Carry",
+    "Evaluation",
+    "LossWanted",
+    "Refusals",
+    "advance",
+    "advance_by",
+    "advanced",
+    "begun",
+    "evaluation_of",
+    "note",
+    "objective_of",
+    "step_of",
+]
+
+KEPT = 16  # programs of each kind
+FINITE, INFINITE, NAN = range(3)  # codes of what an array has in it
+
+
+def objective_of(loss: Callable, rest: Rest, layout: Layout, *, keyed: bool) -> Callable:
+    """The loss as a function of (theta, state, draw), with the rest of the model and the bounds in
+    it; it returns the next state, too.
+    """
+
+    def objective(theta: PyTree, state: tuple, draw: Draw) -> tuple[Float[Array, ""], tuple]:
+        pieces = layout.pieces(theta, state, rest)
+        inputs = [] if draw.data is None else [draw.batch()]
+        options = {"key": draw.step_key()} if keyed else {}
+        value = loss(layout.whole(pieces, rest), *inputs, **options)
+        _check_scalar(value)
+        return jnp.asarray(value), layout.written(pieces, state)
+
+    return objective
+
+
+def _check_scalar(value: Any) -> None:
+    if isinstance(value, (tuple, list)):
+        raise TypeError(
+            f"loss returned {len(value)} values; a real scalar is wanted. Of (value, others), as "
+            "for has_aux=True, return the value: lambda *given: loss(*given)[0]."
+        )
+    if not hasattr(value, "shape") and not isinstance(value, (int, float, complex)):
+        raise TypeError(f"loss returned a {type(value).__name__}; a real scalar is wanted.")
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"loss returned {jnp.result_type(value)}{list(jnp.shape(value))}; a real scalar "
+            "is wanted."
+        )
+
+
+class Evaluation(NamedTuple):
+    """The loss at theta, its gradient, and the state of the model's modules after it (None: that
+    before it).
+    """
+
+    value: Float[Array, ""]
+    gradient: PyTree
+    state: tuple | None
+
+
+def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
+    """The loss and its gradient, a program `(objective, theta, state, draw)` for objectives that
+    differ in their arrays alone.
+    """
+    return _evaluation(jax.tree.structure(objective))
+
+
+@lru_cache(maxsize=KEPT)
+def _evaluation(tree: Any) -> Callable[..., Evaluation]:
+    del tree
+    return jax.jit(partial(_evaluated))  # a partial is a function of its own, forgotten with it
+
+
+def _evaluated(objective: Captured, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
+    (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
+    return Evaluation(value, gradient, state)
+
+
+class Refusals(NamedTuple):
+    """The steps that led to what is not finite.
+
+    Attributes:
+        total: of all steps; `row`: of the last ones, without progress in between.
+        first: the first of them, −1 for none.
+        codes: of what was not finite there: the loss, each array of the gradient, each array of
+            the parameters.
+    """
+
+    total: Int[Array, ""]
+    row: Int[Array, ""]
+    first: Int[Array, ""]
+    codes: Int[Array, " arrays"]
+
+
+class Carry(NamedTuple):
+    """What goes from step to step, on the device: all that it takes to go on."""
+
+    theta: PyTree
+    state: tuple
+    optimizer: Any
+    best: Float[Array, ""]
+    best_theta: PyTree
+    best_state: tuple
+    refusals: Refusals
+    still: Int[Array, ""]  # evaluations in a row at the best parameters
+
+
+def begun(optimizer: Any, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+    """The carry before the first step of an optimiser. Its arrays are new ones, since a step gives
+    them away.
+    """
+    init = captured(optimizer.init, theta)
+    return _begin(jax.tree.structure(init))(init, theta, state, carry)
+
+
+@lru_cache(maxsize=KEPT)
+def _begin(tree: Any) -> Callable[..., Carry]:
+    del tree
+    return jax.jit(partial(_begun))
+
+
+def _begun(init: Captured, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+    zero = jnp.zeros((), jnp.int32)
+    arrays = len(jax.tree.leaves(theta))
+    if carry is None:
+        codes = jnp.zeros(1 + 2 * arrays, jnp.int32)
+        best = jnp.asarray(jnp.inf, jnp.result_type(float))
+        refusals = Refusals(zero, zero, zero - 1, codes)
+        carry = Carry(theta, state, None, best, theta, state, refusals, zero)
+    start = carry._replace(
+        theta=theta, state=state, optimizer=init(theta), still=zero,
+        refusals=carry.refusals._replace(row=zero),
+    )  # fmt: skip
+    return _strong(jax.tree.map(jnp.copy, start), start)
+
+
+def step_of(
+    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> Captured:
+    """A step of an optimiser, a function of (carry, evaluation, step).
+
+    Raises:
+        LossWanted: the optimiser evaluates the loss itself.
+    """
+
+    def move(carry: Carry, evaluation: Evaluation, step: Any) -> Carry:
+        return advanced(optimizer, carry, evaluation, step, loss=_wanted, noisy=noisy)
+
+    return captured(move, carry, evaluation, step)
+
+
+def advance(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+    """The carry after a step. The arrays of the one before are given away."""
+    return advance_by(step)(step, carry, evaluation, number)
+
+
+def advance_by(step: Captured) -> Any:
+    """The program of a step, for steps that differ in their arrays alone."""
+    return _advance(jax.tree.structure(step))
+
+
+@lru_cache(maxsize=KEPT)
+def _advance(tree: Any) -> Any:
+    del tree
+
+    def advanced_once(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+        return step(carry, evaluation, number)
+
+    return jax.jit(advanced_once, donate_argnames="carry")
+
+
+@partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
+def note(carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool) -> Carry:
+    """The carry that knows of an evaluation, without a step from it. The evaluation may be part of
+    the optimiser's state, which the carry is to have none of.
+    """
+    return _noted(carry, evaluation, step, noisy=noisy)[0]
+
+
+class LossWanted(Exception):
+    """An optimiser calls `value_fn`."""
+
+
+def _wanted(*given: Any) -> Any:
+    del given
+    raise LossWanted
+
+
+def advanced(
+    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable, noisy: bool
+) -> Carry:
+    """A step; from what is not finite half of the way back to the best parameters.
+
+    What is compared is read before what is kept is written, and that before anything moves (hence
+    the barriers): so XLA writes all of a step over the arrays that it is given, without copies.
+    """
+    import optax
+
+    noted, fine = _noted(carry, evaluation, step, noisy=noisy)
+    noted = jax.lax.optimization_barrier(noted)
+
+    def forwards() -> tuple[PyTree, Any]:
+        gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
+        update = optax.with_extra_args_support(optimizer).update
+        updates, state = update(
+            gradient, noted.optimizer, noted.theta, value=evaluation.value, grad=gradient,
+            value_fn=loss,
+        )  # fmt: skip
+        moved = optax.apply_updates(noted.theta, updates)
+        return _strong((moved, state), (noted.theta, noted.optimizer))
+
+    def back() -> tuple[PyTree, Any]:
+        return jax.tree.map(_halfway, noted.theta, noted.best_theta), noted.optimizer
+
+    theta, state = jax.lax.cond(fine, forwards, back)
+    return _strong(noted._replace(theta=theta, optimizer=state), carry)
+
+
+def _halfway(theta: Array, best: Array) -> Array:
+    """Half of the way back; all of it from what is not finite itself."""
+    return jnp.where(jnp.isfinite(theta), (theta + best) / 2, best)
+
+
+def _noted(
+    carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> tuple[Carry, Bool[Array, ""]]:
+    """The carry with the best parameters (the last finite ones of a noisy loss) and the counts; and
+    whether all is finite.
+    """
+    codes = _codes((evaluation.value, evaluation.gradient, carry.theta))
+    fine = jnp.all(codes == FINITE)
+    pairs = zip(jax.tree.leaves(carry.theta), jax.tree.leaves(carry.best_theta), strict=True)
+    same = jnp.all(jnp.stack([jnp.all(a == b) for a, b in pairs]))
+    carry, fine, same = jax.lax.optimization_barrier((carry, fine, same))
+    better = fine & ((evaluation.value < carry.best) | noisy)
+    state = carry.state if evaluation.state is None else evaluation.state
+    noted = carry._replace(
+        state=_where(fine, state, carry.state),
+        best=jnp.where(better, evaluation.value, carry.best),
+        best_theta=_where(better, carry.theta, carry.best_theta),
+        best_state=_where(better, state, carry.best_state),
+        refusals=_counted(carry.refusals, codes, step, same),
+        still=jnp.where(fine & same, carry.still + 1, 0),
+    )
+    return _strong(noted, carry), fine
+
+
+def _counted(
+    refusals: Refusals, codes: Int[Array, " arrays"], step: Any, same: Bool[Array, ""]
+) -> Refusals:
+    """The counts after an evaluation; at the best parameters it is no progress, though finite."""
+    bad = jnp.any(codes != FINITE)
+    new = bad & (refusals.first < 0)
+    return Refusals(
+        refusals.total + bad,
+        jnp.where(bad, refusals.row + 1, jnp.where(same, refusals.row, 0)),
+        jnp.where(new, step, refusals.first),
+        jnp.where(new, codes, refusals.codes),
+    )
+
+
+def _codes(tree: PyTree) -> Int[Array, " arrays"]:
+    """Of each array whether it is finite, has infinities, or has NaN."""
+
+    def code(x: Any) -> Any:
+        most = jnp.max(jnp.abs(x), initial=0)  # NaN is the largest of all
+        return jnp.where(jnp.isnan(most), NAN, jnp.where(jnp.isinf(most), INFINITE, FINITE))
+
+    return jnp.stack([code(x) for x in jax.tree.leaves(tree)])
+
+
+def _where(choice: Any, a: Any, b: Any) -> Any:
+    return jax.tree.map(partial(jnp.where, choice), a, b)
+
+
+def _strong(tree: PyTree, like: PyTree) -> PyTree:
+    """Arrays of the dtypes of `like`, none of them weak: so the second step compiles nothing."""
+    convert = jax.lax.convert_element_type
+    return jax.tree.map(lambda x, old: x if is_key(old) else convert(x, old.dtype), tree, like)

@@ -1,0 +1,107 @@
+"""The method and the controller, where none is named."""
+
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from ..adjoints import ODES, Discrete
+from ..core.packing import Packing, moving
+from ..methods import BDF, METHODS, Method, Stochastic
+from ..problems import DAEProblem, ImplicitDAEProblem, Problem
+from ..problems.forms import Ito
+from .values import concrete
+
+__all__ = [
+    "NoisyDefault",
+    "default_method",
+    "explicit_for",
+    "may_turn",
+    "no_control",
+]
+
+_MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
+
+
+def default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Method:
+    """The method for a problem, where none is named."""
+    if problem.stochastic:
+        return _default_noisy(problem, controller, dt)
+    if isinstance(problem, DAEProblem):
+        return METHODS["Rodas5P" if problem.index is None else "RadauIIA5"]()
+    if isinstance(problem, ImplicitDAEProblem):
+        return BDF()
+    return explicit_for(rtol)
+
+
+def explicit_for(rtol: Any) -> Method:
+    """The explicit method for these relative tolerances (None: the default)."""
+    known = [np.min(np.asarray(x)) for x in jax.tree.leaves(rtol)] if concrete(rtol) else []
+    return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"]()
+
+
+def may_turn(problem: Problem, state: Any, adjoint: Any) -> bool:
+    """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
+    if type(problem).__name__ not in ODES or not isinstance(adjoint, Discrete | None):
+        return False
+    return Packing(moving(state)).size <= _MOST_TURNING
+
+
+def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
+    """The method for an equation with noise: of order 3/2, where there is one."""
+    if not problem.delayed:
+        return NoisyDefault()
+    euler = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
+    if dt is None and (controller is None or controller.decides):
+        raise ValueError(f"{no_control(problem)} (the method is then {euler}()).")
+    return METHODS[euler]()
+
+
+class NoisyDefault(Stochastic):
+    """The default of an SDE, until it is known what its diffusion depends on.
+
+    >>> from diffeq.methods import METHODS
+    >>> from diffeq.problems.forms import Ito
+    >>> form = Ito(None, None, kind="general", additive=True, own=False)
+    >>> NoisyDefault().chosen(form, controlled=True)
+    SOSRA()
+    """
+
+    form: ClassVar[str] = "sde"
+
+    @property
+    def order(self) -> float:
+        """That of the best."""
+        return 1.5
+
+    @property
+    def adaptive(self) -> bool:
+        """Steps may be controlled, where the method that is chosen can do that."""
+        return True
+
+    def chosen(self, form: Any, *, controlled: bool) -> Method:
+        """SOSRA for additive noise, SOSRI for what commutes component by component, else Euler's
+        methods, by given steps.
+        """
+        if form.additive:
+            return METHODS["SOSRA"]()
+        if form.kind == "scalar" or form.own:
+            return METHODS["SOSRI"]()
+        euler = METHODS["EulerMaruyama" if isinstance(form, Ito) else "EulerHeun"]()
+        if not controlled:
+            return euler
+        which = (
+            "general noise"
+            if form.kind == "general"
+            else "diagonal noise of which one component depends on others of y (or cannot be seen "
+            "not to)"
+        )
+        raise ValueError(
+            f"no method for {which} controls its steps: give dt= (the method is then {euler!r}). "
+            "Additive and scalar noise, and components that each depend on their own, have one."
+        )
+
+
+def no_control(problem: Problem) -> str:
+    """What to do where a past and noise meet."""
+    return f"no method for {type(problem).__name__} controls its steps: give dt="

@@ -1,0 +1,36 @@
+"""Words: whether numbers are known, and how values are shown."""
+
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..autodiff.primitive import Tracer
+
+__all__ = ["concrete", "digits_of", "is_real", "shown"]
+
+
+def concrete(x: Any) -> bool:
+    """Whether a tree's numbers are known now."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
+
+
+def is_real(x: Any) -> bool:
+    """Whether x is a real number, or an array of them: no string, no bool, nothing complex."""
+    dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def digits_of(t: float) -> str:
+    """All digits that tell a time from its neighbours, and no more: 1, not 1.0."""
+    return repr(float(t)).removesuffix(".0")
+
+
+def shown(x: Any) -> str:
+    """A value as a sentence shows it."""
+    if inspect.isclass(x):
+        return f"the class {x.__name__}"
+    text = repr(x).replace("\n", " ")
+    return text if len(text) < 80 else text[:77] + "…"
