@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from .closures import Captured, captured, code_of, is_number, no_writes, reading_of
 from .core.packing import Packing, moving, released
 from .core.promotion import given_promotion
-from .events import AfterStep, Event, Happening, Periodic, PresetTimes
+from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
 from .problems.jump import Jump, varies
 from .problems.lowering import names_of, state_of, time_dtype
-from .problems.user_functions import check_arguments, noted
+from .problems.user_functions import annotate_errors, check_arguments
 
 __all__ = ["captured_call", "captured_problem"]
 
@@ -75,7 +75,7 @@ class _Arguments:
         def guard(*args: Any) -> Any:
             with ExitStack() as stack:
                 stack.enter_context(no_writes(name, f, args))
-                stack.enter_context(noted(name, arguments, *args))
+                stack.enter_context(annotate_errors(name, arguments, *args))
                 yield
 
         return captured(f, *known, *extra, guard=guard, name=name)
@@ -159,7 +159,7 @@ def _jump(jump: Jump, name: str, sees: _Arguments, key: Any) -> Jump:
 # --- events ---------------------------------------------------------------------------------------
 
 
-def _event(event: Happening, name: str, sees: _Arguments) -> Happening:
+def _event(event: AbstractEvent, name: str, sees: _Arguments) -> AbstractEvent:
     """An event of the user's."""
     new: Any = copy.copy(event)
     extra: list = []

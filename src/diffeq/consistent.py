@@ -15,7 +15,7 @@ from .closures import flatten, unflatten
 from .controllers.tolerance import Tolerance
 from .core.status import Status
 from .diagnosis import hint
-from .integrator.build import Door
+from .integrator.build import BuiltSolve
 from .methods.index_check import is_determined
 from .methods.mass import consistent as nearest
 from .methods.mass import constrained, correction, slope_of
@@ -88,7 +88,7 @@ def _tolerance(y: Array) -> Tolerance:
     return Tolerance(rtol, atol)
 
 
-def with_consistent_values(door: Door, init: str) -> tuple[Door, Int[Array, ""]]:
+def with_consistent_values(door: BuiltSolve, init: str) -> tuple[BuiltSolve, Int[Array, ""]]:
     """The door with initial values that obey the algebraic equations, if there are any; and the
     status of the search: `running`, or what is wrong with the equations or with the values.
     """
@@ -114,7 +114,7 @@ def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Arr
     return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
-def _obeys(form: Any, y0: Array, door: Door) -> Array:
+def _obeys(form: Any, y0: Array, door: BuiltSolve) -> Array:
     """Whether the step of Newton's method from y0 would stay inside the tolerance."""
     step, beside = correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
     step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)

@@ -21,7 +21,7 @@ from .methods.mass import times
 from .methods.newton_based import Implicit as ImplicitMethod
 from .methods.newton_based import linearised
 from .methods.order import stability_reach
-from .methods.residual import strays
+from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
 from .problems.base import evaluated
@@ -311,7 +311,7 @@ def inconsistency(problem: Any, t: Any, y: Any) -> str:
     if isinstance(form, Mass) and form.index is not None:
         return _hidden_inconsistency(form, packing, t, y)
     if isinstance(form, Implicit):
-        if (stray := np.flatnonzero(strays(form, t, y, form.guess))).size:
+        if (stray := np.flatnonzero(depends_on_algebraic_rates(form, t, y, form.guess))).size:
             return (
                 f"The residual depends on dy of component {stray[0]}, which differential says is "
                 "algebraic: say there that it is differential, or leave its slope out."

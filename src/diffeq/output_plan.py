@@ -7,21 +7,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .autodiff.unreached_rows import Row, poison
+from .autodiff.unreached_rows import Reached, mark_unreached
 from .core.status import Status
 from .integrator import Data, State
 from .methods.mass import slope_of
 from .output import Channel
-from .problems.lowering import Canonical, turned
-from .problems.user_functions import check_arguments, noted
-from .solution import Occurrences
+from .problems.lowering import Canonical, flip_time
+from .problems.user_functions import annotate_errors, check_arguments
+from .solution import EventRecord
 
-__all__ = ["Wanted", "clamped"]
+__all__ = ["OutputPlan", "clamp_times"]
 
 _DENSE, _EVENT = "dense", "event"
 
 
-class Wanted:
+class OutputPlan:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Wanted:
             if channel.kind != "times":
                 found.append(())
                 continue
-            times, wrong = clamped(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
+            times, wrong = clamp_times(self._turned(jnp.asarray(self.at[key], t0.dtype)), t0, t1)
             found.append(times)
             bad = bad | wrong
         return tuple(found), bad
@@ -117,32 +117,34 @@ class Wanted:
         if channel.kind == "steps":
             ts, *buffer = buffer
             ts = jnp.where(reached, ts, jnp.nan)
-            kind = jnp.where(reached, Row.reached, Row.padding)
+            kind = jnp.where(reached, Reached.reached, Reached.padding)
         else:
             ts = self._turned(times)
             absent = jnp.isnan(times)
             if self.records:  # beyond a terminal event nothing is missing: it is padding, too
                 absent = absent | (end.status == Status.terminated)
-            kind = jnp.where(reached, Row.reached, jnp.where(absent, Row.padding, Row.missing))
+            kind = jnp.where(
+                reached, Reached.reached, jnp.where(absent, Reached.padding, Reached.missing)
+            )
         leaves = [_marked(x, end.y, kind, marked=True) for x in buffer]
         return ts, self._tree(key, leaves), reached, count
 
     def _occurrences(
         self, end: State, channel: Channel, _: Any, count: Array, buffer: list
-    ) -> Occurrences:
+    ) -> EventRecord:
         ts, fired, *rows = buffer
-        kind = jnp.where(jnp.arange(channel.length) < count, Row.reached, Row.padding)
+        kind = jnp.where(jnp.arange(channel.length) < count, Reached.reached, Reached.padding)
         rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
         states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
         before, after = (self.door.packing.unpack(*x) for x in states)
         ts = self._turned(_marked(ts, end.t, kind, marked=True))
         fired = fired if self.vectors[channel.place] else fired[:, 0]
-        return Occurrences(ts, before, after, fired, count)
+        return EventRecord(ts, before, after, fired, count)
 
     def _last_row(self, data: Data, end: State, key: Any) -> tuple:
         reached = (end.status <= Status.terminated)[None]
         leaves = [x[None] for x in self.value[key](data, end.t, end.y, end.held)]
-        kind = jnp.where(reached, Row.reached, Row.missing)
+        kind = jnp.where(reached, Reached.reached, Reached.missing)
         ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
         return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
 
@@ -171,7 +173,7 @@ class Wanted:
             if save is None:
                 return [y, *held]
             t, tree = time_of(tau, data), packing.unpack(y, held)
-            with noted("save", "t, y, args", t, tree):
+            with annotate_errors("save", "t, y, args", t, tree):
                 kept = jax.tree.map(jnp.asarray, save(t, tree, args_of(data.parameters)))
             leaves, trees[id(row)] = jax.tree.flatten(kept)
             return leaves
@@ -194,12 +196,12 @@ class Wanted:
 
     def _turned(self, x: Any) -> Any:
         """A time in the problem's own direction."""
-        return turned(self.sign, x)
+        return flip_time(self.sign, x)
 
     def _turned_by(self) -> Callable:
         """The same inside the loop, where a direction that is not known comes with its data."""
         sign = self.sign if isinstance(self.sign, int) else None
-        return lambda x, data: turned(data.sign if sign is None else sign, x)
+        return lambda x, data: flip_time(data.sign if sign is None else sign, x)
 
 
 def _occurrence(count: int) -> Callable:
@@ -222,10 +224,10 @@ def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) ->
     """Rows with NaN where nothing was reached; integers have no NaN, `saved` tells."""
     if not jnp.issubdtype(rows.dtype, jnp.inexact):
         return rows
-    return poison(rows, anchor, kind, marked=marked)
+    return mark_unreached(rows, anchor, kind, marked=marked)
 
 
-def clamped(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
+def clamp_times(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
     """Times within 4 ulp of an end are that end; whether any is out of order or outside.
 
     An ulp is that of the end on the inside, so that 1e-9 after 0 is a time of its own however far

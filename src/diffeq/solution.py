@@ -17,7 +17,7 @@ from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import advice
 
-__all__ = ["Failed", "Last", "Occurrences", "Solution", "SolveError"]
+__all__ = ["EventRecord", "Failed", "Last", "Solution", "SolveError"]
 
 
 class Last(NamedTuple):
@@ -37,7 +37,7 @@ class Failed:
     statuses: np.ndarray
 
 
-class Occurrences(NamedTuple):
+class EventRecord(NamedTuple):
     """What is recorded of one event: for each time that it happened, the state before and after it.
 
     `fired` says which rows there are (for a vector of conditions: which of them fired), `num` how
@@ -131,7 +131,7 @@ class Solution(eqx.Module):
     stats: dict[str, Any]
     status: Int[Array, "..."]
     polynomial: Any
-    about: "About" = eqx.field(static=True)
+    about: "SolutionInfo" = eqx.field(static=True)
     events: tuple = ()
     weight: Any = None
     reduced: Any = None
@@ -350,10 +350,10 @@ class Solution(eqx.Module):
         )
 
 
-def _trimmed(record: Occurrences) -> Occurrences:
+def _trimmed(record: EventRecord) -> EventRecord:
     count = int(record.num)
     ts, before, after, fired = jax.tree.map(lambda x: x[:count], record[:-1])
-    return Occurrences(ts, before, after, fired, record.num)
+    return EventRecord(ts, before, after, fired, record.num)
 
 
 def _index(index: Any) -> Any:
@@ -365,7 +365,7 @@ def _shown(y: Any) -> str:
     return text if len(text) < 80 else text[:77] + "…"
 
 
-class About(Treelike):
+class SolutionInfo(Treelike):
     """What a solution knows of where it came from, for messages and dense output. Equal to any
     other of the same method, so that solutions of repeated solves have one tree structure.
     """
@@ -390,7 +390,7 @@ class About(Treelike):
         return hash((self.method, self.adaptive, self.trims))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, About) and other._key() == self._key()
+        return isinstance(other, SolutionInfo) and other._key() == self._key()
 
     def trimmed(self, sol: Any) -> Any:
         """The solution without rows that no step has filled, where their number is known."""

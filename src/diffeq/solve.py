@@ -11,8 +11,8 @@ from .adjoints import Discrete, overridden
 from .algebra import slopes
 from .autodiff.nonfinite_cotangents import call_host
 from .autodiff.primitive import Tracer, in_a_trace
-from .autodiff.unreached_rows import Row as RowKind
-from .autodiff.unreached_rows import poison
+from .autodiff.unreached_rows import Reached as RowKind
+from .autodiff.unreached_rows import mark_unreached
 from .capture_call import captured_call
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
@@ -21,17 +21,17 @@ from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint, warn_of_stiffness
 from .integrator import State
-from .integrator.build import MAX_EVENTS, MAX_STEPS, Door, opened, signed
+from .integrator.build import MAX_EVENTS, MAX_STEPS, BuiltSolve, build, signed_time
 from .methods import Method
 from .output import Output
 from .output.progress import Meter
-from .output_plan import Wanted
+from .output_plan import OutputPlan
 from .problems import JumpProblem, Problem, SteadyStateProblem
-from .solution import About, Last, Solution
-from .steady_state import solve_for_rest
+from .solution import Last, Solution, SolutionInfo
+from .steady_state import solve_steady_state
 from .validation import Call, check_adjoint, checked_call, keywords
 
-__all__ = ["Options", "asked", "first_step", "run", "solve"]
+__all__ = ["Options", "first_step", "prepare_call", "run", "solve"]
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Options:
     adjoint: Any
     floored: bool
     progress: Any
-    alarmed: bool
-    loud: bool
+    checks_cotangents: bool
+    raises_inside_jit: bool
     init: str
     raises: bool
     default: bool = False  # whether nobody has named the method
@@ -145,19 +145,50 @@ def solve(
     """
     adjoint, rtol, atol = overridden(adjoint, rtol, atol)
     if isinstance(problem, SteadyStateProblem):
-        return solve_for_rest(
-            problem, method, throw, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol,
-            dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
-            max_steps=max_steps, max_saves=max_saves, max_events=max_events, progress=progress,
+        return solve_steady_state(
+            problem,
+            method,
+            throw,
+            saveat=saveat,
+            save=save,
+            dense=dense,
+            rtol=rtol,
+            atol=atol,
+            dt=dt,
+            dt0=dt0,
+            controller=controller,
+            events=events,
+            stops=stops,
+            adjoint=adjoint,
+            max_steps=max_steps,
+            max_saves=max_saves,
+            max_events=max_events,
+            progress=progress,
             init=None if init == "consistent" else init,
-        )  # fmt: skip
-    traced, options = asked(
-        problem, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt,
-        dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
-        max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, key=key,
-        progress=progress, throw=throw,
-    )  # fmt: skip
-    sol = _scouted(traced, options, adjoint, throw)
+        )
+    traced, options = prepare_call(
+        problem,
+        method,
+        saveat=saveat,
+        save=save,
+        dense=dense,
+        rtol=rtol,
+        atol=atol,
+        dt=dt,
+        dt0=dt0,
+        controller=controller,
+        events=events,
+        stops=stops,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        max_saves=max_saves,
+        max_events=max_events,
+        init=init,
+        key=key,
+        progress=progress,
+        throw=throw,
+    )
+    sol = _solve_nonstiff_first(traced, options, adjoint, throw)
     if sol is None:
         sol = _solved(*flatten(traced), options, adjoint, throw)
     if isinstance(sol.status, Tracer):
@@ -171,15 +202,17 @@ def solve(
     return sol.about.trimmed(sol)
 
 
-def _scouted(traced: dict[str, Any], options: Options, adjoint: Any, throw: Any) -> Any:
-    """The solution by the scout of a pair of methods that nobody has named; None if there is none,
+def _solve_nonstiff_first(
+    traced: dict[str, Any], options: Options, adjoint: Any, throw: Any
+) -> Any:
+    """The solution by the probe of a pair of methods that nobody has named; None if there is none,
     if nothing can be looked at here, or if the problem is stiff.
     """
-    scout = getattr(traced["method"], "scout", None) if options.default else None
-    if scout is None or options.loud:
+    probe = traced["method"].nonstiff_probe if options.default else None
+    if probe is None or options.raises_inside_jit:
         return None
-    leaves, structure = flatten({**traced, "method": scout})
-    if not _outside(leaves):
+    leaves, structure = flatten({**traced, "method": probe})
+    if not _status_is_known(leaves):
         return None
     sol = _solved(leaves, structure, options, adjoint, throw)
     return None if isinstance(sol.status, Tracer) or sol.status == Status.stiff else sol
@@ -187,46 +220,98 @@ def _scouted(traced: dict[str, Any], options: Options, adjoint: Any, throw: Any)
 
 def _solved(leaves: list, structure: Any, options: Options, adjoint: Any, throw: Any) -> Solution:
     options = replace(
-        options, loud=options.loud and in_a_trace(leaves),
-        raises=options.loud or (bool(throw) and adjoint is not None and _outside(leaves)),
-    )  # fmt: skip
+        options,
+        raises_inside_jit=options.raises_inside_jit and in_a_trace(leaves),
+        raises=options.raises_inside_jit
+        or (bool(throw) and adjoint is not None and _status_is_known(leaves)),
+    )
     return _compiled(options, structure, leaves)
 
 
-def asked(
-    problem: Any, method: Any, *, saveat: Any, save: Any, dense: bool, rtol: Any, atol: Any,
-    dt: Any, dt0: Any, controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any,
-    max_saves: Any, max_events: Any, init: str, key: Any, progress: Any, throw: bool | str,
-) -> tuple[dict[str, Any], Options]:  # fmt: skip
+def prepare_call(
+    problem: Any,
+    method: Any,
+    *,
+    saveat: Any,
+    save: Any,
+    dense: bool,
+    rtol: Any,
+    atol: Any,
+    dt: Any,
+    dt0: Any,
+    controller: Any,
+    events: Any,
+    stops: Any,
+    adjoint: Any,
+    max_steps: Any,
+    max_saves: Any,
+    max_events: Any,
+    init: str,
+    key: Any,
+    progress: Any,
+    throw: bool | str,
+) -> tuple[dict[str, Any], Options]:
     """A call that passed its checks: what is traced of it, and what is static."""
     random = problem.jumps if isinstance(problem, JumpProblem) else ()
     plain = problem.problem if isinstance(problem, JumpProblem) else problem
     call = checked_call(
-        problem=problem, method=method, saveat=saveat, save=save, rtol=rtol, atol=atol, dt=dt,
-        dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
-        max_steps=max_steps, max_saves=max_saves, max_events=max_events, init=init, throw=throw,
+        problem=problem,
+        method=method,
+        saveat=saveat,
+        save=save,
+        rtol=rtol,
+        atol=atol,
+        dt=dt,
+        dt0=dt0,
+        controller=controller,
+        events=events,
+        stops=stops,
+        adjoint=adjoint,
+        max_steps=max_steps,
+        max_saves=max_saves,
+        max_events=max_events,
+        init=init,
+        throw=throw,
         key=key,
-    )  # fmt: skip
+    )
     check_adjoint(
-        adjoint, plain, saveat=call.traced["saveat"], save=save, dense=dense,
-        events=random or events, stops=call.traced["stops"], method=call.traced["method"],
+        adjoint,
+        plain,
+        saveat=call.traced["saveat"],
+        save=save,
+        dense=dense,
+        events=random or events,
+        stops=call.traced["stops"],
+        method=call.traced["method"],
         has_tolerance=_controlled(call) or rtol is not None or atol is not None,
-    )  # fmt: skip
+    )
     counted = max_steps is None and call.max_steps is not None
     options = Options(
-        call.direction, call.max_steps or MAX_STEPS, call.max_saves, max_saves,
-        max_events or MAX_EVENTS, dense, adjoint or Discrete(), call.floored, progress, call.loud,
-        call.loud, init, call.loud, method is None, counted,
-    )  # fmt: skip
+        call.direction,
+        call.max_steps or MAX_STEPS,
+        call.max_saves,
+        max_saves,
+        max_events or MAX_EVENTS,
+        dense,
+        adjoint or Discrete(),
+        call.floored,
+        progress,
+        call.raises_inside_jit,
+        call.raises_inside_jit,
+        init,
+        call.raises_inside_jit,
+        method is None,
+        counted,
+    )
     return captured_call(call.traced), options
 
 
 def _controlled(call: Call) -> bool:
     """Whether steps are found, and not given."""
-    return call.traced["dt"] is None and call.traced["controller"].decides
+    return call.traced["dt"] is None and call.traced["controller"].is_adaptive
 
 
-def _outside(leaves: list) -> bool:
+def _status_is_known(leaves: list) -> bool:
     """Whether this is no trace but that of a derivative: a status can be looked at, and a
     derivative that fails can raise.
 
@@ -244,22 +329,32 @@ def _compiled(options: Options, structure: Any, leaves: list) -> Solution:
 
 def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any) -> Solution:
     """The solve itself, inside a trace."""
-    door, status = _door(options, dt=dt, **rest)
+    door, status = _build(options, dt=dt, **rest)
     more = door.max_steps - options.max_steps if options.max_history is None else 0
-    wanted = Wanted(
-        door.canonical, door.sign, saveat, save, dense=options.dense,
-        max_saves=options.max_saves + more, events=door.system.events,
-    )  # fmt: skip
+    wanted = OutputPlan(
+        door.canonical,
+        door.sign,
+        saveat,
+        save,
+        dense=options.dense,
+        max_saves=options.max_saves + more,
+        events=door.system.events,
+    )
     times, bad = wanted.times(door.t0, door.t1)
     door = door.writing(Output(wanted.channels), times, save)
-    door = replace(door, system=replace(
-        door.system, meter=Meter() if options.progress else None, alarmed=options.alarmed,
-        raises=options.raises,
-    ))  # fmt: skip
+    door = replace(
+        door,
+        system=replace(
+            door.system,
+            meter=Meter() if options.progress else None,
+            checks_cotangents=options.checks_cotangents,
+            raises=options.raises,
+        ),
+    )
     start = door.start(dt, dt0, bad=bad, status=status)
     end, buffers = options.adjoint.run(door.system, door.data, start, door.max_steps)
     sol = _answer(door, wanted, end, buffers)
-    if options.loud:
+    if options.raises_inside_jit:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
     return sol
 
@@ -271,30 +366,54 @@ def first_step(
     solve costs, roughly, beside others of its kind.
     """
     del saveat, save
-    door, status = _door(options, dt=dt, **rest)
+    door, status = _build(options, dt=dt, **rest)
     start = door.start(dt, dt0, status=status)
     first = start.dt if start.dt is not None else start.first_step(door.system, door.data)
     length = jnp.maximum(jnp.abs(first), jnp.finfo(first.dtype).tiny)
     return first, jnp.abs(door.t1 - door.t0) / length
 
 
-def _door(options: Options, *, problem: Any, method: Any, controller: Any, rtol: Any, atol: Any,
-          dt: Any, events: Any, stops: Any, key: Any, code: Any) -> tuple[Door, Any]:  # fmt: skip
+def _build(
+    options: Options,
+    *,
+    problem: Any,
+    method: Any,
+    controller: Any,
+    rtol: Any,
+    atol: Any,
+    dt: Any,
+    events: Any,
+    stops: Any,
+    key: Any,
+    code: Any,
+) -> tuple[BuiltSolve, Any]:
     """The door of the loop, and the status of the search for consistent initial values."""
     del code  # a part of the structure alone
     by = partial(
-        opened, problem, controller=controller, rtol=rtol, atol=atol, dt=dt, events=events,
-        stops=stops, direction=options.direction, floored=options.floored, key=key,
-        max_steps=options.max_steps, max_events=options.max_events, init=options.init,
-        max_history=options.max_history, counted=options.counted,
-    )  # fmt: skip
+        build,
+        problem,
+        controller=controller,
+        rtol=rtol,
+        atol=atol,
+        dt=dt,
+        events=events,
+        stops=stops,
+        direction=options.direction,
+        floored=options.floored,
+        key=key,
+        max_steps=options.max_steps,
+        max_events=options.max_events,
+        init=options.init,
+        max_history=options.max_history,
+        counted=options.counted,
+    )
     door = by(method=method)
-    if options.default and len(method.phases) > 1 and not _has_slopes(door):
+    if options.default and len(method.submethods) > 1 and not _has_slopes(door):
         door = by(method=method.nonstiff)
     return with_consistent_values(door, options.init)
 
 
-def _has_slopes(door: Door) -> bool:
+def _has_slopes(door: BuiltSolve) -> bool:
     """Whether the field has the derivatives that a stiff method wants: a `jax.custom_vjp` has none,
     nor has a callback. Whatever else is wrong with it is said where it is evaluated.
     """
@@ -313,11 +432,11 @@ def _evaluations(method: Method, end: State) -> Any:
 
 
 def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
-    none = Solution((), (), (), (), (), last, stats, status, None, About("", None, True))
+    none = Solution((), (), (), (), (), last, stats, status, None, SolutionInfo("", None, True))
     none.check()
 
 
-def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
+def _answer(door: BuiltSolve, wanted: OutputPlan, end: State, buffers: list) -> Solution:
     ts, ys, saved, num, dense, happened = wanted.gather(door.data, end, buffers)
     stats = {
         "steps": end.steps,
@@ -326,22 +445,29 @@ def _answer(door: Door, wanted: Wanted, end: State, buffers: list) -> Solution:
         "stops": end.stop - door.first_stop,
         "floored": end.floored,
     }
-    packing, decides = door.canonical.packing, door.controller.decides
+    packing, is_adaptive = door.canonical.packing, door.controller.is_adaptive
     y = packing.unpack(end.y, end.held)
-    last = Last(signed(door.sign, end.t), y, signed(door.sign, end.last_dt))
-    about = About(
-        repr(door.method), packing, decides, dense[1], wanted.trims,
+    last = Last(signed_time(door.sign, end.t), y, signed_time(door.sign, end.last_dt))
+    about = SolutionInfo(
+        repr(door.method),
+        packing,
+        is_adaptive,
+        dense[1],
+        wanted.trims,
         smooth=door.canonical.noise is None,
-    )  # fmt: skip
+    )
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
-    held = [poison(x, end.y, kind) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in end.held]
-    y1 = packing.unpack(poison(end.y, end.y, kind), held)
+    held = [
+        mark_unreached(x, end.y, kind) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+        for x in end.held
+    ]
+    y1 = packing.unpack(mark_unreached(end.y, end.y, kind), held)
     weight = None
     if happened:
         stats["events"] = sum(record.num for record in happened)
     if door.arrivals is not None:
         happened = door.arrivals.told(happened)
-        whole = packing.showing(None).unpack(end.y, end.held)
+        whole = packing.with_view(None).unpack(end.y, end.held)
         weight = door.arrivals.weight(whole, happened, end.t)
     return Solution(
         ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened, weight

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .adjoints import SteadyState
 from .adjoints.steady_state import Rest, at_rest
 from .autodiff.primitive import Tracer, influences
-from .autodiff.unreached_rows import Row, poison
+from .autodiff.unreached_rows import Reached, mark_unreached
 from .autodiff.while_loop import loop
 from .capture_call import captured_problem
 from .closures import code_of, flatten, unflatten
@@ -19,13 +19,13 @@ from .core.norm import mean_square
 from .core.status import Status
 from .diagnosis import advice
 from .integrator import Start, attempt
-from .integrator.build import MAX_STEPS, Door, opened
+from .integrator.build import MAX_STEPS, BuiltSolve, build
 from .methods import METHODS
 from .problems.forms import lower
-from .solution import About, Last, Solution
+from .solution import Last, Solution, SolutionInfo
 from .validation import checked_rest
 
-__all__ = ["solve_for_rest"]
+__all__ = ["solve_steady_state"]
 
 _MOST = 256  # iterations of a search
 _STILL = 100.0  # tolerances that y may change by when it is almost at rest
@@ -40,7 +40,7 @@ class _Options:
     linear: Any
 
 
-def solve_for_rest(problem: Any, method: Any, throw: Any, **given: Any) -> Solution:
+def solve_steady_state(problem: Any, method: Any, throw: Any, **given: Any) -> Solution:
     """The state at which y' = f comes to rest, found by Newton's method from y0; or, with a method,
     by following the equation in time until it is almost there.
     """
@@ -62,7 +62,7 @@ def solve_for_rest(problem: Any, method: Any, throw: Any, **given: Any) -> Solut
 def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
     call = unflatten(structure, leaves)
     method = METHODS["Tsit5"]() if call["method"] is None else call["method"]
-    door = opened(
+    door = build(
         call["problem"], method, PI(), rtol=call["rtol"], atol=call["atol"], dt=None, stops=None,
         direction=1, floored=True, max_steps=options.steps, events=(), max_events=0, init="given",
     )  # fmt: skip
@@ -79,7 +79,7 @@ def _start(t: Any, y: Any, dt: Any = None) -> Start:
     return Start(t, y, (), dt, jnp.asarray(Status.running, jnp.int32))
 
 
-def _check_timeless(door: Door) -> None:
+def _check_timeless(door: BuiltSolve) -> None:
     """Refuses an f in which t appears."""
     form = door.system.form(door.data.parameters, door.data.sign)
     field = lower(form, "ode", "a state of rest").field
@@ -91,7 +91,7 @@ def _check_timeless(door: Door) -> None:
         )
 
 
-def _followed(door: Door) -> tuple:
+def _followed(door: BuiltSolve) -> tuple:
     """(t, y, attempts, whether it is almost at rest), from y0 by steps in time.
 
     It is, when y has changed by no more than some tolerances since half the time that has passed.
@@ -140,21 +140,23 @@ def _size(tolerance: Any, x: Any, y: Any) -> Any:
     return jnp.sqrt(mean_square(x / (tolerance.atol + tolerance.rtol * jnp.abs(y))))
 
 
-def _answer(door: Door, rest: Rest, at: tuple, good: Any, count: Any, inputs: list) -> Solution:
+def _answer(
+    door: BuiltSolve, rest: Rest, at: tuple, good: Any, count: Any, inputs: list
+) -> Solution:
     t, z = at
     packing = door.canonical.packing
     y = rest.state(z)
     status = jnp.where(good, Status.success, Status.not_at_rest).astype(jnp.int32)
-    kind = jnp.where(good, Row.reached, Row.missing)
+    kind = jnp.where(good, Reached.reached, Reached.missing)
     # A cotangent of what was not found is NaN for all inputs, and never seen by a linear solver.
     touched = sum(0 * jnp.sum(jnp.real(x)) for x in inputs if jnp.issubdtype(x.dtype, jnp.inexact))
-    y1 = poison(y, jax.lax.stop_gradient(y) + touched, kind)
+    y1 = mark_unreached(y, jax.lax.stop_gradient(y) + touched, kind)
     count = jnp.asarray(count, jnp.int32)
     zero = jnp.zeros((), jnp.int32)
     stats = {"steps": count, "rejected": zero, "evaluations": count, "stops": zero, "floored": zero}
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(y), y, door.canonical.y0))
     last = Last(t, packing.unpack(finite), jnp.zeros_like(t))
-    about = About("a search for rest", packing, True)
+    about = SolutionInfo("a search for rest", packing, True)
     return Solution(
         t[None], packing.unpack(y1[None]), good[None], good[None].sum(), packing.unpack(y1),
         last, stats, status, None, about,

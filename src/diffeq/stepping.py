@@ -25,10 +25,10 @@ from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint
 from .integrator import State as Inner
-from .integrator import begin, beside, failing, passed, started
-from .integrator.build import MAX_EVENTS, MAX_STEPS, Door, opened, signed
+from .integrator import count_passed, initial_state, mark_failed, right_limit_form, with_held
+from .integrator.build import MAX_EVENTS, MAX_STEPS, BuiltSolve, build, signed_time
 from .methods import Method
-from .output_plan import clamped
+from .output_plan import clamp_times
 from .problems import JumpProblem, Problem
 from .solution import Last, SolveError
 from .validation import check_adjoint, checked_call, concrete, is_real, keywords
@@ -72,7 +72,7 @@ class State(eqx.Module):
     @property
     def t(self) -> Real[Array, "..."]:
         """The time, in the problem's own unit and direction."""
-        return signed(self._direction, self.inner.t)
+        return signed_time(self._direction, self.inner.t)
 
     @property
     def y(self) -> Any:
@@ -82,7 +82,7 @@ class State(eqx.Module):
     @property
     def dt(self) -> Real[Array, "..."]:
         """The length of the step to attempt next; negative where time runs backwards."""
-        return signed(self._direction, self.inner.dt)
+        return signed_time(self._direction, self.inner.dt)
 
     @property
     def status(self) -> Int[Array, "..."]:
@@ -185,7 +185,7 @@ def init(
         max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw, key=key,
         by_hand=True,
     )  # fmt: skip
-    if len(call.traced["method"].phases) > 1:
+    if len(call.traced["method"].submethods) > 1:
         raise TypeError(
             f"{method!r} cannot be stepped by hand yet: one step may not tell who makes the next. "
             "Use de.solve, or one of both methods."
@@ -272,12 +272,12 @@ def _stepped(state: State) -> State:
 @jax.jit
 def _advanced(state: State, t: Array) -> State:
     door, inner, most = _door(state), state.inner, state.options.max_steps
-    goal, bad = _inside(signed(door.sign, t), inner.t, door.t1)
-    events = door.system.happenings(door.data)
+    goal, bad = _inside(signed_time(door.sign, t), inner.t, door.t1)
+    events = door.system.bound_events(door.data)
     shown = events.shown(inner.events, inner.t)
     here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
-    inner = failing(inner, bad, Status.bad_times)
+    inner = mark_failed(inner, bad, Status.bad_times)
     data = replace(door.data, t1=goal, max_steps=_attempts(inner) + most)
     end, _ = state.options.adjoint.run(door.system, data, inner, most)
     return replace(state, inner=_past_stops(door, _open(door, end)))
@@ -286,22 +286,22 @@ def _advanced(state: State, t: Array) -> State:
 @partial(jax.jit, static_argnames="fresh")
 def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     door, old = _door(state), state.inner
-    t, bad = _inside(signed(door.sign, changes.get("t", state.t)), door.t0, door.t1)
+    t, bad = _inside(signed_time(door.sign, changes.get("t", state.t)), door.t0, door.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    data = beside(door.data, changes.get("held", old.held))
-    new = begin(door.system, data, t, changes.get("y", old.y), dt)
+    data = with_held(door.data, changes.get("held", old.held))
+    new = initial_state(door.system, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "low", "memory", "control", "events")
     new = replace(new, events=door.system.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
-    return replace(state, inner=failing(new, bad, Status.bad_times))
+    return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 
 
-def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door, dict]:
+def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[BuiltSolve, dict]:
     call = unflatten(structure, leaves)
     names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops", "key")
-    door = opened(
+    door = build(
         **{name: call[name] for name in names}, direction=options.direction,
         floored=options.floored, max_steps=options.max_steps, max_events=MAX_EVENTS,
         init=options.init, by_hand=True,
@@ -309,7 +309,7 @@ def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[Door,
     return door, call
 
 
-def _door(state: State) -> Door:
+def _door(state: State) -> BuiltSolve:
     return _opened(state.options, state.structure, state.leaves)[0]
 
 
@@ -317,19 +317,19 @@ def _attempts(inner: Inner) -> Array:
     return inner.steps + inner.rejected
 
 
-def _open(door: Door, inner: Inner) -> Inner:
+def _open(door: BuiltSolve, inner: Inner) -> Inner:
     """A state that reached a goal before the end of tspan goes on."""
     on = (inner.status == Status.success) & (inner.t < door.t1)
     return replace(inner, status=jnp.where(on, Status.running, inner.status).astype(jnp.int32))
 
 
-def _past_stops(door: Door, inner: Inner) -> Inner:
+def _past_stops(door: BuiltSolve, inner: Inner) -> Inner:
     """A goal may be a stop: what follows starts afresh on its right."""
     if not door.system.has_stops:
         return inner
-    stop = passed(door.data.stops, inner.t)
-    form, method, _ = door.system.parts(beside(door.data, inner.held))
-    fresh = started(door.system, door.data, form, inner.t)
+    stop = count_passed(door.data.stops, inner.t)
+    form, method, _ = door.system.parts(with_held(door.data, inner.held))
+    fresh = right_limit_form(door.system, door.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
     )
@@ -337,8 +337,10 @@ def _past_stops(door: Door, inner: Inner) -> Inner:
 
 
 def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """t, which within 4 ulp of an end is that end, and `low` where it is outside; and whether."""
-    (t,), bad = clamped(t[None], low, high)
+    """t, which within 4 ulp of an end is that end, and `time_error` where it is outside; and
+    whether.
+    """
+    (t,), bad = clamp_times(t[None], low, high)
     bad = bad | jnp.isnan(t)
     return jnp.where(bad, low, t), bad
 
@@ -389,10 +391,10 @@ def _in_time(before: State, after: State, low: Any, t: Any) -> State:
     if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
         return after
     door = _door(before)
-    low = signed(door.sign, door.t0) if low is None else low
+    low = signed_time(door.sign, door.t0) if low is None else low
     raise ValueError(
         f"t is {float(before.t if t is None else t):g}; a time from {float(low):g} to "
-        f"{float(signed(door.sign, door.t1)):g} is wanted."
+        f"{float(signed_time(door.sign, door.t1)):g} is wanted."
     )
 
 
@@ -402,7 +404,7 @@ def _raised(state: State) -> State:
         return state
     status, t, y, dt = Status(int(state.status)), state.t, state.y, state.dt
     call = unflatten(state.structure, state.leaves)
-    last = Last(t, y, signed(state._direction, state.inner.last_dt))
+    last = Last(t, y, signed_time(state._direction, state.inner.last_dt))
     sentence = (
         f"{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g}, y = {y}. "
         f"{hint(status, call['problem'], call['method'], last)}"

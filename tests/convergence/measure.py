@@ -62,7 +62,7 @@ def ends(method: Method, equation: object, dts: np.ndarray) -> np.ndarray:
     form, y0 = form_of(method, equation)
     t0, t1 = equation.tspan
     # Of Newton's method, whose error must not show.
-    tight = method.tuned(Tolerance(jnp.array(1e-14), jnp.array(1e-14)), final=True)
+    tight = method.with_tolerance(Tolerance(jnp.array(1e-14), jnp.array(1e-14)), final=True)
 
     @jax.jit
     def end(dt: jax.Array) -> jax.Array:

@@ -53,7 +53,7 @@ def stepper(method, problem):
         def step(i, y):
             normal = jnp.stack([w[i], h[i]])
             bound = Bound(Given(), (), Drawn((), normal), jnp.sqrt(dt))
-            return method.step(form.driven(bound), door.t0 + i * dt, y, dt, ()).y
+            return method.step(form.with_noise(bound), door.t0 + i * dt, y, dt, ()).y
 
         return jax.lax.fori_loop(0, n, step, door.y0)
 
@@ -184,7 +184,7 @@ def moments(method, problem):
 
         def step(y, t):
             normal = lambda w, h: Drawn((), jnp.stack([w, h])[:, None])
-            driven = lambda w, h: form.driven(Bound(Given(), (), normal(w, h), jnp.sqrt(dt)))
+            driven = lambda w, h: form.with_noise(Bound(Given(), (), normal(w, h), jnp.sqrt(dt)))
             one = lambda w, h: method.step(driven(w, h), t, jnp.full(1, y), dt, ()).y[0]
             return jax.vmap(one)(w, h)
 
@@ -239,7 +239,7 @@ def test_the_estimate_is_of_its_order(name):
     def size(dt):
         def one(normal):
             bound = Bound(Given(), (), Drawn((), normal), jnp.sqrt(dt))
-            return method.step(form.driven(bound), jnp.array(0.3), door.y0, dt, ()).error
+            return method.step(form.with_noise(bound), jnp.array(0.3), door.y0, dt, ()).error
 
         return jnp.sqrt(jnp.mean(jax.vmap(one)(normals) ** 2))
 

@@ -13,7 +13,7 @@ import diffeq as de
 from diffeq.brownian import Steps
 from diffeq.controllers import PI
 from diffeq.integrator import integrate
-from diffeq.integrator.build import opened
+from diffeq.integrator.build import build
 
 FINE, LEVELS, PATHS, SPAN = 2048, (16, 32, 64, 128), 200, 2.0
 
@@ -82,7 +82,7 @@ def ends(method, problem):
     @jax.jit
     def run(paths, stride):
         dt = stride * (SPAN / FINE)
-        door = opened(
+        door = build(
             problem, method, PI(), rtol=1e-12, atol=1e-14, dt=dt, stops=None, events=(),
             direction=1, floored=False, max_steps=2 * FINE, max_events=1, init="given",
             key=jax.random.key(0),

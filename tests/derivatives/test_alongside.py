@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.adjoints.forward_accumulation import Alongside
+from diffeq.adjoints.forward_accumulation import ForwardAccumulation
 
 
 def pendulum(t, y, k):
@@ -50,7 +50,9 @@ def test_tangents_alongside_are_those_along_a_tape(case):
         return sol.ys, sol.y1, sol.last.t
 
     k = jnp.array([1.5, 0.2])
-    one, other = (jax.jacfwd(partial(found, adjoint=a))(k) for a in (Alongside(), de.Discrete()))
+    one, other = (
+        jax.jacfwd(partial(found, adjoint=a))(k) for a in (ForwardAccumulation(), de.Discrete())
+    )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11), one, other)
 
 
@@ -63,7 +65,7 @@ def test_a_lane_that_fails_keeps_its_tangents_to_itself():
 
     rates = jnp.array([0.5, 60.0])
     one, other = (jax.vmap(jax.jacfwd(partial(end, adjoint=a)))(rates)
-                  for a in (Alongside(), de.Discrete()))  # fmt: skip
+                  for a in (ForwardAccumulation(), de.Discrete()))  # fmt: skip
     np.testing.assert_allclose(one[0], other[0], rtol=1e-10)
     assert np.isfinite(one[0]).all()
     assert np.isnan(one[1, 1])

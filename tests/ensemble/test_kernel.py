@@ -15,13 +15,13 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.adjoints.forward_accumulation import Alongside
+from diffeq.adjoints.forward_accumulation import ForwardAccumulation
 from diffeq.autodiff.dynamic_scan import walk
 from diffeq.autodiff.row_buffers import put_row
-from diffeq.autodiff.tables import added, find, pick
+from diffeq.autodiff.tables import add_row, find, pick
 from diffeq.autodiff.while_loop import loop
 from diffeq.ensemble import execution, trajectory
-from diffeq.ensemble.gpu_kernel import Unscalarisable, launch
+from diffeq.ensemble.gpu_kernel import NoKernel, launch
 from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 from diffeq.ensemble.strategies import Ensemble
 
@@ -225,7 +225,7 @@ def test_places_and_what_is_put_there_may_be_long_themselves():
             "added": jax.ops.segment_sum(w, to, 5),
             "replaced": lax.dynamic_update_slice(long, w + 1, (n,)),
             "filed": loop(lambda w, i, f: i < 3, file, jnp.int32(0), rows, consts=w)[1],
-            "added rows": added(rows, w * 2, n),
+            "added rows": add_row(rows, w * 2, n),
             "picked": [pick(w, to), find(jnp.arange(60.0), 50 + n, w)],
             "carried": walk(lambda _, rows, ws, c, *rest: (c[::-1] + rest[0][0] * rows[0], ((),)),
                             0, 5 + n, rows=(jnp.arange(9.0),), carry=w, linear_consts=(n + 1.0,),
@@ -330,7 +330,7 @@ def test_on_a_mesh_each_device_has_its_kernel():
 def test_a_thread_that_reads_what_it_wrote_has_one_lane():
     assert Tuning(block=128).params(remembers=True).num_warps == 4
     assert Tuning(block=128, warps=2, interpret=False).params(remembers=False).num_warps == 2
-    with pytest.raises(Unscalarisable, match="one thread for each of 128 lanes"):
+    with pytest.raises(NoKernel, match="one thread for each of 128 lanes"):
         Tuning(block=128, warps=2, interpret=False).params(remembers=True)
 
 
@@ -349,7 +349,7 @@ def lowered(solve, *, moving=()):
     tuning = Tuning(block=32, interpret=False)
     plan = replace(ensemble.as_kernel().plan, kernel=tuning, moving=moving)
     if moving:  # as the derivative of an ensemble has them
-        options = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
+        options = replace(plan.options, adjoint=ForwardAccumulation(plan.options.adjoint))
         plan = replace(plan, options=options)
     if plan.starts:
         first = partial(execution._first, plan, structure)

@@ -16,13 +16,13 @@ from jaxtyping import jaxtyped
 
 from diffeq.algebra.linear import factored, solve
 from diffeq.autodiff.dynamic_scan import walk
-from diffeq.autodiff.primitive import alone, rebind, user_line
+from diffeq.autodiff.primitive import if_unbatched, rebind, user_line
 from diffeq.autodiff.row_buffers import get_row, put_row, unset
-from diffeq.autodiff.tables import added, find, pick
-from diffeq.autodiff.unreached_rows import poison
-from diffeq.autodiff.while_loop import block, loop
-from diffeq.ensemble.gpu_kernel import Space, Stored, Unscalarisable, scalarised
-from diffeq.ensemble.gpu_kernel.large_arrays import Made, kept
+from diffeq.autodiff.tables import add_row, find, pick
+from diffeq.autodiff.unreached_rows import mark_unreached
+from diffeq.autodiff.while_loop import loop, single_iteration_loop
+from diffeq.ensemble.gpu_kernel import NoKernel, Space, Stored, scalarised
+from diffeq.ensemble.gpu_kernel.large_arrays import LazyArray, kept
 from diffeq.ensemble.gpu_kernel.scalar_values import objects
 
 LANES = 4
@@ -224,7 +224,7 @@ def turned(v, n, room):
 
 
 def own(v, m, n, big):
-    file = lambda active, c, i, b: (i + 1, jnp.where(active, added(b, v * i, i), b))
+    file = lambda active, c, i, b: (i + 1, jnp.where(active, add_row(b, v * i, i), b))
     past = loop(lambda c, i, b: i < c, file, jnp.int32(0), jnp.zeros((4, 5)), consts=n + 20)[1]
     return {
         "solve": solve(factored(m), jnp.ones(3)),
@@ -235,9 +235,9 @@ def own(v, m, n, big):
         "unset": [put_row(unset((k, 5), v.dtype), v, n + 1)[n + 1] for k in (6, 20)],
         "ring": past,
         "find": [find(jnp.asarray(LONG), 50 + n, v[0]), find(jnp.sort(v), jnp.int32(5), v[2])],
-        "poison": poison(jnp.stack([v, v]), v, jnp.stack([n > 0, n > 1]).astype(jnp.int32)),
-        "alone": alone(n > 100),
-        "block": block(lambda a, b: (a + b, a * jnp.ones((9, 5))), v, v),
+        "poison": mark_unreached(jnp.stack([v, v]), v, jnp.stack([n > 0, n > 1]).astype(jnp.int32)),
+        "alone": if_unbatched(n > 100),
+        "block": single_iteration_loop(lambda a, b: (a + b, a * jnp.ones((9, 5))), v, v),
         "inner lanes": jax.vmap(lambda m: loop(lambda c, i, b: i < c, lambda a, c, i, b: (i + 2, b),
                                                jnp.int32(0), consts=m)[0])(jnp.stack([n, 5 - n])),
         "barrier": lax.optimization_barrier((v, m)),
@@ -308,12 +308,14 @@ def test_what_is_computed_where_it_is_read_is_computed_once_a_reading_in_each_th
         assert done.wait(20)  # until another thread has read it, too
         return place
 
-    twice = lambda x: Made(lambda p: x.read(p) + x.read(p), (40,), jnp.int32)
-    one, place = Made(slow, (40,), jnp.int32), np.int32(3)
+    twice = lambda x: LazyArray(lambda p: x.read(p) + x.read(p), (40,), jnp.int32)
+    one, place = LazyArray(slow, (40,), jnp.int32), np.int32(3)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(twice(one).read, place)
         assert inside.wait(20)
-        other = pool.submit(twice(Made(lambda p: p * 2, (40,), jnp.int32)).read, place).result()
+        other = pool.submit(
+            twice(LazyArray(lambda p: p * 2, (40,), jnp.int32)).read, place
+        ).result()
         done.set()
         assert (first.result(), other, len(seen)) == (6, 12, 1)
     assert twice(one).read(place) == 6
@@ -349,7 +351,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_scalarised_is_named_with_its_line(name):
     function, reason = REFUSED[name]
-    with pytest.raises(Unscalarisable, match=reason) as refusal:
+    with pytest.raises(NoKernel, match=reason) as refusal:
         jax.eval_shape(partial(scalar, function), V)
     assert refusal.value.primitive == name
     if name != "lu_factor":  # that is made by a line of ours, for a method
@@ -374,7 +376,7 @@ def test_what_is_made_of_an_equation_is_from_its_line():
 
 
 def test_a_kernel_has_no_complex_numbers_and_rounds_by_itself():
-    with pytest.raises(Unscalarisable, match="no complex"):
+    with pytest.raises(NoKernel, match="no complex"):
         jax.eval_shape(partial(scalar, lambda v: jnp.abs(v + 1j), kernel=True), V)
     values = np.array([-1.5, -0.50049, 0.5, 2.5])
     halves = lambda v: [

@@ -7,7 +7,7 @@ import pytest
 
 import diffeq as de
 from diffeq.ensemble import tuning
-from diffeq.ensemble.gpu_kernel import Unscalarisable
+from diffeq.ensemble.gpu_kernel import NoKernel
 from diffeq.ensemble.gpu_kernel.launch import Tuning
 from diffeq.ensemble.strategies import Ensemble
 
@@ -57,7 +57,7 @@ def test_a_sample_is_measured(monkeypatch):
     def looked(self, index):
         seen.append((self.plan.chunk, index.tolist()))
         if self.plan.chunk == 4:
-            raise Unscalarisable("it does not fit")
+            raise NoKernel("it does not fit")
         return part(self, index)
 
     monkeypatch.setattr(Ensemble, "part", looked)

@@ -1,4 +1,4 @@
-"""What `walk`, `loop`, `rows` and `poison` promise: each transformation is that of plain JAX."""
+"""What `walk`, `loop`, `rows` and `mark_unreached` promise: each transformation is that of plain JAX."""
 # ruff: noqa: B023, E501, D403
 
 import jax
@@ -10,7 +10,7 @@ from tests.tiers import shortly
 
 from diffeq.autodiff.dynamic_scan import walk
 from diffeq.autodiff.row_buffers import get_row, put_row
-from diffeq.autodiff.unreached_rows import Row, poison
+from diffeq.autodiff.unreached_rows import Reached, mark_unreached
 from diffeq.autodiff.while_loop import loop
 
 LENGTH = 6
@@ -360,12 +360,12 @@ def test_rows_under_vmap(axes):
 
 # --- poison ---------------------------------------------------------------------------------------
 
-KIND = jnp.array([Row.reached, Row.missing, Row.padding])
+KIND = jnp.array([Reached.reached, Reached.missing, Reached.padding])
 
 
 def test_poison_in_forward_and_reverse():
     rows, anchor = jnp.ones((3, 2)), jnp.array([2.0, 3.0])
-    out, pull = jax.vjp(lambda r, a: poison(r, a, KIND), rows, anchor)
+    out, pull = jax.vjp(lambda r, a: mark_unreached(r, a, KIND), rows, anchor)
     np.testing.assert_array_equal(out, [[1.0, 1.0], [np.nan] * 2, [np.nan] * 2])
     blank = jnp.zeros((3, 2))
     for place, wrong in (((0, 1), False), ((1, 0), True), ((2, 1), False)):
@@ -373,24 +373,26 @@ def test_poison_in_forward_and_reverse():
         np.testing.assert_array_equal(d_rows, blank.at[0, 1].set(1.0) if place == (0, 1) else blank)
         assert bool(jnp.isnan(d_anchor).all()) == wrong
         assert bool((d_anchor == 0).all()) != wrong
-    _, dot = jax.jvp(lambda r: poison(r, anchor, KIND), (rows,), (2 * rows,))
+    _, dot = jax.jvp(lambda r: mark_unreached(r, anchor, KIND), (rows,), (2 * rows,))
     np.testing.assert_array_equal(dot, [[2.0, 2.0], [np.nan] * 2, [np.nan] * 2])
 
 
 def test_poison_keeps_to_its_lane():
-    kinds = jnp.stack([KIND, jnp.full(3, Row.reached)])
-    loss = lambda r, a: jnp.sum(jax.vmap(poison)(r, a, kinds)[:, :2])
+    kinds = jnp.stack([KIND, jnp.full(3, Reached.reached)])
+    loss = lambda r, a: jnp.sum(jax.vmap(mark_unreached)(r, a, kinds)[:, :2])
     d_rows, d_anchor = D(loss, (0, 1))(jnp.ones((2, 3, 2)), jnp.ones((2, 2)))
     assert np.isnan(d_anchor[0]).all()
     np.testing.assert_array_equal(d_anchor[1], 0.0)
     np.testing.assert_array_equal(d_rows[1, :2], 1.0)
-    nested = jax.vmap(jax.vmap(poison, (0, 0, None)), (0, 0, 0))
+    nested = jax.vmap(jax.vmap(mark_unreached, (0, 0, None)), (0, 0, 0))
     out = nested(jnp.ones((2, 4, 3, 2)), jnp.ones((2, 4, 2)), kinds)
     assert np.isnan(out[0, :, 1:]).all()
     assert (out[1] == 1).all()
 
 
 def test_poison_to_second_order():
-    f = lambda x: poison(jnp.stack([x**3, x]), x, jnp.array([Row.reached, Row.missing]))[0]
+    f = lambda x: mark_unreached(
+        jnp.stack([x**3, x]), x, jnp.array([Reached.reached, Reached.missing])
+    )[0]
     for transform in (lambda f: D(D(f)), lambda f: F(F(f)), lambda f: F(D(f)), lambda f: D(F(f))):
         close(transform(f)(2.0), jnp.array(12.0))

@@ -13,7 +13,7 @@ from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.autodiff.discontinuity_times import constant, jumps_of, time
-from diffeq.integrator.stops import passed
+from diffeq.integrator.stops import count_passed
 
 TS, XS = jnp.array([0.0, 0.35, 0.8, 1.3]), jnp.array([1.0, -2.0, 0.5, 3.0])
 
@@ -261,7 +261,7 @@ def test_which_stops_have_passed():
     for count in (3, 32, 33, 64, 1000):
         stops = jnp.sort(jax.random.uniform(jax.random.key(count), (count,))).at[-1].set(jnp.inf)
         ts = jnp.concatenate([stops[:-1], jnp.nextafter(stops[:-1], 0.0), jnp.array([-1.0, 2.0])])
-        got = jax.vmap(lambda t, stops=stops: passed(stops, t))(ts)
+        got = jax.vmap(lambda t, stops=stops: count_passed(stops, t))(ts)
         np.testing.assert_array_equal(got, np.searchsorted(stops, ts, side="right"))
 
 

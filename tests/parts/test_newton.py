@@ -5,15 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffeq.algebra.newton import Bounds, newton
-from diffeq.algebra.roots import rooted
+from diffeq.algebra.newton import Bounds, simplified_newton
+from diffeq.algebra.roots import implicit_root
 
 CLOSE = Bounds(jnp.abs, 1e-8, 10)
 
 
 def linear(rate, factor=1.0, bounds=CLOSE):
     """r(x) = 1 − x, with a matrix that makes the updates shrink by this rate."""
-    return newton(lambda x: 1 - x, lambda r: (1 - rate) * r, jnp.array(0.0), bounds, factor)
+    return simplified_newton(
+        lambda x: 1 - x, lambda r: (1 - rate) * r, jnp.array(0.0), bounds, factor
+    )
 
 
 def test_a_right_matrix_takes_one_turn_and_one_to_see_it():
@@ -54,7 +56,7 @@ def test_lanes_stop_on_their_own():
 
 def test_the_turns_have_no_derivative():
     def x(a):
-        return newton(lambda x: a - x**2, lambda r: r / (2 * a), a, CLOSE).x
+        return simplified_newton(lambda x: a - x**2, lambda r: r / (2 * a), a, CLOSE).x
 
     assert jax.grad(x)(jnp.array(1.2)) == 0.0
 
@@ -65,7 +67,7 @@ def test_the_turns_have_no_derivative():
 def cube_root(a, b=1.0):
     """x³ b = a, solved beforehand."""
     x = jnp.array((a / b) ** (1 / 3))
-    return rooted(lambda x: a - b * x**3, x, lambda x, r: r / (3 * b * x**2))
+    return implicit_root(lambda x: a - b * x**3, x, lambda x, r: r / (3 * b * x**2))
 
 
 def test_every_order():
@@ -96,8 +98,8 @@ def test_of_systems_and_lanes():
             return jnp.linalg.solve(M + jnp.diag(0.3 * x**2), r)
 
         bounds = Bounds(lambda d: jnp.max(jnp.abs(d)), 1e-14, 60)
-        found = newton(residual, lambda r: jnp.linalg.solve(M, r), jnp.zeros(2), bounds)
-        return rooted(residual, found.x, inverse)
+        found = simplified_newton(residual, lambda r: jnp.linalg.solve(M, r), jnp.zeros(2), bounds)
+        return implicit_root(residual, found.x, inverse)
 
     def unrolled(b):
         x = jnp.zeros(2)

@@ -227,7 +227,7 @@ def test_what_is_not_stiff_never_sees_the_stiff_method(monkeypatch):
 
 
 def test_the_scout_ends_where_the_pair_would_hand_over():
-    sol = de.solve(HILL, PAIR.scout, throw=False, **TOLERANCES)
+    sol = de.solve(HILL, PAIR.nonstiff_probe, throw=False, **TOLERANCES)
     assert sol.status == de.Status.stiff
     assert 1.0 < float(sol.t1) < 1.1
     with pytest.raises(de.SolveError, match="turned out to be stiff"):

@@ -21,10 +21,10 @@ from ..autodiff.one_way_linear import Map, undifferentiable
 from ..autodiff.reverse_control_flow import loops_named
 from ..integrator import Data, State, System
 from ..methods import Method
-from .backward_solve import Back, March
+from .backward_solve import Back, BackwardSolve
 from .base import FEATURES, ODES, OneWay, Spec, check_tolerance, refusal
 from .cotangents import backward
-from .forward_result import Setting, solved_with_states
+from .forward_result import AdjointContext, solved_with_states
 
 __all__ = ["Reverse"]
 
@@ -62,7 +62,7 @@ class Reverse(OneWay):
                 f"method is {self.method!r}, and λ, which jumps at every row, has no past to go "
                 "on; a one-step method is wanted, such as de.Rodas5P()."
             )
-        if len(self.method.phases) > 1:
+        if len(self.method.submethods) > 1:
             raise ValueError(
                 f"method is {self.method!r}, and on the way back, which is one loop, no methods "
                 "take turns; one of both is wanted, such as de.Rodas5P()."
@@ -75,7 +75,7 @@ class Reverse(OneWay):
 
     # What the adjoints differ in.
 
-    def hidden(self, setting: "Setting") -> list[Array]:
+    def hidden(self, setting: "AdjointContext") -> list[Array]:
         """Further times at which the march wants to know y."""
         del setting
         return []
@@ -88,7 +88,7 @@ class Reverse(OneWay):
         """What is carried, at t1: λ, and what else."""
         raise NotImplementedError
 
-    def slopes(self, setting: "Setting", where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(self, setting: "AdjointContext", where: Any, t: Array, parts: tuple) -> tuple:
         """Its derivative by σ = −t; `where` is what y(t) is made of."""
         raise NotImplementedError
 
@@ -97,12 +97,12 @@ class Reverse(OneWay):
         del known, tolerance
         return parts, None
 
-    def gathered(self, back: "Back", data: Data, march: "March", tried: Any) -> list:
+    def gathered(self, back: "Back", data: Data, march: "BackwardSolve", tried: Any) -> list:
         """The integral with what an attempt adds to it."""
         del back, data, tried
         return march.total
 
-    def march(self, back: "Back") -> "March":
+    def march(self, back: "Back") -> "BackwardSolve":
         """From t1 to t0."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class _Pull(Map):
     def pull(self, residuals: list, cotangents: list) -> list:
         def run(residuals: list, cotangents: list) -> list:
             kept = jax.tree.unflatten(self.tree, residuals)
-            setting = Setting(self.spec, kept.leaves, self.live)
+            setting = AdjointContext(self.spec, kept.leaves, self.live)
             with loops_named(setting.linear):
                 return backward(setting, kept, cotangents)
 

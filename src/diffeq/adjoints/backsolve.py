@@ -10,14 +10,14 @@ from jaxtyping import Array
 
 from ..core.norm import mean_square
 from .adjoint_equation import Reverse
-from .backward_solve import Back, March
-from .base import entered
-from .forward_result import Setting
+from .backward_solve import Back, BackwardSolve
+from .base import register
+from .forward_result import AdjointContext
 
 __all__ = ["Backsolve"]
 
 
-@entered
+@register
 class Backsolve(Reverse):
     """Solves (λ, dL/dp, y) backwards from the end, in memory that no number of steps increases.
 
@@ -68,7 +68,7 @@ class Backsolve(Reverse):
         if not self.drift > 0:
             raise ValueError(f"drift is {self.drift!r}; a positive number is wanted.")
 
-    def hidden(self, setting: Setting) -> list[Array]:
+    def hidden(self, setting: AdjointContext) -> list[Array]:
         """The start, and times at equal distances."""
         t0, t1 = setting.start.t, setting.data.t1
         part = jnp.arange(self.checkpoints + 1, dtype=t0.dtype) / (self.checkpoints + 1)
@@ -78,7 +78,7 @@ class Backsolve(Reverse):
         """(λ, dL/dp, y)."""
         return lam, [jnp.zeros_like(p) for p in moving], y
 
-    def slopes(self, setting: Setting, where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
         """((∂f/∂y)ᵀλ, (∂f/∂p)ᵀλ, −f)."""
         del where
         lam, _, y = parts
@@ -92,6 +92,6 @@ class Backsolve(Reverse):
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))
 
-    def march(self, back: Back) -> March:
+    def march(self, back: Back) -> BackwardSolve:
         """In one go."""
         return back.descend(back.first(()), (), back.floor)

@@ -20,14 +20,23 @@ from ..controllers import PI
 from ..core.norm import mean_square
 from ..core.packing import Packing
 from ..core.status import Status
-from ..integrator import Data, State, System, attempt, begin, passed, started, told
+from ..integrator import (
+    Data,
+    State,
+    System,
+    attempt,
+    count_passed,
+    initial_state,
+    lane_status,
+    right_limit_form,
+)
 from ..methods import METHODS, Method
 from ..output import Output
 from ..problems.forms import Ode, lower
 from .base import Spec
-from .forward_result import Kept, Setting
+from .forward_result import AdjointContext, ForwardResult
 
-__all__ = ["DRIFTED", "Back", "March", "Nodes", "Origin"]
+__all__ = ["DRIFTED", "Back", "BackwardSolve", "Nodes", "Origin"]
 
 DRIFTED = -1  # the status of a march that its monitor has stopped
 
@@ -51,7 +60,7 @@ class Origin(NamedTuple):
     lam: Array
 
 
-class March(NamedTuple):
+class BackwardSolve(NamedTuple):
     """Where a march is: the loop's state, the number of the next node, the integral so far where it
     is no part of the state, the worst drift and where it was, and λ as it came to each node.
     """
@@ -68,7 +77,12 @@ class Back:
     """The equation of a march, as a system that the loop can step, and its landings."""
 
     def __init__(
-        self, setting: Setting, kept: Kept, origin: Origin, nodes: Nodes, tolerances: tuple
+        self,
+        setting: AdjointContext,
+        kept: ForwardResult,
+        origin: Origin,
+        nodes: Nodes,
+        tolerances: tuple,
     ) -> None:
         self.setting, self.kept, self.origin, self.nodes = setting, kept, origin, nodes
         self.adjoint = setting.adjoint
@@ -79,7 +93,7 @@ class Back:
         own = eqx.combine(data.method, forward.method)
         controller = eqx.combine(data.controller, forward.controller)
         method = self.adjoint.method or (own if _solves_odes(own) else METHODS["Tsit5"]())
-        if method is not own and not controller.decides:
+        if method is not own and not controller.is_adaptive:
             controller = PI()
         sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(self.parts)]
         controller = eqx.tree_at(
@@ -110,11 +124,11 @@ class Back:
             max_steps=jnp.minimum(data.max_steps, 2**26) * 16, goal=data.goal,
         )  # fmt: skip
 
-    def first(self, where: Any) -> March:
+    def first(self, where: Any) -> BackwardSolve:
         """Where the march starts."""
         y = self.packing.pack(self.parts)
         data = self.data(where)
-        state = begin(self.system, data, self.origin.t, y, self.kept.end.dt)
+        state = initial_state(self.system, data, self.origin.t, y, self.kept.end.dt)
         ok = jnp.all(jnp.isfinite(y))
         status = jnp.where(ok, Status.success, Status.nonfinite).astype(jnp.int32)
         zero = jnp.zeros((), state.t.dtype)
@@ -123,25 +137,27 @@ class Back:
         lam = self.parts[0]
         seen = jnp.zeros((self.nodes.times.shape[0] + 1, *lam.shape), lam.dtype)
         seen = (seen,) if self.setting.system.has_stops else ()
-        return March(replace(state, status=status), node, total, zero, state.t, seen)
+        return BackwardSolve(replace(state, status=status), node, total, zero, state.t, seen)
 
-    def descend(self, march: March, where: Any, floor: Array) -> March:
+    def descend(self, march: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
         """On to `floor`, with a landing at each node on the way."""
         go = (march.state.status == Status.success) & (march.state.t < floor)
         status = jnp.where(go, Status.running, march.state.status).astype(jnp.int32)
         march = march._replace(state=replace(march.state, status=status))
 
-        def running(consts: Any, march: March, _: Any) -> Array:
+        def running(consts: Any, march: BackwardSolve, _: Any) -> Array:
             del consts
             return march.state.status == Status.running
 
-        def turn(active: Any, consts: Any, march: March, _: Any) -> tuple[March, Any]:
+        def turn(
+            active: Any, consts: Any, march: BackwardSolve, _: Any
+        ) -> tuple[BackwardSolve, Any]:
             data, floor, nodes = consts
             node, time = _next(nodes, march.node)
             data = replace(data, t1=jnp.minimum(time, floor))
             after, tried = attempt(self.system, data, march.state)
             total = self.adjoint.gathered(self, data, march, tried)
-            status = told(after)
+            status = lane_status(after)
             landed = status == Status.success
             status = jnp.where(landed & (data.t1 < floor), Status.running, status)
             march = march._replace(
@@ -152,7 +168,9 @@ class Back:
 
         return loop(running, turn, march, consts=(self.data(where), floor, self.nodes))[0]
 
-    def _landed(self, data: Data, nodes: Nodes, node: Array, there: Array, march: March) -> March:
+    def _landed(
+        self, data: Data, nodes: Nodes, node: Array, there: Array, march: BackwardSolve
+    ) -> BackwardSolve:
         """The march after it has landed, perhaps on a node."""
         if not nodes.times.shape[0]:
             return march
@@ -172,11 +190,11 @@ class Back:
     def _afresh(self, data: Data, there: Array, state: State) -> State:
         """The state with what a method remembers made anew where λ has jumped."""
         if self.system.has_stops:
-            state = replace(state, stop=passed(data.stops, state.t))
+            state = replace(state, stop=count_passed(data.stops, state.t))
         if not jax.tree.leaves(state.memory):
             return state
         form, method, _ = self.system.parts(data)
-        fresh = started(self.system, data, form, state.t)
+        fresh = right_limit_form(self.system, data, form, state.t)
         memory = jax.lax.cond(
             there, lambda: method.init(fresh, state.t, state.y), lambda: state.memory
         )
@@ -192,7 +210,9 @@ def _next(nodes: Nodes, node: Array) -> tuple[Array, Array]:
     return at, jnp.where(node < count, get_row(nodes.times, at), jnp.inf)
 
 
-def _drifted(march: March, state: State, there: Array, drift: Any, adjoint: Any) -> March:
+def _drifted(
+    march: BackwardSolve, state: State, there: Array, drift: Any, adjoint: Any
+) -> BackwardSolve:
     """The march with what its monitor has found."""
     if drift is None:
         return march._replace(state=state)
@@ -227,7 +247,7 @@ def _reversed(
     """The adjoint equation, in the form that its method steps."""
     del sign, held
     leaves, where = parameters
-    setting = Setting(spec, leaves, live)
+    setting = AdjointContext(spec, leaves, live)
 
     def field(sigma: Array, packed: Array) -> Array:
         return packing.pack(spec.adjoint.slopes(setting, where, -sigma, packing.unpack(packed)))

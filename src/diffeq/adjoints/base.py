@@ -17,8 +17,8 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from ..autodiff.nonfinite_cotangents import call_host
-from ..autodiff.one_way_linear import Map, oneway
-from ..autodiff.while_loop import block
+from ..autodiff.one_way_linear import Map, one_way_linear
+from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import Data, State, System, integrate
@@ -31,18 +31,18 @@ __all__ = [
     "OneWay",
     "Spec",
     "check_tolerance",
-    "entered",
     "filled",
     "flags_of",
     "is_inexact",
     "known",
     "outputs_of",
     "pick",
-    "raised",
+    "raise_if",
     "refusal",
+    "register",
+    "scatter_live",
     "size_of",
     "solves",
-    "spread",
 ]
 
 REST = "SteadyStateProblem"  # nothing that steps in time serves it
@@ -93,7 +93,7 @@ _KNOWN: dict[str, type[Adjoint]] = {}
 _ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
 
 
-def entered[A: type[Adjoint]](cls: A) -> A:
+def register[A: type[Adjoint]](cls: A) -> A:
     """Enters an adjoint in the table; a decorator."""
     _KNOWN[cls.__name__] = cls
     return cls
@@ -170,7 +170,7 @@ def solved(spec: Spec, leaves: list) -> tuple[State, list]:
     def run(data: Data, start: Any) -> Any:
         return integrate(spec.system, data, start.state(spec.system, data))[:2]
 
-    return block(run, data, start)
+    return single_iteration_loop(run, data, start)
 
 
 @partial(solved.defjvp, symbolic_zeros=True)
@@ -183,7 +183,7 @@ def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
         return result, filled(result, None)
     residuals, tree = jax.tree.flatten(kept)
     rule = spec.adjoint.map(spec, live, tree)
-    moved = oneway(rule, residuals, pick(dots, live), outputs_of(result))
+    moved = one_way_linear(rule, residuals, pick(dots, live), outputs_of(result))
     return result, filled(result, moved)
 
 
@@ -233,13 +233,13 @@ def pick(xs: Iterable, flags: Iterable[bool]) -> list:
     return [x for x, flag in zip(xs, flags, strict=True) if flag]
 
 
-def spread(xs: Iterable, flags: Iterable[bool]) -> list:
+def scatter_live(xs: Iterable, flags: Iterable[bool]) -> list:
     """Back at their places, with None between."""
     found = iter(xs)
     return [next(found) if flag else None for flag in flags]
 
 
-def raised(system: System, bad: Any, sentence: Any, *values: Any) -> None:
+def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
     """Outside a trace (and where `throw="compiled"`), an error of `sentence(*values)` if bad."""
     if not system.raises:
         return

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core.keywords import keywords
-from .forward import Forward, Listening
+from .forward import Forward, Monitored
 
 __all__ = ["GradientReport", "check_gradient", "overridden"]
 
@@ -179,7 +179,7 @@ def check_gradient(
     single = any(a.dtype in (jnp.float32, jnp.complex64) for a in jax.tree.leaves(arrays))
     tight = _Override(tighter=1e-2 if single else 1e-3)
     heard: list[float] = []
-    listening = Listening(heard=lambda worst: heard.append(float(np.max(worst))))
+    listening = Monitored(heard=lambda worst: heard.append(float(np.max(worst))))
     slopes = {
         "as it is": run.slopes(along, _Override()),
         "Forward": run.tangents(along, _Override(Forward())),

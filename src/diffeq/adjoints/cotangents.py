@@ -12,14 +12,14 @@ from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
 from ..integrator import left_of, right_of
-from .backward_solve import DRIFTED, Back, March, Nodes, Origin
-from .base import is_inexact, raised, size_of
-from .forward_result import Kept, Setting
+from .backward_solve import DRIFTED, Back, BackwardSolve, Nodes, Origin
+from .base import is_inexact, raise_if, size_of
+from .forward_result import AdjointContext, ForwardResult
 
 __all__ = ["backward"]
 
 
-def backward(setting: Setting, kept: Kept, cotangents: list) -> list:
+def backward(setting: AdjointContext, kept: ForwardResult, cotangents: list) -> list:
     """The cotangents of the perturbed inputs, from those of t and y at the end and of all rows."""
     ct_t, ct_y, *ct_rows = cotangents
     rows = [
@@ -31,7 +31,7 @@ def backward(setting: Setting, kept: Kept, cotangents: list) -> list:
     back = Back(setting, kept, origin, nodes, tolerances)
     march = setting.adjoint.march(back)
     found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, march, places)
-    return _honest(setting, march, cotangents, found)
+    return _mask_failed(setting, march, cotangents, found)
 
 
 class Rows(NamedTuple):
@@ -39,13 +39,13 @@ class Rows(NamedTuple):
     perturbed parameters and of the times that come by no other way.
     """
 
-    there: Array
+    real_mask: Array
     kicks: Array
     parameters: list
     times: Any
 
 
-def _per_channel(setting: Setting, cotangents: list) -> list[list]:
+def _per_channel(setting: AdjointContext, cotangents: list) -> list[list]:
     """The cotangents of rows, for each channel one for each array of a row (None for integers)."""
     found, out = iter(cotangents), []
     for channel in setting.system.output.channels:
@@ -54,7 +54,7 @@ def _per_channel(setting: Setting, cotangents: list) -> list[list]:
     return out
 
 
-def _of_channel(setting: Setting, kept: Kept, i: int, cotangents: list) -> Rows:
+def _of_channel(setting: AdjointContext, kept: ForwardResult, i: int, cotangents: list) -> Rows:
     """What the cotangents of a channel's rows say of y, of the parameters and of the times."""
     channel, times = setting.system.output.channels[i], setting.data.times[i]
     states, there = kept.states[i], jnp.arange(times.shape[0]) < kept.end.written[i]
@@ -73,7 +73,7 @@ def _of_channel(setting: Setting, kept: Kept, i: int, cotangents: list) -> Rows:
     return Rows(there, kicks, parameters, jnp.where(there, along, 0))
 
 
-def _through(setting: Setting, channel: Any, t: Array, y: Array, cotangents: list) -> Any:
+def _through(setting: AdjointContext, channel: Any, t: Array, y: Array, cotangents: list) -> Any:
     """The cotangents of (parameters, t, y) through what is kept of a state."""
 
     def values(moving: list, t: Array, y: Array) -> list:
@@ -93,7 +93,7 @@ def _paired(a: Array, b: Array, lead: int = 0) -> Array:
 # --- nodes ----------------------------------------------------------------------------------------
 
 
-def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array]:
+def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tuple[Nodes, Array]:
     """All times at which a march must land, each once and in its order; and the number of the node
     of each stop.
     """
@@ -101,9 +101,11 @@ def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array
     count = len(setting.system.output.channels)
     first = count + len(further[0])
     times = [*setting.data.times, *further[1]]
-    there = [row.there for row in rows]
-    there += [jnp.arange(t.shape[0]) < n
-              for t, n in zip(further[1], kept.end.written[first:], strict=True)]  # fmt: skip
+    there = [row.real_mask for row in rows]
+    there += [
+        jnp.arange(t.shape[0]) < n
+        for t, n in zip(further[1], kept.end.written[first:], strict=True)
+    ]
     if not times:
         blank = jnp.zeros((0,), setting.start.t.dtype)
         return Nodes(blank, None, None), blank
@@ -130,7 +132,7 @@ def _nodes(setting: Setting, kept: Kept, rows: list[Rows]) -> tuple[Nodes, Array
     return Nodes(unique, kicks, states), stops
 
 
-def _origin(setting: Setting, kept: Kept, lam: Array, nodes: Nodes) -> Origin:
+def _origin(setting: AdjointContext, kept: ForwardResult, lam: Array, nodes: Nodes) -> Origin:
     """Where a march starts: at the end, with its kick; or, where y is carried and known, at the
     last node that has one: a solve that failed is not gone back through for nothing.
     """
@@ -149,7 +151,9 @@ def _origin(setting: Setting, kept: Kept, lam: Array, nodes: Nodes) -> Origin:
 # --- tolerances -----------------------------------------------------------------------------------
 
 
-def _tolerances(setting: Setting, kept: Kept, lam: Array, kicks: list[Array]) -> tuple:
+def _tolerances(
+    setting: AdjointContext, kept: ForwardResult, lam: Array, kicks: list[Array]
+) -> tuple:
     """The tolerance of what is carried, and that of the integral, per parameter.
 
     λ is measured in units of the loss over units of y: with ȳ the size of y along the solve and S
@@ -186,7 +190,7 @@ def _tolerances(setting: Setting, kept: Kept, lam: Array, kicks: list[Array]) ->
     return _joined(setting, parts), of_parameters
 
 
-def _counts(setting: Setting, kept: Kept) -> list:
+def _counts(setting: AdjointContext, kept: ForwardResult) -> list:
     """How many rows of each kept buffer of states were reached."""
     rows, _ = setting.watched()
     count = len(setting.system.output.channels)
@@ -200,7 +204,7 @@ def _typical(p: Array) -> Array:
     return jnp.where(size > 0, size, 1)
 
 
-def _joined(setting: Setting, parts: list[Tolerance]) -> Tolerance:
+def _joined(setting: AdjointContext, parts: list[Tolerance]) -> Tolerance:
     """The tolerance of what is carried as one array."""
     y = setting.start.y
     if len(parts) == 1:
@@ -209,8 +213,10 @@ def _joined(setting: Setting, parts: list[Tolerance]) -> Tolerance:
     like += [y] if setting.adjoint.restores else []
 
     def join(name: str) -> Array:
-        each = [jnp.broadcast_to(getattr(t, name), x.shape).ravel()
-                for t, x in zip(parts, like, strict=True)]  # fmt: skip
+        each = [
+            jnp.broadcast_to(getattr(t, name), x.shape).ravel()
+            for t, x in zip(parts, like, strict=True)
+        ]
         return jnp.concatenate(each)
 
     return Tolerance(join("rtol"), join("atol"), True)
@@ -220,9 +226,14 @@ def _joined(setting: Setting, parts: list[Tolerance]) -> Tolerance:
 
 
 def _cotangents(
-    setting: Setting, kept: Kept, at_end: tuple, rows: list[Rows], back: Back, march: March,
+    setting: AdjointContext,
+    kept: ForwardResult,
+    at_end: tuple,
+    rows: list[Rows],
+    back: Back,
+    march: BackwardSolve,
     places: Array,
-) -> list:  # fmt: skip
+) -> list:
     """The cotangents of all perturbed leaves, in their order."""
     ct_t, ct_y = at_end
     found: dict[int, Any] = {}
@@ -246,11 +257,14 @@ def _cotangents(
     if setting.system.has_stops and setting.live[of_data.stops]:
         found[of_data.stops] = _of_stops(setting, kept, march.seen[0][places])
     zero = lambda i: jnp.zeros_like(setting.leaves[i])  # noqa: E731
-    return [jnp.asarray(found[i] if i in found else zero(i), setting.leaves[i].dtype)
-            for i, live in enumerate(setting.live) if live]  # fmt: skip
+    return [
+        jnp.asarray(found[i] if i in found else zero(i), setting.leaves[i].dtype)
+        for i, live in enumerate(setting.live)
+        if live
+    ]
 
 
-def _of_stops(setting: Setting, kept: Kept, lam: Array) -> Array:
+def _of_stops(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array:
     """λ(s)·(f(s⁻) − f(s⁺)): a jump that comes later leaves the field before it for longer."""
     stops = setting.data.stops
     y = kept.states[len(setting.system.output.channels)]
@@ -263,7 +277,9 @@ def _of_stops(setting: Setting, kept: Kept, lam: Array) -> Array:
     return jnp.where(inside, _paired(lam, jump, 1), 0)
 
 
-def _honest(setting: Setting, march: March, cotangents: Sequence, found: list) -> list:
+def _mask_failed(
+    setting: AdjointContext, march: BackwardSolve, cotangents: Sequence, found: list
+) -> list:
     """What was found; NaN when the march did not get to its end, zero where nothing was asked."""
     status = march.state.status
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))
@@ -275,10 +291,15 @@ def _honest(setting: Setting, march: March, cotangents: Sequence, found: list) -
         values = [np.ravel(x)[0] for x in (status, t, drift, place)]
         return _why(name, setting.adjoint, int(values[0]), *map(float, values[1:]))
 
-    raised(
-        setting.system, bad, sentence, status, -sign * march.state.t, march.drift,
+    raise_if(
+        setting.system,
+        bad,
+        sentence,
+        status,
+        -sign * march.state.t,
+        march.drift,
         -sign * march.place,
-    )  # fmt: skip
+    )
     factor = jnp.where(bad, jnp.nan, 1.0)
     return [jnp.where(silent, 0, x * factor.astype(magnitude(x).dtype)) for x in found]
 

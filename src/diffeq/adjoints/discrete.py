@@ -23,34 +23,35 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import Tangent, walk
-from ..autodiff.forward_tangent import push
-from ..autodiff.known_value import grafted
+from ..autodiff.forward_tangent import push_tangent
+from ..autodiff.known_value import with_known_value
 from ..autodiff.primitive import dependents, jaxpr_as_fun
 from ..autodiff.row_buffers import get_row, put_row
-from ..autodiff.while_loop import block
+from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import (
+    DRAWN_OR_FOUND,
     Data,
     Decision,
     State,
     System,
     attempt,
-    beside,
-    blank,
+    blank_buffers,
+    empty_history,
     integrate,
-    opened,
-    prepared,
     replay,
-    started,
+    right_limit_form,
+    with_held,
+    with_presampled_noise,
 )
 from ..output import Cursor
 from ..problems.history import Asked
-from .base import Adjoint, entered
+from .base import Adjoint, register
 from .base import pick as _pick
-from .base import spread as _spread
+from .base import scatter_live as _spread
 from .empty_span import first_moved
-from .tape import Record, Recorder, Row, capacity, row_of, rows_for, start_of
+from .tape import Recorder, Row, TapeRow, capacity, row_of, rows_for, start_of
 
 __all__ = [
     "Discrete",
@@ -72,7 +73,7 @@ _LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
 
-@entered
+@register
 class Discrete(Adjoint):
     """Differentiates the accepted steps. The default, for every problem and every mode.
 
@@ -108,25 +109,25 @@ class Discrete(Adjoint):
     def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
         """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
         if system.one_step:
-            return Recorder(system, 2, False, system.controller.decides)
-        decides = system.controller.decides
+            return Recorder(system, 2, False, system.controller.is_adaptive)
+        is_adaptive = system.controller.is_adaptive
         if system.rows is not None:
-            rows = self.rows or (_ROWS_OF_DELAYS if decides else _MOST_ROWS_OF_GIVEN_STEPS)
-            return Recorder(system, min(rows, max_steps), False, decides)
-        rows = self._kept(max_steps, size, decides=decides)
+            rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
+            return Recorder(system, min(rows, max_steps), False, is_adaptive)
+        rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
         thins = max_steps > rows
-        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, decides)
+        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, is_adaptive)
 
-    def holds(self, max_steps: int, size: int = 0, *, decides: bool) -> bool:
+    def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """Whether no solve of at most so many attempts is too long for its tape, thinned or not."""
-        return max_steps <= capacity(self._kept(max_steps, size, decides=decides))
+        return max_steps <= capacity(self._kept(max_steps, size, is_adaptive=is_adaptive))
 
-    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
+    def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
         """How many attempts are kept, of so many at most, before a tape is thinned."""
         if size >= _LARGE:
             return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
         # Rows of a known number of steps are all used: none is filled with zeros for nothing.
-        default = _DEFAULT_ROWS if decides or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
+        default = _DEFAULT_ROWS if is_adaptive or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         return self.rows or max(default, rows_for(max_steps))
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
@@ -161,11 +162,11 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
     recorder = spec.recorder if spec.taped else None
 
     def run(data: Data, start: Any) -> Any:
-        data = prepared(spec.system, data)
+        data = with_presampled_noise(spec.system, data)
         found = integrate(spec.system, data, start.state(spec.system, data), recorder)
-        return found, (data.cells, data.marks) if spec.taped else ()
+        return found, (data.presampled, data.marks) if spec.taped else ()
 
-    (state, buffers, record), ahead = block(run, data, start)
+    (state, buffers, record), ahead = single_iteration_loop(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
@@ -244,14 +245,14 @@ def _tangents(
     rows of the tape.
     """
     system, recorder, record = spec.system, spec.recorder, result.record
-    harmless = _harmless(state, result.state)
+    harmless = _safe_point(state, result.state)
     first = partial(first_carry, system, recorder, harmless)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
     (cells, marks), failed = result.ahead, result.state.failed
-    data = replace(data, cells=cells, marks=marks, failed=failed)
+    data = replace(data, presampled=cells, marks=marks, failed=failed)
     look = _looked_at(recorder, result.past)
     consts = data, harmless, look.consts
     d_consts = tangents_of_consts(dots, of_data, consts)
@@ -269,7 +270,7 @@ def _tangents(
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
     unknown = [None] * (others - len(past))
-    along = _Along(tangents, recorder, look, consts, d_consts, keep, unknown, result.state)
+    along = _TangentReplay(tangents, recorder, look, consts, d_consts, keep, unknown, result.state)
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
@@ -285,7 +286,7 @@ def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
     data, *others = consts
     found: list = []
     for field in fields(data):
-        late = field.name in {"cells", "marks", "failed"}
+        late = field.name in DRAWN_OR_FOUND
         leaves = jax.tree.leaves(getattr(data if late else of_data, field.name))
         found += [None if late else dots[i] for i in leaves]
     return [*found, *[None] * len(jax.tree.leaves(others))]
@@ -299,7 +300,7 @@ def tangents_of(
     while True:
         found = [
             Tangent(partial(_replayed, phase), row, consts, carry, d_consts, d_carry, stable)
-            for phase in system.phases
+            for phase in system.submethods
         ]
         if all(tangent.live == found[0].live for tangent in found):
             return found
@@ -308,7 +309,7 @@ def tangents_of(
                    for x, d, f in zip(flat, d_carry, live, strict=True)]  # fmt: skip
 
 
-def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
+def _safe_point(start: Any, end: State) -> tuple[Array, Array, Any]:
     """A (t, y, held) at which the field is as tame as it gets: the start. Where it is not
     finite even there, as for a sample that is missing, zero is the best guess.
     """
@@ -318,7 +319,7 @@ def _harmless(start: Any, end: State) -> tuple[Array, Array, Any]:
     return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y), held
 
 
-class _Look(NamedTuple):
+class _HistoryTables(NamedTuple):
     """What is known of the past when steps are made again, all empty for a field without one.
 
     `tables` are its rows, as at the end: what a step read was there before it, and stayed. `consts`
@@ -330,26 +331,26 @@ class _Look(NamedTuple):
     rows: list
 
 
-def _looked_at(recorder: Recorder, past: Any) -> _Look:
+def _looked_at(recorder: Recorder, past: Any) -> _HistoryTables:
     if past is None:
-        return _Look([], [], [])
+        return _HistoryTables([], [], [])
     places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
-    return _Look(past.rows, [past.ends], [places, lax.stop_gradient(past.rows)])
+    return _HistoryTables(past.rows, [past.ends], [places, lax.stop_gradient(past.rows)])
 
 
-class _Along(NamedTuple):
+class _TangentReplay(NamedTuple):
     """A tangent walked along a tape."""
 
     tangents: list[Tangent]
     recorder: Recorder
-    look: _Look
+    look: _HistoryTables
     consts: tuple[Data, tuple, list]
     d_consts: list
     keep: list
     unknown: list
     end: State
 
-    def flat(self, record: Record, start: list) -> tuple[list, list]:
+    def flat(self, record: TapeRow, start: list) -> tuple[list, list]:
         """One walk over all rows."""
         place = (record, jnp.int32(0), record.attempts)
         return self._walk(record.rows, place, self.consts, self.d_consts, start)
@@ -405,7 +406,7 @@ class _Along(NamedTuple):
         kept = _pick(start, _pick(self.keep, self.live))
         return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
 
-    def windows(self, record: Record, start: list) -> tuple[list, list]:
+    def windows(self, record: TapeRow, start: list) -> tuple[list, list]:
         """A walk over windows of a walk over the rows of each."""
         live = [d is not None for d in self.d_consts]
         windows = (record.attempts + record.stride - 1) >> record.shift
@@ -446,15 +447,15 @@ class _Along(NamedTuple):
 
 
 def run_again(
-    recorder: Recorder, like: State, data: Data, record: Record, index: Any, n: Any
+    recorder: Recorder, like: State, data: Data, record: TapeRow, index: Any, n: Any
 ) -> Row:
     """The rows of a window, run again from its first; the tape itself when n is 0."""
     system = recorder.system
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
-    if not system.method.remembers:
-        form, method, _ = system.parts(beside(data, row.held))
-        memory = method.init(started(system, data, form, row.t), row.t, row.y)
+    if not system.method.stores_memory:
+        form, method, _ = system.parts(with_held(data, row.held))
+        memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
     state = start_of(system, record, index, memory, like)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
@@ -484,14 +485,14 @@ def run_again(
         state, rows = carried
         record, first = consts[1:3]
         spans = recorder.spans(record, number, first, n)
-        for phase, (lo, n) in zip(system.phases, spans, strict=True):
+        for phase, (lo, n) in zip(system.submethods, spans, strict=True):
             busy = recorder.last_accepted(record, first + lo, n)
             state, rows = again(
                 partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
             )
         return (state, rows), ()
 
-    if len(system.phases) == 1:
+    if len(system.submethods) == 1:
         consts = (*consts, None)
         _, rows = again(partial(step, system), 0, n, consts=consts, carry=state,
                         buffers=record.rows)  # fmt: skip
@@ -530,14 +531,14 @@ def first_carry(
     """The method's memory, the rows of output and the past before the first step, without what may
     be NaN there: zero times that must not become a derivative.
     """
-    past = opened(system, data, recorder)
-    form, method, _ = system.parts(beside(data, state.held), past)
+    past = empty_history(system, data, recorder)
+    form, method, _ = system.parts(with_held(data, state.held), past)
     method = method if past is None else method.knowing(form.shape.filled(0.0))
-    t, y = grafted(harmless[0], state.t), grafted(harmless[1], state.y)
-    memory = method.init(started(system, data, form, t), t, y)
+    t, y = with_known_value(harmless[0], state.t), with_known_value(harmless[1], state.y)
+    memory = method.init(right_limit_form(system, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
-    state = eqx.tree_at(lambda s: s.y, state, grafted(finite, state.y))
-    return memory, blank(system, data, state), [] if past is None else past.rows
+    state = eqx.tree_at(lambda s: s.y, state, with_known_value(finite, state.y))
+    return memory, blank_buffers(system, data, state), [] if past is None else past.rows
 
 
 def blank_like(function: Any, *args: Any) -> Any:
@@ -559,7 +560,7 @@ def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -
 
     points = _pick(leaves, live)
     jaxpr = jax.make_jaxpr(flat)(*points)
-    found = push(jaxpr_as_fun(jaxpr), points, _pick(dots, live))
+    found = push_tangent(jaxpr_as_fun(jaxpr), points, _pick(dots, live))
     # What is zero has no tangent, or an array without lanes would get one with lanes.
     moves = dependents(jaxpr, [True] * len(points))
     found = [d if f else None for d, f in zip(found, moves, strict=True)]

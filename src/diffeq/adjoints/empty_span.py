@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..autodiff.forward_tangent import push
-from ..autodiff.known_value import grafted
+from ..autodiff.forward_tangent import push_tangent
+from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..integrator import Data, System, beside, opened
+from ..integrator import Data, System, empty_history, with_held
 from ..methods.mass import slope_of
 
 __all__ = ["first_moved", "moved"]
@@ -33,14 +33,16 @@ def first_moved(
     """
     if dots[0] is None and dots[1] is None:
         return list(dots[1:])
-    here, past = beside(data, start.held), opened(system, data, recorder)
+    here, past = with_held(data, start.held), empty_history(system, data, recorder)
 
     def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
-        point = [grafted(value, like) for value, like in zip(harmless, (t0, y0), strict=False)]
-        return [t1, moved(system, here, past, grafted(harmless[0], t1), *point)]
+        point = [
+            with_known_value(value, like) for value, like in zip(harmless, (t0, y0), strict=False)
+        ]
+        return [t1, moved(system, here, past, with_known_value(harmless[0], t1), *point)]
 
     points = data.t1, start.t, start.y
     known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]
-    ends = push(end, points, known)
+    ends = push_tangent(end, points, known)
     empty = start.t >= data.t1
     return [jnp.where(empty, a, b) for a, b in zip(ends, known[1:], strict=True)]

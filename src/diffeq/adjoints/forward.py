@@ -23,36 +23,36 @@ from jaxtyping import Array
 
 from ..autodiff.batch_last import over_lanes
 from ..autodiff.nonfinite_cotangents import call_host
-from ..autodiff.one_way_linear import Map, oneway
+from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
 from ..autodiff.while_loop import loop
 from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.promotion import standard_promotion
 from ..core.status import Status
-from ..integrator import Data, State, attempt, blank, settled, written
+from ..integrator import Data, State, attempt, blank_buffers, rewind_failed_clock, written
 from .base import (
     FEATURES,
     ODES,
     OneWay,
     Spec,
     check_tolerance,
-    entered,
     flags_of,
     is_inexact,
     outputs_of,
     pick,
-    raised,
+    raise_if,
     refusal,
+    register,
     size_of,
     solved,
 )
 from .empty_span import moved
 
-__all__ = ["Forward", "Listening"]
+__all__ = ["Forward", "Monitored"]
 
 
-@entered
+@register
 class Forward(OneWay):
     """Solves the tangents along with the state, with their error in the norm: forward mode.
 
@@ -94,7 +94,7 @@ class Forward(OneWay):
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
-    heard: ClassVar[Callable | None] = None  # who listens (see `Listening`)
+    heard: ClassVar[Callable | None] = None  # who listens (see `Monitored`)
 
     def __check_init__(self) -> None:
         check_tolerance("rtol", self.rtol)
@@ -111,7 +111,7 @@ class Forward(OneWay):
         return _Push(_Plain(spec), [*live, False], None)
 
 
-class Listening(Forward):
+class Monitored(Forward):
     """Takes the steps that y alone asks for, and tells how wrong tangents are in them."""
 
     heard: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
@@ -131,7 +131,7 @@ class _Push(Map):
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents at the end and in the rows; directions, if there are several, are last."""
-        return _pushed(_Dual(self.inner, self.live, self.directions), [*residuals, *tangents])
+        return _pushed(_JvpNoise(self.inner, self.live, self.directions), [*residuals, *tangents])
 
     def over(self, size: int, residual_axes: Sequence, like: Sequence) -> Map:
         """Lanes that share the solve are so many directions more of it."""
@@ -161,20 +161,20 @@ class _Merged(_Push):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _pushed(process: "_Dual", inputs: list) -> list:
+def _pushed(process: "_JvpNoise", inputs: list) -> list:
     """The process to its end."""
     return process.run(inputs)
 
 
 @partial(_pushed.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _pushed_jvp(process: "_Dual", primals: Any, tangents: Any) -> tuple[list, list]:
+def _pushed_jvp(process: "_JvpNoise", primals: Any, tangents: Any) -> tuple[list, list]:
     (inputs,), (dots,) = primals, tangents
     live = flags_of(inputs, dots)
     out = _pushed(process, inputs)
     if not any(live):
         return out, [jnp.zeros_like(x) for x in out]
-    return out, oneway(_Push(process, live, None), inputs, pick(dots, live), out)
+    return out, one_way_linear(_Push(process, live, None), inputs, pick(dots, live), out)
 
 
 # --- processes: what begins, attempts and writes --------------------------------------------------
@@ -203,7 +203,7 @@ class _Plain:
         """The state and the rows before the first attempt."""
         data, start = jax.tree.unflatten(self.spec.tree, inputs[:-1])
         state = start.state(self.system, data)
-        buffers, empty = blank(self.system, data, state), state.t >= data.t1
+        buffers, empty = blank_buffers(self.system, data, state), state.t >= data.t1
         y = moved(self.system, data, None, data.t1, state.t, state.y)
         y = jnp.where(empty, y, state.y)
         t = jnp.where(empty, data.t1, state.t)
@@ -212,7 +212,7 @@ class _Plain:
     def attempt(self, inputs: list, state: State) -> tuple[State, Any, list]:
         """The state after an attempt, what became of it, and what of it can be measured."""
         after, tried = attempt(self.system, self.data(inputs), state)
-        known = self.system.controller.decides
+        known = self.system.controller.is_adaptive
         return after, tried, [(tried.step.error, state.y, tried.step.y)] if known else []
 
     def write(self, inputs: list, state: State, tried: Any, buffers: list) -> list:
@@ -265,7 +265,7 @@ class _Along(NamedTuple):
     worst: Array
 
 
-class _Dual:
+class _JvpNoise:
     """A process with its tangents."""
 
     def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
@@ -367,7 +367,7 @@ class _Dual:
         """The loop's own state: the shorter of two steps is the next one."""
         old, new = self.inner.core(before.state), self.inner.core(after.state)
         _, _, controller = self.system.parts(data)
-        cut = base.landing & ~refused & ((verdict.dt < old.dt) | (not controller.decides))
+        cut = base.landing & ~refused & ((verdict.dt < old.dt) | (not controller.is_adaptive))
         dt = jnp.minimum(new.dt, jnp.where(base.accept & ~cut, verdict.dt, new.dt))
         eps = jnp.finfo(old.t.dtype)
         lost = refused & (dt <= jnp.maximum(2 * eps.eps * jnp.abs(old.t), eps.tiny))
@@ -448,7 +448,9 @@ class _Dual:
 
         first, rows = self.begin(inputs)
         along, buffers = loop(running, turn, first, rows, consts=inputs)
-        end = settled(self.system, self.data(inputs), self.core(first), self.core(along))
+        end = rewind_failed_clock(
+            self.system, self.data(inputs), self.core(first), self.core(along)
+        )
         along = self.with_core(along, end)
         self._report(inputs, along)
         return self.outputs(along, buffers)
@@ -460,7 +462,7 @@ class _Dual:
             call_host(self.adjoint.heard, jnp.sqrt(along.worst))
         sign = self.system.direction or data.sign
         bad = (core.status > Status.terminated) & (self.status(inputs) <= Status.terminated)
-        raised(self.system, bad, _failed, sign * core.t, core.status)
+        raise_if(self.system, bad, _failed, sign * core.t, core.status)
 
 
 def _failed(t: Any, status: Any) -> str:

@@ -1,4 +1,5 @@
-"""`Alongside`: the forward derivative of `Discrete`, found while the solve runs, without a tape.
+"""`ForwardAccumulation`: the forward derivative of `Discrete`, found while the solve runs, without
+a tape.
 
 The tangent of a solve is linear in its start and its parameters, step by step. Where only tangents
 are wanted, and few of them, each accepted step is differentiated when it is made, and all that goes
@@ -19,8 +20,17 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from ..core.promotion import standard_promotion
-from ..integrator import Attempt, Data, State, System, attempt, integrate, prepared, taking_turns
-from .base import Adjoint, is_inexact, spread
+from ..integrator import (
+    Attempt,
+    Data,
+    State,
+    System,
+    alternate_methods,
+    attempt,
+    integrate,
+    with_presampled_noise,
+)
+from .base import Adjoint, is_inexact, scatter_live
 from .discrete import (
     Discrete,
     blank_like,
@@ -34,10 +44,10 @@ from .discrete import (
 from .empty_span import first_moved
 from .tape import Row, row_of
 
-__all__ = ["Alongside"]
+__all__ = ["ForwardAccumulation"]
 
 
-class Alongside(Adjoint):
+class ForwardAccumulation(Adjoint):
     """Tangents alongside. What it does not serve (methods that take turns, delays, single steps) is
     differentiated along a `tape`.
     """
@@ -46,7 +56,7 @@ class Alongside(Adjoint):
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a forward derivative."""
-        if len(system.phases) > 1 or system.rows is not None or system.one_step:
+        if len(system.submethods) > 1 or system.rows is not None or system.one_step:
             return self.tape.run(system, data, start, max_steps)
         leaves, tree = jax.tree.flatten((data, start))
         return _solve(system, tree, leaves)
@@ -55,7 +65,7 @@ class Alongside(Adjoint):
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _solve(system: System, tree: Any, leaves: list) -> tuple[State, list]:
     data, start = jax.tree.unflatten(tree, leaves)
-    data = prepared(system, data)
+    data = with_presampled_noise(system, data)
     state, buffers, _ = integrate(system, data, start.state(system, data))
     return state, buffers
 
@@ -73,7 +83,7 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
     first = partial(first_carry, system, None, harmless)
     like = blank_like(first, data, start)
     d_first = first_tangents(tree, first, leaves, dots, like)
-    data = prepared(system, data)
+    data = with_presampled_noise(system, data)
     state = start.state(system, data)
     # A lane that has failed makes no given step any more; which that is, each attempt says.
     data = data if state.failed is None else eqx.tree_at(
@@ -92,7 +102,7 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
     )
     along = _Along(system, tangent, consts, d_consts, len(d_first), tangent.start(d_carry))
     state, buffers, end = integrate(system, data, state, along)
-    end = jax.tree.unflatten(jax.tree.structure(carry), spread(end, tangent.live))
+    end = jax.tree.unflatten(jax.tree.structure(carry), scatter_live(end, tangent.live))
     d_t, d_y, d_held, _, d_buffers, _ = end
     zero, blank = zeros(state), zeros(buffers)
     d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
@@ -141,7 +151,7 @@ class _Along(NamedTuple):
     ) -> Any:
         """The loop with the tangents beside it."""
         carried = (buffers, self.start, rest)
-        state, (buffers, dots, rest) = taking_turns(
+        state, (buffers, dots, rest) = alternate_methods(
             self.system, running, turn, data, state, carried
         )
         return state, buffers, dots, rest

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..autodiff.primitive import Jaxpr, trace
-from ..autodiff.while_loop import block
+from ..autodiff.while_loop import single_iteration_loop
 from ..core.status import Status
 from ..integrator import Data, State, System, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
 from .base import Spec
 
-__all__ = ["Kept", "Setting", "solved_with_states"]
+__all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
 
 
-class Kept(NamedTuple):
+class ForwardResult(NamedTuple):
     """What a march needs: the inputs, the end, the states at all rows and at further times, and a
     tape where there is one.
     """
@@ -32,7 +32,7 @@ class Kept(NamedTuple):
     record: Any
 
 
-class Setting:
+class AdjointContext:
     """A solve's inputs, and which of them are perturbed."""
 
     def __init__(self, spec: Spec, leaves: list, live: Sequence[bool] = ()) -> None:
@@ -95,16 +95,16 @@ class Setting:
         return replace(self.system, output=output), data
 
 
-def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], Kept]:
+def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], ForwardResult]:
     """The solve, with the states at all that is a node of the march."""
-    setting = Setting(spec, leaves)
+    setting = AdjointContext(spec, leaves)
     system, data = setting.watching()
     recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)
 
     def run(data: Data, start: Any) -> Any:
         return integrate(system, data, start.state(system, data), recorder)
 
-    end, buffers, record = block(run, data, setting.start)
+    end, buffers, record = single_iteration_loop(run, data, setting.start)
     if recorder is not None:  # a tape that could not hold the solve
         cut = end.status == Status.running
         end = replace(end, status=jnp.where(cut, Status.tape_overflow, end.status))
@@ -114,4 +114,4 @@ def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], Ke
     rest = iter(buffers[count:])
     states = [b[0] if setting.is_state(c) else next(rest)[0]
               for c, b in zip(channels, buffers, strict=False)]  # fmt: skip
-    return result, Kept(leaves, end, [*states, *(b[0] for b in rest)], record)
+    return result, ForwardResult(leaves, end, [*states, *(b[0] for b in rest)], record)

@@ -10,10 +10,10 @@ from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
-from ..integrator import Data, interpolated
-from .backward_solve import Back, March
-from .base import entered
-from .forward_result import Setting
+from ..integrator import Data, step_interpolant
+from .backward_solve import Back, BackwardSolve
+from .base import register
+from .forward_result import AdjointContext
 from .interpolating import AlongTape
 
 __all__ = ["Alone", "Gauss"]
@@ -29,12 +29,12 @@ class Alone(AlongTape):
         del y, moving
         return (lam,)
 
-    def slopes(self, setting: Setting, where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
         """(∂f/∂y)ᵀλ."""
         y = self.state(where, t)
         return jax.vjp(lambda y: setting.field(setting.parameters, t, y), y)[1](parts[0])
 
-    def gathered(self, back: Back, data: Data, march: March, tried: Any) -> list:
+    def gathered(self, back: Back, data: Data, march: BackwardSolve, tried: Any) -> list:
         """The integral with that over an accepted step."""
         if not march.total:
             return []
@@ -43,8 +43,8 @@ class Alone(AlongTape):
         def gather(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
             del active
             data, t, y, tried = consts
-            polynomial = interpolated(back.system, data, t, y, tried.t1, tried.step)
-            setting = Setting(back.setting.spec, data.parameters[0], back.setting.live)
+            polynomial = step_interpolant(back.system, data, t, y, tried.t1, tried.step)
+            setting = AdjointContext(back.setting.spec, data.parameters[0], back.setting.live)
             integrand = _Integrand(self, setting, data.parameters[1], t, tried.dt, polynomial)
             return self.integrated(back, integrand, total), ()
 
@@ -61,7 +61,13 @@ class _Integrand:
     """(∂f/∂p)ᵀλ on a step of the march, as a function of θ."""
 
     def __init__(
-        self, adjoint: Any, setting: Setting, where: Any, start: Array, dt: Array, polynomial: Any
+        self,
+        adjoint: Any,
+        setting: AdjointContext,
+        where: Any,
+        start: Array,
+        dt: Array,
+        polynomial: Any,
     ) -> None:
         self.adjoint, self.setting, self.where = adjoint, setting, where
         self.start, self.dt, self.polynomial = start, dt, polynomial
@@ -85,7 +91,7 @@ class _Integrand:
         return weighted
 
 
-@entered
+@register
 class Gauss(Alone):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by a
     Gauss–Legendre rule on each step.

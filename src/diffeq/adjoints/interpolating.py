@@ -9,12 +9,12 @@ from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
-from ..integrator import System, interpolated
+from ..integrator import System, step_interpolant
 from .adjoint_equation import Reverse
-from .backward_solve import Back, March
-from .base import entered
+from .backward_solve import Back, BackwardSolve
+from .base import register
 from .discrete import Discrete, run_again
-from .forward_result import Setting
+from .forward_result import AdjointContext
 
 __all__ = ["AlongTape", "Interpolating"]
 
@@ -45,7 +45,7 @@ class AlongTape(Reverse):
         polynomial, start, length = where
         return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
 
-    def march(self, back: Back) -> March:
+    def march(self, back: Back) -> BackwardSolve:
         """Over the windows of the tape, and in each over its rows."""
         system, data = back.setting.watching()
         record = back.kept.record
@@ -54,9 +54,11 @@ class AlongTape(Reverse):
         length = recorder.rows + 1
 
         def polynomial(t: Array, y: Array, t1: Array) -> tuple:
-            return interpolated(system, data, t, y, t1), t, t1 - t
+            return step_interpolant(system, data, t, y, t1), t, t1 - t
 
-        def step(active: Any, row: Any, _: Any, march: March, *__: Any) -> tuple[March, tuple]:
+        def step(
+            active: Any, row: Any, _: Any, march: BackwardSolve, *__: Any
+        ) -> tuple[BackwardSolve, tuple]:
             top = -march.state.t
             where = polynomial(row.t, row.y, top)
             floor = jnp.where(active & row.accept, -row.t, march.state.t)
@@ -69,7 +71,9 @@ class AlongTape(Reverse):
         windows = (record.attempts + record.stride - 1) >> record.shift
         count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 
-        def window(active: Any, index: Any, _: Any, march: March, *__: Any) -> tuple[March, tuple]:
+        def window(
+            active: Any, index: Any, _: Any, march: BackwardSolve, *__: Any
+        ) -> tuple[BackwardSolve, tuple]:
             del active
             left = record.attempts - (index << record.shift)
             n = jnp.where(record.thinned, jnp.minimum(record.stride, left), record.attempts)
@@ -81,7 +85,7 @@ class AlongTape(Reverse):
         return walk(window, 0, count, rows=places, carry=march, length=length, reverse=True)[0]
 
 
-@entered
+@register
 class Interpolating(AlongTape):
     """Solves (λ, dL/dp) backwards, with y(t) from the polynomials of the forward solve.
 
@@ -118,7 +122,7 @@ class Interpolating(AlongTape):
         del y
         return lam, [jnp.zeros_like(p) for p in moving]
 
-    def slopes(self, setting: Setting, where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
         """((∂f/∂y)ᵀλ, (∂f/∂p)ᵀλ)."""
         y = self.state(where, t)
         pull = jax.vjp(lambda p, y: setting.field(p, t, y), setting.parameters, y)[1]

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from ..autodiff.while_loop import loop
 from .backward_solve import Back
-from .base import entered
+from .base import register
 from .gauss import Alone
 
 __all__ = ["Quadrature"]
@@ -38,7 +38,7 @@ def _both_sides(half: tuple, sign: float = 1.0) -> np.ndarray:
     return np.array([*half, *(sign * x for x in half[-2::-1])])
 
 
-@entered
+@register
 class Quadrature(Alone):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by
     an adaptive quadrature.

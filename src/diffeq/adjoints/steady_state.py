@@ -14,12 +14,12 @@ from ..core.norm import mean_square
 from ..core.promotion import standard_promotion
 from ..integrator import System
 from ..problems.forms import lower
-from .base import REST, Adjoint, entered
+from .base import REST, Adjoint, register
 
 __all__ = ["Rest", "SteadyState"]
 
 
-@entered
+@register
 class SteadyState(Adjoint):
     """Differentiates a state of rest, 0 = f(y, p), by the implicit function theorem.
 

@@ -25,12 +25,12 @@ from ..integrator import (
     Decision,
     State,
     System,
+    alternate_methods,
     attempt,
-    compensated,
-    taking_turns,
+    is_compensated,
 )
 
-__all__ = ["Record", "Recorder", "Row", "capacity"]
+__all__ = ["Recorder", "Row", "TapeRow", "capacity"]
 
 _WORD = 32
 _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
@@ -45,7 +45,7 @@ class Row(NamedTuple):
     stop), the rows of output written before the attempt (so that the next row says how many it
     wrote), what else the controller keeps, and the number of a given step. Where there are events,
     what they know before it and what happened is at the end of `whole`, and where, at the end of
-    `reals`. `memory` is the method's, if it `remembers`; `drawn` is the noise: to read it costs
+    `reals`. `memory` is the method's, if it `stores_memory`; `drawn` is the noise: to read it costs
     less than to draw it again. `echo` is what was next to come back of an event: from which row of
     the past, and after which lag.
     """
@@ -69,9 +69,9 @@ class Row(NamedTuple):
         return self.reals[..., 1]
 
     @property
-    def low(self) -> Array:
+    def time_error(self) -> Array:
         """What completes t."""
-        kept = compensated(self.reals.dtype)
+        kept = is_compensated(self.reals.dtype)
         return self.reals[..., 2] if kept else jnp.zeros_like(self.reals[..., 0])
 
     @property
@@ -99,7 +99,7 @@ class Row(NamedTuple):
         return tuple(self.whole[..., 1 + i] for i in range(channels))
 
 
-class Record(NamedTuple):
+class TapeRow(NamedTuple):
     """The tape: rows (one more than asked for: the last takes what is thrown away). Where methods
     take turns, how many laps there were, and after how many attempts each of them ended in each.
     """
@@ -148,16 +148,17 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
     # goes on with the dt that was proposed. So does what comes after a round without a step.
     # And what comes after the rest of a step that an event has cut.
-    kept = system.events.keeps_dt(state.events, tried.landing) | system.noise.rests(tried.drawn)
+    remainder = system.noise.is_remainder(tried.drawn)
+    kept = system.events.keeps_dt(state.events, tried.landing) | remainder
     dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
-    low = [state.low] if compensated(dt.dtype) else []
+    low = [state.time_error] if is_compensated(dt.dtype) else []
     reals = [*reals, *system.events.thetas(tried.end)]
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
     step = [] if state.failed is None else [state.steps]
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
     if happened := system.events.coded(state.events, tried.end):
         whole = jnp.concatenate([whole, *happened])
-    memory = state.memory if system.method.remembers else ()
+    memory = state.memory if system.method.stores_memory else ()
     echo = tuple(tried.echo[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
     return Row(reals, whole, state.y, state.held, memory, drawn, echo)
@@ -176,7 +177,7 @@ def _memory(row: Row, like: Any, channels: int) -> Any:
     """The controller's memory in a row."""
     leaves, tree = jax.tree.flatten(like)
     reals, flags, whole = _sorted(like)
-    first = 2 + compensated(row.reals.dtype)
+    first = 2 + is_compensated(row.reals.dtype)
     found = {id(x): row.reals[first + i] for i, x in enumerate(reals)}
     found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
     found |= {id(x): row.whole[1 + channels + i] for i, x in enumerate(whole)}
@@ -190,7 +191,7 @@ class Recorder:
     system: System
     rows: int
     thins: bool
-    decides: bool
+    is_adaptive: bool
 
     @property
     def capacity(self) -> int:
@@ -213,7 +214,7 @@ class Recorder:
         """Words of a decision."""
         return max(1, self.bits // _WORD)
 
-    def blank(self, data: Data, state: State) -> Record:
+    def blank(self, data: Data, state: State) -> TapeRow:
         """An empty tape, of the shapes that an attempt has."""
         row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
         shape = jax.eval_shape(row, data, state)
@@ -221,19 +222,19 @@ class Recorder:
         fresh = jnp.zeros if self.thins or self.system.one_step else unset
         rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
         count = -(-self.capacity * self.bits // (_WORD * self.words))
-        count = count if self.thins and (self.decides or self.system.events.bits) else 0
+        count = count if self.thins and (self.is_adaptive or self.system.events.bits) else 0
         several = (self.words,) if self.words > 1 else ()
         decisions = jnp.zeros((count, *several), jnp.uint32)
-        zero, phases = jnp.zeros((), jnp.int32), len(self.system.phases)
+        zero, phases = jnp.zeros((), jnp.int32), len(self.system.submethods)
         if phases == 1:
-            return Record(rows, decisions, zero, zero)
+            return TapeRow(rows, decisions, zero, zero)
         count = phases * (MOST_LAPS + _WORD)  # a tape is thinned less often
         ends = jnp.zeros((1 + count,), jnp.int32)
-        return Record(rows, decisions, zero, zero, zero, ends)
+        return TapeRow(rows, decisions, zero, zero, zero, ends)
 
-    def _noted(self, record: Record, lap: Array, phase: int) -> Record:
+    def _noted(self, record: TapeRow, lap: Array, phase: int) -> TapeRow:
         """The tape when a method has had its turn."""
-        place = len(self.system.phases) * lap + phase + 1
+        place = len(self.system.submethods) * lap + phase + 1
         return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
 
     @property
@@ -241,16 +242,16 @@ class Recorder:
         """The numbers of all laps there can be."""
         return jnp.arange(MOST_LAPS + _WORD, dtype=jnp.int32)
 
-    def spans(self, record: Record, lap: Array, first: Array, n: Array) -> list[tuple]:
+    def spans(self, record: TapeRow, lap: Array, first: Array, n: Array) -> list[tuple]:
         """Of n attempts from `first` those that each of the methods has made in a lap: where they
         begin, and how many they are.
         """
-        count = len(self.system.phases)
+        count = len(self.system.submethods)
         bounds = [get_row(record.ends, count * lap + i) for i in range(count + 1)]
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
-    def write(self, record: Record, state: State, tried: Attempt) -> Record:
+    def write(self, record: TapeRow, state: State, tried: Attempt) -> TapeRow:
         """The tape with this attempt, if its turn is one that is kept."""
         if self.system.one_step:
             return self._only(record, state, tried)
@@ -266,7 +267,7 @@ class Recorder:
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
 
-    def _only(self, record: Record, state: State, tried: Attempt) -> Record:
+    def _only(self, record: TapeRow, state: State, tried: Attempt) -> TapeRow:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
         done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
@@ -293,7 +294,7 @@ class Recorder:
         words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
         return words if self.words > 1 else words[0]
 
-    def decision(self, record: Record, i: Array, last: Array, end: Row) -> Any:
+    def decision(self, record: TapeRow, i: Array, last: Array, end: Row) -> Any:
         """What became of attempt i, whose window ends with the accepted attempt `last` at `end`;
         None where all of it follows from dt.
         """
@@ -309,13 +310,13 @@ class Recorder:
             drawn = jnp.sum(bits[2 + count : 2 + count + draws] << jnp.arange(draws))
         if draws:
             return Decision((code & 1) == 1, flags=flags, code=drawn.astype(jnp.int32))
-        return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.low, flags)
+        return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.time_error, flags)
 
     def _code(self, decisions: Array, i: Array) -> Array:
         word, shift = self._place(i)
         return get_row(decisions, word) >> shift
 
-    def last_accepted(self, record: Record, first: Array, n: Array) -> Array:
+    def last_accepted(self, record: TapeRow, first: Array, n: Array) -> Array:
         """The last attempt that was accepted, of n from `first`; the one before it if none was."""
         if not record.decisions.shape[0]:
             return first + n - 1
@@ -336,7 +337,7 @@ class Recorder:
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
-            state, (buffers, record, rest) = taking_turns(
+            state, (buffers, record, rest) = alternate_methods(
                 self.system, limited, turn, data, state, (buffers, record, rest), self._noted
             )
             return state, buffers, self._closed(record, state), rest
@@ -347,7 +348,7 @@ class Recorder:
 
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
-            state, (buffers, record, rest) = taking_turns(
+            state, (buffers, record, rest) = alternate_methods(
                 self.system, room, turn, data, state, carried, self._noted
             )
             return state, (buffers, self._thinned(record), rest)
@@ -359,17 +360,19 @@ class Recorder:
         state, (buffers, record, rest) = loop(more, fill, state, carried, consts=data)
         return state, buffers, self._closed(record, state), rest
 
-    def _closed(self, record: Record, state: State) -> Record:
+    def _closed(self, record: TapeRow, state: State) -> TapeRow:
         """The tape with the end of the solve, and what was written, where the next row would be."""
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
         end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
-        t = jnp.stack([state.t, state.dt, *([state.low] if compensated(state.t.dtype) else [])])
+        t = jnp.stack(
+            [state.t, state.dt, *([state.time_error] if is_compensated(state.t.dtype) else [])]
+        )
         t = jnp.pad(t, (0, rows.reals.shape[-1] - t.shape[0]))
         whole, reals = put_row(rows.whole, end, place), put_row(rows.reals, t, place)
         return record._replace(rows=rows._replace(reals=reals, whole=whole))
 
-    def _thinned(self, record: Record) -> Record:
+    def _thinned(self, record: TapeRow) -> TapeRow:
         """Every second row, if the tape is full and more is to come."""
         full = record.attempts >= self.rows << record.shift
         # A tape that has held all it can stays: windows longer than its rows fit nowhere.
@@ -392,14 +395,14 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(system: System, record: Record, index: Array, memory: Any, end: State) -> State:
+def start_of(system: System, record: TapeRow, index: Array, memory: Any, end: State) -> State:
     """The state that a window starts from; `end` is one of the same kind."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
     known, _, _ = system.events.read(row)
     given = end.failed is not None
     return State(
-        t=row.t, low=row.low, y=row.y, held=row.held, dt=row.dt,
+        t=row.t, time_error=row.time_error, y=row.y, held=row.held, dt=row.dt,
         control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
         stop=row.stop, events=known, steps=row.step if given else zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,

@@ -1,5 +1,5 @@
-"""`Flat`: `Discrete` with a tape that is never thinned, for where another way is at hand when it is
-too short.
+"""`Unthinned`: `Discrete` with a tape that is never thinned, for where another way is at hand when
+it is too short.
 
 A tape that may be thinned is walked in windows, each run again into a second buffer. In a kernel
 (`ensemble/gpu_kernel/launch.py`), whose tape is in memory and whose program should be short, it is
@@ -13,12 +13,12 @@ from ..integrator import System
 from .discrete import Discrete
 from .tape import Recorder
 
-__all__ = ["Flat"]
+__all__ = ["Unthinned"]
 
 _MOST_GIVEN = 4096  # rows of steps that are given, and so all used
 
 
-class Flat(Discrete):
+class Unthinned(Discrete):
     """The derivative of `Discrete`; a solve of more attempts than there are rows ends with the
     status `tape_overflow`.
     """
@@ -28,18 +28,18 @@ class Flat(Discrete):
         usual = super().recorder(system, max_steps, size)
         return replace(usual, thins=False)
 
-    def _kept(self, max_steps: int, size: int = 0, *, decides: bool) -> int:
-        given = not decides and max_steps <= _MOST_GIVEN and self.rows is None
-        return max_steps if given else super()._kept(max_steps, size, decides=decides)
+    def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
+        given = not is_adaptive and max_steps <= _MOST_GIVEN and self.rows is None
+        return max_steps if given else super()._kept(max_steps, size, is_adaptive=is_adaptive)
 
-    def serves_all(self, max_steps: int, *, decides: bool) -> bool:
+    def serves_all(self, max_steps: int, *, is_adaptive: bool) -> bool:
         """Whether no solve of at most so many attempts is too long."""
-        return max_steps <= self._kept(max_steps, decides=decides)
+        return max_steps <= self._kept(max_steps, is_adaptive=is_adaptive)
 
-    def may_serve(self, max_steps: int, *, decides: bool) -> bool:
+    def may_serve(self, max_steps: int, *, is_adaptive: bool) -> bool:
         """Whether it is worth a try: a solve that is too long is the exception, and a tape of
         `Discrete` would hold it.
         """
-        if self.serves_all(max_steps, decides=decides):
+        if self.serves_all(max_steps, is_adaptive=is_adaptive):
             return True
-        return decides and self.holds(max_steps, decides=decides)
+        return is_adaptive and self.holds(max_steps, is_adaptive=is_adaptive)

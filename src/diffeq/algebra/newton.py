@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Int, Real
 from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
 from ..autodiff.while_loop import loop
 
-__all__ = ["Bounds", "Root", "frozen", "newton"]
+__all__ = ["Bounds", "NewtonResult", "simplified_newton", "stop_closure_gradient"]
 
 _RUNNING, _FOUND, _LOST = 0, 1, 2
 
@@ -31,7 +31,7 @@ class Bounds(NamedTuple):
     paired: bool = False
 
 
-class Root(NamedTuple):
+class NewtonResult(NamedTuple):
     """What Newton found: x, whether it is a root, in how many turns, and the largest of the factors
     θ/(1 − θ) by which its updates have bound what was left. The last one may be that of rounding: a
     third update of zero would make the next equation trust its first one, however large that is.
@@ -43,9 +43,9 @@ class Root(NamedTuple):
     factor: Real[Array, ""]
 
 
-def newton(
+def simplified_newton(
     residual: Callable, solve: Callable, guess: Array, bounds: Bounds, factor: Any = 1.0
-) -> Root:
+) -> NewtonResult:
     """Turns of x ← x + solve(residual(x)), until what is left is within the bounds.
 
     With the rate θ = |δ|/|δ before| of the updates δ, those to come add up to at most
@@ -96,14 +96,17 @@ def newton(
     real = jnp.finfo(guess.dtype).dtype
     limit, factor = (jnp.asarray(x, real) for x in (bounds.limit, factor))
     guess, limit, factor = lax.stop_gradient((guess, limit, factor))
-    update, size = frozen(lambda x: solve(residual(x)), guess), frozen(bounds.size, guess)
+    update, size = (
+        stop_closure_gradient(lambda x: solve(residual(x)), guess),
+        stop_closure_gradient(bounds.size, guess),
+    )
     zero = jnp.zeros((), jnp.int32)
     state = (guess, (jnp.zeros_like(limit),) * 2, factor, factor, zero, zero)
     (x, _, _, worst, turns, status), _ = loop(running, turn, state, consts=limit)
-    return Root(x, status == _FOUND, turns, worst)
+    return NewtonResult(x, status == _FOUND, turns, worst)
 
 
-def frozen(function: Callable, x: Array) -> Callable:
+def stop_closure_gradient(function: Callable, x: Array) -> Callable:
     """The function with all that it closes over as constants, for a loop has no derivative.
 
     >>> import jax

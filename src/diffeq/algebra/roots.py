@@ -1,9 +1,9 @@
 """Roots of small systems, found by Newton's method and differentiated as functions of their data.
 
-`newton` finds one and is not differentiated; `rooted` gives a root its derivative. The tangent is
-that of the implicit function theorem, taken at `rooted`'s own output: it moves along when it is
-differentiated again, which makes it right to every order. (A last Newton step with a frozen
-Jacobian has the right gradient and a wrong Hessian.)
+`find_root` finds one and is not differentiated; `implicit_root` gives a root its derivative. The
+tangent is that of the implicit function theorem, taken at `implicit_root`'s own output: it moves
+along when it is differentiated again, which makes it right to every order. (A last Newton step with
+a frozen Jacobian has the right gradient and a wrong Hessian.)
 """
 
 from collections.abc import Callable
@@ -22,20 +22,22 @@ from ..core.promotion import standard_promotion
 from .jacobian import jacobian
 from .linear import factored, solve
 
-__all__ = ["Root", "newton", "rooted"]
+__all__ = ["FoundRoot", "find_root", "implicit_root"]
 
 _TURNS = 60
 _DAMPINGS = 2.0 ** -np.arange(8)
 
 
-class Root(NamedTuple):
+class FoundRoot(NamedTuple):
     """Where the iteration ended, and whether that is a root."""
 
     x: Inexact[Array, " n"]
     found: Bool[Array, ""]
 
 
-def newton(residual: Callable, guess: Inexact[Array, " n"], unit: Callable | None = None) -> Root:
+def find_root(
+    residual: Callable, guess: Inexact[Array, " n"], unit: Callable | None = None
+) -> FoundRoot:
     """A root near the guess, to the precision of the numbers, by damped Newton steps.
 
     Of the dampings 1, 1/2, …, 2⁻⁷ a turn takes the longest after which the simplified correction
@@ -79,10 +81,12 @@ def newton(residual: Callable, guess: Inexact[Array, " n"], unit: Callable | Non
     start = (guess, jnp.asarray(jnp.inf, guess.real.dtype), jnp.int32(0), jnp.array(True))
     x, size, _, _ = lax.while_loop(lambda s: s[3] & (s[2] < _TURNS), turn, start)
     close = (size <= enough) | (jnp.max(jnp.abs(residual(x))) == 0)
-    return Root(x, close & jnp.all(jnp.isfinite(x)))
+    return FoundRoot(x, close & jnp.all(jnp.isfinite(x)))
 
 
-def rooted(residual: Callable, x: Inexact[Array, "..."], inverse: Callable | None = None) -> Array:
+def implicit_root(
+    residual: Callable, x: Inexact[Array, "..."], inverse: Callable | None = None
+) -> Array:
     """A root x of `residual`, with its derivative by all that the residual closes over.
 
     dx = −(∂R/∂x)⁻¹ ∂R/∂p · dp, to every order, exact up to the error of the root; x itself passes

@@ -57,7 +57,7 @@ from .primitive import (
 )
 from .reverse_control_flow import linear_inputs, loops_named, transposable
 from .row_buffers import read, write
-from .tables import in_place, resting
+from .tables import drop_writes, in_place
 
 _WIDE = 256  # numbers in a row that is read where it is used
 
@@ -340,7 +340,7 @@ def _linearised(
     Only operands that it uses are kept, so that no carry is recorded for nothing. Those that are
     stable come last of the constants.
     """
-    run = jaxpr_as_fun(resting(step) if any(stable) else step)
+    run = jaxpr_as_fun(drop_writes(step) if any(stable) else step)
     flat_flags = [f for group in flags for f in group]
     out_flags = flags[2] + flags[5]
     active_aval, *avals = step.in_avals

@@ -1,4 +1,4 @@
-"""`settled`: the outcome of a fixed-point iteration, with the derivative of the fixed point."""
+"""`fixed_point`: the outcome of a fixed-point iteration, with the derivative of the fixed point."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,17 +14,18 @@ from ..core.promotion import standard_promotion
 from .dynamic_scan import walk
 from .primitive import bound, jaxpr_as_fun
 
-__all__ = ["settled"]
+__all__ = ["fixed_point"]
 
 
-def settled(
+def fixed_point(
     turn: Callable, known: Sequence[Array], turns: Int[Array, ""], most: int
 ) -> tuple[list, Any]:
     """`turn(known)`, where `known` is (nearly) the x of x, other = turn(x).
 
     With P = ∂turn/∂x and c what everything else does, the tangent is ẋ = c + P ẋ, by `turns` ≤
     `most` turns of that iteration from ẋ = c; none, where the turn does not depend on x. It is
-    taken at the value that `settled` returns, which has this derivative again: right to any order.
+    taken at the value that `fixed_point` returns, which has this derivative again: right to any
+    order.
 
     >>> root = lambda a: settled(lambda x: ([0.5 * (x[0] + a / x[0])], []), [a**0.5], 9, 9)[0][0]
     >>> float(jax.grad(root)(4.0)), float(jax.grad(jax.grad(root))(4.0))

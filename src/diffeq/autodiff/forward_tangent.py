@@ -1,4 +1,4 @@
-"""`push`: the tangent of a function that is evaluated once, outside of a walk."""
+"""`push_tangent`: the tangent of a function that is evaluated once, outside of a walk."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,10 +9,12 @@ from jaxtyping import Array
 from .dynamic_scan import walk
 from .primitive import bound, contains, jaxpr_as_fun, shape_of
 
-__all__ = ["push"]
+__all__ = ["push_tangent"]
 
 
-def push(function: Callable, primals: Sequence[Array], dots: Sequence[Array]) -> list[Array]:
+def push_tangent(
+    function: Callable, primals: Sequence[Array], dots: Sequence[Array]
+) -> list[Array]:
     """The tangents of `function(*primals)`, a list of arrays: `jax.jvp`, with a transpose over
     lanes also where the function has branches.
 

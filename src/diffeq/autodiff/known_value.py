@@ -1,4 +1,5 @@
-"""`grafted`: a value that is known already, with the derivative of the way that leads to it.
+"""`with_known_value`: a value that is known already, with the derivative of the way that leads to
+it.
 
 A step that is run again can compute what the step before has left to it (a first stage that is the
 same as a last one), but its derivative is there already, and cheaper than another one.
@@ -10,10 +11,10 @@ from jaxtyping import Array, Inexact
 
 from .primitive import ShapedArray, define, influence, is_zero, lanes_last, zero_tangent
 
-__all__ = ["grafted"]
+__all__ = ["with_known_value"]
 
 
-def grafted(value: Inexact[Array, "..."], like: Inexact[Array, "..."]) -> Array:
+def with_known_value(value: Inexact[Array, "..."], like: Inexact[Array, "..."]) -> Array:
     """`value`, with the derivative of `like`; with its own where `like` has none.
 
     Both are the same quantity, so that this is right to every order: what a tangent step keeps of

@@ -1,4 +1,4 @@
-"""`oneway`: a linear map that is known in one direction only, and says so in the other.
+"""`one_way_linear`: a linear map that is known in one direction only, and says so in the other.
 
 The tangent of a solve is linear in the tangents of its inputs. `Forward` knows how to push tangents
 (its steps depend on them, so nothing can transpose it), a continuous adjoint how to pull cotangents
@@ -24,7 +24,7 @@ from .primitive import (
     zero_like,
 )
 
-__all__ = ["Map", "oneway", "undifferentiable"]
+__all__ = ["Map", "one_way_linear", "undifferentiable"]
 
 
 class Map:
@@ -67,7 +67,7 @@ class _Lanes(Map):
         return self._mapped(self.inner.pull, residuals, cotangents)
 
 
-def oneway(rule: Map, residuals: Sequence, tangents: Sequence, like: Sequence) -> list:
+def one_way_linear(rule: Map, residuals: Sequence, tangents: Sequence, like: Sequence) -> list:
     """The map's outputs, of the shapes and dtypes of `like`.
 
     >>> class Twice(Map):
@@ -166,7 +166,7 @@ def _batch(
         lanes_last(x, a, size, force=True) for x, a in zip(tangents, tangent_axes, strict=True)
     ]
     wide = [ShapedArray((*shape, size), dtype) for shape, dtype in like]
-    out = oneway(rule.over(size, residual_axes, like), residuals, moved, wide)
+    out = one_way_linear(rule.over(size, residual_axes, like), residuals, moved, wide)
     return out, [x.ndim - 1 for x in out]
 
 

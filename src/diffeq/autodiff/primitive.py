@@ -32,7 +32,6 @@ __all__ = [
     "Primitive",
     "ShapedArray",
     "Tracer",
-    "alone",
     "bound",
     "compared",
     "contains",
@@ -43,6 +42,7 @@ __all__ = [
     "dependents",
     "eval_jaxpr",
     "holds",
+    "if_unbatched",
     "implementation",
     "in_a_trace",
     "influence",
@@ -60,7 +60,6 @@ __all__ = [
     "line_of",
     "literal",
     "lowered",
-    "once",
     "once_traced",
     "open_jaxpr",
     "rearranged",
@@ -73,6 +72,7 @@ __all__ = [
     "staged",
     "subjaxprs",
     "trace",
+    "trace_once",
     "user_line",
     "with_constants",
     "zero_like",
@@ -477,7 +477,7 @@ def rebind(equation: Any, xs: Sequence) -> list:
     return list(out) if equation.primitive.multiple_results else [out]
 
 
-def once(cache: dict, key: Any, function: Callable, *args: Any) -> Any:
+def trace_once(cache: dict, key: Any, function: Callable, *args: Any) -> Any:
     """`function(*args)`, traced once for these shapes; later calls replay its equations.
 
     Replaying costs a tenth of tracing, and a step is wanted in the loop, in its taped twin, in
@@ -546,7 +546,7 @@ def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> A
     return jnp.moveaxis(x, axis, -1)
 
 
-def alone(flag: Any) -> Array:
+def if_unbatched(flag: Any) -> Array:
     """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
     when it is the only one, and go on with the others when it is one of many.
 

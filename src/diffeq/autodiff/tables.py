@@ -1,4 +1,4 @@
-"""Rows that were written before, read at random: `find` one, `pick` it, and `added` in place.
+"""Rows that were written before, read at random: `find` one, `pick` it, and `add_row` in place.
 
 A delay equation reads its own past: a growing table, one row a step, at rows that its state
 chooses. Three primitives keep that cheap under every transformation:
@@ -37,7 +37,7 @@ from .primitive import (
     zero_tangent,
 )
 
-__all__ = ["added", "find", "in_place", "pick", "resting"]
+__all__ = ["add_row", "drop_writes", "find", "in_place", "pick"]
 
 
 def find(ends: Real[Array, " rows"], count: Int[Array, ""], x: Real[Array, "..."]) -> Array:
@@ -62,7 +62,7 @@ def pick(table: Shaped[Array, "rows ..."], i: Int[Array, "..."]) -> Array:
     return pick_p.bind(table, jnp.asarray(i, jnp.int32), queries=jnp.ndim(i))[0]
 
 
-def added(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) -> Array:
+def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) -> Array:
     """The table with a row added to row i: written, where there were zeros.
 
     >>> added(jnp.zeros(3), jnp.array(2.0), jnp.int32(1))
@@ -273,27 +273,27 @@ spread_p = define(
 
 
 # A table to which the row has been added already, with the derivative that adding it has.
-filed_p = define(
+written_p = define(
     "filed_row",
     lambda table, row, i, queries: [table],
     lambda table, row, i, queries: [ShapedArray(table.shape, table.dtype)],
     jvp=lambda primals, tangents, *, queries: _filed_jvp(primals, tangents, queries),
     batch=lambda size, xs, axes, *, queries: _add_batch(
-        size, xs, axes, queries=queries, primitive=filed_p
+        size, xs, axes, queries=queries, primitive=written_p
     ),
 )
-influence[filed_p] = [True, False, False]
+influence[written_p] = [True, False, False]
 
 
 def _filed_jvp(primals: Sequence, tangents: Sequence, queries: int) -> tuple[list, list]:
     dot = _add_jvp(primals, tangents, queries=queries)[1]
-    return filed_p.bind(*primals, queries=queries), dot
+    return written_p.bind(*primals, queries=queries), dot
 
 
 # --- sums of tables -------------------------------------------------------------------------------
 
 
-class _Later:
+class _DeferredWrite:
     """A `spread` that has not been made: perhaps it is added to something."""
 
     def __init__(self, equation: Any, row: Any, i: Any) -> None:
@@ -317,28 +317,28 @@ def in_place(jaxpr: Any) -> Any:
 
     def special(equation: Any, xs: list) -> list | None:
         if equation.primitive is spread_p:
-            return [_Later(equation, *map(_made, xs))]
-        if equation.primitive.name == "add_any" and any(isinstance(x, _Later) for x in xs):
-            table, later = xs if isinstance(xs[1], _Later) else xs[::-1]
+            return [_DeferredWrite(equation, *map(_made, xs))]
+        if equation.primitive.name == "add_any" and any(isinstance(x, _DeferredWrite) for x in xs):
+            table, later = xs if isinstance(xs[1], _DeferredWrite) else xs[::-1]
             return [later.onto(_made(table))]
         return None
 
     return _rewritten(jaxpr, special)
 
 
-def resting(jaxpr: Any) -> Any:
+def drop_writes(jaxpr: Any) -> Any:
     """The same function of tables that are what they will be at the end: adding to them has a
     derivative, and no effect.
     """
     if not any(e.primitive is add_p for e in jaxpr.jaxpr.eqns):
         return jaxpr
     return _rewritten(
-        jaxpr, lambda e, xs: filed_p.bind(*xs, **e.params) if e.primitive is add_p else None
+        jaxpr, lambda e, xs: written_p.bind(*xs, **e.params) if e.primitive is add_p else None
     )
 
 
 def _made(x: Any) -> Any:
-    return x.made() if isinstance(x, _Later) else x
+    return x.made() if isinstance(x, _DeferredWrite) else x
 
 
 def _rewritten(jaxpr: Any, special: Any) -> Any:

@@ -1,4 +1,5 @@
-"""`poison`: rows that were not reached are NaN, and a derivative that asks for one is NaN too.
+"""`mark_unreached`: rows that were not reached are NaN, and a derivative that asks for one is NaN
+too.
 
 `where(reached, rows, nan)` would give such a row a zero gradient in silence. Here its cotangent,
 unless it is exactly zero, turns the whole cotangent of `anchor` (the state where the solve ended)
@@ -23,10 +24,10 @@ from .primitive import (
     zero_tangent,
 )
 
-__all__ = ["Row", "poison"]
+__all__ = ["Reached", "mark_unreached"]
 
 
-class Row(IntEnum):
+class Reached(IntEnum):
     """What became of a row of output."""
 
     missing = 0
@@ -34,7 +35,7 @@ class Row(IntEnum):
     padding = 2
 
 
-def poison(
+def mark_unreached(
     rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."], *, marked: bool = False
 ) -> Array:
     """`rows` where they were reached, else NaN; see the module for the derivative.
@@ -55,7 +56,7 @@ def poison(
 
 def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool) -> list:
     del anchor, lanes
-    return [rows] if marked else [jnp.where(kind == Row.reached, rows, jnp.nan)]
+    return [rows] if marked else [jnp.where(kind == Reached.reached, rows, jnp.nan)]
 
 
 def _abstract(rows: Any, anchor: Any, kind: Any, **params: Any) -> list:
@@ -79,10 +80,10 @@ def _transpose(
     (ct,) = cotangents
     if is_zero(ct):
         return [None, None, None]
-    d_rows = jnp.where(kind == Row.reached, ct, 0) if is_unknown(rows) else None
+    d_rows = jnp.where(kind == Reached.reached, ct, 0) if is_unknown(rows) else None
     if not is_unknown(anchor):
         return [d_rows, None, None]
-    asked = jnp.any((kind == Row.missing) & (ct != 0), axis=tuple(range(ct.ndim - lanes)))
+    asked = jnp.any((kind == Reached.missing) & (ct != 0), axis=tuple(range(ct.ndim - lanes)))
     like = shape_of(anchor)
     wrong = jnp.where(asked, jnp.nan, 0.0).astype(like.dtype)
     return [d_rows, jnp.broadcast_to(wrong, like.shape), None]

@@ -78,7 +78,7 @@ def loop(
     return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
 
 
-def block(function: Callable, *args: Any) -> Any:
+def single_iteration_loop(function: Callable, *args: Any) -> Any:
     """`function(*args)` as one turn of a loop: XLA on a CPU makes one native function of a small
     loop, where it would run each piece of straight code as a task of its own, with threads that
     wait for each other longer than the pieces take. Not differentiable.

@@ -2,14 +2,14 @@
 
 from .brownian_tree import Tree
 from .counter_rng import exponentials, seed, threefry
-from .increments import Bound, Draw, Drawn, Noise, Silent, Steps
+from .increments import Bound, Draw, Drawn, Noise, NoNoise, Steps
 
 __all__ = [
     "Bound",
     "Draw",
     "Drawn",
+    "NoNoise",
     "Noise",
-    "Silent",
     "Steps",
     "Tree",
     "exponentials",

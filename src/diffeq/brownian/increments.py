@@ -1,6 +1,6 @@
 """Brownian motion by key: increments for the loop, and the path at any time.
 
-Three kinds share one protocol, so that the loop asks no questions: `Silent` (what an ODE has: it
+Three kinds share one protocol, so that the loop asks no questions: `NoNoise` (what an ODE has: it
 hands back what it was given), `Steps` (given steps: the increments of step i are draw number i) and
 `Tree` (controlled steps, `brownian_tree.py`). The loop carries a *path*, a few numbers that say
 where on it the solve is; an attempt gets a `Draw`, of which the tape keeps what is `Drawn`.
@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, UInt32
 from ..autodiff.while_loop import loop
 from .counter_rng import normals, seed, threefry
 
-__all__ = ["LEVELS", "TICKS", "Bound", "Draw", "Drawn", "Noise", "Silent", "Steps", "descend"]
+__all__ = ["LEVELS", "TICKS", "Bound", "Draw", "Drawn", "NoNoise", "Noise", "Steps", "descend"]
 
 LEVELS = 30
 TICKS = 1 << LEVELS
@@ -61,7 +61,7 @@ class Bound(NamedTuple):
     root: Any
 
 
-class Silent:
+class NoNoise:
     """No noise: what an ODE has."""
 
     bits = 0  # of the code of a draw
@@ -71,7 +71,7 @@ class Silent:
         del key, t0, t1
         return ()
 
-    def writing(self, within: bool) -> "Silent":
+    def writing(self, within: bool) -> "NoNoise":
         """The same for a solve that saves rows, perhaps `within` steps."""
         del within
         return self
@@ -110,7 +110,7 @@ class Silent:
         del source, drawn
         return dt
 
-    def rests(self, drawn: Drawn) -> Any:
+    def is_remainder(self, drawn: Drawn) -> Any:
         """Whether an attempt is the rest of a step that an event has cut."""
         del drawn
         return False
@@ -131,7 +131,7 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Noise(Silent):
+class Noise(NoNoise):
     """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
 
     shape: tuple[int, ...]
@@ -142,7 +142,7 @@ class Noise(Silent):
         """The form with the noise of a step in place."""
         some = dt > 0
         root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
-        return form.driven(Bound(self, source, drawn, root.astype(self.dtype)))
+        return form.with_noise(Bound(self, source, drawn, root.astype(self.dtype)))
 
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step."""
@@ -228,14 +228,14 @@ class Steps(Noise):
             return inner, (w, h)
         return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
 
-    def rests(self, drawn: Drawn) -> Any:
+    def is_remainder(self, drawn: Drawn) -> Any:
         """Whether this is the rest of a step."""
         return drawn.path.tick > 0 if self.cuts else False
 
     def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
         """dt, or what was left of a step."""
         del source
-        return jnp.where(self.rests(drawn), drawn.path.left, dt) if self.cuts else dt
+        return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
     def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
         """What is left of the step."""

@@ -60,7 +60,7 @@ class Controller(eqx.Module):
     norm: Callable | None = None
 
     @property
-    def decides(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Whether a step can be rejected."""
         return True
 

@@ -16,7 +16,7 @@ class Constant(Controller):
     """Steps of the dt that was asked for; what `solve(dt=…)` uses."""
 
     @property
-    def decides(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Never: every step is accepted."""
         return False
 
@@ -68,7 +68,7 @@ class Fixed(Controller):
         self.dtmin = self.dtmax = self.norm = None
 
     @property
-    def decides(self) -> bool:
+    def is_adaptive(self) -> bool:
         """Never: every step is accepted."""
         return False
 

@@ -180,7 +180,7 @@ class Packing(Treelike):
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
         self.viewed = real and jnp.issubdtype(self.dtype, jnp.complexfloating)
         self.kept: tuple = ()  # what is held, where it is in place (`beside`)
-        self.shown: Any = None  # the key of what is shown, if that is a part of it (`showing`)
+        self.shown: Any = None  # the key of what is shown, if that is a part of it (`with_view`)
 
     @property
     def rates(self) -> Any:
@@ -262,7 +262,7 @@ class Packing(Treelike):
                                            for m in sizes]))  # fmt: skip
 
     @property
-    def there(self) -> np.ndarray:
+    def real_mask(self) -> np.ndarray:
         """Which numbers of a real view there are: a real leaf has no imaginary part."""
         sizes = [math.prod(s) for s in self.shapes]
         parts = [np.full(n, not r) for r, n in zip(self.real, sizes, strict=True)]
@@ -276,7 +276,7 @@ class Packing(Treelike):
         if not self.viewed:
             return matrix
         re, im = matrix.real, matrix.imag
-        return jnp.block([[re, -im], [im, re]]) * (self.there[:, None] & self.there)
+        return jnp.block([[re, -im], [im, re]]) * (self.real_mask[:, None] & self.real_mask)
 
     def held_of(self, tree: Any) -> tuple:
         """The leaves that are held."""
@@ -312,10 +312,10 @@ class Packing(Treelike):
         held = [None] * sum(self.held)
         return self.unpack(array, held)
 
-    def showing(self, key: Any) -> "Packing":
+    def with_view(self, key: Any) -> "Packing":
         """The same, of which `unpack` shows what is at this key: the rest is not the user's.
 
-        >>> Packing({"y": 1.0, "own": 2.0}).showing("y").unpack(jnp.array([2.0, 1.0]))
+        >>> Packing({"y": 1.0, "own": 2.0}).with_view("y").unpack(jnp.array([2.0, 1.0]))
         Array(1., dtype=float32)
         """
         packing = copy.copy(self)

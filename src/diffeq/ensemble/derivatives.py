@@ -24,14 +24,22 @@ from jax.custom_derivatives import SymbolicZero
 
 from ..adjoints import Discrete
 from ..adjoints.base import is_inexact, pick
-from ..adjoints.forward_accumulation import Alongside
-from ..adjoints.unthinned import Flat
-from ..autodiff.one_way_linear import Map, oneway
+from ..adjoints.forward_accumulation import ForwardAccumulation
+from ..adjoints.unthinned import Unthinned
+from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.primitive import is_key, split
-from ..autodiff.unreached_rows import Row, poison
+from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
 from ..solution import Solution
-from .execution import anywhere, complete, decides, has_kernel, in_lockstep, in_program, seen
+from .execution import (
+    complete,
+    has_controlled_steps,
+    has_kernel,
+    in_lockstep,
+    in_program,
+    reduce_or_keep,
+    run_parallel,
+)
 from .trajectory import Plan, count_shared, inexact, replaced, solved
 
 __all__ = ["differentiable", "in_lanes"]
@@ -42,7 +50,7 @@ _FEW = 6  # directions, which take together as long as the way back
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
     """All solutions."""
-    return complete(plan, structure, leaves, *anywhere(plan, structure, leaves, rows, index))
+    return complete(plan, structure, leaves, *run_parallel(plan, structure, leaves, rows, index))
 
 
 @partial(in_lanes.defjvp, symbolic_zeros=True)
@@ -53,7 +61,7 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
     live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
 
-    along = replace(plan.options, adjoint=Alongside(plan.options.adjoint))
+    along = replace(plan.options, adjoint=ForwardAccumulation(plan.options.adjoint))
     own = replace(plan, moving=moving, options=along, chunk=plan.narrow)
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = count_shared(own, leaves)
@@ -94,7 +102,7 @@ def _tangent(sol: Any, found: Iterable) -> Any:
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
     """Solutions and Jacobians, whose own derivative goes along tapes."""
-    return anywhere(plan, structure, leaves, rows, index)
+    return run_parallel(plan, structure, leaves, rows, index)
 
 
 @_jacobians.defjvp
@@ -119,9 +127,9 @@ def _along(shared: list, own: list, jacobians: list) -> list:
 
     def one(jacobian: Any, dot: Any) -> Any:
         lost = jnp.any(jnp.isnan(jacobian), axis=-1)
-        kind = jnp.where(lost, Row.missing, Row.reached)
+        kind = jnp.where(lost, Reached.missing, Reached.reached)
         product = jnp.where(lost[..., None], 0, jacobian) @ dot.astype(jacobian.dtype)
-        return poison(product, dot, kind)
+        return mark_unreached(product, dot, kind)
 
     size = jacobians[0].shape[0]
     each = [jnp.broadcast_to(jnp.asarray(d)[None], (size, *jnp.shape(d))) for d in shared]
@@ -138,12 +146,12 @@ def differentiable(
     if plan.kernel is None and plan.reduces:  # and no trajectories are kept
         return in_program(plan, structure, leaves, rows, index)
     sol = _solutions(replace(plan, reduces=False), structure, leaves, rows, index)
-    return seen(plan, structure, leaves, sol, index)
+    return reduce_or_keep(plan, structure, leaves, sol, index)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
-    return anywhere(plan, structure, leaves, rows, index)[1]
+    return run_parallel(plan, structure, leaves, rows, index)[1]
 
 
 @partial(_solutions.defjvp, symbolic_zeros=True)
@@ -163,7 +171,7 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     sol = _solutions(plan, structure, leaves, rows, index)
     attempts = sol.stats["steps"] + sol.stats["rejected"]
     rule = _Back(own, structure, len(leaves))
-    return sol, _tangent(sol, oneway(rule, [*inputs, index, attempts], dots, inexact(sol)))
+    return sol, _tangent(sol, one_way_linear(rule, [*inputs, index, attempts], dots, inexact(sol)))
 
 
 def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
@@ -173,10 +181,10 @@ def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
     adjoint, most = plan.options.adjoint, plan.options.max_steps
     if not isinstance(adjoint, Discrete):
         return False
-    controlled = decides(structure, leaves)
+    controlled = has_controlled_steps(structure, leaves)
     if plan.kernel is None:
-        return adjoint.holds(most, decides=controlled)
-    tried = Flat(adjoint.rows).may_serve(most, decides=controlled)
+        return adjoint.holds(most, is_adaptive=controlled)
+    tried = Unthinned(adjoint.rows).may_serve(most, is_adaptive=controlled)
     return tried and has_kernel(plan, structure, leaves, rows, index)
 
 
@@ -229,7 +237,7 @@ def _pulled(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any, cotangents: list
 ) -> list:  # fmt: skip
     """The cotangents of the moving inputs."""
-    sums, found = anywhere(plan, structure, leaves, [*rows, *cotangents], index, costs)
+    sums, found = run_parallel(plan, structure, leaves, [*rows, *cotangents], index, costs)
     return [*sums, *found]
 
 

@@ -24,9 +24,9 @@ from ..problems import JumpProblem, Problem, SteadyStateProblem
 from ..problems.base import evaluated
 from ..problems.lowering import state_of
 from ..solution import Solution
-from ..solve import Options, asked
+from ..solve import Options, prepare_call
 from ..validation import check_no_torch, concrete, keywords
-from .gpu_kernel import Unscalarisable
+from .gpu_kernel import NoKernel
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
 from .resume import in_blocks
@@ -171,7 +171,7 @@ def solve_ensemble(
     seen = jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, Tracer) else x, example)
     one, path = trajectory(problem, draw, key_of(key, 0), seen)
     check_fits(problem, one)
-    traced, options = asked(
+    traced, options = prepare_call(
         one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
         controller=controller, events=events, stops=stops, adjoint=adjoint, max_steps=max_steps,
         max_saves=max_saves, max_events=max_events, init=init, key=path, progress=None,
@@ -183,7 +183,7 @@ def solve_ensemble(
         "draw": draw if draw is None else captured(draw, key),
         "stops": captured(stops, one.args) if callable(stops) else stops,
     }  # fmt: skip
-    finds = dt is None and dt0 is None and traced["controller"].decides
+    finds = dt is None and dt0 is None and traced["controller"].is_adaptive
     even = not finds and known is None
     reduces = reduce is not None
     wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
@@ -194,22 +194,22 @@ def solve_ensemble(
         _check_parts(ensemble)
         sol = in_blocks(_arranged(ensemble), resume, progress=progress)
     else:
-        sol = _scouted(ensemble) or _arranged(ensemble).solved()
+        sol = _solve_nonstiff_first(ensemble) or _arranged(ensemble).solved()
     if throw is True and concrete(sol.status):
         _tell(sol)
     return sol
 
 
-def _scouted(ensemble: Ensemble) -> Solution | None:
-    """All of them by the scout of a pair of methods that nobody has named; None if there is none,
+def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
+    """All of them by the probe of a pair of methods that nobody has named; None if there is none,
     or some of them are stiff.
     """
     shared, traced, options = ensemble.shared, ensemble.shared["traced"], ensemble.plan.options
-    scout = getattr(traced["method"], "scout", None) if options.default else None
+    probe = traced["method"].nonstiff_probe if options.default else None
     many = ensemble.plan.reduces or not alone(ensemble.mesh)  # which would be solved twice over
-    if scout is None or many or options.loud or ensemble.traced:
+    if probe is None or many or options.raises_inside_jit or ensemble.traced:
         return None
-    lean = replace(ensemble, shared=shared | {"traced": traced | {"method": scout}})
+    lean = replace(ensemble, shared=shared | {"traced": traced | {"method": probe}})
     sol = _arranged(lean).solved()
     fine = concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff)
     return sol if fine else None
@@ -372,7 +372,7 @@ def _by_strategy(ensemble: Ensemble) -> Ensemble:
     if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
         try:
             return ensemble.as_kernel()
-        except Unscalarisable as reason:
+        except NoKernel as reason:
             if asked_for == "kernel":
                 ensemble.numbers()  # an error of the field's own is raised as it is
                 raise ValueError(

@@ -14,13 +14,13 @@ import numpy as np
 from jax import lax
 
 from ..adjoints.base import pick
-from ..adjoints.unthinned import Flat
+from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import in_a_trace, is_key, split
 from ..closures import unflatten
 from ..solution import Solution
 from ..solve import first_step
 from .chunks import cores, in_chunks, on_cores, ordered, program, recalled, through_chunks
-from .gpu_kernel import Unscalarisable
+from .gpu_kernel import NoKernel
 from .gpu_kernel.launch import Kernel, Tuning, in_kernel, refusal
 from .reduction import Reduction
 from .sharded import platform
@@ -36,15 +36,15 @@ from .trajectory import (
 )
 
 __all__ = [
-    "anywhere",
     "check_kernel",
     "complete",
-    "decides",
+    "has_controlled_steps",
     "has_kernel",
     "in_lockstep",
     "in_program",
+    "reduce_or_keep",
     "reduction_of",
-    "seen",
+    "run_parallel",
 ]
 
 # Bytes of the tapes of one launch: of some 100,000 small systems, which keep a large GPU busy, and
@@ -58,10 +58,12 @@ def in_lockstep(
 ) -> tuple[Any, Solution]:
     """What was seen, if statistics are wanted, and what there is of each trajectory."""
     sol = jax.vmap(partial(solution, plan, structure, leaves))(rows, index)
-    return seen(plan, structure, leaves, sol, index)
+    return reduce_or_keep(plan, structure, leaves, sol, index)
 
 
-def seen(plan: Plan, structure: Any, leaves: list, sol: Any, index: Any) -> tuple[Any, Any]:
+def reduce_or_keep(
+    plan: Plan, structure: Any, leaves: list, sol: Any, index: Any
+) -> tuple[Any, Any]:
     """What was seen of trajectories that are all there, and what is kept of each."""
     if not plan.reduces:
         return (), sol
@@ -80,7 +82,7 @@ def complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
 
-def anywhere(
+def run_parallel(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
 ) -> tuple[Any, Any]:  # fmt: skip
     """On all cores, if the numbers are known; else in the program that they are part of. What was
@@ -115,7 +117,7 @@ def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
         return _pulled_chunks(plan, structure, leaves, rows, index)
     one = partial(solved, plan, structure)
     if plan.kernel is not None:
-        return seen(
+        return reduce_or_keep(
             plan, structure, leaves, in_kernel(one, leaves, rows, index, plan.kernel), index
         )
     if not plan.reduces:
@@ -219,8 +221,8 @@ def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
     kernel = Kernel.of(
         one, leaves, rows, index, plan.kernel or Tuning(), count_shared(plan, leaves)
     )
-    flat, most = Flat(plan.options.adjoint.rows), plan.options.max_steps
-    whole = flat.serves_all(most, decides=decides(structure, leaves))
+    flat, most = Unthinned(plan.options.adjoint.rows), plan.options.max_steps
+    whole = flat.serves_all(most, is_adaptive=has_controlled_steps(structure, leaves))
 
     def pull(rows: list, index: Any) -> list:
         found, cut = kernel(leaves, rows, index)
@@ -240,23 +242,23 @@ def _group(kernel: Kernel, size: int) -> int:
     return -(-blocks // -(-blocks // most)) * block
 
 
-def decides(structure: Any, leaves: Sequence) -> bool:
+def has_controlled_steps(structure: Any, leaves: Sequence) -> bool:
     """Whether steps are as long as a controller says, and not given."""
     traced = unflatten(structure, leaves)["traced"]
-    return traced["dt"] is None and traced["controller"].decides
+    return traced["dt"] is None and traced["controller"].is_adaptive
 
 
 # Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.
-_reasons: OrderedDict[Any, Unscalarisable | None] = OrderedDict()
+_reasons: OrderedDict[Any, NoKernel | None] = OrderedDict()
 _KEPT = 64  # of them, for each keeps the functions of its problem
 
 
 def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
-    """Raises `Unscalarisable` where there is no kernel of it."""
+    """Raises `NoKernel` where there is no kernel of it."""
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
 
-    def reason() -> Unscalarisable | None:
+    def reason() -> NoKernel | None:
         bare, inputs, sums = replace(plan, starts=False), rows, 0
         if plan.back:
             inputs = [*rows, *_outputs(bare, structure, leaves, rows, index)]
@@ -275,7 +277,7 @@ def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
         return True
     try:
         check_kernel(plan, structure, leaves, rows, index)
-    except Unscalarisable:
+    except NoKernel:
         return False
     return True
 

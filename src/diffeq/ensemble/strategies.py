@@ -14,7 +14,7 @@ from ..autodiff.primitive import in_a_trace, is_key
 from ..closures import flatten
 from ..solution import Solution
 from .derivatives import differentiable, in_lanes
-from .execution import anywhere, check_kernel, complete, in_lockstep, reduction_of
+from .execution import check_kernel, complete, in_lockstep, reduction_of, run_parallel
 from .gpu_kernel.launch import Tuning
 from .inputs import Inputs
 from .reduction import Reduction
@@ -74,7 +74,7 @@ class Ensemble:
             found = self._on_mesh(rows, index)
             return jax.tree.map(partial(known_here, mesh=self.mesh), found)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
-        run_some = anywhere if self.strategy in _ON_ITS_OWN else in_lockstep
+        run_some = run_parallel if self.strategy in _ON_ITS_OWN else in_lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
 
     def _on_mesh(self, rows: list, index: Any) -> tuple[Any, Solution]:

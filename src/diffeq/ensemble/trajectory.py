@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adjoints.base import is_inexact, pick
-from ..adjoints.unthinned import Flat
+from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import split
 from ..closures import unflatten
 from ..core.status import Status
@@ -112,7 +112,7 @@ def pulled_one(
     """
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
-    options = replace(plan.options, adjoint=Flat(plan.options.adjoint.rows))
+    options = replace(plan.options, adjoint=Unthinned(plan.options.adjoint.rows))
 
     def of(live: list) -> tuple[list, Any]:
         common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))

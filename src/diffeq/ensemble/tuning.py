@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .chunks import recalled
-from .gpu_kernel import Unscalarisable
+from .gpu_kernel import NoKernel
 from .gpu_kernel.launch import Tuning
 from .strategies import Ensemble
 
@@ -82,7 +82,7 @@ def _seconds(ensemble: Ensemble, layout: int | Tuning) -> float:
     candidate = _laid_out(ensemble, layout)
     try:
         jax.block_until_ready(candidate.part(sample))
-    except Unscalarisable:
+    except NoKernel:
         return float("inf")
     seconds = []
     for _ in range(_TIMES):

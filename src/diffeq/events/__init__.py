@@ -1,24 +1,24 @@
 """Layer 3: what happens during a solve: where, and what becomes of the state."""
 
-from .event import AfterStep, Event, Happening, Periodic, PresetTimes, doses
+from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes, doses
 from .handling import Events
-from .jump_process import Arrivals
-from .lowered import lowered
+from .jump_process import JumpProcess
+from .lowered import lower_events
 from .no_events import NO_EVENTS, NoEvents
-from .step_end import Anew, Ending
+from .step_end import Reinitialization, StepEnd
 
 __all__ = [
     "NO_EVENTS",
+    "AbstractEvent",
     "AfterStep",
-    "Anew",
-    "Arrivals",
-    "Ending",
     "Event",
     "Events",
-    "Happening",
+    "JumpProcess",
     "NoEvents",
     "Periodic",
     "PresetTimes",
+    "Reinitialization",
+    "StepEnd",
     "doses",
-    "lowered",
+    "lower_events",
 ]

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .locate import Stand
-from .lowered import Part
-from .step_end import Anew, Memory, Reach
+from .locate import ConditionSign
+from .lowered import LoweredEvent
+from .step_end import Memory, Reinitialization, StepTruncation
 
 __all__ = ["Watch"]
 
@@ -17,8 +17,8 @@ class Watch:
     """Looks at all conditions after each event of a round."""
 
     def __init__(
-        self, bound: Any, known: Memory, reach: Reach, fired: Array, t1: Array, y: Array,
-        anew: Anew,
+        self, bound: Any, known: Memory, reach: StepTruncation, fired: Array, t1: Array, y: Array,
+        anew: Reinitialization,
     ) -> None:  # fmt: skip
         self.t1, self.anew = t1, anew
         self.events, self.count = bound.events, bound.events.count
@@ -36,8 +36,8 @@ class Watch:
         self.root = root | reach.stand.on
 
     def after(
-        self, part: Part, bound: Any, y: Array, stand: Stand, pending: Array
-    ) -> tuple[Stand, Array]:
+        self, part: LoweredEvent, bound: Any, y: Array, stand: ConditionSign, pending: Array
+    ) -> tuple[ConditionSign, Array]:
         """How they stand after `part`, and which of them that makes happen."""
         if not self.count:
             return stand, pending
@@ -66,7 +66,7 @@ class Watch:
         yet = level & ~self.root & (true < 0)
         hit = hit | (self.together & ~next_ & ~yet)
         kept = waits | next_
-        stand = Stand(jnp.where(kept, stand.side, side), jnp.where(kept, stand.on, on))
+        stand = ConditionSign(jnp.where(kept, stand.side, side), jnp.where(kept, stand.on, on))
         return stand, pending | hit
 
     def _of(self, parts: Any) -> np.ndarray:

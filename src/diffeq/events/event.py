@@ -11,10 +11,10 @@ from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields, unflatten_fields
 from ..core.keywords import keywords
 
-__all__ = ["AfterStep", "Event", "Happening", "Periodic", "PresetTimes", "doses"]
+__all__ = ["AbstractEvent", "AfterStep", "Event", "Periodic", "PresetTimes", "doses"]
 
 
-class Happening:
+class AbstractEvent:
     """The base of all events: a pytree of what is traced, beside what is static."""
 
     fields: ClassVar[tuple[str, ...]] = ()
@@ -47,7 +47,7 @@ class Happening:
         return [getattr(self, name, None) for name in ("condition", "affect")]
 
 
-class Event(Happening):
+class Event(AbstractEvent):
     """Something that happens where `condition(t, y, args)` crosses zero.
 
     The crossing is looked for on the polynomial of each step, also between its ends, and located to
@@ -118,7 +118,7 @@ class Event(Happening):
         self.terminal = affect is None if terminal is None else _flag("terminal", terminal)
 
 
-class PresetTimes(Happening):
+class PresetTimes(AbstractEvent):
     """What happens at given times: steps end on them, and `affect` replaces the state there.
 
     Args:
@@ -161,7 +161,7 @@ class PresetTimes(Happening):
                 )
 
 
-class Periodic(Happening):
+class Periodic(AbstractEvent):
     """What happens every `period`: at t0 + phase + k · period, k = 0, 1, …, up to t1.
 
     Args:
@@ -202,7 +202,7 @@ class Periodic(Happening):
             raise ValueError(f"phase is {phase!r}; one number that is not negative is wanted.")
 
 
-class AfterStep(Happening):
+class AfterStep(AbstractEvent):
     """What happens after each accepted step whose end has `condition(t, y, args)` true.
 
     It depends on where steps end: for what happens at a time of its own, take an `Event`. It serves

@@ -23,11 +23,11 @@ from ..autodiff.while_loop import loop
 from ..core.norm import in_dtype_of, rounding
 from ..core.packing import Packing
 from ..core.status import Status
-from ..problems.lowering import turned
+from ..problems.lowering import flip_time
 from .condition_signs import Watch
-from .locate import Crossing, Stand, first_crossing, located, ripe
-from .lowered import Part
-from .step_end import Anew, Ending, Happened, Memory, Reach, Shown
+from .locate import ConditionSign, Crossing, first_crossing, located, ripe
+from .lowered import LoweredEvent
+from .step_end import Happened, Memory, OutputWindow, Reinitialization, StepEnd, StepTruncation
 
 __all__ = ["Bound", "Events"]
 
@@ -44,9 +44,14 @@ class Events:
     live = True
 
     def __init__(
-        self, parts: tuple[Part, ...], packing: Packing, lost: Status = Status.nonfinite, *,
-        noisy: bool = False, lost_echoes: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        parts: tuple[LoweredEvent, ...],
+        packing: Packing,
+        lost: Status = Status.nonfinite,
+        *,
+        noisy: bool = False,
+        lost_echoes: bool = False,
+    ) -> None:
         self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
         self.lost_echoes = lost_echoes and any(part.affect for part in parts)
         self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
@@ -75,7 +80,7 @@ class Events:
         """Flags that a second run has to follow."""
         return 1 + self.all
 
-    def decided(self, known: Memory, end: Ending) -> Array:
+    def decided(self, known: Memory, end: StepEnd) -> Array:
         """Those flags: whether this was a round without a step, and what happened."""
         return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
 
@@ -96,11 +101,11 @@ class Events:
         """After a landing, or a round without a step, the dt goes on that was proposed."""
         return landing | jnp.any(known.pending)
 
-    def coded(self, known: Memory, end: Ending) -> list[Array]:
+    def coded(self, known: Memory, end: StepEnd) -> list[Array]:
         """What is known before a step and what happened at its end, as whole numbers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
 
-    def thetas(self, end: Ending) -> list:
+    def thetas(self, end: StepEnd) -> list:
         """Where a step was cut."""
         return [end.theta]
 
@@ -110,16 +115,18 @@ class Events:
         sizes = [k, k, k, s, 1, 1, self.all]
         whole = row.whole[row.whole.shape[0] - sum(sizes) :]
         side, on, pending, index, stalled, ending, fired = jnp.split(whole, np.cumsum(sizes)[:-1])
-        known = Memory(Stand(side, on == 1), pending == 1, index, stalled[0], ending[0] == 1)
+        known = Memory(
+            ConditionSign(side, on == 1), pending == 1, index, stalled[0], ending[0] == 1
+        )
         return known, (fired == 1) & row.accept, row.reals[-1]
 
     # --- for the loop ---
 
-    def only_if(self, active: Array, end: Ending) -> Ending:
+    def masked_by(self, active: Array, end: StepEnd) -> StepEnd:
         """What happened, if its lane has not finished."""
         return end._replace(fired=end.fired & active)
 
-    def over(self, end: Ending, done: Array) -> Array:
+    def over(self, end: StepEnd, done: Array) -> Array:
         """A solve is at its end when all is over there."""
         return done & end.shown.settled
 
@@ -129,27 +136,34 @@ class Events:
         """
         return new._replace(passed=jnp.where(still, old.passed, new.passed))
 
-    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
-                  proposed: Array) -> Array:  # fmt: skip
+    def following(
+        self,
+        end: StepEnd,
+        accept: Array,
+        dt: Array,
+        before: Array,
+        controller: Any,
+        proposed: Array,
+    ) -> Array:
         """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
         it. A round without a step says nothing of it. Where most of a step was cut off, it was too
         long: what is left of it was rounded to the size of the whole. But a path with noise
         crosses again and again, and would be followed there to the last of its ticks.
         """
-        if self.noisy and not controller.decides:
+        if self.noisy and not controller.is_adaptive:
             return before  # what was tried may have been what an event had left of a step
-        if self.noisy or not controller.decides:
+        if self.noisy or not controller.is_adaptive:
             return jnp.where(accept & (dt == 0), before, proposed)
         long = (end.dt < dt) & (end.known.stalled == 0)
         proposed = jnp.where(accept & long, jnp.minimum(proposed, 4 * end.dt), proposed)
         return jnp.where(accept & (dt == 0), before, proposed)
 
-    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
+    def reset_controller(self, end: StepEnd, controller: Any, memory: Any) -> Any:
         """The controller's memory, which starts anew after an event."""
         fresh = controller.init(end.dt.dtype)
         return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
 
-    def status(self, end: Ending, accept: Array, status: Array) -> Array:
+    def status(self, end: StepEnd, accept: Array, status: Array) -> Array:
         """Of a terminal event, when its instant is over; or of instants that never are."""
         known, most = end.known, _ZENO + 4 * self.count
         ended = accept & known.ending & ~jnp.any(known.pending)
@@ -164,7 +178,7 @@ class Events:
             marks[self.flags[part.place]] = part.affect is not None
         return jnp.any(fired & marks)
 
-    def happened(self, end: Ending) -> Happened:
+    def happened(self, end: StepEnd) -> Happened:
         """What output sees of it."""
         return Happened(end.chain, self._flags(end.fired), end.rate)
 
@@ -217,9 +231,11 @@ class Bound:
     # --- what is looked at ---
 
     def _look(self, how: str, parts: list, tau: Array, y: Array) -> Array:
-        t, tree = turned(self.sign, tau), self.events.packing.unpack(y, self.held)
-        found = [getattr(p.condition, how)(self.own[p.place]["condition"], self.leaves, t, tree)
-                 for p in parts]  # fmt: skip
+        t, tree = flip_time(self.sign, tau), self.events.packing.unpack(y, self.held)
+        found = [
+            getattr(p.condition, how)(self.own[p.place]["condition"], self.leaves, t, tree)
+            for p in parts
+        ]
         if not found:
             return jnp.zeros(0, bool if how == "truths" else tau.dtype)
         return jnp.concatenate([x.astype(jnp.result_type(*found)) for x in found])
@@ -232,7 +248,7 @@ class Bound:
         """Which of these are true."""
         return self._look("truths", self.events.crossings, tau, y)
 
-    def moving(self, tau: Array, y: Array, anew: Anew) -> tuple[Array, Array]:
+    def moving(self, tau: Array, y: Array, anew: Reinitialization) -> tuple[Array, Array]:
         """What crosses zero, and how fast it changes along the solution."""
         ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
         numbers, slopes = jax.jvp(self.numbers, (tau, y), ones)
@@ -256,7 +272,7 @@ class Bound:
         waiting = jnp.any(known.pending)
         return jnp.where(waiting, 0, dt), landing & ~waiting
 
-    def start(self, t: Array, y: Array, anew: Anew) -> Memory:
+    def start(self, t: Array, y: Array, anew: Reinitialization) -> Memory:
         """Before the first step. A boolean that is true happens; a zero is no crossing."""
         e, (n, slope) = self.events, self.moving(t, y, anew)
         on = (n == 0) & e.sloped
@@ -266,7 +282,7 @@ class Bound:
         index = [p.passed(self.own[p.place], t) for p in e.lists]
         zero = jnp.zeros((), jnp.int32)
         index = jnp.stack([zero, *index])[1:].astype(jnp.int32)
-        return Memory(Stand(side, on), true, index, zero, jnp.zeros((), bool))
+        return Memory(ConditionSign(side, on), true, index, zero, jnp.zeros((), bool))
 
     def shown(self, known: Memory, t: Array) -> Array:
         """Rows at the start are shown when all is over there."""
@@ -279,13 +295,23 @@ class Bound:
 
     # --- how far a step goes ---
 
-    def reach(self, known: Memory, accept: Array, start: tuple, dt: Array, landing: Array,
-              way: Callable, fired: Any) -> Reach:  # fmt: skip
+    def reach(
+        self,
+        known: Memory,
+        accept: Array,
+        start: tuple,
+        dt: Array,
+        landing: Array,
+        way: Callable,
+        fired: Any,
+    ) -> StepTruncation:
         """To the first crossing, or all the way; a decision, which is not differentiated."""
         e, none, (t, y) = self.events, jnp.zeros(0, bool), start
         if not e.crossings:
             one = in_dtype_of(jnp.ones_like(dt), y)
-            return Reach(dt, landing, one, jnp.zeros((), bool), none, none, known.stand, none)
+            return StepTruncation(
+                dt, landing, one, jnp.zeros((), bool), none, none, known.stand, none
+            )
         path, waiting = way(), jnp.any(known.pending)
         still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
         values = lambda theta: still.numbers(_at(t0, theta, length), line(theta))  # noqa: E731
@@ -302,15 +328,27 @@ class Bound:
         stand = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.stand, known.stand)
         first = jnp.where(waiting, known.pending, found.first & moving)
         short = jnp.where(cut, found.theta.astype(dt.dtype) * dt, dt)
-        return Reach(
-            short, landing & ~cut, found.theta, cut, first, found.crossed & moving, stand,
-            found.scale, path,
-        )  # fmt: skip
+        return StepTruncation(
+            short,
+            landing & ~cut,
+            found.theta,
+            cut,
+            first,
+            found.crossed & moving,
+            stand,
+            found.scale,
+            path,
+        )
 
     def _with_ripe(
-        self, known: Memory, found: Crossing, values: Callable, slack: Array, landing: Array,
+        self,
+        known: Memory,
+        found: Crossing,
+        values: Callable,
+        slack: Array,
+        landing: Array,
         t1: Array,
-    ) -> Crossing:  # fmt: skip
+    ) -> Crossing:
         """At a given time, whose affect may move the state away, what crosses within rounding of it
         does so there.
         """
@@ -325,11 +363,14 @@ class Bound:
         first = also & (jnp.cumsum(also) == 1)
         side = jnp.where(first, -found.stand.side, found.stand.side)
         return found._replace(
-            first=found.first | first, crossed=found.crossed | also,
+            first=found.first | first,
+            crossed=found.crossed | also,
             stand=found.stand._replace(side=side),
-        )  # fmt: skip
+        )
 
-    def onward(self, known: Memory, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
+    def advance_noise(
+        self, known: Memory, reach: StepTruncation, noise: Any, source: Any, draw: Any
+    ) -> Any:
         """The noise's path after an attempt that is accepted: where a step was cut it goes on from
         there, and while time stands still so does the path.
         """
@@ -347,9 +388,16 @@ class Bound:
     # --- what happens there ---
 
     def happen(  # noqa: PLR0917
-        self, known: Memory, reach: Reach, span: Any, target: Array, accept: Array, step: Any,
-        anew: Anew, fired: Any,
-    ) -> tuple[Array, Ending]:  # fmt: skip
+        self,
+        known: Memory,
+        reach: StepTruncation,
+        span: Any,
+        target: Array,
+        accept: Array,
+        step: Any,
+        anew: Reinitialization,
+        fired: Any,
+    ) -> tuple[Array, StepEnd]:
         """All events of this round; `span` is (t, dt, t1), dt of the whole step."""
         if fired is None:
             t, _, t1 = span
@@ -363,19 +411,29 @@ class Bound:
         return self._applied(known, fired & accept, reach, span, step, anew)
 
     def again(  # noqa: PLR0917
-        self, known: Memory, fired: Array, theta: Array, span: tuple, landing: Array, step: Any,
-        way: Callable, anew: Anew,
-    ) -> tuple[Array, Ending]:  # fmt: skip
+        self,
+        known: Memory,
+        fired: Array,
+        theta: Array,
+        span: tuple,
+        landing: Array,
+        step: Any,
+        way: Callable,
+        anew: Reinitialization,
+    ) -> tuple[Array, StepEnd]:
         """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
         e, (t, dt, t1) = self.events, span
         crossed = fired[: e.count] & ~jnp.any(known.pending)
         cut = jnp.any(crossed) & ~(landing & (theta >= 1))
         theta = jnp.where(cut, theta, 1).astype(dt.dtype)
         t1 = jnp.where(cut, t + theta * dt, t1)
-        reach = Reach(
-            jnp.where(cut, theta * dt, dt), landing & ~cut, in_dtype_of(theta, step.y), cut,
+        reach = StepTruncation(
+            jnp.where(cut, theta * dt, dt),
+            landing & ~cut,
+            in_dtype_of(theta, step.y),
+            cut,
             way=way() if e.crossings else None,
-        )  # fmt: skip
+        )
         return self._applied(known, fired, reach, (t, dt, t1), step, anew)
 
     def _due(self, index: Array, landing: Array, target: Array) -> Array:
@@ -388,8 +446,14 @@ class Bound:
         return jnp.stack(due) if due else jnp.zeros(0, bool)
 
     def _applied(
-        self, known: Memory, fired: Array, reach: Reach, span: tuple, step: Any, anew: Anew
-    ) -> tuple[Array, Ending]:
+        self,
+        known: Memory,
+        fired: Array,
+        reach: StepTruncation,
+        span: tuple,
+        step: Any,
+        anew: Reinitialization,
+    ) -> tuple[Array, StepEnd]:
         """What has `fired`, as a function of everything else. Returns t1 and the ending.
 
         A walk of at most one turn: a step in which nothing happens costs nothing here.
@@ -425,13 +489,28 @@ class Bound:
         n = jnp.any(fired).astype(jnp.int32)
         end, _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
         t1, y, held, memory, chain, rate, lost = end
-        return t1, Ending(
-            reach.dt, reach.landing, y, held, memory, theta=reach.theta, fired=fired, chain=chain,
-            rate=rate, path=reach.way, lost=lost,
-        )  # fmt: skip
+        return t1, StepEnd(
+            reach.dt,
+            reach.landing,
+            y,
+            held,
+            memory,
+            theta=reach.theta,
+            fired=fired,
+            chain=chain,
+            rate=rate,
+            path=reach.way,
+            lost=lost,
+        )
 
     def _only(
-        self, part: Part, index: Array, tau: Array, state: tuple, fired: Array, anew: Anew
+        self,
+        part: LoweredEvent,
+        index: Array,
+        tau: Array,
+        state: tuple,
+        fired: Array,
+        anew: Reinitialization,
     ) -> tuple:
         """The state after an event, if it has fired. Where it has not it is not looked at: one
         event's NaN is not the derivative of another.
@@ -450,13 +529,19 @@ class Bound:
         return walk(affected, 0, now.astype(jnp.int32), carry=state, length=1)[0]
 
     def _affected(
-        self, part: Part, index: Array, tau: Array, state: tuple, fired: Array, anew: Anew
+        self,
+        part: LoweredEvent,
+        index: Array,
+        tau: Array,
+        state: tuple,
+        fired: Array,
+        anew: Reinitialization,
     ) -> tuple:
         """The state after an event: what is solved (consistent, where there are algebraic
         equations; NaN, if it cannot be), and what is held.
         """
         packing = self.events.packing
-        t, own = turned(self.sign, tau), self.own[part.place]
+        t, own = flip_time(self.sign, tau), self.own[part.place]
         number = self.events.number.get(part.place)
         extra = part.extra(own, None if number is None else index[number], fired)
         affect: Any = part.affect
@@ -470,9 +555,15 @@ class Bound:
 
     # --- and what follows from it ---
 
-    def settle(
-        self, known: Memory, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
-    ) -> Ending:
+    def settle_signs(
+        self,
+        known: Memory,
+        reach: StepTruncation,
+        span: Any,
+        end: StepEnd,
+        still: Callable,
+        accept: Array,
+    ) -> StepEnd:
         """What is known after a round, and how to go on; a decision, as `reach` is."""
         e, bound, anew = self.events, self.still(), still()
         (t, dt, t1), chain = lax.stop_gradient((span, end.chain))
@@ -494,15 +585,17 @@ class Bound:
         ulps = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t1), dt)
         due = fired[e.count : e.count + len(e.lists)]
         after = Memory(
-            state.stand, state.pending & ~(ending & e.terminal), known.passed + due,
+            state.stand,
+            state.pending & ~(ending & e.terminal),
+            known.passed + due,
             jnp.where(t1 - t > ulps, 0, known.stalled + jnp.any(fired[: e.count])),
             ending,
-        )  # fmt: skip
+        )
         settled = bound._settled(after, t1)
         near = jnp.where(jnp.any(fired), rounding(t1), 0)
         before = jnp.nextafter(t1 - near, jnp.full_like(t1, -jnp.inf))
         happened = tuple(map(jnp.any, e._flags(fired)))
-        shown = Shown(jnp.where(settled, t1 + near, before), settled, moved, happened)
+        shown = OutputWindow(jnp.where(settled, t1 + near, before), settled, moved, happened)
         return end._replace(known=after, shown=shown)
 
 
@@ -529,5 +622,5 @@ class _Round(NamedTuple):
     """The state of a round; `todo` is 1 before it, and 0 after it."""
 
     todo: Array
-    stand: Stand
+    stand: ConditionSign
     pending: Array

@@ -27,10 +27,10 @@ from ..problems.base import evaluated
 from ..problems.jump import varies
 from ..problems.lowering import as_rate, functions_of, interval, state_of
 from ..problems.user_functions import check_arguments, described
-from .event import Event, Happening, PresetTimes
+from .event import AbstractEvent, Event, PresetTimes
 from .lowered import same_state
 
-__all__ = ["Arrivals"]
+__all__ = ["JumpProcess"]
 
 _JUMPS = 0x6A756D70  # of the counter, where the words of jumps are
 _REFUSED = (
@@ -71,7 +71,7 @@ class Channels:
 
 
 @dataclass(frozen=True, eq=False)
-class Arrivals:
+class JumpProcess:
     """The jumps of a solve: the `problem` with hazards beside the state, if there are any, and the
     jumps as events of it.
     """
@@ -86,7 +86,7 @@ class Arrivals:
     least: Any
 
     @classmethod
-    def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "Arrivals":
+    def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "JumpProcess":
         """Those of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
         plain, tree = problem.problem, state_of(problem.problem)
@@ -109,7 +109,7 @@ class Arrivals:
         size = packing.size
         return cls(plain, tuple(found), problem.estimator, hazards, size, ends[0], most, least)
 
-    def events(self, given: tuple) -> tuple[Happening, ...]:
+    def events(self, given: tuple) -> tuple[AbstractEvent, ...]:
         """The jumps, and behind them what else was given."""
         own, first = [], 0
         for c in self.channels:
@@ -125,8 +125,8 @@ class Arrivals:
         fixed = self.estimator != "pathwise"
         check_arguments(c.jump.rate, f"jumps[{c.place}].rate", "t, y, args")
         score = self.estimator == "score"
-        affect = _Crossed(c.affect(), c.jump.rate, c.words, place, score)
-        event = Event(_Reached(place, fixed), affect, direction=1)
+        affect = _VariableRateJump(c.affect(), c.jump.rate, c.words, place, score)
+        event = Event(_HazardAffect(place, fixed), affect, direction=1)
         event.fixed = fixed
         return event
 
@@ -362,12 +362,12 @@ def _given(c: Channels, inside: bool) -> PresetTimes:
     number = jnp.sum(jnp.where(same, jnp.cumsum(same, axis=0) - 1, 0), axis=1)
     sound = jnp.all((c.rate >= 0) & (c.rate < jnp.inf))
     rows = {"which": c.which, "number": number, "sound": jnp.broadcast_to(sound, number.shape)}
-    event = PresetTimes(c.times, _Landed(c.affect(), c.count, inside), data=rows)
+    event = PresetTimes(c.times, _ConstantRateJump(c.affect(), c.count, inside), data=rows)
     event.beyond = 1
     return event
 
 
-class _Landed:
+class _ConstantRateJump:
     """A jump at a given time."""
 
     def __init__(self, jumping: _Jumping, count: int, inside: bool) -> None:
@@ -383,7 +383,7 @@ class _Landed:
         return {**y, "y": after} if self.inside else after
 
 
-class _Reached:
+class _HazardAffect:
     """The condition of hazards: Λ − E, which crosses zero. If `fixed`, the time at which it does so
     has no derivative: all that moves is t itself, from where it is.
     """
@@ -401,7 +401,7 @@ class _Reached:
         return ahead[0] if single else ahead
 
 
-class _Crossed:
+class _VariableRateJump:
     """The affect of hazards: the jump, the next E, and of the density of the path what is over."""
 
     def __init__(self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool) -> None:
@@ -429,21 +429,21 @@ class _Crossed:
         return {**after, **{name: z[name].at[here].set(x) for name, x in new.items()}}
 
 
-def _seeing(event: Happening, place: int, inside: bool) -> Happening:
+def _seeing(event: AbstractEvent, place: int, inside: bool) -> AbstractEvent:
     """An event of the user's, which sees the user's state alone."""
     leaves, structure = jax.tree.flatten(event)
     event = jax.tree.unflatten(structure, leaves)
     event.label = f"events[{place}]"
     if not inside:
         return event
-    for name, kind in (("condition", _Looking), ("affect", _Within)):
+    for name, kind in (("condition", _ConditionView), ("affect", _StateView)):
         f = getattr(event, name, None)
         if f is not None:
             setattr(event, name, kind(f, f"{event.label}.{name}"))
     return event
 
 
-class _Looking:
+class _ConditionView:
     """A condition on the user's state."""
 
     def __init__(self, condition: Any, name: str) -> None:
@@ -453,7 +453,7 @@ class _Looking:
         return self.condition(t, z["y"], args)
 
 
-class _Within:
+class _StateView:
     """An affect of the user's state."""
 
     def __init__(self, affect: Any, name: str) -> None:

@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..autodiff.while_loop import loop
 from ..core.promotion import standard_promotion
 
-__all__ = ["Crossing", "Stand", "first_crossing", "located", "ripe"]
+__all__ = ["ConditionSign", "Crossing", "first_crossing", "located", "ripe"]
 
 _DEGREE = 8
 _NODES = np.arange(_DEGREE + 1) / _DEGREE
@@ -66,7 +66,7 @@ _ROUNDING = 2 * float(np.abs(_COEFFICIENTS).sum(1).max())  # of coefficients, in
 _MARGINS = 2 * _distances(np.linspace(0, 1, 2001)).max() / _distances(_BETWEEN)
 
 
-class Stand(NamedTuple):
+class ConditionSign(NamedTuple):
     """How each condition stands at the start of a step: on which `side` of zero (±1; 0: not known),
     and whether `on` the zero itself, from where `side` is where it moves to.
     """
@@ -84,7 +84,7 @@ class Crossing(NamedTuple):
     theta: Float[Array, ""]
     first: Bool[Array, " k"]
     crossed: Bool[Array, " k"]
-    stand: Stand
+    stand: ConditionSign
     scale: Float[Array, " k"]
 
 
@@ -118,7 +118,7 @@ class _Bracket(NamedTuple):
     reach: Array
 
 
-class _March(NamedTuple):
+class _BracketSearch(NamedTuple):
     """How far a step has been looked through: up to `a`, where conditions stand at `side`; the next
     part is of length `width`. `bracket` has a crossing, once it is `found`; `size` and `scale` are
     the largest |h| and |g| so far.
@@ -135,9 +135,15 @@ class _March(NamedTuple):
 
 
 def first_crossing(
-    values: Callable, stand: Stand, direction: np.ndarray, slack: Array, wanted: Any, open_: Array,
-    *, smooth: bool = True,
-) -> Crossing:  # fmt: skip
+    values: Callable,
+    stand: ConditionSign,
+    direction: np.ndarray,
+    slack: Array,
+    wanted: Any,
+    open_: Array,
+    *,
+    smooth: bool = True,
+) -> Crossing:
     """The first crossing of `values(theta)`, a vector.
 
     `slack`: crossings so close after the first one (in θ) count as simultaneous. `wanted`: those
@@ -173,10 +179,12 @@ def first_crossing(
     # What has risen from a zero is off it when its number says so, too.
     there = jnp.where(stand.on, start + bracket.b.astype(start.dtype) * bracket.hb, bracket.hb)
     rests = stand.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
-    return Crossing(theta, first, crossed, Stand(side, rests), march.scale)
+    return Crossing(theta, first, crossed, ConditionSign(side, rests), march.scale)
 
 
-def ripe(values: Callable, stand: Stand, direction: np.ndarray, slack: Array) -> Bool[Array, " k"]:
+def ripe(
+    values: Callable, stand: ConditionSign, direction: np.ndarray, slack: Array
+) -> Bool[Array, " k"]:
     """Which conditions have not crossed at the end of a step, where they `stand`, and do so within
     rounding of it: that of time, and of a polynomial, which is a sum of larger numbers.
     """
@@ -192,17 +200,24 @@ def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
 
 
 def _marched(
-    rule: _Rule, values: Callable, stand: Stand, start: Array, wanted: Any, open_: Array,
-    dtype: Any, *, smooth: bool,
-) -> _March:  # fmt: skip
+    rule: _Rule,
+    values: Callable,
+    stand: ConditionSign,
+    start: Array,
+    wanted: Any,
+    open_: Array,
+    dtype: Any,
+    *,
+    smooth: bool,
+) -> _BracketSearch:
     """The step looked through up to the first crossing."""
     on, count = stand.on, len(_NODES)
     places = jnp.asarray(np.append(_NODES, _BETWEEN) if smooth else _NODES, dtype)
 
-    def more(consts: Any, march: _March, _: Any) -> Array:
+    def more(consts: Any, march: _BracketSearch, _: Any) -> Array:
         return consts & ~march.found & (march.a < 1)
 
-    def look(active: Any, consts: Any, march: _March, _: Any) -> tuple[_March, Any]:
+    def look(active: Any, consts: Any, march: _BracketSearch, _: Any) -> tuple[_BracketSearch, Any]:
         del active, consts
         thetas = march.a + places * march.width
         g = jax.vmap(values)(thetas)
@@ -219,16 +234,23 @@ def _marched(
         a = jnp.where(clear, march.a + march.width, march.a)
         width = jnp.where(clear, jnp.minimum(2 * march.width, 1 - a), march.width / 2)
         looks = march.looks + 1
-        after = _March(
-            a, jnp.where(looks < _LOOKS, width, 1 - a), looks, some & clear, bracket,
-            jnp.where(clear, last, march.side), jnp.maximum(march.size, _largest(at)),
+        after = _BracketSearch(
+            a,
+            jnp.where(looks < _LOOKS, width, 1 - a),
+            looks,
+            some & clear,
+            bracket,
+            jnp.where(clear, last, march.side),
+            jnp.maximum(march.size, _largest(at)),
             jnp.maximum(march.scale, _largest(g)),
-        )  # fmt: skip
+        )
         return after, ()
 
     zero, none = jnp.zeros((), dtype), jnp.zeros_like(start)
     blank = _Bracket(zero, zero, none, none, stand.side, zero)
-    first = _March(zero, zero + 1, jnp.int32(0), jnp.array(False), blank, stand.side, none, none)
+    first = _BracketSearch(
+        zero, zero + 1, jnp.int32(0), jnp.array(False), blank, stand.side, none, none
+    )
     open_ = open_ if wanted is None else open_ & jnp.any(wanted)
     return loop(more, look, first, consts=open_)[0]
 
@@ -237,7 +259,7 @@ def _largest(h: Array) -> Array:
     return jnp.max(jnp.where(jnp.isnan(h), 0, jnp.abs(h)), axis=0)
 
 
-def _at_start(h: Array, stand: Stand) -> Array:
+def _at_start(h: Array, stand: ConditionSign) -> Array:
     """A deflated condition where it starts: by the polynomial through the other places, with the
     sign that is known.
     """

@@ -1,6 +1,6 @@
 """The user's events, traced: when each happens, and what it does.
 
-`lowered` makes them. Each has a `place` in the user's list, where its own parameters are too.
+`lower_events` makes them. Each has a `place` in the user's list, where its own parameters are too.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,21 @@ from ..problems.base import evaluated
 from ..problems.lowering import Canonical, Traced
 from ..problems.user_functions import check_arguments, described, paired
 from .condition import Condition
-from .event import AfterStep, Event, Happening, Periodic, PresetTimes
+from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 
-__all__ = ["After", "Crossing", "Part", "Preset", "Rhythm", "lowered", "same_state"]
+__all__ = [
+    "After",
+    "Crossing",
+    "LoweredEvent",
+    "LoweredPeriodic",
+    "Preset",
+    "lower_events",
+    "same_state",
+]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class LoweredEvent:
     """An event. `length` is how many of its happenings are recorded."""
 
     kind: ClassVar[str] = ""
@@ -55,7 +63,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Crossing(Part):
+class Crossing(LoweredEvent):
     """Where a condition crosses zero."""
 
     kind = "crossing"
@@ -92,7 +100,7 @@ class After(Crossing):
 
 
 @dataclass(frozen=True, eq=False)
-class Preset(Part):
+class Preset(LoweredEvent):
     """At times of a list."""
 
     kind = "times"
@@ -114,7 +122,7 @@ class Preset(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class Rhythm(Part):
+class LoweredPeriodic(LoweredEvent):
     """Every period."""
 
     kind = "times"
@@ -141,9 +149,9 @@ def _clamped(times: Array, ends: tuple[Array, Array]) -> Array:
 # --- from what a user wrote ---------------------------------------------------------------------
 
 
-def lowered(
+def lower_events(
     given: tuple, problem: Any, door: Canonical, ends: tuple, sign: Any, most: int
-) -> tuple[tuple[Part, ...], tuple]:
+) -> tuple[tuple[LoweredEvent, ...], tuple]:
     """The parts and their own parameters. `ends` is (t0, t1) in the loop's time, and `most` how
     many happenings are recorded where their number is not known.
     """
@@ -167,7 +175,7 @@ def lowered(
             event.condition, name, t, tree, leaves, structure, direction, boolean=boolean
         )
 
-    door_ = _Door(trace, condition, problem.args, ends, sign, most, door.noise is not None)
+    door_ = TracedInputs(trace, condition, problem.args, ends, sign, most, door.noise is not None)
     names = [event.label or f"events[{i}]" for i, event in enumerate(given)]
     made = [
         _RULES[type(event)](event, i, name, door_)
@@ -177,7 +185,7 @@ def lowered(
 
 
 @dataclass(frozen=True)
-class _Door:
+class TracedInputs:
     """What the rules below have in common."""
 
     trace: Callable
@@ -203,7 +211,7 @@ _NO_RATE = (
 )
 
 
-def _crossing(event: Event, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+def _crossing(event: Event, place: int, name: str, door: TracedInputs) -> tuple[LoweredEvent, dict]:
     condition = door.condition(event, name, event.direction, boolean=False)
     affect = _affect(event, name, condition, door)
     length = 1 if event.terminal else door.most
@@ -211,21 +219,25 @@ def _crossing(event: Event, place: int, name: str, door: _Door) -> tuple[Part, d
     return part, _hoisted(condition=condition.traced, affect=affect)
 
 
-def _after(event: AfterStep, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+def _after(
+    event: AfterStep, place: int, name: str, door: TracedInputs
+) -> tuple[LoweredEvent, dict]:
     condition = door.condition(event, name, 0, boolean=True)
     affect = _affect(event, name, condition, door)
     part = After(place, affect, 1 if event.terminal else door.most, condition, event.terminal)
     return part, _hoisted(condition=condition.traced, affect=affect)
 
 
-def _affect(event: Any, name: str, condition: Condition, door: _Door) -> Traced | None:
+def _affect(event: Any, name: str, condition: Condition, door: TracedInputs) -> Traced | None:
     flags = jax.ShapeDtypeStruct((condition.count,), bool)
     extra = (flags,) if condition.vector else ()
     arguments = "t, y, args, fired" if condition.vector else "t, y, args"
     return door.trace(event.affect, f"{name}.affect", arguments, extra)
 
 
-def _preset(event: PresetTimes, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+def _preset(
+    event: PresetTimes, place: int, name: str, door: TracedInputs
+) -> tuple[LoweredEvent, dict]:
     times = door.in_time(f"{name}.times", event.times)
     if times.ndim != 1:
         raise ValueError(f"{name}.times has shape {times.shape}; a sequence of times is wanted.")
@@ -246,7 +258,9 @@ def _preset(event: PresetTimes, place: int, name: str, door: _Door) -> tuple[Par
     return Preset(place, affect, max(times.shape[0] - event.beyond, 1)), own
 
 
-def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, dict]:
+def _rhythm(
+    event: Periodic, place: int, name: str, door: TracedInputs
+) -> tuple[LoweredEvent, dict]:
     dtype = door.ends[0].dtype
     period = jnp.asarray(evaluated(event.period, door.args), dtype)
     phase = period if event.phase is None else jnp.asarray(evaluated(event.phase, door.args), dtype)
@@ -256,10 +270,13 @@ def _rhythm(event: Periodic, place: int, name: str, door: _Door) -> tuple[Part, 
     period, phase = door.fixed(f"{name}.period", period), door.fixed(f"{name}.phase", phase)
     affect = door.trace(event.affect, f"{name}.affect", "t, y, args")
     own = {"first": door.ends[0] + phase, "period": period, "ends": door.ends}
-    return Rhythm(place, affect, event.most or door.most), {**_hoisted(affect=affect), **own}
+    return LoweredPeriodic(place, affect, event.most or door.most), {
+        **_hoisted(affect=affect),
+        **own,
+    }
 
 
-_RULES: dict[type[Happening], Callable] = {
+_RULES: dict[type[AbstractEvent], Callable] = {
     Event: _crossing,
     AfterStep: _after,
     PresetTimes: _preset,

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from .step_end import Anew, Ending, Reach
+from .step_end import Reinitialization, StepEnd, StepTruncation
 
 __all__ = ["NO_EVENTS", "NoEvents"]
 
@@ -29,7 +29,7 @@ class NoEvents:
         del own, leaves, sign
         return NoEvents(held)
 
-    def start(self, t: Array, y: Array, anew: Anew) -> tuple:
+    def start(self, t: Array, y: Array, anew: Reinitialization) -> tuple:
         """Nothing to remember."""
         del t, y, anew
         return ()
@@ -49,42 +49,76 @@ class NoEvents:
         del known
         return dt, landing
 
-    def reach(self, known: Any, accept: Array, start: tuple, dt: Array, landing: Array,
-              way: Callable, fired: Any) -> Reach:  # fmt: skip
+    def reach(
+        self,
+        known: Any,
+        accept: Array,
+        start: tuple,
+        dt: Array,
+        landing: Array,
+        way: Callable,
+        fired: Any,
+    ) -> StepTruncation:
         """The whole step."""
         del known, accept, start, way, fired
-        return Reach(dt, landing)
+        return StepTruncation(dt, landing)
 
-    def onward(self, known: Any, reach: Reach, noise: Any, source: Any, draw: Any) -> Any:
+    def advance_noise(
+        self, known: Any, reach: StepTruncation, noise: Any, source: Any, draw: Any
+    ) -> Any:
         """The path goes on to the end of the step."""
         del known, reach, noise, source
         return draw.accepted
 
-    def happen(self, known: Any, reach: Reach, span: Any, target: Array, accept: Array, step: Any,  # noqa: PLR0917
-               anew: Anew, fired: Any) -> tuple[Array, Ending]:  # fmt: skip
+    def happen(  # noqa: PLR0917
+        self,
+        known: Any,
+        reach: StepTruncation,
+        span: Any,
+        target: Array,
+        accept: Array,
+        step: Any,
+        anew: Reinitialization,
+        fired: Any,
+    ) -> tuple[Array, StepEnd]:
         """Nothing."""
         del known, target, accept, anew, fired
-        return span[2], Ending(reach.dt, reach.landing, step.y, self.held, step.memory)
+        return span[2], StepEnd(reach.dt, reach.landing, step.y, self.held, step.memory)
 
-    def settle(
-        self, known: Any, reach: Reach, span: Any, end: Ending, still: Callable, accept: Array
-    ) -> Ending:
+    def settle_signs(
+        self,
+        known: Any,
+        reach: StepTruncation,
+        span: Any,
+        end: StepEnd,
+        still: Callable,
+        accept: Array,
+    ) -> StepEnd:
         """There is nothing to settle."""
         del known, reach, span, still, accept
         return end
 
-    def again(self, known: Any, fired: Any, theta: Any, span: tuple, landing: Array,  # noqa: PLR0917
-              step: Any, way: Callable, anew: Anew) -> tuple[Array, Ending]:  # fmt: skip
+    def again(  # noqa: PLR0917
+        self,
+        known: Any,
+        fired: Any,
+        theta: Any,
+        span: tuple,
+        landing: Array,
+        step: Any,
+        way: Callable,
+        anew: Reinitialization,
+    ) -> tuple[Array, StepEnd]:
         """Nothing."""
         del known, fired, theta, way, anew
-        return span[2], Ending(span[1], landing, step.y, self.held, step.memory)
+        return span[2], StepEnd(span[1], landing, step.y, self.held, step.memory)
 
-    def only_if(self, active: Array, end: Ending) -> Ending:
+    def masked_by(self, active: Array, end: StepEnd) -> StepEnd:
         """Nothing can be taken back."""
         del active
         return end
 
-    def over(self, end: Ending, done: Array) -> Array:
+    def over(self, end: StepEnd, done: Array) -> Array:
         """Nothing keeps a solve from its end."""
         del end
         return done
@@ -94,18 +128,25 @@ class NoEvents:
         del old, still
         return new
 
-    def following(self, end: Ending, accept: Array, dt: Array, before: Array, controller: Any,
-                  proposed: Array) -> Array:  # fmt: skip
+    def following(
+        self,
+        end: StepEnd,
+        accept: Array,
+        dt: Array,
+        before: Array,
+        controller: Any,
+        proposed: Array,
+    ) -> Array:
         """The dt that was proposed."""
         del end, accept, dt, before, controller
         return proposed
 
-    def afresh(self, end: Ending, controller: Any, memory: Any) -> Any:
+    def reset_controller(self, end: StepEnd, controller: Any, memory: Any) -> Any:
         """The controller goes on."""
         del end, controller
         return memory
 
-    def status(self, end: Ending, accept: Array, status: Array) -> Array:
+    def status(self, end: StepEnd, accept: Array, status: Array) -> Array:
         """Nothing ends a solve."""
         del end, accept
         return status
@@ -125,12 +166,12 @@ class NoEvents:
         del flags
         return known, None
 
-    def coded(self, known: Any, end: Ending) -> list:
+    def coded(self, known: Any, end: StepEnd) -> list:
         """Nothing to write on a tape."""
         del known, end
         return []
 
-    def thetas(self, end: Ending) -> list:
+    def thetas(self, end: StepEnd) -> list:
         """Nothing to write on a tape."""
         del end
         return []

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from .locate import Stand
+from .locate import ConditionSign
 
-__all__ = ["Anew", "Ending", "Happened", "Memory", "Reach", "Shown"]
+__all__ = ["Happened", "Memory", "OutputWindow", "Reinitialization", "StepEnd", "StepTruncation"]
 
 
 class Memory(NamedTuple):
@@ -17,14 +17,14 @@ class Memory(NamedTuple):
     terminal event has happened.
     """
 
-    stand: Stand
+    stand: ConditionSign
     pending: Bool[Array, " k"]
     passed: Int[Array, " lists"]
     stalled: Int[Array, ""]
     ending: Bool[Array, ""]
 
 
-class Anew(NamedTuple):
+class Reinitialization(NamedTuple):
     """How to start again from (t, y, held): the method's memory, and dy/dt; and where there are
     algebraic equations, the state next to y that obeys them, and whether it was found.
     """
@@ -34,7 +34,7 @@ class Anew(NamedTuple):
     settled: Callable | None = None
 
 
-class Reach(NamedTuple):
+class StepTruncation(NamedTuple):
     """How far a step goes: to `theta`, if it is `cut` there, or all the way, to a landing or not.
 
     `first` says which condition crosses there (or which of them wait for this round), `crossed`
@@ -55,7 +55,7 @@ class Reach(NamedTuple):
     alone: Any = False
 
 
-class Shown(NamedTuple):
+class OutputWindow(NamedTuple):
     """Which rows of output a step has: those up to the time `until`, at which all is over if it is
     `settled`; a polynomial if it has `moved`; and for each event whether it `happened`.
     """
@@ -76,7 +76,7 @@ class Happened(NamedTuple):
     rate: Array
 
 
-class Ending(NamedTuple):
+class StepEnd(NamedTuple):
     """What became of the end of a step.
 
     `memory` is the method's, and `known` is what the events know. `held` is what is held beside y.

@@ -1,15 +1,23 @@
 """Layer 4: the loop, for every kind of equation; what an attempt is, and how it is made again."""
 
-from .init import Start, begin, failing, prepared
-from .loop import MOST_LAPS, integrate, opened, settled, taking_turns, told
+from .init import Start, initial_state, mark_failed, with_presampled_noise
+from .loop import (
+    MOST_LAPS,
+    alternate_methods,
+    empty_history,
+    integrate,
+    lane_status,
+    rewind_failed_clock,
+)
 from .replay import replay
-from .restart import started
-from .saving import blank, interpolated, written
-from .state import Attempt, Data, Decision, State, System, beside
-from .step import attempt, compensated
-from .stops import Stops, left_of, passed, right_of
+from .restart import right_limit_form
+from .saving import blank_buffers, step_interpolant, written
+from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, State, System, with_held
+from .step import attempt, is_compensated
+from .stops import Stops, count_passed, left_of, right_of
 
 __all__ = [
+    "DRAWN_OR_FOUND",
     "MOST_LAPS",
     "Attempt",
     "Data",
@@ -18,23 +26,23 @@ __all__ = [
     "State",
     "Stops",
     "System",
+    "alternate_methods",
     "attempt",
-    "begin",
-    "beside",
-    "blank",
-    "compensated",
-    "failing",
+    "blank_buffers",
+    "count_passed",
+    "empty_history",
+    "initial_state",
     "integrate",
-    "interpolated",
+    "is_compensated",
+    "lane_status",
     "left_of",
-    "opened",
-    "passed",
-    "prepared",
+    "mark_failed",
     "replay",
+    "rewind_failed_clock",
+    "right_limit_form",
     "right_of",
-    "settled",
-    "started",
-    "taking_turns",
-    "told",
+    "step_interpolant",
+    "with_held",
+    "with_presampled_noise",
     "written",
 ]

@@ -12,13 +12,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..brownian import Silent, Steps, Tree
+from ..brownian import NoNoise, Steps, Tree
 from ..controllers import Constant
 from ..controllers.tolerance import Tolerance
 from ..core.norm import in_dtype_of
 from ..core.packing import as_state
 from ..core.status import Status
-from ..events import NO_EVENTS, Arrivals, Events, lowered
+from ..events import NO_EVENTS, Events, JumpProcess, lower_events
 from ..methods import Method
 from ..methods.delayed import MethodOfSteps
 from ..output import Output
@@ -26,9 +26,9 @@ from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem
 from ..problems.dae import packed_differential
 from ..problems.forms import lower
 from ..problems.lowering import Canonical, canonical
-from . import Data, Start, Stops, System, passed
+from . import Data, Start, Stops, System, count_passed
 
-__all__ = ["MAX_EVENTS", "MAX_STEPS", "Door", "opened", "signed"]
+__all__ = ["MAX_EVENTS", "MAX_STEPS", "BuiltSolve", "build", "signed_time"]
 
 # As many as the default tape can replay. 100,000 would take 392 rows in place of 256, which costs
 # a batch of a thousand gradients a fifth, and one through a wide network a quarter.
@@ -38,7 +38,7 @@ _ROWS = 1024  # of the past: steps within the largest lag
 
 
 @dataclass(frozen=True)
-class Door:
+class BuiltSolve:
     """A call that is ready for the loop; t0 and t1 are in the loop's time, which runs forwards."""
 
     canonical: Canonical
@@ -49,15 +49,15 @@ class Door:
     controller: Any
     system: System
     data: Data
-    arrivals: Arrivals | None = None  # of jumps
+    arrivals: JumpProcess | None = None  # of jumps
     max_steps: int = MAX_STEPS
 
     @property
     def first_stop(self) -> Any:
         """How many stops lie before the first step, or where it starts."""
-        return passed(self.data.stops, self.t0) if self.system.has_stops else 0
+        return count_passed(self.data.stops, self.t0) if self.system.has_stops else 0
 
-    def writing(self, output: Output, times: tuple, save: Any) -> "Door":
+    def writing(self, output: Output, times: tuple, save: Any) -> "BuiltSolve":
         """The same with rows to write, of what `save` keeps of a state."""
         noise = self.system.noise.writing(output.needs_interpolant)
         system = replace(self.system, output=output, noise=noise)
@@ -79,36 +79,36 @@ class Door:
         return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
 
 
-def opened(
+def build(
     problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
     events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
     init: str, key: Any = None, by_hand: bool = False, max_history: int | None = None,
     counted: bool = False,
-) -> Door:  # fmt: skip
+) -> BuiltSolve:  # fmt: skip
     """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
     solve `by_hand` may stop anywhere.
     """
     arrivals = None
     if isinstance(problem, JumpProblem):
-        arrivals = Arrivals.of(problem, key, max_events, rtol)
+        arrivals = JumpProcess.of(problem, key, max_events, rtol)
         problem, events = arrivals.problem, arrivals.events(events)
         rtol, atol = arrivals.tolerances(rtol, atol)
     direction = 1 if problem.stochastic or arrivals is not None else direction
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
-    t0, t1 = (signed(sign, t) for t in (entry.t0, entry.t1))
+    t0, t1 = (signed_time(sign, t) for t in (entry.t0, entry.t1))
     controller = controller if dt is None else Constant()
     if problem.stochastic:
         form = entry.form(entry.parameters, sign, entry.held)
-        method = method.chosen(form, controlled=controller.decides)
+        method = method.chosen(form, controlled=controller.is_adaptive)
     tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
     area, order = method.area, method.order
     if delays is not None:
-        method = MethodOfSteps(method, tolerance, controller.norm, not controller.decides)
+        method = MethodOfSteps(method, tolerance, controller.norm, not controller.is_adaptive)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method.form, repr(method), direction)
-    parts, own = lowered(events, problem, entry, (t0, t1), sign, max_events)
+    parts, own = lower_events(events, problem, entry, (t0, t1), sign, max_events)
     stops = Stops.of(entry, parts, order, sign, stops)
     max_steps += stops.found if counted else 0  # of dt: each cuts one in two
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
@@ -138,8 +138,8 @@ def opened(
         lags=() if delays is None else delays.lags, shift=stops.shift,
     )  # fmt: skip
     if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
-        entry = replace(entry, packing=entry.packing.showing("y"))
-    return Door(entry, sign, t0, t1, method, controller, system, data, arrivals, max_steps)
+        entry = replace(entry, packing=entry.packing.with_view("y"))
+    return BuiltSolve(entry, sign, t0, t1, method, controller, system, data, arrivals, max_steps)
 
 
 def _hides(entry: Canonical) -> list[str]:
@@ -166,7 +166,7 @@ def _polynomial(method: Method, t: Any, y: Any) -> Any:
     """The shapes of what a method's step leaves to the past."""
 
     def still(t: Any, y: Any) -> Any:
-        return method.resting(t, y, in_dtype_of(jnp.ones_like(t), y))
+        return method.constant_step(t, y, in_dtype_of(jnp.ones_like(t), y))
 
     return jax.eval_shape(still, t, y)
 
@@ -183,14 +183,14 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     return packed_differential(problem, entry.packing)
 
 
-def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool) -> Silent:
+def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool) -> NoNoise:
     """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
     steps land on times of their own, and whether they are cut where a condition crosses.
     """
     if entry.noise is None:
-        return Silent()
+        return NoNoise()
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
-    if controller.decides:
+    if controller.is_adaptive:
         return Tree(entry.noise, dtype, True, lands, cuts)
     return Steps(entry.noise, dtype, area, cuts)
 
@@ -209,7 +209,7 @@ def _lowered(
     return lower(form(parameters, sign, held), wanted, method)
 
 
-def signed(sign: Any, x: Any) -> Any:
+def signed_time(sign: Any, x: Any) -> Any:
     """A time (or a rate) of the problem in the loop's time, or back."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
 

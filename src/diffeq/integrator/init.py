@@ -10,12 +10,12 @@ from jaxtyping import Array, Int
 
 from ..controllers import initial_step
 from ..core.status import Status
-from ..methods.mass import paces
-from .restart import restart, started
-from .state import Data, State, System, beside
-from .stops import passed
+from ..methods.mass import initial_step_rates
+from .restart import restart, right_limit_form
+from .state import Data, State, System, with_held
+from .stops import count_passed
 
-__all__ = ["Start", "begin", "failing", "prepared"]
+__all__ = ["Start", "initial_state", "mark_failed", "with_presampled_noise"]
 
 
 class Start(eqx.Module):
@@ -31,10 +31,10 @@ class Start(eqx.Module):
 
     def state(self, system: "System", data: Data) -> State:
         """The state before the first attempt."""
-        data = beside(data, self.held)
+        data = with_held(data, self.held)
         dt = lax.stop_gradient(self.first_step(system, data) if self.dt is None else self.dt)
-        found = begin(system, data, self.t, self.y, dt)
-        return failing(found, self.status > Status.running, self.status)
+        found = initial_state(system, data, self.t, self.y, dt)
+        return mark_failed(found, self.status > Status.running, self.status)
 
     def first_step(self, system: "System", data: Data) -> Array:
         """A dt to try first."""
@@ -44,30 +44,32 @@ class Start(eqx.Module):
             form = form.as_known()
             # One that vanishes at t0 limits nothing.
             span = jnp.minimum(span, jnp.min(lags, where=lags > 0, initial=jnp.inf))
-        return initial_step(paces(form), t, y, span, method.error_order, data.tolerance)
+        return initial_step(
+            initial_step_rates(form), t, y, span, method.error_order, data.tolerance
+        )
 
 
-def failing(state: State, bad: Any, status: Any) -> State:
+def mark_failed(state: State, bad: Any, status: Any) -> State:
     """The state with a status, where something is bad and nothing failed before."""
     found = jnp.where(bad & (state.status <= Status.running), status, state.status)
     return replace(state, status=found.astype(jnp.int32))
 
 
-def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
+def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     """The state before the first attempt."""
     form, method, controller = system.parts(data)
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
-    events = system.happenings(data)
+    events = system.bound_events(data)
     known = events.start(t0, y0, restart(system, data))
-    given = not controller.decides and not system.events.live
+    given = not controller.is_adaptive and not system.events.live
     return State(
-        t=t0, low=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
+        t=t0, time_error=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
         control=controller.init(t0.dtype),
-        memory=method.init(started(system, data, form, t0), t0, y0),
+        memory=method.init(right_limit_form(system, data, form, t0), t0, y0),
         written=system.output.first(data.times, events.shown(known, t0)),
-        stop=passed(data.stops, t0) if system.has_stops else zero,
+        stop=count_passed(data.stops, t0) if system.has_stops else zero,
         events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
@@ -77,8 +79,8 @@ def begin(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     )  # fmt: skip
 
 
-def prepared(system: System, data: Data) -> Data:
+def with_presampled_noise(system: System, data: Data) -> Data:
     """The data with what the noise draws ahead, for the loop and for the rows that are saved."""
     each = zip(system.output.channels, data.times, strict=True)
     marks = [system.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
-    return replace(data, cells=system.noise.ahead(data.noise), marks=tuple(marks))
+    return replace(data, presampled=system.noise.ahead(data.noise), marks=tuple(marks))

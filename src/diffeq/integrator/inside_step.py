@@ -18,10 +18,10 @@ from ..autodiff.dynamic_scan import walk
 from ..core.norm import rounding
 from .state import Data, State, System
 
-__all__ = ["Inside", "looked_inside"]
+__all__ = ["InsideStep", "evaluate_inside"]
 
 
-class Inside(NamedTuple):
+class InsideStep(NamedTuple):
     """What is known of the interpolant of a step: itself, where it had to be made; the squared norm
     of its scaled error; and whether it is finite. None where nothing has to be known.
     """
@@ -31,32 +31,32 @@ class Inside(NamedTuple):
     finite: Array | None = None
 
 
-def looked_inside(
+def evaluate_inside(
     system: System, data: Data, state: State, parts: tuple, step: Any, span: tuple
-) -> Inside:
+) -> InsideStep:
     """The interpolant of a step of `parts`, a form, a method and a controller, over `span`: the
     length as a number of the state, and the time at its end.
     """
     if not system.reads_inside:
-        return Inside()
+        return InsideStep()
     (form, method, controller), (dt, end) = parts, span
     read, later = _wanted(system, data, state, end)
     # The error limits all steps until the last row, also those in which there is none: so what a
     # row is depends on no other row, and no step spoils the slope that the next one begins with.
     # But where the interpolant costs evaluations, it is made in those with rows alone.
-    path, counts, seen = None, later, () if controller.decides else step.data
+    path, counts, seen = None, later, () if controller.is_adaptive else step.data
     if method.interpolant_evaluates(form):
         make = lambda: method.interpolant(form, state.t, state.y, dt, step)  # noqa: E731
         path = seen = make() if system.events.crossings else _where(read, make)
         counts = read
     finite = ~read | _finite(seen) if jax.tree.leaves(seen) else None
     error = None
-    if controller.decides:
+    if controller.is_adaptive:
         error = method.interpolation_error(state.y, dt, step, path)
     if error is None:
-        return Inside(path, None, finite)
+        return InsideStep(path, None, finite)
     error2, _ = lax.stop_gradient(data.tolerance.squared(error, state.y, step.y, controller.norm))
-    return Inside(path, jnp.where(counts, error2, 0), finite)
+    return InsideStep(path, jnp.where(counts, error2, 0), finite)
 
 
 def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, Any]:

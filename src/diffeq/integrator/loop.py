@@ -12,19 +12,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..autodiff.primitive import once
+from ..autodiff.primitive import trace_once
 from ..autodiff.while_loop import loop
-from ..brownian import Silent
+from ..brownian import NoNoise
 from ..core.status import Status
 from ..methods import Method, Step
 from ..output import Cursor
-from ..problems.discontinuities import Echoes
+from ..problems.discontinuities import DiscontinuityTracker
 from ..problems.history import Asked, History
-from .saving import blank, write_rows
-from .state import Data, State, System, beside
+from .saving import blank_buffers, write_rows
+from .state import Data, State, System, with_held
 from .step import attempt
 
-__all__ = ["MOST_LAPS", "integrate", "opened", "settled", "taking_turns", "told"]
+__all__ = [
+    "MOST_LAPS",
+    "alternate_methods",
+    "empty_history",
+    "integrate",
+    "lane_status",
+    "rewind_failed_clock",
+]
 
 
 MOST_LAPS = 64  # of methods that take turns
@@ -47,35 +54,37 @@ def integrate(
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
-            end=system.events.only_if(active, tried.end),
+            end=system.events.masked_by(active, tried.end),
             past=None,
         )
         write = partial(write_rows, system)
-        now = beside(data, state.held)
-        buffers = once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
+        now = with_held(data, state.held)
+        buffers = trace_once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
         if recorder is not None:
             record = recorder.write(record, state, tried)
         if system.meter is not None:
             shown = system.meter.report(_percent(data, after), shown)
         return after, (buffers, record, (shown, past, lap))
 
-    buffers = blank(system, data, state)
+    buffers = blank_buffers(system, data, state)
     shown = jnp.int32(-1) if system.meter is not None else ()
-    rest = (shown, opened(system, data, recorder), jnp.int32(0))
+    rest = (shown, empty_history(system, data, recorder), jnp.int32(0))
     if recorder is None:
         carried = (buffers, (), rest)
-        end, (buffers, _, (_, past, _)) = taking_turns(system, running, turn, data, state, carried)
+        end, (buffers, _, (_, past, _)) = alternate_methods(
+            system, running, turn, data, state, carried
+        )
         record = None
     else:
         end, buffers, record, (_, past, _) = recorder.run(running, turn, data, state, buffers, rest)
-    end = settled(system, data, state, end)
+    end = rewind_failed_clock(system, data, state, end)
     if past is not None:
         end = _explained(end, past)
         record = record if recorder is None else (record, past)
     return end, buffers, record
 
 
-def taking_turns(
+def alternate_methods(
     system: System, running: Any, turn: Any, data: Data, state: State, carried: Any,
     noted: Any = None,
 ) -> Any:  # fmt: skip
@@ -86,14 +95,14 @@ def taking_turns(
     for at every turn. `noted(record, lap, phase)` is the record at the end of such a loop. From the
     last lap on the last method stays, so that there are never many.
     """
-    phases = system.phases
+    phases = system.submethods
     if len(phases) == 1:
         return loop(running, partial(turn, system), state, carried, consts=data)
     last = len(phases) - 1
 
     def own(phase: int, consts: Any, state: State, carried: Any) -> Any:
         data, stays = consts
-        on = system.method.phase(state.memory) == phase
+        on = system.method.submethod(state.memory) == phase
         return running(data, state, carried) & (on | stays if phase == last else on)
 
     def one(phase: int, active: Any, consts: Any, state: State, carried: Any) -> Any:
@@ -114,14 +123,14 @@ def taking_turns(
     return loop(running, lap, state, carried, consts=data)
 
 
-def opened(system: System, data: Data, recorder: Any) -> Any:
+def empty_history(system: System, data: Data, recorder: Any) -> Any:
     """The past before the first attempt, if the field looks at one: of a tape, with room for each
     of its rows.
     """
     if system.rows is None:
         return None
     form, _, _ = system.parts(data)
-    echoes = Echoes.none(system.rows, data.lags.shape[0]) if system.levels else ()
+    echoes = DiscontinuityTracker.none(system.rows, data.lags.shape[0]) if system.levels else ()
     return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, echoes)
 
 
@@ -138,7 +147,7 @@ def _explained(state: State, past: History) -> State:
     return replace(state, status=status.astype(jnp.int32))
 
 
-def told(state: State) -> Array:
+def lane_status(state: State) -> Array:
     """The status of a state in the middle of a loop, where a lane may have failed while the clock
     of all goes on.
     """
@@ -147,7 +156,7 @@ def told(state: State) -> Array:
     return jnp.where(state.failed >= 0, state.why, state.status)
 
 
-class _Still(Method):
+class _IdentityMethod(Method):
     """Stays where it is: what runs a clock alone."""
 
     def step(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> Step:
@@ -159,13 +168,13 @@ class _Still(Method):
         return False
 
 
-def settled(system: System, data: Data, first: State, end: State) -> State:
+def rewind_failed_clock(system: System, data: Data, first: State, end: State) -> State:
     """The end of a solve by given steps: in a lane that failed, the clock is set back to where that
     was. It is run again for that, so that no lane has to keep it in every turn.
     """
     if end.failed is None:
         return end
-    still = replace(system, method=_Still(), noise=Silent(), meter=None)
+    still = replace(system, method=_IdentityMethod(), noise=NoNoise(), meter=None)
     data = replace(data, method=still.method, noise=())
     count = end.failed
 

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..autodiff.known_value import grafted
+from ..autodiff.known_value import with_known_value
 from ..autodiff.nonfinite_cotangents import tripwire
-from ..autodiff.primitive import once
+from ..autodiff.primitive import trace_once
 from ..core.norm import in_dtype_of
 from ..problems.discontinuities import echo_time
 from ..problems.history import History
-from .restart import echoed, limited_form, restart, started, target_of
+from .restart import clip_to_discontinuity, limited_form, restart, right_limit_form, target_of
 from .saving import write_rows
-from .state import Attempt, Data, System, beside
+from .state import Attempt, Data, System, with_held
 
 __all__ = ["replay"]
 
@@ -39,21 +39,21 @@ def replay(
     accept = row.accept  # not that of a lane which had ended, nor of one which had failed
     if data.failed is not None:
         accept = accept & ((data.failed < 0) | (row.step < data.failed))
-    if system.alarmed:
+    if system.checks_cotangents:
         start[1] = tripwire(start[1], start[0])
     t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), harmless)
-    data = beside(data, held)
+    data = with_held(data, held)
     before, made = None, None
     if past is not None:
         ends, count, made = past
         made = [jnp.where(accept, x, 0) for x in made]
         before = History(ends, rows, count)
     form, method, _ = system.parts(data, before, made, final=True)
-    events = system.happenings(data)
+    events = system.bound_events(data)
     known, fired, theta = system.events.read(row)
     comes = echo_time(before, t, data.lags, *row.echo) if system.levels else None
     target = events.target(known, target_of(system, data, row.stop))
-    target, _ = echoed(data, comes, target)
+    target, _ = clip_to_discontinuity(data, comes, target)
     landed = accept & row.landing
     whole = system.noise.length(data.noise, row.drawn, row.dt)
     whole = jnp.where(row.landing, target - t, whole)
@@ -76,7 +76,7 @@ def replay(
     if before is not None:
         form, _, _ = system.parts(data, before)
     if system.has_stops and jax.tree.leaves(after):
-        anew = method.init(started(system, data, form, t1), t1, end.y)
+        anew = method.init(right_limit_form(system, data, form, t1), t1, end.y)
         at_stop = end.landing & (t1 < data.t1)
         if system.events.live:
             stopped = target_of(system, data, row.stop) == t1
@@ -85,13 +85,13 @@ def replay(
     shown = jnp.where(accept, dt, 1)
     tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(write_rows, system)
-    buffers = once(system.traces, "write", write, data, t, y, tried, buffers)
+    buffers = trace_once(system.traces, "write", write, data, t, y, tried, buffers)
     return t1, end.y, end.held, after, buffers, rows
 
 
 def _grafted(value: Array, like: Array) -> Array:
     """`value` with the derivative of `like`, if it is a number that has one."""
-    return grafted(value, like) if jnp.issubdtype(value.dtype, jnp.inexact) else value
+    return with_known_value(value, like) if jnp.issubdtype(value.dtype, jnp.inexact) else value
 
 
 def _unless_rejected(accept: Array, x: Array, safe: Array) -> Array:
@@ -105,6 +105,8 @@ def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: An
     if method.multistep:
         return memory  # the past itself, recorded like y
     known = method.init(form, t, y)
-    if method.remembers:  # the value that was recorded, with the derivative of the same quantity
+    if (
+        method.stores_memory
+    ):  # the value that was recorded, with the derivative of the same quantity
         known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
     return jax.tree.map(_grafted, known, memory)

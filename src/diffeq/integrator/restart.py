@@ -7,13 +7,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..events import Anew
+from ..events import Reinitialization
 from ..methods.mass import consistent, slope_of
-from ..problems.discontinuities import Echo
-from .state import Data, System, beside
-from .stops import left_of, passed, right_of, stop_at
+from ..problems.discontinuities import PropagatedDiscontinuity
+from .state import Data, System, with_held
+from .stops import count_passed, left_of, right_of, stop_at
 
-__all__ = ["echo_of", "echoed", "limited_form", "restart", "started", "target_of"]
+__all__ = [
+    "clip_to_discontinuity",
+    "limited_form",
+    "next_discontinuity",
+    "restart",
+    "right_limit_form",
+    "target_of",
+]
 
 
 def target_of(system: System, data: Data, stop: Any) -> Array:
@@ -23,16 +30,18 @@ def target_of(system: System, data: Data, stop: Any) -> Array:
     return jnp.minimum(stop_at(data.stops, stop), data.t1)
 
 
-def echo_of(system: System, data: Data, past: Any, t: Array, target: Array) -> Echo | None:
+def next_discontinuity(
+    system: System, data: Data, past: Any, t: Array, target: Array
+) -> PropagatedDiscontinuity | None:
     """What comes back next of an event, if that is before the next landing."""
     if not system.levels:
         return None
     if past is None:  # where only shapes are wanted
-        return Echo(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
+        return PropagatedDiscontinuity(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
     return past.echoes.following(past, t, data.lags, target)
 
 
-def echoed(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
+def clip_to_discontinuity(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
     """The next landing, and whether it is where something comes back: that is first where an event
     is at the same time, which then has a step of length zero, so that each has its derivative.
     """
@@ -51,7 +60,7 @@ def _field_between(form: Any, low: Any, high: Any) -> Any:
     return form.mapped(clipped)
 
 
-def started(system: System, data: Data, form: Any, t: Array) -> Any:
+def right_limit_form(system: System, data: Data, form: Any, t: Array) -> Any:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
@@ -70,19 +79,19 @@ def limited_form(system: System, data: Data, form: Any, t: Array) -> Any:
 def _limits(data: Data, t: Array) -> tuple[Array, Array]:
     """The right of the last stop that is not after t, and the left of the next one."""
     stops, t, shift = lax.stop_gradient((data.stops, t, data.shift))
-    i = passed(stops, t)
+    i = count_passed(stops, t)
     return right_of(stop_at(stops, i - 1), shift), left_of(stop_at(stops, i), shift)
 
 
-def restart(system: System, data: Data, past: Any = None) -> Anew:
+def restart(system: System, data: Data, past: Any = None) -> Reinitialization:
     """How to go on after an event: as from a start, with the dt that was proposed, which is tried
     like any other (Hairer's first step, where a component is zero, would be far too short). `past`
     is all there is until then, if the field looks at it.
     """
 
     def at(t: Array, held: Any) -> tuple[Any, Any]:
-        form, method, _ = system.parts(beside(data, held), past)
-        return started(system, data, form, t), method
+        form, method, _ = system.parts(with_held(data, held), past)
+        return right_limit_form(system, data, form, t), method
 
     def memory(t: Array, y: Array, held: Any) -> Any:
         form, method = at(t, held)
@@ -94,4 +103,4 @@ def restart(system: System, data: Data, past: Any = None) -> Anew:
     def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
         return consistent(at(t, held)[0], t, y, data.kept, data.tolerance)
 
-    return Anew(memory, rate, settled if system.algebraic else None)
+    return Reinitialization(memory, rate, settled if system.algebraic else None)

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import walk
-from ..autodiff.known_value import grafted
+from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
 from ..methods.interpolant import Part
 from ..output import Piece
-from .init import Start, prepared
+from .init import Start, with_presampled_noise
 from .restart import limited_form, restart
-from .state import Attempt, Data, State, System, beside
+from .state import Attempt, Data, State, System, with_held
 from .step import attempt
 
-__all__ = ["blank", "interpolated", "write_rows", "written"]
+__all__ = ["blank_buffers", "step_interpolant", "write_rows", "written"]
 
 
 def write_rows(
@@ -61,15 +61,15 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
     dt = end.dt
     if end.path is not None:
         # A crossing that cuts a step moves its end, and leaves the polynomial of the whole.
-        dt = grafted(dt, tried.t1 - t)
+        dt = with_known_value(dt, tried.t1 - t)
         part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
-        interpolant = Part(interpolant, grafted(end.theta, part))
+        interpolant = Part(interpolant, with_known_value(end.theta, part))
     dt = jnp.where(end.dt > 0, dt, 1)
     held, happened = (data.held, end.held), system.events.happened(end)
     return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
 
 
-def blank(system: System, data: Data, state: "State | Start") -> list:
+def blank_buffers(system: System, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
     output = system.output
     if not output.channels:
@@ -82,8 +82,8 @@ def blank(system: System, data: Data, state: "State | Start") -> list:
 
 def _written_at_start(system: System, data: Data, start: Start) -> tuple:
     """The rows that are there before the first step, which an event may change."""
-    data = beside(data, start.held)
-    events = system.happenings(data)
+    data = with_held(data, start.held)
+    events = system.bound_events(data)
     known = events.start(start.t, start.y, restart(system, data))
     return system.output.first(data.times, events.shown(known, start.t))
 
@@ -94,8 +94,8 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         return None
 
     def row(data: Data, state: Any) -> Any:
-        data, state = prepared(system, data), state.state(system, data)
-        data = beside(data, state.held)
+        data, state = with_presampled_noise(system, data), state.state(system, data)
+        data = with_held(data, state.held)
         _, tried = attempt(system, data, state)
         tried = tried if system.events.live else tried._replace(end=None)
         piece = _piece(system, data, state.t, state.y, tried)
@@ -106,10 +106,10 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
 
 def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
     """The buffers with the rows of an attempt that was made from a state."""
-    return write_rows(system, beside(data, state.held), state.t, state.y, tried, buffers)
+    return write_rows(system, with_held(data, state.held), state.t, state.y, tried, buffers)
 
 
-def interpolated(
+def step_interpolant(
     system: System, data: Data, t: Array, y: Array, t1: Array, step: Any = None
 ) -> Any:
     """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""

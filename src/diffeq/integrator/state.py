@@ -9,16 +9,25 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Int
 
-from ..brownian import Silent
+from ..brownian import NoNoise
 from ..events import NO_EVENTS
 from ..output import Cursor, Output
 
-__all__ = ["Attempt", "Data", "Decision", "State", "System", "beside", "sign_of"]
+__all__ = [
+    "DRAWN_OR_FOUND",
+    "Attempt",
+    "Data",
+    "Decision",
+    "State",
+    "System",
+    "time_direction",
+    "with_held",
+]
 
 
 class Data(eqx.Module):
-    """Everything traced that stays the same during a solve. `cells` and `marks` are what its noise
-    has drawn ahead (`prepared`); `failed` is known when it is replayed.
+    """Everything traced that stays the same during a solve. `presampled` and `marks` are what its
+    noise has drawn ahead (`prepared`); `failed` is known when it is replayed.
     """
 
     parameters: Any
@@ -36,7 +45,7 @@ class Data(eqx.Module):
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
     noise: Any = ()
-    cells: Any = ()
+    presampled: Any = ()
     marks: Any = ()
     failed: Any = None
     lags: Any = ()  # of a field that looks at its past, as they are at the start
@@ -44,8 +53,13 @@ class Data(eqx.Module):
     save: Any = None  # what is kept of a state in a row, where that is not the state
 
 
+DRAWN_OR_FOUND = frozenset({"presampled", "marks", "failed"})
+"""The fields of `Data` that are known in a solve or after it, and that no input perturbs."""
+
+
 class State(eqx.Module):
-    """Everything that goes from attempt to attempt. `low` completes t: their sum is the time.
+    """Everything that goes from attempt to attempt. `time_error` completes t: their sum is the
+    time.
 
     Steps that are given are one clock for all lanes of a batch: nothing of a lane but y, memory and
     `failed` (the number of the step that failed, or −1; `why` is the status of that) enters it, and
@@ -54,7 +68,7 @@ class State(eqx.Module):
     """
 
     t: Array
-    low: Array
+    time_error: Array
     y: Array
     held: Any
     dt: Array
@@ -95,12 +109,12 @@ class System:
     rows: int | None = None  # how many steps the past keeps, if the field looks at it
     levels: int = 0  # how often what an event has changed comes back by each of the lags
     meter: Any = None
-    alarmed: bool = False
+    checks_cotangents: bool = False
     raises: bool = False
     events: Any = NO_EVENTS
     algebraic: bool = False
-    noise: Any = field(default_factory=Silent)
-    phase: int = 0  # of a method that takes turns with another
+    noise: Any = field(default_factory=NoNoise)
+    submethod: int = 0  # of a method that takes turns with another
     refusal: str = ""  # why it has no derivative
     jump_hides: bool = False  # whether it has none where a jump at its start has come back
     traces: dict = field(init=False, default_factory=dict)
@@ -112,9 +126,9 @@ class System:
         field looks at one, and with the step that is `known`, when it is made again.
         """
         form = self.form(data.parameters, data.sign, data.held)
-        final = final or not self.controller.decides
-        method = eqx.combine(data.method, self.method).phases[self.phase]
-        method = method.tuned(data.tolerance, final=final)
+        final = final or not self.controller.is_adaptive
+        method = eqx.combine(data.method, self.method).submethods[self.submethod]
+        method = method.with_tolerance(data.tolerance, final=final)
         return (
             form if self.rows is None else form.over(data.t0, past),
             method if known is None else method.knowing(known),
@@ -122,10 +136,10 @@ class System:
         )
 
     @cached_property
-    def phases(self) -> "tuple[System, ...]":
+    def submethods(self) -> "tuple[System, ...]":
         """One for each of the methods that take turns; itself, where there is but one."""
-        count = len(self.method.phases)
-        return tuple(replace(self, phase=i) for i in range(count)) if count > 1 else (self,)
+        count = len(self.method.submethods)
+        return tuple(replace(self, submethod=i) for i in range(count)) if count > 1 else (self,)
 
     @property
     def reads_inside(self) -> bool:
@@ -138,10 +152,10 @@ class System:
             raise TypeError(self.refusal)
         self.events.check_differentiable()
 
-    def happenings(self, data: Data) -> Any:
+    def bound_events(self, data: Data) -> Any:
         """The events with their parameters."""
         leaves = data.parameters[0][0]
-        return self.events.bound(data.events, leaves, sign_of(self, data), data.held)
+        return self.events.bound(data.events, leaves, time_direction(self, data), data.held)
 
 
 class Attempt(NamedTuple):
@@ -177,11 +191,11 @@ class Decision(NamedTuple):
     code: Any = None  # of a draw whose length is one of a few: its end follows from that
 
 
-def beside(data: Data, held: Any) -> Data:
+def with_held(data: Data, held: Any) -> Data:
     """The data with what is held now in place."""
     return replace(data, held=held) if jax.tree.leaves(held) else data
 
 
-def sign_of(system: System, data: Data) -> Any:
+def time_direction(system: System, data: Data) -> Any:
     """1 or −1, the direction of time in the problem: a number where it is known."""
     return data.sign if system.direction is None else system.direction

@@ -10,15 +10,22 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..autodiff.primitive import alone, once
+from ..autodiff.primitive import if_unbatched, trace_once
 from ..core.norm import in_dtype_of
 from ..core.status import Status
 from ..problems.history import Asked, History
-from .inside_step import Inside, looked_inside
-from .restart import echo_of, echoed, limited_form, restart, started, target_of
-from .state import Attempt, Data, Decision, State, System, beside, sign_of
+from .inside_step import InsideStep, evaluate_inside
+from .restart import (
+    clip_to_discontinuity,
+    limited_form,
+    next_discontinuity,
+    restart,
+    right_limit_form,
+    target_of,
+)
+from .state import Attempt, Data, Decision, State, System, time_direction, with_held
 
-__all__ = ["attempt", "compensated"]
+__all__ = ["attempt", "is_compensated"]
 
 
 def attempt(
@@ -28,29 +35,33 @@ def attempt(
     so that a second run never takes another path than the first. `past` is what the field looks at,
     and whether the attempt is to be added to it.
     """
-    return once(system.traces, "attempt", partial(_attempt, system), data, state, decision, past)
+    return trace_once(
+        system.traces, "attempt", partial(_attempt, system), data, state, decision, past
+    )
 
 
 def _attempt(
     system: System, data: Data, state: State, decision: Any, past: Any = None
 ) -> tuple[State, Attempt]:
-    data = beside(data, state.held)
+    data = with_held(data, state.held)
     seen: Any = (None, None) if past is None else past
     past, active = seen
     form, method, controller = system.parts(data, past)
-    events = system.happenings(data)
+    events = system.bound_events(data)
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
     target, echo, comes = _target(system, data, state, past, events.target, known)
-    remaining = (target - state.t) - state.low
+    remaining = (target - state.t) - state.time_error
     longest = system.noise.longest(state.dt)
-    proposed = controller.propose(_user_time(system, data, state), longest, sign_of(system, data))
-    slack = 1.01 if controller.decides else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
+    proposed = controller.propose(
+        _user_time(system, data, state), longest, time_direction(system, data)
+    )
+    slack = 1.01 if controller.is_adaptive else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     landing = proposed * slack >= remaining
     if decision.closes is not None:
-        proposed, landing = _followed(system, data, state, decision, proposed, landing, fired)
+        proposed, landing = _apply_decision(system, data, state, decision, proposed, landing, fired)
     draw = system.noise.draw(
-        (data.noise, data.cells), state.path, lax.stop_gradient(proposed), landing,
+        (data.noise, data.presampled), state.path, lax.stop_gradient(proposed), landing,
         (target, remaining), decision.code,
     )  # fmt: skip
     dt, landing = events.paused(known, draw.dt, draw.landing)
@@ -61,7 +72,7 @@ def _attempt(
     step = method.step(limited, state.t, state.y, scaled, state.memory)
     way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
     span, parts = (scaled, _advanced(state, dt, target, landing)[0]), (limited, method, controller)
-    inside = looked_inside(system, data, state, parts, step, span)
+    inside = evaluate_inside(system, data, state, parts, step, span)
     verdict, floored = _judge(parts, data, state, step, inside, dt, decision.accept)
     sound = verdict.accept if decision.accept is None else decision.accept
     accept = sound if state.failed is None else jnp.ones((), bool)
@@ -76,7 +87,7 @@ def _attempt(
     anew = restart(system, data, past)
     t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
     still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
-    end = events.settle(known, reach, span, end, still, accept)
+    end = events.settle_signs(known, reach, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
     if echo is not None and before is not None and past is not None:
         landed = jnp.where(end.landing & comes, echo.lag, -1)
@@ -89,9 +100,9 @@ def _attempt(
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
                     () if echo is None else echo, inside)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
-    onward = events.onward(known, reach, system.noise, data.noise, draw)
+    onward = events.advance_noise(known, reach, system.noise, data.noise, draw)
     path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
-    return _failing(replace(after, path=path), state, step, sound), tried
+    return _record_failure(replace(after, path=path), state, step, sound), tried
 
 
 def _target(
@@ -99,8 +110,8 @@ def _target(
 ) -> tuple:
     """The time beyond which the step does not go, and the return of a jump that may be it."""
     target = events(known, target_of(system, data, state.stop))
-    echo = echo_of(system, data, past, state.t, target)
-    target, comes = echoed(data, None if echo is None else echo.time, target)
+    echo = next_discontinuity(system, data, past, state.t, target)
+    target, comes = clip_to_discontinuity(data, None if echo is None else echo.time, target)
     return target, echo, comes
 
 
@@ -117,7 +128,7 @@ def _noted(form: Any, state: State, past: History, step: Any, end: tuple) -> His
     return replace(past, asked=jnp.where(made, asked.astype(jnp.int32), past.asked))
 
 
-def _failing(after: State, before: State, step: Any, sound: Array) -> State:
+def _record_failure(after: State, before: State, step: Any, sound: Array) -> State:
     """The state after a given step: y stays from the first step on that fails."""
     if before.failed is None:
         return after
@@ -127,7 +138,7 @@ def _failing(after: State, before: State, step: Any, sound: Array) -> State:
         unsolved = jnp.isfinite(jnp.sum(jnp.abs(step.y))) & ~step.solved
         why = jnp.where(first & unsolved, Status.newton_failed, why).astype(jnp.int32)
     made = failed < 0
-    status = jnp.where(alone(~made), why, after.status).astype(jnp.int32)
+    status = jnp.where(if_unbatched(~made), why, after.status).astype(jnp.int32)
     kept = lambda x: (x.y, x.memory, x.evaluations)  # noqa: E731
     old, new = kept(before), kept(replace(after, y=step.y))
     y, memory, evaluations = jax.tree.map(partial(jnp.where, made), new, old)
@@ -136,13 +147,13 @@ def _failing(after: State, before: State, step: Any, sound: Array) -> State:
     )
 
 
-def _followed(
+def _apply_decision(
     system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array,
     fired: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
     """What to try, and whether it lands, where that was decided before."""
     closes = decision.closes & decision.accept
-    left = (decision.end - state.t) + (decision.end_low - state.low)
+    left = (decision.end - state.t) + (decision.end_low - state.time_error)
     # A step that was cut off went further, and is cut off again where the condition crosses.
     left = jnp.where(system.events.cuts(fired), jnp.maximum(proposed, left), left)
     proposed = jnp.where(closes, left, proposed)
@@ -153,10 +164,10 @@ def _followed(
 
 
 def _judge(
-    parts: tuple, data: Data, state: State, step: Any, inside: Inside, dt: Array, accepted: Any
+    parts: tuple, data: Data, state: State, step: Any, inside: InsideStep, dt: Array, accepted: Any
 ) -> tuple[Any, Array]:
     _, method, controller = parts
-    if not controller.decides:
+    if not controller.is_adaptive:
         finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
         finite = finite if step.solved is None else finite & step.solved
         finite = finite if inside.finite is None else finite & inside.finite
@@ -186,16 +197,16 @@ def _judge(
     return verdict, floored
 
 
-def compensated(dtype: Any) -> bool:
+def is_compensated(dtype: Any) -> bool:
     """Whether the rounding errors of time are kept: what a double loses, no one can see."""
     return dtype != jnp.float64
 
 
 def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
     """T + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
-    if not compensated(state.t.dtype):
-        return jnp.where(landing, target, state.t + dt), state.low
-    increment = dt + state.low
+    if not is_compensated(state.t.dtype):
+        return jnp.where(landing, target, state.t + dt), state.time_error
+    increment = dt + state.time_error
     total = state.t + increment
     back = total - state.t
     lost = (state.t - (total - back)) + (increment - back)
@@ -205,17 +216,17 @@ def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[A
 def _resolution(dtype: Any) -> float:
     """The smallest relative step that a time of this dtype can take."""
     eps = float(jnp.finfo(dtype).eps)
-    return eps**2 if compensated(dtype) else eps
+    return eps**2 if is_compensated(dtype) else eps
 
 
 def _reached(t: Array, low: Array, end: Array) -> Array:
     """True at the end. A time that is rounded up to it is not there yet."""
-    return (t - end) + low >= 0 if compensated(t.dtype) else t >= end
+    return (t - end) + low >= 0 if is_compensated(t.dtype) else t >= end
 
 
 def _user_time(system: System, data: Data, state: State) -> Array:
     """The time in the problem's own direction, which limits and lists of steps are given in."""
-    sign = sign_of(system, data)
+    sign = time_direction(system, data)
     return state.t if isinstance(sign, int) and sign == 1 else sign * state.t
 
 
@@ -239,7 +250,7 @@ def _after(
         landed = at_stop | (landed & (tried.echo.time == tried.t1)) if system.levels else at_stop
     memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
-        fresh = started(system, data, form, tried.t1)
+        fresh = right_limit_form(system, data, form, tried.t1)
         memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     unmoved = state.memory if tried.step.rejected is None else tried.step.rejected
     memory = keep(memory, unmoved)
@@ -252,13 +263,13 @@ def _after(
     )  # fmt: skip
     evaluations = tried.step.evaluations
     # A landing cuts dt short; the step before it knows better how long the next can be.
-    cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.decides))
+    cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.is_adaptive))
     following = partial(system.events.following, end, accept, tried.dt, state.dt, controller)
     return State(
-        t=keep(tried.t1, state.t), low=keep(low, state.low), y=keep(end.y, state.y),
+        t=keep(tried.t1, state.t), time_error=keep(low, state.time_error), y=keep(end.y, state.y),
         held=keep(end.held, state.held),
         dt=following(jnp.where(cut, state.dt, verdict.dt)),
-        control=system.events.afresh(end, controller, verdict.state),
+        control=system.events.reset_controller(end, controller, verdict.state),
         memory=memory,
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
         stop=state.stop + at_stop, events=keep(end.known, state.events),
@@ -278,7 +289,7 @@ def _status(
     finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
     finite = finite if tried.inside.finite is None else finite & tried.inside.finite
     solved = jnp.ones((), bool) if tried.step.solved is None else tried.step.solved
-    if controller.decides:
+    if controller.is_adaptive:
         tiny = 2 * _resolution(state.t.dtype) * jnp.abs(state.t)
         tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
         lost = verdict.dt <= system.noise.shortest(data.noise, tiny)
@@ -290,7 +301,7 @@ def _status(
     elif system.events.live:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
-    tired = method.tired(memory)
+    tired = method.gives_up(memory)
     if tired is not None:
         status = jnp.where(tired, Status.stiff, status)
     done = system.events.over(tried.end, tried.accept & reached)

@@ -12,11 +12,16 @@ from jaxtyping import Array, Int, Real
 from ..autodiff.discontinuity_times import joined
 from ..autodiff.tables import find, pick
 from ..core.notices import INSIDE
-from ..problems.discontinuities import breaking_points, depth_of, levels_of, returns_by
+from ..problems.discontinuities import (
+    affordable_levels,
+    breaking_points,
+    discontinuity_levels,
+    returns_by,
+)
 from ..problems.input_discontinuities import jumps_of_traced
-from ..problems.lowering import Canonical, turned
+from ..problems.lowering import Canonical, flip_time
 
-__all__ = ["Stops", "left_of", "passed", "right_of", "stop_at"]
+__all__ = ["Stops", "count_passed", "left_of", "right_of", "stop_at"]
 
 _HIDDEN = (
     "an input that jumps (interp.Hold, infusions) is called in {where} at a time that is neither t "
@@ -48,8 +53,8 @@ class Stops(NamedTuple):
         if hidden and given is None:
             warnings.warn(_HIDDEN.format(where=", ".join(hidden)), skip_file_prefixes=INSIDE)
         parts = [*([] if given is None else [given]), *jumps.times]
-        ends = [turned(sign, t) for t in (entry.t0, entry.t1)]
-        times = [turned(sign, jnp.asarray(x, entry.t0.dtype)) for x in parts if jnp.size(x)]
+        ends = [flip_time(sign, t) for t in (entry.t0, entry.t1)]
+        times = [flip_time(sign, jnp.asarray(x, entry.t0.dtype)) for x in parts if jnp.size(x)]
         times = jnp.concatenate(times) if times else jnp.zeros(0, entry.t0.dtype)
         kinks, levels, known = _returns(entry, ends[0], times, order, sign)
         count = times.size + kinks.size
@@ -69,21 +74,21 @@ def _returns(
     delays, noisy, none = entry.delays, entry.noise is not None, times[:0]
     if delays is None:
         return none, 0, 0
-    depth = depth_of(order, jumps=delays.jumps, noisy=noisy)
+    depth = discontinuity_levels(order, jumps=delays.jumps, noisy=noisy)
     if not depth:
         return none, 0, 0
     declared = delays.constant and delays.lags.size > 0
     seen = none
     if entry.jumps.lines:  # of a start that jumps: where the field is seen to look back
         seen = returns_by(entry.t0, entry.jumps.lines, 1 if declared else depth)
-        seen = turned(sign, seen)
+        seen = flip_time(sign, seen)
     if not declared:
         return seen, 0, 0
     first = breaking_points(t0, delays.lags, depth)
-    later = depth_of(order, jumps=False, noisy=noisy)
+    later = discontinuity_levels(order, jumps=False, noisy=noisy)
     after = jnp.where(times > t0, times, jnp.inf)
     others = breaking_points(after, delays.lags, later) if later and times.size else none
-    levels = levels_of(delays.lags.size, int(order) + 1)
+    levels = affordable_levels(delays.lags.size, int(order) + 1)
     return jnp.concatenate([first, seen, others]), levels, first.size
 
 
@@ -109,7 +114,7 @@ def _merged(times: Array, kinks: Array, ends: list[Array]) -> Array:
 _FEW = 32
 
 
-def passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array, ""]:
+def count_passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array, ""]:
     """How many stops are not after t.
 
     >>> int(passed(jnp.array([1.0, 2.0, 3.0]), jnp.array(2.0)))

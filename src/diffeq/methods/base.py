@@ -26,7 +26,7 @@ class Step(NamedTuple):
             It must be what `Method.init` returns at (t + dt, y): a shortcut, and no history, for
             the reverse pass makes it anew from the state. Where it is the same up to rounding, or
             up to a tolerance (a slope that Newton's method has found, where to start it next), the
-            method says so by `remembers`.
+            method says so by `stores_memory`.
         data: whatever the method's `interpolant` wants to see again, such as the stages.
         solved: whether the equations of an implicit step were solved; a step where they were not is
             rejected. None where there are none.
@@ -117,7 +117,7 @@ class Method(eqx.Module):
         return False
 
     @property
-    def remembers(self) -> bool:
+    def stores_memory(self) -> bool:
         """Whether the memory is not, to the last bit, what `init` makes of the state: the tape then
         keeps it, so that steps run again are the same steps. Its derivative is that of `init`.
         """
@@ -126,7 +126,7 @@ class Method(eqx.Module):
     @property
     def multistep(self) -> bool:
         """Whether the memory is the past, which no state can tell: it is kept, as where the method
-        `remembers`, and has a derivative of its own.
+        `stores_memory`, and has a derivative of its own.
         """
         return False
 
@@ -136,7 +136,7 @@ class Method(eqx.Module):
         return 1
 
     @property
-    def looks_ahead(self) -> bool:
+    def evaluates_inside_step(self) -> bool:
         """Whether a step evaluates the equation after its start. On a delay equation such a step
         may see itself, where a lag is short, and is then repeated until it agrees with that.
         """
@@ -148,16 +148,23 @@ class Method(eqx.Module):
         return 1
 
     @property
-    def phases(self) -> "tuple[Method, ...]":
+    def submethods(self) -> "tuple[Method, ...]":
         """The methods that take turns, each with a loop of its own: one, but for `Switching`."""
         return (self,)
 
-    def phase(self, memory: Any) -> Any:
-        """Which of the `phases` makes the step that starts with this memory."""
+    def submethod(self, memory: Any) -> Any:
+        """Which of the `submethods` makes the step that starts with this memory."""
         del memory
         return 0
 
-    def tired(self, memory: Any) -> Any:
+    @property
+    def nonstiff_probe(self) -> "Method | None":
+        """The explicit method of a pair that switches, alone: it ends where the pair would turn to
+        the stiff one. None for methods that do not switch.
+        """
+        return None
+
+    def gives_up(self, memory: Any) -> Any:
         """True if the attempt that left this memory is the last, since the problem is none for this
         method; None for methods that never ask.
         """
@@ -171,7 +178,7 @@ class Method(eqx.Module):
         del form, controlled
         return self
 
-    def tuned(self, tolerance: Any, *, final: bool = False) -> "Method":
+    def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "Method":
         """The method for a solve to this tolerance: implicit ones solve their equations to a
         fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no
         shorter step will be tried where they are not solved.
@@ -213,13 +220,15 @@ class Method(eqx.Module):
         del y, dt, step, path
         return None
 
-    def recalled(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Interpolant:
+    def history_interpolant(
+        self, y: Array, dt: Array, step: Step, path: Interpolant
+    ) -> Interpolant:
         """What the past of a delay equation keeps of a step whose interpolant is `path`: that."""
         del y, dt, step
         return path
 
-    def resting(self, t: Array, y: Array, dt: Array) -> Interpolant:
+    def constant_step(self, t: Array, y: Array, dt: Array) -> Interpolant:
         """What it keeps of a step in which nothing happens."""
         form = lower(Ode(lambda t, y: jnp.zeros_like(y)), self.form, repr(self))
         step = self.step(form, t, y, dt, self.init(form, t, y))
-        return self.recalled(y, dt, step, self.interpolant(form, t, y, dt, step))
+        return self.history_interpolant(y, dt, step, self.interpolant(form, t, y, dt, step))

@@ -17,11 +17,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..algebra.newton import Bounds, newton
-from ..algebra.roots import rooted
+from ..algebra.newton import Bounds, simplified_newton
+from ..algebra.roots import implicit_root
 from .base import Step
 from .interpolant import Interpolant, Polynomial
-from .mass import balance, over, slope_of
+from .mass import divide_by_dt, residual_of_step, slope_of
 from .newton_based import Implicit, factors_of, inverse_of, linearised, solved_by
 
 __all__ = ["BDF"]
@@ -125,20 +125,20 @@ class BDF(Implicit):
 
         def residual(d: Array) -> Array:
             at = (predicted + d).reshape(y.shape)
-            return balance(form, dt / alpha, t + dt, at, rest + d)
+            return residual_of_step(form, dt / alpha, t + dt, at, rest + d)
 
         def exact(d: Array, r: Array) -> Array:
-            slope = lambda: over(rest + d, dt / alpha)  # noqa: E731
+            slope = lambda: divide_by_dt(rest + d, dt / alpha)  # noqa: E731
             at = (predicted + d).reshape(y.shape)
             linear = linearised(form, t + dt, at, slope, self.linear)
             return solved_by(factors_of(linear, dt, 1 / alpha), r)
 
         guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))
-        slope = lambda: lax.stop_gradient(over(rest, dt / alpha))  # noqa: E731
+        slope = lambda: lax.stop_gradient(divide_by_dt(rest, dt / alpha))  # noqa: E731
         linear = linearised(form, *guess, slope, self.linear)
         inverse = inverse_of(factors_of(linear, dt, 1 / alpha))
-        found = newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
-        d = rooted(residual, found.x, exact)
+        found = simplified_newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
+        d = implicit_root(residual, found.x, exact)
         reached = past.extended(d)
         after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
         return Step(

@@ -33,7 +33,7 @@ class Bridge(Interpolant):
     y0: Array
     y1: Array
     g: Array
-    bend: Any
+    milstein_term: Any
     dt: Array
     source: Any
     drawn: Any
@@ -48,7 +48,7 @@ class Bridge(Interpolant):
         """The bridge of a step over `span`, (t, dt), between the states at its ends."""
         (t, dt), (y0, y1) = span, ends
         curved = curved and form.kind != "general" and not form.additive
-        bend = form.bend(t, y0) if curved else None
+        bend = form.milstein_term(t, y0) if curved else None
         noise, source, drawn, _ = form.bound
         return cls(
             y0, y1, form.diffusion(t, y0), bend, dt, source, drawn, noise,
@@ -63,7 +63,11 @@ class Bridge(Interpolant):
 
     def _part(self, w: Array, dt: Array) -> Array:
         moved = times(self.kind, self.g, w)
-        return moved if self.bend is None else moved + self.bend * self.rule.square(w, dt) / 2
+        return (
+            moved
+            if self.milstein_term is None
+            else moved + self.milstein_term * self.rule.square(w, dt) / 2
+        )
 
     def slope(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
         """There is none."""

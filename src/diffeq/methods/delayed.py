@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..autodiff.fixed_point import settled
+from ..autodiff.fixed_point import fixed_point
 from ..autodiff.raised_flags import with_flags
 from ..autodiff.while_loop import loop
 from ..core.norm import mean_square
 from ..problems.forms import Delayed, lower
-from ..problems.history import Asked, Strip
+from ..problems.history import Asked, StoredStep
 from .base import Method, Step
 from .interpolant import Interpolant
 
@@ -33,7 +33,7 @@ class Trace(NamedTuple):
     error of that, if there is one, and what it `asked` of the past that is not there.
     """
 
-    strip: Strip
+    strip: StoredStep
     path: Any
     error: Any
     asked: Any
@@ -78,9 +78,9 @@ class MethodOfSteps(Method):
         return self.method.adaptive
 
     @property
-    def remembers(self) -> bool:
+    def stores_memory(self) -> bool:
         """As the method does."""
-        return self.method.remembers
+        return self.method.stores_memory
 
     @property
     def multistep(self) -> bool:
@@ -92,9 +92,9 @@ class MethodOfSteps(Method):
         """Of the method; each step that looks at itself has some more."""
         return self.method.evaluations
 
-    def tuned(self, tolerance: Any, *, final: bool = False) -> "MethodOfSteps":
+    def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "MethodOfSteps":
         """The same with its method tuned."""
-        method = self.method.tuned(tolerance, final=final)
+        method = self.method.with_tolerance(tolerance, final=final)
         return self if method is self.method else eqx.tree_at(lambda m: m.method, self, method)
 
     def __repr__(self) -> str:
@@ -130,18 +130,18 @@ class MethodOfSteps(Method):
             equation = self._bound(form, t, t + dt / 2, ahead)
             step = self.method.step(equation, t, y, dt, memory)
             path = self.method.interpolant(equation, t, y, dt, step)
-            polynomial = self.method.recalled(y, dt, step, path)
-            row = shape.pack(Strip(t, dt, jnp.zeros_like(t), polynomial, form.held))
+            polynomial = self.method.history_interpolant(y, dt, step, path)
+            row = shape.pack(StoredStep(t, dt, jnp.zeros_like(t), polynomial, form.held))
             error = self.method.interpolation_error(y, dt, step, path)
             return row, step._replace(data=(() if polynomial is path else path, error))
 
         asked = jnp.int32(0)
         if self.known is None:
             row, step, turns, asked = self._iterated(form, turn, t, y, dt)
-        elif self.method.looks_ahead:
+        elif self.method.evaluates_inside_step:
             turns = shape.unpack(self.known).turns
             more = jnp.where(turns > 0, 2 * turns + _MORE, 0).astype(jnp.int32)
-            row, step = settled(turn, self.known, more, 2 * self._most + _MORE)
+            row, step = fixed_point(turn, self.known, more, 2 * self._most + _MORE)
         else:
             row, step = turn(shape.filled(0.0))
             turns = jnp.int32(0)
@@ -176,7 +176,7 @@ class MethodOfSteps(Method):
         blank = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(turn, shape.filled(0.0))
         )
-        most = self._most if self.method.looks_ahead else 1
+        most = self._most if self.method.evaluates_inside_step else 1
 
         def again(active: Any, _: Any, state: Any, __: Any) -> Any:
             del active
@@ -208,8 +208,8 @@ class MethodOfSteps(Method):
 
     def _guess(self, form: Delayed, t: Array, y: Array, dt: Array) -> list:
         """The polynomial of the last step, further on; at the start y, as it is."""
-        still = self.method.resting(t, y, dt)
-        row = form.shape.pack(Strip(t, dt, jnp.zeros_like(t), still, form.held))
+        still = self.method.constant_step(t, y, dt)
+        row = form.shape.pack(StoredStep(t, dt, jnp.zeros_like(t), still, form.held))
         some = form.history.count > 0
         return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]
 

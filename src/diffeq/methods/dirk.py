@@ -17,8 +17,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..algebra.newton import newton
-from ..algebra.roots import rooted
+from ..algebra.newton import simplified_newton
+from ..algebra.roots import implicit_root
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
 from .base import Step
@@ -176,8 +176,8 @@ class DIRK(Implicit):
                 linear = linearised(form, time, y + u.reshape(y.shape), solver=self.linear)
                 return solved_by(factors_of(linear, dt, rows.gamma), r)
 
-            found = newton(residual, inverse, done.of(guess), bounds, factor)
-            u = rooted(residual, found.x, exact)
+            found = simplified_newton(residual, inverse, done.of(guess), bounds, factor)
+            u = implicit_root(residual, found.x, exact)
             push = None if explicit is None else dt * explicit(time, y + u.reshape(y.shape)).ravel()
             # The rate of one stage tells of the next one, which has the same matrix.
             factor = jnp.maximum(found.factor, tiny) ** 0.8

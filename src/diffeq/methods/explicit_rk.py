@@ -9,7 +9,7 @@ from jaxtyping import Array, Real
 
 from .base import Method, Step
 from .interpolant import Chebyshev, Hermite, Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, in_a_loop, weighted
+from .stage_loop import blank_stages, stages_in_loop, weighted
 from .tableau import Tableau, table_of
 
 __all__ = ["ExplicitRK"]
@@ -159,5 +159,5 @@ def _stages_from(
 
     coefficients = (jnp.asarray(rows, dt.dtype), jnp.asarray(nodes, t.dtype))
     first = len(known) - len(nodes)
-    (stages,), point = in_a_loop(stage, coefficients, (known,), first=first, carry=y)
+    (stages,), point = stages_in_loop(stage, coefficients, (known,), first=first, carry=y)
     return stages, point

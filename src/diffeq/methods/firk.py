@@ -18,15 +18,15 @@ from jax import lax
 from jaxtyping import Array, Real
 
 from ..algebra import factored, solve
-from ..algebra.newton import Bounds, frozen, newton
-from ..algebra.roots import rooted
+from ..algebra.newton import Bounds, simplified_newton, stop_closure_gradient
+from ..algebra.roots import implicit_root
 from ..autodiff.while_loop import loop
 from ..problems.forms import Implicit as Residual
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import balance, combined, over, slope_of, times
+from .mass import combined, divide_by_dt, residual_of_step, slope_of, times
 from .newton_based import Aim, Implicit, factors_of, inverse_of, linearised
-from .residual import is_heavy
+from .residual import has_state_dependent_mass
 from .tableau import Tableau, table_of
 
 __all__ = ["FIRK"]
@@ -123,13 +123,13 @@ class FIRK(Implicit):
         system = _System(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
         guess, factor = system.guess(memory), memory.factor
         first = inverse_of(factors_of(linear, dt, 1 / numbers.values[0]))
-        if system.is_heavy:
-            inverse, factor = system.frozen(guess), 1.0
+        if system.has_heavy_mass:
+            inverse, factor = system.frozen_inverse(guess), 1.0
         else:
             rest = [inverse_of(factors_of(linear, dt, 1 / x)) for x in numbers.values[1:]]
             inverse = partial(_transformed, numbers, [first, *rest])
-        found = newton(system.residual, inverse, guess, bounds, factor)
-        moves = rooted(system.residual, found.x, system.inverse)
+        found = simplified_newton(system.residual, inverse, guess, bounds, factor)
+        moves = implicit_root(system.residual, found.x, system.inverse)
         error, extra = None, 0
         if numbers.error is not None:
             error, extra = system.error(first, moves, bounds)
@@ -245,18 +245,18 @@ class _System(NamedTuple):
         return isinstance(self.form, Residual)
 
     @property
-    def is_heavy(self) -> bool:
+    def has_heavy_mass(self) -> bool:
         """Whether M is another one at each stage. Then the system does not fall apart; and with an
         M that is the same for all, Newton's method would leave in algebraic components a multiple
         of its last update.
         """
-        return self.is_residual and is_heavy(self.form, self.t, self.y)
+        return self.is_residual and has_state_dependent_mass(self.form, self.t, self.y)
 
     def residual(self, moves: Array) -> Array:
         """R(U)."""
         if self.is_residual:
             at = jax.vmap(self._at)(moves)
-            stage = partial(balance, self.form, self.dt)
+            stage = partial(residual_of_step, self.form, self.dt)
             return jax.vmap(stage)(self._times(), at, self._paths(moves))
         numbers, mass = self.numbers, self.form.mass
         coupled = jnp.stack([times(mass, _sum(row, moves)) for row in numbers.coupling])
@@ -269,7 +269,7 @@ class _System(NamedTuple):
         """The δ with −R_U δ = r, at U: one system of all stages."""
         return solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
 
-    def frozen(self, moves: Array) -> Callable:
+    def frozen_inverse(self, moves: Array) -> Callable:
         """The same for many r, without a derivative."""
         apply = inverse_of(factored(lax.stop_gradient(self._matrix(moves))))
         return lambda r: apply(r.ravel()).reshape(r.shape)
@@ -295,7 +295,7 @@ class _System(NamedTuple):
             return [self.mass] * len(moves), jax.vmap(at)(self._times(), moves)
 
         def near(t: Array, u: Array, path: Array) -> Any:
-            linear = linearised(self.form, t, self._at(u), lambda: over(path, self.dt))
+            linear = linearised(self.form, t, self._at(u), lambda: divide_by_dt(path, self.dt))
             return linear.mass, linear.by_y
 
         return jax.vmap(near)(self._times(), moves, self._paths(moves))
@@ -331,7 +331,7 @@ class _System(NamedTuple):
         def refined(error: Array) -> Array:
             if self.is_residual:
                 at = self._at(error)
-                return inverse(balance(self.form, share * self.dt, self.t, at, -move))
+                return inverse(residual_of_step(self.form, share * self.dt, self.t, at, -move))
             slope = self.dt * self._force(self.t, error)
             return inverse(share * slope + rest)
 
@@ -340,7 +340,7 @@ class _System(NamedTuple):
         if share == 0:
             return estimate, 0
 
-        again = frozen(refined, estimate)
+        again = stop_closure_gradient(refined, estimate)
         wanted = (bounds.size(estimate) > 1).astype(jnp.int32)
         # A loop of at most one turn: a step that is accepted pays nothing.
         (error, _), _ = loop(

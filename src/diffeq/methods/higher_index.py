@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from ..algebra import factored, is_singular, jacobian, slopes, solve
-from ..algebra.roots import rooted
+from ..algebra.roots import implicit_root
 from ..problems.forms import Mass
 
 __all__ = ["Nearest", "correction", "is_regular", "missed", "nearest", "rate", "slope"]
@@ -63,7 +63,7 @@ def nearest(form: Mass, t: Array, y: Array, kept: Any, scale: Array) -> Nearest:
         rest = w + last.inverse @ (last.orders.hidden(rows) - last.by_w @ w)
         return jnp.where(algebraic, last.orders.closing(rows), rest)
 
-    x = rooted(residual, jnp.where(algebraic, at, w))
+    x = implicit_root(residual, jnp.where(algebraic, at, w))
     fits = True if kept is None else jnp.sum(moves) == jnp.sum(last.orders.hidden_rows)
     return Nearest(state(x), found & fits, jnp.where(moves, x, 0))
 

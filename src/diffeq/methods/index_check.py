@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
-from ..algebra.newton import frozen
+from ..algebra.newton import stop_closure_gradient
 from .mass import is_regular
 from .nearby_states import nearby
 
@@ -28,7 +28,7 @@ def is_determined(form: Any, t: Array, y: Array, span: Array) -> Bool[Array, ""]
         good, known = is_regular(form, *nearby(form, number, t, y, span))
         return jnp.where(known, good, number == 0)
 
-    regular = frozen(regular, jnp.zeros_like(y.ravel()[0]))
+    regular = stop_closure_gradient(regular, jnp.zeros_like(y.ravel()[0]))
 
     def turn(state: tuple) -> tuple:
         number, _ = state

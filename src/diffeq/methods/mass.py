@@ -11,19 +11,19 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..algebra import factored, identity, is_singular, jacobian, slopes, solve
-from ..algebra.roots import newton, rooted
+from ..algebra.roots import find_root, implicit_root
 from ..problems.forms import Delayed, Implicit, Mass, Sde, lower, spread
 from . import higher_index, residual
 
 __all__ = [
-    "balance",
     "combined",
     "consistent",
     "constrained",
     "correction",
+    "divide_by_dt",
+    "initial_step_rates",
     "is_regular",
-    "over",
-    "paces",
+    "residual_of_step",
     "slope_of",
     "times",
 ]
@@ -64,16 +64,16 @@ def combined(mass: Any, matrix: Array) -> Array:
     return matrix + (jnp.diag(mass) if mass.ndim == 1 else mass)
 
 
-def balance(form: Any, dt: Array, t: Array, y: Array, path: Array) -> Array:
+def residual_of_step(form: Any, dt: Array, t: Array, y: Array, path: Array) -> Array:
     """What dt f − M path is, ravelled, where path is dt y': zero where the equation holds. Of a
     residual it is −dt F(t, y, path/dt), which is the same if F is M y' − f.
     """
     if isinstance(form, Implicit):
-        return -dt * form.residual(t, y, over(path, dt).reshape(y.shape)).ravel()
+        return -dt * form.residual(t, y, divide_by_dt(path, dt).reshape(y.shape)).ravel()
     return dt * form.field(t, y).ravel() - times(form.mass, path)
 
 
-def over(path: Array, dt: Array) -> Array:
+def divide_by_dt(path: Array, dt: Array) -> Array:
     """The slope path/dt; path itself in a step of dt = 0, which goes nowhere.
 
     >>> over(jnp.array([2.0, 0.0]), jnp.array(0.0))
@@ -105,7 +105,7 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     return solve(factored(_closed(form, by_y)), rate).reshape(y.shape)
 
 
-def paces(form: Any) -> tuple[Callable, ...]:
+def initial_step_rates(form: Any) -> tuple[Callable, ...]:
     """What a first step is found by: the slope, and of an equation with noise the size of what
     multiplies √dt.
     """
@@ -132,7 +132,7 @@ def consistent(
     hidden constraints, the differential parts may move within the tolerance.
     """
     if isinstance(form, Implicit):
-        there = residual.settled(form, t0, y0)
+        there = residual.consistent_rates(form, t0, y0)
         return there.y, there.found
     if form.index is not None:
         there = higher_index.nearest(form, t0, y0, kept, tolerance.scale(y0))
@@ -144,10 +144,10 @@ def consistent(
         rate = form.field(t0, y.reshape(y0.shape)).ravel()
         return times(hold, y - given) + times(form.free, rate)
 
-    x, found = newton(equations, given)
+    x, found = find_root(equations, given)
     if kept is not None:
         found = found & (jnp.sum(kept) == len(given) - jnp.round(_rank(form.free)))
-    return rooted(equations, x).reshape(y0.shape), found
+    return implicit_root(equations, x).reshape(y0.shape), found
 
 
 def _rank(projector: Array) -> Array:
@@ -173,7 +173,7 @@ def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tu
     beside: y, and of a slope that is mended what it makes over the span; ravelled.
     """
     if isinstance(form, Implicit):
-        return residual.shift(form, t, y, span)
+        return residual.newton_correction(form, t, y, span)
     if form.index is not None:
         return higher_index.correction(form, t, y, tolerance.scale(y)), y.ravel()
     value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)

@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..algebra import Factors, Products, check_solver, factored, iterated, jacobian, solve
-from ..algebra.newton import Bounds, frozen
+from ..algebra.newton import Bounds, stop_closure_gradient
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
@@ -69,7 +69,7 @@ class Aim(eqx.Module):
 
 class Implicit(Method):
     """The base of methods that solve their equations by Newton's method. `aim` is how exactly,
-    which a solve fills in (`tuned`); `linear` what solves the linear systems, None for LU.
+    which a solve fills in (`with_tolerance`); `linear` what solves the linear systems, None for LU.
     """
 
     real_view: ClassVar[bool] = True
@@ -86,11 +86,11 @@ class Implicit(Method):
         return None
 
     @property
-    def remembers(self) -> bool:
+    def stores_memory(self) -> bool:
         """Always: slopes and starts of Newton's method are known up to its error."""
         return True
 
-    def tuned(self, tolerance: Any, *, final: bool = False) -> "Implicit":
+    def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "Implicit":
         """The method for a solve to this tolerance."""
         return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
 
@@ -159,7 +159,7 @@ def inverse_of(factors: Factors | Products) -> Callable:
     chain of as many steps as they have rows. Newton's method corrects what rounding loses by it.
     """
     if isinstance(factors, Products):
-        return lambda r: frozen(partial(iterated, factors), r)(lax.stop_gradient(r))
+        return lambda r: stop_closure_gradient(partial(iterated, factors), r)(lax.stop_gradient(r))
     factors = lax.stop_gradient(factors)
     n = len(factors.lu)
     if n > LARGEST:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Real
 
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, in_a_loop, weighted
+from .stage_loop import blank_stages, stages_in_loop, weighted
 from .tableau import NystromTableau, Splitting, table_of
 
 __all__ = ["Nystrom", "Symplectic"]
@@ -109,7 +109,7 @@ class Symplectic(Method):
             return (), (q, p, force)
 
         rows = tuple(x[start:] for x in (*shares, *nodes))
-        _, (q, p, last) = in_a_loop(stage, rows, (), carry=(q, p, jnp.zeros_like(p)))
+        _, (q, p, last) = stages_in_loop(stage, rows, (), carry=(q, p, jnp.zeros_like(p)))
         return q, p, first, last if table.fsal else None
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
@@ -203,7 +203,7 @@ class Nystrom(Method):
 
         rows = (jnp.asarray(table.A[1:], dt.dtype), jnp.asarray(table.c[1:], t.dtype))
         known = blank_stages(table.stages, x, first)
-        (stages,), point = in_a_loop(stage, rows, (known,), first=1, carry=x)
+        (stages,), point = stages_in_loop(stage, rows, (known,), first=1, carry=x)
         return tuple(stages), point
 
     def _error(self, form: Any, t: Array, x: Array, dt: Array, stages: tuple) -> Any:

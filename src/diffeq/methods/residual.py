@@ -15,11 +15,20 @@ from jax import lax
 from jaxtyping import Array
 
 from ..algebra import Factors, factored, solve
-from ..algebra.roots import newton, rooted
+from ..algebra.roots import find_root, implicit_root
 from ..autodiff.primitive import dependents
 from ..problems.forms import Implicit
 
-__all__ = ["Point", "closing_matrix", "is_heavy", "pace", "settled", "shift", "slope", "strays"]
+__all__ = [
+    "Point",
+    "closing_matrix",
+    "consistent_rates",
+    "depends_on_algebraic_rates",
+    "has_state_dependent_mass",
+    "newton_correction",
+    "pace",
+    "slope",
+]
 
 
 class Point(NamedTuple):
@@ -42,7 +51,7 @@ class _Linear(NamedTuple):
     along: Callable
 
 
-def settled(form: Implicit, t: Array, y: Array) -> Point:
+def consistent_rates(form: Implicit, t: Array, y: Array) -> Point:
     """The consistent values with the differential components of y."""
     flags, given, guess = form.differential, y.ravel(), form.guess.ravel()
 
@@ -53,16 +62,16 @@ def settled(form: Implicit, t: Array, y: Array) -> Point:
         at, dy = placed(x)
         return form.residual(t, at.reshape(y.shape), dy.reshape(y.shape)).ravel()
 
-    x, found = newton(equations, jnp.where(flags, guess, given), _unit(form, given))
-    at, dy = (z.reshape(y.shape) for z in placed(rooted(equations, x)))
-    return Point(at, dy, found & ~jnp.any(strays(form, t, at, dy)))
+    x, found = find_root(equations, jnp.where(flags, guess, given), _unit(form, given))
+    at, dy = (z.reshape(y.shape) for z in placed(implicit_root(equations, x)))
+    return Point(at, dy, found & ~jnp.any(depends_on_algebraic_rates(form, t, at, dy)))
 
 
 def slope(form: Implicit, t: Array, y: Array) -> Array:
     """The slope at a consistent y; where there is none, the guess."""
     if not _varies(form, t, y, [False, False, True]):
         return pace(form, t, y)
-    found = settled(form, t, y)
+    found = consistent_rates(form, t, y)
     at, dy = found.y.ravel(), found.dy.ravel()
     dy = _completed(form, _linearised(form, t, at, dy, y.shape), dy)
     return jnp.where(found.found, dy.reshape(y.shape), form.guess)
@@ -78,7 +87,7 @@ def pace(form: Implicit, t: Array, y: Array) -> Array:
     return _completed(form, here, dy).reshape(y.shape)
 
 
-def shift(form: Implicit, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
+def newton_correction(form: Implicit, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
     """The step of Newton's method from y and the guess, and what it is small or large beside: of an
     algebraic component itself, of a slope what it does to y over the span.
     """
@@ -87,11 +96,11 @@ def shift(form: Implicit, t: Array, y: Array, span: Array) -> tuple[Array, Array
     step = -solve(here.factors, here.value)
     each = jnp.where(form.differential, span, 1).astype(step.dtype)
     beside = jnp.where(form.differential, guess, given)
-    bad = jnp.any(strays(form, t, y, form.guess))
+    bad = jnp.any(depends_on_algebraic_rates(form, t, y, form.guess))
     return jnp.where(bad, jnp.inf, step * each), beside * each
 
 
-def strays(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
+def depends_on_algebraic_rates(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
     """Which slopes F depends on though they are those of algebraic components; ravelled."""
     dy = lax.stop_gradient(dy)
     push = lambda e: jax.jvp(lambda dy: form.residual(t, y, dy), (dy,), (e.reshape(dy.shape),))[1]  # noqa: E731
@@ -100,7 +109,7 @@ def strays(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
     return used & ~form.differential
 
 
-def is_heavy(form: Implicit, t: Array, y: Array) -> bool:
+def has_state_dependent_mass(form: Implicit, t: Array, y: Array) -> bool:
     """Whether ∂F/∂y' is another matrix at other points."""
     return _varies(form, t, y, [True, True, True])
 

@@ -10,7 +10,7 @@ from ..algebra import Factors, Slopes, factored, slopes, solve
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import combined, slope_of, times
-from .stage_loop import in_a_loop, weighted
+from .stage_loop import stages_in_loop, weighted
 from .tableau import RosenbrockTableau, table_of
 
 __all__ = ["Rosenbrock", "step_from"]
@@ -156,5 +156,5 @@ def _in_a_loop(
         u = solve(factors, scale * right + times(form.mass, weighted(coupling, us)))
         return (u,), carry
 
-    (us,), _ = in_a_loop(stage, rows, (jnp.zeros((table.stages, y.size), y.dtype),))
+    (us,), _ = stages_in_loop(stage, rows, (jnp.zeros((table.stages, y.size), y.dtype),))
     return tuple(us)

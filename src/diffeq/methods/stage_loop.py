@@ -1,4 +1,5 @@
-"""`in_a_loop`: the stages of a step in a loop, so that the field is compiled once and not s times.
+"""`stages_in_loop`: the stages of a step in a loop, so that the field is compiled once and not s
+times.
 
 Straight code is faster where a field is a few scalar operations. Where it is large, the compiler
 takes each copy of it apart once more, and puts each together with its neighbours.
@@ -12,12 +13,12 @@ from jaxtyping import Array, Shaped
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
-from ..autodiff.tables import added
+from ..autodiff.tables import add_row
 
-__all__ = ["blank_stages", "in_a_loop", "weighted"]
+__all__ = ["blank_stages", "stages_in_loop", "weighted"]
 
 
-def in_a_loop(
+def stages_in_loop(
     stage: Callable, rows: tuple, tables: tuple, *, first: int = 0, carry: Any = ()
 ) -> tuple[tuple, Any]:
     """Fills the rows of `tables` from `first` on, which are zeros before: row i with what
@@ -39,7 +40,7 @@ def in_a_loop(
         del active, consts
         i, tables, carry = state
         values, carry = stage(row, tables, carry)
-        tables = tuple(added(x, v, i) for x, v in zip(tables, values, strict=True))
+        tables = tuple(add_row(x, v, i) for x, v in zip(tables, values, strict=True))
         return (i + 1, tables, carry), ()
 
     state = (jnp.int32(first), tables, carry)

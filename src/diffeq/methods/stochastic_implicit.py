@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..algebra.newton import newton
-from ..algebra.roots import rooted
+from ..algebra.newton import simplified_newton
+from ..algebra.roots import implicit_root
 from .base import Step
 from .newton_based import Implicit, factors_of, inverse_of, named_solver, of_field, solved_by
 from .stochastic_rk import Stochastic
@@ -63,7 +63,7 @@ class ImplicitEM(Stochastic, Implicit):
         return 0.5
 
     @property
-    def remembers(self) -> bool:
+    def stores_memory(self) -> bool:
         """There is nothing to remember."""
         return False
 
@@ -89,6 +89,6 @@ class ImplicitEM(Stochastic, Implicit):
 
         linear = of_field(form.drift, *lax.stop_gradient((t + dt, y)), solver=self.linear)
         inverse = inverse_of(factors_of(linear, dt, 1.0))
-        found = newton(residual, inverse, kick, self.aim.bounds(y))
-        y1 = moved(rooted(residual, found.x, exact))
+        found = simplified_newton(residual, inverse, kick, self.aim.bounds(y))
+        y1 = moved(implicit_root(residual, found.x, exact))
         return Step(y1, None, (), (), found.found, found.turns)

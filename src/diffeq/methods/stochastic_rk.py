@@ -15,7 +15,7 @@ from ..core.norm import magnitude
 from .base import Method, Step
 from .brownian_bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, in_a_loop, weighted
+from .stage_loop import blank_stages, stages_in_loop, weighted
 from .stochastic_tableau import StochasticTableau
 from .tableau import table_of
 
@@ -54,14 +54,14 @@ class Stochastic(Method):
         """The path from y to the end of the step, through the Brownian motion between."""
         return Bridge.of(form, (t, dt), (y, step.y), curved=self.order >= 1)
 
-    def recalled(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Polynomial:
+    def history_interpolant(self, y: Array, dt: Array, step: Step, path: Interpolant) -> Polynomial:
         """The line between the ends, from which the path strays by O(√dt) to either side: enough
         for methods of order 1/2, and of 1 where the diffusion does not look back.
         """
         del path
         return Polynomial(y, (step.y - y,), dt)
 
-    def resting(self, t: Array, y: Array, dt: Array) -> Polynomial:
+    def constant_step(self, t: Array, y: Array, dt: Array) -> Polynomial:
         """The same line, from y to y."""
         del t
         return Polynomial(y, (jnp.zeros_like(y),), dt)
@@ -90,7 +90,7 @@ class EulerMaruyama(Stochastic):
         return 0.5
 
     @property
-    def looks_ahead(self) -> bool:
+    def evaluates_inside_step(self) -> bool:
         """All is evaluated at the start."""
         return False
 
@@ -173,7 +173,7 @@ class Milstein(Stochastic):
         return 1.0
 
     @property
-    def looks_ahead(self) -> bool:
+    def evaluates_inside_step(self) -> bool:
         """All is evaluated at the start."""
         return False
 
@@ -193,7 +193,7 @@ class Milstein(Stochastic):
         square = form.square(w, dt)
         y1 = y + dt * form.drift(t, y) + form.diffusion(t, y) * w
         if not form.additive:
-            y1 = y1 + form.bend(t, y) * square / 2
+            y1 = y1 + form.milstein_term(t, y) * square / 2
         return Step(y1, None, (), ())
 
 
@@ -322,7 +322,7 @@ class SRI(_Tabled):
         rows = (*(jnp.asarray(x, dt.dtype) for x in matrices),
                 *(jnp.asarray(c, t.dtype) for c in (table.c0, table.c1)))  # fmt: skip
         blank = blank_stages(table.stages, y)
-        (fs, gs), _ = in_a_loop(stage, rows, (blank, blank))
+        (fs, gs), _ = stages_in_loop(stage, rows, (blank, blank))
         return list(fs), list(gs)
 
 
@@ -391,7 +391,7 @@ class SRA(_Tabled):
 
         pushed = jnp.stack([jnp.zeros_like(y) if p is None else p for p in pushes])
         rows = (jnp.asarray(table.A0, dt.dtype), jnp.asarray(table.c0, t.dtype), pushed)
-        (fs,), _ = in_a_loop(stage, rows, (blank_stages(table.stages, y),))
+        (fs,), _ = stages_in_loop(stage, rows, (blank_stages(table.stages, y),))
         return list(fs)
 
 

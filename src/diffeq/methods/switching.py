@@ -126,18 +126,18 @@ class Switching(_Paired):
         return self.nonstiff.error_order
 
     @property
-    def phases(self) -> tuple[Method, ...]:
+    def submethods(self) -> tuple[Method, ...]:
         """The explicit method and the stiff one, each with an eye on the other."""
-        return _Lean(self), _Stiff(self)
+        return _NonstiffPhase(self), _StiffPhase(self)
 
     @property
-    def scout(self) -> Method:
+    def nonstiff_probe(self) -> Method:
         """The explicit method alone, in one loop: it makes the same steps, and ends a solve with
         `Status.stiff` where it would hand over.
         """
-        return _Scout(self)
+        return _NonstiffProbe(self)
 
-    def phase(self, memory: _Memory) -> Any:
+    def submethod(self, memory: _Memory) -> Any:
         """The number of the method that makes the next step: 0 explicit, 1 stiff."""
         return jnp.where(memory.signs.votes < memory.wanted, 0, 1)
 
@@ -195,7 +195,7 @@ class _Phase(_Paired):
         return kind(y, (*found.coefficients, *blank), dt)
 
 
-class _Lean(_Phase):
+class _NonstiffPhase(_Phase):
     """The explicit method."""
 
     @property
@@ -223,18 +223,18 @@ class _Lean(_Phase):
         )
 
 
-class _Scout(_Lean):
+class _NonstiffProbe(_NonstiffPhase):
     """The explicit method, while the problem is not stiff."""
 
-    def tired(self, memory: Any) -> Any:
+    def gives_up(self, memory: Any) -> Any:
         """True once the stiff method is to make the next step."""
-        return self.pair.phase(memory) == 1
+        return self.pair.submethod(memory) == 1
 
     def __repr__(self) -> str:
         return repr(self.pair)
 
 
-class _Stiff(_Phase):
+class _StiffPhase(_Phase):
     """The Rosenbrock method."""
 
     @property

@@ -216,7 +216,7 @@ def packed_differential(problem: Any, packing: Packing) -> Any:
             "wanted."
         )
     flags = flags.real != 0
-    return jnp.concatenate([flags, flags]) | ~packing.there if packing.viewed else flags
+    return jnp.concatenate([flags, flags]) | ~packing.real_mask if packing.viewed else flags
 
 
 def _static(index: Any) -> Any:
@@ -280,7 +280,7 @@ def free_projector(mass: Array) -> Array:
 def _viewed(matrix: Array, packing: Packing) -> Array:
     if not packing.viewed:
         return matrix
-    return packing.matrix_view(matrix) + jnp.diag(~packing.there).astype(matrix.real.dtype)
+    return packing.matrix_view(matrix) + jnp.diag(~packing.real_mask).astype(matrix.real.dtype)
 
 
 def _as_diagonal(value: Any, packing: Packing) -> Array | None:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from ..core.packing import as_state
 from .base import Problem, evaluated
-from .user_functions import takes
+from .user_functions import accepts
 
 __all__ = ["DDEProblem", "SinceStart", "depends_on_state"]
 
@@ -107,4 +107,4 @@ def depends_on_state(lags: Any) -> bool:
         "numbers are wanted, or a function lags(args), or lags(t, y, args) where they depend on "
         "the state."
     )
-    return takes(lags, "lags", (1, 3), wanted) == 3
+    return accepts(lags, "lags", (1, 3), wanted) == 3

@@ -1,6 +1,6 @@
 """Where the solution of a delay equation has kinks: t0 + Σ nᵢ lagᵢ, and t* + Σ nᵢ lagᵢ for each
 time t* at which an event has changed something. The first are known before a solve, the others are
-not: `Echoes` are the list of what is still to come back.
+not: `DiscontinuityTracker` are the list of what is still to come back.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Real
 
-from ..autodiff.known_value import grafted
+from ..autodiff.known_value import with_known_value
 from ..autodiff.row_buffers import put_row
 from ..autodiff.tables import pick, place_of
 
 __all__ = [
-    "Echo",
-    "Echoes",
+    "DiscontinuityTracker",
+    "PropagatedDiscontinuity",
+    "affordable_levels",
     "breaking_points",
-    "depth_of",
+    "discontinuity_levels",
     "echo_time",
     "kinks_of",
-    "levels_of",
     "returns_by",
 ]
 
@@ -76,7 +76,7 @@ def kinks_of(lags: int, levels: int) -> int:
     return len(_counts(lags, levels)) if lags else 0
 
 
-def depth_of(order: int | float, *, jumps: bool, noisy: bool) -> int:
+def discontinuity_levels(order: int | float, *, jumps: bool, noisy: bool) -> int:
     """How many levels a method of this order wants to end steps at; one more where the solution
     itself jumps at t0. Noise leaves no derivative that could jump: a jump alone counts there.
 
@@ -86,7 +86,7 @@ def depth_of(order: int | float, *, jumps: bool, noisy: bool) -> int:
     return int(jumps) if noisy else int(order) + int(jumps)
 
 
-def levels_of(lags: int, levels: int) -> int:
+def affordable_levels(lags: int, levels: int) -> int:
     """How many of the levels there is room for.
 
     >>> levels_of(1, 6), levels_of(10, 6)
@@ -110,7 +110,7 @@ def _counts(lags: int, levels: int, most: int = _MOST) -> Any:
 # --- of events ------------------------------------------------------------------------------------
 
 
-class Echo(NamedTuple):
+class PropagatedDiscontinuity(NamedTuple):
     """The next discontinuity that comes back: when, from the start of which row of the past (−1:
     there is none), and after which of the lags. The time is a function of the other two: on a tape
     they are enough.
@@ -121,7 +121,7 @@ class Echo(NamedTuple):
     lag: Int[Array, ""]
 
 
-class Echoes(eqx.Module):
+class DiscontinuityTracker(eqx.Module):
     """What is to come back. A step that started at a discontinuity has a mark: the number of its
     row in the past, where its time is (and the derivative of that), and its `level`: 0 where an
     event has changed the state, and one more at each return, for a delay integrates once.
@@ -139,12 +139,12 @@ class Echoes(eqx.Module):
     next: Int[Array, " lags"]
 
     @staticmethod
-    def none(marks: int, lags: int) -> "Echoes":
+    def none(marks: int, lags: int) -> "DiscontinuityTracker":
         """Nothing has happened yet; there is room for so many marks (a power of two)."""
         blank, zero = jnp.zeros(marks, jnp.int32), jnp.zeros((), jnp.int32)
-        return Echoes(blank, blank, zero, jnp.zeros(lags, jnp.int32))
+        return DiscontinuityTracker(blank, blank, zero, jnp.zeros(lags, jnp.int32))
 
-    def following(self, past: Any, t: Array, lags: Array, target: Array) -> Echo:
+    def following(self, past: Any, t: Array, lags: Array, target: Array) -> PropagatedDiscontinuity:
         """The first to come back from t on, and before the next stop."""
         waiting, jumps, times = self._waiting(past, t, lags)
         near = _near(t, target)
@@ -152,12 +152,14 @@ class Echoes(eqx.Module):
         times = jnp.where(waiting & due, jnp.maximum(times, t), jnp.inf)
         lag = jnp.argmin(times).astype(jnp.int32)
         some = jnp.any(jnp.isfinite(times))
-        return Echo(jnp.min(times), jnp.where(some, pick(self.rows, self.next)[lag], -1), lag)
+        return PropagatedDiscontinuity(
+            jnp.min(times), jnp.where(some, pick(self.rows, self.next)[lag], -1), lag
+        )
 
     def after(
         self, past: Any, span: tuple[Array, Array], lags: Array, landed: Array,
         accept: Bool[Array, ""], jumped: Bool[Array, ""], levels: int,
-    ) -> "Echoes":  # fmt: skip
+    ) -> "DiscontinuityTracker":  # fmt: skip
         """After an attempt, which is the next row of the past: it `landed` on what came back after
         this lag (−1: on nothing that did), and an event has changed the state at its end if that
         has `jumped`. What has come back makes a mark in its turn, while it is of one of so many
@@ -175,7 +177,7 @@ class Echoes(eqx.Module):
         again = again & ((level > 0) | (pick(self.levels, last) > 0))
         new = (level < levels) & (~again | (level < pick(self.levels, last)))
         place = place_of(self.made - (again & new), self.rows.shape[0])
-        return Echoes(
+        return DiscontinuityTracker(
             put_row(self.rows, past.count + 1, place),
             put_row(self.levels, level, place),
             self.made + (new & ~again),
@@ -187,7 +189,7 @@ class Echoes(eqx.Module):
         waiting = self.next < self.made
         rows = jnp.where(waiting, pick(self.rows, self.next), 0)
         jumps = waiting & (pick(self.levels, self.next) == 0)
-        return waiting, jumps, _start_of(past, t, rows) + lags
+        return waiting, jumps, _first_level(past, t, rows) + lags
 
 
 def echo_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array:
@@ -196,11 +198,11 @@ def echo_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array
     """
     # A sum over few: as an index of a lane this would be a gather, and a scatter in reverse.
     after = jnp.sum(jnp.where(jnp.arange(lags.shape[0]) == lag, lags, 0))
-    time = _start_of(past, t, jnp.maximum(row, 0)) + after
-    return jnp.where(row < 0, jnp.inf, grafted(jnp.maximum(time, t), time))
+    time = _first_level(past, t, jnp.maximum(row, 0)) + after
+    return jnp.where(row < 0, jnp.inf, with_known_value(jnp.maximum(time, t), time))
 
 
-def _start_of(past: Any, t: Array, rows: Array) -> Array:
+def _first_level(past: Any, t: Array, rows: Array) -> Array:
     """Where rows of the past start, which is the first number in them; the next one starts at t."""
     starts = pick(past.rows[0], jnp.minimum(rows, jnp.maximum(past.count - 1, 0)))[..., 0]
     return jnp.where(rows >= past.count, t, starts)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ..core.norm import magnitude
-from .history import History, Seen, Shape
+from .history import History, HistoryView, StepLayout
 
 __all__ = [
     "Delayed",
@@ -136,7 +136,7 @@ class Sde(Form):
     recalls: bool = False
     bound: Any = None
 
-    def driven(self, bound: Any) -> "Sde":
+    def with_noise(self, bound: Any) -> "Sde":
         """The same with the noise of a step in place."""
         return replace(self, bound=bound)
 
@@ -199,7 +199,7 @@ class Sde(Form):
                 f"whose noise would come in by integrals over both: choose {other}."
             )
 
-    def bend(self, t: Any, y: Any) -> Any:
+    def milstein_term(self, t: Any, y: Any) -> Any:
         """What W² multiplies, twice: (g ∂g/∂y), for diagonal and for scalar noise.
 
         Where a component of a diagonal diffusion depends on others, this takes a derivative in
@@ -224,7 +224,7 @@ class Delayed(Form):
     """
 
     equation: Any
-    shape: Shape
+    shape: StepLayout
     history: History
     origin: Any
     sign: Any
@@ -248,15 +248,15 @@ class Delayed(Form):
         """The same with each function of the equation changed."""
         return replace(self, equation=self.equation.mapped(change))
 
-    def driven(self, bound: Any) -> "Delayed":
+    def with_noise(self, bound: Any) -> "Delayed":
         """The same with the noise of a step in place."""
-        return replace(self, equation=self.equation.driven(bound))
+        return replace(self, equation=self.equation.with_noise(bound))
 
     def bind(self, now: Any, middle: Any, ahead: list | None = None) -> Any:
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
         now, middle, origin = (jnp.asarray(x, self.shape.time) for x in (now, middle, self.origin))
         ahead = self.shape.filled(0.0) if ahead is None else ahead
-        seen = Seen(self.history, ahead, now, middle, origin, self.sign)
+        seen = HistoryView(self.history, ahead, now, middle, origin, self.sign)
         return self.equation.mapped(lambda f: lambda t, y: f(t, y, seen))
 
     def as_known(self) -> Any:
@@ -301,7 +301,7 @@ def _correction(form: Sde) -> Callable:
 
     def half(t: Any, y: Any) -> Any:
         if form.kind != "general":
-            return form.bend(t, y) / 2
+            return form.milstein_term(t, y) / 2
         column = lambda y, j: form.diffusion(t, y)[..., j]  # noqa: E731
         g = form.diffusion(t, y)
         return (

@@ -20,11 +20,11 @@ from jaxtyping import Array, Int, Real
 from ..autodiff.discontinuity_times import constant, jumping, together
 from ..autodiff.raised_flags import flagged
 from ..autodiff.row_buffers import put_row
-from ..autodiff.tables import added, find, pick, place_of
+from ..autodiff.tables import add_row, find, pick, place_of
 from ..core.packing import Packing
 from ..core.promotion import standard_promotion
 
-__all__ = ["Asked", "History", "Past", "Seen", "Shape", "Strip"]
+__all__ = ["Asked", "History", "HistoryView", "Past", "StepLayout", "StoredStep"]
 
 
 class Asked(IntFlag):
@@ -41,7 +41,7 @@ class Asked(IntFlag):
     jump = 8
 
 
-class Strip(eqx.Module):
+class StoredStep(eqx.Module):
     """One step as the past keeps it: y(s) = polynomial((s − t)/dt), beside leaves that are held.
 
     A step that an event has cut off is over before its polynomial is: `History.ends` says where.
@@ -54,11 +54,11 @@ class Strip(eqx.Module):
     held: tuple = ()
 
 
-class Shape:
-    """How a `Strip` lies in rows, one for each dtype in it."""
+class StepLayout:
+    """How a `StoredStep` lies in rows, one for each dtype in it."""
 
     def __init__(self, polynomial: Any, time: Any, held: tuple = ()) -> None:
-        strip = Strip(time, time, time, polynomial, held)
+        strip = StoredStep(time, time, time, polynomial, held)
         leaves, self.tree = jax.tree.flatten(strip)
         self.shapes = [x.shape for x in leaves]
         self.time = jnp.dtype(time.dtype)
@@ -72,12 +72,12 @@ class Shape:
         return self.tree, tuple(self.shapes), tuple(self.dtypes), self.time
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Shape) and self._key() == other._key()
+        return isinstance(other, StepLayout) and self._key() == other._key()
 
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def pack(self, strip: Strip) -> list[Array]:
+    def pack(self, strip: StoredStep) -> list[Array]:
         """One vector a dtype."""
         leaves = jax.tree.leaves(strip)
         cast = [jnp.asarray(x, d).ravel() for x, d in zip(leaves, self.dtypes, strict=True)]
@@ -86,7 +86,7 @@ class Shape:
             for kind in self.kinds
         ]
 
-    def unpack(self, row: list[Array]) -> Strip:
+    def unpack(self, row: list[Array]) -> StoredStep:
         """The strip again."""
         start = dict.fromkeys(self.kinds, 0)
         parts = dict(zip(self.kinds, row, strict=True))
@@ -121,7 +121,7 @@ class History(eqx.Module):
     echoes: Any = ()
 
     @staticmethod
-    def blank(shape: Shape, rows: int, echoes: Any = ()) -> "History":
+    def blank(shape: StepLayout, rows: int, echoes: Any = ()) -> "History":
         """Nothing has happened yet."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
@@ -149,7 +149,7 @@ class History(eqx.Module):
     def with_row(self, row: list[Array], accept: Array) -> "History":
         """Row number `count` written again, where there are zeros: linear, and in place."""
         each = zip(self.rows, _of_attempt(row, accept), strict=True)
-        return History(self.ends, [added(x, r, self.count) for x, r in each], self.count + 1)
+        return History(self.ends, [add_row(x, r, self.count) for x, r in each], self.count + 1)
 
     def last(self) -> list[Array]:
         """The row of the last step; zeros where there is none."""
@@ -163,7 +163,7 @@ def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
     return [jnp.where(accept | start, first, 0), *(jnp.where(accept, x, 0) for x in rest)]
 
 
-class Seen(eqx.Module):
+class HistoryView(eqx.Module):
     """What one evaluation of a field may look at.
 
     `ahead` is the row for what lies beyond `now`, the start of the step; `middle` is the middle of
@@ -188,9 +188,9 @@ class Seen(eqx.Module):
 class Past:
     """`past(s)`, the state at time s ≤ t, with the structure of y0."""
 
-    seen: Seen
+    seen: HistoryView
     t: Array
-    shape: Shape
+    shape: StepLayout
     packing: Packing
     before: Callable  # s -> the packed state and what was held, before the start
     direction: int | None

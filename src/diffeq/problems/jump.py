@@ -10,7 +10,7 @@ import numpy as np
 from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields, unflatten_fields
 from .base import Problem
-from .user_functions import takes
+from .user_functions import accepts
 
 __all__ = ["ESTIMATORS", "Jump", "JumpProblem", "varies"]
 
@@ -204,7 +204,7 @@ def varies(rate: Any) -> bool:
     if not callable(rate) or hasattr(rate, "shape"):
         return False
     wanted = "a number is wanted, or a function rate(args), or rate(t, y, args) where it changes."
-    return takes(rate, "rate", (3, 1), wanted) != 1
+    return accepts(rate, "rate", (3, 1), wanted) != 1
 
 
 def _rate(rate: Any) -> Any:

@@ -42,14 +42,14 @@ from .dae import (
 )
 from .dde import DDEProblem, SinceStart, depends_on_state
 from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
-from .history import History, Past, Seen, Shape
+from .history import History, HistoryView, Past, StepLayout
 from .input_discontinuities import jumps_of_traced
 from .ode import ODEProblem, SplitODEProblem
 from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady_state import SteadyStateProblem
-from .user_functions import check_arguments, check_numbers, described, noted, paired
+from .user_functions import annotate_errors, check_arguments, check_numbers, described, paired
 
 __all__ = [
     "Canonical",
@@ -95,7 +95,7 @@ class Delays(eqx.Module):
     """
 
     lags: Array
-    shape: Shape = eqx.field(static=True)
+    shape: StepLayout = eqx.field(static=True)
     constant: bool = eqx.field(static=True)
     jumps: bool = eqx.field(static=True)
 
@@ -279,8 +279,8 @@ class Traced:
 
         def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
             args = unflatten(structure, leaves)
-            shown = [p for p in parts if not isinstance(p, Seen)]
-            with no_writes(name, f, args), noted(name, arguments, t, *shown):
+            shown = [p for p in parts if not isinstance(p, HistoryView)]
+            with no_writes(name, f, args), annotate_errors(name, arguments, t, *shown):
                 with user_promotion():
                     value = f(t, *parts, args, *extra)
                 return fits(name, value, marked)
@@ -288,7 +288,7 @@ class Traced:
         shaped = jax.make_jaxpr(call, return_shape=True)
         self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
         # A past is longer in a solve than here, and may be looked at within a loop of the user's.
-        looks = any(isinstance(p, Seen) for p in parts)
+        looks = any(isinstance(p, HistoryView) for p in parts)
         if looks:  # any other was a program before, and looked at then
             check_indices(name, self.jaxpr.jaxpr, [])
         inputs = jax.tree.structure((t, tuple(arrays), leaves, extra))
@@ -312,8 +312,8 @@ class Traced:
         """The function of (τ, *parts) with its parameters in place."""
 
         def bound(tau: Any, *parts: Any) -> Any:
-            value = self.at(leaves, hoisted, turned(sign, tau), *parts)
-            return jax.tree.map(lambda x: turned(sign, x), value)
+            value = self.at(leaves, hoisted, flip_time(sign, tau), *parts)
+            return jax.tree.map(lambda x: flip_time(sign, x), value)
 
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         bound.pointwise = self.pointwise  # pyright: ignore[reportFunctionMemberAccess]
@@ -373,7 +373,7 @@ def as_rate(name: str, value: Any, parts: tuple, must: str = "dy/dt must match i
     return checked(name, without_held(value, parts[0]) if holds else as_state(value), like, must)
 
 
-def turned(sign: Any, x: Any) -> Any:
+def flip_time(sign: Any, x: Any) -> Any:
     """x, or −x where time runs backwards. A known direction costs nothing."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
 
@@ -539,14 +539,14 @@ class _ImplicitRule(_OdeRule):
     @staticmethod
     def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         def residual(t: Any, y: Any, dy: Any) -> Any:
-            value = at[0](t, packing.unpack(y), packing.rates_of(turned(sign, dy)))
+            value = at[0](t, packing.unpack(y), packing.rates_of(flip_time(sign, dy)))
             value = packing.pack(value)
-            if not packing.viewed or packing.there.all():
+            if not packing.viewed or packing.real_mask.all():
                 return value
             # An imaginary part that is not there stays what it is.
-            return jnp.where(packing.there.reshape(value.shape), value, dy)
+            return jnp.where(packing.real_mask.reshape(value.shape), value, dy)
 
-        return Implicit(residual, **{**known, "guess": turned(sign, known["guess"])})
+        return Implicit(residual, **{**known, "guess": flip_time(sign, known["guess"])})
 
 
 def _as_it_is(name: str, value: Any, parts: tuple) -> Any:
@@ -674,7 +674,7 @@ class _MotionRule(_Rule):
     def form(at: list, packing: Packing, sign: Any) -> Any:
         kick = _halved(at[0], packing)
         separable = not at[0].uses(1)
-        return Partitioned(lambda t, q, p: turned(sign, p), kick, separable, identity=True)
+        return Partitioned(lambda t, q, p: flip_time(sign, p), kick, separable, identity=True)
 
 
 class _HamiltonianRule(_MotionRule):
@@ -790,7 +790,7 @@ class _DelayRule(_Rule):
         direction: int | None,
     ) -> Any:  # fmt: skip
         """The rule, once the state is known."""
-        shape = Shape(polynomial(t0, y0), t0, packing.held_of(released(tree)))
+        shape = StepLayout(polynomial(t0, y0), t0, packing.held_of(released(tree)))
         constant = not depends_on_state(problem.lags)
         args = problem.args
         lags = evaluated(problem.lags, args) if constant else problem.lags(t0, tree, args)
@@ -815,9 +815,9 @@ class _DelayRule(_Rule):
         return partial(_seeing, f, problem.history, known)
 
     def seen_from(self, t0: Array, t1: Array) -> list:
-        """Of the leaves of a `Seen` where the past begins, and the direction of time."""
+        """Of the leaves of a `HistoryView` where the past begins, and the direction of time."""
         sign = self.direction or jnp.where(t1 < t0, -1, 1).astype(t0.dtype)
-        return self._seen().known(turned(sign, t0), sign)
+        return self._seen().known(flip_time(sign, t0), sign)
 
     def form(self, at: list, packing: Packing, sign: Any) -> Any:
         """The equation, with nothing in its past yet."""
@@ -833,11 +833,11 @@ class _DelayRule(_Rule):
         """The equation whose functions are called with (t, y, seen)."""
         return _OdeRule.form(at, packing, sign)
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> HistoryView:
         t = jnp.zeros((), self.shape.time)
         sign = t if self.direction is None else ()
         history, ahead = History.blank(self.shape, 1), self.shape.filled(0.0)
-        return Seen(history, ahead, t, t, t, sign)
+        return HistoryView(history, ahead, t, t, t, sign)
 
 
 class _NoisyDelayRule(_DelayRule):
@@ -862,7 +862,9 @@ class _NoisyDelayRule(_DelayRule):
         return self.noisy.form(at, packing, sign)
 
 
-def _seeing(f: Any, history: Any, known: tuple, t: Any, y: Any, seen: Seen, args: Any) -> Any:
+def _seeing(
+    f: Any, history: Any, known: tuple, t: Any, y: Any, seen: HistoryView, args: Any
+) -> Any:
     """What f returns where its past is what it has seen."""
     packing, shape, direction, jumps = known
     now = packing.held_of(y)

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax import errors
 
 __all__ = [
+    "accepts",
+    "annotate_errors",
     "check_arguments",
     "check_numbers",
     "described",
     "is_of_torch",
-    "noted",
     "paired",
-    "takes",
 ]
 
 _BRANCHES = (
@@ -36,7 +36,7 @@ _TENSORS = (
 _OTHERS = (TypeError, ValueError, LookupError, AttributeError)
 
 
-def takes(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
+def accepts(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
     """The first of these numbers of arguments that f can be called with; None where f does not say.
 
     >>> takes(lambda t, y, args: y, "rate", (3, 1), "a number is wanted.")
@@ -87,7 +87,7 @@ def check_arguments(f: Any, name: str, arguments: str) -> None:
 
 
 @contextmanager
-def noted(name: str, arguments: str, *given: Any) -> Iterator[None]:
+def annotate_errors(name: str, arguments: str, *given: Any) -> Iterator[None]:
     """Adds to an error of what runs inside, a call of `name`, what may have been meant."""
     try:
         yield

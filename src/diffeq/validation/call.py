@@ -11,7 +11,7 @@ from ..controllers import PI, MeanSquare
 from ..core.packing import holds, moving
 from ..methods import METHODS, Method, Switching
 from ..problems.lowering import state_of
-from .defaults import default_method, may_turn
+from .defaults import default_method, may_switch
 from .problem_checks import (
     check_delayed,
     check_forwards,
@@ -61,7 +61,7 @@ class Call:
     max_steps: int | None
     max_saves: int
     floored: bool
-    loud: bool
+    raises_inside_jit: bool
 
 
 def checked_call(
@@ -92,7 +92,7 @@ def checked_call(
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
     controller = (MeanSquare() if noisy else PI()) if controller is None else controller
-    controlled, asked = dt is None and controller.decides, rtol
+    controlled, asked = dt is None and controller.is_adaptive, rtol
     rtol, atol = tolerances_of(rtol, atol, noisy=noisy, controlled=controlled)
     check_steps(method, controller, dt, dt0)
     _check_able(problem, method, controller, dt)
@@ -107,7 +107,7 @@ def checked_call(
     stops = stops_of(asked_for, stops)
     state = state_of(problem)
     check_state(problem, state)
-    if default and controlled and not by_hand and may_turn(asked_for, state, adjoint):
+    if default and controlled and not by_hand and may_switch(asked_for, state, adjoint):
         method = Switching(method, METHODS["Rodas5P"]())
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         check_prefix(name, tolerance, moving(state))
@@ -224,7 +224,7 @@ def check_adjoint(
         "stops": stops is not None,
         "by hand": by_hand,
         "multistep": method is not None and method.multistep,
-        "turns": method is not None and len(method.phases) > 1,
+        "turns": method is not None and len(method.submethods) > 1,
         "no tolerance": not has_tolerance,
     }
     features = [feature for feature, wanted in asked.items() if wanted]

@@ -16,7 +16,7 @@ __all__ = [
     "NoisyDefault",
     "default_method",
     "explicit_for",
-    "may_turn",
+    "may_switch",
     "no_control",
 ]
 
@@ -40,7 +40,7 @@ def explicit_for(rtol: Any) -> Method:
     return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"]()
 
 
-def may_turn(problem: Problem, state: Any, adjoint: Any) -> bool:
+def may_switch(problem: Problem, state: Any, adjoint: Any) -> bool:
     """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
     if type(problem).__name__ not in ODES or not isinstance(adjoint, Discrete | None):
         return False
@@ -52,7 +52,7 @@ def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
     if not problem.delayed:
         return NoisyDefault()
     euler = "EulerMaruyama" if problem.interpretation == "ito" else "EulerHeun"
-    if dt is None and (controller is None or controller.decides):
+    if dt is None and (controller is None or controller.is_adaptive):
         raise ValueError(f"{no_control(problem)} (the method is then {euler}()).")
     return METHODS[euler]()
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..adjoints import ODES
 from ..controllers import Controller
-from ..events import Happening, Periodic
+from ..events import AbstractEvent, Periodic
 from ..integrator.build import MAX_EVENTS, MAX_STEPS
 from ..methods import Method
 from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.dde import depends_on_state
-from ..problems.discontinuities import depth_of, kinks_of
+from ..problems.discontinuities import discontinuity_levels, kinks_of
 from .problem_checks import without_jumps
 from .saveat_checks import times_of
 from .values import concrete, is_real, shown
@@ -43,7 +43,7 @@ def check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
         raise ValueError(
             "dt and dt0 were both given: dt is a fixed step, dt0 the first of an adaptive solve."
         )
-    if dt is None and not method.adaptive and controller.decides:
+    if dt is None and not method.adaptive and controller.is_adaptive:
         raise ValueError(
             f"method {method!r} has no error estimate, so its steps must be given: dt=, or "
             "controller=de.Fixed(ts)."
@@ -58,14 +58,14 @@ def check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
 
 def check_turns(problem: Problem, method: Method, controller: Any, dt: Any) -> None:
     """What methods that take turns want: an ODE, and steps that tell whether it is stiff."""
-    if len(method.phases) == 1:
+    if len(method.submethods) == 1:
         return
     if type(problem).__name__ not in ODES:
         raise TypeError(
             f"{method!r} begins with an explicit method for ODEs, and this is a "
             f"{type(problem).__name__}: choose one method, such as de.Rodas5P()."
         )
-    if dt is not None or not controller.decides:
+    if dt is not None or not controller.is_adaptive:
         raise ValueError(
             f"{method!r} tells by the steps it chooses whether a problem is stiff, and these are "
             "given: leave dt= or controller= out, or choose one of both methods."
@@ -128,12 +128,12 @@ def listed(events: Any) -> tuple:
     given = events if isinstance(events, (tuple, list)) else (events,)
     for i, event in enumerate(given):
         name = f"events[{i}]" if isinstance(events, (tuple, list)) else "events"
-        if inspect.isclass(event) and issubclass(event, Happening):
+        if inspect.isclass(event) and issubclass(event, AbstractEvent):
             raise TypeError(
                 f"{name} is the class {event.__name__}; an instance is wanted, such as "
                 f"de.{event.__name__}(…)."
             )
-        if not isinstance(event, Happening):
+        if not isinstance(event, AbstractEvent):
             hint = "de.Event(condition)" if callable(event) else "de.Event(condition, affect)"
             raise TypeError(f"{name} is {shown(event)}; an event is wanted, such as {hint}.")
     return tuple(given)
@@ -168,7 +168,9 @@ def most_kinks(problem: Any, method: Method) -> int:
         return 0
     lags = jax.tree.leaves(evaluated(problem.lags, problem.args))
     jumps, noisy = problem.y0 is not None, problem.stochastic
-    return kinks_of(sum(map(np.size, lags)), depth_of(method.order, jumps=jumps, noisy=noisy))
+    return kinks_of(
+        sum(map(np.size, lags)), discontinuity_levels(method.order, jumps=jumps, noisy=noisy)
+    )
 
 
 def known_steps(

@@ -2,15 +2,15 @@
 
 from .interpreter import Lanes, scalarised
 from .large_arrays import Array, Read, Space, Stored, View, Written
-from .scalar_values import Unscalarisable
+from .scalar_values import NoKernel
 
 __all__ = [
     "Array",
     "Lanes",
+    "NoKernel",
     "Read",
     "Space",
     "Stored",
-    "Unscalarisable",
     "View",
     "Written",
     "scalarised",

@@ -20,7 +20,7 @@ from .indexing import put, row
 from .large_arrays import REGISTERS, View, Written, kept, loaded, refilled, viewed
 from .scalar_values import (
     Key,
-    Unscalarisable,
+    NoKernel,
     apply,
     filled,
     has_lanes,
@@ -395,7 +395,7 @@ def _chosen(here: Any, new: Any, old: Any, space: Any) -> Any:
     if new is old:
         return new
     if any(isinstance(x, Written | View) for x in (new, old)):
-        raise Unscalarisable("an array in memory is written in one branch and not in another")
+        raise NoKernel("an array in memory is written in one branch and not in another")
     return _kept_where(here, new, loaded(old), space)
 
 

@@ -27,10 +27,10 @@ from ...autodiff.primitive import (
 from .control_flow import LOOPS
 from .elementwise import ELEMENTWISE, elementwise, fits
 from .indexing import INDEXING
-from .large_arrays import Made, Space, Stored, Written, kept, loaded, viewed
+from .large_arrays import LazyArray, Space, Stored, Written, kept, loaded, viewed
 from .large_rules import in_memory
 from .random_keys import KEYS, entries_of
-from .scalar_values import Key, Unscalarisable, apply, at_once, each, is_known, is_number, objects
+from .scalar_values import Key, NoKernel, apply, at_once, each, is_known, is_number, objects
 from .shapes import REDUCTIONS, SHAPES
 from .tiles import in_tiles
 from .triton import in_triton
@@ -85,13 +85,13 @@ class Lanes:
         name = equation.primitive.name
         try:
             found = self._ruled(name, equation, xs)
-        except Unscalarisable as reason:
+        except NoKernel as reason:
             if reason.line:
                 raise
             line = user_line(equation)
-            raise Unscalarisable(reason.reason, reason.primitive or name, line) from None
+            raise NoKernel(reason.reason, reason.primitive or name, line) from None
         if found is None:
-            raise Unscalarisable("there is no rule for it", name, user_line(equation))
+            raise NoKernel("there is no rule for it", name, user_line(equation))
         return found
 
     def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
@@ -131,7 +131,7 @@ class Lanes:
         """The same of one that combines entries."""
         params = equation.params
         if equation.effects:
-            raise Unscalarisable("it has effects outside of the computation")
+            raise NoKernel("it has effects outside of the computation")
         if known:
             return _done_now(equation, xs)
         if name in REDUCTIONS:
@@ -196,7 +196,7 @@ def _barrier(context: Lanes, *xs: Any) -> list:
     """What is behind it is made once: a large array that is computed where it is read goes to
     memory. In a kernel, that is all there is to it; under plain XLA each entry has a barrier.
     """
-    xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, Made) else x for x in xs)
+    xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, LazyArray) else x for x in xs)
     if not context.space.barriers:
         return list(xs)
     own = [objects(x) for x in xs if isinstance(x, np.ndarray)]
@@ -213,9 +213,7 @@ def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
     """By entries, as with lanes; larger ones are for LAPACK, which a kernel has not."""
     n = len(matrix)
     if n > small_lu.LARGEST_WITH_LANES:
-        raise Unscalarisable(
-            f"a system of {n} equations is too large to be solved by straight code"
-        )
+        raise NoKernel(f"a system of {n} equations is too large to be solved by straight code")
     lu = lambda m: [x[..., 0] for x in small_lu.lu(m[..., None])]  # noqa: E731
     return context.traced(lu, [matrix])
 

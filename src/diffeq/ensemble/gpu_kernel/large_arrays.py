@@ -1,13 +1,12 @@
 """Arrays that are too large to be taken apart: they stay in memory, and a place is read or written.
 
 `Read` is an array that all lanes share and that nobody writes (weights, a table of times).
-`Made` is one that is computed from others where it is read: what is done with saved rows after the
-solve is one loop over them, and no line of the program for each.
-`Written` has an array for each lane: saved rows, a tape, what a delay looks back at. Under plain
-XLA it is an array (numbers, lanes) that is replaced; in a kernel (`launch.py`) it is a
-reference that is written in place, so that there it has one version that counts, the last.
-`View` is one that is only read, as what a kernel is given and what a loop reads in each of its
-turns: whoever would write it writes a copy.
+`LazyArray` is one that is computed from others where it is read: what is done with saved rows after
+the solve is one loop over them, and no line of the program for each. `Written` has an array for
+each lane: saved rows, a tape, what a delay looks back at. Under plain XLA it is an array (numbers,
+lanes) that is replaced; in a kernel (`launch.py`) it is a reference that is written in place, so
+that there it has one version that counts, the last. `View` is one that is only read, as what a
+kernel is given and what a loop reads in each of its turns: whoever would write it writes a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .scalar_values import Unscalarisable, apply, has_lanes, is_number, objects, widened
+from .scalar_values import NoKernel, apply, has_lanes, is_number, objects, widened
 
 __all__ = [
     "LONGEST",
     "MOST_LOADED",
     "REGISTERS",
     "Array",
-    "Made",
+    "LazyArray",
     "Read",
     "Space",
     "Stored",
@@ -86,7 +85,7 @@ class Read(Stored):
 _reading: ContextVar[dict | None] = ContextVar("reading", default=None)
 
 
-class Made(Stored):
+class LazyArray(Stored):
     """An array that is computed where it is read."""
 
     def __init__(self, function: Callable, shape: Sequence, dtype: Any, of: Sequence = ()) -> None:
@@ -109,9 +108,9 @@ class Made(Stored):
             known[key] = (self.function(place), self.function, place)
         return known[key][0]
 
-    def reshaped(self, shape: Sequence) -> "Made":
+    def reshaped(self, shape: Sequence) -> "LazyArray":
         """The same numbers with another shape."""
-        return Made(self.function, shape, self.dtype, self.of)
+        return LazyArray(self.function, shape, self.dtype, self.of)
 
 
 class Written(Stored):
@@ -236,7 +235,7 @@ class Space:
         """Counts the operations of the program, which is refused when it gets too long."""
         self.spent += operations
         if self.spent > LONGEST:
-            raise Unscalarisable(
+            raise NoKernel(
                 f"the program would have more than {LONGEST} operations on single numbers"
             )
 
@@ -269,7 +268,7 @@ def loaded(x: Any) -> np.ndarray:
     if isinstance(x, np.ndarray):
         return x
     if x.size > MOST_LOADED:
-        raise Unscalarisable(
+        raise NoKernel(
             f"an array of {x.size} numbers is wanted whole, and {MOST_LOADED} are the most"
         )
     out = np.empty(x.size, object)
@@ -299,7 +298,7 @@ def kept(x: Any, space: Space, dtype: Any) -> Written:
 
 def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
     """What a turn of a loop has made of a buffer, in the buffer's own place."""
-    made = isinstance(new, Made)
+    made = isinstance(new, LazyArray)
     if made:  # of the buffer itself, perhaps, and from other places of it
         new = kept(new, space, old.dtype)
     new = new.of if isinstance(new, View) else new

@@ -1,5 +1,5 @@
 """Rules of arrays that are too large to be taken apart: what is made of them is computed where it
-is read (`memory.Made`), and a reduction is a loop.
+is read (`memory.LazyArray`), and a reduction is a loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from jax import lax
 
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import CHAIN, dynamic_slice
-from .large_arrays import REGISTERS, Made, Stored, loaded, reduced
+from .large_arrays import REGISTERS, LazyArray, Stored, loaded, reduced
 from .scalar_values import apply, is_known, is_number, narrowed, objects, select
 
 __all__ = ["in_memory"]
@@ -67,7 +67,7 @@ def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
         space.spend(1)
         return function(*(reader(place) for reader in readers))
 
-    return Made(read, out.shape, out.dtype, xs)
+    return LazyArray(read, out.shape, out.dtype, xs)
 
 
 def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
@@ -149,13 +149,13 @@ def _moving(source: Callable) -> Callable:
     the output comes from.
     """
 
-    def rule(context: Any, xs: Sequence, out: Any, params: dict) -> Made:
+    def rule(context: Any, xs: Sequence, out: Any, params: dict) -> LazyArray:
         del context
         x = xs[0]
         read = lambda p: x.read(  # noqa: E731
             _place(source(coordinates(p, out.shape), x.shape, params), x.shape)
         )
-        return Made(read, out.shape, out.dtype, xs)
+        return LazyArray(read, out.shape, out.dtype, xs)
 
     return rule
 
@@ -217,7 +217,7 @@ def _concatenated(context: Any, xs: Sequence, out: Any, params: dict) -> Any:
             found = select(apply("ge", index[axis], np.int32(starts[k])), one(k, index), found)
         return found
 
-    return Made(read, out.shape, out.dtype, xs)
+    return LazyArray(read, out.shape, out.dtype, xs)
 
 
 _MOVES: dict[str, Callable] = {

@@ -30,7 +30,7 @@ from jaxtyping import Int
 
 from ...autodiff.primitive import is_key, split
 from ..sharded import platform
-from . import Array, Read, Space, Stored, Unscalarisable, View, Written, scalarised
+from . import Array, NoKernel, Read, Space, Stored, View, Written, scalarised
 from .large_arrays import REGISTERS
 from .random_keys import wrapped
 from .scalar_values import apply, is_number, objects
@@ -76,7 +76,7 @@ class Tuning:
             warps = max(self.block // _WARP, 1)
             warps = warps if remembers else max(warps, min(warps * threads, _MOST_WARPS))
         if remembers and not self.interpreted() and self.block != warps * _WARP:
-            raise Unscalarisable(
+            raise NoKernel(
                 f"it reads again what it writes, and {warps} warps do not have one thread for each "
                 f"of {self.block} lanes"
             )
@@ -105,7 +105,7 @@ def in_kernel(
 
 def refusal(
     one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
-) -> Unscalarisable | None:
+) -> NoKernel | None:
     """Why there is no kernel of it, if there is none, whatever it is that says so. Nothing is
     compiled for the answer.
     """
@@ -119,13 +119,13 @@ def refusal(
         if not tuning.interpreted():
             with jax.default_device(jax.local_devices(backend="gpu")[0]):
                 traced.lower()
-    except Unscalarisable as reason:
+    except NoKernel as reason:
         return reason.with_traceback(None)
     except NotImplementedError as error:
-        return Unscalarisable(f"Triton does not take it ({error})")
+        return NoKernel(f"Triton does not take it ({error})")
     except Exception as error:  # the user's own is raised again by the next strategy
         said = str(error).strip().partition("\n")[0]
-        return Unscalarisable(f"it raises {type(error).__name__}: {said}")
+        return NoKernel(f"it raises {type(error).__name__}: {said}")
     return None
 
 
@@ -221,7 +221,7 @@ class _Memory(Written):
 
     def _current(self) -> None:
         if self.version != self.state.version:
-            raise Unscalarisable("an array in memory is read after it was written again")
+            raise NoKernel("an array in memory is read after it was written again")
 
     def read(self, place: Any) -> Any:
         """The entry at a place."""
@@ -300,7 +300,7 @@ class _References(Space):
         self.memories.append((math.prod(shape), jnp.dtype(dtype)))
         room = next(self._rooms, None)
         if room is None:
-            raise Unscalarisable("it asks for more memory than it did in its dry run")
+            raise NoKernel("it asks for more memory than it did in its dry run")
         return _Memory(room, shape, dtype)
 
 

@@ -22,7 +22,7 @@ from jax import lax
 
 __all__ = [
     "Key",
-    "Unscalarisable",
+    "NoKernel",
     "apply",
     "at_once",
     "boxed",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class Unscalarisable(Exception):
+class NoKernel(Exception):
     """Why a program is not scalarised: which primitive, and from which line of the user's."""
 
     def __init__(self, reason: str, primitive: str = "", line: str = "") -> None:

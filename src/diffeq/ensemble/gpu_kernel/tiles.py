@@ -20,9 +20,9 @@ from jax import lax
 
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import dynamic_slice
-from .large_arrays import REGISTERS, Made, Space, Stored, loaded
+from .large_arrays import REGISTERS, LazyArray, Space, Stored, loaded
 from .large_rules import coordinates
-from .scalar_values import Unscalarisable, each, is_known, narrowed
+from .scalar_values import NoKernel, each, is_known, narrowed
 from .shapes import REDUCTIONS, SHAPES, converted, products, summed_in
 
 __all__ = ["Tile", "in_tiles"]
@@ -51,7 +51,7 @@ class Tile(Stored):
         index = coordinates(place, self.shape)
         at, index[self.axis] = index[self.axis], np.int32(0)
         if np.ndim(at) > 1:
-            raise Unscalarisable("lines of an array that is spread over threads change their order")
+            raise NoKernel("lines of an array that is spread over threads change their order")
         _spend(self.space, self.length)
         line = dynamic_slice(self.lines, index, (1,) * len(index), self.space).flat[0]
         plain = line.astype(jnp.int32) if line.dtype == jnp.bool_ else line
@@ -67,7 +67,7 @@ class Tile(Stored):
             if n == self.length and int(np.prod(shape[:axis])) == before:
                 lines = self.lines.reshape((*shape[:axis], 1, *shape[axis + 1 :]))
                 return Tile(lines, axis, n, self.space)
-        return Made(self.read, shape, self.dtype, [self])
+        return LazyArray(self.read, shape, self.dtype, [self])
 
 
 def in_tiles(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from .scalar_values import Unscalarisable
+from .scalar_values import NoKernel
 from .special_functions import digamma, erf, erfc, lgamma
 
 __all__ = ["in_triton"]
@@ -24,9 +24,9 @@ def in_triton(name: str, equation: Any) -> Callable | None:
     """What stands for an equation in a kernel, if it does not stand for itself."""
     dtypes = [v.aval.dtype for v in (*equation.invars, *equation.outvars)]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
-        raise Unscalarisable("a kernel has no complex numbers")
+        raise NoKernel("a kernel has no complex numbers")
     if name in _MISSING:
-        raise Unscalarisable("a kernel has no such operation")
+        raise NoKernel("a kernel has no such operation")
     if name == "round":
         return partial(_rounded, even=equation.params["rounding_method"])
     if name == "reduce_precision":
@@ -67,7 +67,7 @@ def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
     """
     kind = jnp.finfo(x.dtype)
     if exponent_bits < kind.nexp:
-        raise Unscalarisable("a kernel has no shorter exponents")
+        raise NoKernel("a kernel has no shorter exponents")
     dropped = max(kind.nmant - mantissa_bits, 0)
     whole = jnp.dtype(f"uint{kind.bits}").type
     bits = lax.bitcast_convert_type(x, whole)
