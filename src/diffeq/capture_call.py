@@ -18,6 +18,7 @@ from .closures import Captured, captured, code_of, is_number, no_writes, reading
 from .core.packing import Packing, moving, released
 from .core.promotion import given_promotion
 from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
+from .integrator.call import Call
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
@@ -28,19 +29,17 @@ from .problems.user_functions import annotate_errors, check_arguments
 __all__ = ["captured_call", "captured_problem"]
 
 
-def captured_call(call: dict[str, Any]) -> dict[str, Any]:
+def captured_call(call: Call) -> Call:
     """The call with programs in place of functions."""
-    sees = _Arguments(call["problem"])
-    names = [event.label or f"events[{i}]" for i, event in enumerate(call["events"])]
-    return {
-        **call,
-        "problem": _with_programs(call["problem"], sees, call["key"]),
-        "events": tuple(
-            _event(event, name, sees) for event, name in zip(call["events"], names, strict=True)
-        ),
-        "save": _saved(call["save"], sees),
-        "code": (code_of(call["method"], call["controller"]), given_promotion()),
-    }
+    sees = _Arguments(call.problem)
+    names = [event.label or f"events[{i}]" for i, event in enumerate(call.events)]
+    named = zip(call.events, names, strict=True)
+    return call._replace(
+        problem=_with_programs(call.problem, sees, call.key),
+        events=tuple(_event(event, name, sees) for event, name in named),
+        save=_saved(call.save, sees),
+        code=(code_of(call.method, call.controller), given_promotion()),
+    )
 
 
 def captured_problem(problem: Problem) -> Problem:

@@ -10,9 +10,10 @@ from jaxtyping import Array
 from .autodiff.unreached_rows import Reached, mark_unreached
 from .core.status import Status
 from .integrator import Data, State
+from .integrator.build import BuiltSolve
 from .methods.mass import slope_of
 from .output import Channel
-from .problems.lowering import Canonical, flip_time
+from .problems.lowering import flip_time
 from .problems.user_functions import annotate_errors, check_arguments
 from .solution import EventRecord
 
@@ -25,10 +26,10 @@ class OutputPlan:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
     def __init__(
-        self, door: Canonical, sign: Any, saveat: Any, save: Any, *, dense: bool, max_saves: int,
-        events: Any,
-    ) -> None:  # fmt: skip
-        self.door, self.sign, self.dense = door, sign, dense
+        self, built: BuiltSolve, saveat: Any, save: Any, dense: bool, max_saves: int
+    ) -> None:
+        self.equation, self.sign, self.dense = built.canonical, built.sign, dense
+        events = built.system.events
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
         self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
@@ -103,10 +104,10 @@ class OutputPlan:
 
     def _start(self) -> tuple:
         """(t, y, y') at the start: all that dense output knows where no step was taken."""
-        t, y, held = self._turned(self.door.t0), self.door.y0, self.door.held
-        if self.door.noise is not None:
+        t, y, held = self._turned(self.equation.t0), self.equation.y0, self.equation.held
+        if self.equation.noise is not None:
             return t, y, jnp.zeros_like(y), held
-        form = self.door.form(self.door.parameters, self.sign, held)
+        form = self.equation.form(self.equation.parameters, self.sign, held)
         return t, y, slope_of(form, t, y), held
 
     def _rows(
@@ -136,7 +137,7 @@ class OutputPlan:
         kind = jnp.where(jnp.arange(channel.length) < count, Reached.reached, Reached.padding)
         rows, half = [_marked(x, end.y, kind, marked=True) for x in rows], len(rows) // 2
         states = ((x[0], x[1:]) for x in (rows[:half], rows[half:]))
-        before, after = (self.door.packing.unpack(*x) for x in states)
+        before, after = (self.equation.packing.unpack(*x) for x in states)
         ts = self._turned(_marked(ts, end.t, kind, marked=True))
         fired = fired if self.vectors[channel.place] else fired[:, 0]
         return EventRecord(ts, before, after, fired, count)
@@ -151,7 +152,7 @@ class OutputPlan:
     def _tree(self, key: Any, leaves: list) -> Any:
         tree = self.trees.get(id(self.value[key]))
         return (
-            self.door.packing.unpack(leaves[0], leaves[1:])
+            self.equation.packing.unpack(leaves[0], leaves[1:])
             if tree is None
             else jax.tree.unflatten(tree, leaves)
         )
@@ -163,7 +164,7 @@ class OutputPlan:
         comes with the data of the loop.
         """
         packing, args_of, time_of, trees = (
-            self.door.packing, self.door.args, self._turned_by(), self.trees
+            self.equation.packing, self.equation.args, self._turned_by(), self.trees
         )  # fmt: skip
         if given is not None:
             check_arguments(given, "save", "t, y, args")

@@ -1,13 +1,14 @@
 """`solve`: defaults, checks across objects, and the way from a user's call to the loop and back."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from .adjoints import Discrete, overridden
 from .algebra import slopes
 from .autodiff.nonfinite_cotangents import call_host
 from .autodiff.primitive import Tracer, in_a_trace
@@ -21,38 +22,18 @@ from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint, warn_of_stiffness
 from .integrator import State
-from .integrator.build import MAX_EVENTS, MAX_STEPS, BuiltSolve, build, signed_time
-from .methods import Method
+from .integrator.build import BuiltSolve, build, signed_time
+from .integrator.call import Call, StaticOptions
+from .methods import Method, Switching
 from .output import Output
 from .output.progress import Meter
 from .output_plan import OutputPlan
-from .problems import JumpProblem, Problem, SteadyStateProblem
+from .problems import Problem, SteadyStateProblem
 from .solution import Last, Solution, SolutionInfo
 from .steady_state import solve_steady_state
-from .validation import Call, check_adjoint, checked_call, keywords
+from .validation import SolveOptions, check_adjoint, checked_call, keywords
 
-__all__ = ["Options", "first_step", "prepare_call", "run", "solve"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is static in a call."""
-
-    direction: int | None
-    max_steps: int
-    max_saves: int
-    max_history: int | None
-    max_events: int
-    dense: bool
-    adjoint: Any
-    floored: bool
-    progress: Any
-    checks_cotangents: bool
-    raises_inside_jit: bool
-    init: str
-    raises: bool
-    default: bool = False  # whether nobody has named the method
-    counted: bool = False  # whether max_steps is the number of steps of dt, and not given
+__all__ = ["first_step", "prepare_call", "run", "solve"]
 
 
 @keywords
@@ -143,172 +124,54 @@ def solve(
         >>> de.solve(problem, saveat=jnp.array([0.0, 1.0])).ys.shape
         (2, 2)
     """
-    adjoint, rtol, atol = overridden(adjoint, rtol, atol)
+    options = SolveOptions.of(locals())
     if isinstance(problem, SteadyStateProblem):
-        return solve_steady_state(
-            problem,
-            method,
-            throw,
-            saveat=saveat,
-            save=save,
-            dense=dense,
-            rtol=rtol,
-            atol=atol,
-            dt=dt,
-            dt0=dt0,
-            controller=controller,
-            events=events,
-            stops=stops,
-            adjoint=adjoint,
-            max_steps=max_steps,
-            max_saves=max_saves,
-            max_events=max_events,
-            progress=progress,
-            init=None if init == "consistent" else init,
-        )
-    traced, options = prepare_call(
-        problem,
-        method,
-        saveat=saveat,
-        save=save,
-        dense=dense,
-        rtol=rtol,
-        atol=atol,
-        dt=dt,
-        dt0=dt0,
-        controller=controller,
-        events=events,
-        stops=stops,
-        adjoint=adjoint,
-        max_steps=max_steps,
-        max_saves=max_saves,
-        max_events=max_events,
-        init=init,
-        key=key,
-        progress=progress,
-        throw=throw,
-    )
-    sol = _solve_nonstiff_first(traced, options, adjoint, throw)
+        return solve_steady_state(problem, options)
+    call, static = prepare_call(problem, options)
+    sol = _solve_nonstiff_first(call, static, options)
     if sol is None:
-        sol = _solved(*flatten(traced), options, adjoint, throw)
+        sol = _solved(call, static, options)
     if isinstance(sol.status, Tracer):
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
     if throw and sol.status.ndim == 0:
-        method = traced["method"]
-        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, method, last))
-        if options.default and not isinstance(sol.stats["steps"], Tracer):
-            warn_of_stiffness(problem, method, sol)
+        sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, call.method, last))
+        if static.default_method and not isinstance(sol.stats["steps"], Tracer):
+            warn_of_stiffness(problem, call.method, sol)
     return sol.about.trimmed(sol)
 
 
+def prepare_call(
+    problem: Problem, options: SolveOptions, *, by_hand: bool = False
+) -> tuple[Call, StaticOptions]:
+    """A call that has passed its checks, with programs in place of the user's functions."""
+    call, static = checked_call(problem, options, by_hand=by_hand)
+    check_adjoint(call, options, by_hand=by_hand)
+    return captured_call(call), static
+
+
 def _solve_nonstiff_first(
-    traced: dict[str, Any], options: Options, adjoint: Any, throw: Any
-) -> Any:
-    """The solution by the probe of a pair of methods that nobody has named; None if there is none,
-    if nothing can be looked at here, or if the problem is stiff.
+    call: Call, static: StaticOptions, options: SolveOptions
+) -> Solution | None:
+    """The solution by the explicit method of the default pair, alone. None if there is no such
+    pair, if the status is not known here, or if the problem is stiff.
     """
-    probe = traced["method"].nonstiff_probe if options.default else None
-    if probe is None or options.raises_inside_jit:
+    probe = call.method.nonstiff_probe if static.default_method else None
+    if probe is None or static.raises_inside_jit or not _status_is_known(flatten(call)[0]):
         return None
-    leaves, structure = flatten({**traced, "method": probe})
-    if not _status_is_known(leaves):
-        return None
-    sol = _solved(leaves, structure, options, adjoint, throw)
+    sol = _solved(call._replace(method=probe), static, options)
     return None if isinstance(sol.status, Tracer) or sol.status == Status.stiff else sol
 
 
-def _solved(leaves: list, structure: Any, options: Options, adjoint: Any, throw: Any) -> Solution:
-    options = replace(
-        options,
-        raises_inside_jit=options.raises_inside_jit and in_a_trace(leaves),
-        raises=options.raises_inside_jit
-        or (bool(throw) and adjoint is not None and _status_is_known(leaves)),
+def _solved(call: Call, static: StaticOptions, options: SolveOptions) -> Solution:
+    leaves, structure = flatten(call)
+    loud, checked = static.raises_inside_jit, bool(options.throw) and options.adjoint is not None
+    static = replace(
+        static,
+        raises_inside_jit=loud and in_a_trace(leaves),
+        raises=loud or (checked and _status_is_known(leaves)),
     )
-    return _compiled(options, structure, leaves)
-
-
-def prepare_call(
-    problem: Any,
-    method: Any,
-    *,
-    saveat: Any,
-    save: Any,
-    dense: bool,
-    rtol: Any,
-    atol: Any,
-    dt: Any,
-    dt0: Any,
-    controller: Any,
-    events: Any,
-    stops: Any,
-    adjoint: Any,
-    max_steps: Any,
-    max_saves: Any,
-    max_events: Any,
-    init: str,
-    key: Any,
-    progress: Any,
-    throw: bool | str,
-) -> tuple[dict[str, Any], Options]:
-    """A call that passed its checks: what is traced of it, and what is static."""
-    random = problem.jumps if isinstance(problem, JumpProblem) else ()
-    plain = problem.problem if isinstance(problem, JumpProblem) else problem
-    call = checked_call(
-        problem=problem,
-        method=method,
-        saveat=saveat,
-        save=save,
-        rtol=rtol,
-        atol=atol,
-        dt=dt,
-        dt0=dt0,
-        controller=controller,
-        events=events,
-        stops=stops,
-        adjoint=adjoint,
-        max_steps=max_steps,
-        max_saves=max_saves,
-        max_events=max_events,
-        init=init,
-        throw=throw,
-        key=key,
-    )
-    check_adjoint(
-        adjoint,
-        plain,
-        saveat=call.traced["saveat"],
-        save=save,
-        dense=dense,
-        events=random or events,
-        stops=call.traced["stops"],
-        method=call.traced["method"],
-        has_tolerance=_controlled(call) or rtol is not None or atol is not None,
-    )
-    counted = max_steps is None and call.max_steps is not None
-    options = Options(
-        call.direction,
-        call.max_steps or MAX_STEPS,
-        call.max_saves,
-        max_saves,
-        max_events or MAX_EVENTS,
-        dense,
-        adjoint or Discrete(),
-        call.floored,
-        progress,
-        call.raises_inside_jit,
-        call.raises_inside_jit,
-        init,
-        call.raises_inside_jit,
-        method is None,
-        counted,
-    )
-    return captured_call(call.traced), options
-
-
-def _controlled(call: Call) -> bool:
-    """Whether steps are found, and not given."""
-    return call.traced["dt"] is None and call.traced["controller"].is_adaptive
+    return _compiled(static, structure, leaves)
 
 
 def _status_is_known(leaves: list) -> bool:
@@ -323,103 +186,53 @@ def _status_is_known(leaves: list) -> bool:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _compiled(options: Options, structure: Any, leaves: list) -> Solution:
-    return run(options, **unflatten(structure, leaves))
+def _compiled(static: StaticOptions, structure: Hashable, leaves: list) -> Solution:
+    return run(static, unflatten(structure, leaves))
 
 
-def run(options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any) -> Solution:
-    """The solve itself, inside a trace."""
-    door, status = _build(options, dt=dt, **rest)
-    more = door.max_steps - options.max_steps if options.max_history is None else 0
-    wanted = OutputPlan(
-        door.canonical,
-        door.sign,
-        saveat,
-        save,
-        dense=options.dense,
-        max_saves=options.max_saves + more,
-        events=door.system.events,
-    )
-    times, bad = wanted.times(door.t0, door.t1)
-    door = door.writing(Output(wanted.channels), times, save)
-    door = replace(
-        door,
-        system=replace(
-            door.system,
-            meter=Meter() if options.progress else None,
-            checks_cotangents=options.checks_cotangents,
-            raises=options.raises,
-        ),
-    )
-    start = door.start(dt, dt0, bad=bad, status=status)
-    end, buffers = options.adjoint.run(door.system, door.data, start, door.max_steps)
-    sol = _answer(door, wanted, end, buffers)
-    if options.raises_inside_jit:
+def run(static: StaticOptions, call: Call) -> Solution:
+    """Solves a call, inside a trace."""
+    built, status = _build(static, call)
+    more = built.max_steps - static.max_steps if static.max_history is None else 0
+    plan = OutputPlan(built, call.saveat, call.save, static.dense, static.max_saves + more)
+    times, bad = plan.times(built.t0, built.t1)
+    meter = Meter() if static.progress else None
+    built = built.writing(Output(plan.channels), times, call.save).watching(static, meter)
+    start = built.start(call.dt, call.dt0, bad=bad, status=status)
+    end, buffers = static.adjoint.run(built.system, built.data, start, built.max_steps)
+    sol = _answer(built, plan, end, buffers)
+    if static.raises_inside_jit:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
     return sol
 
 
-def first_step(
-    options: Options, *, saveat: Any, save: Any, dt: Any, dt0: Any, **rest: Any
-) -> tuple[Any, Any]:
-    """The length of the first step, and how many steps there would be if all were as long: what a
-    solve costs, roughly, beside others of its kind.
+def first_step(static: StaticOptions, call: Call) -> tuple[Array, Array]:
+    """The size of the first step, and the number of steps if all were as long: roughly what a solve
+    costs, beside others of its kind.
     """
-    del saveat, save
-    door, status = _build(options, dt=dt, **rest)
-    start = door.start(dt, dt0, status=status)
-    first = start.dt if start.dt is not None else start.first_step(door.system, door.data)
+    built, status = _build(static, call)
+    start = built.start(call.dt, call.dt0, status=status)
+    first = start.dt if start.dt is not None else start.first_step(built.system, built.data)
     length = jnp.maximum(jnp.abs(first), jnp.finfo(first.dtype).tiny)
-    return first, jnp.abs(door.t1 - door.t0) / length
+    return first, jnp.abs(built.t1 - built.t0) / length
 
 
-def _build(
-    options: Options,
-    *,
-    problem: Any,
-    method: Any,
-    controller: Any,
-    rtol: Any,
-    atol: Any,
-    dt: Any,
-    events: Any,
-    stops: Any,
-    key: Any,
-    code: Any,
-) -> tuple[BuiltSolve, Any]:
-    """The door of the loop, and the status of the search for consistent initial values."""
-    del code  # a part of the structure alone
-    by = partial(
-        build,
-        problem,
-        controller=controller,
-        rtol=rtol,
-        atol=atol,
-        dt=dt,
-        events=events,
-        stops=stops,
-        direction=options.direction,
-        floored=options.floored,
-        key=key,
-        max_steps=options.max_steps,
-        max_events=options.max_events,
-        init=options.init,
-        max_history=options.max_history,
-        counted=options.counted,
-    )
-    door = by(method=method)
-    if options.default and len(method.submethods) > 1 and not _has_slopes(door):
-        door = by(method=method.nonstiff)
-    return with_consistent_values(door, options.init)
+def _build(static: StaticOptions, call: Call) -> tuple[BuiltSolve, Array]:
+    """The integrator of a call, and the status of the search for consistent initial values."""
+    built = build(call, static)
+    method = call.method
+    if static.default_method and isinstance(method, Switching) and not _has_slopes(built):
+        built = build(call._replace(method=method.nonstiff), static)
+    return with_consistent_values(built, static.init)
 
 
-def _has_slopes(door: BuiltSolve) -> bool:
+def _has_slopes(built: BuiltSolve) -> bool:
     """Whether the field has the derivatives that a stiff method wants: a `jax.custom_vjp` has none,
     nor has a callback. Whatever else is wrong with it is said where it is evaluated.
     """
-    form, _, _ = door.system.parts(door.data)
+    form, _, _ = built.system.parts(built.data)
     try:
-        jax.eval_shape(lambda: slopes(form.field, door.t0, door.canonical.y0, form.jac))
+        jax.eval_shape(lambda: slopes(form.field, built.t0, built.canonical.y0, form.jac))
     except Exception:
         return False
     return True
@@ -436,25 +249,25 @@ def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
     none.check()
 
 
-def _answer(door: BuiltSolve, wanted: OutputPlan, end: State, buffers: list) -> Solution:
-    ts, ys, saved, num, dense, happened = wanted.gather(door.data, end, buffers)
+def _answer(built: BuiltSolve, plan: OutputPlan, end: State, buffers: list) -> Solution:
+    ts, ys, saved, num, dense, happened = plan.gather(built.data, end, buffers)
     stats = {
         "steps": end.steps,
         "rejected": end.rejected,
-        "evaluations": _evaluations(door.method, end),
-        "stops": end.stop - door.first_stop,
+        "evaluations": _evaluations(built.method, end),
+        "stops": end.stop - built.first_stop,
         "floored": end.floored,
     }
-    packing, is_adaptive = door.canonical.packing, door.controller.is_adaptive
+    packing, is_adaptive = built.canonical.packing, built.controller.is_adaptive
     y = packing.unpack(end.y, end.held)
-    last = Last(signed_time(door.sign, end.t), y, signed_time(door.sign, end.last_dt))
+    last = Last(signed_time(built.sign, end.t), y, signed_time(built.sign, end.last_dt))
     about = SolutionInfo(
-        repr(door.method),
+        repr(built.method),
         packing,
         is_adaptive,
         dense[1],
-        wanted.trims,
-        smooth=door.canonical.noise is None,
+        plan.trims,
+        smooth=built.canonical.noise is None,
     )
     kind = jnp.where(end.status <= Status.terminated, RowKind.reached, RowKind.missing)
     held = [
@@ -465,10 +278,10 @@ def _answer(door: BuiltSolve, wanted: OutputPlan, end: State, buffers: list) -> 
     weight = None
     if happened:
         stats["events"] = sum(record.num for record in happened)
-    if door.arrivals is not None:
-        happened = door.arrivals.told(happened)
+    if built.arrivals is not None:
+        happened = built.arrivals.told(happened)
         whole = packing.with_view(None).unpack(end.y, end.held)
-        weight = door.arrivals.weight(whole, happened, end.t)
+        weight = built.arrivals.weight(whole, happened, end.t)
     return Solution(
         ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened, weight
     )

@@ -1,6 +1,7 @@
 """States of rest: `solve` of a `SteadyStateProblem`."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from .core.norm import mean_square
 from .core.status import Status
 from .diagnosis import advice
 from .integrator import Start, attempt
-from .integrator.build import MAX_STEPS, BuiltSolve, build
+from .integrator.build import BuiltSolve, build
+from .integrator.call import MAX_STEPS, Call, StaticOptions
 from .methods import METHODS
+from .problems import SteadyStateProblem
 from .problems.forms import lower
 from .solution import Last, Solution, SolutionInfo
-from .validation import checked_rest
+from .validation import SolveOptions, checked_rest
 
 __all__ = ["solve_steady_state"]
 
@@ -31,59 +34,43 @@ _MOST = 256  # iterations of a search
 _STILL = 100.0  # tolerances that y may change by when it is almost at rest
 
 
-@dataclass(frozen=True)
-class _Options:
-    """What is static in a call."""
-
-    steps: int
-    follows: bool
-    linear: Any
-
-
-def solve_steady_state(problem: Any, method: Any, throw: Any, **given: Any) -> Solution:
+def solve_steady_state(problem: SteadyStateProblem, options: SolveOptions) -> Solution:
     """The state at which y' = f comes to rest, found by Newton's method from y0; or, with a method,
     by following the equation in time until it is almost there.
     """
-    rtol, atol = checked_rest(problem, method, throw, **given)
-    adjoint, most = given["adjoint"] or SteadyState(), given["max_steps"]
-    traced = {
-        "problem": captured_problem(problem), "method": method, "rtol": rtol, "atol": atol,
-        "code": code_of(method),
-    }  # fmt: skip
-    leaves, structure = flatten(traced)
-    options = _Options(most or MAX_STEPS, method is not None, adjoint.linear)
-    sol = _compiled(options, structure, leaves)
-    if throw and not isinstance(sol.status, Tracer) and sol.status.ndim == 0:
+    rtol, atol = checked_rest(problem, options)
+    adjoint, follows = options.adjoint or SteadyState(), options.method is not None
+    method = options.method or METHODS["Tsit5"]()
+    call = Call(captured_problem(problem), method, PI(), rtol, atol, code=code_of(method))
+    leaves, structure = flatten(call)
+    static = StaticOptions(1, adjoint, max_steps=options.max_steps or MAX_STEPS)
+    sol = _compiled(static, follows, structure, leaves)
+    if options.throw and not isinstance(sol.status, Tracer) and sol.status.ndim == 0:
         sol.check(hint=lambda last: advice(Status(int(sol.status))))
     return sol
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _compiled(options: _Options, structure: Any, leaves: list) -> Solution:
-    call = unflatten(structure, leaves)
-    method = METHODS["Tsit5"]() if call["method"] is None else call["method"]
-    door = build(
-        call["problem"], method, PI(), rtol=call["rtol"], atol=call["atol"], dt=None, stops=None,
-        direction=1, floored=True, max_steps=options.steps, events=(), max_events=0, init="given",
-    )  # fmt: skip
-    _check_timeless(door)
-    y0 = door.canonical.y0
-    t, y, steps, still = _followed(door) if options.follows else (door.t0, y0, 0, True)
-    inputs, tree = jax.tree.flatten((door.data, _start(door.t0, y0)))
-    rest = Rest(door.system, tree, y0.shape, y0.dtype, options.linear, _MOST)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(static: StaticOptions, follows: bool, structure: Hashable, leaves: list) -> Solution:
+    built = build(unflatten(structure, leaves), static)
+    _check_timeless(built)
+    y0 = built.canonical.y0
+    t, y, steps, still = _followed(built) if follows else (built.t0, y0, 0, True)
+    inputs, tree = jax.tree.flatten((built.data, _start(built.t0, y0)))
+    rest = Rest(built.system, tree, y0.shape, y0.dtype, static.adjoint.linear, _MOST)
     z, good, count = at_rest(rest, inputs, jax.lax.stop_gradient(rest.flat(y)))
-    return _answer(door, rest, (t, z), good & still, steps + count, inputs)
+    return _answer(built, rest, (t, z), good & still, steps + count, inputs)
 
 
 def _start(t: Any, y: Any, dt: Any = None) -> Start:
     return Start(t, y, (), dt, jnp.asarray(Status.running, jnp.int32))
 
 
-def _check_timeless(door: BuiltSolve) -> None:
+def _check_timeless(built: BuiltSolve) -> None:
     """Refuses an f in which t appears."""
-    form = door.system.form(door.data.parameters, door.data.sign)
+    form = built.system.form(built.data.parameters, built.data.sign)
     field = lower(form, "ode", "a state of rest").field
-    jaxpr = jax.make_jaxpr(field)(door.t0, door.canonical.y0)
+    jaxpr = jax.make_jaxpr(field)(built.t0, built.canonical.y0)
     if influences(jaxpr)[0]:
         raise TypeError(
             "f depends on t, so y' = f does not come to rest; a SteadyStateProblem's f may take t, "
@@ -91,15 +78,15 @@ def _check_timeless(door: BuiltSolve) -> None:
         )
 
 
-def _followed(door: BuiltSolve) -> tuple:
+def _followed(built: BuiltSolve) -> tuple:
     """(t, y, attempts, whether it is almost at rest), from y0 by steps in time.
 
     It is, when y has changed by no more than some tolerances since half the time that has passed.
     (f is no measure: at its stability limit an explicit method keeps it from zero for ever.) The
     first look is when y has had time to change by some tolerances at the rate that it starts with.
     """
-    system = door.system
-    data, y0, t0 = jax.lax.stop_gradient((door.data, door.canonical.y0, door.t0))
+    system = built.system
+    data, y0, t0 = jax.lax.stop_gradient((built.data, built.canonical.y0, built.t0))
     data = replace(data, t1=jnp.full_like(t0, float(jnp.finfo(t0.dtype).max) / 4))
     form = lower(system.form(data.parameters, data.sign), "ode", "a state of rest")
     first = _size(data.tolerance, form.field(t0, y0), y0).astype(t0.dtype)
@@ -141,10 +128,10 @@ def _size(tolerance: Any, x: Any, y: Any) -> Any:
 
 
 def _answer(
-    door: BuiltSolve, rest: Rest, at: tuple, good: Any, count: Any, inputs: list
+    built: BuiltSolve, rest: Rest, at: tuple, good: Any, count: Any, inputs: list
 ) -> Solution:
     t, z = at
-    packing = door.canonical.packing
+    packing = built.canonical.packing
     y = rest.state(z)
     status = jnp.where(good, Status.success, Status.not_at_rest).astype(jnp.int32)
     kind = jnp.where(good, Reached.reached, Reached.missing)
@@ -154,7 +141,7 @@ def _answer(
     count = jnp.asarray(count, jnp.int32)
     zero = jnp.zeros((), jnp.int32)
     stats = {"steps": count, "rejected": zero, "evaluations": count, "stops": zero, "floored": zero}
-    finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(y), y, door.canonical.y0))
+    finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(y), y, built.canonical.y0))
     last = Last(t, packing.unpack(finite), jnp.zeros_like(t))
     about = SolutionInfo("a search for rest", packing, True)
     return Solution(

@@ -5,7 +5,7 @@ A `State` is a pytree of arrays that holds the whole solve, so it goes through `
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Real
 
-from .adjoints import Discrete
-from .capture_call import captured_call
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
 from .controllers import Controller
@@ -26,29 +24,19 @@ from .core.status import Status
 from .diagnosis import hint
 from .integrator import State as Inner
 from .integrator import count_passed, initial_state, mark_failed, right_limit_form, with_held
-from .integrator.build import MAX_EVENTS, MAX_STEPS, BuiltSolve, build, signed_time
+from .integrator.build import BuiltSolve, build, signed_time
+from .integrator.call import Call, StaticOptions
 from .methods import Method
 from .output_plan import clamp_times
 from .problems import JumpProblem, Problem
 from .solution import Last, SolveError
-from .validation import check_adjoint, checked_call, concrete, is_real, keywords
+from .solve import prepare_call
+from .validation import SolveOptions, concrete, is_real, keywords
 
 __all__ = ["State", "advance", "init", "step"]
 
 # One step is refused after this many attempts: by then dt has shrunk to nothing.
 _ATTEMPTS = 100
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What is static in a solve by hand."""
-
-    direction: int | None
-    max_steps: int
-    adjoint: Any
-    floored: bool
-    throw: bool
-    init: str
 
 
 class State(eqx.Module):
@@ -67,7 +55,8 @@ class State(eqx.Module):
     sign: Any
     packing: Packing = eqx.field(static=True)
     structure: Hashable = eqx.field(static=True)
-    options: _Options = eqx.field(static=True)
+    static: StaticOptions = eqx.field(static=True)
+    throw: bool = eqx.field(static=True)
 
     @property
     def t(self) -> Real[Array, "..."]:
@@ -91,7 +80,7 @@ class State(eqx.Module):
 
     @property
     def _direction(self) -> Any:
-        return self.sign if self.options.direction is None else self.options.direction
+        return self.sign if self.static.direction is None else self.static.direction
 
     def replace(self, *, t: Any = None, y: Any = None, dt: Any = None, args: Any = None) -> "State":
         """The state with another t, y, dt or args: a kick, a reset, a new control input.
@@ -179,28 +168,14 @@ def init(
             "a JumpProblem cannot be solved by hand: its hazards would be a part of the state that "
             "y does not show. Use de.solve, or de.Event with hazards of your own."
         )
-    call = checked_call(
-        problem=problem, method=method, saveat=None, save=None, rtol=rtol, atol=atol,
-        dt=dt, dt0=dt0, controller=controller, events=events, stops=stops, adjoint=adjoint,
-        max_steps=max_steps, max_saves=None, max_events=None, init=init, throw=throw, key=key,
-        by_hand=True,
-    )  # fmt: skip
-    if len(call.traced["method"].submethods) > 1:
+    call, static = prepare_call(problem, SolveOptions.of(locals()), by_hand=True)
+    if len(call.method.submethods) > 1:
         raise TypeError(
             f"{method!r} cannot be stepped by hand yet: one step may not tell who makes the next. "
             "Use de.solve, or one of both methods."
         )
-    check_adjoint(adjoint, problem, events=events, stops=call.traced["stops"], by_hand=True)
-    leaves, structure = flatten(captured_call(call.traced))
-    options = _Options(
-        call.direction,
-        max_steps or MAX_STEPS,
-        adjoint or Discrete(),
-        call.floored,
-        bool(throw),
-        init,
-    )
-    return _raised(_begun(options, structure, leaves))
+    leaves, structure = flatten(call)
+    return _raised(_begun(static, bool(throw), structure, leaves))
 
 
 @standard_promotion()
@@ -250,86 +225,80 @@ def advance(state: State, t: Any) -> State:
 # --- compiled ------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _begun(options: _Options, structure: Hashable, leaves: list) -> State:
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _begun(static: StaticOptions, throw: bool, structure: Hashable, leaves: list) -> State:
     leaves = [jnp.asarray(x) for x in leaves]
-    door, call = _opened(options, structure, leaves)
-    sign = () if options.direction else jnp.asarray(door.sign, door.t0.dtype)
-    door, status = with_consistent_values(door, options.init)
-    inner = door.start(call["dt"], call["dt0"], status=status).state(door.system, door.data)
-    return State(inner, leaves, sign, door.canonical.packing, structure, options)
+    call = unflatten(structure, leaves)
+    built = build(call, static)
+    sign = () if static.direction else jnp.asarray(built.sign, built.t0.dtype)
+    built, status = with_consistent_values(built, static.init)
+    inner = built.start(call.dt, call.dt0, status=status).state(built.system, built.data)
+    return State(inner, leaves, sign, built.canonical.packing, structure, static, throw)
 
 
 @jax.jit
 def _stepped(state: State) -> State:
-    door, inner = _door(state), state.inner
-    data = replace(door.data, goal=inner.steps + 1, max_steps=_attempts(inner) + _ATTEMPTS)
-    system = replace(door.system, one_step=True)
-    end, _ = state.options.adjoint.run(system, data, inner, _ATTEMPTS)
-    return replace(state, inner=_open(door, end))
+    built, inner = _rebuilt(state), state.inner
+    data = replace(built.data, goal=inner.steps + 1, max_steps=_attempts(inner) + _ATTEMPTS)
+    system = replace(built.system, one_step=True)
+    end, _ = state.static.adjoint.run(system, data, inner, _ATTEMPTS)
+    return replace(state, inner=_open(built, end))
 
 
 @jax.jit
 def _advanced(state: State, t: Array) -> State:
-    door, inner, most = _door(state), state.inner, state.options.max_steps
-    goal, bad = _inside(signed_time(door.sign, t), inner.t, door.t1)
-    events = door.system.bound_events(door.data)
+    built, inner, most = _rebuilt(state), state.inner, state.static.max_steps
+    goal, bad = _inside(signed_time(built.sign, t), inner.t, built.t1)
+    events = built.system.bound_events(built.data)
     shown = events.shown(inner.events, inner.t)
     here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
     inner = mark_failed(inner, bad, Status.bad_times)
-    data = replace(door.data, t1=goal, max_steps=_attempts(inner) + most)
-    end, _ = state.options.adjoint.run(door.system, data, inner, most)
-    return replace(state, inner=_past_stops(door, _open(door, end)))
+    data = replace(built.data, t1=goal, max_steps=_attempts(inner) + most)
+    end, _ = state.static.adjoint.run(built.system, data, inner, most)
+    return replace(state, inner=_past_stops(built, _open(built, end)))
 
 
 @partial(jax.jit, static_argnames="fresh")
 def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
-    door, old = _door(state), state.inner
-    t, bad = _inside(signed_time(door.sign, changes.get("t", state.t)), door.t0, door.t1)
+    built, old = _rebuilt(state), state.inner
+    t, bad = _inside(signed_time(built.sign, changes.get("t", state.t)), built.t0, built.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    data = with_held(door.data, changes.get("held", old.held))
-    new = initial_state(door.system, data, t, changes.get("y", old.y), dt)
+    data = with_held(built.data, changes.get("held", old.held))
+    new = initial_state(built.system, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
-    kept = names if fresh else (*names, "low", "memory", "control", "events")
-    new = replace(new, events=door.system.events.moved(old.events, new.events, t == old.t))
+    kept = names if fresh else (*names, "time_error", "memory", "control", "events")
+    new = replace(new, events=built.system.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 
 
-def _opened(options: _Options, structure: Hashable, leaves: list) -> tuple[BuiltSolve, dict]:
-    call = unflatten(structure, leaves)
-    names = ("problem", "method", "controller", "rtol", "atol", "dt", "events", "stops", "key")
-    door = build(
-        **{name: call[name] for name in names}, direction=options.direction,
-        floored=options.floored, max_steps=options.max_steps, max_events=MAX_EVENTS,
-        init=options.init, by_hand=True,
-    )  # fmt: skip
-    return door, call
+def _rebuilt(state: State) -> BuiltSolve:
+    return build(_call_of(state), state.static)
 
 
-def _door(state: State) -> BuiltSolve:
-    return _opened(state.options, state.structure, state.leaves)[0]
+def _call_of(state: State) -> Call:
+    return unflatten(state.structure, state.leaves)
 
 
 def _attempts(inner: Inner) -> Array:
     return inner.steps + inner.rejected
 
 
-def _open(door: BuiltSolve, inner: Inner) -> Inner:
+def _open(built: BuiltSolve, inner: Inner) -> Inner:
     """A state that reached a goal before the end of tspan goes on."""
-    on = (inner.status == Status.success) & (inner.t < door.t1)
+    on = (inner.status == Status.success) & (inner.t < built.t1)
     return replace(inner, status=jnp.where(on, Status.running, inner.status).astype(jnp.int32))
 
 
-def _past_stops(door: BuiltSolve, inner: Inner) -> Inner:
+def _past_stops(built: BuiltSolve, inner: Inner) -> Inner:
     """A goal may be a stop: what follows starts afresh on its right."""
-    if not door.system.has_stops:
+    if not built.system.has_stops:
         return inner
-    stop = count_passed(door.data.stops, inner.t)
-    form, method, _ = door.system.parts(with_held(door.data, inner.held))
-    fresh = right_limit_form(door.system, door.data, form, inner.t)
+    stop = count_passed(built.data.stops, inner.t)
+    form, method, _ = built.system.parts(with_held(built.data, inner.held))
+    fresh = right_limit_form(built.system, built.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
     )
@@ -349,9 +318,8 @@ def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
 
 
 def _with_args(state: State, args: Any) -> State:
-    call = unflatten(state.structure, state.leaves)
-    problem = call["problem"].replace(args=args)
-    leaves, structure = flatten({**call, "problem": problem})
+    call = _call_of(state)
+    leaves, structure = flatten(call._replace(problem=call.problem.replace(args=args)))
     return replace(state, leaves=[jnp.asarray(x) for x in leaves], structure=structure)
 
 
@@ -390,23 +358,23 @@ def _in_time(before: State, after: State, low: Any, t: Any) -> State:
     """What became of a state, unless it was asked for a time outside its interval."""
     if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
         return after
-    door = _door(before)
-    low = signed_time(door.sign, door.t0) if low is None else low
+    built = _rebuilt(before)
+    low = signed_time(built.sign, built.t0) if low is None else low
     raise ValueError(
         f"t is {float(before.t if t is None else t):g}; a time from {float(low):g} to "
-        f"{float(signed_time(door.sign, door.t1)):g} is wanted."
+        f"{float(signed_time(built.sign, built.t1)):g} is wanted."
     )
 
 
 def _raised(state: State) -> State:
     """The state, unless it failed where that can be known."""
-    if not (state.options.throw and _known(state) and state.status > Status.running):
+    if not (state.throw and _known(state) and state.status > Status.running):
         return state
     status, t, y, dt = Status(int(state.status)), state.t, state.y, state.dt
-    call = unflatten(state.structure, state.leaves)
+    call = _call_of(state)
     last = Last(t, y, signed_time(state._direction, state.inner.last_dt))
     sentence = (
         f"{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g}, y = {y}. "
-        f"{hint(status, call['problem'], call['method'], last)}"
+        f"{hint(status, call.problem, call.method, last)}"
     )
     raise SolveError(sentence.strip(), status=status, t=t, y=y, dt=dt, index=(), solution=state)

@@ -349,8 +349,8 @@ def lowered(solve, *, moving=()):
     tuning = Tuning(block=32, interpret=False)
     plan = replace(ensemble.as_kernel().plan, kernel=tuning, moving=moving)
     if moving:  # as the derivative of an ensemble has them
-        options = replace(plan.options, adjoint=ForwardAccumulation(plan.options.adjoint))
-        plan = replace(plan, options=options)
+        options = replace(plan.static, adjoint=ForwardAccumulation(plan.static.adjoint))
+        plan = replace(plan, static=options)
     if plan.starts:
         first = partial(execution._first, plan, structure)
         rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]

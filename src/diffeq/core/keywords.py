@@ -31,11 +31,8 @@ _MEANT: dict[str, tuple[str, ...]] = {
     "x": ("data",), "loss_fn": ("loss",), "objective": ("loss",), "verbose": ("progress",),
     "dose": ("amounts",), "amount": ("amounts",), "cmt": ("into",), "duration": ("durations",),
 }  # fmt: skip
-# Arguments of solve that are looked for elsewhere.
-_OF_SOLVE = frozenset({
-    "saveat", "save", "dense", "rtol", "atol", "dt", "dt0", "controller", "events", "stops",
-    "adjoint", "max_steps", "max_saves", "max_events", "method", "key", "progress", "throw",
-})  # fmt: skip
+# The arguments of `solve`, once it is decorated: they are looked for elsewhere, too.
+_of_solve: list[str] = []
 
 
 def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
@@ -56,6 +53,9 @@ def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     placed = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     needed = {p.name for p in named if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
 
+    if function.__name__ == "solve":
+        _of_solve[:] = known
+
     @functools.wraps(function)
     def checked(*args: P.args, **options: P.kwargs) -> R:
         name = type(args[0]).__name__ if bound else function.__name__
@@ -75,7 +75,7 @@ def unknown(function: str, name: str, known: Sequence[str]) -> str:
     """A sentence on a name that a function does not know, with the one that may be meant."""
     same = [ours for ours in _MEANT.get(name, ()) if ours in known]
     near = [*same, *difflib.get_close_matches(name, known, 1)]
-    ours = [x for x in (name, *_MEANT.get(name, ())) if x in _OF_SOLVE]
+    ours = [x for x in (name, *_MEANT.get(name, ())) if x in _of_solve]
     if near:
         ask = f" Is {near[0]} meant?"
     else:

@@ -61,8 +61,8 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
     live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
 
-    along = replace(plan.options, adjoint=ForwardAccumulation(plan.options.adjoint))
-    own = replace(plan, moving=moving, options=along, chunk=plan.narrow)
+    along = replace(plan.static, adjoint=ForwardAccumulation(plan.static.adjoint))
+    own = replace(plan, moving=moving, static=along, chunk=plan.narrow)
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = count_shared(own, leaves)
     if _few(plan, values, shared) and has_kernel(own, structure, leaves, rows, index):
@@ -79,7 +79,7 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
 
 def _few(plan: Plan, live: list, shared: int) -> bool:
     """Whether Jacobians by these are less work than the way back; the first of them are shared."""
-    if plan.wide or not live or not isinstance(plan.options.adjoint, Discrete):
+    if plan.wide or not live or not isinstance(plan.static.adjoint, Discrete):
         return False
     count = sum(math.prod(jnp.shape(x)) for x in live[:shared])
     count += sum(math.prod(jnp.shape(x)[1:]) for x in live[shared:])
@@ -108,8 +108,8 @@ def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 @_jacobians.defjvp
 @standard_promotion()
 def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
-    options = replace(plan.options, adjoint=plan.options.adjoint.tape)
-    taped = replace(plan, options=options, kernel=None, starts=plan.starts and not plan.kernel)
+    untaped = replace(plan.static, adjoint=plan.static.adjoint.tape)
+    taped = replace(plan, static=untaped, kernel=None, starts=plan.starts and not plan.kernel)
 
     def at_once(leaves: list, rows: list, index: Any) -> Any:
         return (), jax.vmap(partial(solved, taped, structure, leaves))(rows, index)
@@ -178,7 +178,7 @@ def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
     """Whether cotangents are pulled back chunk by chunk, or by a kernel. A solve for which its tape
     is too short fails, and that has to be seen in the solution: this is found with the tape then.
     """
-    adjoint, most = plan.options.adjoint, plan.options.max_steps
+    adjoint, most = plan.static.adjoint, plan.static.max_steps
     if not isinstance(adjoint, Discrete):
         return False
     controlled = has_controlled_steps(structure, leaves)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..adjoints import overridden
 from ..autodiff.primitive import Tracer, in_a_trace
 from ..closures import captured
 from ..controllers import Controller
@@ -18,14 +17,14 @@ from ..core.addressable import here
 from ..core.notices import INSIDE
 from ..core.promotion import standard_promotion
 from ..core.status import Status
-from ..integrator.build import MAX_STEPS
+from ..integrator.call import MAX_STEPS, StaticOptions
 from ..methods import Method
 from ..problems import JumpProblem, Problem, SteadyStateProblem
 from ..problems.base import evaluated
 from ..problems.lowering import state_of
 from ..solution import Solution
-from ..solve import Options, prepare_call
-from ..validation import check_no_torch, concrete, keywords
+from ..solve import prepare_call
+from ..validation import SolveOptions, check_no_torch, concrete, keywords
 from .gpu_kernel import NoKernel
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
@@ -146,6 +145,7 @@ def solve_ensemble(
         >>> [round(float(y), 2) for y in sol.y1]
         [1.0, 0.37, 0.14]
     """
+    options = SolveOptions.of(locals())
     _check(problem, n=n, draw=draw, key=key, strategy=strategy)
     tunes = _check_chunk(chunk, resume, mesh)
     chunk = None if isinstance(chunk, str) else chunk
@@ -163,7 +163,6 @@ def solve_ensemble(
             f"{'progress' if resume is None else 'resume'} was given without reduce: what goes on "
             "block by block are statistics. Give reduce=, for example reduce=de.stats.Mean()."
         )
-    adjoint, rtol, atol = overridden(adjoint, rtol, atol)
     known = _spans(problem, inputs, draw, mesh)
     best = _best_example(inputs, known, mesh)
     example = inputs.example(best, mesh) if inputs.rows else inputs.given
@@ -171,24 +170,23 @@ def solve_ensemble(
     seen = jax.tree.map(lambda x: lax.stop_gradient(x) if isinstance(x, Tracer) else x, example)
     one, path = trajectory(problem, draw, key_of(key, 0), seen)
     check_fits(problem, one)
-    traced, options = prepare_call(
-        one, method, saveat=saveat, save=save, dense=dense, rtol=rtol, atol=atol, dt=dt, dt0=dt0,
-        controller=controller, events=events, stops=stops, adjoint=adjoint, max_steps=max_steps,
-        max_saves=max_saves, max_events=max_events, init=init, key=path, progress=None,
-        throw="compiled" if throw == "compiled" else False,
-    )  # fmt: skip
-    options = _for_all(options, known, max_steps)
+    throws = "compiled" if throw == "compiled" else False
+    call, static = prepare_call(one, replace(options, key=path, progress=None, throw=throws))
+    static = _for_all(static, known, max_steps)
     shared = {
-        "traced": traced, "given": example, "key": key, "reduce": reduce,
+        "call": call,
+        "given": example,
+        "key": key,
+        "reduce": reduce,
         "draw": draw if draw is None else captured(draw, key),
         "stops": captured(stops, one.args) if callable(stops) else stops,
-    }  # fmt: skip
-    finds = dt is None and dt0 is None and traced["controller"].is_adaptive
+    }
+    finds = dt0 is None and call.is_adaptive
     even = not finds and known is None
     reduces = reduce is not None
-    wide = reduces or dense or bool(traced["events"]) or _wide(traced["saveat"], one)
+    wide = reduces or dense or bool(call.events) or _wide(call.saveat, one)
     lanes = chunk or (_WIDE if inputs.size >= _MANY else CHUNK)
-    plan = Plan(options, inputs.places, lanes, chunk or CHUNK, even, finds, wide, reduces)
+    plan = Plan(static, inputs.places, lanes, chunk or CHUNK, even, finds, wide, reduces)
     ensemble = Ensemble(plan, shared, inputs, strategy, mesh, tunes)
     if in_parts:
         _check_parts(ensemble)
@@ -204,12 +202,12 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
     """All of them by the probe of a pair of methods that nobody has named; None if there is none,
     or some of them are stiff.
     """
-    shared, traced, options = ensemble.shared, ensemble.shared["traced"], ensemble.plan.options
-    probe = traced["method"].nonstiff_probe if options.default else None
+    shared, call, static = ensemble.shared, ensemble.shared["call"], ensemble.plan.static
+    probe = call.method.nonstiff_probe if static.default_method else None
     many = ensemble.plan.reduces or not alone(ensemble.mesh)  # which would be solved twice over
-    if probe is None or many or options.raises_inside_jit or ensemble.traced:
+    if probe is None or many or static.raises_inside_jit or ensemble.traced:
         return None
-    lean = replace(ensemble, shared=shared | {"traced": traced | {"method": probe}})
+    lean = replace(ensemble, shared=shared | {"call": call._replace(method=probe)})
     sol = _arranged(lean).solved()
     fine = concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff)
     return sol if fine else None
@@ -337,15 +335,15 @@ def _best_example(inputs: Inputs, spans: Any, mesh: Any) -> int:
     return int(np.argmax(np.where(sound, np.abs(spans[:, 1] - spans[:, 0]), -1)))
 
 
-def _for_all(options: Options, spans: Any, max_steps: int | None) -> Options:
+def _for_all(static: StaticOptions, spans: Any, max_steps: int | None) -> StaticOptions:
     """What is static, as far as it is so for all trajectories."""
     if spans is None:
-        return options
+        return static
     if not len(spans):
-        return replace(options, direction=None, max_steps=max_steps or MAX_STEPS)
+        return replace(static, direction=None, max_steps=max_steps or MAX_STEPS)
     forwards = spans[:, 1] >= spans[:, 0]
     same = bool(forwards.all() or not forwards.any())
-    return options if same else replace(options, direction=None)
+    return static if same else replace(static, direction=None)
 
 
 def _wide(saveat: Any, problem: Problem) -> bool:

@@ -100,7 +100,7 @@ def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> 
     """The first step of each trajectory, and what it costs beside the others."""
 
     def one(rows: list, i: Any) -> Any:
-        return first_step(plan.options, **arguments(plan, structure, leaves, rows, i))
+        return first_step(plan.static, arguments(plan, structure, leaves, rows, i))
 
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     if plan.kernel is not None:  # beside it, one step is little
@@ -221,7 +221,7 @@ def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
     kernel = Kernel.of(
         one, leaves, rows, index, plan.kernel or Tuning(), count_shared(plan, leaves)
     )
-    flat, most = Unthinned(plan.options.adjoint.rows), plan.options.max_steps
+    flat, most = Unthinned(plan.static.adjoint.rows), plan.static.max_steps
     whole = flat.serves_all(most, is_adaptive=has_controlled_steps(structure, leaves))
 
     def pull(rows: list, index: Any) -> list:
@@ -244,8 +244,7 @@ def _group(kernel: Kernel, size: int) -> int:
 
 def has_controlled_steps(structure: Any, leaves: Sequence) -> bool:
     """Whether steps are as long as a controller says, and not given."""
-    traced = unflatten(structure, leaves)["traced"]
-    return traced["dt"] is None and traced["controller"].is_adaptive
+    return unflatten(structure, leaves)["call"].is_adaptive
 
 
 # Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.

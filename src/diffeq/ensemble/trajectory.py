@@ -18,8 +18,9 @@ from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import split
 from ..closures import unflatten
 from ..core.status import Status
+from ..integrator.call import Call, StaticOptions
 from ..solution import Solution
-from ..solve import Options, run
+from ..solve import run
 from ..validation import stops_of
 from .gpu_kernel.launch import Tuning
 from .inputs import filled, key_of, trajectory
@@ -40,7 +41,7 @@ __all__ = [
 class Plan:
     """What is static in an ensemble."""
 
-    options: Options
+    static: StaticOptions
     places: tuple
     chunk: int
     narrow: int  # of a solve with Jacobians, which has more numbers; the block of a kernel
@@ -53,20 +54,20 @@ class Plan:
     back: bool = False  # whether it pulls cotangents back, and there are no Jacobians
 
 
-def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> dict:
+def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Call:
     """What `run` gets for trajectory i."""
     shared = unflatten(structure, leaves)
     fields = filled(shared["given"], plan.places, rows)
-    problem = shared["traced"]["problem"]
+    problem = shared["call"].problem
     key = key_of(shared["key"], jnp.maximum(i, 0))
     problem, key = trajectory(problem, shared["draw"], key, fields)
-    own = {"problem": problem, "key": key, "stops": stops_of(problem, shared["stops"])}
-    return {**shared["traced"], **own}
+    stops = stops_of(problem, shared["stops"])
+    return shared["call"]._replace(problem=problem, key=key, stops=stops)
 
 
 def solution(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
     """Trajectory i."""
-    return run(plan.options, **arguments(plan, structure, leaves, rows, i))
+    return run(plan.static, arguments(plan, structure, leaves, rows, i))
 
 
 def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
@@ -78,7 +79,8 @@ def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
 
     def solve(xs: Sequence) -> Solution:
         common, mine = split(xs, (len(leaves), len(own)))
-        return run(plan.options, **{**arguments(plan, structure, common, mine, i), **first})
+        call = arguments(plan, structure, common, mine, i)
+        return run(plan.static, call._replace(**first))
 
     inputs = [*leaves, *own]
     return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
@@ -112,11 +114,11 @@ def pulled_one(
     """
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
-    options = replace(plan.options, adjoint=Unthinned(plan.options.adjoint.rows))
+    static = replace(plan.static, adjoint=Unthinned(plan.static.adjoint.rows))
 
     def of(live: list) -> tuple[list, Any]:
         common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
-        sol = run(options, **arguments(plan, structure, common, mine, i))
+        sol = run(static, arguments(plan, structure, common, mine, i))
         return inexact(sol), sol.status
 
     _, pull, status = jax.vjp(of, pick(inputs, plan.moving), has_aux=True)

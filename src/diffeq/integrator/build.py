@@ -22,18 +22,16 @@ from ..events import NO_EVENTS, Events, JumpProcess, lower_events
 from ..methods import Method
 from ..methods.delayed import MethodOfSteps
 from ..output import Output
+from ..output.progress import Meter
 from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem
 from ..problems.dae import packed_differential
 from ..problems.forms import lower
 from ..problems.lowering import Canonical, canonical
 from . import Data, Start, Stops, System, count_passed
+from .call import MAX_STEPS, Call, StaticOptions
 
-__all__ = ["MAX_EVENTS", "MAX_STEPS", "BuiltSolve", "build", "signed_time"]
+__all__ = ["BuiltSolve", "build", "signed_time"]
 
-# As many as the default tape can replay. 100,000 would take 392 rows in place of 256, which costs
-# a batch of a thousand gradients a fifth, and one through a wide network a quarter.
-MAX_STEPS = 65_536
-MAX_EVENTS = 1024
 _ROWS = 1024  # of the past: steps within the largest lag
 
 
@@ -63,6 +61,16 @@ class BuiltSolve:
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times, save=save))
 
+    def watching(self, static: StaticOptions, meter: Meter | None) -> "BuiltSolve":
+        """The same with a bar of its progress, and with checks of its derivative."""
+        system = replace(
+            self.system,
+            meter=meter,
+            checks_cotangents=static.checks_cotangents,
+            raises=static.raises,
+        )
+        return replace(self, system=system)
+
     def start(self, dt: Any, dt0: Any, *, bad: Any = False, status: Any = Status.running) -> Start:
         """Where the loop starts; its first step is given, or found there.
 
@@ -79,50 +87,45 @@ class BuiltSolve:
         return Start(self.t0, self.canonical.y0, self.canonical.held, first, status)
 
 
-def build(
-    problem: Any, method: Method, controller: Any, *, rtol: Any, atol: Any, dt: Any, stops: Any,
-    events: tuple, direction: int | None, floored: bool, max_steps: int, max_events: int,
-    init: str, key: Any = None, by_hand: bool = False, max_history: int | None = None,
-    counted: bool = False,
-) -> BuiltSolve:  # fmt: skip
-    """The way in, with nothing to write yet. `direction` is that of time, where it is known; a
-    solve `by_hand` may stop anywhere.
-    """
-    arrivals = None
+def build(call: Call, static: StaticOptions) -> BuiltSolve:
+    """The integrator of a call, with nothing to save yet."""
+    problem, method, events = call.problem, call.method, call.events
+    rtol, atol, arrivals = call.rtol, call.atol, None
     if isinstance(problem, JumpProblem):
-        arrivals = JumpProcess.of(problem, key, max_events, rtol)
+        arrivals = JumpProcess.of(problem, call.key, static.max_events, rtol)
         problem, events = arrivals.problem, arrivals.events(events)
         rtol, atol = arrivals.tolerances(rtol, atol)
-    direction = 1 if problem.stochastic or arrivals is not None else direction
+    direction = 1 if problem.stochastic or arrivals is not None else static.direction
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed_time(sign, t) for t in (entry.t0, entry.t1))
-    controller = controller if dt is None else Constant()
+    controller = call.controller if call.dt is None else Constant()
     if problem.stochastic:
         form = entry.form(entry.parameters, sign, entry.held)
         method = method.chosen(form, controlled=controller.is_adaptive)
-    tolerance, delays = _tolerance(entry, rtol, atol, floored), entry.delays
+    tolerance, delays = _tolerance(entry, rtol, atol, static.floored), entry.delays
     area, order = method.area, method.order
     if delays is not None:
         method = MethodOfSteps(method, tolerance, controller.norm, not controller.is_adaptive)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method.form, repr(method), direction)
-    parts, own = lower_events(events, problem, entry, (t0, t1), sign, max_events)
-    stops = Stops.of(entry, parts, order, sign, stops)
-    max_steps += stops.found if counted else 0  # of dt: each cuts one in two
-    algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and init != "given"
+    parts, own = lower_events(events, problem, entry, (t0, t1), sign, static.max_events)
+    stops = Stops.of(entry, parts, order, sign, call.stops)
+    # Each stop that is found cuts one of the steps of `dt` in two.
+    max_steps = static.max_steps + (stops.found if static.counted else 0)
+    algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     noisy = entry.noise is not None
     unheard = delays is not None and not stops.levels
     happenings = NO_EVENTS
     if parts:
         happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
-    lands = by_hand or stops.times is not None or bool(parts)
+    lands = static.by_hand or stops.times is not None or bool(parts)
     noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(happenings.crossings))
     system = System(
         form, method_rest, controller_rest, Output(()), stops.times is not None, direction,
-        rows=None if delays is None else _power(max_history or _ROWS),
+        rows=None if delays is None else _power(static.max_history or _ROWS),
         levels=stops.levels if any(part.affect for part in parts) else 0,
         events=happenings, algebraic=algebraic, noise=noise,
         refusal=_refusal(entry), jump_hides=bool(_hides(entry)),
@@ -134,7 +137,7 @@ def build(
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
-        noise=noise.source(key, t0, t1),
+        noise=noise.source(call.key, t0, t1),
         lags=() if delays is None else delays.lags, shift=stops.shift,
     )  # fmt: skip
     if arrivals is not None and arrivals.hazards:  # the user sees a part of the state

@@ -17,7 +17,7 @@ from ..problems import ODEProblem, Problem
 from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
-from ..validation import check_no_torch, explicit_for
+from ..validation import SolveOptions, check_no_torch, explicit_for
 from .sample import check_instance, for_one_sample
 
 __all__ = ["Frozen", "Layer", "with_method"]
@@ -206,7 +206,7 @@ def _short(x: Any) -> str:
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    known = [name for name in inspect.signature(solve).parameters if name not in ("problem", "key")]
+    known = [name for name in SolveOptions.names() if name != "key"]
     for name in options:
         if name not in known:
             raise TypeError(unknown("Layer", name, ["tspan", "field", *known]))

@@ -1,30 +1,28 @@
-"""Checks of a call before anything is traced: the argument's name, what came, what was wanted."""
+"""Checks of a call across its objects, before anything is traced."""
 
-import os
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ..adjoints import refusal
+from ..adjoints import Discrete, refusal
 from ..controllers import PI, MeanSquare
 from ..core.packing import holds, moving
-from ..methods import METHODS, Method, Switching
+from ..integrator.call import MAX_EVENTS, MAX_STEPS, Call, StaticOptions
+from ..methods import METHODS, Switching
+from ..problems import Problem
 from ..problems.lowering import state_of
 from .defaults import default_method, may_switch
+from .options import SolveOptions
 from .problem_checks import (
     check_delayed,
     check_forwards,
     check_history,
     check_index,
     check_key,
-    check_no_torch,
     check_noisy,
     check_problem,
     check_state,
     without_jumps,
 )
-from .saveat_checks import arrays_of, check_save, check_saveat
+from .saveat_checks import arrays_of, check_saveat
 from .step_checks import (
     check_direction,
     check_limits,
@@ -37,7 +35,6 @@ from .step_checks import (
     most_kinks,
     stops_of,
 )
-from .suggestions import check_adjoint_is_one, check_controller, check_method
 from .tolerances import (
     below_eps,
     check_prefix,
@@ -47,102 +44,100 @@ from .tolerances import (
     tolerances_of,
 )
 
-__all__ = ["Call", "check_adjoint", "checked_call", "checked_problem", "checked_rest"]
+__all__ = ["check_adjoint", "checked_call", "checked_problem", "checked_rest"]
 
 _MAX_SAVES = 4096
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call that passed: what is traced, and what is known without tracing."""
-
-    traced: dict[str, Any]
-    direction: int | None
-    max_steps: int | None
-    max_saves: int
-    floored: bool
-    raises_inside_jit: bool
+_OF_STEADY_STATES = {"method", "rtol", "atol", "adjoint", "max_steps", "throw"}
 
 
 def checked_call(
-    *, problem: Any, method: Any, saveat: Any, save: Any, rtol: Any, atol: Any, dt: Any, dt0: Any,
-    controller: Any, events: Any, stops: Any, adjoint: Any, max_steps: Any, max_saves: Any,
-    max_events: Any, init: Any, throw: Any, key: Any, by_hand: bool = False,
-) -> Call:  # fmt: skip
-    """The call with its defaults, or the first thing that is wrong with it."""
-    _check_no_torch(saveat=saveat, stops=stops, dt=dt, dt0=dt0, rtol=rtol, atol=atol)
-    asked_for = problem
-    problem, jumps = without_jumps(problem)
-    check_problem(problem)
-    check_method(method)
-    _check_options(
-        controller, adjoint,
-        {"max_steps": max_steps, "max_saves": max_saves, "max_events": max_events}, init, throw,
-    )  # fmt: skip
-    check_key(asked_for, key)
-    events = listed(events)
-    noisy = problem.stochastic
-    if problem.delayed:
-        check_history(problem)
-    if noisy:
-        check_noisy(problem, (*events, *jumps))
-    default = method is None
+    problem: Problem, options: SolveOptions, *, by_hand: bool = False
+) -> tuple[Call, StaticOptions]:
+    """The call with its defaults in place, or the first thing that is wrong with it. A solve
+    `by_hand` never switches methods.
+    """
+    plain, jumps = without_jumps(problem)
+    check_problem(plain)
+    check_key(problem, options.key)
+    events = listed(options.events)
+    if plain.delayed:
+        check_history(plain)
+    if plain.stochastic:
+        check_noisy(plain, (*events, *jumps))
+    span = known_span(plain)
+    call = _with_defaults(problem, plain, options, by_hand=by_hand)
+    check_forwards(problem, span)
+    check_direction("dt", call.dt, span)
+    check_direction("dt0", call.dt0, span)
+    state = state_of(plain)
+    _check_against_state(call, options, state, span)
+    known, most = _counted_steps(call, plain, span, (*events, *jumps))
+    most = None if by_hand else most
+    call = call._replace(events=events if options.max_events else counted(events, plain, span))
+    return call, StaticOptions(
+        direction=None if span is None else (1 if span[1] >= span[0] else -1),
+        adjoint=options.adjoint or Discrete(),
+        max_steps=options.max_steps or most or MAX_STEPS,
+        max_saves=options.max_saves or max(_MAX_SAVES, (known or 0) + 1),
+        max_history=options.max_saves,
+        max_events=options.max_events or MAX_EVENTS,
+        dense=options.dense,
+        floored=below_eps(call.rtol, eps_of(moving(state))),
+        init=options.init,
+        progress=bool(options.progress),
+        by_hand=by_hand,
+        default_method=options.method is None,
+        counted=options.max_steps is None and most is not None,
+        raises=options.raises_inside_jit,
+        raises_inside_jit=options.raises_inside_jit,
+        checks_cotangents=options.raises_inside_jit,
+    )
+
+
+def _with_defaults(problem: Any, plain: Any, options: SolveOptions, *, by_hand: bool) -> Call:
+    """The call, with the method, the controller and the tolerances that are its defaults."""
+    method, controller, dt = options.method, options.controller, options.dt
     if method is None:
-        method = default_method(problem, tolerance_of("rtol", rtol, 1e-3), controller, dt)
+        rtol = tolerance_of("rtol", options.rtol, 1e-3)
+        method = default_method(plain, rtol, controller, dt)
     if dt is not None and controller is not None:
         raise ValueError(f"dt and controller={controller!r} were both given: dt is a fixed step.")
+    noisy = plain.stochastic
     controller = (MeanSquare() if noisy else PI()) if controller is None else controller
-    controlled, asked = dt is None and controller.is_adaptive, rtol
-    rtol, atol = tolerances_of(rtol, atol, noisy=noisy, controlled=controlled)
-    check_steps(method, controller, dt, dt0)
-    _check_able(problem, method, controller, dt)
+    controlled = dt is None and controller.is_adaptive
+    rtol, atol = tolerances_of(options.rtol, options.atol, noisy=noisy, controlled=controlled)
+    check_steps(method, controller, dt, options.dt0)
+    check_turns(plain, method, controller, dt)
+    check_index(plain, method)
     check_limits(controller)
-    span = known_span(problem)
-    delayed = problem.delayed
-    if delayed:
-        check_delayed(problem, method, controlled=controlled)
-    check_forwards(asked_for, span)
-    check_direction("dt", dt, span)
-    check_direction("dt0", dt0, span)
-    stops = stops_of(asked_for, stops)
-    state = state_of(problem)
-    check_state(problem, state)
-    if default and controlled and not by_hand and may_switch(asked_for, state, adjoint):
+    if plain.delayed:
+        check_delayed(plain, method, controlled=controlled)
+    state = state_of(plain)
+    check_state(plain, state)
+    switches = options.method is None and controlled and not by_hand
+    if switches and may_switch(problem, state, options.adjoint):
         method = Switching(method, METHODS["Rodas5P"]())
-    for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        check_prefix(name, tolerance, moving(state))
-    eps = eps_of(moving(state))
-    notice_precision(method, rtol if controlled else asked, moving(state))
-    check_save(save)
-    saveat = arrays_of(saveat)
-    check_saveat(saveat, save, span, eps)
-    traced = {
-        "problem": asked_for, "method": method, "controller": controller,
-        "saveat": saveat, "save": save,
-        "rtol": rtol, "atol": atol, "dt": dt, "dt0": dt0, "stops": stops, "key": key,
-        "events": events if max_events else counted(events, problem, span),
-    }  # fmt: skip
-    direction = None if span is None else (1 if span[1] >= span[0] else -1)
-    kinks = most_kinks(problem, method) if delayed else 0
-    known, most = known_steps(span, dt, stops, (*events, *jumps), kinks)
-    steps = max_steps if max_steps is not None else most
-    saves = max_saves or max(_MAX_SAVES, (known or 0) + 1)
-    loud = throw == "compiled" or (throw is True and _loud_by_default())
-    return Call(traced, direction, steps, saves, below_eps(rtol, eps), loud)
+    return Call(
+        problem, method, controller, rtol, atol, arrays_of(options.saveat), options.save, dt,
+        options.dt0, stops_of(problem, options.stops), options.key,
+    )  # fmt: skip
 
 
-def _check_no_torch(**given: Any) -> None:
-    for name, value in given.items():
-        check_no_torch(name, value)
+def _check_against_state(call: Call, options: SolveOptions, state: Any, span: Any) -> None:
+    """Refuses tolerances that do not fit the state, and save times that do not fit the span."""
+    state = moving(state)
+    check_prefix("rtol", call.rtol, state)
+    check_prefix("atol", call.atol, state)
+    notice_precision(call.method, call.rtol if call.is_adaptive else options.rtol, state)
+    check_saveat(call.saveat, call.save, span, eps_of(state))
 
 
-def _loud_by_default() -> bool:
-    value = os.environ.get("DIFFEQ_THROW", "")
-    if value not in ("", "compiled"):
-        raise ValueError(
-            f"the environment variable DIFFEQ_THROW is {value!r}; 'compiled' is wanted, or nothing."
-        )
-    return value == "compiled"
+def _counted_steps(
+    call: Call, plain: Any, span: Any, events: tuple
+) -> tuple[int | None, int | None]:
+    """The number of steps of `dt`, and the number of attempts to allow, where they are known."""
+    kinks = most_kinks(plain, call.method) if plain.delayed else 0
+    return known_steps(span, call.dt, call.stops, events, kinks)
 
 
 def checked_problem(problem: Any) -> None:
@@ -151,10 +146,10 @@ def checked_problem(problem: Any) -> None:
     check_state(problem, state_of(problem))
 
 
-def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[Any, Any]:
-    """The tolerances of a search for rest, or the first thing that is wrong with the call."""
+def checked_rest(problem: Any, options: SolveOptions) -> tuple[Any, Any]:
+    """The tolerances of a search for a steady state, or the first thing that is wrong with it."""
     check_problem(problem)
-    check_method(method)
+    method = options.method
     if method is not None and not method.adaptive:
         raise ValueError(
             f"method {method!r} has no error estimate; to follow an equation to rest one is wanted "
@@ -162,12 +157,9 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
         )
     if method is not None:
         check_turns(problem, method, PI(), None)
-    adjoint, most, rtol, atol = (given.pop(k) for k in ("adjoint", "max_steps", "rtol", "atol"))
-    _check_options(None, adjoint, {"max_steps": most}, "consistent", throw)
-    check_adjoint(adjoint, problem)
-    for name, value in given.items():
-        left_out = value is None or value is False or (isinstance(value, tuple) and not value)
-        if not left_out:
+    _check_adjoint(options.adjoint, problem, {})
+    for name in options.given:
+        if name not in _OF_STEADY_STATES:
             raise TypeError(
                 f"{name} was given with a SteadyStateProblem, in which there is no time; solve "
                 "takes method, rtol, atol, adjoint, max_steps and throw there."
@@ -177,56 +169,36 @@ def checked_rest(problem: Any, method: Any, throw: Any, **given: Any) -> tuple[A
         raise TypeError("y0 has leaves that are held, and at rest nothing changes them: use args.")
     check_state(problem, state)
     default = eps_of(state) ** 0.5  # the Newton step that is taken in the end squares it
-    return tolerance_of("rtol", rtol, default), tolerance_of("atol", atol, default)
+    return (
+        tolerance_of("rtol", options.rtol, default),
+        tolerance_of("atol", options.atol, default),
+    )
 
 
-def _check_able(problem: Any, method: Method, controller: Any, dt: Any) -> None:
-    """Refuses a method that cannot solve the problem, or not like this."""
-    check_turns(problem, method, controller, dt)
-    check_index(problem, method)
-
-
-def _check_options(
-    controller: Any, adjoint: Any, most: dict[str, Any], init: Any, throw: Any
-) -> None:
-    check_controller(controller)
-    check_adjoint_is_one(adjoint)
-    for name, value in most.items():
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1
-        ):
-            raise TypeError(
-                f"{name} is {value!r}; a positive whole number, known before tracing, is wanted."
-            )
-    if not isinstance(init, str) or init not in ("consistent", "check", "given"):
-        raise ValueError(f"init is {init!r}; 'consistent', 'check' or 'given' is wanted.")
-    if throw not in (True, False, "compiled"):
-        raise ValueError(f"throw is {throw!r}; True, False or 'compiled' is wanted.")
-
-
-def check_adjoint(
-    adjoint: Any, problem: Any, *, saveat: Any = None, save: Any = None, dense: bool = False,
-    events: Any = (), stops: Any = None, by_hand: bool = False, method: Any = None,
-    has_tolerance: bool = True,
-) -> None:  # fmt: skip
+def check_adjoint(call: Call, options: SolveOptions, *, by_hand: bool = False) -> None:
     """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
-    if adjoint is None:
-        return
-    at = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
+    plain, random = without_jumps(call.problem)
+    at = list(call.saveat.values()) if isinstance(call.saveat, dict) else [call.saveat]
     asked = {
         "times": any(x is not None and not isinstance(x, str) for x in at),
         "steps": any(isinstance(x, str) for x in at),
-        "dict": isinstance(saveat, dict),
-        "save": save is not None,
-        "dense": dense,
-        "events": events not in ((), []),
-        "held": holds(state_of(problem)),
-        "stops": stops is not None,
+        "dict": isinstance(call.saveat, dict),
+        "save": call.save is not None,
+        "dense": options.dense,
+        "events": bool(random or call.events),
+        "stops": call.stops is not None,
         "by hand": by_hand,
-        "multistep": method is not None and method.multistep,
-        "turns": method is not None and len(method.submethods) > 1,
-        "no tolerance": not has_tolerance,
+        "multistep": call.method.multistep,
+        "turns": len(call.method.submethods) > 1,
+        "no tolerance": not call.is_adaptive and options.rtol is None and options.atol is None,
     }
+    _check_adjoint(options.adjoint, plain, asked)
+
+
+def _check_adjoint(adjoint: Any, problem: Problem, asked: dict[str, bool]) -> None:
+    if adjoint is None:
+        return
+    asked = {**asked, "held": holds(state_of(problem))}
     features = [feature for feature, wanted in asked.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
     if sentence:

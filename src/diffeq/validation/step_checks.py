@@ -11,7 +11,7 @@ import numpy as np
 from ..adjoints import ODES
 from ..controllers import Controller
 from ..events import AbstractEvent, Periodic
-from ..integrator.build import MAX_EVENTS, MAX_STEPS
+from ..integrator.call import MAX_EVENTS, MAX_STEPS
 from ..methods import Method
 from ..problems import Problem
 from ..problems.base import evaluated
