@@ -435,16 +435,17 @@ mode, which a solve cannot know, when it is asked for.
 def adjoints_page() -> str:
     """`docs/choose/adjoints.md`."""
     table, features = adjoints.known(), adjoints.FEATURES
-    kinds = {"ODEs": "ODEProblem", "states of rest": "SteadyStateProblem"}
+    kinds = {"ODEs": de.ODEProblem, "steady states": de.SteadyStateProblem}
     head = ["", *(f"`{name}`" for name in table)]
     rows = [head, ["---", *[":-:"] * len(table)]]
     mark = lambda yes: "✓" if yes else "–"
     for title, kind in kinds.items():
-        rows.append([title, *(mark(adjoints.solves(cls, kind)) for cls in table.values())])
+        rows.append([title, *(mark(cls.solves(kind)) for cls in table.values())])
     for feature, title in features.items():
         rows.append([title, *(mark(feature in cls.serves) for cls in table.values())])
     lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    names = ", ".join(f"`{name}`" for name in sorted(adjoints.ODES))
+    odes = (x for x in vars(de).values() if isinstance(x, type) and issubclass(x, de.Problem))
+    names = ", ".join(f"`{name}`" for name in sorted(x.__name__ for x in odes if x.is_ode))
     return ADJOINTS + lines + f"\nODEs are {names}. `Discrete` serves all other kinds, too.\n"
 
 
@@ -520,8 +521,8 @@ def readme_page() -> str:
     mark = lambda yes: "✓" if yes else "–"
     rows = [["", *FAMILIES, "adjoints"], ["---", *[":-:"] * len(FAMILIES), "---"]]
     for name, problem in specimens().items():
-        kind = type(problem).__name__
-        other = [name for name, cls in adjoints.known().items() if adjoints.solves(cls, kind)]
+        each = adjoints.known().items()
+        other = [name for name, cls in each if cls.solves(type(problem))]
         shown = "all" if len(other) > 2 else ", ".join(f"`{name}`" for name in other)
         rows.append([name, *(mark(serves(problem, m)) for m in FAMILIES.values()), shown])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -364,7 +364,7 @@ ASKED = {
 def test_what_is_not_served_is_refused_with_those_that_do(name):
     """As the table says that the docs show."""
     cls = adjoints.known()[name]
-    if not adjoints.solves(cls, "ODEProblem"):
+    if not cls.solves(de.ODEProblem):
         with pytest.raises(
             TypeError, match=f"{name} does not serve an ODEProblem.* Discrete, Forward"
         ):

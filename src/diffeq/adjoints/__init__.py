@@ -1,7 +1,7 @@
 """Layer 5: a derivative for the loop. Nothing below knows that solves are differentiated."""
 
 from .backsolve import Backsolve
-from .base import FEATURES, ODES, Adjoint, known, refusal, solves
+from .base import FEATURES, Adjoint, known, refusal
 from .check_gradient import GradientReport, check_gradient, overridden
 from .discrete import Discrete
 from .forward import Forward
@@ -12,7 +12,6 @@ from .steady_state import SteadyState
 
 __all__ = [
     "FEATURES",
-    "ODES",
     "Adjoint",
     "Backsolve",
     "Discrete",
@@ -26,5 +25,4 @@ __all__ = [
     "known",
     "overridden",
     "refusal",
-    "solves",
 ]

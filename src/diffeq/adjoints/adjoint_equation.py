@@ -21,8 +21,9 @@ from ..autodiff.one_way_linear import Map, undifferentiable
 from ..autodiff.reverse_control_flow import loops_named
 from ..integrator import Data, State, System
 from ..methods import Method
+from ..problems import Problem
 from .backward_solve import Back, BackwardSolve
-from .base import FEATURES, ODES, OneWay, Spec, check_tolerance, refusal
+from .base import FEATURES, OneWay, Spec, check_tolerance, refusal
 from .cotangents import backward
 from .forward_result import AdjointContext, solved_with_states
 
@@ -36,7 +37,6 @@ class Reverse(OneWay):
     it goes (`march`).
     """
 
-    problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
         "forward", "second", "steps", "dense", "by hand", "multistep", "turns", "events",
         "held",
@@ -47,6 +47,11 @@ class Reverse(OneWay):
     rtol: float | None = eqx.field(static=True, default=None, kw_only=True)
     atol: float | None = eqx.field(static=True, default=None, kw_only=True)
     method: Method | None = eqx.field(static=True, default=None, kw_only=True)
+
+    @classmethod
+    def solves(cls, problem: type[Problem]) -> bool:
+        """True for ODEs alone."""
+        return problem.is_ode
 
     def __check_init__(self) -> None:
         check_tolerance("rtol", self.rtol)
@@ -110,7 +115,7 @@ class Reverse(OneWay):
 
     def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve with what the march needs of it."""
-        sentence = refusal(self.name, None, ["second"])
+        sentence = refusal(self.name, ["second"])
         return undifferentiable(partial(solved_with_states, spec), sentence)(leaves)
 
     def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
@@ -124,7 +129,7 @@ class _Pull(Map):
     def __init__(self, spec: Spec, live: list[bool], tree: Any) -> None:
         self.spec, self.live, self.tree = spec, live, tree
         self.name = spec.adjoint.name
-        self.refusal = refusal(self.name, None, ["forward"])
+        self.refusal = refusal(self.name, ["forward"])
 
     def pull(self, residuals: list, cotangents: list) -> list:
         def run(residuals: list, cotangents: list) -> list:
@@ -133,4 +138,4 @@ class _Pull(Map):
             with loops_named(setting.linear):
                 return backward(setting, kept, cotangents)
 
-        return undifferentiable(run, refusal(self.name, None, ["second"]))(residuals, cotangents)
+        return undifferentiable(run, refusal(self.name, ["second"]))(residuals, cotangents)

@@ -22,11 +22,10 @@ from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import Data, State, System, integrate
+from ..problems import ODEProblem, Problem
 
 __all__ = [
     "FEATURES",
-    "ODES",
-    "REST",
     "Adjoint",
     "OneWay",
     "Spec",
@@ -42,11 +41,7 @@ __all__ = [
     "register",
     "scatter_live",
     "size_of",
-    "solves",
 ]
-
-REST = "SteadyStateProblem"  # nothing that steps in time serves it
-ODES = frozenset({"ODEProblem", "SplitODEProblem", "SecondOrderProblem", "HamiltonianProblem"})
 
 # What can be asked of a derivative, in the words of a refusal.
 FEATURES: dict[str, str] = {
@@ -69,17 +64,19 @@ FEATURES: dict[str, str] = {
 
 
 class Adjoint(eqx.Module):
-    """Base of all adjoints. `serves` holds the kinds of problems (by the names of their classes;
-    all, when it is None) and the features that this one can differentiate.
-    """
+    """Base of all adjoints. `serves` holds the features that this one can differentiate."""
 
-    problems: ClassVar[frozenset[str] | None] = None
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES)
 
     @property
     def name(self) -> str:
         """As it is called in the table."""
         return type(self).__name__
+
+    @classmethod
+    def solves(cls, problem: type[Problem]) -> bool:
+        """True if it differentiates problems of this class: all that are followed in time."""
+        return not problem.is_steady
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
@@ -104,30 +101,24 @@ def known() -> dict[str, type[Adjoint]]:
     return {name: _KNOWN[name] for name in _ORDER if name in _KNOWN}
 
 
-def refusal(name: str, problem: str | None, features: Iterable[str]) -> str:
+def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProblem) -> str:
     """Why this adjoint cannot differentiate such a solve, and which can; or nothing.
 
-    >>> refusal("Forward", "ODEProblem", ["reverse"])
+    >>> refusal("Forward", ["reverse"])
     'Forward does not serve reverse mode (grad, vjp, jacrev); those that do: ...'
     """
     if name not in _KNOWN:
         return ""
-    able = {n: cls for n, cls in known().items() if solves(cls, problem)}
+    able = {n: cls for n, cls in known().items() if cls.solves(problem)}
     if name not in able:
-        a = "an" if f"{problem}"[0] in "AEIOU" else "a"
-        return f"{name} does not serve {a} {problem}; those that do: {', '.join(able)}."
+        kind = problem.__name__
+        a = "an" if kind[0] in "AEIOU" else "a"
+        return f"{name} does not serve {a} {kind}; those that do: {', '.join(able)}."
     for feature in features:
         if feature not in able[name].serves:
             rest = ", ".join(n for n, cls in able.items() if feature in cls.serves)
             return f"{name} does not serve {FEATURES[feature]}; those that do: {rest}."
     return ""
-
-
-def solves(cls: type[Adjoint], problem: str | None) -> bool:
-    """Whether an adjoint is one for a kind of problem; for None, a kind that is an ODE."""
-    if cls.problems is None:
-        return problem != REST
-    return ("ODEProblem" if problem is None else problem) in cls.problems
 
 
 # --- a solve whose tangent is known one way -------------------------------------------------------

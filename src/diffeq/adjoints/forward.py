@@ -31,9 +31,9 @@ from ..core.norm import magnitude, mean_square
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import Data, State, attempt, blank_buffers, rewind_failed_clock, written
+from ..problems import Problem
 from .base import (
     FEATURES,
-    ODES,
     OneWay,
     Spec,
     check_tolerance,
@@ -87,7 +87,6 @@ class Forward(OneWay):
         -0.368
     """
 
-    problems: ClassVar[frozenset[str] | None] = ODES
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
         "reverse", "steps", "dense", "by hand", "multistep", "turns", "events", "held",
     }  # fmt: skip
@@ -95,6 +94,11 @@ class Forward(OneWay):
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
     heard: ClassVar[Callable | None] = None  # who listens (see `Monitored`)
+
+    @classmethod
+    def solves(cls, problem: type[Problem]) -> bool:
+        """True for ODEs alone."""
+        return problem.is_ode
 
     def __check_init__(self) -> None:
         check_tolerance("rtol", self.rtol)
@@ -127,7 +131,7 @@ class _Push(Map):
 
     def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
         self.inner, self.live, self.directions = inner, list(live), directions
-        self.refusal = refusal("Forward", None, ["reverse"])
+        self.refusal = refusal("Forward", ["reverse"])
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents at the end and in the rows; directions, if there are several, are last."""

@@ -13,8 +13,9 @@ from ..algebra import check_solver
 from ..core.norm import mean_square
 from ..core.promotion import standard_promotion
 from ..integrator import System
+from ..problems import Problem
 from ..problems.forms import lower
-from .base import REST, Adjoint, register
+from .base import Adjoint, register
 
 __all__ = ["Rest", "SteadyState"]
 
@@ -46,10 +47,14 @@ class SteadyState(Adjoint):
         (2.0, 0.0833)
     """
 
-    problems: ClassVar[frozenset[str] | None] = frozenset({REST})
     serves: ClassVar[frozenset[str]] = frozenset({"reverse", "forward", "second"})
 
     linear: Any = eqx.field(static=True, default=None)
+
+    @classmethod
+    def solves(cls, problem: type[Problem]) -> bool:
+        """True for steady states alone."""
+        return problem.is_steady
 
     def __check_init__(self) -> None:
         check_solver(self.linear)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, Real
 from ..autodiff.one_way_linear import undifferentiable
 from ..autodiff.primitive import shape_of
 from ..closures import flatten
+from ..core.dispatch import entry_for
 from ..core.packing import as_state, released
 from ..problems.base import evaluated
 from ..problems.lowering import Canonical, Traced
@@ -178,7 +179,7 @@ def lower_events(
     door_ = TracedInputs(trace, condition, problem.args, ends, sign, most, door.noise is not None)
     names = [event.label or f"events[{i}]" for i, event in enumerate(given)]
     made = [
-        _RULES[type(event)](event, i, name, door_)
+        _rule(event, name)(event, i, name, door_)
         for i, (event, name) in enumerate(zip(given, names, strict=True))
     ]
     return tuple(part for part, _ in made), tuple(own for _, own in made)
@@ -282,6 +283,17 @@ _RULES: dict[type[AbstractEvent], Callable] = {
     PresetTimes: _preset,
     Periodic: _rhythm,
 }
+
+
+def _rule(event: AbstractEvent, name: str) -> Callable:
+    rule = entry_for(_RULES, type(event))
+    if rule is None:
+        known = ", ".join(f"de.{kind.__name__}" for kind in _RULES)
+        raise TypeError(
+            f"{name} is a {type(event).__name__}, of which it is not known when it happens; a "
+            f"subclass of one of {known} is wanted."
+        )
+    return rule
 
 
 def _hoisted(**traced: Traced | None) -> dict:

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from ..adjoints import ODES
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
 from ..problems import ODEProblem, Problem
@@ -137,7 +136,7 @@ class Layer(eqx.Module):
 
 def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
     """The options, with the explicit method of an ODE where none is named."""
-    if options.get("method") is not None or type(problem).__name__ not in ODES:
+    if options.get("method") is not None or not problem.is_ode:
         return options
     return {**options, "method": explicit_for(options.get("rtol"))}
 

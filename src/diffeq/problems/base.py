@@ -29,7 +29,9 @@ class Problem:
     fields: ClassVar[tuple[str, ...]] = ()
     functions: ClassVar[dict[str, str]] = {}  # those that are, and what they are called with
     stochastic: ClassVar[bool] = False
-    delayed: ClassVar[bool] = False  # whether it looks at its past
+    delayed: ClassVar[bool] = False  # True if it evaluates its past
+    is_ode: ClassVar[bool] = False  # True if y' is a function of t, y and args
+    is_steady: ClassVar[bool] = False  # True if there is no time in it
     args: Any
     tspan: Any
 

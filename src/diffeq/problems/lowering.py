@@ -27,6 +27,7 @@ from ..autodiff.primitive import (
     with_constants,
 )
 from ..closures import check_indices, flatten, no_writes, unflatten
+from ..core.dispatch import entry_for
 from ..core.packing import Packing, as_state, moving, released, without_held
 from ..core.promotion import user_promotion
 from .base import Problem, evaluated
@@ -236,7 +237,7 @@ def names_of(problem: Problem) -> tuple[str, ...]:
 
 
 def _rule(problem: Any) -> Any:
-    rule = _RULES.get(type(problem))
+    rule = entry_for(_RULES, type(problem))
     if rule is None:
         raise TypeError(
             f"problem is a {type(problem).__name__}; solve takes one of "

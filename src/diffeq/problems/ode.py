@@ -37,6 +37,7 @@ class ODEProblem(Problem):
         0.13534
     """
 
+    is_ode = True
     fields = ("f", "y0", "tspan", "args", "jac")
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
@@ -69,6 +70,7 @@ class SplitODEProblem(Problem):
         1.0
     """
 
+    is_ode = True
     fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
     functions: ClassVar[dict[str, str]] = {"implicit": "t, y, args", "explicit": "t, y, args"}
 

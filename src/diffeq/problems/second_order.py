@@ -34,6 +34,7 @@ class SecondOrderProblem(Problem):
         True
     """
 
+    is_ode = True
     fields = ("f", "x0", "v0", "tspan", "args")
     functions: ClassVar[dict[str, str]] = {"f": "t, x, v, args"}
 
@@ -95,6 +96,7 @@ class HamiltonianProblem(Problem):
         True
     """
 
+    is_ode = True
     fields = ("hamiltonian", "q0", "p0", "tspan", "args")
     functions: ClassVar[dict[str, str]] = {"hamiltonian": "t, q, p, args"}
 

@@ -34,6 +34,7 @@ class SteadyStateProblem(Problem):
         (1.4142, 0.3536)
     """
 
+    is_steady = True
     fields = ("f", "y0", "args")
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
     tspan = (0.0, math.inf)

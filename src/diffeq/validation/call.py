@@ -200,6 +200,6 @@ def _check_adjoint(adjoint: Any, problem: Problem, asked: dict[str, bool]) -> No
         return
     asked = {**asked, "held": holds(state_of(problem))}
     features = [feature for feature, wanted in asked.items() if wanted]
-    sentence = refusal(getattr(adjoint, "name", ""), type(problem).__name__, features)
+    sentence = refusal(getattr(adjoint, "name", ""), features, type(problem))
     if sentence:
         raise TypeError(f"adjoint is {adjoint!r}: {sentence}")

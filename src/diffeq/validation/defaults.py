@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from ..adjoints import ODES, Discrete
+from ..adjoints import Discrete
 from ..core.packing import Packing, moving
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
@@ -42,7 +42,7 @@ def explicit_for(rtol: Any) -> Method:
 
 def may_switch(problem: Problem, state: Any, adjoint: Any) -> bool:
     """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
-    if type(problem).__name__ not in ODES or not isinstance(adjoint, Discrete | None):
+    if not problem.is_ode or not isinstance(adjoint, Discrete | None):
         return False
     return Packing(moving(state)).size <= _MOST_TURNING
 

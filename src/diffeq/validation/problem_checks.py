@@ -8,7 +8,17 @@ import numpy as np
 
 from ..core.packing import Packing, holds, moving
 from ..methods import Method, Stochastic
-from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
+from ..problems import (
+    DAEProblem,
+    HamiltonianProblem,
+    ImplicitDAEProblem,
+    JumpProblem,
+    ODEProblem,
+    Problem,
+    SDEProblem,
+    SecondOrderProblem,
+    SplitODEProblem,
+)
 from ..problems.base import data_of, evaluated
 from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
@@ -87,22 +97,21 @@ def without_jumps(problem: Any) -> tuple[Any, tuple]:
     return problem.problem, problem.jumps
 
 
-_JUMPING = {
-    False: ("ODEProblem", "SplitODEProblem", "SDEProblem", "DAEProblem", "SecondOrderProblem",
-            "HamiltonianProblem"),
-    True: ("ODEProblem", "SplitODEProblem", "SDEProblem"),
-}  # fmt: skip
+# The problems that can jump: at rates that vary (a hazard is solved beside y), and at all rates.
+_AT_RATES_THAT_VARY = (ODEProblem, SplitODEProblem, SDEProblem)
+_JUMPING = (*_AT_RATES_THAT_VARY, DAEProblem, SecondOrderProblem, HamiltonianProblem)
 
 
 def _check_jumps(problem: JumpProblem) -> None:
     """Equations that can jump, and at which rates."""
     moving = [j for j, jump in enumerate(problem.jumps) if varies(jump.rate)]
-    kind, able = type(problem.problem).__name__, _JUMPING[bool(moving)]
-    if kind not in able:
+    able = _AT_RATES_THAT_VARY if moving else _JUMPING
+    if not isinstance(problem.problem, able):
         what = f"jumps[{moving[0]}] has a rate that varies" if moving else "jumps were given"
         raise TypeError(
-            f"{what}, and problem is a {kind}; one of {', '.join(able)} is wanted"
-            + (", or constant rates." if kind in _JUMPING[False] else ".")
+            f"{what}, and problem is a {type(problem.problem).__name__}; one of "
+            f"{', '.join(kind.__name__ for kind in able)} is wanted"
+            + (", or constant rates." if isinstance(problem.problem, _JUMPING) else ".")
         )
     if moving and getattr(problem.problem, "jac", None) is not None:
         raise TypeError(

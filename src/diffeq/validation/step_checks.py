@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..adjoints import ODES
 from ..controllers import Controller
 from ..events import AbstractEvent, Periodic
 from ..integrator.call import MAX_EVENTS, MAX_STEPS
@@ -60,7 +59,7 @@ def check_turns(problem: Problem, method: Method, controller: Any, dt: Any) -> N
     """What methods that take turns want: an ODE, and steps that tell whether it is stiff."""
     if len(method.submethods) == 1:
         return
-    if type(problem).__name__ not in ODES:
+    if not problem.is_ode:
         raise TypeError(
             f"{method!r} begins with an explicit method for ODEs, and this is a "
             f"{type(problem).__name__}: choose one method, such as de.Rodas5P()."
