@@ -61,7 +61,7 @@ def simplified_newton(
     Reference: hairer1996, IV.8.
 
     >>> close = Bounds(jnp.abs, 1e-6, 10)
-    >>> found = newton(lambda x: 2 - x**2, lambda r: r / 3, jnp.array(1.5), close)
+    >>> found = simplified_newton(lambda x: 2 - x**2, lambda r: r / 3, jnp.array(1.5), close)
     >>> bool(found.found), int(found.turns), round(float(found.x), 5)
     (True, 4, 1.41421)
     """

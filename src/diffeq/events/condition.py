@@ -1,4 +1,4 @@
-"""A user's condition as numbers that change sign where it happens, and as what is true of it."""
+"""A user's condition as numbers that change sign where it happens, and as booleans."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,12 +44,12 @@ class Condition:
         self.direction = _directions(name, direction, self.count, aval.dtype == bool)
 
     def truths(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
-        """Whether it is true: (k,)."""
+        """Evaluates whether the condition is true: (k,)."""
         value = jnp.asarray(self.traced.at(leaves, hoisted, t, tree))
         return jnp.atleast_1d(value if value.dtype == bool else value > 0)
 
     def numbers(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
-        """What crosses zero: (k,)."""
+        """Evaluates the numbers that cross zero: (k,)."""
         if self.difference is not None:
             flat = [t, *jax.tree.leaves(tree), *leaves]
             avals: list[Any] = self.traced.jaxpr.in_avals

@@ -1,4 +1,4 @@
-"""How conditions stand while one event after the other changes the state."""
+"""The signs of conditions while one event after the other changes the state."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Looks at all conditions after each event of a round."""
+    """Evaluates the signs of all conditions after each event of a round."""
 
     def __init__(
         self, bound: Any, known: Memory, reach: StepTruncation, fired: Array, t1: Array, y: Array,
@@ -38,7 +38,9 @@ class Watch:
     def after(
         self, part: LoweredEvent, bound: Any, y: Array, stand: ConditionSign, pending: Array
     ) -> tuple[ConditionSign, Array]:
-        """How they stand after `part`, and which of them that makes happen."""
+        """Returns the signs after `part`, and the pending conditions, with those that it makes
+        happen.
+        """
         if not self.count:
             return stand, pending
         level, direction = self.events.level, self.events.direction
@@ -49,20 +51,20 @@ class Watch:
         side = jnp.sign(jnp.where(on, slope, jnp.where(level, true, n))).astype(jnp.int32)
         place = self.events.parts.index(part)
         own = self.fired & self._of([part])
-        # What does not move is where it came from (so that nothing that rests on a wall falls
-        # through it), or where it was.
+        # A zero that does not change is on the side that it came from (so that a ball that lies on
+        # the floor does not fall through it), or on its previous side.
         back = own & self.events.sloped
         side = jnp.where(side == 0, jnp.where(back, -stand.side, stand.side), side)
-        # A boolean that this has not touched is what it was: at a zero it may have no side yet.
+        # A boolean that this event has not changed keeps its side: at a zero it may have none yet.
         side = jnp.where(level & (n == self.before) & ~own, stand.side, side)
         self.before = n
         waits = self.fired & self._of(self.events.parts[place + 1 :])  # not applied yet
-        # What crosses at the same time is next, with a root of its own: unless this event has
-        # stopped it, and then it happens all the same.
+        # A condition that crosses at the same time is next, with a root of its own: unless this
+        # event has stopped it, and then it happens all the same.
         next_ = self.together & on & (stand.side * side < 0)
         wanted = (direction == 0) | (side == direction)
         hit = (stand.side * side < 0) & wanted & ~own & ~waits & ~next_
-        # (What is no number is not true until it is: it comes in a step of its own.)
+        # (A boolean that is false at a jump is not true yet: it happens in a step of its own.)
         yet = level & ~self.root & (true < 0)
         hit = hit | (self.together & ~next_ & ~yet)
         kept = waits | next_

@@ -1,4 +1,4 @@
-"""What may happen during a solve, as a user writes it: when, and what becomes of the state."""
+"""Events as a user writes them: when they happen, and how they change the state."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ __all__ = ["AbstractEvent", "AfterStep", "Event", "Periodic", "PresetTimes", "do
 
 
 class AbstractEvent:
-    """The base of all events: a pytree of what is traced, beside what is static."""
+    """The base of all events: a pytree of traced `fields`, with `static` ones."""
 
     fields: ClassVar[tuple[str, ...]] = ()
     static: ClassVar[tuple[str, ...]] = ()
@@ -119,7 +119,7 @@ class Event(AbstractEvent):
 
 
 class PresetTimes(AbstractEvent):
-    """What happens at given times: steps end on them, and `affect` replaces the state there.
+    """An event at given times: steps end on them, and `affect` replaces the state there.
 
     Args:
         times: increasing or not, in the problem's unit of time; or a function of args. NaN is
@@ -162,7 +162,7 @@ class PresetTimes(AbstractEvent):
 
 
 class Periodic(AbstractEvent):
-    """What happens every `period`: at t0 + phase + k · period, k = 0, 1, …, up to t1.
+    """An event in every `period`: at t0 + phase + k · period, k = 0, 1, …, up to t1.
 
     Args:
         period: a positive number in the problem's unit of time; or a function of args.
@@ -203,7 +203,7 @@ class Periodic(AbstractEvent):
 
 
 class AfterStep(AbstractEvent):
-    """What happens after each accepted step whose end has `condition(t, y, args)` true.
+    """An event after each accepted step whose end has `condition(t, y, args)` true.
 
     It depends on where steps end: for what happens at a time of its own, take an `Event`. It serves
     projections and limits, and stops a solve that has settled. The first `max_events` happenings
@@ -378,7 +378,7 @@ def _times(times: Any) -> Any:
 
 
 def _positive(x: Any, *, zero: bool = False) -> bool:
-    """Whether x is a positive number, as far as that is known."""
+    """True if x is a positive number, as far as that is known."""
     if isinstance(x, Tracer):
         return x.ndim == 0
     try:

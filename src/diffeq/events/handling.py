@@ -1,11 +1,12 @@
-"""What happens at the end of a step: which events, in which order, and what they leave behind.
+"""Applies events at the end of a step: which of them happen, in which order, and the state after
+them.
 
 A step is cut where the first condition crosses; or it has landed on a given time; or it has simply
-ended. Then all that happens there happens in the order of the user's list, each event from the
-state that the one before it left. What an affect makes true happens at the same instant: it is
-`pending`, and the next turn of the loop is no step (its dt is 0) but the next round. Given times
-that coincide are rounds of their own, with steps of length zero between them, so that each keeps
-its own derivative.
+ended. All events that happen there are applied in the order of the user's list, each to the state
+that the previous one returned. A condition that an affect makes true happens at the same instant:
+it is `pending`, and the next iteration of the loop is no step (its dt is 0) but the next round.
+Given times that coincide are rounds of their own, with steps of length zero between them, so that
+each keeps its own derivative.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from .step_end import Happened, Memory, OutputWindow, Reinitialization, StepEnd,
 
 __all__ = ["Bound", "Events"]
 
-# After so many rounds at one and the same time it will not go on.
+# After so many rounds at one time the solve ends with the status `zeno`.
 _ZENO = 256
 
 
@@ -85,14 +86,16 @@ class Events:
         return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
 
     def followed(self, known: Memory, flags: Any) -> tuple[Memory, Any]:
-        """What is known, and what is to happen, in a second run that was given them."""
+        """Returns what is known, and which events happen, in a second run that was given `flags`;
+        without flags, None for the latter.
+        """
         if flags is None:
             return known, None
         waiting, fired = flags[0], flags[1:]
         return known._replace(pending=fired[: self.count] & waiting), fired
 
     def cuts(self, fired: Any) -> Array:
-        """Whether a step is cut off where a condition crosses."""
+        """True if a step is cut off where a condition crosses."""
         return jnp.any(fired[: self.count])
 
     # --- on the tape ---
@@ -102,15 +105,15 @@ class Events:
         return landing | jnp.any(known.pending)
 
     def coded(self, known: Memory, end: StepEnd) -> list[Array]:
-        """What is known before a step and what happened at its end, as whole numbers."""
+        """Returns what is known before a step and what happened at its end, as integers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
 
     def thetas(self, end: StepEnd) -> list:
-        """Where a step was cut."""
+        """The θ at which a step was cut."""
         return [end.theta]
 
     def read(self, row: Any) -> tuple[Memory, Array, Array]:
-        """What is known, what happened and where, from the ends of a row of the tape."""
+        """Returns what is known, what happened and at which θ, from the ends of a tape's row."""
         k, s = self.count, len(self.lists)
         sizes = [k, k, k, s, 1, 1, self.all]
         whole = row.whole[row.whole.shape[0] - sum(sizes) :]
@@ -123,16 +126,16 @@ class Events:
     # --- for the loop ---
 
     def masked_by(self, active: Array, end: StepEnd) -> StepEnd:
-        """What happened, if its lane has not finished."""
+        """Clears the flags of a batch element that is not `active`."""
         return end._replace(fired=end.fired & active)
 
     def over(self, end: StepEnd, done: Array) -> Array:
-        """A solve is at its end when all is over there."""
+        """True if a solve that is `done` has no other round at its end."""
         return done & end.shown.settled
 
     def moved(self, old: Memory, new: Memory, still: Array) -> Memory:
-        """What is known of a state that was put in another's place; at the same time, the given
-        times that are over stay so.
+        """Returns the memory of a state that replaced another; at the same time (`still`), given
+        times that have passed stay so.
         """
         return new._replace(passed=jnp.where(still, old.passed, new.passed))
 
@@ -159,12 +162,14 @@ class Events:
         return jnp.where(accept & (dt == 0), before, proposed)
 
     def reset_controller(self, end: StepEnd, controller: Any, memory: Any) -> Any:
-        """The controller's memory, which starts anew after an event."""
+        """Returns the controller's memory, initialized again after an event."""
         fresh = controller.init(end.dt.dtype)
         return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
 
     def status(self, end: StepEnd, accept: Array, status: Array) -> Array:
-        """Of a terminal event, when its instant is over; or of instants that never are."""
+        """Returns the status of a terminal event once its instant is over; or of instants that do
+        not end.
+        """
         known, most = end.known, _ZENO + 4 * self.count
         ended = accept & known.ending & ~jnp.any(known.pending)
         status = jnp.where(ended & (status <= Status.max_steps), Status.terminated, status)
@@ -172,14 +177,14 @@ class Events:
         return jnp.where(accept & end.lost, self.lost, status)
 
     def affected(self, fired: Array) -> Array:
-        """Whether anything happened that may have changed the state."""
+        """True if any event happened that may have changed the state."""
         marks = np.zeros(self.all, bool)
         for part in self.parts:
             marks[self.flags[part.place]] = part.affect is not None
         return jnp.any(fired & marks)
 
     def happened(self, end: StepEnd) -> Happened:
-        """What output sees of it."""
+        """Returns the events of a step as output records them."""
         return Happened(end.chain, self._flags(end.fired), end.rate)
 
     def _flags(self, fired: Array) -> tuple[Array, ...]:
@@ -211,7 +216,7 @@ class Events:
                 )
 
     def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "Bound":
-        """With their parameters in place, and what is held."""
+        """Returns the events with their parameters and the leaves that are held."""
         return Bound(self, own, leaves, sign, held)
 
 
@@ -225,7 +230,7 @@ class Bound:
         self.held = held
 
     def beside(self, held: Any) -> "Bound":
-        """The same beside other held leaves."""
+        """Returns the events with other held leaves."""
         return Bound(self.events, self.own, self.leaves, self.sign, held)
 
     # --- what is looked at ---
@@ -241,26 +246,26 @@ class Bound:
         return jnp.concatenate([x.astype(jnp.result_type(*found)) for x in found])
 
     def numbers(self, tau: Array, y: Array) -> Array:
-        """What crosses zero."""
+        """Evaluates the numbers that cross zero."""
         return self._look("numbers", self.events.crossings, tau, y)
 
     def truths(self, tau: Array, y: Array) -> Array:
-        """Which of these are true."""
+        """Evaluates which conditions are true."""
         return self._look("truths", self.events.crossings, tau, y)
 
     def moving(self, tau: Array, y: Array, anew: Reinitialization) -> tuple[Array, Array]:
-        """What crosses zero, and how fast it changes along the solution."""
+        """Evaluates the numbers that cross zero, and their rate of change along the solution."""
         ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
         numbers, slopes = jax.jvp(self.numbers, (tau, y), ones)
         return numbers, slopes if self.events.sloped.all() else slopes * self.events.sloped
 
     def times(self, index: Array) -> list[Array]:
-        """The next of each list of times."""
+        """The next time of each list."""
         return [p.time(self.own[p.place], index[i]) for i, p in enumerate(self.events.lists)]
 
     def target(self, known: Memory, target: Array) -> Array:
-        """Where the next landing is. Where a stop is at the same time, the step follows the event,
-        which moves more.
+        """The time of the next landing. Where a stop is at the same time, the landing is the
+        event's, whose time depends on more.
         """
         nearest = jnp.full_like(target, jnp.inf)
         for time in self.times(known.passed):
@@ -268,12 +273,12 @@ class Bound:
         return jnp.where(nearest <= target, nearest, target)
 
     def paused(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
-        """While an instant is not over, no time passes."""
+        """Sets dt to 0 while conditions are pending: no time passes before the instant is over."""
         waiting = jnp.any(known.pending)
         return jnp.where(waiting, 0, dt), landing & ~waiting
 
     def start(self, t: Array, y: Array, anew: Reinitialization) -> Memory:
-        """Before the first step. A boolean that is true happens; a zero is no crossing."""
+        """The memory before the first step. A true boolean happens; a zero is no crossing."""
         e, (n, slope) = self.events, self.moving(t, y, anew)
         on = (n == 0) & e.sloped
         side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
@@ -285,11 +290,11 @@ class Bound:
         return Memory(ConditionSign(side, on), true, index, zero, jnp.zeros((), bool))
 
     def shown(self, known: Memory, t: Array) -> Array:
-        """Rows at the start are shown when all is over there."""
+        """The time up to which rows are shown at the start: t if no round follows, else −∞."""
         return jnp.where(self._settled(known, t), t, -jnp.inf)
 
     def _settled(self, known: Memory, t: Array) -> Array:
-        """Whether no other round follows at t."""
+        """True if no other round follows at t."""
         overdue = [_reached(time, t) for time in self.times(known.passed)]
         return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
 
@@ -305,7 +310,9 @@ class Bound:
         way: Callable,
         fired: Any,
     ) -> StepTruncation:
-        """To the first crossing, or all the way; a decision, which is not differentiated."""
+        """Truncates the step at its first crossing, if there is one; a decision, which is not
+        differentiated.
+        """
         e, none, (t, y) = self.events, jnp.zeros(0, bool), start
         if not e.crossings:
             one = in_dtype_of(jnp.ones_like(dt), y)
@@ -349,8 +356,8 @@ class Bound:
         landing: Array,
         t1: Array,
     ) -> Crossing:
-        """At a given time, whose affect may move the state away, what crosses within rounding of it
-        does so there.
+        """Adds the conditions that cross within rounding of a given time: they happen there, for
+        the affect of that time may move the state away.
         """
         e = self.events
         lists = [i for i, part in enumerate(e.lists) if part.affect is not None]
@@ -371,8 +378,8 @@ class Bound:
     def advance_noise(
         self, known: Memory, reach: StepTruncation, noise: Any, source: Any, draw: Any
     ) -> Any:
-        """The noise's path after an attempt that is accepted: where a step was cut it goes on from
-        there, and while time stands still so does the path.
+        """The noise's path after an attempt that is accepted: up to the cut, where the step was
+        cut, and unchanged while no time passes.
         """
         if not self.events.crossings:
             return draw.accepted
@@ -381,7 +388,7 @@ class Bound:
         return pick(jnp.any(known.pending), draw.drawn.path, path)
 
     def still(self) -> "Bound":
-        """The same, of which nothing has a derivative."""
+        """Returns the events with parameters, args and held leaves that have no derivative."""
         own, leaves, held = lax.stop_gradient((self.own, self.leaves, self.held))
         return Bound(self.events, own, leaves, self.sign, held)
 
@@ -398,7 +405,7 @@ class Bound:
         anew: Reinitialization,
         fired: Any,
     ) -> tuple[Array, StepEnd]:
-        """All events of this round; `span` is (t, dt, t1), dt of the whole step."""
+        """Applies all events of this round; `span` is (t, dt, t1), dt of the whole step."""
         if fired is None:
             t, _, t1 = span
             y = step.y
@@ -421,7 +428,9 @@ class Bound:
         way: Callable,
         anew: Reinitialization,
     ) -> tuple[Array, StepEnd]:
-        """What has `fired`, and where, is known; t1 in `span` is where the whole step ends."""
+        """Applies the events of `fired`, known from a previous run; t1 in `span` is where the whole
+        step ends.
+        """
         e, (t, dt, t1) = self.events, span
         crossed = fired[: e.count] & ~jnp.any(known.pending)
         cut = jnp.any(crossed) & ~(landing & (theta >= 1))
@@ -437,7 +446,7 @@ class Bound:
         return self._applied(known, fired, reach, (t, dt, t1), step, anew)
 
     def _due(self, index: Array, landing: Array, target: Array) -> Array:
-        """Which list of times has its next here: of several the first one."""
+        """Flags the list of times that has its next here: of several the first one."""
         due, found = [], jnp.zeros((), bool)
         for time in self.times(index):
             now = landing & _reached(time, target) & ~found
@@ -454,9 +463,11 @@ class Bound:
         step: Any,
         anew: Reinitialization,
     ) -> tuple[Array, StepEnd]:
-        """What has `fired`, as a function of everything else. Returns t1 and the ending.
+        """Applies the events of `fired`, as a function of everything else. Returns t1 and the end
+        of the step.
 
-        A walk of at most one turn: a step in which nothing happens costs nothing here.
+        This is a walk of at most one iteration: a step in which no event happens costs nothing
+        here.
         """
         e, (t, dt, t1) = self.events, span
         crossed = fired[: e.count] & ~jnp.any(known.pending)
@@ -512,8 +523,8 @@ class Bound:
         fired: Array,
         anew: Reinitialization,
     ) -> tuple:
-        """The state after an event, if it has fired. Where it has not it is not looked at: one
-        event's NaN is not the derivative of another.
+        """The state after an event, if it has fired. Where it has not, its affect is not evaluated:
+        one event's NaN is not the derivative of another.
         """
         if part.affect is None:
             return state
@@ -537,8 +548,8 @@ class Bound:
         fired: Array,
         anew: Reinitialization,
     ) -> tuple:
-        """The state after an event: what is solved (consistent, where there are algebraic
-        equations; NaN, if it cannot be), and what is held.
+        """The state after an event: y (consistent, where there are algebraic equations; NaN, if
+        that cannot be found), and the held leaves.
         """
         packing = self.events.packing
         t, own = flip_time(self.sign, tau), self.own[part.place]
@@ -564,7 +575,9 @@ class Bound:
         still: Callable,
         accept: Array,
     ) -> StepEnd:
-        """What is known after a round, and how to go on; a decision, as `reach` is."""
+        """Returns the end of the step with the memory after the round and the window of output; a
+        decision, as the truncation is.
+        """
         e, bound, anew = self.events, self.still(), still()
         (t, dt, t1), chain = lax.stop_gradient((span, end.chain))
         fired = end.fired
@@ -600,7 +613,7 @@ class Bound:
 
 
 def _reached(time: Array, t: Array) -> Array:
-    """Whether a given time is not after t; the same product and sum, computed in two places, may
+    """True if a given time is not after t; the same product and sum, computed in two places, may
     differ by a rounding error (a compiler fuses one of them).
     """
     return time <= t + jnp.finfo(t.dtype).eps * jnp.abs(t)

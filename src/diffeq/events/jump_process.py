@@ -3,9 +3,9 @@
 The random time change (Kurtz; Gibson and Bruck's next reactions): channel c of a jump happens for
 the n-th time when its hazard Λ_c' = rate_c(t, y), counted from its last jump, reaches E_cn, one of
 the exponential numbers of mean 1 that the key determines. Of a rate that is constant all times are
-known at once, t0 + Σ E_cn / rate_c, and are given times. Another's hazard is solved beside the
-state, and E_cn and n are held beside it; an `Event` finds the crossing. Hazards start anew from 0
-after each jump, so that what has been integrated for long does not swallow what is small.
+known at once, t0 + Σ E_cn / rate_c, and are given times. Another's hazard is solved together with
+the state, in which E_cn and n are held; an `Event` finds the crossing. Hazards are set to 0 after
+each jump, so that a long integral does not lose small increments to rounding.
 """
 
 from dataclasses import dataclass
@@ -58,11 +58,11 @@ class Channels:
 
     @property
     def count(self) -> int:
-        """How many channels."""
+        """The number of channels."""
         return 1 if self.width is None else self.width
 
     def affect(self) -> "_Jumping":
-        """What it does to the user's state."""
+        """Returns the affect of the jump on the user's state."""
         name = f"jumps[{self.place}].affect"
         arguments = "t, y, args" + (", fired" if self.width is not None else "")
         arguments += ", mark" if self.jump.mark is not None else ""
@@ -72,8 +72,8 @@ class Channels:
 
 @dataclass(frozen=True, eq=False)
 class JumpProcess:
-    """The jumps of a solve: the `problem` with hazards beside the state, if there are any, and the
-    jumps as events of it.
+    """The jumps of a solve: the `problem`, with a state extended by hazards, if there are any, and
+    the jumps as events of it.
     """
 
     problem: Any
@@ -87,7 +87,7 @@ class JumpProcess:
 
     @classmethod
     def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "JumpProcess":
-        """Those of a problem, of which `most` are recorded."""
+        """Returns the jumps of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
         plain, tree = problem.problem, state_of(problem.problem)
         for name, f, arguments in functions_of(plain):
@@ -110,7 +110,7 @@ class JumpProcess:
         return cls(plain, tuple(found), problem.estimator, hazards, size, ends[0], most, least)
 
     def events(self, given: tuple) -> tuple[AbstractEvent, ...]:
-        """The jumps, and behind them what else was given."""
+        """The jumps, and after them the other events that were given."""
         own, first = [], 0
         for c in self.channels:
             event = _given(c, bool(self.hazards)) if c.rate is not None else self._located(c, first)
@@ -149,7 +149,9 @@ class JumpProcess:
         return self.estimator == "score"
 
     def told(self, records: tuple) -> tuple:
-        """The records of events, where those of several constant rates say which of them it was."""
+        """Returns the records of events, where those of several constant rates have the channel
+        that jumped.
+        """
         found = list(records)
         for c in self.channels:
             if c.rate is None or c.width is None:
@@ -179,7 +181,7 @@ class JumpProcess:
 
 
 def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> Channels:
-    """Jump j, and if its rate is constant when it happens."""
+    """Returns jump j with its channels, and its times if its rate is constant."""
     jump, args = problem.jumps[j], problem.problem.args
     words = jnp.stack(threefry(seed(key), jnp.uint32(j), jnp.uint32(_JUMPS)))
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -264,11 +266,13 @@ def _closed(x: Any, sentence: str) -> Any:
     return unflatten(structure, [guard(leaf) if inexact(leaf) else leaf for leaf in leaves])
 
 
-# --- hazards beside the state ---------------------------------------------------------------------
+# --- the state, extended by hazards ---------------------------------------------------------------
 
 
 def _beside(plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool) -> Any:
-    """The problem of a state {"y": the user's, "hazards": …} and what is held beside it."""
+    """The problem of the extended state {"y": the user's, "hazards": …}, with the leaves that are
+    held.
+    """
     count, dtype = sum(c.count for c in channels), rates.low.dtype
     waits = [exponentials(c.words, jnp.zeros(c.count, jnp.int32), jnp.arange(c.count), dtype)
              for c in channels]  # fmt: skip
@@ -311,7 +315,7 @@ class _Rates:
 
 
 class _Field:
-    """A field of the user's, with the hazards beside it."""
+    """The user's field, extended by the rates of hazards."""
 
     def __init__(self, f: Any, name: str, rates: Any, held: tuple) -> None:
         self.f, self.name, self.rates, self.held = f, name, rates, held
@@ -324,7 +328,7 @@ class _Field:
 
 
 class _Spread:
-    """A diffusion of the user's; hazards have none."""
+    """The user's diffusion; hazards have none."""
 
     def __init__(self, diffusion: Any, noise: str) -> None:
         self.diffusion, self.noise = diffusion, noise
@@ -339,7 +343,7 @@ class _Spread:
 
 
 class _Jumping:
-    """What a jump does to the user's state; number `n` of one of its channels."""
+    """Applies a jump to the user's state; `n` is its number in its channel."""
 
     def __init__(self, jump: Any, name: str, key: Any, vector: bool) -> None:
         self.affect, self.mark, self.name, self.vector = jump.affect, jump.mark, name, vector
@@ -402,7 +406,7 @@ class _HazardAffect:
 
 
 class _VariableRateJump:
-    """The affect of hazards: the jump, the next E, and of the density of the path what is over."""
+    """The affect of hazards: the jump, the next E, and the density of the path up to it."""
 
     def __init__(self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool) -> None:
         self.jumping, self.rate, self.words = jumping, rate, words

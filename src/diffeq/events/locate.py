@@ -1,18 +1,18 @@
-"""Where, inside a step, a condition crosses zero for the first time.
+"""Locates the first zero crossing of the conditions inside a step.
 
 All conditions of a solve are one vector h(θ) along the polynomial of the step, θ from 0 to 1. They
-are looked at in a part of the step, first in all of it, by the polynomial of degree 8 through nine
-places. Its coefficients in Bernstein's basis change sign at least as often as it does (Descartes'
-rule): where they do so once at most, the nine places show all that there is. Where they do so more
-often, or where four places between show that a condition is further from its polynomial than the
-coefficients are from zero, half of the part is looked at. So all crossings are found of a condition
-that is a polynomial of degree ≤ 8 along the step, and of any other one as far as four places show
-how smooth it is.
+are evaluated in a part of the step, first in all of it, and interpolated by the polynomial of
+degree 8 through nine places. Its coefficients in Bernstein's basis change sign at least as often as
+it does (Descartes' rule): where they do so once at most, the nine places show all crossings. Where
+they do so more often, or where four places between show that a condition is further from its
+polynomial than the coefficients are from zero, the search goes on in half of the part. So all
+crossings are found of a condition that is a polynomial of degree ≤ 8 along the step, and of any
+other one as far as four places show how smooth it is.
 
 The first interval in which any sign changes is then narrowed to rounding by the ITP method
 (Oliveira and Takahashi): as quick as the secant method, and never slower than bisection by more
-than one turn, so that booleans (±1) are bisected by the same code. What is kept is always the first
-crossing of all: the interval's left end lies before every one.
+than one iteration, so that booleans (±1) are bisected by the same code. The bracket always has the
+first crossing of all: its left end lies before every one.
 
 A condition that starts on a zero (an event has just happened) would cross it again in rounding
 errors: there h is (g(θ) − g(0))/θ, which has lost that root and kept all others.
@@ -61,14 +61,14 @@ def _distances(theta: np.ndarray) -> np.ndarray:
 
 _AT_BETWEEN, _COEFFICIENTS = _lagrange(_BETWEEN), _bernstein()
 _ROUNDING = 2 * float(np.abs(_COEFFICIENTS).sum(1).max())  # of coefficients, in eps of the largest
-# What a polynomial misses is g⁽⁹⁾(ξ)/9! times these products: by how much that may be larger
+# The interpolation error is g⁽⁹⁾(ξ)/9! times these products: by how much that may be larger
 # elsewhere, and twice that.
 _MARGINS = 2 * _distances(np.linspace(0, 1, 2001)).max() / _distances(_BETWEEN)
 
 
 class ConditionSign(NamedTuple):
-    """How each condition stands at the start of a step: on which `side` of zero (±1; 0: not known),
-    and whether `on` the zero itself, from where `side` is where it moves to.
+    """The sign of each condition at the start of a step: its `side` of zero (±1; 0: not known), and
+    whether it is `on` the zero itself, where `side` is the one that it moves to.
     """
 
     side: Int[Array, " k"]
@@ -76,9 +76,9 @@ class ConditionSign(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """The first crossing in a step. `theta` is where it was, and 1 if there was none; `crossed` all
-    that cross there, of which the `first` has done so, while the others are to follow; `stand` is
-    how all conditions stand there, and `scale` the largest |g| in the step.
+    """The first crossing in a step. `theta` is its place, and 1 if there is none; `crossed` flags
+    all that cross there, of which the `first` has done so, while the others are to follow; `stand`
+    has the signs of all conditions there, and `scale` the largest |g| in the step.
     """
 
     theta: Float[Array, ""]
@@ -89,25 +89,28 @@ class Crossing(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """What counts as a crossing: from which side to which, and what an exact zero is."""
+    """Decides which changes of sign are crossings: those in the wanted `direction`, with an exact
+    zero counted as the side `zero`.
+    """
 
     direction: np.ndarray
     zero: Array
 
     def sides(self, h: Array) -> Array:
-        """±1; a zero, and what is no number any more, counts as where it was on the way to."""
+        """Returns ±1; a zero counts as the side it was expected to move to, and so does NaN."""
         side = jnp.sign(jnp.where(jnp.isnan(h), 0, h)).astype(jnp.int32)
         return jnp.where(side == 0, self.zero, side)
 
     def crossed(self, before: Array, after: Array) -> Array:
-        """Whether a change of sides is a crossing in the right direction."""
+        """True if a change of sides is a crossing in the right direction."""
         wanted = (self.direction == 0) | (after == self.direction)
         return (before * after < 0) & wanted
 
 
 class _Bracket(NamedTuple):
-    """An interval with the first crossing inside: none at `a`, at least one at `b`. `reach` halves
-    at each turn and bounds the interval, which is what makes ITP no slower than bisection.
+    """An interval with the first crossing inside: none at `a`, at least one at `b`. `reach` is
+    halved in each iteration and bounds the interval, which is what makes ITP no slower than
+    bisection.
     """
 
     a: Array
@@ -119,9 +122,9 @@ class _Bracket(NamedTuple):
 
 
 class _BracketSearch(NamedTuple):
-    """How far a step has been looked through: up to `a`, where conditions stand at `side`; the next
-    part is of length `width`. `bracket` has a crossing, once it is `found`; `size` and `scale` are
-    the largest |h| and |g| so far.
+    """The state of the search through a step: no crossing up to `a`, where conditions have the
+    signs `side`; the next part is of length `width`. `bracket` has a crossing, once it is `found`;
+    `size` and `scale` are the largest |h| and |g| so far.
     """
 
     a: Array
@@ -148,8 +151,8 @@ def first_crossing(
 
     `slack`: crossings so close after the first one (in θ) count as simultaneous. `wanted`: those
     that are known to happen, in a second run, which never takes another path; or None. `open_`:
-    whether to look at all. A path that is not `smooth`, of an equation with noise, is no polynomial
-    anywhere: it is looked at in nine places, and that is all.
+    whether to search at all. A path that is not `smooth`, of an equation with noise, is nowhere a
+    polynomial: it is evaluated in nine places, and that is all.
     """
     free = jnp.where(stand.on, stand.side, jnp.where(direction != 0, direction, -stand.side))
     rule = _Rule(direction, free)
@@ -176,10 +179,10 @@ def first_crossing(
     side = jnp.where(crossed, jnp.where(first, -bracket.side, bracket.side), sides)
     last = jnp.where(stand.on, end - start, end)
     side = jnp.where(found, side, jnp.where(jnp.isnan(last), stand.side, rule.sides(last)))
-    # What has risen from a zero is off it when its number says so, too.
+    # A condition that has left a zero is off it once the sign of its number agrees.
     there = jnp.where(stand.on, start + bracket.b.astype(start.dtype) * bracket.hb, bracket.hb)
-    rests = stand.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
-    return Crossing(theta, first, crossed, ConditionSign(side, rests), march.scale)
+    at_zero = stand.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
+    return Crossing(theta, first, crossed, ConditionSign(side, at_zero), march.scale)
 
 
 def ripe(
@@ -210,7 +213,7 @@ def _marched(
     *,
     smooth: bool,
 ) -> _BracketSearch:
-    """The step looked through up to the first crossing."""
+    """Searches the step up to its first crossing."""
     on, count = stand.on, len(_NODES)
     places = jnp.asarray(np.append(_NODES, _BETWEEN) if smooth else _NODES, dtype)
 
@@ -274,9 +277,9 @@ def _combined(weights: np.ndarray, h: Array) -> Array:
 
 
 def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array) -> Array:
-    """Whether each condition has one crossing at the most, as far as can be told: from `h` at the
-    nodes, from what is `between` them, and from the sides of both ends. `rough`: beside which sizes
-    h has been rounded.
+    """True for a condition that has one crossing at the most, as far as its values show: `h` at the
+    nodes, those `between` them, and the sides of both ends. `rough`: the size of the numbers whose
+    rounding errors are in h.
     """
     size = jnp.max(jnp.abs(h), axis=0) + rough
     rounding = _ROUNDING * jnp.finfo(h.dtype).eps * size
@@ -299,7 +302,7 @@ def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array
 def _first_interval(
     rule: _Rule, side: Array, thetas: Array, h: Array, wanted: Any
 ) -> tuple[Array, _Bracket]:
-    """Whether there is a crossing, and between which samples the first one lies."""
+    """Returns whether there is a crossing, and the samples between which the first one lies."""
     sides = rule.sides(h)
     before = jnp.concatenate([side[None], sides[:-1]])
     hits = rule.crossed(before, sides)

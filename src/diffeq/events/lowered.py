@@ -44,7 +44,7 @@ class LoweredEvent:
 
     @property
     def terminal(self) -> bool:
-        """Whether the solve ends with it."""
+        """True if the solve ends with this event."""
         return False
 
     @property
@@ -54,18 +54,20 @@ class LoweredEvent:
 
     @property
     def vector(self) -> bool:
-        """Whether there are several."""
+        """True if the condition is a vector."""
         return False
 
     def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
-        """What its affect is called with beside t, y and args; it happens for the k-th time."""
+        """Returns the arguments of its affect after t, y and args, when it happens for the k-th
+        time.
+        """
         del own, k, fired
         return ()
 
 
 @dataclass(frozen=True, eq=False)
 class Crossing(LoweredEvent):
-    """Where a condition crosses zero."""
+    """An event where a condition crosses zero."""
 
     kind = "crossing"
     condition: Condition
@@ -74,7 +76,7 @@ class Crossing(LoweredEvent):
 
     @property
     def terminal(self) -> bool:
-        """Whether the solve ends with it."""
+        """True if the solve ends with this event."""
         return self.ends
 
     @property
@@ -84,7 +86,7 @@ class Crossing(LoweredEvent):
 
     @property
     def vector(self) -> bool:
-        """Whether there are several."""
+        """True if the condition is a vector."""
         return self.condition.vector
 
     def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
@@ -95,14 +97,14 @@ class Crossing(LoweredEvent):
 
 @dataclass(frozen=True, eq=False)
 class After(Crossing):
-    """At the end of a step."""
+    """An event at the end of each step at which a condition is true."""
 
     kind = "after"
 
 
 @dataclass(frozen=True, eq=False)
 class Preset(LoweredEvent):
-    """At times of a list."""
+    """An event at the times of a list."""
 
     kind = "times"
 
@@ -111,7 +113,7 @@ class Preset(LoweredEvent):
         return own["times"].at[k].get(mode="fill", fill_value=jnp.inf)
 
     def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
-        """How many lie before t."""
+        """The number of times before t."""
         return jnp.sum(own["times"] < t, dtype=jnp.int32)
 
     def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
@@ -124,7 +126,7 @@ class Preset(LoweredEvent):
 
 @dataclass(frozen=True, eq=False)
 class LoweredPeriodic(LoweredEvent):
-    """Every period."""
+    """An event in each period."""
 
     kind = "times"
 
@@ -133,7 +135,7 @@ class LoweredPeriodic(LoweredEvent):
         return _clamped(own["first"] + k * own["period"], own["ends"])
 
     def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
-        """How many lie before t."""
+        """The number of times before t."""
         k = jnp.ceil((t - own["first"]) / own["period"]).astype(jnp.int32)
         k = jnp.maximum(k, 0)
         return jnp.where((k > 0) & (self.time(own, k - 1) >= t), k - 1, k)
@@ -187,7 +189,7 @@ def lower_events(
 
 @dataclass(frozen=True)
 class TracedInputs:
-    """What the rules below have in common."""
+    """The inputs of the rules below: how to trace functions, and the span of the solve."""
 
     trace: Callable
     condition: Callable
@@ -203,7 +205,9 @@ class TracedInputs:
         return x if isinstance(self.sign, int) and self.sign == 1 else self.sign * x
 
     def fixed(self, name: str, x: Array) -> Array:
-        """The same, by which the path of an equation with noise has no derivative."""
+        """Returns x; in an equation with noise, whose path has no derivative by time,
+        differentiating by it is refused.
+        """
         return undifferentiable(lambda x: x, _NO_RATE.format(name=name))(x) if self.noisy else x
 
 
@@ -301,7 +305,7 @@ def _hoisted(**traced: Traced | None) -> dict:
 
 
 def same_state(name: str, value: Any, parts: tuple) -> Any:
-    """What an affect returned, if it is a state like the one that it got."""
+    """Returns the result of an affect, if it is a state like the one that it got; else raises."""
     value, like = released(value), released(parts[0])
     fits = jax.tree.structure(value) == jax.tree.structure(like)
     value = value if fits else as_state(value)

@@ -11,7 +11,7 @@ __all__ = ["NO_EVENTS", "NoEvents"]
 
 
 class NoEvents:
-    """Nothing ever happens."""
+    """The events of a solve that has none."""
 
     live = False
     bits = 0
@@ -22,15 +22,15 @@ class NoEvents:
         self.held = held
 
     def check_differentiable(self) -> None:
-        """Nothing to refuse."""
+        """Returns: there is no event to refuse."""
 
     def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "NoEvents":
-        """The same; what is held stays as it is."""
+        """Returns no events, and keeps the leaves that are held."""
         del own, leaves, sign
         return NoEvents(held)
 
     def start(self, t: Array, y: Array, anew: Reinitialization) -> tuple:
-        """Nothing to remember."""
+        """Returns an empty memory."""
         del t, y, anew
         return ()
 
@@ -40,7 +40,7 @@ class NoEvents:
         return t
 
     def target(self, known: Any, target: Array) -> Array:
-        """No other time to land on."""
+        """Returns the target: there is no other time to land on."""
         del known
         return target
 
@@ -81,7 +81,7 @@ class NoEvents:
         anew: Reinitialization,
         fired: Any,
     ) -> tuple[Array, StepEnd]:
-        """Nothing."""
+        """Returns the end of the step as it is."""
         del known, target, accept, anew, fired
         return span[2], StepEnd(reach.dt, reach.landing, step.y, self.held, step.memory)
 
@@ -94,7 +94,7 @@ class NoEvents:
         still: Callable,
         accept: Array,
     ) -> StepEnd:
-        """There is nothing to settle."""
+        """Returns the end as it is: there are no signs."""
         del known, reach, span, still, accept
         return end
 
@@ -109,22 +109,22 @@ class NoEvents:
         way: Callable,
         anew: Reinitialization,
     ) -> tuple[Array, StepEnd]:
-        """Nothing."""
+        """Returns the end of the step as it is."""
         del known, fired, theta, way, anew
         return span[2], StepEnd(span[1], landing, step.y, self.held, step.memory)
 
     def masked_by(self, active: Array, end: StepEnd) -> StepEnd:
-        """Nothing can be taken back."""
+        """Returns the end as it is: there are no flags."""
         del active
         return end
 
     def over(self, end: StepEnd, done: Array) -> Array:
-        """Nothing keeps a solve from its end."""
+        """Returns `done`: no event keeps a solve from its end."""
         del end
         return done
 
     def moved(self, old: Any, new: Any, still: Array) -> Any:
-        """Nothing to remember."""
+        """Returns the memory, which is empty."""
         del old, still
         return new
 
@@ -137,7 +137,7 @@ class NoEvents:
         controller: Any,
         proposed: Array,
     ) -> Array:
-        """The dt that was proposed."""
+        """Returns the dt that was proposed."""
         del end, accept, dt, before, controller
         return proposed
 
@@ -147,7 +147,7 @@ class NoEvents:
         return memory
 
     def status(self, end: StepEnd, accept: Array, status: Array) -> Array:
-        """Nothing ends a solve."""
+        """Returns the status: no event ends a solve."""
         del end, accept
         return status
 
@@ -162,22 +162,22 @@ class NoEvents:
         return False
 
     def followed(self, known: Any, flags: Any) -> tuple[Any, Any]:
-        """Nothing to follow."""
+        """Returns what is known: there are no flags to follow."""
         del flags
         return known, None
 
     def coded(self, known: Any, end: StepEnd) -> list:
-        """Nothing to write on a tape."""
+        """Returns nothing for the tape."""
         del known, end
         return []
 
     def thetas(self, end: StepEnd) -> list:
-        """Nothing to write on a tape."""
+        """Returns nothing for the tape."""
         del end
         return []
 
     def read(self, row: Any) -> tuple:
-        """Nothing to read from it."""
+        """Returns empty records: the tape has none of events."""
         del row
         return (), (), ()
 

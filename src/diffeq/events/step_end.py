@@ -1,4 +1,4 @@
-"""What is known of events before a step, what is found out during it, and what follows."""
+"""The data of events in a step: known before it, found during it, and left after it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ __all__ = ["Happened", "Memory", "OutputWindow", "Reinitialization", "StepEnd", 
 
 
 class Memory(NamedTuple):
-    """What is known before a step: how conditions stand, which of them wait for the next round, how
-    many of each list of times have passed, for how many rounds time stood still, and whether a
-    terminal event has happened.
+    """The memory of the events before a step: the signs of conditions, which of them are pending in
+    the next round, how many of each list of times have passed, the number of rounds in which time
+    stood still, and whether a terminal event has happened.
     """
 
     stand: ConditionSign
@@ -25,8 +25,9 @@ class Memory(NamedTuple):
 
 
 class Reinitialization(NamedTuple):
-    """How to start again from (t, y, held): the method's memory, and dy/dt; and where there are
-    algebraic equations, the state next to y that obeys them, and whether it was found.
+    """Functions of (t, y, held) with which a solver restarts: `memory` returns the method's memory,
+    `rate` returns dy/dt, and `settled`, where there are algebraic equations, returns the state next
+    to y that satisfies them, and whether it was found.
     """
 
     memory: Callable
@@ -35,12 +36,13 @@ class Reinitialization(NamedTuple):
 
 
 class StepTruncation(NamedTuple):
-    """How far a step goes: to `theta`, if it is `cut` there, or all the way, to a landing or not.
+    """The length of a step after the search for events: it ends at `theta` if it is `cut` there,
+    else it is complete, and ends on a landing or not.
 
-    `first` says which condition crosses there (or which of them wait for this round), `crossed`
-    which others do at the same time, `stand` how all of them stand, and `scale` how large they are
-    in the step, whose polynomial is `way`. `alone`: it lands on something else, and what is due at
-    the same time has to wait.
+    `first` flags the condition that crosses at θ (or those that are pending in this round),
+    `crossed` all that cross at the same time, `stand` has the signs of all of them, and `scale`
+    their largest values in the step, whose polynomial is `way`. `alone`: the step lands on
+    something else, and given times that are due there have to wait.
     """
 
     dt: Array
@@ -56,8 +58,9 @@ class StepTruncation(NamedTuple):
 
 
 class OutputWindow(NamedTuple):
-    """Which rows of output a step has: those up to the time `until`, at which all is over if it is
-    `settled`; a polynomial if it has `moved`; and for each event whether it `happened`.
+    """The rows of output that a step makes: those up to the time `until`, at which no other round
+    follows if it is `settled`. `moved`: time has advanced, so there is a polynomial. `happened`
+    flags each event.
     """
 
     until: Array
@@ -67,7 +70,7 @@ class OutputWindow(NamedTuple):
 
 
 class Happened(NamedTuple):
-    """What happened at the end of a step: the state before and after each event, their flags, and
+    """The events at the end of a step: the state before and after each of them, their flags, and
     dy/dt after all of them.
     """
 
@@ -77,11 +80,12 @@ class Happened(NamedTuple):
 
 
 class StepEnd(NamedTuple):
-    """What became of the end of a step.
+    """The end of a step, after its events.
 
-    `memory` is the method's, and `known` is what the events know. `held` is what is held beside y.
-    `chain` has both before and after each event, in order, `rate` dy/dt after all of them, and
-    `shown` which rows of output there are. `lost`: there is no state after them to go on from.
+    `memory` is the method's, `known` the events', and `held` has the leaves that are held. `chain`
+    has (y, held) before the events and after each of them, in order, `rate` is dy/dt after all of
+    them, and `shown` the window of output. `lost`: the state after them is not finite, and the
+    solve cannot go on.
     """
 
     dt: Array
@@ -100,5 +104,5 @@ class StepEnd(NamedTuple):
 
     @property
     def happened(self) -> Array:
-        """Whether anything happened."""
+        """True if any event happened."""
         return jnp.any(self.fired)

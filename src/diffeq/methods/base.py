@@ -1,4 +1,5 @@
-"""What a method is: `init` a memory, `step` from (t, y) by dt, and say what it needs.
+"""The base of all methods: `init` makes a memory, `step` goes from (t, y) to t + dt, and properties
+state what the method needs.
 
 To write a scheme of your own, subclass `Method`, give `order` and `step`, and pass an instance to
 `solve`. Data files under `tableaus/` cover the families; a new tableau needs no class.
@@ -24,7 +25,7 @@ class Step(NamedTuple):
         error: the estimated error of y, in its units and shape; None where the method has none.
         memory: what goes to the next step, as a first stage that is the same as the last one here.
             It must be what `Method.init` returns at (t + dt, y): a shortcut, and no history, for
-            the reverse pass makes it anew from the state. Where it is the same up to rounding, or
+            the reverse pass computes it from the state. Where it is the same up to rounding, or
             up to a tolerance (a slope that Newton's method has found, where to start it next), the
             method says so by `stores_memory`.
         data: whatever the method's `interpolant` wants to see again, such as the stages.
@@ -63,8 +64,7 @@ class Method(eqx.Module):
     with `form.field(t, y)`, `form.jac(t, y)` and `form.mass`, which are None where nothing is known
     and where it is 1; or "implicit", with `form.residual(t, y, dy)`. y is one array: a tree is
     packed into a vector, and where `real_view` is set a complex state as its real parts and then
-    its imaginary ones. Time runs forwards here (backward problems are turned round at the door), so
-    dt > 0.
+    its imaginary ones. Time runs forwards here (a backward problem is reversed before), so dt > 0.
 
     A method that estimates its error says so by `adaptive`, returns the estimate in its `Step`, and
     gives its power of dt as `error_order`. Steps are differentiated, batched and compiled like any
@@ -99,7 +99,7 @@ class Method(eqx.Module):
     form: ClassVar[Any] = "ode"  # or a tuple of names
     real_view: ClassVar[bool] = False
     reference: ClassVar[str] = ""
-    area: ClassVar[bool] = False  # whether a step with noise wants H beside W
+    area: ClassVar[bool] = False  # whether a step with noise uses H as well as W
 
     @property
     def order(self) -> int | float:
@@ -113,20 +113,21 @@ class Method(eqx.Module):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the method estimates its error."""
+        """True if the method estimates its error."""
         return False
 
     @property
     def stores_memory(self) -> bool:
-        """Whether the memory is not, to the last bit, what `init` makes of the state: the tape then
-        keeps it, so that steps run again are the same steps. Its derivative is that of `init`.
+        """True if the memory is not, to the last bit, what `init` returns for the state: the tape
+        then keeps it, so that steps that are run again are the same steps. Its derivative is that
+        of `init`.
         """
         return self.multistep
 
     @property
     def multistep(self) -> bool:
-        """Whether the memory is the past, which no state can tell: it is kept, as where the method
-        `stores_memory`, and has a derivative of its own.
+        """True if the memory consists of previous states, which the current one does not determine:
+        it is kept, as where the method `stores_memory`, and has a derivative of its own.
         """
         return False
 
@@ -137,8 +138,9 @@ class Method(eqx.Module):
 
     @property
     def evaluates_inside_step(self) -> bool:
-        """Whether a step evaluates the equation after its start. On a delay equation such a step
-        may see itself, where a lag is short, and is then repeated until it agrees with that.
+        """True if a step evaluates the equation after its start. On a delay equation such a step
+        may evaluate its own interpolant, where a lag is short, and is then repeated until the two
+        agree.
         """
         return True
 
@@ -149,11 +151,11 @@ class Method(eqx.Module):
 
     @property
     def submethods(self) -> "tuple[Method, ...]":
-        """The methods that take turns, each with a loop of its own: one, but for `Switching`."""
+        """The methods that alternate, each with a loop of its own: one, but for `Switching`."""
         return (self,)
 
     def submethod(self, memory: Any) -> Any:
-        """Which of the `submethods` makes the step that starts with this memory."""
+        """The index of the one of `submethods` that makes the step that starts with this memory."""
         del memory
         return 0
 
@@ -180,7 +182,7 @@ class Method(eqx.Module):
 
     def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "Method":
         """The method for a solve to this tolerance: implicit ones solve their equations to a
-        fraction of `tolerance.scale(y)`, the error that is accepted beside a state y. `final`: no
+        fraction of `tolerance.scale(y)`, the error that is accepted of a state y. `final`: no
         shorter step will be tried where they are not solved.
         """
         del tolerance, final
@@ -205,16 +207,16 @@ class Method(eqx.Module):
         return Hermite(y, step.y, form.field(t, y), form.field(t + dt, step.y), dt)
 
     def interpolant_evaluates(self, form: Any) -> bool:
-        """Whether `interpolant` evaluates the field where `step` did not. It may then be infinite
-        or NaN where the step is sound; so, where something is read off it, it is made before the
+        """True if `interpolant` evaluates the field where `step` did not. It may then be infinite
+        or NaN where the step is finite; so, where output is interpolated, it is computed before the
         step is accepted, and a step whose interpolant is not finite is rejected.
         """
         del form
         return True
 
     def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
-        """The estimated error of the interpolant inside the step, in the units of y: beside that of
-        the step it limits dt, where something is read inside. None where the error of the step is
+        """The estimated error of the interpolant inside the step, in the units of y: like that of
+        the step it limits dt, where output is interpolated. None where the error of the step is
         enough. `path` is the interpolant where it evaluates the field, else None.
         """
         del y, dt, step, path
@@ -223,12 +225,14 @@ class Method(eqx.Module):
     def history_interpolant(
         self, y: Array, dt: Array, step: Step, path: Interpolant
     ) -> Interpolant:
-        """What the past of a delay equation keeps of a step whose interpolant is `path`: that."""
+        """The interpolant that the past of a delay equation keeps of a step whose interpolant is
+        `path`: that one.
+        """
         del y, dt, step
         return path
 
     def constant_step(self, t: Array, y: Array, dt: Array) -> Interpolant:
-        """What it keeps of a step in which nothing happens."""
+        """The interpolant that it keeps of a step in which y is constant."""
         form = lower(Ode(lambda t, y: jnp.zeros_like(y)), self.form, repr(self))
         step = self.step(form, t, y, dt, self.init(form, t, y))
         return self.history_interpolant(y, dt, step, self.interpolant(form, t, y, dt, step))

@@ -199,16 +199,16 @@ class _Past(NamedTuple):
 
     @property
     def equal(self) -> Array:
-        """How many steps had this dt, and this order."""
+        """The number of steps with this dt and this order."""
         return self.clock[2]
 
     @property
     def factor(self) -> Array:
-        """What is known of Newton's rate."""
+        """The factor θ/(1 − θ) of Newton's rate θ, as previous steps have found it."""
         return self.clock[3]
 
     def at(self, dt: Array) -> "_Past":
-        """The same polynomial at the spacing dt.
+        """Interpolates the previous states at the spacing dt.
 
         Its values at t, t − dt, t − 2 dt … are summed from the old differences, and differenced.
         """
@@ -216,11 +216,12 @@ class _Past(NamedTuple):
         ratio = dt / jnp.where(spacing > 0, spacing, 1)
         same = jnp.abs(ratio - 1) <= 16 * jnp.finfo(dt.dtype).eps
         values = jnp.stack([_rise(self.known, -m * ratio) for m in range(1, ORDERS + 1)])
-        anew = [_weighted(row, values) for row in _differencing()]
-        anew = jnp.stack([*anew, jnp.zeros_like(anew[0]), jnp.zeros_like(anew[0])])
-        anew = jnp.where(_rows(self.order), anew, 0)
+        rescaled = [_weighted(row, values) for row in _differencing()]
+        zeros = jnp.zeros_like(rescaled[0])
+        rescaled = jnp.stack([*rescaled, zeros, zeros])
+        rescaled = jnp.where(_rows(self.order), rescaled, 0)
         clock = jnp.stack([dt, self.clock[1], jnp.where(same, self.clock[2], 0), self.clock[3]])
-        return _Past(jnp.where(same, self.differences, anew), clock)
+        return _Past(jnp.where(same, self.differences, rescaled), clock)
 
     def extended(self, d: Array) -> "_Past":
         """The differences at the end of a step that found y1 = ŷ1 + d, and one more step counted.

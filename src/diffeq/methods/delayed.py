@@ -29,8 +29,9 @@ _MORE = 4
 
 
 class Trace(NamedTuple):
-    """What a step leaves: the strip that the past keeps, the path that output sees, the estimated
-    error of that, if there is one, and what it `asked` of the past that is not there.
+    """The data of a step: `strip`, the step as the past keeps it, the path that output evaluates,
+    the estimated error of that, if there is one, and the parts of the past that it `asked` for and
+    that are not there.
     """
 
     strip: StoredStep
@@ -47,7 +48,7 @@ class MethodOfSteps(Method):
     time it sees the polynomial before it, then its own of the last time, until that stands still.
     Each look into the past raises flags (`Asked`): one at the step itself has it repeated, one at
     what is not there has it rejected, whatever became of the value. An implicit method solves its
-    equations anew in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
+    equations again in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
     of the choices, and the classical one. (RADAR5 adds the derivative through the step's own
     polynomial, which converges where ∂f/∂past is stiff, too.)
 
@@ -74,7 +75,7 @@ class MethodOfSteps(Method):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the method estimates its error."""
+        """True if the method estimates its error."""
         return self.method.adaptive
 
     @property
@@ -93,7 +94,7 @@ class MethodOfSteps(Method):
         return self.method.evaluations
 
     def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "MethodOfSteps":
-        """The same with its method tuned."""
+        """Returns the method of steps with its method tuned to the tolerance."""
         method = self.method.with_tolerance(tolerance, final=final)
         return self if method is self.method else eqx.tree_at(lambda m: m.method, self, method)
 
@@ -101,7 +102,9 @@ class MethodOfSteps(Method):
         return repr(self.method)
 
     def knowing(self, row: list[Array]) -> "MethodOfSteps":
-        """The same for a step that was made before: differentiable, and without iteration."""
+        """Returns the method for a step that was made before: differentiable, and without
+        iteration.
+        """
         return eqx.tree_at(lambda m: m.known, self, row, is_leaf=lambda x: x is None)
 
     def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
@@ -214,7 +217,7 @@ class MethodOfSteps(Method):
         return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]
 
     def _near(self, shape: Any, y: Array, before: Any, after: Any) -> Any:
-        """Whether two turns agree, in the middle and at the end of the step."""
+        """True if two turns agree, in the middle and at the end of the step."""
         real = jnp.finfo(y.dtype).dtype
         ends = [[s.y, shape.unpack(row).polynomial(jnp.asarray(0.5, real))]
                 for row, s in (before, after)]  # fmt: skip
@@ -236,7 +239,7 @@ def _count(turn: Any) -> Any:
 
 
 def _sound(turn: Any) -> Any:
-    """Whether a step is finite, its error and its polynomial too, and its equations are solved."""
+    """True if a step, its error and its polynomial are finite, and its equations are solved."""
     row, step = turn
     total = sum(jnp.sum(x) for x in jax.tree.leaves((row, step.y, step.error)))
     finite = jnp.isfinite(lax.stop_gradient(total))

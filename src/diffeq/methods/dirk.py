@@ -104,7 +104,7 @@ class DIRK(Implicit):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tableau has an embedded solution."""
+        """True if the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
@@ -112,7 +112,7 @@ class DIRK(Implicit):
         return form.field(t, y) if self._carries(form) else ()
 
     def _carries(self, form: Any) -> bool:
-        """Whether the slope at the end of a step is known; not where y1 is no stage."""
+        """True if the slope at the end of a step is known; not where y1 is no stage."""
         return self.tableau.fsal and _explicit(form) is None
 
     def step(
@@ -195,8 +195,8 @@ class DIRK(Implicit):
         return done, report
 
     def interpolant_evaluates(self, form: Any) -> bool:
-        """Whether it takes slopes that are not known from the stages: of a mass matrix, or at the
-        end of a split form, where that is no stage.
+        """True if the interpolant takes slopes that are not known from the stages: of a mass
+        matrix, or at the end of a split form, where that is no stage.
         """
         plain = getattr(form, "mass", None) is None
         dense = _rows(self.tableau, plain).dense
@@ -287,7 +287,9 @@ def _weighted(weights: Any, rows: Array) -> Array:
 
 
 class _Report(NamedTuple):
-    """Whether all stages were found, and how often the field was evaluated for it."""
+    """The outcome of the stages: whether all are solved, and the number of evaluations of the
+    field.
+    """
 
     solved: Any
     evaluations: Any
@@ -300,9 +302,9 @@ class _Report(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What a step reads: of each stage (what is known of u_i, where Newton starts, c_i); of the
-    end; of the error, and whether it has to be damped; of the last slope; of dense output, and of
-    its error.
+    """The coefficients of a step: of each stage (what is known of u_i, where Newton starts, c_i);
+    of the end; of the error, and whether it has to be damped; of the last slope; of dense output,
+    and of its error.
     """
 
     gamma: float

@@ -56,7 +56,7 @@ class ExplicitRK(Method):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tableau has an embedded solution."""
+        """True if the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
     @property
@@ -104,7 +104,9 @@ class ExplicitRK(Method):
         return error, dt * combine(table.b_error3, stages)
 
     def interpolant_evaluates(self, form: Any) -> bool:
-        """Whether it has stages of its own, or needs a slope at the end that no stage is."""
+        """True if the interpolant has stages of its own, or takes a slope at the end that no stage
+        is.
+        """
         del form
         table = self.tableau
         return table.extra_stages > 0 if table.dense is not None else not table.fsal

@@ -98,7 +98,7 @@ class FIRK(Implicit):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tableau has an embedded solution."""
+        """True if the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
     @property
@@ -157,7 +157,7 @@ class FIRK(Implicit):
         return _Memory(slope, *lax.stop_gradient(hints))
 
     def interpolant_evaluates(self, form: Any) -> bool:
-        """Whether it takes slopes that are not known from the stages."""
+        """True if the interpolant takes slopes that are not known from the stages."""
         known = getattr(form, "mass", form) is None and self.tableau.fsal
         return _numbers(self.tableau).dense is None and not known
 
@@ -179,8 +179,8 @@ class FIRK(Implicit):
 
 
 class _Memory(NamedTuple):
-    """What one step leaves to the next: its last slope, M y', or y' where a residual is solved. The
-    rest are hints for Newton, which change no result by more than its error, and which a replay
+    """The memory of a step: its last slope, M y', or y' where a residual is solved. The rest are
+    guesses for Newton's method, which change no result by more than its error, and which a replay
     does without: the stages, the dt that they belong to, and the rate.
     """
 
@@ -204,10 +204,11 @@ def _weighted(form: Any, dt: Array, x: Array) -> Array:
 
 
 def _bounds(aim: Aim, form: Any, dt: Array, y: Array) -> Bounds:
-    """How Newton measures its updates, and where it stops. What counts h is an error of velocities
-    along the constraint, too, where nothing mends it: so it goes on to √rtol, as in RADAU5; but not
-    below what rounding leaves of the equations for components of index 1, which comes out of all:
-    that of the largest one, also in a component that is 0.
+    """The norm of Newton's updates, and the bound at which it stops. Components that count times h
+    have errors of velocities along the constraint, too, where nothing corrects them: so the
+    iteration goes on to √rtol, as in RADAU5; but not below what rounding leaves of the equations
+    for components of index 1, which is a fraction of the largest component, also for a component
+    that is 0.
     """
     bounds = aim.bounds(y)
     if getattr(form, "index", None) is None:
@@ -241,14 +242,14 @@ class _System(NamedTuple):
 
     @property
     def is_residual(self) -> bool:
-        """Whether the equation is F(t, y, y') = 0."""
+        """True if the equation is F(t, y, y') = 0."""
         return isinstance(self.form, Residual)
 
     @property
     def has_heavy_mass(self) -> bool:
-        """Whether M is another one at each stage. Then the system does not fall apart; and with an
-        M that is the same for all, Newton's method would leave in algebraic components a multiple
-        of its last update.
+        """True if M differs between the stages. Then the system does not separate; and with one M
+        for all stages, Newton's method would leave in algebraic components a multiple of its last
+        update.
         """
         return self.is_residual and has_state_dependent_mass(self.form, self.t, self.y)
 
@@ -270,7 +271,7 @@ class _System(NamedTuple):
         return solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
 
     def frozen_inverse(self, moves: Array) -> Callable:
-        """The same for many r, without a derivative."""
+        """Returns the inverse at U, for many r, without a derivative."""
         apply = inverse_of(factored(lax.stop_gradient(self._matrix(moves))))
         return lambda r: apply(r.ravel()).reshape(r.shape)
 
@@ -408,9 +409,9 @@ def _transformed(numbers: "_Numbers", inverses: list, r: Array) -> Array:
 
 
 class _Numbers(NamedTuple):
-    """What a step reads. `values`, `vectors`, `duals`: A⁻¹ = Σ value · vector dualᵀ, of each pair
-    of complex eigenvalues one, the real ones first. `coupling` is A⁻¹, and `start` what it makes of
-    the slope at the start.
+    """The coefficients of a step. `values`, `vectors`, `duals`: A⁻¹ = Σ value · vector dualᵀ, of
+    each pair of complex eigenvalues one, the real ones first. `coupling` is A⁻¹, and `start` its
+    product with the column of the slope at the start.
     """
 
     nodes: np.ndarray

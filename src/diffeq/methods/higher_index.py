@@ -118,7 +118,7 @@ def _inverse(by_w: Float[Array, "rows n"]) -> Float[Array, "n rows"]:
 
 def _iterated(step: Callable, start: tuple[Array, Array]) -> tuple[tuple, _Step, Array]:
     """(y, w) after steps until they no longer become shorter, the last one of them, and whether
-    that was short beside the state.
+    that was short relative to the state.
     """
     enough, extent = float(jnp.finfo(start[0].dtype).eps) ** 0.5, jnp.max(jnp.abs(start[0]))
 
@@ -150,7 +150,7 @@ def slope(form: Mass, t: Array, y: Array) -> Array:
 
 
 def is_regular(form: Mass, t: Array, y: Array) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-    """Whether the index is the one that is stated, and whether that can be said of these numbers.
+    """Returns whether the index is the one that is stated, and whether these numbers can tell.
 
     It is lower where no equation has to be differentiated as often as that, and higher where the
     last derivatives do not determine the algebraic components.

@@ -1,4 +1,4 @@
-"""Whether the equations have the index that they are solved as."""
+"""A check that the equations have the index that they are solved as."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ _PLACES = 3
 
 
 def is_determined(form: Any, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
-    """Whether the algebraic equations determine the algebraic components at (t, y), or beside it.
+    """True if the algebraic equations determine the algebraic components at (t, y), or near it.
 
     Their matrix is singular at each point where the index is another. At a single one, such as a
     start on a fold, it may be singular where the index is right: so it is regular if it is so in
-    one of a few places, a relative distance of ε^(1/4) apart. Of places where the field is not
-    finite nothing is known, which at (t, y) itself is for the first step to say.
+    one of a few places, a relative distance of ε^(1/4) apart. Places where the field is not finite
+    say nothing; if (t, y) itself is such a place, the first step fails there.
     """
 
     def regular(number: Array) -> Array:

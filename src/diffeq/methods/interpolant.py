@@ -122,7 +122,7 @@ class Polynomial(Interpolant):
         return value / self.dt
 
     def in_chebyshev(self) -> "Chebyshev":
-        """The same polynomial in the other basis."""
+        """Converts the polynomial to the Chebyshev basis."""
         count = len(self.coefficients)
         unit = ([Fraction(i == d) for i in range(count)] for d in range(count))
         turned = np.array([in_chebyshev(row) for row in unit], float)

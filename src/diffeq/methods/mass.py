@@ -1,5 +1,5 @@
-"""What implicit methods do with M y' = f, where M is a matrix, a diagonal, or 1; and, by way of
-`residual.py`, with F(t, y, y') = 0.
+"""The mass matrix in implicit methods: M y' = f, where M is a matrix, a diagonal, or 1; and,
+through `residual.py`, F(t, y, y') = 0.
 """
 
 from collections.abc import Callable
@@ -65,8 +65,8 @@ def combined(mass: Any, matrix: Array) -> Array:
 
 
 def residual_of_step(form: Any, dt: Array, t: Array, y: Array, path: Array) -> Array:
-    """What dt f − M path is, ravelled, where path is dt y': zero where the equation holds. Of a
-    residual it is −dt F(t, y, path/dt), which is the same if F is M y' − f.
+    """Evaluates dt f − M path, ravelled, where path is dt y': zero where the equation holds. Of a
+    residual it is −dt F(t, y, path/dt), which is equal if F is M y' − f.
     """
     if isinstance(form, Implicit):
         return -dt * form.residual(t, y, divide_by_dt(path, dt).reshape(y.shape)).ravel()
@@ -76,7 +76,7 @@ def residual_of_step(form: Any, dt: Array, t: Array, y: Array, path: Array) -> A
 def divide_by_dt(path: Array, dt: Array) -> Array:
     """The slope path/dt; path itself in a step of dt = 0, which goes nowhere.
 
-    >>> over(jnp.array([2.0, 0.0]), jnp.array(0.0))
+    >>> divide_by_dt(jnp.array([2.0, 0.0]), jnp.array(0.0))
     Array([2., 0.], dtype=float32)
     """
     return path / jnp.where(dt == 0, 1, dt)
@@ -106,8 +106,8 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
 
 
 def initial_step_rates(form: Any) -> tuple[Callable, ...]:
-    """What a first step is found by: the slope, and of an equation with noise the size of what
-    multiplies √dt.
+    """Returns the functions that determine the first step size: the slope, and of an equation with
+    noise the size of what multiplies √dt.
     """
     if isinstance(form, Sde):
         return form.drift, spread(form)
@@ -119,7 +119,7 @@ def initial_step_rates(form: Any) -> tuple[Callable, ...]:
 
 
 def constrained(form: Any) -> bool:
-    """Whether there are, or may be, algebraic equations for initial values to obey."""
+    """True if there are, or may be, algebraic equations for initial values to satisfy."""
     return isinstance(form, Implicit) or (isinstance(form, Mass) and form.mass is not None)
 
 
@@ -155,7 +155,8 @@ def _rank(projector: Array) -> Array:
 
 
 def _holder(form: Mass, kept: Array | None) -> Any:
-    """What is applied to y − y0: M, or a matrix of the same range that sees the kept parts alone.
+    """The matrix that is applied to y − y0: M, or a matrix of the same range that depends on the
+    kept parts alone.
 
     At a root y − y0 vanishes in these parts, so that the basis of the range may pass for constant.
     """
@@ -169,8 +170,9 @@ def _holder(form: Mass, kept: Array | None) -> Any:
 
 
 def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tuple[Array, Array]:
-    """The step of Newton's method from y towards the algebraic equations, M dy = 0, and what it is
-    beside: y, and of a slope that is mended what it makes over the span; ravelled.
+    """The step of Newton's method from y towards the algebraic equations, M dy = 0, and the size
+    that it is compared with: y, and for a slope that is corrected its change over the span;
+    ravelled.
     """
     if isinstance(form, Implicit):
         return residual.newton_correction(form, t, y, span)
@@ -182,9 +184,9 @@ def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tu
 
 
 def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
-    """Whether the equations determine what M leaves open, and whether that can be said: whether a
-    matrix is regular, and whether it is finite. It is M + P J at (t, y); of a residual, at (t, y,
-    dy), ∂F/∂x, where x are the slopes of differential components and the algebraic ones.
+    """Returns whether the equations determine what M leaves open, and whether that is known:
+    whether a matrix is regular, and whether it is finite. It is M + P J at (t, y); of a residual,
+    at (t, y, dy), ∂F/∂x, where x are the slopes of differential components and the algebraic ones.
     """
     if isinstance(form, Mass) and form.index is not None:
         return higher_index.is_regular(form, t, y)

@@ -1,4 +1,4 @@
-"""Places beside a state, where nothing vanishes by chance."""
+"""Points near a state, where no number vanishes by chance."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ __all__ = ["nearby"]
 def nearby(
     form: Any, turn: Real[Array, ""], t: Array, y: Array, span: Array
 ) -> tuple[Array, Array, Array]:
-    """(t, y, dy) at the turn 0, with the guess of a residual for dy; and places beside it. No
-    component changes its sign, for the domain of a field may end at 0.
+    """Returns (t, y, dy) at the turn 0, with the guess of a residual for dy; at other turns, points
+    near it. No component changes its sign, for the domain of a field may end at 0.
     """
     real = jnp.finfo(y.dtype)
     step = turn * float(real.eps) ** 0.25

@@ -1,8 +1,9 @@
-"""What methods that solve equations have in common: how exactly they solve them.
+"""The base of methods that solve equations: the accuracy of Newton's method, and its linear
+systems.
 
 A root that is off by a small part of the tolerance costs the step no accuracy, so Newton stops
-there. It gives up early, for a shorter step is cheaper than many turns; but where nobody would try
-again with one (a fixed dt, or the replay of a step that was accepted once), it goes on.
+there. It gives up early, for a shorter step is cheaper than many iterations; but where no shorter
+step would be tried (a fixed dt, or the replay of a step that was accepted once), it goes on.
 """
 
 from collections.abc import Callable
@@ -43,15 +44,17 @@ _RTOL, _ATOL = 1e-13, 1e-15
 
 
 class Aim(eqx.Module):
-    """How exactly equations are solved: to a part of a tolerance. `final` says that nobody tries
-    again with a shorter step.
+    """The accuracy to which equations are solved: a part of a tolerance. `final`: no shorter step
+    will be tried.
     """
 
     tolerance: Any = None
     final: bool = eqx.field(static=True, default=True)
 
     def bounds(self, y: Array) -> Bounds:
-        """How Newton measures its updates beside y, as vectors, and where it stops."""
+        """Returns the norm of Newton's updates at y, which it takes as vectors, and the bound at
+        which Newton stops.
+        """
         y = lax.stop_gradient(y)
         scale, square = _ATOL + _RTOL * magnitude(y), mean_square
         if self.tolerance is not None:
@@ -125,7 +128,7 @@ def linearised(
 def of_field(
     field: Callable, t: Array, y: Array, jac: Any = None, mass: Any = None, solver: Any = None
 ) -> Linear:
-    """The same of M y' = f(t, y)."""
+    """Linearises M y' = f(t, y) at (t, y)."""
     if solver is None:
         return Linear(mass, jacobian(field, t, y, jac))
     if jac is None:
@@ -169,8 +172,8 @@ def inverse_of(factors: Factors | Products) -> Callable:
 
 
 def factors_of(linear: Linear, dt: Array, scale: Any) -> Factors | Products:
-    """What solves with M − dt scale J. A step of dt = 0 (a rejected attempt, in a replay) leaves
-    all where it is, also where M is singular: the matrix is 1 there.
+    """Factors M − dt scale J. In a step of dt = 0 (a rejected attempt, in a replay), which changes
+    nothing, the matrix is 1, for M may be singular.
     """
     if linear.solver is not None:
         by_mass, by_y = linear.mass, linear.by_y

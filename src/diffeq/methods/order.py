@@ -175,7 +175,7 @@ def _conditions(A: Array, b: Array) -> Iterator[Any]:
 
 
 def _leading(residuals: Iterable[Any], tol: float) -> int:
-    """How many residuals, from the first one on, vanish."""
+    """The number of residuals, from the first one on, that vanish."""
     return sum(1 for _ in takewhile(lambda residual: residual <= tol, residuals))
 
 
@@ -256,7 +256,7 @@ def additive_residuals(
 
 @runtime_checkable
 class _Interpolated(Protocol):
-    """What is used of a `Tableau` here; its file imports this one."""
+    """The part of a `Tableau` that is used here; its file imports this one."""
 
     @property
     def exact(self) -> Any: ...
@@ -350,7 +350,7 @@ def damping_at_infinity(A: Array, b: Array) -> float:
 
 
 def stability_excess(A: Array, b: Array) -> float:
-    """How far max |R(iy)| lies above 1: not more than rounding if the method is A-stable, where the
+    """The excess of max |R(iy)| over 1: not more than rounding if the method is A-stable, where the
     poles of R lie on the right, as with a positive diagonal they do.
     """
     numerator, denominator = (
@@ -403,8 +403,8 @@ def stability_reach(A: Array, b: Array, angle: float, growth: float = 0.0) -> fl
 class _RosenbrockWeights:
     """Phi(tau) by stage: a branch that is alone on its node is reached by beta, others by alpha.
 
-    For f''(y) [., .] sees the arguments of f, y + dt sum_j alpha_ij k_j, but f'(y) [.] has the term
-    with the Jacobian beside it, which makes alpha + gamma = beta of it.
+    For f''(y) [., .] sees the arguments of f, y + dt sum_j alpha_ij k_j, but to f'(y) [.] the term
+    with the Jacobian is added, which makes alpha + gamma = beta of it.
     """
 
     def __init__(self, alpha: Array, beta: Array):
@@ -450,7 +450,7 @@ def rosenbrock_order_of(alpha: Array, beta: Array, b: Array, tol: float = _TOLER
 
 @_deep
 def rosenbrock_dense_residuals(alpha: Array, beta: Array, dense: Any, order: int) -> list:
-    """The same of b_i(theta) = sum_d dense[i, d] theta^(d + 1), at a few thetas."""
+    """The residuals of b_i(theta) = sum_d dense[i, d] theta^(d + 1), at a few thetas."""
     dense, theta = precise(dense), precise(_THETAS)
     rows = np.array([theta ** (d + 1) for d in range(dense.shape[1])]).T @ dense.T
     return list(islice(_rosenbrock_conditions(alpha, beta, rows, theta), order))

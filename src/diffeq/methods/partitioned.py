@@ -153,7 +153,7 @@ class Nystrom(Method):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tableau has an embedded solution, for positions and velocities."""
+        """True if the tableau has an embedded solution, for positions and velocities."""
         return self.tableau.b_hat is not None and self.tableau.b_dot_hat is not None
 
     @property

@@ -1,4 +1,4 @@
-"""What F(t, y, y') = 0 says at one time: consistent values, and slopes where none are known.
+"""Consistent values of F(t, y, y') = 0 at one time, and slopes where none are known.
 
 The unknowns there are x: the slope y' of each differential component, and each algebraic component
 itself. F does not depend on the slopes of algebraic components, so there are as many equations as
@@ -78,8 +78,8 @@ def slope(form: Implicit, t: Array, y: Array) -> Array:
 
 
 def pace(form: Implicit, t: Array, y: Array) -> Array:
-    """The slope at (t, y) after one turn of Newton's method from the guess: exact where F is linear
-    in y' and y is consistent, and elsewhere good enough to find a first step by.
+    """The slope at (t, y) after one iteration of Newton's method from the guess: exact where F is
+    linear in y' and y is consistent, and elsewhere good enough to find a first step by.
     """
     guess = form.guess.ravel()
     here = _linearised(form, t, y.ravel(), guess, y.shape)
@@ -88,16 +88,16 @@ def pace(form: Implicit, t: Array, y: Array) -> Array:
 
 
 def newton_correction(form: Implicit, t: Array, y: Array, span: Array) -> tuple[Array, Array]:
-    """The step of Newton's method from y and the guess, and what it is small or large beside: of an
-    algebraic component itself, of a slope what it does to y over the span.
+    """The step of Newton's method from y and the guess, and the size that it is compared with: of
+    an algebraic component itself, of a slope its change of y over the span.
     """
     guess, given = form.guess.ravel(), y.ravel()
     here = _linearised(form, t, given, guess, y.shape)
     step = -solve(here.factors, here.value)
     each = jnp.where(form.differential, span, 1).astype(step.dtype)
-    beside = jnp.where(form.differential, guess, given)
+    size = jnp.where(form.differential, guess, given)
     bad = jnp.any(depends_on_algebraic_rates(form, t, y, form.guess))
-    return jnp.where(bad, jnp.inf, step * each), beside * each
+    return jnp.where(bad, jnp.inf, step * each), size * each
 
 
 def depends_on_algebraic_rates(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
@@ -110,12 +110,14 @@ def depends_on_algebraic_rates(form: Implicit, t: Array, y: Array, dy: Array) ->
 
 
 def has_state_dependent_mass(form: Implicit, t: Array, y: Array) -> bool:
-    """Whether ∂F/∂y' is another matrix at other points."""
+    """True if ∂F/∂y' depends on t, y or y'."""
     return _varies(form, t, y, [True, True, True])
 
 
 def _varies(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
-    """Whether ∂F/∂y' depends on t, y or y'; known from its equations, before anything runs."""
+    """True if ∂F/∂y' depends on one of t, y and y', those that `by` flags; known from its
+    equations, before anything runs.
+    """
 
     def push(t: Array, y: Array, dy: Array, unit: Array) -> Array:
         return jax.jvp(lambda dy: form.residual(t, y, dy), (dy,), (unit,))[1]
@@ -163,8 +165,8 @@ def _completed(form: Implicit, there: _Linear, dy: Array) -> Array:
 
 
 def _unit(form: Implicit, y: Array) -> Callable:
-    """In what the unknowns are measured: states by the largest of y, and slopes by the largest of
-    themselves, or by what takes y through the whole interval to its own size.
+    """The units of the unknowns: of states the largest of y, and of slopes the largest of
+    themselves, or what takes y through the whole interval to its own size.
     """
     flags = form.differential
     size, guess = lax.stop_gradient((jnp.max(jnp.abs(y)), jnp.abs(form.guess.ravel())))

@@ -56,7 +56,7 @@ class Rosenbrock(Method):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tableau has an embedded solution."""
+        """True if the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
     @property

@@ -31,7 +31,7 @@ def stages_in_loop(
 
     >>> sums = lambda row, tables, carry: ((row[1] + weighted(row[0], tables[0]),), carry)
     >>> rows = (jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1.0, 1.0]))
-    >>> in_a_loop(sums, rows, (jnp.zeros(2),))[0]
+    >>> stages_in_loop(sums, rows, (jnp.zeros(2),))[0]
     (Array([1., 3.], dtype=float32),)
     """
     count = rows[0].shape[0]

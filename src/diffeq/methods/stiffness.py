@@ -125,7 +125,7 @@ def _seen(table: Tableau, stages: tuple, error: Array) -> _Seen:
     d2 = stages[j] - stages[i]
     d1, d0 = (combine(w[: len(stages)], stages) for w in (inner, inner @ A))
     terms = (d1 * d1, d0 * d0, d0 * d1, d0 * d2, d1 * d2, d2 * d2, error * _weights(error))
-    # One sum of seven rows: XLA would make the whole step anew for each of seven sums.
+    # One sum of seven rows: XLA would compute the whole step again for each of seven sums.
     size, *products, total = jnp.sum(jnp.stack([x.ravel() for x in terms]), axis=1)
     scale = 1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
     d00, d01, d02, d12, d22 = (scale * x for x in products)

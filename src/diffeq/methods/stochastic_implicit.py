@@ -68,7 +68,7 @@ class ImplicitEM(Stochastic, Implicit):
         return False
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
-        """Nothing; but y has to be real."""
+        """Refuses a complex y; there is no memory."""
         if jnp.iscomplexobj(y):
             raise TypeError(f"{self!r} takes a real y; give the real and the imaginary part.")
         return ()
@@ -77,11 +77,11 @@ class ImplicitEM(Stochastic, Implicit):
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
         """One step; u = y1 − y solves u = W g + dt f(t + dt, y + u)."""
-        kick = form.times(form.diffusion(t, y), form.increment).ravel()
+        noise = form.times(form.diffusion(t, y), form.increment).ravel()
         moved = lambda u: y + u.reshape(y.shape)  # noqa: E731
 
         def residual(u: Array) -> Array:
-            return kick + dt * form.drift(t + dt, moved(u)).ravel() - u
+            return noise + dt * form.drift(t + dt, moved(u)).ravel() - u
 
         def exact(u: Array, r: Array) -> Array:
             linear = of_field(form.drift, t + dt, moved(u), solver=self.linear)
@@ -89,6 +89,6 @@ class ImplicitEM(Stochastic, Implicit):
 
         linear = of_field(form.drift, *lax.stop_gradient((t + dt, y)), solver=self.linear)
         inverse = inverse_of(factors_of(linear, dt, 1.0))
-        found = simplified_newton(residual, inverse, kick, self.aim.bounds(y))
+        found = simplified_newton(residual, inverse, noise, self.aim.bounds(y))
         y1 = moved(implicit_root(residual, found.x, exact))
         return Step(y1, None, (), (), found.found, found.turns)

@@ -23,7 +23,7 @@ __all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
 
 
 class Stochastic(Method):
-    """What methods for SDEs share: strong and weak order, and what they ask of the noise.
+    """The base of methods for SDEs: strong and weak order, and the kinds of noise that they take.
 
     `form` is "ito", "stratonovich" or "sde" (either). A subclass gives `order` (strong, of the mean
     error of paths), `weak_order` (of the error of means), and `step`, which reads W from
@@ -62,7 +62,7 @@ class Stochastic(Method):
         return Polynomial(y, (step.y - y,), dt)
 
     def constant_step(self, t: Array, y: Array, dt: Array) -> Polynomial:
-        """The same line, from y to y."""
+        """The line from y to y."""
         del t
         return Polynomial(y, (jnp.zeros_like(y),), dt)
 
@@ -178,7 +178,7 @@ class Milstein(Stochastic):
         return False
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
-        """Nothing; but the noise has to be of a kind that it takes."""
+        """Refuses noise of other kinds; there is no memory."""
         other = "de.EulerMaruyama() or de.EulerHeun()"
         form.must_be(self, ("diagonal", "scalar"), other)
         form.must_be_own(self)
@@ -244,7 +244,7 @@ class _Tabled(Stochastic):
         return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, square)))
 
     def _stage(self, i: int) -> Any:
-        """What drift i is evaluated at, as rows of the table; None where nothing uses it."""
+        """The arguments of drift i, as rows of the table; None where no stage uses it."""
         table = self.tableau
         used = [table.alpha[i], *table.A0[:, i], *([] if table.additive else table.A1[:, i])]
         return (table.c0[i], *table.A0[i], *table.B0[i]) if any(used) else None
@@ -270,7 +270,7 @@ class SRI(_Tabled):
     """
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
-        """Nothing; but the noise has to be of a kind that it takes."""
+        """Refuses noise of other kinds; there is no memory."""
         form.must_be(
             self, ("diagonal", "scalar"), "de.EulerMaruyama(), or de.SOSRA() if it is additive"
         )
@@ -347,7 +347,7 @@ class SRA(_Tabled):
     form: ClassVar[str] = "sde"
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
-        """Nothing; but the noise has to be additive."""
+        """Refuses noise that is not additive; there is no memory."""
         if not form.additive:
             raise TypeError(
                 f"{self!r} takes additive noise, and here the diffusion depends on y: choose "
@@ -396,7 +396,7 @@ class SRA(_Tabled):
 
 
 def _pushed(form: Any, g: Any, w: Array, y: Array) -> Any:
-    """What the noise adds to a state, of y's shape; None where that is nothing."""
+    """The change of a state by the noise, of y's shape; None where g is None."""
     return None if g is None else jnp.broadcast_to(form.times(g, w), y.shape)
 
 

@@ -84,7 +84,7 @@ class StochasticTableau(_Text):
 
     @cached_property
     def additive(self) -> bool:
-        """Whether it is of the kind SRA."""
+        """True if the tableau is of the kind SRA."""
         return "A1" not in self.exact
 
     def _row(self, label: str) -> Float[np.ndarray, " s"]:

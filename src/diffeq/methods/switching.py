@@ -42,8 +42,8 @@ class _Memory(NamedTuple):
 
 
 class _Paired(Method):
-    """What the pair and each of its two methods share: both estimate their error, and are counted
-    step by step.
+    """The base of the pair and of each of its two methods: both estimate their error, and count
+    their evaluations step by step.
     """
 
     form: ClassVar[str] = "mass"
@@ -246,18 +246,20 @@ class _StiffPhase(_Phase):
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
         """One step, and its count for or against the stiff method."""
-        lean = self.pair.nonstiff
+        nonstiff = self.pair.nonstiff
         found = slopes(form.field, t, y, form.jac)
         step = step_from(self.own.tableau, form, t, y, dt, found, rolled=True)
-        first = lean.init(form, t + dt, step.y)
+        first = nonstiff.init(form, t + dt, step.y)
         reach = dt * _spectral_bound(lax.stop_gradient(found.by_y))
-        after = _judged(memory, reach / min(limits(lean.tableau)), y.size)
-        spent = jnp.int32(self.own.evaluations + lean.tableau.fsal)
+        after = _judged(memory, reach / min(limits(nonstiff.tableau)), y.size)
+        spent = jnp.int32(self.own.evaluations + nonstiff.tableau.fsal)
         return step._replace(memory=after._replace(first=first), evaluations=spent)
 
 
 def _wanted(size: int) -> int:
-    """How many votes it takes at first to turn a state of this size to the stiff method."""
+    """The number of votes that it takes at first to switch a state of this size to the stiff
+    method.
+    """
     return int(_FIRST + _EACH * size)
 
 

@@ -224,7 +224,7 @@ def _layout(rows: Sequence[tuple[str, Row]]) -> str:
 
 
 class _Text:
-    """What every table shares: the text, its header, and identity by text.
+    """The base of all tables: the text, its header, and identity by text.
 
     Two tables are the same if their texts are: so a table is hashable and can be static in a
     compiled function without ever being compiled twice.

@@ -1,4 +1,6 @@
-"""What all problems share: being a pytree of arrays, `replace`, and fields that depend on args."""
+"""The base of all problems: a pytree of arrays, with `replace`, and with fields that depend on
+args.
+"""
 
 import copy
 from collections.abc import Callable
@@ -53,7 +55,7 @@ class Problem:
         return self
 
     def replace(self: P, **changes: Any) -> P:
-        """The same problem with other fields; unknown names are refused.
+        """Returns the problem with other fields; unknown names are refused.
 
         >>> import diffeq as de
         >>> de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0).replace(args=3.0).args

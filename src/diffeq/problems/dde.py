@@ -85,8 +85,8 @@ class DDEProblem(Problem):
 
 
 class SinceStart:
-    """How far behind the start of a delay equation each of its lags reaches, t − lag(t, y) − t0:
-    positive where the field no longer sees the history.
+    """The distance from the start of a delay equation to where each of its lags reaches, t − lag(t,
+    y) − t0: positive where the field no longer sees the history.
     """
 
     def __init__(self, problem: DDEProblem) -> None:
@@ -100,7 +100,7 @@ class SinceStart:
 
 
 def depends_on_state(lags: Any) -> bool:
-    """Whether lags are a function of (t, y, args), and not numbers or a function of args."""
+    """True if lags are a function of (t, y, args), and not numbers or a function of args."""
     if not callable(lags) or hasattr(lags, "shape"):
         return False
     wanted = (

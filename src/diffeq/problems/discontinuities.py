@@ -1,6 +1,6 @@
-"""Where the solution of a delay equation has kinks: t0 + Σ nᵢ lagᵢ, and t* + Σ nᵢ lagᵢ for each
-time t* at which an event has changed something. The first are known before a solve, the others are
-not: `DiscontinuityTracker` are the list of what is still to come back.
+"""Discontinuities (kinks) of the solution of a delay equation: t0 + Σ nᵢ lagᵢ, and t* + Σ nᵢ lagᵢ
+for each time t* at which an event has changed something. The first are known before a solve, the
+others are not: a `DiscontinuityTracker` lists those that are still to propagate.
 """
 
 from collections.abc import Sequence
@@ -51,8 +51,9 @@ def breaking_points(t0: Real[Array, "..."], lags: Real[Array, " lags"], levels: 
 def returns_by(
     t0: Real[Array, ""], lines: Sequence[tuple[Array, Array]], levels: int
 ) -> Real[Array, " times"]:
-    """When a discontinuity at t0 comes back to what looks back from t to σ t + s₀, for the `lines`
-    (σ, s₀), and what that makes in turn, up to so many levels; fewer where there are over 256.
+    """The times at which a discontinuity at t0 comes back to a function that looks back from t to σ
+    t + s₀, for the `lines` (σ, s₀), and at which those come back in turn, up to so many levels;
+    fewer where there are over 256.
 
     >>> returns_by(jnp.array(1.0), [(jnp.array([0.5]), jnp.array([0.0]))], 3).tolist()
     [2.0, 4.0, 8.0]
@@ -68,7 +69,7 @@ def returns_by(
 
 
 def kinks_of(lags: int, levels: int) -> int:
-    """How many breaking points there are of so many lags.
+    """The number of breaking points of so many lags.
 
     >>> kinks_of(2, 2)
     5
@@ -77,19 +78,22 @@ def kinks_of(lags: int, levels: int) -> int:
 
 
 def discontinuity_levels(order: int | float, *, jumps: bool, noisy: bool) -> int:
-    """How many levels a method of this order wants to end steps at; one more where the solution
-    itself jumps at t0. Noise leaves no derivative that could jump: a jump alone counts there.
+    """The number of levels of breaking points at which a method of this order ends steps; one more
+    where the solution itself jumps at t0. Noise leaves no derivative that could jump: a jump alone
+    counts there.
 
-    >>> depth_of(5, jumps=False, noisy=False), depth_of(0.5, jumps=True, noisy=True)
-    (5, 1)
+    >>> discontinuity_levels(5, jumps=False, noisy=False)
+    5
+    >>> discontinuity_levels(0.5, jumps=True, noisy=True)
+    1
     """
     return int(jumps) if noisy else int(order) + int(jumps)
 
 
 def affordable_levels(lags: int, levels: int) -> int:
-    """How many of the levels there is room for.
+    """The number of the levels that there is room for.
 
-    >>> levels_of(1, 6), levels_of(10, 6)
+    >>> affordable_levels(1, 6), affordable_levels(10, 6)
     (6, 2)
     """
     return int(_counts(lags, levels).sum(axis=1).max()) if lags and levels else 0
@@ -122,9 +126,9 @@ class PropagatedDiscontinuity(NamedTuple):
 
 
 class DiscontinuityTracker(eqx.Module):
-    """What is to come back. A step that started at a discontinuity has a mark: the number of its
-    row in the past, where its time is (and the derivative of that), and its `level`: 0 where an
-    event has changed the state, and one more at each return, for a delay integrates once.
+    """The discontinuities that are to come back. A step that started at one has a mark: the number
+    of its row in the past, where its time is (and the derivative of that), and its `level`: 0 where
+    an event has changed the state, and one more at each return, for a delay integrates once.
 
     Each lag goes through the marks, in order: `next` is the first that has not come back after it.
 
@@ -140,7 +144,7 @@ class DiscontinuityTracker(eqx.Module):
 
     @staticmethod
     def none(marks: int, lags: int) -> "DiscontinuityTracker":
-        """Nothing has happened yet; there is room for so many marks (a power of two)."""
+        """Returns a tracker without marks; there is room for so many (a power of two)."""
         blank, zero = jnp.zeros(marks, jnp.int32), jnp.zeros((), jnp.int32)
         return DiscontinuityTracker(blank, blank, zero, jnp.zeros(lags, jnp.int32))
 
@@ -185,7 +189,9 @@ class DiscontinuityTracker(eqx.Module):
         )
 
     def _waiting(self, past: Any, t: Array, lags: Array) -> tuple[Array, Array, Array]:
-        """Of each lag, whether a mark waits for it, whether that is a jump, and when it is back."""
+        """Flags each lag for which a mark waits, and those of them whose mark is a jump; and the
+        times at which these come back.
+        """
         waiting = self.next < self.made
         rows = jnp.where(waiting, pick(self.rows, self.next), 0)
         jumps = waiting & (pick(self.levels, self.next) == 0)
@@ -193,8 +199,8 @@ class DiscontinuityTracker(eqx.Module):
 
 
 def echo_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array:
-    """When the discontinuity comes back that started a row; infinite where there is none. It is
-    never before t, by rounding.
+    """The time at which the discontinuity that started a row comes back; infinite where there is
+    none. It is never before t, by rounding.
     """
     # A sum over few: as an index of a lane this would be a gather, and a scatter in reverse.
     after = jnp.sum(jnp.where(jnp.arange(lags.shape[0]) == lag, lags, 0))
@@ -203,7 +209,9 @@ def echo_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array
 
 
 def _first_level(past: Any, t: Array, rows: Array) -> Array:
-    """Where rows of the past start, which is the first number in them; the next one starts at t."""
+    """The times at which rows of the past start, the first number in each; the next row starts at
+    t.
+    """
     starts = pick(past.rows[0], jnp.minimum(rows, jnp.maximum(past.count - 1, 0)))[..., 0]
     return jnp.where(rows >= past.count, t, starts)
 

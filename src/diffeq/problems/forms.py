@@ -31,8 +31,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Form:
-    """What all equations share: they are made of functions. Where these are `large`, the stages of
-    a step are a loop (`methods.stage_loop`).
+    """The base of all equations, which are made of functions. Where these are `large`, the stages
+    of a step are a loop (`methods.stage_loop`).
     """
 
     large: bool = field(default=False, kw_only=True)
@@ -42,11 +42,11 @@ class Form:
         return {name: f for name, f in vars(self).items() if callable(f)}
 
     def mapped(self, change: Callable) -> Any:
-        """The same with each of its functions changed."""
+        """Returns the form with each of its functions changed."""
         return replace(self, **{name: change(f) for name, f in self.functions().items()})
 
     def sized(self, *, large: bool) -> Any:
-        """The same, told whether its functions are large."""
+        """Returns the form with `large` set."""
         return replace(self, large=large)
 
 
@@ -137,7 +137,7 @@ class Sde(Form):
     bound: Any = None
 
     def with_noise(self, bound: Any) -> "Sde":
-        """The same with the noise of a step in place."""
+        """Returns the form with the noise of a step in place."""
         return replace(self, bound=bound)
 
     @property
@@ -200,7 +200,7 @@ class Sde(Form):
             )
 
     def milstein_term(self, t: Any, y: Any) -> Any:
-        """What W² multiplies, twice: (g ∂g/∂y), for diagonal and for scalar noise.
+        """Twice the coefficient of W²: (g ∂g/∂y), for diagonal and for scalar noise.
 
         Where a component of a diagonal diffusion depends on others, this takes a derivative in
         each direction; else one for all.
@@ -218,9 +218,9 @@ class Sde(Form):
 @dataclass(frozen=True)
 class Delayed(Form):
     """An equation whose functions are called with (t, y, seen), where `seen` is the solution so
-    far. Bound to a past it is what it says: an Ode, or an Sde.
+    far. Bound to a past it is its `equation`: an Ode, or an Sde.
 
-    Until it is told where its own past begins, at `origin`, it knows the given history alone.
+    As long as the `origin` of its own past is not set (infinite), it has the given history alone.
     """
 
     equation: Any
@@ -232,24 +232,24 @@ class Delayed(Form):
     since: Callable | None = None  # how far behind the start its lags reach, if that is watched
 
     def over(self, origin: Any, history: History | None) -> "Delayed":
-        """The same with another past, if there is one yet."""
+        """Returns the form with another past, if there is one yet."""
         history = self.history if history is None else history.seen()
         return replace(self, history=history, origin=origin)
 
     def functions(self) -> dict[str, Callable]:
-        """Those of the equation."""
+        """The functions of the equation."""
         return self.equation.functions()
 
     def sized(self, *, large: bool) -> "Delayed":
-        """The same, told whether the functions of the equation are large."""
+        """Returns the form with `large` of its equation set."""
         return replace(self, equation=self.equation.sized(large=large))
 
     def mapped(self, change: Callable) -> "Delayed":
-        """The same with each function of the equation changed."""
+        """Returns the form with each function of the equation changed."""
         return replace(self, equation=self.equation.mapped(change))
 
     def with_noise(self, bound: Any) -> "Delayed":
-        """The same with the noise of a step in place."""
+        """Returns the form with the noise of a step in place."""
         return replace(self, equation=self.equation.with_noise(bound))
 
     def bind(self, now: Any, middle: Any, ahead: list | None = None) -> Any:

@@ -28,11 +28,12 @@ __all__ = ["Asked", "History", "HistoryView", "Past", "StepLayout", "StoredStep"
 
 
 class Asked(IntFlag):
-    """What a look into the past asked for, but for what is there: the step that is being made,
-    beyond the time of the evaluation, or before the first step that is still kept; and whether a
-    lag that depends on the state has come to reach no further than a jump at the start.
+    """Flags of what an evaluation of the past asked for and that is not there: the step that is
+    being made, beyond the time of the evaluation, or before the first step that is still kept; and
+    whether a lag that depends on the state has come to reach no further than a jump at the start.
 
-    It is told by flags (`core.flags`) and never by the value: `past(s) > 0` is False of a NaN.
+    They are raised as flags (`autodiff.raised_flags`) and never read off the value: `past(s) > 0`
+    is False of a NaN.
     """
 
     step = 1
@@ -42,7 +43,7 @@ class Asked(IntFlag):
 
 
 class StoredStep(eqx.Module):
-    """One step as the past keeps it: y(s) = polynomial((s − t)/dt), beside leaves that are held.
+    """One step as the past keeps it: y(s) = polynomial((s − t)/dt), with the leaves that are held.
 
     A step that an event has cut off is over before its polynomial is: `History.ends` says where.
     """
@@ -55,11 +56,11 @@ class StoredStep(eqx.Module):
 
 
 class StepLayout:
-    """How a `StoredStep` lies in rows, one for each dtype in it."""
+    """The layout of a `StoredStep` in rows, one for each dtype in it."""
 
     def __init__(self, polynomial: Any, time: Any, held: tuple = ()) -> None:
-        strip = StoredStep(time, time, time, polynomial, held)
-        leaves, self.tree = jax.tree.flatten(strip)
+        stored = StoredStep(time, time, time, polynomial, held)
+        leaves, self.tree = jax.tree.flatten(stored)
         self.shapes = [x.shape for x in leaves]
         self.time = jnp.dtype(time.dtype)
         # What counts, and what is true or false, is held: as numbers, among the others.
@@ -77,9 +78,9 @@ class StepLayout:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def pack(self, strip: StoredStep) -> list[Array]:
-        """One vector a dtype."""
-        leaves = jax.tree.leaves(strip)
+    def pack(self, stored: StoredStep) -> list[Array]:
+        """Returns the rows of a step: one vector a dtype."""
+        leaves = jax.tree.leaves(stored)
         cast = [jnp.asarray(x, d).ravel() for x, d in zip(leaves, self.dtypes, strict=True)]
         return [
             jnp.concatenate([x for x, d in zip(cast, self.dtypes, strict=True) if d == kind])
@@ -87,7 +88,7 @@ class StepLayout:
         ]
 
     def unpack(self, row: list[Array]) -> StoredStep:
-        """The strip again."""
+        """Returns the step of these rows."""
         start = dict.fromkeys(self.kinds, 0)
         parts = dict(zip(self.kinds, row, strict=True))
         leaves = []
@@ -98,7 +99,7 @@ class StepLayout:
         return jax.tree.unflatten(self.tree, leaves)
 
     def filled(self, value: float) -> list[Array]:
-        """A row of one number."""
+        """Returns rows that are filled with one number."""
         sizes = dict.fromkeys(self.kinds, 0)
         for shape, kind in zip(self.shapes, self.dtypes, strict=True):
             sizes[kind] += math.prod(shape)
@@ -122,18 +123,18 @@ class History(eqx.Module):
 
     @staticmethod
     def blank(shape: StepLayout, rows: int, echoes: Any = ()) -> "History":
-        """Nothing has happened yet."""
+        """Returns a history without steps, with room for so many."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
         return History(jnp.zeros(rows, shape.time), table, zero, zero, zero, echoes)
 
     def seen(self) -> "History":
-        """What a field may look at."""
+        """Returns the part of the history that a field may evaluate."""
         return replace(self, echoes=())
 
     def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
-        """Another row. A rejected attempt takes one of no length: all lanes write in the same
-        place.
+        """Adds a row. A rejected attempt takes one of no length: all batch elements write in the
+        same place.
         """
         place = place_of(self.count, self.ends.shape[0])
         row = _of_attempt(row, accept)
@@ -164,7 +165,7 @@ def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
 
 
 class HistoryView(eqx.Module):
-    """What one evaluation of a field may look at.
+    """The past as one evaluation of a field may look at it.
 
     `ahead` is the row for what lies beyond `now`, the start of the step; `middle` is the middle of
     the step.
@@ -178,7 +179,7 @@ class HistoryView(eqx.Module):
     sign: Any
 
     def known(self, origin: Any, sign: Any) -> list:
-        """What is known of its leaves before a solve, for `core.jumps`."""
+        """Returns the leaves that are known before a solve, for `autodiff.discontinuity_times`."""
         unknown = jax.tree.leaves((self.history, self.ahead, self.now, self.middle))
         own = [constant(origin), *(constant(sign) for _ in jax.tree.leaves(self.sign))]
         return [*(None for _ in unknown), *own]
@@ -224,14 +225,14 @@ class Past:
         beyond = fixed > seen.now + slack
         before = ~beyond & ((side <= seen.origin) | (history.count == 0))
         row = self._row(side, beyond)
-        strip = self.shape.unpack(row)
-        lost = ~beyond & ~before & (lax.stop_gradient(strip.t) > fixed + 2 * slack)
-        dt = jnp.where(strip.dt == 0, 1, strip.dt)
-        theta = jnp.where(before, 0, (sigma - strip.t) / dt)
-        value = strip.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
+        stored = self.shape.unpack(row)
+        lost = ~beyond & ~before & (lax.stop_gradient(stored.t) > fixed + 2 * slack)
+        dt = jnp.where(stored.dt == 0, 1, stored.dt)
+        theta = jnp.where(before, 0, (sigma - stored.t) / dt)
+        value = stored.polynomial(theta.astype(jnp.finfo(self.packing.dtype).dtype))
         start = self._turned(seen.origin)
         early, kept = self.before(jnp.where(before, s, lax.stop_gradient(start)))
-        each = zip(self.held, strip.held, kept, strict=True)
+        each = zip(self.held, stored.held, kept, strict=True)
         held = tuple(jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype)))
                      for a, b, c in each)  # fmt: skip
         asked = {Asked.step: beyond, Asked.future: fixed > now + slack, Asked.lost: lost}

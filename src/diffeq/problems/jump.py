@@ -29,7 +29,7 @@ class Jump:
             dtypes of y. With k channels it is called with `fired` as a fourth argument, booleans
             (k,) of which one is True. With a mark that comes last.
         mark: `mark(key)`, what else is random about a jump (its size): a pytree of arrays, drawn
-            anew for each jump. Draw what has no parameters and put those into the affect:
+            for each jump. Draw what has no parameters and put those into the affect:
             `lambda t, y, args, z: y + args * z` differentiates by args.
 
     Raises:
@@ -62,7 +62,7 @@ class Jump:
         return f"Jump({', '.join(_named(getattr(self, name)) for name in ('rate', 'affect'))})"
 
     def replaced(self, rate: Any) -> "Jump":
-        """The same at another rate."""
+        """Returns the jump with another rate."""
         return Jump(rate, self.affect, mark=self.mark)
 
     def _flatten(self) -> tuple[list, Any]:
@@ -85,8 +85,8 @@ class JumpProblem(Problem):
     `solve` draws the jumps from its `key=`: one key is one path. Channel k happens for the n-th
     time when its hazard Λ_k(t) = ∫ rate_k dt since its last jump reaches E_kn, exponential numbers
     of mean 1 which the key alone determines (the random time change); so other parameters with the
-    same key move the jumps, and do not draw them anew. Jumps at constant rates are known
-    beforehand: steps end on them. Of other rates the hazard is solved beside y, and the crossing
+    same key move the jumps, and draw no others. Jumps at constant rates are known
+    beforehand: steps end on them. Of other rates the hazard is solved with y, and the crossing
     is located like that of an `Event`. A rate that is 0 but for a while shorter than a step may be
     passed over, like any pulse in a field: where it depends on t write it with `interp.Hold`, or
     give `stops=`; else bound dt, `controller=de.PI(dtmax=…)`. A hazard sees the smallest rtol,
@@ -160,7 +160,7 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
         return self.problem.tspan
 
     def replace(self, **changes: Any) -> "JumpProblem":
-        """The same problem with other fields, its own or those of the equation.
+        """Returns the problem with other fields, its own or those of the equation.
 
         >>> import diffeq as de
         >>> decay = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
@@ -196,7 +196,7 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
 
 
 def varies(rate: Any) -> bool:
-    """Whether a rate is a function of (t, y, args), and no number or a function of args.
+    """True if a rate is a function of (t, y, args), and no number or a function of args.
 
     >>> varies(2.0), varies(lambda args: args), varies(lambda t, y, args: y)
     (False, False, True)

@@ -1,7 +1,7 @@
-"""From a user's problem to a canonical form over packed arrays.
+"""The canonical form of a user's problem, over packed arrays.
 
 `Canonical.of(problem)` evaluates what depends on args, packs the state, checks what the field
-returns, and turns time round when it runs backwards. Methods never see a problem.
+returns, and reverses time where it runs backwards. Methods never see a problem.
 """
 
 import math
@@ -67,10 +67,10 @@ __all__ = [
 
 
 class Canonical(eqx.Module):
-    """A problem at the door of the loop.
+    """A problem in the canonical form that the loop integrates.
 
     `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
-    which always runs forwards, beside leaves that are `held`; `packing` knows the user's tree, and
+    which always runs forwards, with the leaves that are `held`; `packing` has the user's tree, and
     `args(parameters)` the user's args. `noise` is the shape of the Brownian motion, None where
     there is none; `delays` is None, but for an equation that looks into its past.
     """
@@ -89,7 +89,7 @@ class Canonical(eqx.Module):
 
 
 class Delays(eqx.Module):
-    """What is known of the delays at the start.
+    """The delays as they are known at the start.
 
     `lags` are the declared ones, in the loop's unit; `constant` says whether they stay so, and
     `jumps` whether y0 is another state than the end of the history.
@@ -336,16 +336,16 @@ class Traced:
 
     @property
     def large(self) -> bool:
-        """Whether it has so many equations that steps evaluate it in a loop over their stages."""
+        """True if it has so many equations that steps evaluate it in a loop over their stages."""
         return count_equations(self.jaxpr.jaxpr, _WORTH) > _FEW
 
     @property
     def parts(self) -> int:
-        """How many parts of the state, and of what else it sees, it is called with."""
+        """The number of parts of the state, and of its other inputs, that it is called with."""
         return len(self.count)
 
     def uses(self, part: int) -> bool:
-        """Whether the value depends on this part of the state."""
+        """True if the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
         return any(influences(self.jaxpr)[start : start + self.count[part]])
 
@@ -368,7 +368,7 @@ def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
 
 
 def as_rate(name: str, value: Any, parts: tuple, must: str = "dy/dt must match it") -> Any:
-    """What a field returned, if it fits the state; leaves that are held have none."""
+    """Returns the value of a field, if it fits the state; leaves that are held have none."""
     like = moving(parts[0])
     holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
     return checked(name, without_held(value, parts[0]) if holds else as_state(value), like, must)
@@ -380,7 +380,7 @@ def flip_time(sign: Any, x: Any) -> Any:
 
 
 def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it") -> Any:
-    """What a field returned, if it fits the state; a list of scalars stands for a vector."""
+    """Returns the value of a field, if it fits the state; a list of scalars stands for a vector."""
     check_numbers(name, value)
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(f"{name} returned {described(value)}; y is {described(like)}, and {must}.")
@@ -415,7 +415,7 @@ def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: A
 
 
 def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
-    """What jac returned, if it is what `jax.jacfwd` of the field by y would be."""
+    """Returns the value of jac, if it has the tree of `jax.jacfwd` of the field by y."""
     value, like = as_state(value), parts[0]
     check_numbers(name, value)
     if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
@@ -551,7 +551,7 @@ class _ImplicitRule(_OdeRule):
 
 
 def _as_it_is(name: str, value: Any, parts: tuple) -> Any:
-    """What a function of ours returns fits."""
+    """Returns the value of a function of this package, which fits."""
     del name, parts
     return value
 
@@ -562,7 +562,7 @@ def _unpacked(f: Callable, packing: Packing) -> Callable:
 
 
 def _packed(f: Callable, packing: Packing) -> Callable:
-    """The function over packed states; what else it sees stays what it is."""
+    """The function over packed states; its other inputs stay as they are."""
     return lambda t, y, *seen: packing.pack(f(t, packing.unpack(y), *seen))
 
 
@@ -620,7 +620,7 @@ def _columns(packing: Packing, tree: Any) -> Array:
 
 
 def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
-    """What a diffusion returned, if it fits the state and the noise that was declared."""
+    """Returns the value of a diffusion, if it fits the state and the noise that was declared."""
     like = moving(parts[0])
     value = as_state(value) if like is parts[0] else without_held(value, parts[0])
     check_numbers(name, value)
@@ -728,7 +728,7 @@ def _moving_of(tree: Any, marked: Any) -> Any:
 
 
 def _beside(own: Any, tree: Any, marked: Any) -> Any:
-    """The tree with others of those leaves."""
+    """Returns the tree with `own` in the place of the leaves that are not held."""
     packing = Packing(marked)
     if not packing.holds:
         return own
@@ -866,7 +866,7 @@ class _NoisyDelayRule(_DelayRule):
 def _seeing(
     f: Any, history: Any, known: tuple, t: Any, y: Any, seen: HistoryView, args: Any
 ) -> Any:
-    """What f returns where its past is what it has seen."""
+    """Evaluates f with the past that `seen` holds."""
     packing, shape, direction, jumps = known
     now = packing.held_of(y)
     turns = turns_of(lambda s: _history_at_time(history, s, args), t) if callable(history) else []

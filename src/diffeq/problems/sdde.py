@@ -66,8 +66,8 @@ class SDDEProblem(Noisy):
 
         >>> import jax, jax.numpy as jnp, diffeq as de
         >>> late = lambda t, y, past, lag: -past(t - lag)
-        >>> kicks = lambda t, y, past, lag: 0.3 * past(t - lag)
-        >>> noisy = de.SDDEProblem(late, kicks, None, (0.0, 2.0), 1.0, history=1.0, lags=1.0)
+        >>> noise = lambda t, y, past, lag: 0.3 * past(t - lag)
+        >>> noisy = de.SDDEProblem(late, noise, None, (0.0, 2.0), 1.0, history=1.0, lags=1.0)
         >>> end = lambda key: de.solve(noisy, dt=0.05, key=key).y1
         >>> ends = jax.vmap(end)(jax.random.split(jax.random.key(0), 1000))
         >>> bool(abs(jnp.mean(ends) + 0.5) < 0.05)

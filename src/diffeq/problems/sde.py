@@ -14,7 +14,7 @@ N = TypeVar("N", bound="Noisy")
 
 
 class Noisy(Problem):
-    """What problems with noise share: words for its kind and for its integral, which are checked,
+    """The base of problems with noise: words for its kind and for its integral, which are checked,
     and a flag.
     """
 
@@ -22,7 +22,7 @@ class Noisy(Problem):
     additive: bool
 
     def replace(self: N, **changes: Any) -> N:
-        """The same problem with other fields; unknown names and words are refused."""
+        """Returns the problem with other fields; unknown names and words are refused."""
         other = super().replace(**changes)
         other._check_words()
         return other

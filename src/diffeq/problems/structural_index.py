@@ -1,9 +1,10 @@
-"""How often which equations of M y' = f have to be differentiated, known from who is in whom.
+"""The number of times that the equations of M y' = f have to be differentiated, known from which
+components each of them depends on.
 
 Pryce's Σ-method: σ_ij is 1 where y_j' stands in equation i, 0 where y_j alone does, and −∞ where
 neither. A transversal of the largest sum pairs equations with components, and its dual variables
-say how often each equation is to be differentiated. What the numbers themselves say, at one point,
-is the index of the pencil. Both run on the host, in NumPy.
+are the number of times that each equation is to be differentiated. The index that the numbers
+themselves show, at one point, is that of the pencil. Both run on the host, in NumPy.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How a user's functions are called, and what to say when they cannot be, or fail when they are."""
+"""Calls of a user's functions, and messages where they cannot be called, or fail when they are."""
 
 import inspect
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ _OTHERS = (TypeError, ValueError, LookupError, AttributeError)
 def accepts(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
     """The first of these numbers of arguments that f can be called with; None where f does not say.
 
-    >>> takes(lambda t, y, args: y, "rate", (3, 1), "a number is wanted.")
+    >>> accepts(lambda t, y, args: y, "rate", (3, 1), "a number is wanted.")
     3
     """
     try:
@@ -100,7 +100,7 @@ def annotate_errors(name: str, arguments: str, *given: Any) -> Iterator[None]:
 
 
 def _notes(error: Exception, given: dict[str, Any]) -> Iterator[str]:
-    """What may have been meant, in the order of how sure that is."""
+    """Yields the likely causes of an error, in the order of how sure they are."""
     if isinstance(error, errors.TracerBoolConversionError):
         yield _BRANCHES
     elif isinstance(
@@ -120,7 +120,7 @@ def _notes(error: Exception, given: dict[str, Any]) -> Iterator[str]:
 
 
 def _missing(error: Exception, given: dict[str, Any]) -> Iterator[str]:
-    """What there is, where the error is that something is not there."""
+    """Yields the names that there are, where the error is that a name is not there."""
     if isinstance(error, KeyError):
         for letter, value in given.items():
             if isinstance(value, dict):
@@ -143,7 +143,7 @@ def _shown(given: tuple, arguments: str) -> str:
 
 
 def is_of_torch(x: Any) -> bool:
-    """Whether x is an object of torch, which need not be there to be asked.
+    """True if x is an object of torch, which need not be installed.
 
     >>> is_of_torch(jnp.zeros(2))
     False
