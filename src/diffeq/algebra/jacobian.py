@@ -17,8 +17,8 @@ _FEW = 64  # unit vectors
 
 
 class Slopes(NamedTuple):
-    """A field and its derivatives at (t, y), all over the ravelled state; m = n but for equations
-    beside derivatives of them.
+    """A field and its derivatives at (t, y), all over the ravelled state; m = n, but for equations
+    stacked with their derivatives.
     """
 
     value: Inexact[Array, " m"]
@@ -82,5 +82,5 @@ def identity(n: int, dtype: Any) -> Any:
 
 
 def _moves(field: Callable, t: Any, y: Any) -> bool:
-    """Whether the field depends on t; known from its equations, before anything runs."""
+    """True if the field depends on t; known from its equations, before anything runs."""
     return any(dependents(jax.make_jaxpr(field)(t, y), [True, False]))

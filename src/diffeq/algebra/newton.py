@@ -1,7 +1,7 @@
 """Simplified Newton: one matrix for all turns, stopped by its rate; for the equations of a step.
 
-It finds a root without a derivative, which `rooted` of `roots.py` gives it: that of the equation,
-with the Jacobian at the root and not the one that the turns went with.
+It finds a root without a derivative, which `implicit_root` of `roots.py` gives it: that of the
+equation, with the Jacobian at the root and not the matrix of the turns.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ _RUNNING, _FOUND, _LOST = 0, 1, 2
 
 
 class Bounds(NamedTuple):
-    """How far Newton goes: `size` measures an update in the scale of the error, where 1 is the
-    tolerance, `limit` is what may be left of it, and `turns` how many there are at the most.
-    `paired`: updates shrink by pairs, so that one may be larger than the one before.
+    """The bounds of Newton's method: `size` measures an update in the scale of the error, where 1
+    is the tolerance, `limit` is the error that may remain, and `turns` the largest number of
+    iterations. `paired`: updates shrink by pairs, so that one may be larger than the previous one.
     """
 
     size: Callable
@@ -32,9 +32,10 @@ class Bounds(NamedTuple):
 
 
 class NewtonResult(NamedTuple):
-    """What Newton found: x, whether it is a root, in how many turns, and the largest of the factors
-    θ/(1 − θ) by which its updates have bound what was left. The last one may be that of rounding: a
-    third update of zero would make the next equation trust its first one, however large that is.
+    """The result of Newton's method: x, whether it is a root, the number of turns, and the largest
+    of the factors θ/(1 − θ) by which its updates have bounded the remaining error. The last one may
+    be that of rounding: a third update of zero would make the next equation trust its first one,
+    however large that is.
     """
 
     x: Array
@@ -110,7 +111,7 @@ def stop_closure_gradient(function: Callable, x: Array) -> Callable:
     """The function with all that it closes over as constants, for a loop has no derivative.
 
     >>> import jax
-    >>> slope = jax.grad(lambda a: frozen(lambda x: a * x, a)(a))
+    >>> slope = jax.grad(lambda a: stop_closure_gradient(lambda x: a * x, a)(a))
     >>> float(slope(jnp.array(3.0)))
     3.0
     """

@@ -29,7 +29,7 @@ _DAMPINGS = 2.0 ** -np.arange(8)
 
 
 class FoundRoot(NamedTuple):
-    """Where the iteration ended, and whether that is a root."""
+    """The end of the iteration, and whether that is a root."""
 
     x: Inexact[Array, " n"]
     found: Bool[Array, ""]
@@ -43,12 +43,12 @@ def find_root(
     Of the dampings 1, 1/2, …, 2⁻⁷ a turn takes the longest after which the simplified correction
     K⁻¹ R(x + λ Δ) is shorter than (1 − λ/2) |Δ|: Deuflhard's natural monotonicity test, which does
     not care how the equations are scaled. It goes on until corrections no longer become shorter;
-    where they are short then, relative to x and to the guess, it was a root. `unit(x)`: what else
-    corrections are short beside, where the components of x are of different kinds.
+    where they are short then, relative to x and to the guess, it was a root. `unit(x)`: the scale
+    that they are relative to instead, where the components of x are of different kinds.
 
-    >>> newton(lambda x: x**2 - 2.0, jnp.array([30.0]))
-    Root(x=Array([1.4142135], dtype=float32), found=Array(True, dtype=bool))
-    >>> bool(newton(lambda x: x**2 + 2.0, jnp.array([1.0])).found)
+    >>> find_root(lambda x: x**2 - 2.0, jnp.array([30.0]))
+    FoundRoot(x=Array([1.4142135], dtype=float32), found=Array(True, dtype=bool))
+    >>> bool(find_root(lambda x: x**2 + 2.0, jnp.array([1.0])).found)
     False
     """
     guess = lax.stop_gradient(guess)
@@ -58,8 +58,8 @@ def find_root(
         unit = lambda x: jnp.maximum(jnp.max(jnp.abs(x)), extent)  # noqa: E731
 
     def measured(x: Array, step: Array) -> Array:
-        beside = unit(x)
-        return jnp.max(jnp.abs(step) / jnp.where(beside > 0, beside, 1))
+        scale = unit(x)
+        return jnp.max(jnp.abs(step) / jnp.where(scale > 0, scale, 1))
 
     def turn(state: tuple) -> tuple:
         x, last, turns, _ = state
@@ -93,9 +93,9 @@ def implicit_root(
     for a constant. `inverse(x, r)` is −(∂R/∂x)⁻¹ r at x, where something is known of that matrix;
     without it the Jacobian of a vector is found and factored.
 
-    >>> square_root = lambda p: rooted(lambda x: x**2 - p, jnp.sqrt(lax.stop_gradient(p)))[0]
+    >>> root = lambda p: implicit_root(lambda x: x**2 - p, jnp.sqrt(lax.stop_gradient(p)))[0]
     >>> p = jnp.array([4.0])
-    >>> [float(g(p).ravel()[0]) for g in (jax.grad(square_root), jax.hessian(square_root))]
+    >>> [float(g(p).ravel()[0]) for g in (jax.grad(root), jax.hessian(root))]
     [0.25, -0.03125]
     """
 
@@ -110,7 +110,9 @@ def implicit_root(
 
 
 class _Equation(NamedTuple):
-    """What is static: the jaxprs of residual and inverse, with what they close over in front."""
+    """The static part of a root: the jaxprs of residual and inverse, whose first inputs are what
+    they close over.
+    """
 
     residual: Any
     inverse: Any

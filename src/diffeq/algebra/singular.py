@@ -1,4 +1,4 @@
-"""Whether a matrix is singular, whatever its equations and unknowns are scaled by."""
+"""A test of whether a matrix is singular, however its equations and unknowns are scaled."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -45,8 +45,8 @@ def least_condition(matrix: Inexact[Array, "n n"]) -> Real[Array, ""]:
 
 
 def is_singular(matrix: Inexact[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether its least condition number is one that rounding alone would leave of a singular
-    matrix. Of a matrix that is not finite nothing is said.
+    """True if its least condition number is one that rounding alone would leave of a singular
+    matrix; False for a matrix that is not finite.
 
     >>> is_singular(jnp.array([[1.0, 2.0], [2.0, 4.0]]))
     Array(True, dtype=bool)

@@ -4,7 +4,7 @@ A call of LAPACK in the body of a loop keeps XLA on a CPU from compiling the loo
 function, and takes some twenty times as long as a 3×3 matrix does here. Lanes are trailing axes, so
 that a batch is solved by vector code, and a kernel on a GPU needs no memory for it.
 
-XLA computes a value anew in each of its uses, unless it is told not to: without a barrier after
+XLA computes a value again in each of its uses, unless a barrier prevents it: without one after
 each stage of the elimination its work would grow as 2ⁿ, not as n³. Two shapes of code were
 fastest. Up to 4×4, and with lanes, each entry is a value of its own, and pivots are found and rows
 exchanged by selects. Above, where the code of so many entries would take seconds to compile, a
@@ -29,7 +29,7 @@ _barrier = lax.optimization_barrier
 
 
 def is_small(matrix: Inexact[Array, "n n ..."]) -> bool:
-    """Whether straight code is the faster way, and compiles in a second or two."""
+    """True if straight code is faster, and compiles in a second or two."""
     return len(matrix) <= (LARGEST_WITH_LANES if matrix.ndim > 2 else LARGEST)
 
 
@@ -115,7 +115,7 @@ def lu_solve(
 
 
 def _size(x: Array) -> Array:
-    """What pivots are compared by; for complex numbers LAPACK's |re| + |im|."""
+    """The size by which pivots are compared; for complex numbers LAPACK's |re| + |im|."""
     return jnp.abs(x.real) + jnp.abs(x.imag) if jnp.iscomplexobj(x) else jnp.abs(x)
 
 

@@ -2,7 +2,7 @@
 
 `jax.vmap` moves the batch axis to the front for concatenations, reshapes and broadcasts, so that a
 field written with `jnp.array([...])` would transpose at every stage. Here the operations on shapes
-are told to leave the last axis alone, each component of a state is one contiguous vector over the
+leave the last axis alone, each component of a state is one contiguous vector over the
 lanes, and everything else goes through `vmap` with axis −1.
 """
 
@@ -96,7 +96,9 @@ ELEMENTWISE = frozenset(
 
 
 def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) -> Any:
-    """Numbers with lanes beside an array with lanes; JAX would put the lanes first."""
+    """Evaluates an elementwise operation on numbers with lanes and an array with lanes; JAX would
+    put the lanes first.
+    """
     shape = (*equation.outvars[0].aval.shape, size)
 
     def wide(x: Any, flag: bool) -> Any:
@@ -137,7 +139,7 @@ def _stack(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list
 
 def _once(x: Any) -> list:
     """Behind a barrier what is put together is made once, by vector instructions. XLA on a CPU
-    would compute it anew for each of its components where it is used, and choose among them lane
+    would compute it for each of its components where it is used, and choose among them lane
     by lane: a step of Lorenz's equations takes up to three times as long, its gradient half as
     long again. Above some thousand lanes a step without derivatives is up to a third slower.
     """

@@ -69,21 +69,21 @@ def time(dtype: Any) -> _Lines:
 
 
 def constant(x: Any) -> _Lines:
-    """What depends neither on the time nor on the state."""
+    """The lines of a value that depends neither on the time nor on the state."""
     return [Line(None, jnp.asarray(x))]
 
 
 class Hidden(NamedTuple):
-    """What is called at no line of t: its kind, and the user's line."""
+    """A jump whose argument is no line of t: its kind, and the user's line of code."""
 
     kind: str
     where: str
 
 
 class Jumps(NamedTuple):
-    """Where a function jumps: a vector for each place at which something is called that does, how
-    far that is shifted, |s₀/σ|, and what is `hidden`; of an input that is, the times of its own are
-    among the times. `lines`: at which (σ, s₀) the past is called.
+    """The jumps of a function: a vector of times for each place at which something is called that
+    jumps, how far that is shifted, |s₀/σ|, and what is `hidden`; of an input that is, the times of
+    its own are among the times. `lines`: at which (σ, s₀) the past is called.
     """
 
     times: list[Array]
@@ -114,7 +114,7 @@ def jumping(s: Any, times: Callable, *data: Array, kind: str = "input") -> Array
 
 
 def jumps_of(jaxpr: Any, inputs: Sequence[_Lines]) -> Jumps:
-    """Where the function of a closed jaxpr jumps, of whose inputs so much is known."""
+    """Returns the jumps of the function of a closed jaxpr, given the lines of its inputs."""
     found = Jumps([], [], [], [])
     if contains(jaxpr.jaxpr, jumping_p.name):
         _followed(jaxpr, inputs, _Search(found), outputs=False)
@@ -155,13 +155,13 @@ _FEW = 256  # comparisons at once that are looked at: more are those of a table
 
 
 class _Search(NamedTuple):
-    """What was found so far, and at which primitives there may be more."""
+    """The jumps that were found so far, and the primitives at which there may be more."""
 
     found: Jumps
     at: frozenset[str] = frozenset(("jumping",))
 
     def here(self, equation: Any) -> bool:
-        """Whether there may be more in an equation."""
+        """True if there may be more in an equation."""
         return holds(equation, *self.at)
 
 
@@ -171,8 +171,8 @@ class _Search(NamedTuple):
 def _followed(
     jaxpr: Any, inputs: Sequence[_Lines], search: _Search, *, outputs: bool = True
 ) -> list[_Lines]:
-    """What is known of the outputs of a closed jaxpr; equations that lead to no place where
-    something jumps are left out.
+    """The lines of the outputs of a closed jaxpr; equations that lead to no place where something
+    jumps are left out.
     """
     known: dict = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
     known.update((v, constant(c)) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))

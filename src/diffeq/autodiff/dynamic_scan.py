@@ -169,9 +169,9 @@ def _implementation(
     rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
     run = staged(step)
     last = jnp.max(n) if lanes else n
-    # A linear step uses its rows in many places, and the compiler would read them anew in each. A
-    # turn ahead, they are carried and read once; but wide ones are copied for that, where reading
-    # them anew costs no more. Lanes with places of their own gather: not twice.
+    # A linear step uses its rows in many places, and the compiler would read them in each. A turn
+    # ahead, they are carried and read once; but wide ones are copied for that, where reading them
+    # again costs no more. Lanes with places of their own gather: not twice.
     ahead = [
         linear and not lanes and math.prod(r.shape[1:]) <= _WIDE for r in (*rows, *linear_rows)
     ]

@@ -27,7 +27,8 @@ def fixed_point(
     taken at the value that `fixed_point` returns, which has this derivative again: right to any
     order.
 
-    >>> root = lambda a: settled(lambda x: ([0.5 * (x[0] + a / x[0])], []), [a**0.5], 9, 9)[0][0]
+    >>> newton = lambda a: lambda x: ([0.5 * (x[0] + a / x[0])], [])
+    >>> root = lambda a: fixed_point(newton(a), [a**0.5], 9, 9)[0][0]
     >>> float(jax.grad(root)(4.0)), float(jax.grad(jax.grad(root))(4.0))
     (0.25, -0.03125)
     """

@@ -22,7 +22,7 @@ def push_tangent(
     such a function is a walk of one step.
 
     >>> double = lambda x: [jax.lax.cond(x > 0, lambda x: 2 * x, lambda x: -x, x)]
-    >>> over = jax.vmap(lambda x, d: push(double, [x], [d])[0])
+    >>> over = jax.vmap(lambda x, d: push_tangent(double, [x], [d])[0])
     >>> jax.grad(lambda d: over(jnp.array([1.0, -1.0]), d).sum())(jnp.ones(2)).tolist()
     [2.0, -1.0]
     """

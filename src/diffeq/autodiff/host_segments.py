@@ -70,7 +70,7 @@ class Segments:
             self.parts.append(_Compiled(equations))
 
     def _name_outputs(self) -> None:
-        """What each compiled part has to return: what is read after it."""
+        """Sets the outputs of each compiled part: the variables that are read after it."""
         read = set(_variables(self.jaxpr.jaxpr.outvars))
         for part in reversed(self.parts):
             part.outputs = [v for v in part.made if v in read]

@@ -21,7 +21,7 @@ def with_known_value(value: Inexact[Array, "..."], like: Inexact[Array, "..."]) 
     `like` is nothing, and a second derivative goes through `value`.
 
     >>> import jax
-    >>> f = lambda x: grafted(x**2, x * x)
+    >>> f = lambda x: with_known_value(x**2, x * x)
     >>> [float(g(3.0)) for g in (f, jax.grad(f), jax.grad(jax.grad(f)))]
     [9.0, 6.0, 2.0]
     """

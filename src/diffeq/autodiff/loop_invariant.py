@@ -1,4 +1,4 @@
-"""`split_invariant`: what a field computes anew at each call, though it never changes in a solve.
+"""`split_invariant`: the part of a field that is computed at each call, and constant in a solve.
 
 The slopes of a spline, a factorisation, a product of weights: equations of parameters alone. A
 compiler moves some of them out of a loop, and none of those that are loops themselves.

@@ -77,7 +77,7 @@ def one_way_linear(rule: Map, residuals: Sequence, tangents: Sequence, like: Seq
     >>> @jax.custom_jvp
     ... def twice(x):
     ...     return 2 * x
-    >>> _ = twice.defjvp(lambda p, t: (twice(*p), oneway(Twice(), [], t, p)[0]))
+    >>> _ = twice.defjvp(lambda p, t: (twice(*p), one_way_linear(Twice(), [], t, p)[0]))
     >>> float(jax.grad(twice)(3.0))
     2.0
     >>> jax.jvp(twice, (3.0,), (1.0,))

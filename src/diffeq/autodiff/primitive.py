@@ -82,7 +82,7 @@ is_unknown = ad.is_undefined_primal
 
 
 def in_a_trace(leaves: Sequence) -> bool:
-    """Whether a computation with these is traced: by them, or by the `jit` that it stands in."""
+    """True if a computation with these is traced: by them, or by the `jit` that it stands in."""
     return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
 
 
@@ -136,14 +136,16 @@ def define(
 
 
 def is_foreign(primitive: Primitive) -> bool:
-    """Whether a primitive is of a library that is neither JAX nor this package."""
+    """True if a primitive is of a library that is neither JAX nor this package."""
     runs: Any = primitive.impl
     module = getattr(getattr(runs, "func", runs), "__module__", None) or "jax"
     return module.split(".")[0] not in ("jax", "jaxlib", __name__.split(".", maxsplit=1)[0])
 
 
 def implementation(equation: Any) -> Callable | None:
-    """What an equation of a primitive that was defined here does, as a function of its inputs."""
+    """Returns the implementation of an equation whose primitive was defined here, as a function of
+    its inputs; of another one None.
+    """
     found = _implementations.get(equation.primitive)
     return None if found is None else lambda *xs: found(*xs, **equation.params)
 
@@ -178,7 +180,7 @@ mlir.register_lowering(
 
 
 def is_zero(tangent: Any) -> bool:
-    """Whether a tangent or cotangent is a symbolic zero (never materialised)."""
+    """True if a tangent or cotangent is a symbolic zero (never materialised)."""
     return tangent is None or isinstance(tangent, ad.Zero)
 
 
@@ -242,7 +244,7 @@ def _closed(jaxpr: Any) -> Jaxpr:
 
 
 def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Jaxpr:
-    """The same equations with the inputs in another order; None is an input that is not used."""
+    """Returns the jaxpr with its inputs in another order; None is an input that is not used."""
     inner = jaxpr.jaxpr
     inputs = [Var(ShapedArray(a.shape, a.dtype)) if i is None else inner.invars[i]
               for i, a in zip(order, avals, strict=True)]  # fmt: skip
@@ -269,7 +271,7 @@ def inner_jaxpr(equation: Any) -> Jaxpr | None:
     return inner if inner is not None and hasattr(inner, "consts") else None
 
 
-# Equations that only call a jaxpr, and how they name it, whatever derivative it has beside.
+# Equations that only call a jaxpr, also one with a derivative of its own; and their names for it.
 CALLS = frozenset(("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"))
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
@@ -280,14 +282,16 @@ def open_jaxpr(equation: Any) -> Jaxpr:
 
 
 def scan_counts(params: dict) -> tuple[int, int]:
-    """How many constants and how many carries a scan has."""
+    """The number of constants and the number of carries of a scan."""
     consts, carry, _ = params["ft_in"].unpack()
     return len(consts), len(carry)
 
 
 @cache
 def _not_theirs() -> tuple[str, ...]:
-    """How the names of files begin that a user has not written: ours, and of what we stand on."""
+    """The beginnings of the names of files that a user has not written: those of this package, and
+    of its dependencies.
+    """
     specs = map(find_spec, ("equinox", "jaxtyping", "beartype"))
     folders = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
     return (*(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *folders)),
@@ -309,7 +313,7 @@ def line_of(equation: Any) -> AbstractContextManager:
 
 
 def is_key(x: Any) -> bool:
-    """Whether an array is one of typed random keys."""
+    """True if an array is one of typed random keys."""
     return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
@@ -319,7 +323,7 @@ def key_kind(aval: Any) -> Any:
 
 
 def contains(jaxpr: Any, *names: str) -> bool:
-    """Whether an equation of one of these primitives is somewhere in a jaxpr.
+    """True if an equation of one of these primitives is somewhere in a jaxpr.
 
     >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
     True
@@ -351,7 +355,8 @@ def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
 
 
 def contains_inside(equation: Any, *names: str) -> bool:
-    """Whether an equation of one of these primitives is somewhere in what another equation runs.
+    """True if an equation of one of these primitives is somewhere in the jaxprs that another
+    equation runs.
 
     >>> nested = jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).eqns[0]
     >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
@@ -366,7 +371,7 @@ def inside(equation: Any) -> Iterator[Any]:
 
 
 def holds(equation: Any, *names: str) -> bool:
-    """Whether an equation is of one of these primitives, or has one of them somewhere inside."""
+    """True if an equation is of one of these primitives, or has one of them somewhere inside."""
     return equation.primitive.name in names or contains_inside(equation, *names)
 
 
@@ -391,8 +396,8 @@ def replaced(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
 
 
 def count_equations(jaxpr: Any, worth: Mapping[str, int] = MappingProxyType({})) -> int:
-    """How many equations a jaxpr has, those of the jaxprs inside included; one of some primitives
-    is `worth` several.
+    """The number of equations of a jaxpr, those of the jaxprs inside included; one of some
+    primitives is `worth` several.
 
     >>> count_equations(jax.make_jaxpr(jax.jit(lambda x: x + x * x))(1.0).jaxpr)
     3
@@ -407,9 +412,9 @@ _COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
 
 
 def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
-    """How the boolean that a jaxpr returns is made, if by comparisons of numbers a ⋚ b at its end:
-    "order", and a function of (consts, *inputs) that returns a − b, positive where the boolean is
-    true; or "equality", for a == b.
+    """Returns the kind of the comparisons of numbers a ⋚ b that a jaxpr's boolean ends in, if it
+    does: "order", and a function of (consts, *inputs) that returns a − b, positive where the
+    boolean is true; or "equality", for a == b.
 
     >>> jaxpr = jax.make_jaxpr(lambda x: jnp.less(x, 2.0))(1.0)
     >>> float(compared(jaxpr)[1]([], 5.0))
@@ -550,7 +555,8 @@ def if_unbatched(flag: Any) -> Array:
     """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
     when it is the only one, and go on with the others when it is one of many.
 
-    >>> bool(alone(jnp.array(True))), jax.vmap(alone)(jnp.array([True, False])).tolist()
+    >>> both = jnp.array([True, False])
+    >>> bool(if_unbatched(both[0])), jax.vmap(if_unbatched)(both).tolist()
     (True, [False, False])
     """
     return _alone_p.bind(flag)[0]

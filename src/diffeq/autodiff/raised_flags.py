@@ -1,12 +1,12 @@
-"""Flags that are raised deep inside a function, and come out of it beside its result.
+"""Flags that are raised deep inside a function, and come out of it together with its result.
 
-`flagged(x, bits)` is x. `with_flags(function, *args)` evaluates a function, and returns beside its
+`flagged(x, bits)` is x. `with_flags(function, *args)` evaluates a function, and returns with its
 value the union of the bits of every `flagged` that was reached: in a loop, in a branch that was
-taken, in a nested jit, or in a Newton iteration over the function. A NaN may be swallowed on its
-way out (NaN > 0 is False); a flag cannot.
+taken, in a nested jit, or in a Newton iteration over the function. A NaN may be lost on its path
+out (NaN > 0 is False); a flag cannot.
 
 The function is traced, and its equations are evaluated one by one: those that run other equations
-(loops, branches, calls) are made anew, with the bits among what they carry or return.
+(loops, branches, calls) are built again, with the bits among what they carry or return.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,8 +104,8 @@ def _all_of(bits: _Bits) -> Int32[Array, ""]:
 
 
 def _called(equation: Any, xs: Sequence) -> _Found:
-    """What is only called is written out. A derivative of its own is lost with that, and nothing
-    that is asked for its flags is differentiated.
+    """Evaluates the equations of a jaxpr that is only called. A derivative of its own is lost with
+    that, and no function that is evaluated for its flags is differentiated.
     """
     return _run(open_jaxpr(equation), xs)
 

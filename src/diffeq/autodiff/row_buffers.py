@@ -73,8 +73,8 @@ def read(buffer: Any, j: Any) -> Any:
 def write(buffer: Any, value: Any, j: Any) -> Any:
     """The buffer with row j (none, past the end).
 
-    With lanes it is one scatter, told that no two lanes write the same place (25 times faster on
-    a CPU than the scatter that vmap makes of an update); of a few rows, a select.
+    With lanes it is one scatter, which promises that no two lanes write the same place (25 times
+    faster on a CPU than the scatter that vmap makes of an update); of a few rows, a select.
     """
     if j.ndim == 0:
         return lax.dynamic_update_index_in_dim(buffer, value, j, 0)

@@ -65,7 +65,7 @@ def pick(table: Shaped[Array, "rows ..."], i: Int[Array, "..."]) -> Array:
 def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) -> Array:
     """The table with a row added to row i: written, where there were zeros.
 
-    >>> added(jnp.zeros(3), jnp.array(2.0), jnp.int32(1))
+    >>> add_row(jnp.zeros(3), jnp.array(2.0), jnp.int32(1))
     Array([0., 2., 0.], dtype=float32)
     """
     i = jnp.asarray(i, jnp.int32)
@@ -73,7 +73,7 @@ def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) 
 
 
 def place_of(i: Any, length: int) -> Any:
-    """Where row i lies: in a ring, if the length is a power of two."""
+    """The place of row i: in a ring, if the length is a power of two."""
     return i & (length - 1) if length & (length - 1) == 0 else i
 
 
@@ -81,7 +81,9 @@ def place_of(i: Any, length: int) -> Any:
 
 
 def _gathered(table: Any, i: Any, queries: int) -> Any:
-    """How `i` (queries, lanes) indexes a table (rows, row, lanes), as arrays that broadcast."""
+    """The arrays by which `i` (queries, lanes) indexes a table (rows, row, lanes); they
+    broadcast.
+    """
     lanes = i.ndim - queries
     row = table.ndim - 1 - lanes
     i = place_of(i, table.shape[0])
@@ -307,10 +309,10 @@ class _DeferredWrite:
 
 
 def in_place(jaxpr: Any) -> Any:
-    """The same function, in which a sum with a `spread` is an addition to one row.
+    """Returns the function, in which a sum with a `spread` is an addition to one row.
 
-    What a transposition makes is table + spread(row, i), for every read: a table of zeros and a sum
-    over all rows, where one row changes.
+    A transposition makes table + spread(row, i) of every read: a table of zeros and a sum over all
+    rows, where one row changes.
     """
     if not any(e.primitive is spread_p for e in jaxpr.jaxpr.eqns):
         return jaxpr
@@ -327,7 +329,7 @@ def in_place(jaxpr: Any) -> Any:
 
 
 def drop_writes(jaxpr: Any) -> Any:
-    """The same function of tables that are what they will be at the end: adding to them has a
+    """Returns the function of tables that have their final contents: adding a row to them has a
     derivative, and no effect.
     """
     if not any(e.primitive is add_p for e in jaxpr.jaxpr.eqns):

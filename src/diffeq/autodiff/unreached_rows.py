@@ -28,7 +28,7 @@ __all__ = ["Reached", "mark_unreached"]
 
 
 class Reached(IntEnum):
-    """What became of a row of output."""
+    """The state of a row of output."""
 
     missing = 0
     reached = 1
@@ -43,7 +43,7 @@ def mark_unreached(
     `marked`: rows that were not reached are NaN already, and need no second pass over all of them.
 
     >>> import jax
-    >>> f = lambda x, kind: poison(jnp.stack([x, x]), x, kind)
+    >>> f = lambda x, kind: mark_unreached(jnp.stack([x, x]), x, kind)
     >>> kind = jnp.array([1, 0])
     >>> f(jnp.array(2.0), kind).tolist()
     [2.0, nan]

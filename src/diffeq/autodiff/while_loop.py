@@ -2,7 +2,7 @@
 
 JAX's own `while_loop` under `vmap` selects every carried array at every turn, so a buffer of saved
 values is copied whole. Here the carry has two groups: the *state* of a lane is selected when the
-lane has finished, and *buffers* are left to the body, which is told whether its lane is `active`.
+lane has finished, and *buffers* are left to the body, which sees whether its lane is `active`.
 A buffer that no lane influences (the number of the turn, the stride of a tape) stays common; it
 must be a count that only grows.
 """
@@ -39,7 +39,7 @@ def loop(
     """state, buffers = body(active, consts, state, buffers) while condition(consts, …) holds.
 
     Not differentiable by itself: `adjoints/` gives loops their derivative. `body` must write
-    buffers only where `active`, which it is told because an idle lane runs along with the others.
+    buffers only where `active`, which it sees because an idle lane runs along with the others.
 
     >>> state, _ = loop(lambda c, s, b: s < 5, lambda active, _, s, b: (s + 2, b), 0)
     >>> int(state)
@@ -83,7 +83,7 @@ def single_iteration_loop(function: Callable, *args: Any) -> Any:
     loop, where it would run each piece of straight code as a task of its own, with threads that
     wait for each other longer than the pieces take. Not differentiable.
 
-    >>> float(block(lambda x, y: x + y, 1.0, 2.0))
+    >>> float(single_iteration_loop(lambda x, y: x + y, 1.0, 2.0))
     3.0
     """
     leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))

@@ -10,7 +10,7 @@ alone, whatever was tried before.
 levels between: three for 500 steps, ten for 65,536. A stack of pending cells would need one bridge
 a step, but lanes side by side wait for the one with the most to do in either case, and read and
 write the rows of their stacks each at a place of its own, which costs more than three bridges. And
-it would have to be built anew for each window of the tape, for stops, and for times asked for.
+it would have to be built again for each window of the tape, for stops, and for saved times.
 
 Reference: jelincic2024, foster2020, gaines1997.
 """

@@ -85,7 +85,7 @@ def normals(
     """
     place = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(shape)
     bits, _ = threefry(words, index.astype(jnp.uint32), place)
-    # Behind a barrier they are made once. XLA would draw them anew for each result that they enter.
+    # Behind a barrier they are drawn once. XLA would draw them again for each of their uses.
     return lax.optimization_barrier(_normal(bits).astype(dtype))
 
 

@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What the loop is given: dt, whether it lands on its target, the noise, the path after the
+    """The draw of an attempt: dt, whether it lands on its target, the noise, the path after the
     attempt if it is accepted and if it is not, and the code that fixes dt when it is run again.
     """
 
@@ -62,27 +62,27 @@ class Bound(NamedTuple):
 
 
 class NoNoise:
-    """No noise: what an ODE has."""
+    """The noise of an ODE: none."""
 
     bits = 0  # of the code of a draw
 
     def source(self, key: Any, t0: Array, t1: Array) -> Any:
-        """What the noise is made of."""
+        """Returns the source of the noise, which the key determines."""
         del key, t0, t1
         return ()
 
     def writing(self, within: bool) -> "NoNoise":
-        """The same for a solve that saves rows, perhaps `within` steps."""
+        """Returns the noise for a solve that saves rows, perhaps `within` steps."""
         del within
         return self
 
     def ahead(self, source: Any) -> Any:
-        """What is drawn before the loop."""
+        """Draws the numbers that are drawn before the loop."""
         del source
         return ()
 
     def marks(self, source: Any, times: Any) -> tuple:
-        """What a row that is saved at a time needs to know of the path there."""
+        """Returns the data of the path that a row needs which is saved at a time."""
         del source, times
         return ()
 
@@ -95,7 +95,7 @@ class NoNoise:
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
     ) -> Draw:
         """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
-        far that is). Here `source` has beside it what was drawn ahead.
+        far that is). Here `source` is a pair: the source, and the numbers that were drawn ahead.
         """
         del source, code
         return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
@@ -111,7 +111,7 @@ class NoNoise:
         return dt
 
     def is_remainder(self, drawn: Drawn) -> Any:
-        """Whether an attempt is the rest of a step that an event has cut."""
+        """True if an attempt is the rest of a step that an event has cut."""
         del drawn
         return False
 
@@ -121,7 +121,7 @@ class NoNoise:
         return form
 
     def longest(self, dt: Array) -> Array:
-        """How long a step may be when dt is what is wanted."""
+        """The longest step that is made when dt is proposed."""
         return dt
 
     def shortest(self, source: Any, tiny: Array) -> Array:
@@ -229,7 +229,7 @@ class Steps(Noise):
         return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
 
     def is_remainder(self, drawn: Drawn) -> Any:
-        """Whether this is the rest of a step."""
+        """True if this is the rest of a step."""
         return drawn.path.tick > 0 if self.cuts else False
 
     def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
@@ -238,7 +238,7 @@ class Steps(Noise):
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
     def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
-        """What is left of the step."""
+        """Returns the path of the rest of the step."""
         path = draw.drawn.path
         tick, w = self._at(source, draw.drawn, theta)
         left = (1 - theta.astype(draw.dt.dtype)) * draw.dt
@@ -254,7 +254,7 @@ class Steps(Noise):
         return tick, jnp.where(tick >= TICKS, cell[0], inside)
 
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
-        """W at t + θ dt, from the start of the step; beside an end of it, what it is at the end."""
+        """W at t + θ dt, from the start of the step; near an end of it, the value at the end."""
         del mark
         if self.cuts:
             return self._along(source, drawn, theta, dt)
@@ -275,7 +275,7 @@ class Steps(Noise):
 
 
 def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
-    """How many of so many ticks θ is."""
+    """The number of ticks that θ is, of so many."""
     return jnp.round(lax.stop_gradient(theta) * ticks).astype(jnp.int32)
 
 

@@ -86,7 +86,7 @@ class Captured:
         return self.program.operands(self.inputs, flatten(args)[0])
 
     def result(self, arrays: Sequence) -> Any:
-        """What it returns, of the outputs of its jaxpr."""
+        """Returns the tree that the function returns, of the outputs of its jaxpr."""
         return self.program.out.joined(arrays)
 
     @property
@@ -116,7 +116,9 @@ jax.tree_util.register_pytree_node(
 
 
 class _Original:
-    """What messages say of a function; all are equal, since no program depends on it."""
+    """The name and the signature of a function, for messages; all are equal, since no program
+    depends on them.
+    """
 
     def __init__(self, f: Any) -> None:
         self.name = getattr(f, "__name__", type(f).__name__)

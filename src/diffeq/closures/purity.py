@@ -120,13 +120,13 @@ _NO_OBJECTS = (type, types.ModuleType, types.FunctionType, types.MethodType, jax
 
 
 def _is_object(x: Any) -> bool:
-    """Whether x is an object of a class that is written in Python, and no function or class."""
+    """True if x is an object of a class that is written in Python, and no function or class."""
     return not isinstance(x, _NO_OBJECTS) and type(x).__module__ != "builtins"
 
 
 def parts_of(x: Any) -> Iterator[tuple[Any, Any]]:
-    """What a function closes over, what a container holds, the attributes of an object; with the
-    names under which it does.
+    """Yields the values that a function closes over, the items of a container, or the attributes of
+    an object, each with its name there.
     """
     if isinstance(x, types.FunctionType):
         yield from enumerate(contents_of(x))

@@ -1,6 +1,6 @@
 """`reading_of`: everything that a trace of a function would read, as one hashable key.
 
-A traced function is constant in whatever it reads beside its arguments: closure cells, defaults,
+A traced function is constant in whatever it reads except its arguments: closure cells, defaults,
 globals, attributes of modules and objects, the methods of classes. Two readings that are equal and
 `certain` promise that two traces would be the same, so that the second one can be left out. What
 cannot be looked into (the state of a C extension, `eval`) makes a reading uncertain: the function
@@ -82,7 +82,7 @@ class Reading(NamedTuple):
 
 
 def reading_of(*roots: object) -> Reading:
-    """What a trace of these would read.
+    """Returns all that a trace of these would read.
 
     >>> law = "growth"
     >>> field = lambda t, y, args: y if law == "growth" else -y
@@ -297,7 +297,9 @@ def attributes_of(x: object) -> Iterator[tuple[str, Any]]:
 
 
 def contents_of(f: types.FunctionType) -> Iterator[Any]:
-    """What a function sees from outside: its cells, its defaults, the globals that it names."""
+    """Yields the values that a function has from outside: its cells, its defaults, the globals that
+    it names.
+    """
     yield from (cell_content(cell) for cell in f.__closure__ or ())
     yield from f.__defaults__ or ()
     yield from (f.__kwdefaults__ or {}).values()
@@ -315,7 +317,7 @@ class Unset:
 
 
 def cell_content(cell: types.CellType) -> Any:
-    """What is in a closure cell."""
+    """The content of a closure cell."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -357,7 +359,7 @@ def _is_installed_module(name: str) -> bool:
 
 
 def _is_installed(x: object) -> bool:
-    """Whether x is a function or a class that an installed module defines."""
+    """True if x is a function or a class that an installed module defines."""
     if isinstance(x, types.FunctionType):
         return _is_installed_file(x.__code__.co_filename) and x.__closure__ is None
     return isinstance(x, type) and _is_installed_module(x.__module__)
@@ -365,8 +367,8 @@ def _is_installed(x: object) -> bool:
 
 @functools.cache
 def _hides_state(kind: type) -> bool:
-    """Whether objects of a class have memory that neither slots nor a `__dict__` show: what a class
-    written in C adds. Containers of Python are read by their items.
+    """True if objects of a class have memory that neither slots nor a `__dict__` show: that which a
+    class written in C adds. Containers of Python are read by their items.
     """
     for c in kind.__mro__[:-1]:
         if c in (dict, list, tuple, set, frozenset, deque, types.MappingProxyType):

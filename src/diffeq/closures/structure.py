@@ -1,4 +1,4 @@
-"""`flatten`: anything a user writes, as its arrays and numbers beside a hashable structure.
+"""`flatten`: anything a user writes, as its arrays and numbers and a hashable structure.
 
 In data (args, y0, tolerances) every array and every number is a leaf. Functions and other objects
 are part of the structure: compared by what a trace would read of them, where that is certain, and
@@ -66,7 +66,7 @@ def _is_array(x: Any) -> bool:
 
 
 def is_number(x: Any) -> bool:
-    """Whether x is an array or a number, or stands for one by its shape and dtype."""
+    """True if x is an array or a number, or stands for one by its shape and dtype."""
     numbers = (jax.Array, np.ndarray, np.generic, float, int, complex, jax.ShapeDtypeStruct)
     return isinstance(x, numbers) and getattr(x, "dtype", None) != np.dtype(object)
 

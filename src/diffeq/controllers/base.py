@@ -1,4 +1,4 @@
-"""What a controller is: it judges a step by its scaled error and proposes the next dt."""
+"""The base of all controllers: one judges a step by its scaled error and proposes the next dt."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +11,8 @@ __all__ = ["Controller", "Verdict"]
 
 
 class Verdict(NamedTuple):
-    """What a controller says of a step: whether to accept it, the dt > 0 to try next, its memory.
+    """The verdict of a controller on a step: whether to accept it, the dt > 0 to try next, its
+    memory.
 
     Example:
         >>> import diffeq as de
@@ -25,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 class Controller(eqx.Module):
-    """Base of all controllers: what judges a step by its scaled error and proposes the next dt.
+    """Base of all controllers, which judge a step by its scaled error and propose the next dt.
 
     A step is accepted when norm(error / (atol + rtol · max(|y0|, |y1|))) ≤ 1. A subclass gives
     `judge(error2, dt, state, order)`, which sees the square of that norm (None without an
@@ -61,7 +62,7 @@ class Controller(eqx.Module):
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether a step can be rejected."""
+        """True if a step can be rejected."""
         return True
 
     def init(self, dtype: Any) -> Any:
@@ -76,7 +77,7 @@ class Controller(eqx.Module):
         return dt if low is None else jnp.maximum(dt, low)
 
     def stuck(self, t: Array, dt: Array) -> Array:
-        """Whether a rejected dt was already the smallest allowed."""
+        """True if a rejected dt was already the smallest allowed."""
         low = self._limit(self.dtmin, t)
         return jnp.zeros((), bool) if low is None else dt <= low
 

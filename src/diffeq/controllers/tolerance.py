@@ -40,7 +40,7 @@ class Tolerance(eqx.Module):
         ), touched
 
     def scale(self, y: Array) -> Array:
-        """The error that is accepted beside y, per component: atol + rtol · |y|."""
+        """The error that is accepted of a state y, per component: atol + rtol · |y|."""
         return self._floored(magnitude(y))[0]
 
     def _floored(self, size: Array) -> tuple[Array, Array]:

@@ -36,8 +36,8 @@ _of_solve: list[str] = []
 
 
 def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """The same function (or `__init__` of a class), which refuses names that it does not know and
-    arguments that want a name, and says which may be meant.
+    """Returns the function (or `__init__` of a class), which refuses names that it does not know
+    and arguments that have to be named, with a suggestion of those that may be meant.
 
     >>> @keywords
     ... def solve(problem, method=None, *, saveat=None): return problem

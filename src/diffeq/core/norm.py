@@ -37,5 +37,5 @@ def in_dtype_of(x: Any, y: Any) -> Any:
 
 
 def rounding(t: Array) -> Array:
-    """How far a time may be from one that it is meant to be."""
+    """The rounding error of a computed time: 4 ε |t|."""
     return 4 * jnp.finfo(t.dtype).eps * jnp.abs(t)

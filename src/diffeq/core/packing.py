@@ -92,7 +92,7 @@ def _is_held(x: Any) -> bool:
 
 
 def holds(tree: Any) -> bool:
-    """Whether any leaf is held."""
+    """True if any leaf is held."""
     return any(map(_is_held, jax.tree.leaves(tree, is_leaf=_is_held)))
 
 
@@ -150,13 +150,13 @@ class Treelike:
 
 
 class Packing(Treelike):
-    """How a tree of arrays lies in one array, beside a list of those that are held.
+    """The layout of a tree of arrays in one array, and a list of the leaves that are held.
 
     >>> packing = Packing((jnp.zeros(2), jnp.zeros(())))
     >>> packing.pack((jnp.array([1.0, 2.0]), jnp.array(3.0)))
     Array([1., 2., 3.], dtype=float32)
 
-    Beside complex leaves a real one is a complex part of the array, and real again in the tree.
+    Among complex leaves a real one is a complex part of the array, and real again in the tree.
 
     `real`: a complex array is packed as its real view, real parts before imaginary ones on a new
     first axis. Implicit methods see a state like that, for a field need not be complex
@@ -188,7 +188,8 @@ class Packing(Treelike):
         return jax.tree.structure(moving(self.marks))
 
     def names(self, root: str) -> list[str]:
-        """What a user calls each number of the packed state, where the tree is called `root`.
+        """The names that a user has for the numbers of the packed state, where the tree is called
+        `root`.
 
         >>> Packing({"q": jnp.zeros(2), "w": jnp.zeros(())}).names("y")
         ["y['q'][0]", "y['q'][1]", "y['w']"]
@@ -204,7 +205,7 @@ class Packing(Treelike):
 
     @property
     def size(self) -> int:
-        """How many numbers there are to solve, real or complex."""
+        """The number of numbers to solve for, real or complex."""
         return sum(map(math.prod, self.shapes))
 
     def _key(self) -> tuple:
@@ -225,7 +226,7 @@ class Packing(Treelike):
 
     @property
     def holds(self) -> bool:
-        """Whether any leaf is held."""
+        """True if any leaf is held."""
         return any(self.held)
 
     def pack(self, tree: Any) -> Array:
@@ -313,7 +314,8 @@ class Packing(Treelike):
         return self.unpack(array, held)
 
     def with_view(self, key: Any) -> "Packing":
-        """The same, of which `unpack` shows what is at this key: the rest is not the user's.
+        """Returns the packing of which `unpack` shows the subtree at this key: the rest is not the
+        user's.
 
         >>> Packing({"y": 1.0, "own": 2.0}).with_view("y").unpack(jnp.array([2.0, 1.0]))
         Array(1., dtype=float32)
@@ -323,7 +325,7 @@ class Packing(Treelike):
         return packing
 
     def beside(self, held: Any) -> "Packing":
-        """The same with what is held in place, so that `unpack` wants the array alone."""
+        """Returns the packing with these leaves held, so that `unpack` takes the array alone."""
         if not self.holds:
             return self
         packing = copy.copy(self)

@@ -1,4 +1,4 @@
-"""Status codes: every way in which a solve can end."""
+"""Status codes: all outcomes of a solve."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ __all__ = ["Status"]
 
 
 class Status(IntEnum):
-    """How a solve ended. Integer arrays of it live in solutions, so it survives jit and vmap.
+    """The outcome of a solve. Integer arrays of it live in solutions, so it survives jit and vmap.
 
     `status.reason` is a sentence, and `status.ok` says whether the solution is complete.
 
@@ -42,7 +42,7 @@ class Status(IntEnum):
 
     @property
     def ok(self) -> bool:
-        """Whether the solution is complete (a terminal event is a success)."""
+        """True if the solution is complete (a terminal event is a success)."""
         return self in (Status.success, Status.terminated)
 
     @property

@@ -30,8 +30,8 @@ class Cursor(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """An accepted step as a channel sees it; `held` what is held beside y, before and after it, and
-    `happened` what happened at its end, if there are events (`events.jump.Happened`).
+    """An accepted step as a channel sees it; `held` are the leaves that are held, before and after
+    it, and `happened` the events at its end, if there are any (`events.step_end.Happened`).
     """
 
     t0: Array
@@ -61,13 +61,13 @@ class Channel:
     counts: bool = False  # an event whose rows may run out: they are counted on
 
     def first(self, times: Any, t0: Array) -> Array:
-        """How many rows are there before the first step."""
+        """The number of rows before the first step."""
         if self.kind == "times":
             return self._passed(times, jnp.zeros((), jnp.int32), t0)
         return jnp.asarray(1 if self.kind == "steps" else 0, jnp.int32)
 
     def ahead(self, times: Any, written: Array, t: Array) -> Array:
-        """Whether a row up to t is read off an interpolant, when `written` are there."""
+        """True if a row up to t has to be interpolated, when `written` rows are there."""
         room = written < self.length
         if self.kind == "times":
             return room & (get_row(times, jnp.minimum(written, self.length - 1)) <= t)
@@ -89,7 +89,9 @@ class Channel:
         return shown.settled if self.kind == "steps" else shown.moved
 
     def full(self, written: Array, cursor: Cursor, shown: Any) -> Array:
-        """Whether a step leaves no room for the next one; for an event, had no room for its own."""
+        """True if a step leaves no room for the next one; of an event, if there was none for its
+        own row.
+        """
         if self.kind == "event":
             assert shown is not None
             happened = shown.happened[self.place]
@@ -97,7 +99,9 @@ class Channel:
         return written + cursor.n >= self.length
 
     def _passed(self, times: Array, lo: Array, t: Array) -> Array:
-        """How many times from index lo on are at most t: a step passes few, so they are counted."""
+        """The number of times from index lo on that are at most t: a step passes few, so they are
+        counted.
+        """
 
         def ahead(consts: Any, n: Array, _: Any) -> Array:
             times, lo, t = consts
@@ -186,11 +190,11 @@ class Output:
 
     @property
     def needs_interpolant(self) -> bool:
-        """Whether any row lies inside a step."""
+        """True if any row lies inside a step."""
         return any(c.kind in ("times", "dense") for c in self.channels)
 
     def ahead(self, times: Any, written: Any, t: Array) -> Array:
-        """Whether there is a row up to t that an interpolant makes, when `written` are there."""
+        """True if a row up to t has to be interpolated, when `written` rows are there."""
         each = zip(self.channels, times, written, strict=True)
         return jnp.any(jnp.stack([c.ahead(ts, w, t) for c, ts, w in each]))
 
@@ -206,7 +210,7 @@ class Output:
         return tuple(c.cursor(ts, w, t1, accept, shown) for c, ts, w in each)
 
     def full(self, written: Any, cursors: Any, shown: Any, *, events: bool) -> list:
-        """Whether channels (those of events, or the others) have no more room, for each of them."""
+        """Flags the channels (those of events, or the others) that have no more room."""
         each = zip(self.channels, written, cursors, strict=True)
         return [c.full(w, r, shown) for c, w, r in each
                 if c.kind != "times" and (c.kind == "event") == events]  # fmt: skip
