@@ -1,6 +1,6 @@
 """Which component of an output depends on which component of an input, read from a jaxpr.
 
-Each number on the way carries a label: the one component of the input that it depends on, none of
+Each number in between carries a label: the one component of the input that it depends on, none of
 them, or several. Labels follow what moves numbers about, and meet where an operation takes several
 numbers to one; what is not known here is taken to depend on all that goes in.
 """

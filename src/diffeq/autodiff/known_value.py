@@ -1,8 +1,8 @@
-"""`with_known_value`: a value that is known already, with the derivative of the way that leads to
+"""`with_known_value`: a value that is known already, with the derivative of another computation of
 it.
 
-A step that is run again can compute what the step before has left to it (a first stage that is the
-same as a last one), but its derivative is there already, and cheaper than another one.
+A step that is run again can compute the memory of the step before (a first stage that equals the
+last one), but its derivative is there already, and cheaper than another one.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,9 @@ def call_host(function: Callable, *values: Any) -> None:
 
 
 def tripwire(y: Inexact[Array, "..."], t: Real[Array, ""]) -> Array:
-    """Y itself; but where a cotangent first turns non-finite on its way back, an error names t."""
+    """Returns y itself; where a cotangent first becomes non-finite in the reverse pass, an error
+    names t.
+    """
     return tripwire_p.bind(y, t, armed=False)[0]
 
 

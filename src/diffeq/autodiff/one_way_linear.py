@@ -2,7 +2,7 @@
 
 The tangent of a solve is linear in the tangents of its inputs. `Forward` knows how to push tangents
 (its steps depend on them, so nothing can transpose it), a continuous adjoint how to pull cotangents
-back. JAX asks for the other direction only where a user does, and then a sentence names the way.
+back. JAX asks for the other direction only where a user does, and then an error names the solution.
 """
 
 from collections.abc import Sequence

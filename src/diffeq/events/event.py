@@ -54,7 +54,7 @@ class Event(AbstractEvent):
     rounding: of a condition that is a polynomial of degree ≤ 8 there every one, of others as far as
     they are smooth between the places that are looked at. Of several events the earliest comes
     first. There `affect(t, y, args)` replaces the
-    state, and the next step starts afresh. Without an affect the solve ends there, with success.
+    state, and the method restarts. Without an affect the solve ends there, with success.
     The time of the event, t*(y0, args), has the derivative −(∂g/∂x · dx)/(dg/dt) of the root that
     it is, to every order.
 

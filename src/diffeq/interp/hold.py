@@ -19,8 +19,8 @@ class Hold(Table):
     """The zero-order hold: u(t) = x_i for t_i ≤ t < t_{i+1}.
 
     Where a field or a condition calls it at t, at t − s or at another line σ t + s₀ (σ and s₀ may
-    depend on args, not on y), a solve ends a step at each of its jumps, and starts afresh behind
-    it, so that no method loses its order. The solution differentiates by ts, s₀ and σ as well as
+    depend on args, not on y), a solve ends a step at each of its jumps, and restarts the method
+    there, so that no method loses its order. The solution differentiates by ts, s₀ and σ as well as
     by xs. At other functions of t (t % 24), or where the time depends on y, its jumps are left to
     the control of errors, and a warning says so, unless they are given to `solve` as `stops=`.
 

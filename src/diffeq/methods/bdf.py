@@ -38,7 +38,7 @@ _SHRINK, _GROW = 0.2, 10.0
 
 
 class BDF(Implicit):
-    """Σ_{j≤k} (1/j) ∇ʲy1 − κ_k γ_k (y1 − ŷ1) = dt f(t1, y1), order k from 1 to 5 chosen on the way.
+    """Σ_{j≤k} (1/j) ∇ʲy1 − κ_k γ_k (y1 − ŷ1) = dt f(t1, y1); the order k, from 1 to 5, varies.
 
     ŷ1 is the prediction of the polynomial through the states before, γ_k = Σ_{j≤k} 1/j, and κ_k are
     the constants of the numerical differentiation formulas (0 would be the classical formulas). A

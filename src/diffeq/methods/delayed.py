@@ -20,9 +20,9 @@ from .interpolant import Interpolant
 
 __all__ = ["MethodOfSteps"]
 
-# Turns of a step that looks at itself: in a controlled solve a shorter step is soon the better way.
+# Turns of a step that evaluates itself: in a controlled solve a shorter step is soon better.
 _TURNS, _TURNS_OF_GIVEN_STEPS = 10, 60
-# How far two turns may lie apart: a small part of what the step is allowed to err.
+# The distance of two turns that agree: a small part of the error that the step is allowed.
 _CLOSE = 0.01**2
 # Tangents need more turns than values, which start from a good guess.
 _MORE = 4

@@ -40,7 +40,7 @@ class DAEProblem(Problem):
     k(q, v, z), 0 = g(q), as of a mechanical system with constraints), say so by `index`, and
     `RadauIIA5` solves the equations as they stand. Then y0 has to satisfy the constraint and what
     follows from it for the differential parts, such as the velocities, within the tolerance: it is
-    moved the last bit of the way, or refused. Steps of length h hold components of index k to a
+    corrected by as much, or refused. Steps of length h hold components of index k to a
     tolerance of rtol/h^(k−1).
 
     Args:

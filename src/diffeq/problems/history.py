@@ -110,8 +110,8 @@ class History(eqx.Module):
     """The steps so far: row i lies at place i modulo the length, if that is a power of two.
 
     `ends[i]` is where step i ended: a row of an attempt that was rejected has no length, and is
-    never found. `latest` is the last row of a step. `echoes` are the discontinuities that are to
-    come back, where events make any.
+    never found. `latest` is the last row of a step. `echoes` is the tracker of the
+    discontinuities that are to come back, where events make any.
     """
 
     ends: Real[Array, " rows"]

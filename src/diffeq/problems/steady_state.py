@@ -1,4 +1,4 @@
-"""States of rest: 0 = f(y, args)."""
+"""Steady states: 0 = f(y, args)."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,13 @@ __all__ = ["SteadyStateProblem"]
 
 
 class SteadyStateProblem(Problem):
-    """0 = f(t, y, args): where y' = f comes to rest.
+    """0 = f(t, y, args): the steady state of y' = f.
 
     Args:
         f: the field, with the arguments of `ODEProblem`'s f, so that the same function serves both;
             it must not depend on t.
         y0: the guess; or, where the equation is followed in time (a `method` is given), the start.
-            Any pytree of arrays, or a function of args. The state of rest does not depend on it,
+            Any pytree of arrays, or a function of args. The steady state does not depend on it,
             unless there are several: its derivative by y0 is zero.
         args: parameters, any pytree.
 
@@ -29,8 +29,8 @@ class SteadyStateProblem(Problem):
     Example:
         >>> import jax, diffeq as de
         >>> problem = de.SteadyStateProblem(lambda t, y, k: k - y**2, 1.0, 2.0)
-        >>> rest = lambda k: de.solve(problem.replace(args=k)).y1
-        >>> round(float(rest(2.0)), 4), round(float(jax.grad(rest)(2.0)), 4)
+        >>> steady = lambda k: de.solve(problem.replace(args=k)).y1
+        >>> round(float(steady(2.0)), 4), round(float(jax.grad(steady)(2.0)), 4)
         (1.4142, 0.3536)
     """
 
