@@ -39,7 +39,7 @@ def by_us(args, key):
 
 def by_scan(args, key):
     """A loop by hand, with the library's generator in it."""
-    words = counter_rng.seed(key)
+    words = counter_rng.key_words(key)
 
     def step(y, i):
         w = counter_rng.normals(words, i, (), jnp.float64) * np.sqrt(DT)

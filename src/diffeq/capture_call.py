@@ -14,16 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .closures import Captured, captured, code_of, is_number, no_writes, reading_of
-from .core.packing import Packing, moving, released
+from .closures import Captured, captured, code_of, is_numeric, no_writes, reading_of
+from .core.packing import Packing, moving_leaves, released
 from .core.promotion import given_promotion
 from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 from .integrator.call import Call
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
-from .problems.jump import Jump, varies
-from .problems.lowering import names_of, state_of, time_dtype
+from .problems.jump import Jump, rate_varies
+from .problems.lowering import initial_state, names_of, time_dtype
 from .problems.user_functions import annotate_errors, check_arguments
 
 __all__ = ["captured_call", "captured_problem"]
@@ -54,11 +54,11 @@ class _Arguments:
 
     def __init__(self, problem: Problem) -> None:
         plain: Any = problem.problem if isinstance(problem, JumpProblem) else problem
-        state, args = state_of(plain), plain.args
+        state, args = initial_state(plain), plain.args
         ends = [evaluated(t, args) for t in evaluated(plain.tspan, args)]
         t0 = jax.ShapeDtypeStruct((), time_dtype(ends, Packing(state).dtype))
         tree, names = released(state), names_of(plain)
-        self.named = {"t": t0, "y": tree, "dy": moving(state), "args": args}
+        self.named = {"t": t0, "y": tree, "dy": moving_leaves(state), "args": args}
         if len(names) == 2:
             position, velocity = tree
             self.named |= {"x": position, "v": velocity, "q": position, "p": velocity}
@@ -96,7 +96,7 @@ def _saved(save: Any, sees: _Arguments) -> Any:
 
 def _arrays(args: Any) -> Any:
     """Args without the functions in them: what those do is in the programs that saw them."""
-    return jax.tree.map(lambda x: x if is_number(x) else None, args)
+    return jax.tree.map(lambda x: x if is_numeric(x) else None, args)
 
 
 # --- problems -------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def _with_past(f: Callable) -> Callable:
 
 def _jump(jump: Jump, name: str, sees: _Arguments, key: Any) -> Jump:
     """A jump at random; its affect sees which channel it was, and what else is drawn."""
-    if varies(jump.rate):
+    if rate_varies(jump.rate):
         rate = sees.captured(jump.rate, f"{name}.rate", "t, y, args")
     else:
         rate = sees.of_args(jump.rate, f"{name}.rate")

@@ -17,8 +17,8 @@ from .core.status import Status
 from .diagnosis import hint
 from .integrator.build import BuiltSolve
 from .methods.index_check import is_determined
-from .methods.mass import consistent as nearest
-from .methods.mass import constrained, correction, slope_of
+from .methods.mass import consistent_state as nearest
+from .methods.mass import constrained, newton_correction, slope_of
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
 from .problems.forms import Implicit
@@ -74,7 +74,7 @@ def _consistent(structure: Any, leaves: list) -> tuple:
     kept = packed_differential(problem, entry.packing)
     y0, found = nearest(form, t0, entry.y0, kept, _tolerance(entry.y0))
     status = _status(form, t0, jnp.where(found, y0, entry.y0), span, found)
-    packing, good = entry.packing.beside(entry.held), status == Status.running
+    packing, good = entry.packing.with_held(entry.held), status == Status.running
     values = {"y0": packing.marked(jnp.where(good, y0, jnp.nan))}
     if isinstance(form, Implicit):
         dy0 = slope_of(form, t0, y0)
@@ -116,7 +116,7 @@ def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Arr
 
 def _obeys(form: Any, y0: Array, door: BuiltSolve) -> Array:
     """Whether the step of Newton's method from y0 would stay inside the tolerance."""
-    step, beside = correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
+    step, beside = newton_correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
     step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)
     error2, _ = door.data.tolerance.squared(step, beside, beside, None)
     return error2 <= 1

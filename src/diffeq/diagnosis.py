@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .algebra import slopes
+from .algebra import field_derivatives
 from .autodiff.primitive import Tracer
 from .core.notices import INSIDE
 from .core.packing import Packing
@@ -17,9 +17,8 @@ from .core.status import Status
 from .index_advice import index_advice
 from .methods import higher_index
 from .methods.explicit_rk import ExplicitRK
-from .methods.mass import times
-from .methods.newton_based import Implicit as ImplicitMethod
-from .methods.newton_based import linearised
+from .methods.mass import apply_mass
+from .methods.newton_based import ImplicitMethod, linearised
 from .methods.order import stability_reach
 from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
@@ -282,7 +281,11 @@ def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
         finite = f"{name} is finite at this state, and its Jacobian is not"
         return f"{finite}: {entry}. {_INFINITE_SLOPE}"
     solved: Any = form
-    by_t = slopes(solved.field, t, y, solved.jac).by_t if isinstance(method, Rosenbrock) else None
+    by_t = (
+        field_derivatives(solved.field, t, y, solved.jac).by_t
+        if isinstance(method, Rosenbrock)
+        else None
+    )
     if by_t is None or np.isfinite(by_t).all():
         return ""
     i = int(np.flatnonzero(~np.isfinite(by_t))[0])
@@ -318,7 +321,7 @@ def inconsistency(problem: Any, t: Any, y: Any) -> str:
             )
         missed = np.asarray(form.residual(t, y, form.guess).ravel())
     else:
-        missed = np.asarray(times(form.free, form.field(t, y).ravel()))
+        missed = np.asarray(apply_mass(form.free, form.field(t, y).ravel()))
     worst = int(np.argmax(np.abs(missed)))
     shown = np.array2string(missed, precision=3, threshold=6, separator=", ")
     return (

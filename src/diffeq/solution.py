@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from .autodiff.primitive import Tracer
-from .core.addressable import here, places
+from .core.addressable import here, row_places
 from .core.norm import in_dtype_of
 from .core.packing import Treelike
 from .core.promotion import standard_promotion
@@ -168,7 +168,7 @@ class Solution(eqx.Module):
         """
         status = self._known_status()
         where = np.argwhere(status > Status.terminated)
-        indices = places(self.status)[where[:, 0]] if status.ndim == 1 else where
+        indices = row_places(self.status)[where[:, 0]] if status.ndim == 1 else where
         return Failed(len(where), indices, status[status > Status.terminated])
 
     def _known_status(self) -> np.ndarray:
@@ -322,7 +322,7 @@ class Solution(eqx.Module):
     def _error(self, index: tuple, failed: str, count: int, hint: Any) -> SolveError:
         known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
         one = jax.tree.map(lambda x: here(x)[index], known)
-        index = (int(places(self.status)[index[0]]), *index[1:]) if index else ()
+        index = (int(row_places(self.status)[index[0]]), *index[1:]) if index else ()
         status, last, stats = Status(int(one[0])), one[1], one[2]
         t, y, dt = last
         where = f"sample {_index(index)} of {count} ({failed}): " if index else ""

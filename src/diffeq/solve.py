@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .algebra import slopes
+from .algebra import field_derivatives
 from .autodiff.nonfinite_cotangents import call_host
 from .autodiff.primitive import Tracer, in_a_trace
 from .autodiff.unreached_rows import Reached as RowKind
@@ -232,7 +232,8 @@ def _has_slopes(built: BuiltSolve) -> bool:
     """
     form, _, _ = built.system.parts(built.data)
     try:
-        jax.eval_shape(lambda: slopes(form.field, built.t0, built.canonical.y0, form.jac))
+        place = built.t0, built.canonical.y0
+        jax.eval_shape(lambda: field_derivatives(form.field, *place, form.jac))
     except Exception:
         return False
     return True
@@ -279,7 +280,7 @@ def _answer(built: BuiltSolve, plan: OutputPlan, end: State, buffers: list) -> S
     if happened:
         stats["events"] = sum(record.num for record in happened)
     if built.arrivals is not None:
-        happened = built.arrivals.told(happened)
+        happened = built.arrivals.with_channels(happened)
         whole = packing.with_view(None).unpack(end.y, end.held)
         weight = built.arrivals.weight(whole, happened, end.t)
     return Solution(

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffeq.methods.dirk import _rows
-from diffeq.methods.firk import _numbers
+from diffeq.methods.dirk import _step_coefficients
+from diffeq.methods.firk import _stage_coefficients
 from diffeq.methods.order import (
     additive_residuals,
     damping_at_infinity,
@@ -116,7 +116,7 @@ def test_a_coupling_condition_that_fails_is_found():
 def test_rows_of_displacements_say_what_the_tableau_says(table):
     # With any slopes z of the implicit and h of the explicit part, u = A z + A_explicit h.
     generator = np.random.default_rng(0)
-    s, rows = table.stages, _rows(table, plain=True)
+    s, rows = table.stages, _step_coefficients(table, plain=True)
     split = table.explicit_A is not None
     z = generator.normal(size=s)
     h = generator.normal(size=s) if split else np.zeros(s)
@@ -152,7 +152,7 @@ def test_rows_of_displacements_say_what_the_tableau_says(table):
 def test_newton_starts_on_a_curve_through_what_is_known(table, plain):
     # Exact for polynomials of as many terms as there are data: the slope at the start, and the
     # last one or two stages.
-    _, guess, c = _rows(table, plain).stages
+    _, guess, c = _step_coefficients(table, plain).stages
     starts = plain and table.A[0, 0] == 0
     for i in np.flatnonzero(np.diag(table.A)):
         nodes = {c[j] for j in range(i) if table.A[j, j] != 0}
@@ -164,7 +164,7 @@ def test_newton_starts_on_a_curve_through_what_is_known(table, plain):
 
 def test_radau_in_the_eigenvectors():
     table = FIRK_TABLES["RadauIIA5"]
-    numbers = _numbers(table)
+    numbers = _stage_coefficients(table)
     total = np.zeros((3, 3))
     for value, vector, dual in zip(numbers.values, numbers.vectors, numbers.duals, strict=True):
         part = value * np.outer(vector, dual)

@@ -8,7 +8,7 @@ import pytest
 
 import diffeq as de
 from diffeq.methods.order import real_stability_interval, stability_reach
-from diffeq.methods.stiffness import limits, no_signs, read_signs
+from diffeq.methods.stiffness import no_signs, read_signs, stability_limits
 
 RK4, TSIT5 = de.RK4().tableau, de.Tsit5().tableau
 PAIRS = [de.Tsit5().tableau, de.Dopri5().tableau, de.Vern7().tableau]
@@ -43,7 +43,7 @@ def votes(table, z, y=(1.0, 0.5, 0.7)):
 
 @pytest.mark.parametrize("table", PAIRS, ids=lambda table: table.name)
 def test_eigenvalues_are_compared_with_the_region_and_not_with_its_interval(table):
-    real, imaginary = limits(table)
+    real, imaginary = stability_limits(table)
     assert imaginary < real
     outside = [-1.05 * real, -3 * real, 1.1j * imaginary, -0.01 + 3j * imaginary]
     for z in map(complex, outside):

@@ -126,11 +126,11 @@ def test_the_block_function_is_the_one_of_jax():
 
 def test_keys_of_all_kinds_give_two_words():
     for key in (jax.random.key(1), jax.random.PRNGKey(1), jax.random.key(1, impl="rbg")):
-        assert counter_rng.seed(key).shape == (2,)
+        assert counter_rng.key_words(key).shape == (2,)
     np.testing.assert_array_equal(
-        counter_rng.seed(jax.random.key(1)), counter_rng.seed(jax.random.PRNGKey(1))
+        counter_rng.key_words(jax.random.key(1)), counter_rng.key_words(jax.random.PRNGKey(1))
     )
-    seeds = jax.vmap(counter_rng.seed)(jax.random.split(jax.random.key(0), 1000))
+    seeds = jax.vmap(counter_rng.key_words)(jax.random.split(jax.random.key(0), 1000))
     assert len({tuple(s) for s in np.asarray(seeds).tolist()}) == 1000
 
 
@@ -151,7 +151,7 @@ def test_the_normal_is_the_inverse_of_its_distribution():
 @functools.cache
 def sample() -> np.ndarray:
     """Draws 0 … 2¹⁸ − 1 of one key, of shape (2,)."""
-    words = counter_rng.seed(jax.random.key(11))
+    words = counter_rng.key_words(jax.random.key(11))
     draw = jax.vmap(lambda i: counter_rng.normals(words, i, (2,), jnp.float64))
     return np.asarray(jax.jit(draw)(jnp.arange(2**18, dtype=jnp.int32)))
 
@@ -175,7 +175,7 @@ def test_neighbours_and_keys_are_independent():
             found = np.mean(moved[lag:] * moved[:-lag], 0) / (1 if power == 1 else 2)
             assert np.all(np.abs(found) < 4.5 / np.sqrt(n))
     assert abs(np.mean(x[:, 0] * x[:, 1])) < 4.5 / np.sqrt(n)
-    seeds = jax.vmap(counter_rng.seed)(jax.random.split(jax.random.key(0), 2**15))
+    seeds = jax.vmap(counter_rng.key_words)(jax.random.split(jax.random.key(0), 2**15))
     first = jax.vmap(lambda w: counter_rng.normals(w, jnp.int32(0), (2,), jnp.float64))(seeds)
     first = np.asarray(first)
     assert stats.kstest(first.ravel(), "norm").pvalue > 1e-3

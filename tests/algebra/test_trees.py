@@ -9,13 +9,13 @@ import pytest
 
 from diffeq.methods.order import (
     density,
+    node_count,
     nystrom_trees,
     order_of,
     order_residuals,
     real_stability_interval,
     rooted_trees,
     row_sum_residual,
-    size,
     stability_function,
     weights,
 )
@@ -42,7 +42,7 @@ def test_counts(n):
     trees = rooted_trees(n)
     assert len(trees) == COUNTS[n - 1]
     assert len({canonical(tree) for tree in trees}) == len(trees)
-    assert all(size(tree) == n for tree in trees)
+    assert all(node_count(tree) == n for tree in trees)
 
 
 def canonical(tree):

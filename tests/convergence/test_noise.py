@@ -10,7 +10,7 @@ from tests.convergence.measure import NOISY
 
 import diffeq as de
 from diffeq import zoo
-from diffeq.brownian import Bound, Drawn
+from diffeq.brownian import Drawn, StepNoise
 from diffeq.methods import METHODS
 from diffeq.problems.forms import lower
 from diffeq.problems.lowering import canonical
@@ -52,7 +52,7 @@ def stepper(method, problem):
 
         def step(i, y):
             normal = jnp.stack([w[i], h[i]])
-            bound = Bound(Given(), (), Drawn((), normal), jnp.sqrt(dt))
+            bound = StepNoise(Given(), (), Drawn((), normal), jnp.sqrt(dt))
             return method.step(form.with_noise(bound), door.t0 + i * dt, y, dt, ()).y
 
         return jax.lax.fori_loop(0, n, step, door.y0)
@@ -184,7 +184,9 @@ def moments(method, problem):
 
         def step(y, t):
             normal = lambda w, h: Drawn((), jnp.stack([w, h])[:, None])
-            driven = lambda w, h: form.with_noise(Bound(Given(), (), normal(w, h), jnp.sqrt(dt)))
+            driven = lambda w, h: form.with_noise(
+                StepNoise(Given(), (), normal(w, h), jnp.sqrt(dt))
+            )
             one = lambda w, h: method.step(driven(w, h), t, jnp.full(1, y), dt, ()).y[0]
             return jax.vmap(one)(w, h)
 
@@ -238,7 +240,7 @@ def test_the_estimate_is_of_its_order(name):
 
     def size(dt):
         def one(normal):
-            bound = Bound(Given(), (), Drawn((), normal), jnp.sqrt(dt))
+            bound = StepNoise(Given(), (), Drawn((), normal), jnp.sqrt(dt))
             return method.step(form.with_noise(bound), jnp.array(0.3), door.y0, dt, ()).error
 
         return jnp.sqrt(jnp.mean(jax.vmap(one)(normals) ** 2))

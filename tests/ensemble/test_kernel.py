@@ -18,7 +18,7 @@ import diffeq as de
 from diffeq.adjoints.forward_accumulation import ForwardAccumulation
 from diffeq.autodiff.dynamic_scan import walk
 from diffeq.autodiff.row_buffers import put_row
-from diffeq.autodiff.tables import add_row, find, pick
+from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.while_loop import loop
 from diffeq.ensemble import execution, trajectory
 from diffeq.ensemble.gpu_kernel import NoKernel, launch
@@ -226,7 +226,7 @@ def test_places_and_what_is_put_there_may_be_long_themselves():
             "replaced": lax.dynamic_update_slice(long, w + 1, (n,)),
             "filed": loop(lambda w, i, f: i < 3, file, jnp.int32(0), rows, consts=w)[1],
             "added rows": add_row(rows, w * 2, n),
-            "picked": [pick(w, to), find(jnp.arange(60.0), 50 + n, w)],
+            "picked": [pick_row(w, to), find(jnp.arange(60.0), 50 + n, w)],
             "carried": walk(lambda _, rows, ws, c, *rest: (c[::-1] + rest[0][0] * rows[0], ((),)),
                             0, 5 + n, rows=(jnp.arange(9.0),), carry=w, linear_consts=(n + 1.0,),
                             length=9)[0],

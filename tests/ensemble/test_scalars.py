@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from jax import lax
 from jaxtyping import jaxtyped
 
-from diffeq.algebra.linear import factored, solve
+from diffeq.algebra.linear import factored, linear_solve
 from diffeq.autodiff.dynamic_scan import walk
 from diffeq.autodiff.primitive import if_unbatched, rebind, user_line
 from diffeq.autodiff.row_buffers import get_row, put_row, unset
-from diffeq.autodiff.tables import add_row, find, pick
+from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.unreached_rows import mark_unreached
 from diffeq.autodiff.while_loop import loop, single_iteration_loop
 from diffeq.ensemble.gpu_kernel import NoKernel, Space, Stored, scalarised
@@ -227,11 +227,11 @@ def own(v, m, n, big):
     file = lambda active, c, i, b: (i + 1, jnp.where(active, add_row(b, v * i, i), b))
     past = loop(lambda c, i, b: i < c, file, jnp.int32(0), jnp.zeros((4, 5)), consts=n + 20)[1]
     return {
-        "solve": solve(factored(m), jnp.ones(3)),
-        "solve back": jax.grad(lambda b: solve(factored(m), b)[0])(jnp.ones(3)),
-        "five": solve(factored(jnp.eye(5) * 3 + jnp.outer(v, v)), v),
+        "solve": linear_solve(factored(m), jnp.ones(3)),
+        "solve back": jax.grad(lambda b: linear_solve(factored(m), b)[0])(jnp.ones(3)),
+        "five": linear_solve(factored(jnp.eye(5) * 3 + jnp.outer(v, v)), v),
         "rows": [get_row(v, jnp.clip(n, 0, 4)), put_row(v, jnp.float64(3.0), jnp.clip(n, 0, 4))],
-        "large": [get_row(big, n), pick(big, jnp.stack([n, 0 * n]))],
+        "large": [get_row(big, n), pick_row(big, jnp.stack([n, 0 * n]))],
         "unset": [put_row(unset((k, 5), v.dtype), v, n + 1)[n + 1] for k in (6, 20)],
         "ring": past,
         "find": [find(jnp.asarray(LONG), 50 + n, v[0]), find(jnp.sort(v), jnp.int32(5), v[2])],
@@ -342,7 +342,7 @@ def test_what_is_known_is_done_while_tracing():
 REFUSED = {
     "pure_callback": (lambda v: jax.pure_callback(np.sin, v, v), "no rule|effects"),
     "cholesky": (lambda v: jnp.linalg.cholesky(jnp.outer(v, v))[0], "no rule"),
-    "lu_factor": (lambda v: solve(factored(jnp.eye(9) * v[0]), jnp.ones(9)),
+    "lu_factor": (lambda v: linear_solve(factored(jnp.eye(9) * v[0]), jnp.ones(9)),
                   "9 equations"),
     "mul": (lambda v: jnp.outer(jnp.tile(v, 40), jnp.tile(v, 40)).sum(), "more than 20000"),
 }  # fmt: skip

@@ -29,7 +29,7 @@ def past_of(values, k, dt):
     for _ in range(bdf.ORDERS + 2):
         rows = rows[:-1] - rows[1:]
         differences.append(rows[0])
-    return bdf._Past(jnp.array(differences), jnp.array([dt, k, 0.0, 1.0]))
+    return bdf._Differences(jnp.array(differences), jnp.array([dt, k, 0.0, 1.0]))
 
 
 @jax.jit

@@ -12,7 +12,7 @@ import pytest
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.core.addressable import here, places
+from diffeq.core.addressable import here, row_places
 
 HERE = Path(__file__).parent
 
@@ -71,4 +71,4 @@ def test_a_mesh_of_one_device_and_no_mesh():
 def test_all_of_an_array_is_here_in_one_process():
     x = np.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(here(jax.numpy.asarray(x)), x)
-    np.testing.assert_array_equal(places(x), [0, 1, 2])
+    np.testing.assert_array_equal(row_places(x), [0, 1, 2])

@@ -114,7 +114,7 @@ def test_order_of_bdf():
         for _ in range(bdf.ORDERS + 2):
             rows = rows[:-1] - rows[1:]
             differences.append(rows[0])
-        past = bdf._Past(jnp.stack(differences), jnp.stack([dt, k, 0.0, 1.0]))
+        past = bdf._Differences(jnp.stack(differences), jnp.stack([dt, k, 0.0, 1.0]))
         step = de.BDF().step(form, jnp.array(t), exact(t), dt, past)
         return jnp.where(step.solved, jnp.abs(step.y - exact(t + dt)), jnp.nan)
 

@@ -8,7 +8,7 @@ from scipy.special import dawsn
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.algebra import slopes
+from diffeq.algebra import field_derivatives
 
 METHODS = [de.RadauIIA5(), de.KenCarp4(), de.TRBDF2(), de.BDF()]
 NAMED = {"ids": lambda method: type(method).__name__}
@@ -31,7 +31,7 @@ ROOT = de.ODEProblem(towards_root, 0.5, (0.0, 2.0), 10.0)
 
 def test_by_t_stays_out_of_by_y():
     field = lambda t, y: jnp.stack([-2 * y[0] + jnp.sqrt(t), y[0] * y[1]])
-    found = slopes(field, jnp.array(0.0), jnp.array([0.5, 3.0]))
+    found = field_derivatives(field, jnp.array(0.0), jnp.array([0.5, 3.0]))
     np.testing.assert_array_equal(found.by_y, [[-2, 0], [3, 0.5]])
     np.testing.assert_array_equal(found.by_t, [np.inf, 0])
 

@@ -12,7 +12,7 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.autodiff.discontinuity_times import constant, jumps_of, time
+from diffeq.autodiff.discontinuity_times import constant_lines, jumps_of, time
 from diffeq.integrator.stops import count_passed
 
 TS, XS = jnp.array([0.0, 0.35, 0.8, 1.3]), jnp.array([1.0, -2.0, 0.5, 3.0])
@@ -69,7 +69,7 @@ WAYS = [clipped, chosen, branched, in_a_loop, many, scaled, compiled]
 def found(read, s=0.21):
     u = de.interp.Hold(TS, XS)
     jaxpr = jax.make_jaxpr(lambda t, s: read(u, t, s))(0.0, 0.0)
-    return jumps_of(jaxpr, [time(jnp.float64), constant(s)])
+    return jumps_of(jaxpr, [time(jnp.float64), constant_lines(s)])
 
 
 @pytest.mark.parametrize("read", WAYS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.algebra import Products, iterated
+from diffeq.algebra import Products, solve_iteratively
 from diffeq.diagnosis import hint
 
 N = 40
@@ -82,7 +82,9 @@ def test_derivatives_of_a_system():
     """By the matrix, by the right side, twice, and of a right side that is small."""
     b = 1e-9 * jnp.array([1.0, -2.0, 0.5])
     matrix = lambda p: jnp.diag(jnp.array([3.0, 4.0, 5.0])) + p * jnp.ones((3, 3)) + jnp.tri(3)
-    ours = lambda p: jnp.sum(iterated(Products(lambda v: matrix(p) @ v, GMRES, exact=True), p * b))
+    ours = lambda p: jnp.sum(
+        solve_iteratively(Products(lambda v: matrix(p) @ v, GMRES, exact=True), p * b)
+    )
     dense = lambda p: jnp.sum(jnp.linalg.solve(matrix(p), p * b))
     for mode in (jax.value_and_grad, jax.hessian):
         for a, c in zip(*(jax.tree.leaves(mode(f)(0.7)) for f in (ours, dense)), strict=True):
@@ -92,7 +94,7 @@ def test_derivatives_of_a_system():
 def test_what_does_not_converge_is_no_number():
     turned = lambda v: jnp.roll(v, 1)  # of which GMRES knows nothing before n turns
     few = lx.GMRES(rtol=1e-8, atol=1e-8, restart=2, max_steps=3)
-    assert np.isnan(iterated(Products(turned, few), jnp.eye(50)[0])).all()
+    assert np.isnan(solve_iteratively(Products(turned, few), jnp.eye(50)[0])).all()
     sol = de.solve(ROD, de.TRBDF2(linear=lx.GMRES(1e-8, 1e-8, max_steps=1)), dt=0.5, throw=False)
     assert not sol.success
     said = hint(de.Status(int(sol.status)), ROD, de.TRBDF2(linear=GMRES), sol.last)
@@ -108,4 +110,4 @@ def test_refusals_and_names():
     with pytest.raises(TypeError, match=r"Tsit5 got 1e-06, and takes nothing\. Tolerances"):
         de.Tsit5(1e-6)
     with pytest.raises(ValueError, match="linear is CG, which asks more of a matrix than I − γ"):
-        iterated(Products(lambda v: 2 * v, lx.CG(rtol=1e-3, atol=1e-3)), X)
+        solve_iteratively(Products(lambda v: 2 * v, lx.CG(rtol=1e-3, atol=1e-3)), X)

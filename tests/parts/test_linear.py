@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.tiers import shortly
 
-from diffeq.algebra import factored, jacobian, slopes, solve
+from diffeq.algebra import factored, field_derivatives, jacobian, linear_solve
 from diffeq.algebra.roots import find_root, implicit_root
 
 # Numbers; with lanes, too; rows, with lanes numbers; with lanes LAPACK; LAPACK without them, too.
@@ -14,7 +14,7 @@ SIZES = [1, 3, 5, 9, 13]
 
 
 def ours(matrix, b):
-    return solve(factored(matrix), b)
+    return linear_solve(factored(matrix), b)
 
 
 def drawn(*shape, seed=0):
@@ -77,7 +77,11 @@ def test_factors_mean_the_same_with_and_without_lanes(n):
         alone = factored(A)
         together = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, *x.shape)), alone)
         one = jax.tree.map(lambda x: x[1], jax.vmap(factored)(jnp.stack([A, -A])))
-        return jax.vmap(solve)(together, bs), solve(alone, bs.T).T, -solve(one, bs.T).T
+        return (
+            jax.vmap(linear_solve)(together, bs),
+            linear_solve(alone, bs.T).T,
+            -linear_solve(one, bs.T).T,
+        )
 
     A, bs = drawn(n, n) + 2 * np.eye(n), drawn(3, n, seed=1)
     for found in program(A, bs):
@@ -112,8 +116,8 @@ def test_jacobian_is_jacfwd():
 
     @jax.jit
     def program(t, y):
-        given = slopes(field, t, y, lambda t, y: jacobian(field, t, y))
-        return slopes(field, t, y), given, jax.jacfwd(field, 1)(t, y).reshape(6, 6)
+        given = field_derivatives(field, t, y, lambda t, y: jacobian(field, t, y))
+        return field_derivatives(field, t, y), given, jax.jacfwd(field, 1)(t, y).reshape(6, 6)
 
     found, given, flat = program(t, y)
     np.testing.assert_allclose(found.by_y, flat, rtol=1e-14)
@@ -121,7 +125,7 @@ def test_jacobian_is_jacfwd():
     np.testing.assert_allclose(found.value, field(t, y).ravel(), rtol=1e-15)
     np.testing.assert_allclose(given.by_y, flat, rtol=1e-14)
     np.testing.assert_allclose(given.by_t, found.by_t, rtol=1e-14)
-    assert slopes(lambda t, y: y**2, jnp.array(t), jnp.array(y)).by_t is None
+    assert field_derivatives(lambda t, y: y**2, jnp.array(t), jnp.array(y)).by_t is None
 
 
 def test_newton_finds_roots_from_afar():

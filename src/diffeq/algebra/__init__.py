@@ -1,8 +1,8 @@
 """Layer 1: linear systems, Jacobians and roots, for implicit methods."""
 
-from .jacobian import Slopes, identity, jacobian, slopes
-from .krylov import Products, check_solver, iterated
-from .linear import Factors, factored, solve
+from .jacobian import Slopes, field_derivatives, identity, jacobian
+from .krylov import Products, check_solver, solve_iteratively
+from .linear import Factors, factored, linear_solve
 from .singular import is_singular, least_condition
 
 __all__ = [
@@ -11,11 +11,11 @@ __all__ = [
     "Slopes",
     "check_solver",
     "factored",
+    "field_derivatives",
     "identity",
     "is_singular",
-    "iterated",
     "jacobian",
     "least_condition",
-    "slopes",
-    "solve",
+    "linear_solve",
+    "solve_iteratively",
 ]

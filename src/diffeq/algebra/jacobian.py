@@ -11,7 +11,7 @@ from jaxtyping import Array, Inexact, Real
 
 from ..autodiff.primitive import dependents
 
-__all__ = ["Slopes", "identity", "jacobian", "slopes"]
+__all__ = ["Slopes", "field_derivatives", "identity", "jacobian"]
 
 _FEW = 64  # unit vectors
 
@@ -38,10 +38,10 @@ def jacobian(
     Array([[2., 0.],
            [0., 6.]], dtype=float32)
     """
-    return slopes(field, t, y, jac, by_t=False).by_y
+    return field_derivatives(field, t, y, jac, by_t=False).by_y
 
 
-def slopes(
+def field_derivatives(
     field: Callable,
     t: Real[Array, ""],
     y: Inexact[Array, "..."],
@@ -51,10 +51,11 @@ def slopes(
 ) -> Slopes:
     """The field's value, ∂f/∂y and ∂f/∂t at (t, y); ∂f/∂t is None where f does not depend on t.
 
-    >>> value, by_y, by_t = slopes(lambda t, y: t * y, jnp.array(2.0), jnp.array([1.0, 3.0]))
+    >>> y = jnp.array([1.0, 3.0])
+    >>> value, by_y, by_t = field_derivatives(lambda t, y: t * y, jnp.array(2.0), y)
     >>> value, by_y.tolist(), by_t
     (Array([2., 6.], dtype=float32), [[2.0, 0.0], [0.0, 2.0]], Array([1., 3.], dtype=float32))
-    >>> slopes(lambda t, y: y, jnp.array(2.0), jnp.array([1.0])).by_t is None
+    >>> field_derivatives(lambda t, y: y, jnp.array(2.0), jnp.array([1.0])).by_t is None
     True
     """
     flat = lambda t, y_flat: field(t, y_flat.reshape(y.shape)).ravel()  # noqa: E731
@@ -65,7 +66,7 @@ def slopes(
     else:
         value, push = jax.linearize(partial(flat, t), point)
         matrix = jax.vmap(push, out_axes=1)(identity(point.size, point.dtype))
-    if not (by_t and _moves(flat, t, point)):
+    if not (by_t and _depends_on_time(flat, t, point)):
         return Slopes(value, matrix, None)
     _, rate = jax.jvp(lambda t: flat(t, point), (t,), (jnp.ones_like(t),))
     return Slopes(value, matrix, rate)
@@ -81,6 +82,6 @@ def identity(n: int, dtype: Any) -> Any:
     return np.eye(n, dtype=dtype) if n <= _FEW else jnp.eye(n, dtype=dtype)
 
 
-def _moves(field: Callable, t: Any, y: Any) -> bool:
+def _depends_on_time(field: Callable, t: Any, y: Any) -> bool:
     """True if the field depends on t; known from its equations, before anything runs."""
     return any(dependents(jax.make_jaxpr(field)(t, y), [True, False]))

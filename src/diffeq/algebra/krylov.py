@@ -15,7 +15,7 @@ from jaxtyping import Array, Inexact
 
 from ..autodiff.primitive import shape_of
 
-__all__ = ["Products", "check_solver", "iterated"]
+__all__ = ["Products", "check_solver", "solve_iteratively"]
 
 
 class Products(NamedTuple):
@@ -42,13 +42,14 @@ def check_solver(solver: Any) -> None:
         )
 
 
-def iterated(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
     """The x with A x = b, up to the solver's tolerances relative to the largest of b; but not below
     ε^(2/3), which an iteration reaches before rounding stops it. NaN where it did not get there.
 
     >>> import lineax as lx
     >>> A = jnp.array([[4.0, 1.0], [1.0, 3.0]])
-    >>> found = iterated(Products(lambda v: A @ v, lx.GMRES(1e-6, 1e-6)), jnp.array([1.0, 2.0]))
+    >>> products = Products(lambda v: A @ v, lx.GMRES(1e-6, 1e-6))
+    >>> found = solve_iteratively(products, jnp.array([1.0, 2.0]))
     >>> [round(float(x), 4) for x in found]
     [0.0909, 0.6364]
     """

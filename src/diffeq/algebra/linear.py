@@ -1,9 +1,9 @@
-"""One way to solve linear systems: `factored` a matrix once, `solve` with it many times.
+"""Linear systems: `factored` factors a matrix once, `linear_solve` solves with it many times.
 
-Small matrices are straight code (`small_lu.py`), larger ones go to LAPACK. `solve` is a primitive:
-its derivative is another solve with the same factors, d x = A⁻¹ (d b − d A · x), to every order, so
-that nothing is ever differentiated through an elimination; its transpose is the solve with Aᵀ; and
-the lanes of a batch stay the last axes.
+Small matrices are straight code (`small_lu.py`), larger ones go to LAPACK. `linear_solve` is a
+primitive: its derivative is another solve with the same factors, d x = A⁻¹ (d b − d A · x), to
+every order, so that nothing is ever differentiated through an elimination; its transpose is the
+solve with Aᵀ; and the lanes of a batch stay the last axes.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from ..autodiff.primitive import (
 )
 from . import small_lu
 
-__all__ = ["Factors", "factored", "solve"]
+__all__ = ["Factors", "factored", "linear_solve"]
 
 
 class Factors(NamedTuple):
@@ -42,7 +42,7 @@ class Factors(NamedTuple):
 def factored(matrix: Inexact[Array, "n n"]) -> Factors:
     """The LU factors of a matrix, with partial pivoting. A singular one solves to NaN or inf.
 
-    >>> x = solve(factored(jnp.array([[0.0, 2.0], [4.0, 1.0]])), jnp.array([2.0, 5.0]))
+    >>> x = linear_solve(factored(jnp.array([[0.0, 2.0], [4.0, 1.0]])), jnp.array([2.0, 5.0]))
     >>> x
     Array([1., 1.], dtype=float32)
     """
@@ -50,7 +50,7 @@ def factored(matrix: Inexact[Array, "n n"]) -> Factors:
     return Factors(matrix, lu, order)
 
 
-def solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
+def linear_solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
     """The x with A x = b; b is a vector, or has columns."""
     matrix, lu, order = factors
     b = jnp.asarray(b, jnp.result_type(b, lu))
@@ -66,12 +66,12 @@ def _factor(matrix: Any) -> tuple[Any, Any]:
 
     def by_lapack(matrix: Any) -> tuple[Any, Any]:
         lu, _, order = lax.linalg.lu(matrix)
-        return _converted(lu), order
+        return _convert_factors(lu), order
 
     return _each_lane(by_lapack, matrix.ndim - 2)(matrix)
 
 
-def _converted(lu: Any) -> Any:
+def _convert_factors(lu: Any) -> Any:
     """From LAPACK's factors to ours, or back. What they look like depends on n alone, for factors
     without lanes may be given some later: where straight code may read them, the diagonal is 1/U.
     """
@@ -104,14 +104,14 @@ factor_p = define(
 # --- solving --------------------------------------------------------------------------------------
 
 
-def _solve(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> list:
+def _solve_columns(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> list:
     """Columns of b, if any, are the axes between its first and its lanes."""
     del matrix
     if small_lu.is_small(lu):
         return [small_lu.lu_solve(lu, order, b, transposed=transposed)]
 
     def by_lapack(lu: Any, order: Any, b: Any) -> Any:
-        lu, columns = _converted(lu), b.reshape(len(b), -1)
+        lu, columns = _convert_factors(lu), b.reshape(len(b), -1)
         columns = columns if transposed else columns[order]
         for lower in (not transposed, transposed):  # L and then U, or the other way round
             columns = lax.linalg.triangular_solve(
@@ -124,14 +124,16 @@ def _solve(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> lis
     return [_each_lane(by_lapack, lu.ndim - 2)(lu, order, b)]
 
 
-def _product(matrix: Any, x: Any) -> Any:
-    """A x, with columns and lanes as in `_solve`."""
+def _multiply(matrix: Any, x: Any) -> Any:
+    """A x, with columns and lanes as in `_solve_columns`."""
     lanes, columns = matrix.shape[2:], x.ndim - 1 - (matrix.ndim - 2)
     wide = matrix.reshape(*matrix.shape[:2], *(1,) * columns, *lanes)
     return jnp.sum(wide * x, axis=1)
 
 
-def _solve_jvp(primals: Sequence, tangents: Sequence, *, transposed: bool) -> tuple[list, list]:
+def _solve_columns_jvp(
+    primals: Sequence, tangents: Sequence, *, transposed: bool
+) -> tuple[list, list]:
     matrix, lu, order, _ = primals
     (x,) = solve_p.bind(*primals, transposed=transposed)
     d_matrix, _, _, d_b = tangents
@@ -139,7 +141,7 @@ def _solve_jvp(primals: Sequence, tangents: Sequence, *, transposed: bool) -> tu
         return [x], [zero_tangent(x)]
     if not is_zero(d_matrix):
         moved = jnp.swapaxes(d_matrix, 0, 1) if transposed else d_matrix
-        d_b = instantiate(d_b, x) - _product(moved, x)
+        d_b = instantiate(d_b, x) - _multiply(moved, x)
     return [x], solve_p.bind(matrix, lu, order, d_b, transposed=transposed)
 
 
@@ -167,9 +169,9 @@ def _solve_batch(
 
 solve_p = define(
     "lu_solve",
-    _solve,
+    _solve_columns,
     lambda matrix, lu, order, b, *, transposed: [ShapedArray(b.shape, b.dtype)],
-    jvp=_solve_jvp,
+    jvp=_solve_columns_jvp,
     transpose=_solve_transpose,
     batch=_solve_batch,
 )

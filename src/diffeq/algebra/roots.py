@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Inexact
 from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
 from ..core.promotion import standard_promotion
 from .jacobian import jacobian
-from .linear import factored, solve
+from .linear import factored, linear_solve
 
 __all__ = ["FoundRoot", "find_root", "implicit_root"]
 
@@ -64,11 +64,11 @@ def find_root(
     def turn(state: tuple) -> tuple:
         x, last, turns, _ = state
         factors = factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x))
-        step = -solve(factors, residual(x))
+        step = -linear_solve(factors, residual(x))
         size = measured(x, step)
 
         def after(damping: Array) -> Array:
-            return measured(x, solve(factors, residual(x + damping * step)))
+            return measured(x, linear_solve(factors, residual(x + damping * step)))
 
         dampings = jnp.asarray(_DAMPINGS, x.dtype)
         good = jax.vmap(after)(dampings) <= (1 - dampings / 2) * size
@@ -100,7 +100,7 @@ def implicit_root(
     """
 
     def dense(x: Array, r: Array) -> Array:
-        return -solve(factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x)), r)
+        return -linear_solve(factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x)), r)
 
     x = lax.stop_gradient(x)
     like = shape_of(x)

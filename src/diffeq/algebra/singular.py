@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Real
 
-from .linear import factored, solve
+from .linear import factored, linear_solve
 from .small_lu import LARGEST
 
 __all__ = ["is_singular", "least_condition"]
@@ -35,7 +35,7 @@ def least_condition(matrix: Inexact[Array, "n n"]) -> Real[Array, ""]:
 
     def turn(_: int, state: tuple) -> tuple:
         x, log = state
-        x = _product(inverse, _product(size, x))
+        x = _multiply_vector(inverse, _multiply_vector(size, x))
         largest = jnp.max(x)
         return x / largest, log + jnp.log(largest)
 
@@ -74,7 +74,7 @@ def _inverse(matrix: Array) -> Array:
     """
     n = len(matrix)
     if n > LARGEST:
-        return solve(factored(matrix), jnp.eye(n, dtype=matrix.dtype))
+        return linear_solve(factored(matrix), jnp.eye(n, dtype=matrix.dtype))
     place = jnp.arange(n)
 
     def turn(k: Array, state: tuple) -> tuple:
@@ -94,6 +94,6 @@ def _inverse(matrix: Array) -> Array:
     return jnp.sum(permutation[:, :, None] * right[:, None, :], axis=0)
 
 
-def _product(matrix: Array, x: Array) -> Array:
+def _multiply_vector(matrix: Array, x: Array) -> Array:
     # A sum of products, where a product of a small matrix could be a call of a library.
     return jnp.sum(matrix * x, axis=1)

@@ -58,7 +58,7 @@ def _by_entries(matrix: Array) -> tuple[Array, Array]:
     order = [jnp.full(lanes, i, jnp.int32) for i in range(n)]
     for k in range(n):
         for i in range(k + 1, n):
-            larger = _barrier(_size(a[i][k]) > _size(a[k][k]))
+            larger = _barrier(_pivot_size(a[i][k]) > _pivot_size(a[k][k]))
             a[k], a[i] = _exchanged(larger, a[k], a[i])
             (order[k],), (order[i],) = _exchanged(larger, [order[k]], [order[i]])
         a[k][k] = 1 / a[k][k]
@@ -78,7 +78,7 @@ def _by_rows(matrix: Array) -> tuple[Array, Array]:
     a, order = matrix, place
     for k in range(n):
         if k < n - 1:
-            pivot = _barrier(_largest(_size(a[:, k]), k))
+            pivot = _barrier(_pivot_place(_pivot_size(a[:, k]), k))
             exchange = jnp.where(place == k, pivot, jnp.where(place == pivot, k, place))
             exchange = _barrier(exchange)
             a, order = _barrier((a[exchange], order[exchange]))
@@ -108,13 +108,13 @@ def lu_solve(
     if transposed:
         a = [list(column) for column in zip(*a, strict=True)]
     else:
-        b = _sorted(b, order)
+        b = _permuted(b, order)
     x = _substituted(a, [b[i] for i in range(n)], range(n), divides=transposed)
     x = _substituted(a, x, range(n - 1, -1, -1), divides=not transposed)
-    return _unsorted(jnp.stack(x), order) if transposed else jnp.stack(x)
+    return _unpermuted(jnp.stack(x), order) if transposed else jnp.stack(x)
 
 
-def _size(x: Array) -> Array:
+def _pivot_size(x: Array) -> Array:
     """The size by which pivots are compared; for complex numbers LAPACK's |re| + |im|."""
     return jnp.abs(x.real) + jnp.abs(x.imag) if jnp.iscomplexobj(x) else jnp.abs(x)
 
@@ -125,7 +125,7 @@ def _exchanged(where: Array, above: Sequence, below: Sequence) -> tuple[list, li
     return [jnp.where(where, y, x) for x, y in pairs], [jnp.where(where, x, y) for x, y in pairs]
 
 
-def _largest(sizes: Array, first: int) -> Array:
+def _pivot_place(sizes: Array, first: int) -> Array:
     """Where the largest is, from `first` on."""
     best, place = sizes[first], jnp.int32(first)
     for i in range(first + 1, len(sizes)):
@@ -134,24 +134,24 @@ def _largest(sizes: Array, first: int) -> Array:
     return place
 
 
-def _sorted(b: Array, order: Array) -> Array:
+def _permuted(b: Array, order: Array) -> Array:
     """b[order]."""
     n = len(b)
     if order.ndim == 1 and n > _ENTRIES:
         return _barrier(b[order])
     b = _barrier(b) if order.ndim > 1 else b
-    return jnp.stack([_chosen(order[i], range(n), b) for i in range(n)])
+    return jnp.stack([_select_by_label(order[i], range(n), b) for i in range(n)])
 
 
-def _unsorted(x: Array, order: Array) -> Array:
-    """The inverse of `_sorted`."""
+def _unpermuted(x: Array, order: Array) -> Array:
+    """The inverse of `_permuted`."""
     n = len(x)
     if order.ndim == 1 and n > _ENTRIES:
         return jnp.zeros_like(x).at[order].set(x, unique_indices=True)
-    return jnp.stack([_chosen(i, order, x) for i in range(n)])
+    return jnp.stack([_select_by_label(i, order, x) for i in range(n)])
 
 
-def _chosen(wanted: Any, labels: Any, values: Any) -> Array:
+def _select_by_label(wanted: Any, labels: Any, values: Any) -> Array:
     """The value whose label is wanted."""
     found = values[0]
     for i in range(1, len(values)):

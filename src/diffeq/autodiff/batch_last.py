@@ -55,7 +55,7 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
             return [(x, True) for x in out]
     axes = [-1 if flag else None for flag in flags]
     knows = dependence.get(equation.primitive)
-    found = knows(flags, **equation.params) if knows else _with_lanes(equation, xs, axes, size)
+    found = knows(flags, **equation.params) if knows else _have_lanes(equation, xs, axes, size)
     out_axes = [-1 if flag else None for flag in found]
     out = jax.vmap(
         lambda *xs: rebind(equation, xs), in_axes=axes, out_axes=out_axes, axis_size=size
@@ -63,7 +63,7 @@ def _equation(equation: Any, inputs: Sequence, size: int) -> list:
     return list(zip(out, found, strict=True))
 
 
-def _with_lanes(equation: Any, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
+def _have_lanes(equation: Any, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
     """Which outputs have lanes. With the rules of JAX all do. Another library may have a primitive
     whose answer is one for all lanes (equinox has, so that an error is raised by those lanes alone
     that are in error): a lane axis there would make a branch of them all.

@@ -41,13 +41,13 @@ def own_components(jaxpr: Any, inputs: Sequence[bool]) -> bool:
     for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True):
         size = v.aval.size if flag else 0
         own = np.arange(first, first + size, dtype=np.int32).reshape(v.aval.shape if flag else (0,))
-        labels.append(own if flag else _blank(v))
+        labels.append(own if flag else _unlabelled(v))
         first += size
     found = np.concatenate([np.ravel(x) for x in _labels_of(jaxpr, labels)])
     return found.size == first and bool(np.all((found == NONE) | (found == np.arange(first))))
 
 
-def _blank(v: Any) -> Labels:
+def _unlabelled(v: Any) -> Labels:
     return np.full(v.aval.shape, NONE, np.int32)
 
 
@@ -58,7 +58,7 @@ def _labels_of(jaxpr: Any, inputs: Sequence[Labels]) -> list[Labels]:
     consts = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
 
     def read(v: Any) -> Labels:
-        return _blank(v) if isinstance(v, Literal) or v not in labels else labels[v]
+        return _unlabelled(v) if isinstance(v, Literal) or v not in labels else labels[v]
 
     def value(v: Any) -> Any:
         """The numbers of a constant; None where they are not known here."""
@@ -97,7 +97,7 @@ def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labe
     if moved is not None:
         return moved
     if name in _ELEMENTWISE:
-        return [_met(_together(*inputs), (0,))]
+        return [_met(_stack_labels(*inputs), (0,))]
     if name.startswith(("reduce_", "arg")) and "axes" in params and len(inputs) == 1:
         return [_met(inputs[0], params["axes"])]
     whole = _met(np.concatenate([x.ravel() for x in inputs]), (0,))
@@ -107,10 +107,10 @@ def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labe
 def _branches(inputs: list[Labels], params: dict) -> list[Labels]:
     """Of a choice among branches: what it is made by meets what each of them makes."""
     found = [_labels_of(branch, inputs[1:]) for branch in params["branches"]]
-    return [_met(_together(inputs[0], *xs), (0,)) for xs in zip(*found, strict=True)]
+    return [_met(_stack_labels(inputs[0], *xs), (0,)) for xs in zip(*found, strict=True)]
 
 
-def _together(*labels: Labels) -> Labels:
+def _stack_labels(*labels: Labels) -> Labels:
     """Labels of several arrays, number by number, along a new first axis."""
     return np.stack(np.broadcast_arrays(*labels))
 
@@ -138,7 +138,7 @@ def _contracted(inputs: list[Labels], params: dict) -> list[Labels]:
     count = len(batch[0])
     shape = parts[1].shape
     right = parts[1].reshape(*shape[:count], *(1,) * free[0], *shape[count:])
-    return [_met(_together(left, right), (0,))]
+    return [_met(_stack_labels(left, right), (0,))]
 
 
 def _indexed(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels] | None:

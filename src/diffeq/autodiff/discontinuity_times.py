@@ -23,14 +23,14 @@ from .primitive import (
     contains,
     define,
     dependence,
-    holds,
     influence,
+    is_or_contains,
     is_zero,
     literal,
     open_jaxpr,
     rebind,
     scan_counts,
-    split,
+    split_by_sizes,
     user_line,
     zero_tangent,
 )
@@ -40,12 +40,12 @@ __all__ = [
     "Hidden",
     "Jumps",
     "Line",
-    "constant",
-    "joined",
+    "concatenate_times",
+    "constant_lines",
+    "join_jumps",
     "jumping",
     "jumps_of",
     "time",
-    "together",
     "turns_of",
 ]
 
@@ -68,7 +68,7 @@ def time(dtype: Any) -> _Lines:
     return [Line(jnp.ones((), dtype), jnp.zeros((), dtype))]
 
 
-def constant(x: Any) -> _Lines:
+def constant_lines(x: Any) -> _Lines:
     """The lines of a value that depends neither on the time nor on the state."""
     return [Line(None, jnp.asarray(x))]
 
@@ -106,7 +106,7 @@ def jumping(s: Any, times: Callable, *data: Array, kind: str = "input") -> Array
     >>> steps = jnp.array([1.0, 2.0])
     >>> read = lambda t, lag: steps[jnp.int32(jumping(t - lag, jnp.asarray, steps) < 1.0)]
     >>> jaxpr = jax.make_jaxpr(read)(0.0, 0.5)
-    >>> jumps_of(jaxpr, [time("float32"), constant(0.5)]).times
+    >>> jumps_of(jaxpr, [time("float32"), constant_lines(0.5)]).times
     [Array([1.5, 2.5], dtype=float32)]
     """
     levels = tuple(() for _ in data)
@@ -117,11 +117,11 @@ def jumps_of(jaxpr: Any, inputs: Sequence[_Lines]) -> Jumps:
     """Returns the jumps of the function of a closed jaxpr, given the lines of its inputs."""
     found = Jumps([], [], [], [])
     if contains(jaxpr.jaxpr, jumping_p.name):
-        _followed(jaxpr, inputs, _Search(found), outputs=False)
+        _follow_lines(jaxpr, inputs, _JumpSearch(found), outputs=False)
     return found
 
 
-def joined(each: Iterable[Jumps]) -> Jumps:
+def join_jumps(each: Iterable[Jumps]) -> Jumps:
     """All jumps of several functions."""
     whole = Jumps([], [], [], [])
     for found in each:
@@ -132,7 +132,7 @@ def joined(each: Iterable[Jumps]) -> Jumps:
     return whole
 
 
-def together(*times: Array) -> Array:
+def concatenate_times(*times: Array) -> Array:
     """Times as one vector: where what is called jumps, for `jumping`."""
     return jnp.concatenate([jnp.ravel(t) for t in times])
 
@@ -146,7 +146,9 @@ def turns_of(function: Callable, t: Any) -> list[Array]:
     """
     found = Jumps([], [], [], [])
     jaxpr = jax.make_jaxpr(function)(t)
-    _followed(jaxpr, [time(jnp.result_type(t))], _Search(found, _COMPARISONS), outputs=False)
+    _follow_lines(
+        jaxpr, [time(jnp.result_type(t))], _JumpSearch(found, _COMPARISONS), outputs=False
+    )
     return found.times
 
 
@@ -154,7 +156,7 @@ _COMPARISONS = frozenset(("lt", "le", "gt", "ge", "sign"))
 _FEW = 256  # comparisons at once that are looked at: more are those of a table
 
 
-class _Search(NamedTuple):
+class _JumpSearch(NamedTuple):
     """The jumps that were found so far, and the primitives at which there may be more."""
 
     found: Jumps
@@ -162,24 +164,26 @@ class _Search(NamedTuple):
 
     def here(self, equation: Any) -> bool:
         """True if there may be more in an equation."""
-        return holds(equation, *self.at)
+        return is_or_contains(equation, *self.at)
 
 
 # --- equation by equation -------------------------------------------------------------------------
 
 
-def _followed(
-    jaxpr: Any, inputs: Sequence[_Lines], search: _Search, *, outputs: bool = True
+def _follow_lines(
+    jaxpr: Any, inputs: Sequence[_Lines], search: _JumpSearch, *, outputs: bool = True
 ) -> list[_Lines]:
     """The lines of the outputs of a closed jaxpr; equations that lead to no place where something
     jumps are left out.
     """
     known: dict = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
-    known.update((v, constant(c)) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
+    known.update(
+        (v, constant_lines(c)) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    )
     needed = _needed(jaxpr.jaxpr, search, outputs=outputs)
 
     def read(v: Any) -> _Lines:
-        return constant(literal(v)) if isinstance(v, Literal) else known[v]
+        return constant_lines(literal(v)) if isinstance(v, Literal) else known[v]
 
     for equation in jaxpr.jaxpr.eqns:
         if search.here(equation) or any(v in needed for v in equation.outvars):
@@ -188,7 +192,7 @@ def _followed(
     return [read(v) for v in jaxpr.jaxpr.outvars] if outputs else []
 
 
-def _needed(jaxpr: Any, search: _Search, *, outputs: bool) -> set:
+def _needed(jaxpr: Any, search: _JumpSearch, *, outputs: bool) -> set:
     """The variables that are to be followed."""
     needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)} if outputs else set()
     for equation in reversed(jaxpr.eqns):
@@ -197,10 +201,10 @@ def _needed(jaxpr: Any, search: _Search, *, outputs: bool) -> set:
     return needed
 
 
-def _equation(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _equation(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     name = equation.primitive.name
-    if _known(xs) and not search.here(equation):
-        return [constant(x) for x in rebind(equation, [x[0].offset for x in xs if x])]
+    if _all_constant(xs) and not search.here(equation):
+        return [constant_lines(x) for x in rebind(equation, [x[0].offset for x in xs if x])]
     if name in _RULES:
         return _RULES[name](equation, xs, search)
     if search.here(equation):
@@ -215,53 +219,53 @@ def _is_constant(x: _Lines) -> bool:
     return x is not None and len(x) == 1 and x[0].slope is None
 
 
-def _called(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
-    return _followed(open_jaxpr(equation), xs, search)
+def _called(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    return _follow_lines(open_jaxpr(equation), xs, search)
 
 
-def _branches(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
-    each = [_followed(branch, xs[1:], search) for branch in equation.params["branches"]]
+def _branches(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    each = [_follow_lines(branch, xs[1:], search) for branch in equation.params["branches"]]
     return [_any_of(equation, *lines) for lines in zip(*each, strict=True)]
 
 
-def _selected(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _selected(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """One of several, whatever chooses it."""
     del search
     lines = _any_of(equation, *xs[1:])
     return [lines if lines is None or len(lines) <= _MOST else None]
 
 
-def _scan(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _scan(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """Of a loop what goes from turn to turn is not followed."""
     consts = sum(scan_counts(equation.params)[:1])
     inside = [*xs[:consts], *(None for _ in xs[consts:])]
-    _followed(equation.params["jaxpr"], inside, search, outputs=False)
+    _follow_lines(equation.params["jaxpr"], inside, search, outputs=False)
     return [None] * len(equation.outvars)
 
 
-def _while(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _while(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     params = equation.params
     sizes = params["cond_nconsts"], params["body_nconsts"]
-    of_test, of_body, carry = split(xs, (*sizes, len(xs) - sum(sizes)))
+    of_test, of_body, carry = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
     carry = [None for _ in carry]
     for consts, name in ((of_test, "cond_jaxpr"), (of_body, "body_jaxpr")):
-        _followed(params[name], [*consts, *carry], search, outputs=False)
+        _follow_lines(params[name], [*consts, *carry], search, outputs=False)
     return [None] * len(equation.outvars)
 
 
-def _solved(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _jumping_call(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """A place where something is called that jumps."""
     s, *data = xs
     kind, found = equation.params["kind"], search.found
     if kind == "past":
         lines = [(x.slope.ravel(), x.offset.ravel()) for x in s or () if x.slope is not None]
         found.lines.extend(lines)
-    known = _known(data)
+    known = _all_constant(data)
     if s is None or not known:
         found.hidden.append(Hidden(kind, user_line(equation)))
     if kind == "past" or not known:
         return [s]
-    times = _times(equation, [x[0].offset for x in data if x])
+    times = _jump_times(equation, [x[0].offset for x in data if x])
     if s is None:
         found.times.append(times.ravel())
     for slope, offset in s or ():
@@ -270,13 +274,13 @@ def _solved(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines
     return [s]
 
 
-def _compared(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _comparison(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """A comparison, whose outcome is no line."""
     if not search.here(equation):
         return [None]
     out: Any = equation.outvars[0].aval
     a, *rest = xs
-    b = rest[0] if rest else constant(jnp.zeros(out.shape, out.dtype))
+    b = rest[0] if rest else constant_lines(jnp.zeros(out.shape, out.dtype))
     if a is None or b is None or out.size > _FEW:
         return [None]
     slopes = lambda line: jnp.zeros_like(line.offset) if line.slope is None else line.slope  # noqa: E731
@@ -287,11 +291,11 @@ def _compared(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lin
     return [None]
 
 
-def _known(xs: Sequence[_Lines]) -> bool:
+def _all_constant(xs: Sequence[_Lines]) -> bool:
     return all(_is_constant(x) for x in xs)
 
 
-def _times(equation: Any, data: Sequence[Array]) -> Array:
+def _jump_times(equation: Any, data: Sequence[Array]) -> Array:
     """The times of its own, for each query."""
     s, of, levels = equation.invars[0].aval, *(equation.params[k] for k in ("times", "levels"))
     for i in reversed(range(s.ndim)):
@@ -302,12 +306,12 @@ def _times(equation: Any, data: Sequence[Array]) -> Array:
     return times.reshape(*shape, -1)
 
 
-def _first(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _lines_of_first(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     del equation, search
     return [xs[0]]
 
 
-def _inside_of_a_solve(equation: Any, xs: Sequence[_Lines], search: _Search) -> list[_Lines]:
+def _inside_of_a_solve(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """A solve within a field has steps and a time of its own."""
     del xs, search
     return [None] * len(equation.outvars)
@@ -319,9 +323,9 @@ _RULES: dict[str, Callable] = {
     "select_n": _selected,
     "scan": _scan,
     "while": _while,
-    "jumping": _solved,
-    **dict.fromkeys(_COMPARISONS, _compared),
-    "flagged": _first,
+    "jumping": _jumping_call,
+    **dict.fromkeys(_COMPARISONS, _comparison),
+    "flagged": _lines_of_first,
     loop_p.name: _inside_of_a_solve,
     walk_p.name: _inside_of_a_solve,
 }
@@ -332,7 +336,7 @@ _RULES: dict[str, Callable] = {
 
 def _mapped(equation: Any, *xs: list[Line]) -> _Lines:
     """A linear function of all its inputs, of shapes that it may change."""
-    if any(len(x) > 1 for x in xs[1:]) or not _is_real(equation):
+    if any(len(x) > 1 for x in xs[1:]) or not _is_floating(equation):
         return None
     lines = []
     for first in xs[0]:
@@ -344,11 +348,11 @@ def _mapped(equation: Any, *xs: list[Line]) -> _Lines:
     return lines
 
 
-def _is_real(equation: Any) -> bool:
+def _is_floating(equation: Any) -> bool:
     return jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
 
 
-def _sum(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+def _sum_of_lines(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
     found: list[Line] = []
     for x in a:
         for y in b:
@@ -356,7 +360,7 @@ def _sum(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
     return found
 
 
-def _product(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+def _product_of_lines(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
     """A product of which at most one factor moves, or a quotient whose denominator does not."""
     quotient = equation.primitive.name == "div"
     found = []
@@ -388,8 +392,8 @@ _OF_LINES: dict[str, Callable] = {
         ("neg", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "slice",
          "transpose", "copy", "stop_gradient", "concatenate", "stack"), _mapped,
     ),
-    **dict.fromkeys(("add", "add_any", "sub"), _sum),
-    **dict.fromkeys(("mul", "div"), _product),
+    **dict.fromkeys(("add", "add_any", "sub"), _sum_of_lines),
+    **dict.fromkeys(("mul", "div"), _product_of_lines),
     **dict.fromkeys(("max", "min", "clamp"), _any_of),
     "abs": lambda equation, x: [*x, *(Line(s if s is None else -s, -o) for s, o in x)],
 }  # fmt: skip

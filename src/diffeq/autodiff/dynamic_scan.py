@@ -49,7 +49,7 @@ from .primitive import (
     lanes_last,
     rearranged,
     shape_of,
-    split,
+    split_by_sizes,
     staged,
     trace,
     zero_like,
@@ -100,13 +100,17 @@ def walk(
     sizes = [len(group) for group in flat]
 
     def flat_step(active: Any, *xs: Any) -> list:
-        parts = [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, sizes), strict=True)]
+        parts = [
+            jax.tree.unflatten(t, x) for t, x in zip(trees, split_by_sizes(xs, sizes), strict=True)
+        ]
         carry, written = step(active, *parts)
         return [*jax.tree.leaves(carry), *jax.tree.leaves(written)]
 
     is_row = (True, False, False, False, True, True)
     avals = [
-        _row(x) if r else shape_of(x) for r, group in zip(is_row, flat, strict=True) for x in group
+        _row_shape(x) if r else shape_of(x)
+        for r, group in zip(is_row, flat, strict=True)
+        for x in group
     ]
     avals = [jax.ShapeDtypeStruct((), bool), *avals]
     jaxpr, closed_over = bound(flat_step, *avals)
@@ -127,7 +131,7 @@ def walk(
         masked=masked,
         stable=(*stable, *(False,) * (sizes[2] - len(stable))),
     )
-    out_carry, out_buffers = split(out, (sizes[2], sizes[5]))
+    out_carry, out_buffers = split_by_sizes(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
 
 
@@ -138,7 +142,7 @@ def _consts_after_rows(jaxpr: Any, extra: int, rows: int) -> Any:
     return rearranged(jaxpr, order, [jaxpr.in_avals[i] for i in order])
 
 
-def _row(x: Any) -> jax.ShapeDtypeStruct:
+def _row_shape(x: Any) -> jax.ShapeDtypeStruct:
     x = shape_of(x)
     return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
@@ -166,7 +170,7 @@ def _implementation(
     linear: bool, reverse: bool, fresh: bool, masked: bool, stable: Any,
 ) -> list:  # fmt: skip
     del masked, stable
-    rows, consts, carry, linear_consts, linear_rows, buffers = split(xs, sizes)
+    rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
     run = staged(step)
     last = jnp.max(n) if lanes else n
     # A linear step uses its rows in many places, and the compiler would read them in each. A turn
@@ -192,10 +196,10 @@ def _implementation(
         j = place(i)
         active = i < n
         read = [a if b is None else b for a, b in zip(now, fetched(i, False), strict=True)]
-        here, linear_here = split(read, (len(rows), len(linear_rows)))
-        old = [zero_like(_row(b)) if fresh else _fetch(b, j) for b in buffers]
+        here, linear_here = split_by_sizes(read, (len(rows), len(linear_rows)))
+        old = [zero_like(_row_shape(b)) if fresh else _fetch(b, j) for b in buffers]
         out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
-        carry, written = split(out, (len(carry), len(buffers)))
+        carry, written = split_by_sizes(out, (len(carry), len(buffers)))
         # A lane that is done writes past the end, which drops it.
         at = jnp.where(active, j, length) if lanes else j
         buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
@@ -209,26 +213,26 @@ def _implementation(
 
 def _abstract(lo: Any, n: Any, *xs: Any, sizes: Any, **params: Any) -> list:
     del lo, n, params
-    parts = split(xs, sizes)
+    parts = split_by_sizes(xs, sizes)
     return [ShapedArray(x.shape, x.dtype) for x in (*parts[2], *parts[5])]
 
 
 # --- its derivative -----------------------------------------------------------------------------
 
 
-def _inexact(x: Any) -> bool:
+def _is_inexact(x: Any) -> bool:
     return jnp.issubdtype(shape_of(x).dtype, jnp.inexact)
 
 
 def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list[bool]]:
     """Which operands carry a tangent; the carry's and the buffers' flags are a fixed point."""
-    flags = [[not is_zero(t) and _inexact(x) for x, t in zip(g, ts, strict=True)]
+    flags = [[not is_zero(t) and _is_inexact(x) for x, t in zip(g, ts, strict=True)]
              for g, ts in zip(groups, tangents, strict=True)]  # fmt: skip
     while True:
         out = dependents(step, [False, *(f for group in flags for f in group)])
-        carry, buffers = split(out, (len(groups[2]), len(groups[5])))
+        carry, buffers = split_by_sizes(out, (len(groups[2]), len(groups[5])))
         grown = [
-            [f or (o and _inexact(x)) for f, o, x in zip(flags[g], outs, groups[g], strict=True)]
+            [f or (o and _is_inexact(x)) for f, o, x in zip(flags[g], outs, groups[g], strict=True)]
             for g, outs in ((2, carry), (5, buffers))
         ]
         if grown == [flags[2], flags[5]]:
@@ -236,7 +240,7 @@ def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list
         flags[2], flags[5] = grown
 
 
-def _pick(xs: Sequence, flags: Sequence[bool]) -> list:
+def _select_flagged(xs: Sequence, flags: Sequence[bool]) -> list:
     return [x for x, flag in zip(xs, flags, strict=True) if flag]
 
 
@@ -245,7 +249,7 @@ def _jvp(
     **params: Any,
 ) -> Any:  # fmt: skip
     lo, n, *xs = primals
-    groups, dots = split(xs, sizes), split(tangents[2:], sizes)
+    groups, dots = split_by_sizes(xs, sizes), split_by_sizes(tangents[2:], sizes)
     shared = params.pop("shared")
     flags = _active_groups(step, groups, dots)
     if linear and not any(flags[0] + flags[1]):
@@ -257,30 +261,36 @@ def _jvp(
         out = _bind(lo, n, groups, **params)
         dot = _bind(lo, n, [*groups[:2], *live], **params)
         return out, dot
-    tangent_step, used = _linearised(step, sizes, flags, stable)
+    tangent_step, used = _tangent_step(step, sizes, flags, stable)
     recording, lasting = _split_stable(used[2], stable)
     out, recorded = _recorded(
         lo, n, groups, recording, step=step, shared=shared, linear=linear, stable=stable, **params
     )
     in_rows = used[0] + recording + used[4] + used[5]
-    residual_rows = _pick([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
-    kept_shared = _pick([*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows)
-    residual_consts = _pick([*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting)
+    residual_rows = _select_flagged([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
+    kept_shared = _select_flagged(
+        [*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows
+    )
+    residual_consts = _select_flagged(
+        [*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting
+    )
     moving = [
-        _pick([instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g])
+        _select_flagged(
+            [instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g]
+        )
         for g in range(6)
     ]
     if any(s and f for s, f in zip(shared, flags[0], strict=True)):
         moving[0] = [
-            _spread(t, n) if s else t
-            for t, s in zip(moving[0], _pick(shared, flags[0]), strict=True)
+            _copy_per_lane(t, n) if s else t
+            for t, s in zip(moving[0], _select_flagged(shared, flags[0]), strict=True)
         ]
     dot = _bind(
         lo, n,
         [residual_rows, residual_consts, moving[2],
          moving[1] + moving[3], moving[0] + moving[4], moving[5]],
         step=tangent_step, shared=tuple(kept_shared), linear=True,
-        stable=tuple(_pick(stable, flags[2])), **params,
+        stable=tuple(_select_flagged(stable, flags[2])), **params,
     )  # fmt: skip
     found = iter(dot)
     return out, [
@@ -295,7 +305,7 @@ def _split_stable(used: Sequence[bool], stable: Sequence[bool]) -> tuple[list, l
     return [u and not s for u, s in each], [u and s for u, s in each]
 
 
-def _spread(row: Any, n: Any) -> Any:
+def _copy_per_lane(row: Any, n: Any) -> Any:
     """A shared row's tangent, one copy a lane: per-lane positions must not add up in place."""
     return jnp.broadcast_to(row[(..., *(None,) * n.ndim)], (*row.shape, *n.shape))
 
@@ -316,23 +326,23 @@ def _recorded(
     if not any(wanted):
         out = _bind(lo, n, groups, step=step, shared=shared, **params)
         return out, carry
-    kept = _pick(carry, wanted)
+    kept = _select_flagged(carry, wanted)
     run = jaxpr_as_fun(step)
 
     def with_carry(active: Any, *xs: Any) -> list:
-        parts = split(xs, (*sizes, len(kept)))
-        return [*run(active, *xs[: sum(sizes)]), *_pick(parts[2], wanted)]
+        parts = split_by_sizes(xs, (*sizes, len(kept)))
+        return [*run(active, *xs[: sum(sizes)]), *_select_flagged(parts[2], wanted)]
 
     avals = [*step.in_avals, *map(shape_of, kept)]
     blank = [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
     extended = [*groups[:5], [*groups[5], *blank]]
     out = _bind(lo, n, extended, step=trace(with_carry, *avals), shared=shared, **params)
-    values, rows = split(out, (len(out) - len(kept), len(kept)))
+    values, rows = split_by_sizes(out, (len(out) - len(kept), len(kept)))
     rows = iter(rows)
     return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
 
 
-def _linearised(
+def _tangent_step(
     step: Any, sizes: Sequence[int], flags: Sequence, stable: Sequence[bool]
 ) -> tuple[Any, list]:
     """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
@@ -344,25 +354,25 @@ def _linearised(
     flat_flags = [f for group in flags for f in group]
     out_flags = flags[2] + flags[5]
     active_aval, *avals = step.in_avals
-    live_avals = _pick(avals, flat_flags)
+    live_avals = _select_flagged(avals, flat_flags)
 
     def tangent(active: Any, primals: Sequence, dots: Sequence) -> list:
         def restricted(*live: Any) -> list:
             values = iter(live)
             full = [next(values) if f else x for x, f in zip(primals, flat_flags, strict=True)]
-            return _pick(run(active, *full), out_flags)
+            return _select_flagged(run(active, *full), out_flags)
 
-        return jax.jvp(restricted, tuple(_pick(primals, flat_flags)), tuple(dots))[1]
+        return jax.jvp(restricted, tuple(_select_flagged(primals, flat_flags)), tuple(dots))[1]
 
     jaxpr = trace(tangent, active_aval, list(avals), live_avals)
-    used = split(influences(jaxpr)[1 : 1 + len(avals)], sizes)
-    kept = split(avals, sizes)
+    used = split_by_sizes(influences(jaxpr)[1 : 1 + len(avals)], sizes)
+    kept = split_by_sizes(avals, sizes)
     recording, lasting = _split_stable(used[2], stable)
     # Residual rows first, then residual constants: a group, and which of it.
     order = ((0, used[0]), (2, recording), (4, used[4]), (5, used[5]), (1, used[1]), (3, used[3]),
              (2, lasting))  # fmt: skip
-    residual = [a for g, which in order for a in _pick(kept[g], which)]
-    live = split(live_avals, [sum(f) for f in flags])
+    residual = [a for g, which in order for a in _select_flagged(kept[g], which)]
+    live = split_by_sizes(live_avals, [sum(f) for f in flags])
     moving_order = (2, 1, 3, 0, 4, 5)  # carry, linear consts, linear rows, buffers
     evaluate = jaxpr_as_fun(jaxpr)
 
@@ -400,16 +410,19 @@ def _transpose(
 ) -> list:
     if not linear:
         raise NotImplementedError("only a linear walk has a transpose")
-    groups = split(xs, sizes)
+    groups = split_by_sizes(xs, sizes)
     unknown = [[is_unknown(x) for x in g] for g in groups]
-    ct_carry, ct_buffers = split(
+    ct_carry, ct_buffers = split_by_sizes(
         [instantiate(t, x) for t, x in zip(cotangents, (*groups[2], *groups[5]), strict=True)],
         (sizes[2], sizes[5]),
     )
-    sums = [zero_like(k) for k in _pick(groups[3], unknown[3])]
-    blank = [zero_like(r) for r in _pick(groups[4], unknown[4])]
+    sums = [zero_like(k) for k in _select_flagged(groups[3], unknown[3])]
+    blank = [zero_like(r) for r in _select_flagged(groups[4], unknown[4])]
     cleared = [u and not fresh for u in unknown[5]]
-    written, read = _pick(ct_buffers, cleared), _pick(ct_buffers, [not c for c in cleared])
+    written, read = (
+        _select_flagged(ct_buffers, cleared),
+        _select_flagged(ct_buffers, [not c for c in cleared]),
+    )
     out = _bind(
         lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
         step=_transposed_step(step, sizes, unknown, cleared),
@@ -417,7 +430,7 @@ def _transpose(
         stable=(*stable, *(False for _ in sums)), **params,
     )  # fmt: skip
     d_carry, d_consts, d_rows, d_buffers = (
-        iter(g) for g in split(out, (sizes[2], len(sums), len(blank), len(written)))
+        iter(g) for g in split_by_sizes(out, (sizes[2], len(sums), len(blank), len(written)))
     )
     d_carry = [d if u else None for d, u in zip(d_carry, unknown[2], strict=True)]
     rest = [next(found) if u else None
@@ -434,13 +447,16 @@ def _transposed_step(
     """(active, rows, consts, λ and sums, –, read ct rows, (blank, ct) rows) → the step before."""
     run = jaxpr_as_fun(step)
     active_aval, *avals = step.in_avals
-    kinds = split(avals, sizes)
-    sums, blank = _pick(kinds[3], unknown[3]), _pick(kinds[4], unknown[4])
-    written, read = _pick(kinds[5], cleared), _pick(kinds[5], [not c for c in cleared])
+    kinds = split_by_sizes(avals, sizes)
+    sums, blank = _select_flagged(kinds[3], unknown[3]), _select_flagged(kinds[4], unknown[4])
+    written, read = (
+        _select_flagged(kinds[5], cleared),
+        _select_flagged(kinds[5], [not c for c in cleared]),
+    )
     counts = (sizes[0], sizes[1], sizes[2], len(sums), len(read), len(blank), len(written))
 
     def transposed(active: Any, *xs: Any) -> list:
-        rows, consts, lam, acc, ct_read, _, ct_written = split(xs, counts)
+        rows, consts, lam, acc, ct_read, _, ct_written = split_by_sizes(xs, counts)
         found_w, found_r = iter(ct_written), iter(ct_read)
         ct_rows = [next(found_w) if c else next(found_r) for c in cleared]
 
@@ -454,7 +470,7 @@ def _transposed_step(
 
         live = [*kinds[2], *sums, *blank, *written]
         back = jax.linear_transpose(linear_part, *live)([*lam, *ct_rows])
-        d_carry, d_sums, d_rows, d_buffers = split(
+        d_carry, d_sums, d_rows, d_buffers = split_by_sizes(
             back, (sizes[2], len(sums), len(blank), len(written))
         )
         return [*d_carry, *[a + d for a, d in zip(acc, d_sums, strict=True)], *d_rows, *d_buffers]
@@ -483,7 +499,7 @@ def _batch(
     Otherwise each lane reads and writes its own rows, and steps past its own n do nothing.
     """
     lo, n, *xs = operands
-    groups, dims = split(xs, sizes), split(axes[2:], sizes)
+    groups, dims = split_by_sizes(xs, sizes), split_by_sizes(axes[2:], sizes)
     own = bool(lanes) or axes[0] is not None or axes[1] is not None
     forced = (False, False, True, False, own, True)
     keep = [s or (own and not lanes and d is None) for s, d in zip(shared, dims[0], strict=True)]
@@ -536,7 +552,7 @@ def _widened(
             return out
         # Masked here, not only where it is written: the transpose must see that an idle lane
         # passes its carry and its rows through and adds nothing to the sums.
-        parts = split(xs, sizes)
+        parts = split_by_sizes(xs, sizes)
         return [jnp.where(active, a, b) for a, b in zip(out, (*parts[2], *parts[5]), strict=True)]
 
     return trace(wide, *avals)
@@ -573,7 +589,7 @@ class Tangent:
             del active
             parts = [
                 jax.tree.unflatten(t, x)
-                for t, x in zip(trees, split(xs, self.sizes[:3]), strict=True)
+                for t, x in zip(trees, split_by_sizes(xs, self.sizes[:3]), strict=True)
             ]
             return jax.tree.leaves(step(*parts))
 
@@ -582,7 +598,7 @@ class Tangent:
         dots = [[None] * self.sizes[0], list(const_tangents), list(carry_tangents), [], [], []]
         self.flags = _active_groups(jaxpr, self.groups, dots)
         self.stable = [False] * self.sizes[2] if stable is None else list(stable)
-        self.step, self.used = _linearised(jaxpr, self.sizes, self.flags, self.stable)
+        self.step, self.used = _tangent_step(jaxpr, self.sizes, self.flags, self.stable)
         self.live = self.flags[2]
 
     def start(self, carry_tangents: Sequence) -> list:
@@ -605,14 +621,20 @@ class Tangent:
             raise AssertionError("a carry that was not recorded enters a derivative")
         flat_rows, flat_consts = jax.tree.leaves(rows), jax.tree.leaves(consts)
         recording, lasting = _split_stable(self.used[2], self.stable)
-        residual = [*_pick(flat_rows, self.used[0]), *_pick(recorded, recording)]
-        constant = [*_pick(flat_consts, self.used[1]), *_pick(recorded, lasting)]
-        moving = _pick(const_tangents, self.flags[1])
+        residual = [
+            *_select_flagged(flat_rows, self.used[0]),
+            *_select_flagged(recorded, recording),
+        ]
+        constant = [
+            *_select_flagged(flat_consts, self.used[1]),
+            *_select_flagged(recorded, lasting),
+        ]
+        moving = _select_flagged(const_tangents, self.flags[1])
         groups = [residual, constant, list(start), moving, [], []]
-        wanted = _pick(keep, self.live)
+        wanted = _select_flagged(keep, self.live)
         out, kept = _recorded(
             lo, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
             linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
-            stable=tuple(_pick(self.stable, self.live)),
+            stable=tuple(_select_flagged(self.stable, self.live)),
         )  # fmt: skip
-        return out, _pick(kept, wanted)
+        return out, _select_flagged(kept, wanted)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .primitive import Jaxpr, Literal, ShapedArray, define, holds, inner_jaxpr, rebind
+from .primitive import Jaxpr, Literal, ShapedArray, define, inner_jaxpr, is_or_contains, rebind
 
 __all__ = ["Segments", "outside"]
 
@@ -56,7 +56,7 @@ class Segments:
         self.parts: list[_Compiled | _Marked] = []
         run: list = []
         for equation in jaxpr.jaxpr.eqns:
-            if holds(equation, outside_p.name):
+            if is_or_contains(equation, outside_p.name):
                 self._close(run)
                 self.parts.append(_Marked(equation))
                 run = []
@@ -135,7 +135,7 @@ class _Marked:
             branches = [Segments(branch) for branch in params["branches"]]
             return lambda call, given: branches[int(given[0])](call, *given[1:])
         if name == "while":
-            return _loop(params)
+            return _loop_on_host(params)
         inner = inner_jaxpr(self.equation)
         if inner is None:
             raise NotImplementedError(f"a mark inside {name}")
@@ -143,7 +143,7 @@ class _Marked:
         return lambda call, given: segments(call, *given)
 
 
-def _loop(params: dict) -> Callable[[Callable, list], list]:
+def _loop_on_host(params: dict) -> Callable[[Callable, list], list]:
     test, body = Segments(params["cond_jaxpr"]), Segments(params["body_jaxpr"])
     ends = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
 

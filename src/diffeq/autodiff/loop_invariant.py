@@ -6,7 +6,7 @@ compiler moves some of them out of a loop, and none of those that are loops them
 
 from collections.abc import Sequence
 
-from .primitive import Jaxpr, Literal, holds, remade
+from .primitive import Jaxpr, Literal, is_or_contains, remade
 
 __all__ = ["split_invariant"]
 
@@ -36,7 +36,7 @@ def split_invariant(jaxpr: Jaxpr, fixed: Sequence[bool]) -> tuple[Jaxpr, Jaxpr] 
                                        for v in equation.invars):  # fmt: skip
             continue
         known.update(equation.outvars)
-        if holds(equation, *_COSTLY):
+        if is_or_contains(equation, *_COSTLY):
             costly.append(equation)
     if not costly:
         return None

@@ -20,7 +20,7 @@ from .primitive import (
     is_zero,
     lanes_last,
     shape_of,
-    split,
+    split_by_sizes,
     zero_like,
 )
 
@@ -46,10 +46,10 @@ class Map:
     def over(self, size: int, residual_axes: Sequence, like: Sequence) -> "Map":
         """The map of `size` lanes; (co)tangents have them last, residuals at their axes."""
         del like
-        return _Lanes(self, size, residual_axes)
+        return _BatchedMap(self, size, residual_axes)
 
 
-class _Lanes(Map):
+class _BatchedMap(Map):
     """A map, lane by lane."""
 
     def __init__(self, inner: Map, size: int, axes: Sequence) -> None:
@@ -114,7 +114,7 @@ def undifferentiable(function: Any, sentence: str) -> Any:
 
 
 def _implementation(*xs: Any, rule: Map, sizes: Any, like: Any) -> list:
-    residuals, tangents = split(xs, sizes)
+    residuals, tangents = split_by_sizes(xs, sizes)
     return [
         jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)
     ]
@@ -128,8 +128,8 @@ def _abstract(*xs: Any, like: Any, **params: Any) -> list:
 def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any) -> Any:
     """The derivative of a push, if it has one; where only tangents move, the map again."""
     bind = lambda xs: oneway_p.bind(*xs, rule=rule, sizes=sizes, like=like)  # noqa: E731
-    residual_dots, tangent_dots = split(dots, sizes)
-    residuals, tangents = split(primals, sizes)
+    residual_dots, tangent_dots = split_by_sizes(dots, sizes)
+    residuals, tangents = split_by_sizes(primals, sizes)
     out = bind(primals)
     if all(is_zero(d) for d in residual_dots):
         moved = [instantiate(d, t) for d, t in zip(tangent_dots, tangents, strict=True)]
@@ -147,7 +147,7 @@ def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any)
 
 
 def _transpose(cotangents: Sequence, *xs: Any, rule: Map, sizes: Any, like: Any) -> list:
-    residuals, tangents = split(xs, sizes)
+    residuals, tangents = split_by_sizes(xs, sizes)
     if all(is_zero(c) for c in cotangents):
         return [None] * len(xs)
     blank = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in like]
@@ -160,8 +160,8 @@ def _transpose(cotangents: Sequence, *xs: Any, rule: Map, sizes: Any, like: Any)
 def _batch(
     size: int, xs: Sequence, axes: Sequence, *, rule: Map, sizes: Any, like: Any
 ) -> tuple[list, list[int]]:
-    residuals, tangents = split(xs, sizes)
-    residual_axes, tangent_axes = split(axes, sizes)
+    residuals, tangents = split_by_sizes(xs, sizes)
+    residual_axes, tangent_axes = split_by_sizes(axes, sizes)
     moved = [
         lanes_last(x, a, size, force=True) for x, a in zip(tangents, tangent_axes, strict=True)
     ]

@@ -41,34 +41,34 @@ __all__ = [
     "dependence",
     "dependents",
     "eval_jaxpr",
-    "holds",
     "if_unbatched",
-    "implementation",
+    "implementation_of",
     "in_a_trace",
     "influence",
     "influences",
     "inner_jaxpr",
-    "inside",
     "instantiate",
     "is_foreign",
     "is_key",
+    "is_or_contains",
     "is_unknown",
     "is_zero",
     "jaxpr_as_fun",
+    "jaxprs_inside",
     "key_kind",
     "lanes_last",
     "line_of",
     "literal",
-    "lowered",
+    "lower_jaxpr",
     "once_traced",
     "open_jaxpr",
     "rearranged",
     "rebind",
     "remade",
-    "replaced",
+    "replace_primitive",
     "scan_counts",
     "shape_of",
-    "split",
+    "split_by_sizes",
     "staged",
     "subjaxprs",
     "trace",
@@ -117,7 +117,7 @@ def define(
     primitive.def_impl(lambda *operands, **params: compiled(operands, tuple(params.items())))
     primitive.def_abstract_eval(abstract)
     mlir.register_lowering(primitive, mlir.lower_fun(implementation, multiple_results=True))
-    primitive.to_lojax = lambda *xs, **params: primitive.bind(*xs, **_lowered(params))
+    primitive.to_lojax = lambda *xs, **params: primitive.bind(*xs, **_lower_params(params))
     if jvp is not None:
         ad.primitive_jvps[primitive] = standard_promotion()(jvp)
     if transpose is not None:
@@ -142,7 +142,7 @@ def is_foreign(primitive: Primitive) -> bool:
     return module.split(".")[0] not in ("jax", "jaxlib", __name__.split(".", maxsplit=1)[0])
 
 
-def implementation(equation: Any) -> Callable | None:
+def implementation_of(equation: Any) -> Callable | None:
     """Returns the implementation of an equation whose primitive was defined here, as a function of
     its inputs; of another one None.
     """
@@ -150,14 +150,14 @@ def implementation(equation: Any) -> Callable | None:
     return None if found is None else lambda *xs: found(*xs, **equation.params)
 
 
-def _lowered(params: dict) -> dict:
+def _lower_params(params: dict) -> dict:
     """Parameters whose jaxprs have only equations that lower: JAX's own functions of arrays may be
     written in primitives of a higher kind (`jnp.searchsorted` is, from 0.12).
     """
-    return {k: lowered(x) if isinstance(x, Jaxpr) else x for k, x in params.items()}
+    return {k: lower_jaxpr(x) if isinstance(x, Jaxpr) else x for k, x in params.items()}
 
 
-def lowered(jaxpr: Jaxpr) -> Jaxpr:
+def lower_jaxpr(jaxpr: Jaxpr) -> Jaxpr:
     """A closed jaxpr without primitives of a higher kind."""
     return partial_eval.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr
 
@@ -212,7 +212,7 @@ def shape_of(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
-def split(xs: Sequence, sizes: Sequence[int]) -> list[list]:
+def split_by_sizes(xs: Sequence, sizes: Sequence[int]) -> list[list]:
     """Consecutive pieces of `xs`, with lengths `sizes`."""
     pieces, start = [], 0
     for size in sizes:
@@ -234,11 +234,11 @@ def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
     closed = jax.make_jaxpr(function)(*avals)
     consts = list(closed.consts)
     return (
-        _closed(partial_eval.convert_constvars_jaxpr(closed.jaxpr)) if consts else closed
+        _close_jaxpr(partial_eval.convert_constvars_jaxpr(closed.jaxpr)) if consts else closed
     ), consts
 
 
-def _closed(jaxpr: Any) -> Jaxpr:
+def _close_jaxpr(jaxpr: Any) -> Jaxpr:
     """Closed over nothing. One class serves for both kinds of jaxpr from JAX 0.12 on."""
     return jaxpr if hasattr(jaxpr, "consts") else partial_eval.close_jaxpr(jaxpr)
 
@@ -250,7 +250,7 @@ def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Ja
               for i, a in zip(order, avals, strict=True)]  # fmt: skip
     assert not jaxpr.consts
     debug = inner.debug_info._replace(arg_names=None)
-    return _closed(_jaxpr_like(inner, inputs, inner.outvars, inner.eqns, inner.effects, debug))
+    return _close_jaxpr(_jaxpr_like(inner, inputs, inner.outvars, inner.eqns, inner.effects, debug))
 
 
 def _jaxpr_like(
@@ -278,7 +278,7 @@ _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 def open_jaxpr(equation: Any) -> Jaxpr:
     """The closed jaxpr that an equation calls, also one with a derivative of its own."""
-    return _closed(next(equation.params[name] for name in _CALLED if name in equation.params))
+    return _close_jaxpr(next(equation.params[name] for name in _CALLED if name in equation.params))
 
 
 def scan_counts(params: dict) -> tuple[int, int]:
@@ -328,7 +328,7 @@ def contains(jaxpr: Any, *names: str) -> bool:
     >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
     True
     """
-    return any(holds(equation, *names) for equation in jaxpr.eqns)
+    return any(is_or_contains(equation, *names) for equation in jaxpr.eqns)
 
 
 def remade(
@@ -346,7 +346,7 @@ def remade(
     debug = inner.debug_info._replace(arg_names=None, result_paths=None)
     effects = frozenset().union(*(e.effects for e in kept))
     inputs = [*constants, *inputs]
-    return _closed(_jaxpr_like(inner, inputs, outputs, kept[::-1], effects, debug))
+    return _close_jaxpr(_jaxpr_like(inner, inputs, outputs, kept[::-1], effects, debug))
 
 
 def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
@@ -362,20 +362,20 @@ def contains_inside(equation: Any, *names: str) -> bool:
     >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
     (True, False)
     """
-    return any(contains(inner, *names) for inner in inside(equation))
+    return any(contains(inner, *names) for inner in jaxprs_inside(equation))
 
 
-def inside(equation: Any) -> Iterator[Any]:
+def jaxprs_inside(equation: Any) -> Iterator[Any]:
     """The open jaxprs that an equation runs."""
     return jaxprs_in_params(equation.params)
 
 
-def holds(equation: Any, *names: str) -> bool:
+def is_or_contains(equation: Any, *names: str) -> bool:
     """True if an equation is of one of these primitives, or has one of them somewhere inside."""
     return equation.primitive.name in names or contains_inside(equation, *names)
 
 
-def replaced(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
+def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
     """A jaxpr in which all equations of one primitive, inside of others too, are of another one
     that has no parameters.
     """
@@ -383,7 +383,7 @@ def replaced(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
     def new(x: Any) -> Any:
         if isinstance(x, tuple) and type(x) is tuple:
             return tuple(map(new, x))
-        return replaced(x, name, primitive) if isinstance(x, Jaxpr) else x
+        return replace_primitive(x, name, primitive) if isinstance(x, Jaxpr) else x
 
     def turned(equation: Any) -> Any:
         if equation.primitive.name == name:
@@ -430,7 +430,11 @@ def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
         name = equation.primitive.name if equation is not None else ""
         if equation is not None and name in (*_SHAPES, "not"):
             needed += equation.invars
-        elif equation is None or name not in _COMPARISONS or not all(map(_real, equation.invars)):
+        elif (
+            equation is None
+            or name not in _COMPARISONS
+            or not all(map(_is_floating_variable, equation.invars))
+        ):
             return ("equality", lambda *_: None) if name == "eq" else None
 
     def difference(consts: Sequence, *xs: Any) -> Any:
@@ -449,7 +453,7 @@ def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
     return "order", difference
 
 
-def _real(v: Any) -> bool:
+def _is_floating_variable(v: Any) -> bool:
     return jnp.issubdtype(v.aval.dtype, jnp.floating)
 
 

@@ -34,7 +34,7 @@ from .primitive import (
     rebind,
     scan_counts,
     shape_of,
-    split,
+    split_by_sizes,
     trace,
     user_line,
     zero_tangent,
@@ -70,14 +70,14 @@ def with_flags(function: Callable, *args: Any) -> tuple[Any, Int32[Array, ""]]:
         lambda *xs: function(*jax.tree.unflatten(tree, xs)), return_shape=True
     )(*avals)
     leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
-    out, bits = _run(jaxpr, leaves)
+    out, bits = _evaluate(jaxpr, leaves)
     return jax.tree.unflatten(jax.tree.structure(shape), out), bits
 
 
 # --- equation by equation -------------------------------------------------------------------------
 
 
-def _run(jaxpr: Any, xs: Sequence) -> _Found:
+def _evaluate(jaxpr: Any, xs: Sequence) -> _Found:
     """The outputs of a closed jaxpr, and its bits."""
     values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
     values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
@@ -107,23 +107,23 @@ def _called(equation: Any, xs: Sequence) -> _Found:
     """Evaluates the equations of a jaxpr that is only called. A derivative of its own is lost with
     that, and no function that is evaluated for its flags is differentiated.
     """
-    return _run(open_jaxpr(equation), xs)
+    return _evaluate(open_jaxpr(equation), xs)
 
 
 def _branches(equation: Any, xs: Sequence) -> _Found:
     index, *operands = xs
-    branches = [lambda *xs, b=b: _run(b, xs) for b in equation.params["branches"]]
+    branches = [lambda *xs, b=b: _evaluate(b, xs) for b in equation.params["branches"]]
     return lax.switch(index, branches, *operands)
 
 
 def _scan(equation: Any, xs: Sequence) -> _Found:
     params = equation.params
     consts, carried = scan_counts(params)
-    consts, carry, rows = split(xs, (consts, carried, len(xs) - consts - carried))
+    consts, carry, rows = split_by_sizes(xs, (consts, carried, len(xs) - consts - carried))
 
     def turn(state: tuple, row: list) -> tuple[tuple, list]:
         carry, bits = state
-        out, found = _run(params["jaxpr"], [*consts, *carry, *row])
+        out, found = _evaluate(params["jaxpr"], [*consts, *carry, *row])
         return (out[:carried], bits | found), out[carried:]
 
     (carry, bits), rows = lax.scan(
@@ -136,15 +136,15 @@ def _while(equation: Any, xs: Sequence) -> _Found:
     """A loop whose condition may raise flags, too: that runs once more than the body."""
     params = equation.params
     sizes = params["cond_nconsts"], params["body_nconsts"]
-    of_test, of_body, carry = split(xs, (*sizes, len(xs) - sum(sizes)))
+    of_test, of_body, carry = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
 
     def test(carry: list) -> _Found:
-        return _run(params["cond_jaxpr"], [*of_test, *carry])
+        return _evaluate(params["cond_jaxpr"], [*of_test, *carry])
 
     def turn(state: tuple) -> _Found:
         carry, bits = state
         bits = bits | test(carry)[1]
-        carry, found = _run(params["body_jaxpr"], [*of_body, *carry])
+        carry, found = _evaluate(params["body_jaxpr"], [*of_body, *carry])
         return carry, bits | found
 
     carry, bits = lax.while_loop(lambda s: test(s[0])[0][0], turn, (carry, jnp.int32(0)))
@@ -157,18 +157,18 @@ def _loop(equation: Any, xs: Sequence) -> _Found:
         equation.params[name] for name in ("condition", "body", "sizes")
     )
     assert not contains(condition.jaxpr, flagged_p.name)
-    sizes, blank = (consts, 1, state + buffers), _blank(body)
+    sizes, blank = (consts, 1, state + buffers), _no_bits(body)
 
     def test(*xs: Any) -> list:
-        consts, _, rest = split(xs, sizes)
+        consts, _, rest = split_by_sizes(xs, sizes)
         return jaxpr_as_fun(condition)(*consts, *rest)
 
     def turn(active: Any, *xs: Any) -> list:
-        consts, (bits,), rest = split(xs, sizes)
-        out, found = _run(body, [active, *consts, *rest])
+        consts, (bits,), rest = split_by_sizes(xs, sizes)
+        out, found = _evaluate(body, [active, *consts, *rest])
         return [bits | jnp.where(active, found, 0), *out]
 
-    given, rest = split(xs, (consts, state + buffers))
+    given, rest = split_by_sizes(xs, (consts, state + buffers))
     operands = [*given, blank, *rest]
     avals = [shape_of(x) for x in operands]
     bits, *out = loop_p.bind(
@@ -181,25 +181,25 @@ def _loop(equation: Any, xs: Sequence) -> _Found:
 def _walk(equation: Any, xs: Sequence) -> _Found:
     """A walk: the bits are carried."""
     params = dict(equation.params)
-    step, sizes, blank = params["step"], params["sizes"], _blank(params["step"])
+    step, sizes, blank = params["step"], params["sizes"], _no_bits(params["step"])
     assert not params["linear"]
     ahead = sum(sizes[:2])  # rows and consts, before what is carried
 
     def turn(active: Any, *xs: Any) -> list:
-        head, (bits,), rest = split(xs, (ahead, 1, sum(sizes[2:])))
-        out, found = _run(step, [active, *head, *rest])
+        head, (bits,), rest = split_by_sizes(xs, (ahead, 1, sum(sizes[2:])))
+        out, found = _evaluate(step, [active, *head, *rest])
         return [bits | jnp.where(active, found, 0), *out]
 
     active, *avals = step.in_avals
     params["step"] = trace(turn, active, *avals[:ahead], shape_of(blank), *avals[ahead:])
     params["stable"] = (False, *params["stable"])
     params["sizes"] = (*sizes[:2], 1 + sizes[2], *sizes[3:])
-    bounds, head, rest = split(xs, (2, ahead, sum(sizes[2:])))
+    bounds, head, rest = split_by_sizes(xs, (2, ahead, sum(sizes[2:])))
     bits, *out = walk_p.bind(*bounds, *head, blank, *rest, **params)
     return out, _all_of(bits)
 
 
-def _blank(turn: Any) -> _Bits:
+def _no_bits(turn: Any) -> _Bits:
     """No bits, for each of the lanes of a turn, whose first input says whether it is active."""
     return jnp.zeros(turn.in_avals[0].shape, jnp.int32)
 

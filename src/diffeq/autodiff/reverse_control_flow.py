@@ -17,9 +17,9 @@ from .primitive import (
     contains,
     define,
     dependence,
-    inside,
+    jaxprs_inside,
     open_jaxpr,
-    replaced,
+    replace_primitive,
     scan_counts,
     user_line,
     zero_tangent,
@@ -46,7 +46,7 @@ def loops_named(linear: Callable[[], tuple[Jaxpr, Sequence[bool]]]) -> Iterator[
         if not str(error).startswith(_OF_JAX):
             raise
         jaxpr, flags = linear()
-        equation = _first("while", jaxpr.jaxpr, flags)
+        equation = _first_dependent("while", jaxpr.jaxpr, flags)
         where = f" ({user_line(equation)})" if equation is not None else ""
         raise ValueError(
             "reverse mode (grad, vjp, jacrev) has come to a while loop in the field, or in another "
@@ -64,19 +64,21 @@ def transposable(wide: Jaxpr, narrow: Jaxpr, flags: Sequence[bool]) -> Jaxpr:
     """
     if not contains(narrow.jaxpr, "cond"):
         return wide
-    if _first("stop_gradient", narrow.jaxpr, flags) is not None:
+    if _first_dependent("stop_gradient", narrow.jaxpr, flags) is not None:
         return wide  # a rule of the user's, which means to say something else
-    return replaced(wide, "stop_gradient", _blocked_p)
+    return replace_primitive(wide, "stop_gradient", _blocked_p)
 
 
-def _first(name: str, jaxpr: Any, flags: Sequence[bool]) -> Any:
+def _first_dependent(name: str, jaxpr: Any, flags: Sequence[bool]) -> Any:
     """The first equation of this primitive that depends on the flagged inputs, or None."""
     found: list = []
-    _followed(jaxpr, flags, lambda e: found.append(e) if e.primitive.name == name else None)
+    _dependent_outputs(
+        jaxpr, flags, lambda e: found.append(e) if e.primitive.name == name else None
+    )
     return found[0] if found else None
 
 
-def _followed(jaxpr: Any, flags: Sequence[bool], see: Callable) -> list[bool]:
+def _dependent_outputs(jaxpr: Any, flags: Sequence[bool], see: Callable) -> list[bool]:
     """Which outputs depend on the flagged inputs; calls `see` with each equation that does."""
     moving = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
     is_moving = lambda v: not isinstance(v, Literal) and v in moving  # noqa: E731
@@ -84,30 +86,30 @@ def _followed(jaxpr: Any, flags: Sequence[bool], see: Callable) -> list[bool]:
         moved = list(map(is_moving, equation.invars))
         if any(moved):
             see(equation)
-            out = _outputs(equation, moved, see)
+            out = _equation_outputs(equation, moved, see)
             moving.update(v for v, flag in zip(equation.outvars, out, strict=True) if flag)
     return list(map(is_moving, jaxpr.outvars))
 
 
-def _outputs(equation: Any, moved: list[bool], see: Callable) -> list[bool]:
+def _equation_outputs(equation: Any, moved: list[bool], see: Callable) -> list[bool]:
     """Which outputs of an equation depend on its flagged inputs; with what is inside seen, too."""
     name, params, all_of = equation.primitive.name, equation.params, [True] * len(equation.outvars)
     if name in CALLS:
-        return _followed(open_jaxpr(equation), moved, see)
+        return _dependent_outputs(open_jaxpr(equation), moved, see)
     if name == "cond":
-        each = [_followed(branch, moved[1:], see) for branch in params["branches"]]
+        each = [_dependent_outputs(branch, moved[1:], see) for branch in params["branches"]]
         return all_of if moved[0] else [any(flags) for flags in zip(*each, strict=True)]
     if name == "scan":
         consts, carried = scan_counts(params)
         carry, out = slice(consts, consts + carried), []
         for _ in range(carried + 1):  # from turn to turn
-            out = _followed(params["jaxpr"], moved, see)
+            out = _dependent_outputs(params["jaxpr"], moved, see)
             moved[carry] = [a or b for a, b in zip(moved[carry], out[:carried], strict=True)]
         return out
-    for inner in inside(equation):
+    for inner in jaxprs_inside(equation):
         of_walk = params.get("linear") is True
         flags = linear_inputs(params["sizes"]) if of_walk else [True] * len(inner.invars)
-        _followed(inner, flags, see)
+        _dependent_outputs(inner, flags, see)
     rule = dependence.get(equation.primitive)
     return rule(moved, **params) if rule else all_of
 

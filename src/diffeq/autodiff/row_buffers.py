@@ -64,10 +64,10 @@ def read(buffer: Any, j: Any) -> Any:
         return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
     if buffer.ndim == 1:  # numbers that all lanes share
         return buffer.at[j].get(mode="promise_in_bounds")
-    if _few(buffer):
-        found = jnp.where(_here(buffer, j), buffer, jnp.zeros((), buffer.dtype))
+    if _is_short(buffer):
+        found = jnp.where(_row_mask(buffer, j), buffer, jnp.zeros((), buffer.dtype))
         return jnp.any(found, 0) if found.dtype == bool else jnp.sum(found, 0, found.dtype)
-    return buffer.at[_place(buffer.shape[1:], j)].get(mode="promise_in_bounds")
+    return buffer.at[_scatter_index(buffer.shape[1:], j)].get(mode="promise_in_bounds")
 
 
 def write(buffer: Any, value: Any, j: Any) -> Any:
@@ -78,24 +78,24 @@ def write(buffer: Any, value: Any, j: Any) -> Any:
     """
     if j.ndim == 0:
         return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
-    if _few(buffer):
-        return jnp.where(_here(buffer, j), value, buffer)
+    if _is_short(buffer):
+        return jnp.where(_row_mask(buffer, j), value, buffer)
     # Behind a barrier the value is computed by vector code, and not once an element by the scatter.
     value = lax.optimization_barrier(value)
-    place = _place(value.shape, j)
+    place = _scatter_index(value.shape, j)
     return buffer.at[place].set(value, unique_indices=True, mode="drop")
 
 
-def _few(buffer: Any) -> bool:
+def _is_short(buffer: Any) -> bool:
     return buffer.shape[0] <= _FEW and buffer.size <= _SMALL
 
 
-def _here(buffer: Any, j: Any) -> Any:
+def _row_mask(buffer: Any, j: Any) -> Any:
     """Where row j of each lane is."""
     return lax.broadcasted_iota(j.dtype, buffer.shape, 0) == j
 
 
-def _place(shape: Sequence[int], j: Any) -> tuple:
+def _scatter_index(shape: Sequence[int], j: Any) -> tuple:
     others = jnp.meshgrid(
         *(jnp.arange(k, dtype=j.dtype) for k in shape), indexing="ij", sparse=True
     )

@@ -1,4 +1,4 @@
-"""Rows that were written before, read at random: `find` one, `pick` it, and `add_row` in place.
+"""Rows that were written before, read at random: `find` one, `pick_row` it, and `add_row` in place.
 
 A delay equation reads its own past: a growing table, one row a step, at rows that its state
 chooses. Three primitives keep that cheap under every transformation:
@@ -7,8 +7,8 @@ chooses. Three primitives keep that cheap under every transformation:
   short table and on a long one. Row i lies at place i modulo the length, if that is a power of two:
   a ring; a table of another length must be long enough;
 * lanes stay last under vmap, and a row that all lanes share is one contiguous block;
-* the transpose of `pick` is a `spread` (zeros, but for a row), and `in_place` makes a sum with a
-  `spread` an addition to that row: cotangents go to the rows they were read from, and no table is
+* the transpose of `pick_row` is a `spread` (zeros, but for a row), and `in_place` makes a sum with
+  a `spread` an addition to that row: cotangents go to the rows they were read from, and no table is
   filled with zeros, or copied, for it.
 
 An index may have query axes in front (several rows at a time), which come first in the result.
@@ -37,7 +37,7 @@ from .primitive import (
     zero_tangent,
 )
 
-__all__ = ["add_row", "drop_writes", "find", "in_place", "pick"]
+__all__ = ["add_row", "drop_writes", "find", "in_place", "pick_row"]
 
 
 def find(ends: Real[Array, " rows"], count: Int[Array, ""], x: Real[Array, "..."]) -> Array:
@@ -52,10 +52,10 @@ def find(ends: Real[Array, " rows"], count: Int[Array, ""], x: Real[Array, "..."
     return find_p.bind(ends, jnp.asarray(count, jnp.int32), x, queries=x.ndim)[0]
 
 
-def pick(table: Shaped[Array, "rows ..."], i: Int[Array, "..."]) -> Array:
+def pick_row(table: Shaped[Array, "rows ..."], i: Int[Array, "..."]) -> Array:
     """Row i (or rows), which must exist.
 
-    >>> pick(jnp.array([[1.0], [2.0]]), jnp.array([1, 0]))
+    >>> pick_row(jnp.array([[1.0], [2.0]]), jnp.array([1, 0]))
     Array([[2.],
            [1.]], dtype=float32)
     """
@@ -72,7 +72,7 @@ def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) 
     return add_p.bind(table, jnp.asarray(row, table.dtype), i, queries=i.ndim)[0]
 
 
-def place_of(i: Any, length: int) -> Any:
+def ring_place(i: Any, length: int) -> Any:
     """The place of row i: in a ring, if the length is a power of two."""
     return i & (length - 1) if length & (length - 1) == 0 else i
 
@@ -80,13 +80,13 @@ def place_of(i: Any, length: int) -> Any:
 # --- how they run ---------------------------------------------------------------------------------
 
 
-def _gathered(table: Any, i: Any, queries: int) -> Any:
+def _row_index(table: Any, i: Any, queries: int) -> Any:
     """The arrays by which `i` (queries, lanes) indexes a table (rows, row, lanes); they
     broadcast.
     """
     lanes = i.ndim - queries
     row = table.ndim - 1 - lanes
-    i = place_of(i, table.shape[0])
+    i = ring_place(i, table.shape[0])
     index = i.reshape(*i.shape[:queries], *(1,) * row, *i.shape[queries:])
     others = [
         lax.broadcasted_iota(jnp.int32, (n,), 0).reshape(n, *(1,) * (table.ndim - 2 - k))
@@ -111,9 +111,9 @@ def _find(ends: Any, count: Any, x: Any, *, queries: int) -> list:
 
 def _read(table: Any, i: Any, queries: int) -> Any:
     if not i.ndim:
-        place = place_of(i, table.shape[0])
+        place = ring_place(i, table.shape[0])
         return lax.dynamic_index_in_dim(table, place, keepdims=False)
-    return table.at[_gathered(table, i, queries)].get(mode="promise_in_bounds")
+    return table.at[_row_index(table, i, queries)].get(mode="promise_in_bounds")
 
 
 def _pick(table: Any, i: Any, *, queries: int) -> list:
@@ -122,19 +122,19 @@ def _pick(table: Any, i: Any, *, queries: int) -> list:
 
 def _add(table: Any, row: Any, i: Any, *, queries: int) -> list:
     if not i.ndim:
-        i = place_of(i, table.shape[0])
+        i = ring_place(i, table.shape[0])
         # Behind a barrier the sum is made before the update, which is then one in place.
         new = lax.optimization_barrier(lax.dynamic_index_in_dim(table, i, keepdims=False) + row)
         return [lax.dynamic_update_index_in_dim(table, new, i, 0)]
-    where = table.at[_gathered(table, i, queries)]
+    where = table.at[_row_index(table, i, queries)]
     return [where.add(row, mode="promise_in_bounds", unique_indices=queries == 0)]
 
 
-def _spread(row: Any, i: Any, *, queries: int, rows: int) -> list:
-    return _add(jnp.zeros(_table_of(row, i, queries, rows), row.dtype), row, i, queries=queries)
+def _spread_row(row: Any, i: Any, *, queries: int, rows: int) -> list:
+    return _add(jnp.zeros(_table_shape(row, i, queries, rows), row.dtype), row, i, queries=queries)
 
 
-def _table_of(row: Any, i: Any, queries: int, rows: int) -> tuple:
+def _table_shape(row: Any, i: Any, queries: int, rows: int) -> tuple:
     del i
     return rows, *row.shape[queries:]
 
@@ -266,8 +266,8 @@ add_p = define(
 )
 spread_p = define(
     "spread_row",
-    _spread,
-    lambda row, i, queries, rows: [ShapedArray(_table_of(row, i, queries, rows), row.dtype)],
+    _spread_row,
+    lambda row, i, queries, rows: [ShapedArray(_table_shape(row, i, queries, rows), row.dtype)],
     jvp=_spread_jvp,
     transpose=_spread_transpose,
     batch=_spread_batch,

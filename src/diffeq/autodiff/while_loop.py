@@ -26,7 +26,7 @@ from .primitive import (
     once_traced,
     rearranged,
     shape_of,
-    split,
+    split_by_sizes,
     staged,
     trace,
     zero_like,
@@ -53,7 +53,9 @@ def loop(
     avals = [[shape_of(x) for x in group] for group in flat]
 
     def unflatten(xs: Sequence) -> list:
-        return [jax.tree.unflatten(t, x) for t, x in zip(trees, split(xs, sizes), strict=True)]
+        return [
+            jax.tree.unflatten(t, x) for t, x in zip(trees, split_by_sizes(xs, sizes), strict=True)
+        ]
 
     def flat_condition(*xs: Any) -> Any:
         return [condition(*unflatten(xs))]
@@ -74,7 +76,7 @@ def loop(
         *(x for group in flat for x in group),
         condition=condition_jaxpr, body=body_jaxpr, sizes=sizes,
     )  # fmt: skip
-    state, buffers = split(out, sizes[1:])
+    state, buffers = split_by_sizes(out, sizes[1:])
     return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
 
 
@@ -116,7 +118,7 @@ def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tupl
 
 
 def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
-    consts, state, buffers = split(xs, sizes)
+    consts, state, buffers = split_by_sizes(xs, sizes)
     test, run = staged(condition), staged(body)
 
     def active(carry: Any) -> Any:
@@ -125,7 +127,7 @@ def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
     def turn(carry: Any) -> Any:
         on = active(carry)
         out = run(on if on.ndim else jnp.array(True), *consts, *carry[0], *carry[1])
-        return tuple(split(out, sizes[1:]))
+        return tuple(split_by_sizes(out, sizes[1:]))
 
     state, buffers = lax.while_loop(lambda c: jnp.any(active(c)), turn, (state, buffers))
     return [*state, *buffers]
@@ -158,15 +160,16 @@ def _widened(
 
     def wide_test(*xs: Any) -> list:
         out, flags = test(mapped, xs)
-        return _with_lanes(out, flags, [test_flag], size)
+        return _add_lanes(out, flags, [test_flag], size)
 
     def wide_body(active: Any, *xs: Any) -> list:
         out, flags = run([test_flag, *mapped], [active, *xs])
-        out = _with_lanes(out, flags, mapped[sizes[0] :], size)
-        state, buffers = split(out, sizes[1:])
+        out = _add_lanes(out, flags, mapped[sizes[0] :], size)
+        state, buffers = split_by_sizes(out, sizes[1:])
         if test_flag:
             state = [
-                jnp.where(active, a, b) for a, b in zip(state, split(xs, sizes)[1], strict=True)
+                jnp.where(active, a, b)
+                for a, b in zip(state, split_by_sizes(xs, sizes)[1], strict=True)
             ]
         return [*state, *buffers]
 
@@ -175,7 +178,7 @@ def _widened(
     )
 
 
-def _with_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size: int) -> list:
+def _add_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size: int) -> list:
     """Outputs with lanes where they are wanted; where they are not, there are none."""
     return [lanes_last(x, None, size, force=True) if w and not f else x
             for x, f, w in zip(xs, flags, wanted, strict=True)]  # fmt: skip

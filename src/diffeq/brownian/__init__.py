@@ -1,18 +1,18 @@
 """Layer 1: random paths. A key is one path, and a path is a function of its key alone."""
 
 from .brownian_tree import Tree
-from .counter_rng import exponentials, seed, threefry
-from .increments import Bound, Draw, Drawn, Noise, NoNoise, Steps
+from .counter_rng import exponentials, key_words, threefry
+from .increments import Drawn, Noise, NoNoise, StepDraw, StepNoise, Steps
 
 __all__ = [
-    "Bound",
-    "Draw",
     "Drawn",
     "NoNoise",
     "Noise",
+    "StepDraw",
+    "StepNoise",
     "Steps",
     "Tree",
     "exponentials",
-    "seed",
+    "key_words",
     "threefry",
 ]

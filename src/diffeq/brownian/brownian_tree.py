@@ -24,19 +24,19 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from ..autodiff.row_buffers import get_row
-from .counter_rng import seed
+from .counter_rng import key_words
 from .increments import (
     LEVELS,
     TICKS,
-    Draw,
     Drawn,
     Noise,
+    StepDraw,
     between,
     descend,
     halves,
-    length,
     lowest,
     part_of,
+    tick_length,
 )
 
 __all__ = ["Tree"]
@@ -45,7 +45,7 @@ _AHEAD = 6  # levels of cells that are drawn before the loop
 _RANGE = 7  # how often the longest step that is allowed may be halved at once: three bits
 
 
-class Origin(NamedTuple):
+class TreeOrigin(NamedTuple):
     """Where the tree lies in time, and its key."""
 
     t0: Array
@@ -53,7 +53,7 @@ class Origin(NamedTuple):
     words: Array
 
 
-class Place(NamedTuple):
+class TreePosition(NamedTuple):
     """Where on the tree the loop is: the tick, W there (of the unit path), the exponent of the
     longest step that is allowed next, and, where there are stops, whether this is inside a cell.
     """
@@ -78,11 +78,11 @@ class Tree(Noise):
 
     bits = 3
 
-    def source(self, key: Any, t0: Array, t1: Array) -> Origin:
+    def source(self, key: Any, t0: Array, t1: Array) -> TreeOrigin:
         """The interval and the key."""
-        return Origin(t0, t1 - t0, seed(key))
+        return TreeOrigin(t0, t1 - t0, key_words(key))
 
-    def ahead(self, source: Origin) -> Array:
+    def ahead(self, source: TreeOrigin) -> Array:
         """(W, H) of the first cells, and at last of the whole."""
         nodes = jnp.arange(1 << _AHEAD, dtype=jnp.int32)
         draws = jax.vmap(lambda node: self.draws(source.words, node, 2))(nodes)
@@ -102,7 +102,7 @@ class Tree(Noise):
         """W at the start of a step is known where rows lie within, or crossings."""
         return replace(self, marked=within or self.marked)
 
-    def marks(self, source: Origin, times: Array) -> tuple:
+    def marks(self, source: TreeOrigin, times: Array) -> tuple:
         """W at each of the times (of the unit path)."""
         ticks = self._ticks(source, jnp.where(jnp.isnan(times), source.t0, times))
         return (jax.vmap(lambda tick: self.value(source.words, tick))(ticks),)
@@ -113,15 +113,17 @@ class Tree(Noise):
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
         return jnp.where(tick >= TICKS, w, inside)
 
-    def start(self, source: Origin, t: Array, dt: Array) -> Place:
+    def start(self, source: TreeOrigin, t: Array, dt: Array) -> TreePosition:
         """The place of t."""
         tick = self._ticks(source, t)
         w = self.value(source.words, tick) if self.marked else ()
-        return Place(tick, w, self._exponent(source, dt), jnp.array(True) if self.cuts else ())
+        return TreePosition(
+            tick, w, self._exponent(source, dt), jnp.array(True) if self.cuts else ()
+        )
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
-    ) -> Draw:
+    ) -> StepDraw:
         """The cell that starts here, as long as dt, the tree and the last attempt allow."""
         del landing
         source, cells = source
@@ -140,32 +142,34 @@ class Tree(Noise):
             if self.cuts
             else self._cell(source, cells, path.tick, k)
         )
-        root = jnp.sqrt(jnp.where(ticks > 0, length(ticks, self.dtype), 1))
+        root = jnp.sqrt(jnp.where(ticks > 0, tick_length(ticks, self.dtype), 1))
         # What was rejected is shorter the next time, even where a stop made it shorter than a cell.
         shorter = 31 - lax.clz(jnp.maximum(ticks - 1, 1)) if self.cuts else k - 1
         w_after, inside = path.w + w if self.marked else (), whole > stop if self.cuts else ()
-        after = Place(end, w_after, jnp.minimum(k + 2, LEVELS), inside)
+        after = TreePosition(end, w_after, jnp.minimum(k + 2, LEVELS), inside)
         drawn = Drawn(path, jnp.stack([w, h]) / root, ticks)
         dt = jnp.where(landing, target[1], self._time(source, ticks))
-        return Draw(dt, landing, drawn, after, path._replace(most=shorter), code)
+        return StepDraw(dt, landing, drawn, after, path._replace(most=shorter), code)
 
-    def cut(self, source: Origin, draw: Draw, theta: Array) -> Place:
+    def cut(self, source: TreeOrigin, draw: StepDraw, theta: Array) -> TreePosition:
         """The place of θ in the attempt."""
         drawn = draw.drawn
         tick = drawn.path.tick + part_of(drawn.ticks, theta)
         w = self.value(source.words, tick) if self.marked else ()
-        return Place(tick, w, draw.accepted.most, jnp.array(True))
+        return TreePosition(tick, w, draw.accepted.most, jnp.array(True))
 
-    def length(self, source: Origin, drawn: Drawn, dt: Array) -> Array:
+    def length(self, source: TreeOrigin, drawn: Drawn, dt: Array) -> Array:
         """Ticks are a part of the interval, and move along with it."""
         del dt
         return self._time(source, drawn.ticks)
 
-    def bound(self, form: Any, source: Origin, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+    def bound(
+        self, form: Any, source: TreeOrigin, drawn: Drawn, dt: Array, made: Any = True
+    ) -> Any:
         """The form with the noise of a step in place: of so many ticks, however dt was rounded."""
         return super().bound(form, source, drawn, self.length(source, drawn, dt), made)
 
-    def within(self, source: Origin, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+    def within(self, source: TreeOrigin, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step; by the mark of that time, if there is one."""
         del dt
         if mark is None:
@@ -179,29 +183,31 @@ class Tree(Noise):
         """
         return 1.25 * dt
 
-    def shortest(self, source: Origin, tiny: Array) -> Array:
+    def shortest(self, source: TreeOrigin, tiny: Array) -> Array:
         """A tick."""
         return jnp.maximum(tiny, (source.span * (1 / TICKS)).astype(tiny.dtype))
 
-    def _ticks(self, source: Origin, t: Array) -> Int[Array, "..."]:
+    def _ticks(self, source: TreeOrigin, t: Array) -> Int[Array, "..."]:
         part = lax.stop_gradient((t - source.t0) / source.span)
         return jnp.round(jnp.clip(part, 0, 1) * TICKS).astype(jnp.int32)
 
-    def _time(self, source: Origin, ticks: Array) -> Array:
-        return source.span * length(ticks, source.span.dtype)
+    def _time(self, source: TreeOrigin, ticks: Array) -> Array:
+        return source.span * tick_length(ticks, source.span.dtype)
 
-    def _exponent(self, source: Origin, dt: Array) -> Int[Array, ""]:
+    def _exponent(self, source: TreeOrigin, dt: Array) -> Int[Array, ""]:
         """The longest cell of at most dt."""
         part = jnp.clip(lax.stop_gradient(dt / source.span), 0, 1)
         return 31 - lax.clz(jnp.maximum((part * TICKS).astype(jnp.int32), 1))
 
-    def _cell(self, source: Origin, cells: Array, tick: Array, k: Array) -> tuple:
+    def _cell(self, source: TreeOrigin, cells: Array, tick: Array, k: Array) -> tuple:
         """(W, H) of the cell of 2^k ticks that holds a tick."""
         first = LEVELS - _AHEAD
         long = k > first
         w, h = get_row(cells, jnp.where(long, 1 << _AHEAD, tick >> first))
         return descend(self, source.words, (w, h), tick, k, jnp.where(long, LEVELS, first))
 
-    def _between(self, source: Origin, cells: Array, start: Array, end: Array, k: Array) -> tuple:
+    def _between(
+        self, source: TreeOrigin, cells: Array, start: Array, end: Array, k: Array
+    ) -> tuple:
         """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first."""
         return between(self, source.words, self._cell(source, cells, start, k), start, end, k)

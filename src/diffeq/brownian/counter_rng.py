@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer, UInt32
 
-__all__ = ["exponentials", "normals", "seed", "threefry"]
+__all__ = ["exponentials", "key_words", "normals", "threefry"]
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
@@ -36,11 +36,11 @@ _TAIL = (
 )  # fmt: skip
 
 
-def seed(key: Any) -> UInt32[Array, "2"]:
+def key_words(key: Any) -> UInt32[Array, "2"]:
     """Two words of a JAX key, of whatever kind: the key of all draws. Other than what JAX itself
     draws from that key.
 
-    >>> seed(jax.random.key(0)).shape
+    >>> key_words(jax.random.key(0)).shape
     (2,)
     """
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -79,7 +79,7 @@ def normals(
     in double precision too: 3e-7 of a number that is random changes no statistic of fewer than
     10¹² samples.
 
-    >>> draw = normals(seed(jax.random.key(0)), jnp.int32(7), (3,), jnp.float32)
+    >>> draw = normals(key_words(jax.random.key(0)), jnp.int32(7), (3,), jnp.float32)
     >>> draw.shape, draw.dtype
     ((3,), dtype('float32'))
     """
@@ -95,7 +95,7 @@ def exponentials(
     """Independent exponential numbers of mean 1, number `index` at `place` of this key's: −log of
     a probability of 64 random bits (32 in single precision). None is 0.
 
-    >>> draw = exponentials(seed(jax.random.key(0)), jnp.arange(3), 0, jnp.float32)
+    >>> draw = exponentials(key_words(jax.random.key(0)), jnp.arange(3), 0, jnp.float32)
     >>> draw.shape, bool((draw > 0).all())
     ((3,), True)
     """

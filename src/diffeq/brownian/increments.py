@@ -3,7 +3,7 @@
 Three kinds share one protocol, so that the loop asks no questions: `NoNoise` (what an ODE has: it
 hands back what it was given), `Steps` (given steps: the increments of step i are draw number i) and
 `Tree` (controlled steps, `brownian_tree.py`). The loop carries a *path*, a few numbers that say
-where on it the solve is; an attempt gets a `Draw`, of which the tape keeps what is `Drawn`.
+where on it the solve is; an attempt gets a `StepDraw`, of which the tape keeps what is `Drawn`.
 """
 
 import math
@@ -17,9 +17,19 @@ from jax import lax
 from jaxtyping import Array, Int, UInt32
 
 from ..autodiff.while_loop import loop
-from .counter_rng import normals, seed, threefry
+from .counter_rng import key_words, normals, threefry
 
-__all__ = ["LEVELS", "TICKS", "Bound", "Draw", "Drawn", "NoNoise", "Noise", "Steps", "descend"]
+__all__ = [
+    "LEVELS",
+    "TICKS",
+    "Drawn",
+    "NoNoise",
+    "Noise",
+    "StepDraw",
+    "StepNoise",
+    "Steps",
+    "descend",
+]
 
 LEVELS = 30
 TICKS = 1 << LEVELS
@@ -39,7 +49,7 @@ class Drawn(NamedTuple):
     ticks: Any = ()
 
 
-class Draw(NamedTuple):
+class StepDraw(NamedTuple):
     """The draw of an attempt: dt, whether it lands on its target, the noise, the path after the
     attempt if it is accepted and if it is not, and the code that fixes dt when it is run again.
     """
@@ -52,7 +62,7 @@ class Draw(NamedTuple):
     code: Any = None
 
 
-class Bound(NamedTuple):
+class StepNoise(NamedTuple):
     """The noise of one step, as a form hands it to a method; `root` is √dt."""
 
     noise: Any
@@ -93,14 +103,14 @@ class NoNoise:
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
-    ) -> Draw:
+    ) -> StepDraw:
         """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
         far that is). Here `source` is a pair: the source, and the numbers that were drawn ahead.
         """
         del source, code
-        return Draw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
+        return StepDraw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
 
-    def cut(self, source: Any, draw: Draw, theta: Array) -> Any:
+    def cut(self, source: Any, draw: StepDraw, theta: Array) -> Any:
         """The path from θ inside an attempt, where an event has cut it off."""
         del draw, source, theta
         return ()
@@ -142,7 +152,7 @@ class Noise(NoNoise):
         """The form with the noise of a step in place."""
         some = dt > 0
         root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
-        return form.with_noise(Bound(self, source, drawn, root.astype(self.dtype)))
+        return form.with_noise(StepNoise(self, source, drawn, root.astype(self.dtype)))
 
     def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
         """W at t + θ dt, from the start of the step."""
@@ -183,7 +193,7 @@ class Steps(Noise):
     def source(self, key: Any, t0: Array, t1: Array) -> UInt32[Array, "2"]:
         """The words of the key."""
         del t0, t1
-        return seed(key)
+        return key_words(key)
 
     def start(self, source: Any, t: Array, dt: Array) -> Any:
         """The number of the step."""
@@ -198,16 +208,16 @@ class Steps(Noise):
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
-    ) -> Draw:
+    ) -> StepDraw:
         """The draw of this number."""
         del code
         if self.cuts:
             return self._rest(source[0], path, dt, landing, target)
         normal = self.whole(source[0], 2 if self.area else 1, path)
         dt = jnp.where(landing, target[1], dt)
-        return Draw(dt, landing, Drawn(path, normal), path + 1, path)
+        return StepDraw(dt, landing, Drawn(path, normal), path + 1, path)
 
-    def _rest(self, words: Any, path: Inside, dt: Array, landing: Array, target: Any) -> Draw:
+    def _rest(self, words: Any, path: Inside, dt: Array, landing: Array, target: Any) -> StepDraw:
         """The draw of this number, or what is left of it."""
         fresh = path.tick == 0
         landing = jnp.where(fresh, landing, path.lands)
@@ -215,10 +225,10 @@ class Steps(Noise):
         ticks = TICKS - path.tick
         inner, cell = self._cell(words, path.number)
         rest = between(self, inner, cell, path.tick, jnp.int32(TICKS), jnp.int32(LEVELS))
-        rest = jnp.stack(rest) / jnp.sqrt(length(ticks, self.dtype))
+        rest = jnp.stack(rest) / jnp.sqrt(tick_length(ticks, self.dtype))
         normal = jnp.where(fresh, jnp.stack(cell), rest)
         drawn = Drawn(path, normal if self.area else normal[:1], ticks)
-        return Draw(dt, landing, drawn, self._start(path.number + 1, dt), path)
+        return StepDraw(dt, landing, drawn, self._start(path.number + 1, dt), path)
 
     def _cell(self, words: Any, number: Array) -> tuple[Array, tuple[Array, Array]]:
         """The words of the inside of a step, and (W, H) of all of it (of the unit path)."""
@@ -237,7 +247,7 @@ class Steps(Noise):
         del source
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
-    def cut(self, source: Any, draw: Draw, theta: Array) -> Inside:
+    def cut(self, source: Any, draw: StepDraw, theta: Array) -> Inside:
         """Returns the path of the rest of the step."""
         path = draw.drawn.path
         tick, w = self._at(source, draw.drawn, theta)
@@ -271,7 +281,7 @@ class Steps(Noise):
     def _along(self, source: Any, drawn: Drawn, theta: Array, dt: Array) -> Array:
         """W at t + θ dt, from the start of what may be the rest of a step."""
         moved = self._at(source, drawn, theta)[1] - drawn.path.w
-        return jnp.sqrt(dt / length(drawn.ticks, self.dtype)) * moved
+        return jnp.sqrt(dt / tick_length(drawn.ticks, self.dtype)) * moved
 
 
 def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
@@ -320,7 +330,7 @@ def descend(
         words, tick, _ = consts
         x, w, h, *place = state
         node = (jnp.int32(1) << (LEVELS - x)) + (tick >> x)
-        half = length(jnp.int32(1) << (x - 1), noise.dtype)
+        half = tick_length(jnp.int32(1) << (x - 1), noise.dtype)
         z, n = noise.draws(words, node, 2)
         left, h_left, right, h_right = halves(w, h, z, n, half)
         goes_right = ((tick >> (x - 1)) & 1) == 1
@@ -350,10 +360,10 @@ def between(noise: Noise, words: Array, cell: tuple, start: Array, end: Array, k
         return descend(noise, words, (w, h), tick, level, k, follow=True)[2:]
 
     (w0, area0), (w1, area1) = at(start), at(end)
-    size = length(jnp.int32(1) << k, noise.dtype)
+    size = tick_length(jnp.int32(1) << k, noise.dtype)
     whole = (end >> k) > (start >> k)
     w1, area1 = jnp.where(whole, w, w1), jnp.where(whole, size * (w / 2 + h), area1)
-    part = length(end - start, noise.dtype)
+    part = tick_length(end - start, noise.dtype)
     area = area1 - area0 - part * w0
     return w1 - w0, jnp.where(part > 0, area / jnp.where(part > 0, part, 1) - (w1 - w0) / 2, 0)
 
@@ -364,6 +374,6 @@ def lowest(tick: Array) -> Array:
     return jnp.where(bit == 0, LEVELS, 31 - lax.clz(bit))
 
 
-def length(ticks: Array, dtype: Any) -> Array:
+def tick_length(ticks: Array, dtype: Any) -> Array:
     """Ticks as a part of the whole."""
     return ticks.astype(dtype) * (1 / TICKS)

@@ -1,7 +1,7 @@
 """A user's functions as programs: what they close over, what they read, what they write."""
 
 from .bounds_check import check_indices
-from .captured import Captured, Program, captured
+from .captured import Captured, CapturedProgram, captured
 from .purity import no_writes, parts_of
 from .reading import reading_of
 from .structure import (
@@ -9,21 +9,21 @@ from .structure import (
     code_of,
     flatten,
     flatten_fields,
-    is_number,
+    is_numeric,
     unflatten,
     unflatten_fields,
 )
 
 __all__ = [
     "Captured",
-    "Program",
+    "CapturedProgram",
     "Static",
     "captured",
     "check_indices",
     "code_of",
     "flatten",
     "flatten_fields",
-    "is_number",
+    "is_numeric",
     "no_writes",
     "parts_of",
     "reading_of",

@@ -45,17 +45,19 @@ def check_indices(name: str, jaxpr: Jaxpr, constants: Sequence) -> None:
     Traceback (most recent call last):
     IndexError: f reads index 5 of an array of shape (2,), whose axis 0 has 2 entries, ...
     """
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], map(_known, constants), strict=False))
+    known = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], map(_constant_index, constants), strict=False)
+    )
     for equation in jaxpr.eqns:
         inputs = [_looked_up(x, known) for x in equation.invars]
         kind = equation.primitive.name
         found = [x for x in inputs if x is not None]
         if kind in _EVALUATED and len(found) == len(inputs):
-            known.update(dict.fromkeys(equation.outvars, _evaluated(kind, found)))
+            known.update(dict.fromkeys(equation.outvars, _evaluate_index(kind, found)))
         elif kind == "dynamic_slice":
             shape, sizes = _shape(equation), equation.params["slice_sizes"]
             for axis, index in enumerate(inputs[1:]):
-                _check(name, equation, index, shape, axis, sizes[axis])
+                _check_index(name, equation, index, shape, axis, sizes[axis])
         elif kind == "gather" and "PROMISE_IN_BOUNDS" in str(equation.params["mode"]):
             numbers = equation.params["dimension_numbers"].start_index_map
             _check_rows(name, equation, inputs[1], numbers, equation.params["slice_sizes"])
@@ -68,7 +70,7 @@ def _shape(equation: Any) -> tuple[int, ...]:
     return equation.invars[0].aval.shape
 
 
-def _known(x: Any) -> _Index | None:
+def _constant_index(x: Any) -> _Index | None:
     """A constant that may be an index."""
     if x is None or isinstance(x, jax.Array):
         return None
@@ -77,16 +79,16 @@ def _known(x: Any) -> _Index | None:
 
 
 def _looked_up(x: Any, known: dict) -> _Index | None:
-    return _known(x.val) if isinstance(x, Literal) else known.get(x)
+    return _constant_index(x.val) if isinstance(x, Literal) else known.get(x)
 
 
-def _evaluated(kind: str, inputs: list[_Index]) -> _Index | None:
+def _evaluate_index(kind: str, inputs: list[_Index]) -> _Index | None:
     value = _EVALUATED[kind](*(x.value for x in inputs))
     written = inputs[1].written if kind == "select_n" else inputs[0].written
     return _Index(value, written)
 
 
-def _check(
+def _check_index(
     name: str, equation: Any, index: _Index | None, shape: Sequence, axis: int, size: int
 ) -> None:
     if index is None or index.value.ndim or 0 <= index.value <= shape[axis] - size:

@@ -22,11 +22,11 @@ from ..autodiff.primitive import bound, eval_jaxpr
 from ..core.promotion import user_promotion
 from .bounds_check import check_indices
 from .numpy_draws import notice_draws
-from .reading import key_of, reading_of
+from .reading import reading_key, reading_of
 from .same_program import constant_key, key_of_jaxpr, same_program
 from .structure import flatten, unflatten
 
-__all__ = ["Captured", "Program", "captured"]
+__all__ = ["Captured", "CapturedProgram", "captured"]
 
 _KEPT = 512  # functions that are not traced again while they read the same
 _captured: OrderedDict[Hashable, "Captured"] = OrderedDict()
@@ -34,12 +34,12 @@ _captured: OrderedDict[Hashable, "Captured"] = OrderedDict()
 _LARGE = 1024
 
 
-class Program:
+class CapturedProgram:
     """The equations of a function: its inputs are `avals` after `inputs` arrays that it closes
     over. Equal programs are one object (`same_program`).
     """
 
-    def __init__(self, jaxpr: Any, constants: list, out: "_Output") -> None:
+    def __init__(self, jaxpr: Any, constants: list, out: "_OutputTree") -> None:
         self.jaxpr, self.constants, self.out = jaxpr, constants, out
         self.avals = jaxpr.in_avals[len(constants) :]
 
@@ -55,7 +55,7 @@ class Program:
         return [*consts, *leaves]
 
 
-class _Output:
+class _OutputTree:
     """The tree that a function returns: its arrays are computed, and the rest is as it is."""
 
     def __init__(self, value: Any) -> None:
@@ -65,7 +65,7 @@ class _Output:
 
     @property
     def key(self) -> Hashable:
-        return self.tree, tuple(self.known), key_of(self.rest)
+        return self.tree, tuple(self.known), reading_key(self.rest)
 
     def joined(self, arrays: Sequence) -> Any:
         found, each = iter(arrays), zip(self.rest, self.known, strict=True)
@@ -75,7 +75,7 @@ class _Output:
 class Captured:
     """A function that was traced. A pytree of the arrays that it closes over."""
 
-    def __init__(self, program: Program, inputs: list, function: "_Original") -> None:
+    def __init__(self, program: CapturedProgram, inputs: list, function: "_Original") -> None:
         self.program, self.inputs, self.function = program, inputs, function
 
     def __call__(self, *args: Any) -> Any:
@@ -153,10 +153,10 @@ def captured(
     True
     """
     leaves, structure = flatten(args)
-    shapes = [_shape_of(x) for x in leaves]
+    shapes = [_argument_shape(x) for x in leaves]
     reading = reading_of(f)
     avals = tuple((s.shape, s.dtype, s.weak_type) for s in shapes)
-    key = (reading.key, structure, avals, _context())
+    key = (reading.key, structure, avals, _settings())
     if reading.certain and key in _captured:
         _captured.move_to_end(key)
         return _captured[key]
@@ -173,14 +173,14 @@ def captured(
 
 
 def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captured:
-    outputs: list[_Output] = []
+    outputs: list[_OutputTree] = []
 
     @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function
     def call(*leaves: Any) -> list:
         args = unflatten(structure, leaves)
         with guard(*args):
             value = f(*args)
-        outputs.append(_Output(value))  # without the tracers in it
+        outputs.append(_OutputTree(value))  # without the tracers in it
         return [x for x in jax.tree.leaves(value) if _is_array(x)]
 
     jaxpr, consts = bound(call, *shapes)
@@ -192,11 +192,11 @@ def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captu
     tree, rest = structure
     places = tuple(s is None for s in rest)
     key = (key_of_jaxpr(jaxpr, fixed), tree, places, out.key)
-    program = same_program(key, Program(jaxpr, constants, out))
+    program = same_program(key, CapturedProgram(jaxpr, constants, out))
     return Captured(program, inputs, _Original(f))
 
 
-def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+def _argument_shape(x: Any) -> jax.ShapeDtypeStruct:
     """The shape and dtype of an argument; that of a Python number yields to those of arrays."""
     weak = getattr(x, "weak_type", type(x) in (int, float, complex))
     return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), weak_type=weak)
@@ -222,5 +222,5 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def _context() -> tuple:
+def _settings() -> tuple:
     return tuple(getattr(jax.config, name, None) for name in _SETTINGS)

@@ -35,8 +35,8 @@ def no_writes(name: str, *roots: Any) -> Iterator[None]:
     >>> net.calls
     0
     """
-    places = list(_places(_Place(None, "", roots), set()))
-    before = [_state_of(place.x) for place in places]
+    places = list(_reached_objects(_ReachedObject(None, "", roots), set()))
+    before = [_numbers_of(place.x) for place in places]
     try:
         yield
     except Exception as error:
@@ -52,7 +52,7 @@ def no_writes(name: str, *roots: Any) -> Iterator[None]:
         raise TypeError(_message(name, [owner], written))
 
 
-def _restored(place: "_Place", old: dict[str, Any]) -> list[str]:
+def _restored(place: "_ReachedObject", old: dict[str, Any]) -> list[str]:
     """The names of what was written to an object, which has its old values again."""
     new = dict(attributes_of(place.x))
     written = [key for key in old if new.get(key) is not old[key]]
@@ -64,7 +64,7 @@ def _restored(place: "_Place", old: dict[str, Any]) -> list[str]:
 _MOST = 10_000  # things that are looked at
 
 
-class _Place(NamedTuple):
+class _ReachedObject(NamedTuple):
     """A thing that was reached, and by which attributes of which object."""
 
     root: Any
@@ -79,7 +79,7 @@ class _Place(NamedTuple):
         return self.path if boxed else f"{self.path}.{attribute}".strip(".")
 
 
-def _message(name: str, places: list[_Place], written: list[str]) -> str:
+def _message(name: str, places: list[_ReachedObject], written: list[str]) -> str:
     shown = ", ".join(written[:4]) + (" …" if len(written) > 4 else "")
     owner = f"{shown} of {type(places[0].root).__name__}" if places else "the state of a module"
     return (
@@ -92,7 +92,7 @@ def _message(name: str, places: list[_Place], written: list[str]) -> str:
     )
 
 
-def _state_of(x: Any) -> dict[str, Any]:
+def _numbers_of(x: Any) -> dict[str, Any]:
     """The arrays and numbers of an object."""
     numbers = (jax.Array, np.ndarray, int, float, complex)
     return {
@@ -101,19 +101,19 @@ def _state_of(x: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _places(place: _Place, seen: set[int]) -> Iterator[_Place]:
+def _reached_objects(place: _ReachedObject, seen: set[int]) -> Iterator[_ReachedObject]:
     """All objects that keep numbers, reached from one place."""
     x = place.x
     if id(x) in seen or len(seen) > _MOST:
         return
     seen.add(id(x))
     own = _is_object(x)
-    if own and _state_of(x):
-        yield place if place.root is not None else _Place(x, "", x)
+    if own and _numbers_of(x):
+        yield place if place.root is not None else _ReachedObject(x, "", x)
     root = x if own and place.root is None else place.root
     for name, part in parts_of(x):
         path = f"{place.path}.{name}".strip(".") if root is not None else ""
-        yield from _places(_Place(root, path, part), seen)
+        yield from _reached_objects(_ReachedObject(root, path, part), seen)
 
 
 _NO_OBJECTS = (type, types.ModuleType, types.FunctionType, types.MethodType, jax.Array, np.ndarray)

@@ -28,13 +28,13 @@ import numpy as np
 from ..autodiff.primitive import ShapedArray, Tracer
 
 __all__ = [
+    "HashedKey",
     "Identity",
-    "Key",
     "Reading",
     "attributes_of",
     "cell_content",
     "contents_of",
-    "key_of",
+    "reading_key",
     "reading_of",
 ]
 
@@ -57,7 +57,7 @@ class Identity:
         return f"Identity({self.value!r})"
 
 
-class Key:
+class HashedKey:
     """A nested tuple whose hash is computed once."""
 
     __slots__ = ("_hash", "parts")
@@ -71,7 +71,9 @@ class Key:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return isinstance(other, Key) and self._hash == other._hash and self.parts == other.parts
+        return (
+            isinstance(other, HashedKey) and self._hash == other._hash and self.parts == other.parts
+        )
 
 
 class Reading(NamedTuple):
@@ -98,14 +100,14 @@ def reading_of(*roots: object) -> Reading:
     return Reading(key, reader.certain)
 
 
-def key_of(x: object) -> Hashable:
+def reading_key(x: object) -> Hashable:
     """The key of a value: what a trace would read of it, where that is certain, else its identity.
 
-    >>> key_of([1, "a"]) == key_of([1, "a"]), key_of(eval) == key_of(eval)
+    >>> reading_key([1, "a"]) == reading_key([1, "a"]), reading_key(eval) == reading_key(eval)
     (True, True)
     """
     reading = reading_of(x)
-    return Key((reading.key,)) if reading.certain else Identity(x)
+    return HashedKey((reading.key,)) if reading.certain else Identity(x)
 
 
 _MOST = 10_000  # things that are looked at; beyond, tracing is as fast

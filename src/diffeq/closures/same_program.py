@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from ..autodiff.primitive import Jaxpr, Literal
-from .reading import Identity, Key, attributes_of, cell_content, key_of
+from .reading import HashedKey, Identity, attributes_of, cell_content, reading_key
 
 __all__ = ["constant_key", "key_of_jaxpr", "same_program"]
 
@@ -32,7 +32,7 @@ def same_program(key: Hashable, made: Any) -> Any:
     return found
 
 
-def key_of_jaxpr(jaxpr: Any, constants: Hashable = None) -> Key:
+def key_of_jaxpr(jaxpr: Any, constants: Hashable = None) -> HashedKey:
     """The key of a jaxpr. Its constants count by value, arrays of JAX by identity; or they count as
     `constants` says.
 
@@ -44,7 +44,7 @@ def key_of_jaxpr(jaxpr: Any, constants: Hashable = None) -> Key:
 
 
 # Keys of nested jaxprs, which JAX keeps for functions under `jax.jit`.
-_known: "weakref.WeakKeyDictionary[Any, Key]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[Any, HashedKey]" = weakref.WeakKeyDictionary()
 
 
 class _Equations:
@@ -53,13 +53,13 @@ class _Equations:
     def __init__(self) -> None:
         self.numbers: dict[Any, int] = {}
 
-    def key(self, jaxpr: Any, constants: Hashable = None) -> Key:
+    def key(self, jaxpr: Any, constants: Hashable = None) -> HashedKey:
         inner = jaxpr.jaxpr
         inputs = tuple(self._defined(v) for v in (*inner.constvars, *inner.invars))
         equations = tuple(map(self._equation, inner.eqns))
         outputs = tuple(map(self._atom, inner.outvars))
         held = tuple(map(constant_key, jaxpr.consts)) if constants is None else constants
-        return Key((inputs, held, equations, outputs))
+        return HashedKey((inputs, held, equations, outputs))
 
     def _defined(self, v: Any) -> Hashable:
         self.numbers[v] = len(self.numbers)
@@ -86,7 +86,7 @@ def _aval(aval: Any) -> Hashable:
     return getattr(aval, "shape", None), getattr(aval, "dtype", aval), getattr(aval, "weak_type", 0)
 
 
-def _nested(jaxpr: Jaxpr) -> Key:
+def _nested_key(jaxpr: Jaxpr) -> HashedKey:
     found = _known.get(jaxpr)
     if found is None:
         found = _known[jaxpr] = _Equations().key(jaxpr)
@@ -107,7 +107,7 @@ _CALLBACKS = ("debug_callback", "pure_callback", "io_callback", "debug_print")
 
 def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a table
     if isinstance(value, Jaxpr):
-        return _nested(value)
+        return _nested_key(value)
     if isinstance(value, (tuple, list)):
         return type(value), tuple(_parameter(x, primitive) for x in value)
     if isinstance(value, dict):
@@ -117,7 +117,7 @@ def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a tab
     if primitive in _CALLBACKS and callable(value):
         return _callback(value)
     if callable(value) or type(value).__name__ == "WrappedFun":  # the rule of a derivative
-        return key_of(value)
+        return reading_key(value)
     try:
         hash(value)
     except TypeError:

@@ -12,14 +12,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .reading import attributes_of, key_of
+from .reading import attributes_of, reading_key
 
 __all__ = [
     "Static",
     "code_of",
     "flatten",
     "flatten_fields",
-    "is_number",
+    "is_numeric",
     "unflatten",
     "unflatten_fields",
 ]
@@ -34,7 +34,7 @@ def flatten(x: Any, *, functions: bool = False) -> tuple[list, Hashable]:
     >>> leaves, unflatten(structure, [3.0])
     ([2.0], {'name': 'decay', 'rate': 3.0})
     """
-    is_leaf = _is_array if functions else is_number
+    is_leaf = _is_jax_array if functions else is_numeric
     leaves, tree = jax.tree.flatten(x)
     rest = tuple(None if is_leaf(leaf) else Static(leaf) for leaf in leaves)
     return [leaf for leaf in leaves if is_leaf(leaf)], (tree, rest)
@@ -61,11 +61,11 @@ def unflatten(structure: Any, leaves: Sequence) -> Any:
     return jax.tree.unflatten(tree, [next(found) if s is None else s.value for s in rest])
 
 
-def _is_array(x: Any) -> bool:
+def _is_jax_array(x: Any) -> bool:
     return isinstance(x, (jax.Array, jax.ShapeDtypeStruct))
 
 
-def is_number(x: Any) -> bool:
+def is_numeric(x: Any) -> bool:
     """True if x is an array or a number, or stands for one by its shape and dtype."""
     numbers = (jax.Array, np.ndarray, np.generic, float, int, complex, jax.ShapeDtypeStruct)
     return isinstance(x, numbers) and getattr(x, "dtype", None) != np.dtype(object)
@@ -77,7 +77,7 @@ class Static:
     """
 
     def __init__(self, value: Any) -> None:
-        self.value, self.key = value, key_of(value)
+        self.value, self.key = value, reading_key(value)
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["here", "places"]
+__all__ = ["here", "row_places"]
 
 
 def here(x: Any) -> np.ndarray:
@@ -24,10 +24,10 @@ def here(x: Any) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def places(x: Any) -> np.ndarray:
+def row_places(x: Any) -> np.ndarray:
     """The places of these rows in the array; None of a number alone.
 
-    >>> places(jax.numpy.zeros((3, 2))).tolist()
+    >>> row_places(jax.numpy.zeros((3, 2))).tolist()
     [0, 1, 2]
     """
     shards = _shards(x)

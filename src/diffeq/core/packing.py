@@ -17,7 +17,7 @@ __all__ = [
     "as_state",
     "hold",
     "holds",
-    "moving",
+    "moving_leaves",
     "released",
     "without_held",
 ]
@@ -105,10 +105,10 @@ def released(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.value if _is_held(x) else x, tree, is_leaf=_is_held)
 
 
-def moving(tree: Any) -> Any:
+def moving_leaves(tree: Any) -> Any:
     """The tree with None where leaves are held: what has a rate.
 
-    >>> moving({"x": 1.0, "u": hold(2.0)})
+    >>> moving_leaves({"x": 1.0, "u": hold(2.0)})
     {'u': None, 'x': 1.0}
     """
     return jax.tree.map(lambda x: None if _is_held(x) else x, tree, is_leaf=_is_held)
@@ -116,11 +116,11 @@ def moving(tree: Any) -> Any:
 
 def without_held(value: Any, like: Any) -> Any:
     """The value with None where `like` is held; dictionaries may leave such keys out."""
-    if not jax.tree.leaves(moving(like)):
-        return moving(like)
+    if not jax.tree.leaves(moving_leaves(like)):
+        return moving_leaves(like)
     if isinstance(like, dict) and isinstance(value, dict) and not value.keys() - like.keys():
         found = {k: without_held(value.get(k), x) for k, x in like.items()
-                 if k in value or not jax.tree.leaves(moving(x))}  # fmt: skip
+                 if k in value or not jax.tree.leaves(moving_leaves(x))}  # fmt: skip
         return type(value)(found) if type(value) is dict else found
     if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)):
         if len(value) == len(like):
@@ -179,13 +179,13 @@ class Packing(Treelike):
         self.single = len(leaves) == 1
         self.cuts = np.cumsum([math.prod(s) for s in self.shapes])[:-1].tolist()
         self.viewed = real and jnp.issubdtype(self.dtype, jnp.complexfloating)
-        self.kept: tuple = ()  # what is held, where it is in place (`beside`)
+        self.kept: tuple = ()  # what is held, where it is in place (`with_held`)
         self.shown: Any = None  # the key of what is shown, if that is a part of it (`with_view`)
 
     @property
     def rates(self) -> Any:
         """The structure of what has a rate: None where leaves are held."""
-        return jax.tree.structure(moving(self.marks))
+        return jax.tree.structure(moving_leaves(self.marks))
 
     def names(self, root: str) -> list[str]:
         """The names that a user has for the numbers of the packed state, where the tree is called
@@ -291,13 +291,13 @@ class Packing(Treelike):
             re, im = (jnp.take(array, i, axis=-1 - depth) for i in (0, 1))
             array = lax.complex(re, im)
         if self.single:
-            leaves = [_as_real(array) if self.real[0] else array]
+            leaves = [_real_part(array) if self.real[0] else array]
         else:
             parts = jnp.split(array, self.cuts, axis=-1)
             lead = array.shape[:-1]
             leaves = [p.reshape(*lead, *s) for p, s in zip(parts, self.shapes, strict=True)]
             each = zip(leaves, self.real, strict=True)
-            leaves = [_as_real(x) if real else x for x, real in each]
+            leaves = [_real_part(x) if real else x for x, real in each]
         if self.holds:
             own, kept = iter(leaves), iter(held or self.kept)
             leaves = [next(kept if h else own) for h in self.held]
@@ -324,7 +324,7 @@ class Packing(Treelike):
         packing.shown = key
         return packing
 
-    def beside(self, held: Any) -> "Packing":
+    def with_held(self, held: Any) -> "Packing":
         """Returns the packing with these leaves held, so that `unpack` takes the array alone."""
         if not self.holds:
             return self
@@ -333,5 +333,5 @@ class Packing(Treelike):
         return packing
 
 
-def _as_real(x: Array) -> Array:
+def _real_part(x: Array) -> Array:
     return lax.real(x) if jnp.iscomplexobj(x) else x

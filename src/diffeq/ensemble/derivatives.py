@@ -27,7 +27,7 @@ from ..adjoints.base import is_inexact, pick
 from ..adjoints.forward_accumulation import ForwardAccumulation
 from ..adjoints.unthinned import Unthinned
 from ..autodiff.one_way_linear import Map, one_way_linear
-from ..autodiff.primitive import is_key, split
+from ..autodiff.primitive import is_key, split_by_sizes
 from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
 from ..solution import Solution
@@ -70,7 +70,7 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
         return sol, _tangent(sol, _along(slopes[:shared], slopes[shared:], jacobians))
 
     def plain(live: list) -> Solution:
-        common, own = split(replaced(inputs, moving, live), (len(leaves), len(rows)))
+        common, own = split_by_sizes(replaced(inputs, moving, live), (len(leaves), len(rows)))
         found = differentiable(plan, structure, common, own, index)
         return complete(plan, structure, common, *found)
 
@@ -225,7 +225,7 @@ def _together(
     solve = in_program if plan.kernel is None else in_lockstep
 
     def of(live: list) -> tuple[list, Solution]:
-        common, own = split(replaced(inputs, plan.moving, live), (len(leaves), len(rows)))
+        common, own = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), len(rows)))
         sol = solve(plain, structure, common, own, index)[1]
         return inexact(sol), sol
 

@@ -15,7 +15,7 @@ from jax import lax
 
 from ..adjoints.base import pick
 from ..adjoints.unthinned import Unthinned
-from ..autodiff.primitive import in_a_trace, is_key, split
+from ..autodiff.primitive import in_a_trace, is_key, split_by_sizes
 from ..closures import unflatten
 from ..solution import Solution
 from ..solve import first_step
@@ -206,7 +206,7 @@ def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: An
     plain = replace(plan, kernel=None, back=False, moving=())
 
     def of(live: list) -> list:
-        common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
+        common, mine = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), own))
         return inexact(jax.vmap(partial(solved, plain, structure, common))(mine, index))
 
     _, pull = jax.vjp(of, pick(inputs, plan.moving))

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..adjoints.base import is_inexact, pick
 from ..adjoints.unthinned import Unthinned
-from ..autodiff.primitive import split
+from ..autodiff.primitive import split_by_sizes
 from ..closures import unflatten
 from ..core.status import Status
 from ..integrator.call import Call, StaticOptions
@@ -78,7 +78,7 @@ def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
     own = rows[:-1] if plan.starts else rows
 
     def solve(xs: Sequence) -> Solution:
-        common, mine = split(xs, (len(leaves), len(own)))
+        common, mine = split_by_sizes(xs, (len(leaves), len(own)))
         call = arguments(plan, structure, common, mine, i)
         return run(plan.static, call._replace(**first))
 
@@ -117,7 +117,7 @@ def pulled_one(
     static = replace(plan.static, adjoint=Unthinned(plan.static.adjoint.rows))
 
     def of(live: list) -> tuple[list, Any]:
-        common, mine = split(replaced(inputs, plan.moving, live), (len(leaves), own))
+        common, mine = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), own))
         sol = run(static, arguments(plan, structure, common, mine, i))
         return inexact(sol), sol.status
 

@@ -112,10 +112,10 @@ class Event(AbstractEvent):
         direction: Any = 0,
         terminal: Any = None,
     ) -> None:
-        self.condition = _function("condition", condition, "t, y, args")
-        self.affect = _function("affect", affect, "t, y, args", optional=True)
-        self.direction = _direction(direction)
-        self.terminal = affect is None if terminal is None else _flag("terminal", terminal)
+        self.condition = _check_function("condition", condition, "t, y, args")
+        self.affect = _check_function("affect", affect, "t, y, args", optional=True)
+        self.direction = _check_direction(direction)
+        self.terminal = affect is None if terminal is None else _check_flag("terminal", terminal)
 
 
 class PresetTimes(AbstractEvent):
@@ -150,8 +150,10 @@ class PresetTimes(AbstractEvent):
 
     @keywords
     def __init__(self, times: Any, affect: Any, *, data: Any = None) -> None:
-        self.affect = _function("affect", affect, "t, y, args" + ("" if data is None else ", row"))
-        self.times, self.data = _times(times), data
+        self.affect = _check_function(
+            "affect", affect, "t, y, args" + ("" if data is None else ", row")
+        )
+        self.times, self.data = _check_event_times(times), data
         rows = () if callable(data) else jax.tree.leaves(data)
         for row in rows if not callable(times) else ():
             if np.shape(row)[:1] != np.shape(self.times):
@@ -193,7 +195,7 @@ class Periodic(AbstractEvent):
 
     @keywords
     def __init__(self, period: Any, affect: Any, *, phase: Any = None) -> None:
-        self.affect = _function("affect", affect, "t, y, args")
+        self.affect = _check_function("affect", affect, "t, y, args")
         self.period, self.phase = period, phase
         self.most = None  # how often it happens, where that is known to be often
         if not callable(period) and not _positive(period):
@@ -230,8 +232,8 @@ class AfterStep(AbstractEvent):
 
     @keywords
     def __init__(self, condition: Any, affect: Any = None) -> None:
-        self.condition = _function("condition", condition, "t, y, args")
-        self.affect = _function("affect", affect, "t, y, args", optional=True)
+        self.condition = _check_function("condition", condition, "t, y, args")
+        self.affect = _check_function("affect", affect, "t, y, args", optional=True)
         self.terminal = affect is None
 
 
@@ -267,12 +269,12 @@ def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
         )
     given = amounts if callable(amounts) else jax.tree.map(jnp.asarray, _list_as_array(amounts))
     if not callable(given) and not callable(times):
-        count = np.size(_times(times))
+        count = np.size(_check_event_times(times))
         given = jax.tree.map(lambda x: jnp.broadcast_to(x, (count,)) if x.ndim == 0 else x, given)
-    return PresetTimes(times, _Adding(into if callable(into) else _Place(into)), data=given)
+    return PresetTimes(times, _Adding(into if callable(into) else _TreePath(into)), data=given)
 
 
-class _Place:
+class _TreePath:
     """Where in a tree; equal to another of the same path, in which 1 is not 1.0."""
 
     def __init__(self, path: Any) -> None:
@@ -284,7 +286,7 @@ class _Place:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Place) and other.key == self.key
+        return isinstance(other, _TreePath) and other.key == self.key
 
 
 class _Adding:
@@ -295,12 +297,12 @@ class _Adding:
 
     def __call__(self, t: Any, y: Any, args: Any, amount: Any) -> Any:
         if callable(self.into):
-            return _replaced(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
+            return _replace_selected(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
         into = self.into.path
         return _added(y, into if isinstance(into, tuple) else (into,), amount, into)
 
 
-def _replaced(into: Any, y: Any, value: Any) -> Any:
+def _replace_selected(into: Any, y: Any, value: Any) -> Any:
     """The tree y with what a function selects replaced."""
     try:
         return eqx.tree_at(into, y, value)
@@ -336,20 +338,20 @@ def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
         raise TypeError(f"into is {into!r}; y has no such component: {shapes}.{hint}") from error
 
 
-def _function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Any:
+def _check_function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Any:
     if callable(f) or (f is None and optional):
         return f
     wanted = f"a function {name}({arguments}) is wanted" + (", or None" if optional else "")
     raise TypeError(f"{name} is {f!r}; {wanted}.")
 
 
-def _flag(name: str, value: Any) -> bool:
+def _check_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; True, False or None is wanted.")
     return value
 
 
-def _direction(direction: Any) -> Any:
+def _check_direction(direction: Any) -> Any:
     values = (
         np.asarray(direction) if isinstance(direction, (int, tuple, list, np.ndarray)) else None
     )
@@ -362,7 +364,7 @@ def _list_as_array(x: Any) -> Any:
     return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
 
 
-def _times(times: Any) -> Any:
+def _check_event_times(times: Any) -> Any:
     if callable(times) and not hasattr(times, "shape"):
         return times
     try:

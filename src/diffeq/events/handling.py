@@ -28,9 +28,9 @@ from ..problems.lowering import flip_time
 from .condition_signs import Watch
 from .locate import ConditionSign, Crossing, first_crossing, located, ripe
 from .lowered import LoweredEvent
-from .step_end import Happened, Memory, OutputWindow, Reinitialization, StepEnd, StepTruncation
+from .step_end import EventMemory, Happened, OutputWindow, Reinitialization, StepEnd, StepTruncation
 
-__all__ = ["Bound", "Events"]
+__all__ = ["BoundEvents", "Events"]
 
 # After so many rounds at one time the solve ends with the status `zeno`.
 _ZENO = 256
@@ -81,11 +81,11 @@ class Events:
         """Flags that a second run has to follow."""
         return 1 + self.all
 
-    def decided(self, known: Memory, end: StepEnd) -> Array:
+    def decided(self, known: EventMemory, end: StepEnd) -> Array:
         """Those flags: whether this was a round without a step, and what happened."""
         return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
 
-    def followed(self, known: Memory, flags: Any) -> tuple[Memory, Any]:
+    def followed(self, known: EventMemory, flags: Any) -> tuple[EventMemory, Any]:
         """Returns what is known, and which events happen, in a second run that was given `flags`;
         without flags, None for the latter.
         """
@@ -100,11 +100,11 @@ class Events:
 
     # --- on the tape ---
 
-    def keeps_dt(self, known: Memory, landing: Array) -> Array:
+    def keeps_dt(self, known: EventMemory, landing: Array) -> Array:
         """After a landing, or a round without a step, the dt goes on that was proposed."""
         return landing | jnp.any(known.pending)
 
-    def coded(self, known: Memory, end: StepEnd) -> list[Array]:
+    def coded(self, known: EventMemory, end: StepEnd) -> list[Array]:
         """Returns what is known before a step and what happened at its end, as integers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
 
@@ -112,13 +112,13 @@ class Events:
         """The θ at which a step was cut."""
         return [end.theta]
 
-    def read(self, row: Any) -> tuple[Memory, Array, Array]:
+    def read(self, row: Any) -> tuple[EventMemory, Array, Array]:
         """Returns what is known, what happened and at which θ, from the ends of a tape's row."""
         k, s = self.count, len(self.lists)
         sizes = [k, k, k, s, 1, 1, self.all]
         whole = row.whole[row.whole.shape[0] - sum(sizes) :]
         side, on, pending, index, stalled, ending, fired = jnp.split(whole, np.cumsum(sizes)[:-1])
-        known = Memory(
+        known = EventMemory(
             ConditionSign(side, on == 1), pending == 1, index, stalled[0], ending[0] == 1
         )
         return known, (fired == 1) & row.accept, row.reals[-1]
@@ -133,7 +133,7 @@ class Events:
         """True if a solve that is `done` has no other round at its end."""
         return done & end.shown.settled
 
-    def moved(self, old: Memory, new: Memory, still: Array) -> Memory:
+    def moved(self, old: EventMemory, new: EventMemory, still: Array) -> EventMemory:
         """Returns the memory of a state that replaced another; at the same time (`still`), given
         times that have passed stay so.
         """
@@ -215,12 +215,12 @@ class Events:
                     "for (a > b) & (c > d), jnp.maximum for |."
                 )
 
-    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "Bound":
+    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "BoundEvents":
         """Returns the events with their parameters and the leaves that are held."""
-        return Bound(self, own, leaves, sign, held)
+        return BoundEvents(self, own, leaves, sign, held)
 
 
-class Bound:
+class BoundEvents:
     """Events with their parameters: `own` of each, and the leaves of args; and what is held during
     the step.
     """
@@ -229,9 +229,9 @@ class Bound:
         self.events, self.own, self.leaves, self.sign = events, own, leaves, sign
         self.held = held
 
-    def beside(self, held: Any) -> "Bound":
+    def with_held(self, held: Any) -> "BoundEvents":
         """Returns the events with other held leaves."""
-        return Bound(self.events, self.own, self.leaves, self.sign, held)
+        return BoundEvents(self.events, self.own, self.leaves, self.sign, held)
 
     # --- what is looked at ---
 
@@ -253,9 +253,9 @@ class Bound:
         """Evaluates which conditions are true."""
         return self._look("truths", self.events.crossings, tau, y)
 
-    def moving(self, tau: Array, y: Array, anew: Reinitialization) -> tuple[Array, Array]:
+    def moving(self, tau: Array, y: Array, reinitialize: Reinitialization) -> tuple[Array, Array]:
         """Evaluates the numbers that cross zero, and their rate of change along the solution."""
-        ones = (jnp.ones_like(tau), anew.rate(tau, y, self.held))
+        ones = (jnp.ones_like(tau), reinitialize.rate(tau, y, self.held))
         numbers, slopes = jax.jvp(self.numbers, (tau, y), ones)
         return numbers, slopes if self.events.sloped.all() else slopes * self.events.sloped
 
@@ -263,7 +263,7 @@ class Bound:
         """The next time of each list."""
         return [p.time(self.own[p.place], index[i]) for i, p in enumerate(self.events.lists)]
 
-    def target(self, known: Memory, target: Array) -> Array:
+    def target(self, known: EventMemory, target: Array) -> Array:
         """The time of the next landing. Where a stop is at the same time, the landing is the
         event's, whose time depends on more.
         """
@@ -272,14 +272,14 @@ class Bound:
             nearest = jnp.where(time < nearest, time, nearest)
         return jnp.where(nearest <= target, nearest, target)
 
-    def paused(self, known: Memory, dt: Array, landing: Array) -> tuple[Array, Array]:
+    def paused(self, known: EventMemory, dt: Array, landing: Array) -> tuple[Array, Array]:
         """Sets dt to 0 while conditions are pending: no time passes before the instant is over."""
         waiting = jnp.any(known.pending)
         return jnp.where(waiting, 0, dt), landing & ~waiting
 
-    def start(self, t: Array, y: Array, anew: Reinitialization) -> Memory:
+    def start(self, t: Array, y: Array, reinitialize: Reinitialization) -> EventMemory:
         """The memory before the first step. A true boolean happens; a zero is no crossing."""
-        e, (n, slope) = self.events, self.moving(t, y, anew)
+        e, (n, slope) = self.events, self.moving(t, y, reinitialize)
         on = (n == 0) & e.sloped
         side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
         true: Any = e.level & (self.truths(t, y) | (on & (slope > 0))) & (e.direction > 0)
@@ -287,27 +287,27 @@ class Bound:
         index = [p.passed(self.own[p.place], t) for p in e.lists]
         zero = jnp.zeros((), jnp.int32)
         index = jnp.stack([zero, *index])[1:].astype(jnp.int32)
-        return Memory(ConditionSign(side, on), true, index, zero, jnp.zeros((), bool))
+        return EventMemory(ConditionSign(side, on), true, index, zero, jnp.zeros((), bool))
 
-    def shown(self, known: Memory, t: Array) -> Array:
+    def shown(self, known: EventMemory, t: Array) -> Array:
         """The time up to which rows are shown at the start: t if no round follows, else −∞."""
         return jnp.where(self._settled(known, t), t, -jnp.inf)
 
-    def _settled(self, known: Memory, t: Array) -> Array:
+    def _settled(self, known: EventMemory, t: Array) -> Array:
         """True if no other round follows at t."""
-        overdue = [_reached(time, t) for time in self.times(known.passed)]
+        overdue = [_is_due(time, t) for time in self.times(known.passed)]
         return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
 
     # --- how far a step goes ---
 
     def reach(
         self,
-        known: Memory,
+        known: EventMemory,
         accept: Array,
         start: tuple,
         dt: Array,
         landing: Array,
-        way: Callable,
+        polynomial: Callable,
         fired: Any,
     ) -> StepTruncation:
         """Truncates the step at its first crossing, if there is one; a decision, which is not
@@ -317,22 +317,22 @@ class Bound:
         if not e.crossings:
             one = in_dtype_of(jnp.ones_like(dt), y)
             return StepTruncation(
-                dt, landing, one, jnp.zeros((), bool), none, none, known.stand, none
+                dt, landing, one, jnp.zeros((), bool), none, none, known.signs, none
             )
-        path, waiting = way(), jnp.any(known.pending)
+        path, waiting = polynomial(), jnp.any(known.pending)
         still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
-        values = lambda theta: still.numbers(_at(t0, theta, length), line(theta))  # noqa: E731
+        values = lambda theta: still.numbers(_time_at(t0, theta, length), line(theta))  # noqa: E731
         moving = accept & ~waiting & (length > 0)
         ulps = 16 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t0 + length))
         slack = jnp.minimum(ulps / jnp.where(length > 0, length, 1), 1e-3)
         slack = in_dtype_of(slack, lax.stop_gradient(y))
         wanted = None if fired is None else fired[: e.count] & ~waiting
         found = first_crossing(
-            values, known.stand, e.direction, slack, wanted, moving, smooth=not e.noisy
+            values, known.signs, e.direction, slack, wanted, moving, smooth=not e.noisy
         )
         found = self._with_ripe(known, found, values, slack, moving & landing, t0 + length)
         cut = moving & jnp.any(found.first) & ~(landing & (found.theta >= 1))
-        stand = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.stand, known.stand)
+        signs = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.signs, known.signs)
         first = jnp.where(waiting, known.pending, found.first & moving)
         short = jnp.where(cut, found.theta.astype(dt.dtype) * dt, dt)
         return StepTruncation(
@@ -342,14 +342,14 @@ class Bound:
             cut,
             first,
             found.crossed & moving,
-            stand,
+            signs,
             found.scale,
             path,
         )
 
     def _with_ripe(
         self,
-        known: Memory,
+        known: EventMemory,
         found: Crossing,
         values: Callable,
         slack: Array,
@@ -364,19 +364,19 @@ class Bound:
         if not lists or e.noisy:
             return found
         times = self.times(known.passed)
-        due = jnp.any(jnp.stack([_reached(times[i], t1) for i in lists]))
+        due = jnp.any(jnp.stack([_is_due(times[i], t1) for i in lists]))
         now = landing & due & ~jnp.any(found.first)
-        also = now & ripe(values, found.stand, e.direction, slack)
+        also = now & ripe(values, found.signs, e.direction, slack)
         first = also & (jnp.cumsum(also) == 1)
-        side = jnp.where(first, -found.stand.side, found.stand.side)
+        side = jnp.where(first, -found.signs.side, found.signs.side)
         return found._replace(
             first=found.first | first,
             crossed=found.crossed | also,
-            stand=found.stand._replace(side=side),
+            signs=found.signs._replace(side=side),
         )
 
     def advance_noise(
-        self, known: Memory, reach: StepTruncation, noise: Any, source: Any, draw: Any
+        self, known: EventMemory, truncation: StepTruncation, noise: Any, source: Any, draw: Any
     ) -> Any:
         """The noise's path after an attempt that is accepted: up to the cut, where the step was
         cut, and unchanged while no time passes.
@@ -384,49 +384,53 @@ class Bound:
         if not self.events.crossings:
             return draw.accepted
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)  # noqa: E731
-        path = pick(reach.cut, noise.cut(source, draw, reach.theta), draw.accepted)
+        path = pick(truncation.cut, noise.cut(source, draw, truncation.theta), draw.accepted)
         return pick(jnp.any(known.pending), draw.drawn.path, path)
 
-    def still(self) -> "Bound":
+    def still(self) -> "BoundEvents":
         """Returns the events with parameters, args and held leaves that have no derivative."""
         own, leaves, held = lax.stop_gradient((self.own, self.leaves, self.held))
-        return Bound(self.events, own, leaves, self.sign, held)
+        return BoundEvents(self.events, own, leaves, self.sign, held)
 
     # --- what happens there ---
 
     def happen(  # noqa: PLR0917
         self,
-        known: Memory,
-        reach: StepTruncation,
+        known: EventMemory,
+        truncation: StepTruncation,
         span: Any,
         target: Array,
         accept: Array,
         step: Any,
-        anew: Reinitialization,
+        reinitialize: Reinitialization,
         fired: Any,
     ) -> tuple[Array, StepEnd]:
         """Applies all events of this round; `span` is (t, dt, t1), dt of the whole step."""
         if fired is None:
             t, _, t1 = span
             y = step.y
-            if self.events.afters and reach.way is not None:
-                y = jnp.where(reach.cut, reach.way(reach.theta), y)
+            if self.events.afters and truncation.polynomial is not None:
+                y = jnp.where(truncation.cut, truncation.polynomial(truncation.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
-            landing = reach.landing if reach.alone is False else reach.landing & ~reach.alone
+            landing = (
+                truncation.landing
+                if truncation.alone is False
+                else truncation.landing & ~truncation.alone
+            )
             due = self._due(known.passed, landing, target)
-            fired = jnp.concatenate([reach.first, due, after])
-        return self._applied(known, fired & accept, reach, span, step, anew)
+            fired = jnp.concatenate([truncation.first, due, after])
+        return self._applied(known, fired & accept, truncation, span, step, reinitialize)
 
     def again(  # noqa: PLR0917
         self,
-        known: Memory,
+        known: EventMemory,
         fired: Array,
         theta: Array,
         span: tuple,
         landing: Array,
         step: Any,
-        way: Callable,
-        anew: Reinitialization,
+        polynomial: Callable,
+        reinitialize: Reinitialization,
     ) -> tuple[Array, StepEnd]:
         """Applies the events of `fired`, known from a previous run; t1 in `span` is where the whole
         step ends.
@@ -436,32 +440,32 @@ class Bound:
         cut = jnp.any(crossed) & ~(landing & (theta >= 1))
         theta = jnp.where(cut, theta, 1).astype(dt.dtype)
         t1 = jnp.where(cut, t + theta * dt, t1)
-        reach = StepTruncation(
+        truncation = StepTruncation(
             jnp.where(cut, theta * dt, dt),
             landing & ~cut,
             in_dtype_of(theta, step.y),
             cut,
-            way=way() if e.crossings else None,
+            polynomial=polynomial() if e.crossings else None,
         )
-        return self._applied(known, fired, reach, (t, dt, t1), step, anew)
+        return self._applied(known, fired, truncation, (t, dt, t1), step, reinitialize)
 
     def _due(self, index: Array, landing: Array, target: Array) -> Array:
         """Flags the list of times that has its next here: of several the first one."""
         due, found = [], jnp.zeros((), bool)
         for time in self.times(index):
-            now = landing & _reached(time, target) & ~found
+            now = landing & _is_due(time, target) & ~found
             found = found | now
             due.append(now)
         return jnp.stack(due) if due else jnp.zeros(0, bool)
 
     def _applied(
         self,
-        known: Memory,
+        known: EventMemory,
         fired: Array,
-        reach: StepTruncation,
+        truncation: StepTruncation,
         span: tuple,
         step: Any,
-        anew: Reinitialization,
+        reinitialize: Reinitialization,
     ) -> tuple[Array, StepEnd]:
         """Applies the events of `fired`, as a function of everything else. Returns t1 and the end
         of the step.
@@ -474,43 +478,45 @@ class Bound:
 
         def happen(active: Any, _: Any, consts: Any, carry: Any, *__: Any) -> tuple[Any, Any]:
             del active
-            t, dt, way, own, leaves = consts
+            t, dt, polynomial, own, leaves = consts
             t1, y, held, *_ = carry
-            bound = Bound(e, own, leaves, self.sign, held)
+            bound = BoundEvents(e, own, leaves, self.sign, held)
             if e.crossings:
-                x = (t, dt, way, own, leaves, held, crossed)
-                root = located(partial(_crossing, e, self.sign), reach.theta, reach.cut, x)
+                x = (t, dt, polynomial, own, leaves, held, crossed)
+                root = located(
+                    partial(_crossing_residual, e, self.sign), truncation.theta, truncation.cut, x
+                )
                 moved = (root - lax.stop_gradient(root)).astype(t.dtype)  # zero, but it moves
-                t1 = jnp.where(reach.cut, t1 + moved * dt, t1)
-                y = jnp.where(reach.cut, way(root), y)
+                t1 = jnp.where(truncation.cut, t1 + moved * dt, t1)
+                y = jnp.where(truncation.cut, polynomial(root), y)
             chain = [(y, held)]
             for part in e.parts:
                 flags = fired[e.flags[part.place]]
-                chain.append(bound._only(part, known.passed, t1, chain[-1], flags, anew))
+                chain.append(bound._only(part, known.passed, t1, chain[-1], flags, reinitialize))
             y, held = chain[-1]
             found = jnp.all(jnp.isfinite(y))
             y = jnp.where(found, y, lax.stop_gradient(chain[0][0]))
-            memory, rate = anew.memory(t1, y, held), anew.rate(t1, y, held)
+            memory, rate = reinitialize.memory(t1, y, held), reinitialize.rate(t1, y, held)
             return (t1, y, held, memory, tuple(chain), rate, ~found), ()
 
         chain = ((step.y, self.held),) * (len(e.parts) + 1)
         lost = jnp.zeros((), bool)
         carry = (t1, step.y, self.held, step.memory, chain, jnp.zeros_like(step.y), lost)
-        consts = (t, dt, reach.way, self.own, self.leaves)
+        consts = (t, dt, truncation.polynomial, self.own, self.leaves)
         n = jnp.any(fired).astype(jnp.int32)
         end, _ = walk(happen, 0, n, consts=consts, carry=carry, length=1)
         t1, y, held, memory, chain, rate, lost = end
         return t1, StepEnd(
-            reach.dt,
-            reach.landing,
+            truncation.dt,
+            truncation.landing,
             y,
             held,
             memory,
-            theta=reach.theta,
+            theta=truncation.theta,
             fired=fired,
             chain=chain,
             rate=rate,
-            path=reach.way,
+            path=truncation.polynomial,
             lost=lost,
         )
 
@@ -521,7 +527,7 @@ class Bound:
         tau: Array,
         state: tuple,
         fired: Array,
-        anew: Reinitialization,
+        reinitialize: Reinitialization,
     ) -> tuple:
         """The state after an event, if it has fired. Where it has not, its affect is not evaluated:
         one event's NaN is not the derivative of another.
@@ -530,12 +536,12 @@ class Bound:
             return state
         now = jnp.any(fired)
         if len(self.events.parts) == 1:
-            after = self._affected(part, index, tau, state, fired, anew)
+            after = self._affected(part, index, tau, state, fired, reinitialize)
             return jax.tree.map(lambda a, b: jnp.where(now, a, b), after, state)
 
         def affected(active: Any, _: Any, consts: Any, state: tuple, *__: Any) -> tuple[tuple, Any]:
             del active, consts
-            return self._affected(part, index, tau, state, fired, anew), ()
+            return self._affected(part, index, tau, state, fired, reinitialize), ()
 
         return walk(affected, 0, now.astype(jnp.int32), carry=state, length=1)[0]
 
@@ -546,7 +552,7 @@ class Bound:
         tau: Array,
         state: tuple,
         fired: Array,
-        anew: Reinitialization,
+        reinitialize: Reinitialization,
     ) -> tuple:
         """The state after an event: y (consistent, where there are algebraic equations; NaN, if
         that cannot be found), and the held leaves.
@@ -559,8 +565,8 @@ class Bound:
         value = affect.at(self.leaves, own["affect"], t, packing.unpack(*state), extra=extra)
         each = zip(packing.held_of(value), state[1], strict=True)
         y, held = packing.pack(value), tuple(jnp.asarray(a, b.dtype) for a, b in each)
-        if anew.settled is not None:
-            y, found = anew.settled(tau, y, held)
+        if reinitialize.settled is not None:
+            y, found = reinitialize.settled(tau, y, held)
             y = jnp.where(found, y, jnp.nan)
         return y, held
 
@@ -568,8 +574,8 @@ class Bound:
 
     def settle_signs(
         self,
-        known: Memory,
-        reach: StepTruncation,
+        known: EventMemory,
+        truncation: StepTruncation,
         span: Any,
         end: StepEnd,
         still: Callable,
@@ -578,18 +584,18 @@ class Bound:
         """Returns the end of the step with the memory after the round and the window of output; a
         decision, as the truncation is.
         """
-        e, bound, anew = self.events, self.still(), still()
+        e, bound, reinitialize = self.events, self.still(), still()
         (t, dt, t1), chain = lax.stop_gradient((span, end.chain))
         fired = end.fired
-        state = _Round(jnp.any(fired).astype(jnp.int32), reach.stand, jnp.zeros(e.count, bool))
+        state = _Round(jnp.any(fired).astype(jnp.int32), truncation.signs, jnp.zeros(e.count, bool))
 
         def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
             del active
-            stand, pending = state.stand, state.pending
-            watch = Watch(bound, known, reach, fired, t1, chain[0][0], anew)
+            signs, pending = state.signs, state.pending
+            watch = Watch(bound, known, truncation, fired, t1, chain[0][0], reinitialize)
             for part, (y, held) in zip(e.parts, chain[1:], strict=True):
-                stand, pending = watch.after(part, bound.beside(held), y, stand, pending)
-            return _Round(state.todo - 1, stand, pending), buffers
+                signs, pending = watch.after(part, bound.with_held(held), y, signs, pending)
+            return _Round(state.todo - 1, signs, pending), buffers
 
         state, _ = loop(lambda c, s, b: s.todo > 0, turn, state)
         last = [jnp.any(fired[e.flags[p.place]]) for p in e.parts if p.terminal]
@@ -597,8 +603,8 @@ class Bound:
         moved = accept & (t1 > t)
         ulps = 64 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t1), dt)
         due = fired[e.count : e.count + len(e.lists)]
-        after = Memory(
-            state.stand,
+        after = EventMemory(
+            state.signs,
             state.pending & ~(ending & e.terminal),
             known.passed + due,
             jnp.where(t1 - t > ulps, 0, known.stalled + jnp.any(fired[: e.count])),
@@ -612,22 +618,22 @@ class Bound:
         return end._replace(known=after, shown=shown)
 
 
-def _reached(time: Array, t: Array) -> Array:
+def _is_due(time: Array, t: Array) -> Array:
     """True if a given time is not after t; the same product and sum, computed in two places, may
     differ by a rounding error (a compiler fuses one of them).
     """
     return time <= t + jnp.finfo(t.dtype).eps * jnp.abs(t)
 
 
-def _at(t: Array, theta: Array, dt: Array) -> Array:
+def _time_at(t: Array, theta: Array, dt: Array) -> Array:
     return t + theta.astype(t.dtype) * dt
 
 
-def _crossing(events: Events, sign: Any, theta: Array, x: Any) -> Array:
+def _crossing_residual(events: Events, sign: Any, theta: Array, x: Any) -> Array:
     """The condition that crosses, at θ."""
-    t, dt, way, own, leaves, held, which = x
-    bound = Bound(events, own, leaves, sign, held)
-    numbers = bound.numbers(_at(t, theta, dt), way(theta))
+    t, dt, polynomial, own, leaves, held, which = x
+    bound = BoundEvents(events, own, leaves, sign, held)
+    numbers = bound.numbers(_time_at(t, theta, dt), polynomial(theta))
     return jnp.sum(jnp.where(which, numbers, 0))
 
 
@@ -635,5 +641,5 @@ class _Round(NamedTuple):
     """The state of a round; `todo` is 1 before it, and 0 after it."""
 
     todo: Array
-    stand: ConditionSign
+    signs: ConditionSign
     pending: Array

@@ -19,13 +19,13 @@ from jaxtyping import Array
 
 from ..autodiff.one_way_linear import undifferentiable
 from ..autodiff.primitive import influences
-from ..brownian import exponentials, seed, threefry
+from ..brownian import exponentials, key_words, threefry
 from ..closures import flatten, unflatten
 from ..core.packing import Held, Packing, as_state, hold, released
 from ..problems import JumpProblem, ODEProblem, SDEProblem, SplitODEProblem
 from ..problems.base import evaluated
-from ..problems.jump import varies
-from ..problems.lowering import as_rate, functions_of, interval, state_of
+from ..problems.jump import rate_varies
+from ..problems.lowering import as_rate, functions_of, initial_state, time_interval
 from ..problems.user_functions import check_arguments, described
 from .event import AbstractEvent, Event, PresetTimes
 from .lowered import same_state
@@ -89,11 +89,11 @@ class JumpProcess:
     def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "JumpProcess":
         """Returns the jumps of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
-        plain, tree = problem.problem, state_of(problem.problem)
+        plain, tree = problem.problem, initial_state(problem.problem)
         for name, f, arguments in functions_of(plain):
             check_arguments(f, name, arguments)
         packing = Packing(tree)
-        ends = interval(evaluated(plain.tspan, plain.args), plain.args, packing.dtype)
+        ends = time_interval(evaluated(plain.tspan, plain.args), plain.args, packing.dtype)
         found = [
             _channels(problem, j, released(tree), ends[0], key, most)
             for j in range(len(problem.jumps))
@@ -105,7 +105,9 @@ class JumpProcess:
         if moving:
             low = -least / jnp.maximum(ends[1] - ends[0], jnp.finfo(real).tiny).astype(real)
             rates = _Rates(tuple((c.jump.rate, c.count) for c in moving), low)
-            plain = _beside(plain, tree, moving, rates, score=problem.estimator == "score")
+            plain = _extended_problem(
+                plain, tree, moving, rates, score=problem.estimator == "score"
+            )
         size = packing.size
         return cls(plain, tuple(found), problem.estimator, hazards, size, ends[0], most, least)
 
@@ -117,7 +119,7 @@ class JumpProcess:
             first += c.count if c.rate is None else 0
             event.label = f"jumps[{c.place}]"
             own.append(event)
-        return (*own, *(_seeing(e, i, bool(self.hazards)) for i, e in enumerate(given)))
+        return (*own, *(_on_user_state(e, i, bool(self.hazards)) for i, e in enumerate(given)))
 
     def _located(self, c: Channels, first: int) -> Event:
         """The event of a hazard; its hazards begin at `first`."""
@@ -148,7 +150,7 @@ class JumpProcess:
     def _scores(self) -> bool:
         return self.estimator == "score"
 
-    def told(self, records: tuple) -> tuple:
+    def with_channels(self, records: tuple) -> tuple:
         """Returns the records of events, where those of several constant rates have the channel
         that jumped.
         """
@@ -183,11 +185,11 @@ class JumpProcess:
 def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> Channels:
     """Returns jump j with its channels, and its times if its rate is constant."""
     jump, args = problem.jumps[j], problem.problem.args
-    words = jnp.stack(threefry(seed(key), jnp.uint32(j), jnp.uint32(_JUMPS)))
+    words = jnp.stack(threefry(key_words(key), jnp.uint32(j), jnp.uint32(_JUMPS)))
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = (jax.random.key_data(key), jax.random.key_impl(key)) if typed else (key, None)
     marks = (*data, j)
-    if varies(jump.rate):
+    if rate_varies(jump.rate):
         width = _width(j, jax.eval_shape(jump.rate, t0, y, args))
         return Channels(jump, j, width, words, marks)
     value = evaluated(jump.rate, args)
@@ -195,7 +197,7 @@ def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> C
     rate = jnp.asarray(value, t0.dtype)
     rate = rate if problem.estimator else undifferentiable(_same, _REFUSED.format(j=j))(rate)
     moved = rate if problem.estimator == "pathwise" else lax.stop_gradient(rate)
-    times, which = _times(words, jnp.atleast_1d(moved), t0, most + 1)
+    times, which = _arrival_times(words, jnp.atleast_1d(moved), t0, most + 1)
     return Channels(jump, j, width, words, marks, rate, times, which)
 
 
@@ -215,7 +217,7 @@ def _width(j: int, rate: Any) -> int | None:
     return shape[0] if shape else None
 
 
-def _times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Array, Array]:
+def _arrival_times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Array, Array]:
     """The first arrivals at constant rates, in order, and whose they are. A rate that is none has
     all of them at t0.
     """
@@ -232,33 +234,35 @@ def _times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Array, Arra
 
 def _guarded(problem: JumpProblem) -> JumpProblem:
     """The problem, of which nothing that enters a rate that varies can be differentiated."""
-    plain, y = problem.problem, released(state_of(problem.problem))
+    plain, y = problem.problem, released(initial_state(problem.problem))
     args, tree = jax.tree.flatten(problem.args)
     t, jumps = jnp.zeros(()), list(problem.jumps)
     for j, jump in enumerate(jumps):
-        if not varies(jump.rate):
+        if not rate_varies(jump.rate):
             continue
         sentence = _REFUSED.format(j=j)
         leaves, structure = flatten(jump.rate)
-        called: Any = partial(_called, structure, tree)
+        called: Any = partial(_rate_from_leaves, structure, tree)
         jaxpr = jax.make_jaxpr(called)(t, y, args, [jnp.asarray(x) for x in leaves])
         used = influences(jaxpr)
         count = len(jax.tree.leaves(y))
         if any(used[1 : 1 + count]):
-            return _closed(problem, sentence)
+            return _without_derivative(problem, sentence)
         enters = used[1 + count : 1 + count + len(args)]
-        args = [_closed(x, sentence) if u else x for x, u in zip(args, enters, strict=True)]
-        jumps[j] = jump.replaced(rate=_closed(jump.rate, sentence))
+        args = [
+            _without_derivative(x, sentence) if u else x for x, u in zip(args, enters, strict=True)
+        ]
+        jumps[j] = jump.replaced(rate=_without_derivative(jump.rate, sentence))
     plain = plain.replace(args=jax.tree.unflatten(tree, args))
     return problem.replace(problem=plain, jumps=tuple(jumps))
 
 
-def _called(structure: Any, tree: Any, t: Any, y: Any, args: list, leaves: list) -> Any:
+def _rate_from_leaves(structure: Any, tree: Any, t: Any, y: Any, args: list, leaves: list) -> Any:
     """A rate, from what it holds."""
     return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
 
 
-def _closed(x: Any, sentence: str) -> Any:
+def _without_derivative(x: Any, sentence: str) -> Any:
     """Anything, whose numbers cannot be differentiated."""
     leaves, structure = flatten(x)
     guard = undifferentiable(_same, sentence)
@@ -269,7 +273,9 @@ def _closed(x: Any, sentence: str) -> Any:
 # --- the state, extended by hazards ---------------------------------------------------------------
 
 
-def _beside(plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool) -> Any:
+def _extended_problem(
+    plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool
+) -> Any:
     """The problem of the extended state {"y": the user's, "hazards": …}, with the leaves that are
     held.
     """
@@ -293,7 +299,7 @@ def _beside(plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bo
     return plain.replace(drift=field("drift", rates), diffusion=spread, y0=state)
 
 
-def _marked(y: Any, held: tuple) -> Any:
+def _with_marks(y: Any, held: tuple) -> Any:
     if not any(held):
         return y
     leaves = zip(jax.tree.leaves(y), held, strict=True)
@@ -322,7 +328,7 @@ class _Field:
 
     def __call__(self, t: Any, z: Any, args: Any) -> Any:
         y = z["y"]
-        dy = as_rate(self.name, self.f(t, y, args), (_marked(y, self.held),))
+        dy = as_rate(self.name, self.f(t, y, args), (_with_marks(y, self.held),))
         none = jnp.zeros_like(z["hazards"])
         return {"y": dy, "hazards": none if self.rates is None else self.rates(t, y, args)}
 
@@ -433,7 +439,7 @@ class _VariableRateJump:
         return {**after, **{name: z[name].at[here].set(x) for name, x in new.items()}}
 
 
-def _seeing(event: AbstractEvent, place: int, inside: bool) -> AbstractEvent:
+def _on_user_state(event: AbstractEvent, place: int, inside: bool) -> AbstractEvent:
     """An event of the user's, which sees the user's state alone."""
     leaves, structure = jax.tree.flatten(event)
     event = jax.tree.unflatten(structure, leaves)

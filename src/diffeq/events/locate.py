@@ -77,18 +77,18 @@ class ConditionSign(NamedTuple):
 
 class Crossing(NamedTuple):
     """The first crossing in a step. `theta` is its place, and 1 if there is none; `crossed` flags
-    all that cross there, of which the `first` has done so, while the others are to follow; `stand`
-    has the signs of all conditions there, and `scale` the largest |g| in the step.
+    all that cross there, of which the `first` has done so, while the others are to follow; `signs`
+    are those of all conditions there, and `scale` has the largest |g| in the step.
     """
 
     theta: Float[Array, ""]
     first: Bool[Array, " k"]
     crossed: Bool[Array, " k"]
-    stand: ConditionSign
+    signs: ConditionSign
     scale: Float[Array, " k"]
 
 
-class _Rule(NamedTuple):
+class _CrossingRule(NamedTuple):
     """Decides which changes of sign are crossings: those in the wanted `direction`, with an exact
     zero counted as the side `zero`.
     """
@@ -139,7 +139,7 @@ class _BracketSearch(NamedTuple):
 
 def first_crossing(
     values: Callable,
-    stand: ConditionSign,
+    signs: ConditionSign,
     direction: np.ndarray,
     slack: Array,
     wanted: Any,
@@ -154,17 +154,17 @@ def first_crossing(
     whether to search at all. A path that is not `smooth`, of an equation with noise, is nowhere a
     polynomial: it is evaluated in nine places, and that is all.
     """
-    free = jnp.where(stand.on, stand.side, jnp.where(direction != 0, direction, -stand.side))
-    rule = _Rule(direction, free)
+    free = jnp.where(signs.on, signs.side, jnp.where(direction != 0, direction, -signs.side))
+    rule = _CrossingRule(direction, free)
     start, end = values(jnp.zeros_like(slack)), values(jnp.ones_like(slack))
-    deflated = lambda theta: _deflated(values(theta), start, theta, stand.on)  # noqa: E731
-    march = _marched(rule, values, stand, start, wanted, open_, slack.dtype, smooth=smooth)
-    found = march.found
-    bracket = _narrowed(rule, deflated, march.bracket, found, stand.on)
+    deflated = lambda theta: _deflated(values(theta), start, theta, signs.on)  # noqa: E731
+    search = _search_step(rule, values, signs, start, wanted, open_, slack.dtype, smooth=smooth)
+    found = search.found
+    bracket = _narrow_bracket(rule, deflated, search.bracket, found, signs.on)
     sides = rule.sides(bracket.hb)
     later = deflated(bracket.b + slack + 8 * jnp.finfo(slack.dtype).eps * bracket.b)
     # So soon that it counts as at the same time; but not where it jumps over zero.
-    soon = jnp.abs(later - bracket.hb) <= 0.1 * march.size
+    soon = jnp.abs(later - bracket.hb) <= 0.1 * search.size
     soon = soon & rule.crossed(sides, rule.sides(later))
     over = rule.crossed(bracket.side, sides)
     found = found & ~jnp.any(over & jnp.isnan(bracket.hb))  # the border of a domain is no zero
@@ -177,22 +177,23 @@ def first_crossing(
         late = jnp.any(wanted & (jnp.abs(end) < jnp.abs(start)))
         theta = jnp.where(jnp.any(wanted) & ~found, late.astype(theta.dtype), theta)
     side = jnp.where(crossed, jnp.where(first, -bracket.side, bracket.side), sides)
-    last = jnp.where(stand.on, end - start, end)
-    side = jnp.where(found, side, jnp.where(jnp.isnan(last), stand.side, rule.sides(last)))
+    last = jnp.where(signs.on, end - start, end)
+    side = jnp.where(found, side, jnp.where(jnp.isnan(last), signs.side, rule.sides(last)))
     # A condition that has left a zero is off it once the sign of its number agrees.
-    there = jnp.where(stand.on, start + bracket.b.astype(start.dtype) * bracket.hb, bracket.hb)
-    at_zero = stand.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
-    return Crossing(theta, first, crossed, ConditionSign(side, at_zero), march.scale)
+    there = jnp.where(signs.on, start + bracket.b.astype(start.dtype) * bracket.hb, bracket.hb)
+    at_zero = signs.on & (jnp.sign(jnp.where(found, there, end)) != side) & ~first
+    return Crossing(theta, first, crossed, ConditionSign(side, at_zero), search.scale)
 
 
 def ripe(
-    values: Callable, stand: ConditionSign, direction: np.ndarray, slack: Array
+    values: Callable, signs: ConditionSign, direction: np.ndarray, slack: Array
 ) -> Bool[Array, " k"]:
-    """Which conditions have not crossed at the end of a step, where they `stand`, and do so within
-    rounding of it: that of time, and of a polynomial, which is a sum of larger numbers.
+    """Flags the conditions that have not crossed at the end of a step, where they have these
+    `signs`, and do so within rounding of it: that of time, and of a polynomial, which is a sum of
+    larger numbers.
     """
-    rule = _Rule(direction, jnp.where(direction != 0, direction, -stand.side))
-    return rule.crossed(stand.side, rule.sides(values(1 + 16 * slack))) & ~stand.on
+    rule = _CrossingRule(direction, jnp.where(direction != 0, direction, -signs.side))
+    return rule.crossed(signs.side, rule.sides(values(1 + 16 * slack))) & ~signs.on
 
 
 def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
@@ -202,10 +203,10 @@ def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
 # --- part by part ---------------------------------------------------------------------------------
 
 
-def _marched(
-    rule: _Rule,
+def _search_step(
+    rule: _CrossingRule,
     values: Callable,
-    stand: ConditionSign,
+    signs: ConditionSign,
     start: Array,
     wanted: Any,
     open_: Array,
@@ -214,64 +215,66 @@ def _marched(
     smooth: bool,
 ) -> _BracketSearch:
     """Searches the step up to its first crossing."""
-    on, count = stand.on, len(_NODES)
+    on, count = signs.on, len(_NODES)
     places = jnp.asarray(np.append(_NODES, _BETWEEN) if smooth else _NODES, dtype)
 
-    def more(consts: Any, march: _BracketSearch, _: Any) -> Array:
-        return consts & ~march.found & (march.a < 1)
+    def more(consts: Any, search: _BracketSearch, _: Any) -> Array:
+        return consts & ~search.found & (search.a < 1)
 
-    def look(active: Any, consts: Any, march: _BracketSearch, _: Any) -> tuple[_BracketSearch, Any]:
+    def look(
+        active: Any, consts: Any, search: _BracketSearch, _: Any
+    ) -> tuple[_BracketSearch, Any]:
         del active, consts
-        thetas = march.a + places * march.width
+        thetas = search.a + places * search.width
         g = jax.vmap(values)(thetas)
         h = _deflated(g, start, thetas[:, None], on)
         at, between = h[:count], h[count:]
-        begin = jnp.where(on & (march.a == 0), _at_start(at, stand), at[0])
+        begin = jnp.where(on & (search.a == 0), _at_start(at, signs), at[0])
         at = jnp.concatenate([begin[None], at[1:]])
         last, clear = rule.sides(at[-1]), jnp.ones((), bool)
         if smooth:
-            rough = jnp.where(on, _largest(g) / thetas[1].astype(g.dtype), 0)
-            clear = jnp.all(_is_clear(at, between, (march.side, last), rough))
-        clear = clear | (march.width <= _NARROWEST) | (march.looks >= _LOOKS)
-        some, bracket = _first_interval(rule, march.side, thetas[:count], at, wanted)
-        a = jnp.where(clear, march.a + march.width, march.a)
-        width = jnp.where(clear, jnp.minimum(2 * march.width, 1 - a), march.width / 2)
-        looks = march.looks + 1
+            rough = jnp.where(on, _largest_size(g) / thetas[1].astype(g.dtype), 0)
+            clear = jnp.all(_is_clear(at, between, (search.side, last), rough))
+        clear = clear | (search.width <= _NARROWEST) | (search.looks >= _LOOKS)
+        some, bracket = _first_interval(rule, search.side, thetas[:count], at, wanted)
+        a = jnp.where(clear, search.a + search.width, search.a)
+        width = jnp.where(clear, jnp.minimum(2 * search.width, 1 - a), search.width / 2)
+        looks = search.looks + 1
         after = _BracketSearch(
             a,
             jnp.where(looks < _LOOKS, width, 1 - a),
             looks,
             some & clear,
             bracket,
-            jnp.where(clear, last, march.side),
-            jnp.maximum(march.size, _largest(at)),
-            jnp.maximum(march.scale, _largest(g)),
+            jnp.where(clear, last, search.side),
+            jnp.maximum(search.size, _largest_size(at)),
+            jnp.maximum(search.scale, _largest_size(g)),
         )
         return after, ()
 
     zero, none = jnp.zeros((), dtype), jnp.zeros_like(start)
-    blank = _Bracket(zero, zero, none, none, stand.side, zero)
+    blank = _Bracket(zero, zero, none, none, signs.side, zero)
     first = _BracketSearch(
-        zero, zero + 1, jnp.int32(0), jnp.array(False), blank, stand.side, none, none
+        zero, zero + 1, jnp.int32(0), jnp.array(False), blank, signs.side, none, none
     )
     open_ = open_ if wanted is None else open_ & jnp.any(wanted)
     return loop(more, look, first, consts=open_)[0]
 
 
-def _largest(h: Array) -> Array:
+def _largest_size(h: Array) -> Array:
     return jnp.max(jnp.where(jnp.isnan(h), 0, jnp.abs(h)), axis=0)
 
 
-def _at_start(h: Array, stand: ConditionSign) -> Array:
+def _at_start(h: Array, signs: ConditionSign) -> Array:
     """A deflated condition where it starts: by the polynomial through the other places, with the
     sign that is known.
     """
-    signs = (-1.0) ** np.arange(_DEGREE)
-    weights = np.array([comb(_DEGREE, j) for j in range(1, _DEGREE + 1)]) * signs
-    return stand.side * jnp.abs(_combined(weights[None], h[1:])[0])
+    alternating = (-1.0) ** np.arange(_DEGREE)
+    weights = np.array([comb(_DEGREE, j) for j in range(1, _DEGREE + 1)]) * alternating
+    return signs.side * jnp.abs(_weighted_sum(weights[None], h[1:])[0])
 
 
-def _combined(weights: np.ndarray, h: Array) -> Array:
+def _weighted_sum(weights: np.ndarray, h: Array) -> Array:
     """A matrix times h (places, k), as sums that a compiler does not take for a matrix product."""
     return jnp.sum(jnp.asarray(weights, h.dtype)[:, :, None] * h, axis=1)
 
@@ -283,13 +286,13 @@ def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array
     """
     size = jnp.max(jnp.abs(h), axis=0) + rough
     rounding = _ROUNDING * jnp.finfo(h.dtype).eps * size
-    missed = jnp.abs(between - _combined(_AT_BETWEEN, h))
+    missed = jnp.abs(between - _weighted_sum(_AT_BETWEEN, h))
     missed = jnp.max(missed * jnp.asarray(_MARGINS, h.dtype)[:, None], axis=0)
     doubt = jnp.where(missed > rounding, missed, 0)
     never = jnp.full(h.shape[1:], -_DEGREE - 1)
     # The most changes of sign so far, if the last one is up, and if it is down.
     up, down = jnp.where(sides[0] > 0, 0, never), jnp.where(sides[0] < 0, 0, never)
-    for b in _combined(_COEFFICIENTS[1:-1], h):
+    for b in _weighted_sum(_COEFFICIENTS[1:-1], h):
         known = jnp.where(jnp.abs(b) > doubt, jnp.sign(b), 0)
         above = jnp.where(known < 0, never, jnp.maximum(up, down + 1))
         below = jnp.where(known > 0, never, jnp.maximum(down, up + 1))
@@ -300,7 +303,7 @@ def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array
 
 
 def _first_interval(
-    rule: _Rule, side: Array, thetas: Array, h: Array, wanted: Any
+    rule: _CrossingRule, side: Array, thetas: Array, h: Array, wanted: Any
 ) -> tuple[Array, _Bracket]:
     """Returns whether there is a crossing, and the samples between which the first one lies."""
     sides = rule.sides(h)
@@ -319,8 +322,8 @@ def _first_interval(
     return jnp.any(some), _Bracket(a, b, pick(earlier(h)), pick(h), pick(before), b - a)
 
 
-def _narrowed(
-    rule: _Rule, values: Callable, bracket: _Bracket, found: Array, on: Array
+def _narrow_bracket(
+    rule: _CrossingRule, values: Callable, bracket: _Bracket, found: Array, on: Array
 ) -> _Bracket:
     """The interval, no longer than rounding."""
     eps = jnp.finfo(bracket.a.dtype).eps

@@ -18,16 +18,16 @@ from ..core.dispatch import entry_for
 from ..core.packing import as_state, released
 from ..problems.base import evaluated
 from ..problems.lowering import Canonical, Traced
-from ..problems.user_functions import check_arguments, described, paired
+from ..problems.user_functions import check_arguments, described, paired_leaves
 from .condition import Condition
 from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 
 __all__ = [
-    "After",
-    "Crossing",
+    "LoweredAfterStep",
+    "LoweredCrossing",
     "LoweredEvent",
     "LoweredPeriodic",
-    "Preset",
+    "LoweredPreset",
     "lower_events",
     "same_state",
 ]
@@ -66,7 +66,7 @@ class LoweredEvent:
 
 
 @dataclass(frozen=True, eq=False)
-class Crossing(LoweredEvent):
+class LoweredCrossing(LoweredEvent):
     """An event where a condition crosses zero."""
 
     kind = "crossing"
@@ -96,14 +96,14 @@ class Crossing(LoweredEvent):
 
 
 @dataclass(frozen=True, eq=False)
-class After(Crossing):
+class LoweredAfterStep(LoweredCrossing):
     """An event at the end of each step at which a condition is true."""
 
     kind = "after"
 
 
 @dataclass(frozen=True, eq=False)
-class Preset(LoweredEvent):
+class LoweredPreset(LoweredEvent):
     """An event at the times of a list."""
 
     kind = "times"
@@ -132,7 +132,7 @@ class LoweredPeriodic(LoweredEvent):
 
     def time(self, own: Any, k: Int[Array, ""]) -> Real[Array, ""]:
         """The k-th time; a product, in which no rounding errors add up."""
-        return _clamped(own["first"] + k * own["period"], own["ends"])
+        return _snapped_to_ends(own["first"] + k * own["period"], own["ends"])
 
     def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
         """The number of times before t."""
@@ -141,7 +141,7 @@ class LoweredPeriodic(LoweredEvent):
         return jnp.where((k > 0) & (self.time(own, k - 1) >= t), k - 1, k)
 
 
-def _clamped(times: Array, ends: tuple[Array, Array]) -> Array:
+def _snapped_to_ends(times: Array, ends: tuple[Array, Array]) -> Array:
     """Times within 4 ulp of an end are that end."""
     slack = 4 * jnp.finfo(times.dtype).eps * jnp.maximum(jnp.abs(ends[0]), jnp.abs(ends[1]))
     for end in ends:
@@ -153,15 +153,15 @@ def _clamped(times: Array, ends: tuple[Array, Array]) -> Array:
 
 
 def lower_events(
-    given: tuple, problem: Any, door: Canonical, ends: tuple, sign: Any, most: int
+    given: tuple, problem: Any, canonical: Canonical, ends: tuple, sign: Any, most: int
 ) -> tuple[tuple[LoweredEvent, ...], tuple]:
     """The parts and their own parameters. `ends` is (t0, t1) in the loop's time, and `most` how
     many happenings are recorded where their number is not known.
     """
     leaves, structure = flatten(problem.args)
     leaves = [jnp.asarray(x) for x in leaves]
-    tree = door.packing.marked(door.y0, door.held)
-    t = shape_of(door.t0)
+    tree = canonical.packing.marked(canonical.y0, canonical.held)
+    t = shape_of(canonical.t0)
 
     def trace(f: Any, name: str, arguments: str, extra: tuple = ()) -> Any:
         if f is None:
@@ -178,10 +178,12 @@ def lower_events(
             event.condition, name, t, tree, leaves, structure, direction, boolean=boolean
         )
 
-    door_ = TracedInputs(trace, condition, problem.args, ends, sign, most, door.noise is not None)
+    inputs = TracedInputs(
+        trace, condition, problem.args, ends, sign, most, canonical.noise is not None
+    )
     names = [event.label or f"events[{i}]" for i, event in enumerate(given)]
     made = [
-        _rule(event, name)(event, i, name, door_)
+        _rule(event, name)(event, i, name, inputs)
         for i, (event, name) in enumerate(zip(given, names, strict=True))
     ]
     return tuple(part for part, _ in made), tuple(own for _, own in made)
@@ -216,39 +218,43 @@ _NO_RATE = (
 )
 
 
-def _crossing(event: Event, place: int, name: str, door: TracedInputs) -> tuple[LoweredEvent, dict]:
-    condition = door.condition(event, name, event.direction, boolean=False)
-    affect = _affect(event, name, condition, door)
-    length = 1 if event.terminal else door.most
-    part = Crossing(place, affect, length, condition, event.terminal, event.fixed)
-    return part, _hoisted(condition=condition.traced, affect=affect)
-
-
-def _after(
-    event: AfterStep, place: int, name: str, door: TracedInputs
+def _lower_crossing(
+    event: Event, place: int, name: str, inputs: TracedInputs
 ) -> tuple[LoweredEvent, dict]:
-    condition = door.condition(event, name, 0, boolean=True)
-    affect = _affect(event, name, condition, door)
-    part = After(place, affect, 1 if event.terminal else door.most, condition, event.terminal)
+    condition = inputs.condition(event, name, event.direction, boolean=False)
+    affect = _affect(event, name, condition, inputs)
+    length = 1 if event.terminal else inputs.most
+    part = LoweredCrossing(place, affect, length, condition, event.terminal, event.fixed)
     return part, _hoisted(condition=condition.traced, affect=affect)
 
 
-def _affect(event: Any, name: str, condition: Condition, door: TracedInputs) -> Traced | None:
+def _lower_after_step(
+    event: AfterStep, place: int, name: str, inputs: TracedInputs
+) -> tuple[LoweredEvent, dict]:
+    condition = inputs.condition(event, name, 0, boolean=True)
+    affect = _affect(event, name, condition, inputs)
+    part = LoweredAfterStep(
+        place, affect, 1 if event.terminal else inputs.most, condition, event.terminal
+    )
+    return part, _hoisted(condition=condition.traced, affect=affect)
+
+
+def _affect(event: Any, name: str, condition: Condition, inputs: TracedInputs) -> Traced | None:
     flags = jax.ShapeDtypeStruct((condition.count,), bool)
     extra = (flags,) if condition.vector else ()
     arguments = "t, y, args, fired" if condition.vector else "t, y, args"
-    return door.trace(event.affect, f"{name}.affect", arguments, extra)
+    return inputs.trace(event.affect, f"{name}.affect", arguments, extra)
 
 
-def _preset(
-    event: PresetTimes, place: int, name: str, door: TracedInputs
+def _lower_preset(
+    event: PresetTimes, place: int, name: str, inputs: TracedInputs
 ) -> tuple[LoweredEvent, dict]:
-    times = door.in_time(f"{name}.times", event.times)
+    times = inputs.in_time(f"{name}.times", event.times)
     if times.ndim != 1:
         raise ValueError(f"{name}.times has shape {times.shape}; a sequence of times is wanted.")
-    times = jnp.where(jnp.isnan(times), jnp.inf, _clamped(times, door.ends))
+    times = jnp.where(jnp.isnan(times), jnp.inf, _snapped_to_ends(times, inputs.ends))
     order = jnp.argsort(times, stable=True)
-    data = jax.tree.map(jnp.asarray, evaluated(event.data, door.args))
+    data = jax.tree.map(jnp.asarray, evaluated(event.data, inputs.args))
     for row in jax.tree.leaves(data):
         if row.shape[:1] != times.shape:
             raise ValueError(
@@ -258,34 +264,36 @@ def _preset(
     data = jax.tree.map(lambda x: x[order], data)
     rows = () if data is None else (jax.tree.map(lambda x: shape_of(x[0]), data),)
     arguments = "t, y, args, row" if rows else "t, y, args"
-    affect = door.trace(event.affect, f"{name}.affect", arguments, rows)
+    affect = inputs.trace(event.affect, f"{name}.affect", arguments, rows)
     own = {**_hoisted(affect=affect), "times": times[order], "data": data}
-    return Preset(place, affect, max(times.shape[0] - event.beyond, 1)), own
+    return LoweredPreset(place, affect, max(times.shape[0] - event.beyond, 1)), own
 
 
-def _rhythm(
-    event: Periodic, place: int, name: str, door: TracedInputs
+def _lower_periodic(
+    event: Periodic, place: int, name: str, inputs: TracedInputs
 ) -> tuple[LoweredEvent, dict]:
-    dtype = door.ends[0].dtype
-    period = jnp.asarray(evaluated(event.period, door.args), dtype)
-    phase = period if event.phase is None else jnp.asarray(evaluated(event.phase, door.args), dtype)
+    dtype = inputs.ends[0].dtype
+    period = jnp.asarray(evaluated(event.period, inputs.args), dtype)
+    phase = (
+        period if event.phase is None else jnp.asarray(evaluated(event.phase, inputs.args), dtype)
+    )
     for key, value in (("period", period), ("phase", phase)):
         if value.shape != ():
             raise ValueError(f"{name}.{key} has shape {value.shape}; one number is wanted.")
-    period, phase = door.fixed(f"{name}.period", period), door.fixed(f"{name}.phase", phase)
-    affect = door.trace(event.affect, f"{name}.affect", "t, y, args")
-    own = {"first": door.ends[0] + phase, "period": period, "ends": door.ends}
-    return LoweredPeriodic(place, affect, event.most or door.most), {
+    period, phase = inputs.fixed(f"{name}.period", period), inputs.fixed(f"{name}.phase", phase)
+    affect = inputs.trace(event.affect, f"{name}.affect", "t, y, args")
+    own = {"first": inputs.ends[0] + phase, "period": period, "ends": inputs.ends}
+    return LoweredPeriodic(place, affect, event.most or inputs.most), {
         **_hoisted(affect=affect),
         **own,
     }
 
 
 _RULES: dict[type[AbstractEvent], Callable] = {
-    Event: _crossing,
-    AfterStep: _after,
-    PresetTimes: _preset,
-    Periodic: _rhythm,
+    Event: _lower_crossing,
+    AfterStep: _lower_after_step,
+    PresetTimes: _lower_preset,
+    Periodic: _lower_periodic,
 }
 
 
@@ -314,7 +322,7 @@ def same_state(name: str, value: Any, parts: tuple) -> Any:
             f"{name} returned {described(value)}; y is {described(like)}, and what an event makes "
             "of it must match it."
         )
-    for where, new, old in paired(value, like):
+    for where, new, old in paired_leaves(value, like):
         if jnp.shape(new) != jnp.shape(old):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(new)}{where}; y has shape {jnp.shape(old)} "

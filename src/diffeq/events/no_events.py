@@ -29,9 +29,9 @@ class NoEvents:
         del own, leaves, sign
         return NoEvents(held)
 
-    def start(self, t: Array, y: Array, anew: Reinitialization) -> tuple:
+    def start(self, t: Array, y: Array, reinitialize: Reinitialization) -> tuple:
         """Returns an empty memory."""
-        del t, y, anew
+        del t, y, reinitialize
         return ()
 
     def shown(self, known: Any, t: Array) -> Array:
@@ -56,46 +56,46 @@ class NoEvents:
         start: tuple,
         dt: Array,
         landing: Array,
-        way: Callable,
+        polynomial: Callable,
         fired: Any,
     ) -> StepTruncation:
         """The whole step."""
-        del known, accept, start, way, fired
+        del known, accept, start, polynomial, fired
         return StepTruncation(dt, landing)
 
     def advance_noise(
-        self, known: Any, reach: StepTruncation, noise: Any, source: Any, draw: Any
+        self, known: Any, truncation: StepTruncation, noise: Any, source: Any, draw: Any
     ) -> Any:
         """The path goes on to the end of the step."""
-        del known, reach, noise, source
+        del known, truncation, noise, source
         return draw.accepted
 
     def happen(  # noqa: PLR0917
         self,
         known: Any,
-        reach: StepTruncation,
+        truncation: StepTruncation,
         span: Any,
         target: Array,
         accept: Array,
         step: Any,
-        anew: Reinitialization,
+        reinitialize: Reinitialization,
         fired: Any,
     ) -> tuple[Array, StepEnd]:
         """Returns the end of the step as it is."""
-        del known, target, accept, anew, fired
-        return span[2], StepEnd(reach.dt, reach.landing, step.y, self.held, step.memory)
+        del known, target, accept, reinitialize, fired
+        return span[2], StepEnd(truncation.dt, truncation.landing, step.y, self.held, step.memory)
 
     def settle_signs(
         self,
         known: Any,
-        reach: StepTruncation,
+        truncation: StepTruncation,
         span: Any,
         end: StepEnd,
         still: Callable,
         accept: Array,
     ) -> StepEnd:
         """Returns the end as it is: there are no signs."""
-        del known, reach, span, still, accept
+        del known, truncation, span, still, accept
         return end
 
     def again(  # noqa: PLR0917
@@ -106,11 +106,11 @@ class NoEvents:
         span: tuple,
         landing: Array,
         step: Any,
-        way: Callable,
-        anew: Reinitialization,
+        polynomial: Callable,
+        reinitialize: Reinitialization,
     ) -> tuple[Array, StepEnd]:
         """Returns the end of the step as it is."""
-        del known, fired, theta, way, anew
+        del known, fired, theta, polynomial, reinitialize
         return span[2], StepEnd(span[1], landing, step.y, self.held, step.memory)
 
     def masked_by(self, active: Array, end: StepEnd) -> StepEnd:

@@ -8,16 +8,23 @@ from jaxtyping import Array, Bool, Int
 
 from .locate import ConditionSign
 
-__all__ = ["Happened", "Memory", "OutputWindow", "Reinitialization", "StepEnd", "StepTruncation"]
+__all__ = [
+    "EventMemory",
+    "Happened",
+    "OutputWindow",
+    "Reinitialization",
+    "StepEnd",
+    "StepTruncation",
+]
 
 
-class Memory(NamedTuple):
+class EventMemory(NamedTuple):
     """The memory of the events before a step: the signs of conditions, which of them are pending in
     the next round, how many of each list of times have passed, the number of rounds in which time
     stood still, and whether a terminal event has happened.
     """
 
-    stand: ConditionSign
+    signs: ConditionSign
     pending: Bool[Array, " k"]
     passed: Int[Array, " lists"]
     stalled: Int[Array, ""]
@@ -40,8 +47,8 @@ class StepTruncation(NamedTuple):
     else it is complete, and ends on a landing or not.
 
     `first` flags the condition that crosses at θ (or those that are pending in this round),
-    `crossed` all that cross at the same time, `stand` has the signs of all of them, and `scale`
-    their largest values in the step, whose polynomial is `way`. `alone`: the step lands on
+    `crossed` all that cross at the same time, `signs` are those of all conditions there, `scale`
+    has their largest values in the step, and `polynomial` is the step's. `alone`: the step lands on
     something else, and given times that are due there have to wait.
     """
 
@@ -51,9 +58,9 @@ class StepTruncation(NamedTuple):
     cut: Any = ()
     first: Any = ()
     crossed: Any = ()
-    stand: Any = ()
+    signs: Any = ()
     scale: Any = ()
-    way: Any = None
+    polynomial: Any = None
     alone: Any = False
 
 

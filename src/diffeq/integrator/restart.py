@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..events import Reinitialization
-from ..methods.mass import consistent, slope_of
+from ..methods.mass import consistent_state, slope_of
 from ..problems.discontinuities import PropagatedDiscontinuity
 from .state import Data, System, with_held
 from .stops import count_passed, left_of, right_of, stop_at
@@ -101,6 +101,6 @@ def restart(system: System, data: Data, past: Any = None) -> Reinitialization:
         return slope_of(at(t, held)[0], t, y)
 
     def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
-        return consistent(at(t, held)[0], t, y, data.kept, data.tolerance)
+        return consistent_state(at(t, held)[0], t, y, data.kept, data.tolerance)
 
     return Reinitialization(memory, rate, settled if system.algebraic else None)

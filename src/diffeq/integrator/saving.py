@@ -9,7 +9,7 @@ from jaxtyping import Array
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..methods.interpolant import Part
+from ..methods.interpolant import TruncatedInterpolant
 from ..output import Piece
 from .init import Start, with_presampled_noise
 from .restart import limited_form, restart
@@ -63,7 +63,7 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
         # A crossing that cuts a step moves its end, and leaves the polynomial of the whole.
         dt = with_known_value(dt, tried.t1 - t)
         part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
-        interpolant = Part(interpolant, with_known_value(end.theta, part))
+        interpolant = TruncatedInterpolant(interpolant, with_known_value(end.theta, part))
     dt = jnp.where(end.dt > 0, dt, 1)
     held, happened = (data.held, end.held), system.events.happened(end)
     return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..autodiff.discontinuity_times import joined
-from ..autodiff.tables import find, pick
+from ..autodiff.discontinuity_times import join_jumps
+from ..autodiff.tables import find, pick_row
 from ..core.notices import INSIDE
 from ..problems.discontinuities import (
     affordable_levels,
@@ -48,7 +48,7 @@ class Stops(NamedTuple):
         """
         leaves = entry.parameters[0][0]
         conditions = [part.condition.traced for part in events if part.kind == "crossing"]
-        jumps = joined((entry.jumps, *(jumps_of_traced(c, leaves) for c in conditions)))
+        jumps = join_jumps((entry.jumps, *(jumps_of_traced(c, leaves) for c in conditions)))
         hidden = sorted({h.where for h in jumps.hidden if h.kind == "input"})
         if hidden and given is None:
             warnings.warn(_HIDDEN.format(where=", ".join(hidden)), skip_file_prefixes=INSIDE)
@@ -129,7 +129,7 @@ def count_passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array,
 def stop_at(stops: Real[Array, " stops"], i: Int[Array, ""]) -> Real[Array, ""]:
     """Stop number i; infinity behind the last, and minus infinity before the first."""
     count = stops.shape[0]
-    found = pick(stops, jnp.clip(i, 0, count - 1))
+    found = pick_row(stops, jnp.clip(i, 0, count - 1))
     return jnp.where(i < 0, -jnp.inf, jnp.where(i < count, found, jnp.inf))
 
 

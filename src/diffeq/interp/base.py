@@ -13,12 +13,12 @@ from jaxtyping import Array, Int, Real
 from ..autodiff.primitive import Tracer
 from ..core.promotion import standard_promotion
 
-__all__ = ["Input", "Table"]
+__all__ = ["InputFunction", "Table"]
 
 _FEW = 32
 
 
-class Input(eqx.Module):
+class InputFunction(eqx.Module):
     """The base of all inputs: called with t, a time or an array of times."""
 
     @standard_promotion()
@@ -32,7 +32,7 @@ class Input(eqx.Module):
         raise NotImplementedError
 
 
-class Table(Input):
+class Table(InputFunction):
     """The base of inputs from values `xs`, a tree of arrays, at increasing times `ts`.
 
     Before the first and after the last of the times it stays as it is there.
@@ -71,10 +71,10 @@ class Table(Input):
 
     def place(self, t: Real[Array, ""]) -> Int[Array, ""]:
         """The index of the last time that is not after t; 0 before the first."""
-        return place_of(self.ts, t)
+        return index_not_after(self.ts, t)
 
 
-def place_of(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
+def index_not_after(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
     """The index of the last of increasing times that is not after t; 0 before the first.
 
     Of many, the place that equal distances would give and its neighbour are tried first, and then
@@ -83,15 +83,15 @@ def place_of(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
     ts, t = lax.stop_gradient((ts, t))
     count = ts.shape[0]
     if count <= _FEW:
-        return _last(ts, t)
+        return _last_not_after(ts, t)
     # Two short counts, of blocks and then inside of one: a bisection is a loop in the loop, or a
     # gather a level, written out at every stage.
     width = math.isqrt(count - 1) + 1
-    first = jnp.minimum(width * _last(ts[::width], t), count - width)
-    return first + _last(lax.dynamic_slice_in_dim(ts, first, width), t)
+    first = jnp.minimum(width * _last_not_after(ts[::width], t), count - width)
+    return first + _last_not_after(lax.dynamic_slice_in_dim(ts, first, width), t)
 
 
-def _last(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
+def _last_not_after(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:
     return jnp.maximum(jnp.sum(ts <= t, dtype=jnp.int32) - 1, 0)
 
 
@@ -104,7 +104,7 @@ def position(t: Real[Array, ""], t0: Real[Array, ""], t1: Real[Array, ""]) -> Re
     return jnp.where(t < t0, 0, jnp.where(t > t1, 1, inside))
 
 
-def row(xs: Any, place: Int[Array, ""]) -> Any:
+def tree_row(xs: Any, place: Int[Array, ""]) -> Any:
     """A row of a tree."""
     return jax.tree.map(lambda x: x.at[place].get(mode="clip"), xs)
 

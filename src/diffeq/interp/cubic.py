@@ -9,12 +9,12 @@ from jax import lax
 from jaxtyping import Array, Real
 
 from ..core.promotion import standard_promotion
-from .base import Input, Table, place_of, position, row
+from .base import InputFunction, Table, index_not_after, position, tree_row
 
 __all__ = ["Akima", "Cubic"]
 
 
-class _Hermite(Input):
+class _PiecewiseCubic(InputFunction):
     """Cubics with given values and slopes at given times."""
 
     ts: Any
@@ -23,7 +23,7 @@ class _Hermite(Input):
 
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""
-        i = jnp.minimum(place_of(self.ts, t), self.ts.shape[0] - 2)
+        i = jnp.minimum(index_not_after(self.ts, t), self.ts.shape[0] - 2)
         t0, t1 = self.ts[i], self.ts[i + 1]
         width, theta = t1 - t0, position(t, t0, t1)
 
@@ -32,7 +32,12 @@ class _Hermite(Input):
             bend = (1 - 2 * s) * (b - a) + (s - 1) * h * da + s * h * db
             return (1 - s) * a + s * b + s * (s - 1) * bend
 
-        ends = row(self.xs, i), row(self.xs, i + 1), row(self.slopes, i), row(self.slopes, i + 1)
+        ends = (
+            tree_row(self.xs, i),
+            tree_row(self.xs, i + 1),
+            tree_row(self.slopes, i),
+            tree_row(self.slopes, i + 1),
+        )
         return jax.tree.map(value, *ends)
 
 
@@ -58,8 +63,8 @@ class _Curve(Table):
 
 
 @jax.jit
-def _with_slopes(curve: _Curve) -> _Hermite:
-    return _Hermite(curve.ts, curve.xs, jax.tree.map(curve.slopes_of, curve.xs))
+def _with_slopes(curve: _Curve) -> _PiecewiseCubic:
+    return _PiecewiseCubic(curve.ts, curve.xs, jax.tree.map(curve.slopes_of, curve.xs))
 
 
 class Cubic(_Curve):
@@ -176,7 +181,7 @@ class Akima(_Curve):
         first, last = 2 * rise[0] - rise[1], 2 * rise[-1] - rise[-2]
         ends = (2 * first - rise[0], first), (last, 2 * last - rise[-1])
         m = jnp.concatenate([jnp.stack(ends[0]), rise, jnp.stack(ends[1])])
-        change = _size(jnp.diff(m, axis=0))
+        change = _smooth_abs(jnp.diff(m, axis=0))
         left, right = change[2:], change[:-2]
         total = left + right
         flat = total <= 1e-9 * jnp.max(total)
@@ -184,6 +189,6 @@ class Akima(_Curve):
         return jnp.where(flat, (m[1:-2] + m[2:-1]) / 2, mean)
 
 
-def _size(x: Array) -> Array:
+def _smooth_abs(x: Array) -> Array:
     """|x|, whose derivative at 0 is 0."""
     return jnp.where(x == 0, 0, jnp.abs(jnp.where(x == 0, 1, x)))

@@ -10,7 +10,7 @@ from ..autodiff.discontinuity_times import jumping
 from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
 from ..core.promotion import standard_promotion
-from .base import Input, Table, row
+from .base import InputFunction, Table, tree_row
 
 __all__ = ["Hold", "infusions"]
 
@@ -46,7 +46,7 @@ class Hold(Table):
 
     def at(self, t: Real[Array, ""]) -> Any:
         """The value at one time."""
-        return row(self.xs, self.place(jumping(t, _changes, self.ts)))
+        return tree_row(self.xs, self.place(jumping(t, _changes, self.ts)))
 
 
 def _changes(ts: Real[Array, " n"]) -> Real[Array, " n-1"]:
@@ -54,7 +54,7 @@ def _changes(ts: Real[Array, " n"]) -> Real[Array, " n-1"]:
     return jnp.where(jnp.isfinite(ts), ts, jnp.nan)[1:]
 
 
-class Infusions(Input):
+class Infusions(InputFunction):
     """Rates that are on for a while; `infusions` makes it."""
 
     starts: Any

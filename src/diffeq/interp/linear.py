@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Real
 
 from ..core.promotion import standard_promotion
-from .base import Table, position, row
+from .base import Table, position, tree_row
 
 __all__ = ["Linear"]
 
@@ -45,11 +45,11 @@ class Linear(Table):
         i = jnp.maximum(i - last, 0)
         t0, t1 = self._time(i), self._time(i + 1)
         alone = jnp.isinf(t1)  # one time, and no piece
-        left, right = row(self.xs, i), row(self.xs, jnp.where(alone, i, i + 1))
+        left, right = tree_row(self.xs, i), tree_row(self.xs, jnp.where(alone, i, i + 1))
         offset = position(t, t0, jnp.where(alone, t0 + 1, t1)) - last
 
         def value(a: Array, b: Array) -> Array:
-            return jnp.where(last, b, a) + offset.astype(_real(a)) * (b - a)
+            return jnp.where(last, b, a) + offset.astype(_real_dtype(a)) * (b - a)
 
         return jax.tree.map(value, left, right)
 
@@ -57,5 +57,5 @@ class Linear(Table):
         return self.ts.at[i].get(mode="fill", fill_value=jnp.inf)
 
 
-def _real(x: Array) -> Any:
+def _real_dtype(x: Array) -> Any:
     return jnp.finfo(jnp.result_type(x, jnp.float32)).dtype

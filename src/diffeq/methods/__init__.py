@@ -47,7 +47,7 @@ _WAY_OUT = (
 )
 
 
-def _named(name: str, family: Any, table: Any) -> type:
+def _named_method(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
 
     def plain(self: Any, *given: Any, **options: Any) -> None:
@@ -77,7 +77,7 @@ def _named(name: str, family: Any, table: Any) -> type:
 
 
 METHODS: dict[str, type] = {
-    name: _named(name, family, table)
+    name: _named_method(name, family, table)
     for family, tables in _FAMILIES
     for name, table in tables.items()
 } | {method.__name__: method for method in (EulerMaruyama, EulerHeun, Milstein, ImplicitEM)}

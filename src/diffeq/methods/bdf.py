@@ -22,7 +22,7 @@ from ..algebra.roots import implicit_root
 from .base import Step
 from .interpolant import Interpolant, Polynomial
 from .mass import divide_by_dt, residual_of_step, slope_of
-from .newton_based import Implicit, factors_of, inverse_of, linearised, solved_by
+from .newton_based import ImplicitMethod, factors_of, inverse_of, linearised, solved_by
 
 __all__ = ["BDF"]
 
@@ -37,7 +37,7 @@ ERROR = KAPPA * _HARMONIC + 1 / np.arange(1, ORDERS + 2)
 _SHRINK, _GROW = 0.2, 10.0
 
 
-class BDF(Implicit):
+class BDF(ImplicitMethod):
     """Σ_{j≤k} (1/j) ∇ʲy1 − κ_k γ_k (y1 − ŷ1) = dt f(t1, y1); the order k, from 1 to 5, varies.
 
     ŷ1 is the prediction of the polynomial through the states before, γ_k = Σ_{j≤k} 1/j, and κ_k are
@@ -103,7 +103,7 @@ class BDF(Implicit):
         """The memory is the past."""
         return True
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Past":
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Differences":
         """No past but the slope: a straight line, which has the first difference at any spacing. An
         infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
         """
@@ -111,15 +111,15 @@ class BDF(Implicit):
         slope = jnp.where(jnp.isfinite(slope), slope, 0)
         blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
         clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)
-        return _Past(blank.at[0].set(slope), clock)
+        return _Differences(blank.at[0].set(slope), clock)
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: "_Past"
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: "_Differences"
     ) -> Step:
         """One step; its data are the past at its end."""
         past, bounds = memory.at(dt), self.aim.bounds(y)
         k = past.order
-        alpha, error = _at(ALPHA, k, y.dtype), _at(ERROR, k, y.dtype)
+        alpha, error = _entry_or_zero(ALPHA, k, y.dtype), _entry_or_zero(ERROR, k, y.dtype)
         predicted = y.ravel() + jnp.sum(past.known, axis=0)
         rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), past.known) / alpha
 
@@ -143,18 +143,24 @@ class BDF(Implicit):
         after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
         return Step(
             (predicted + d).reshape(y.shape), (error * d).reshape(y.shape),
-            _Past(reached.differences, after), reached,
+            _Differences(reached.differences, after), reached,
             found.found, found.turns, order=k + 1, growth=growth,
         )  # fmt: skip
 
-    def _next(self, past: "_Past", d: Array, found: Any, bounds: Bounds) -> tuple[Array, Array]:
+    def _next(
+        self, past: "_Differences", d: Array, found: Any, bounds: Bounds
+    ) -> tuple[Array, Array]:
         """The clock of the next step, and how much dt should grow: what the best order allows."""
         k, dtype = past.order, d.dtype
         orders = k + jnp.arange(-1, 2)
         # What the errors would have been: order k − 1 leaves out ∇ᵏy, and so on.
-        rows = [_row(past.differences, k), lax.stop_gradient(d), _row(past.differences, k + 2)]
+        rows = [
+            _difference(past.differences, k),
+            lax.stop_gradient(d),
+            _difference(past.differences, k + 2),
+        ]
         sizes = jnp.stack([bounds.size(row) for row in rows])
-        sizes = sizes * jnp.stack([_at(ERROR, k + i, dtype) for i in (-1, 0, 1)])
+        sizes = sizes * jnp.stack([_entry_or_zero(ERROR, k + i, dtype) for i in (-1, 0, 1)])
         allowed = (orders >= 1) & (orders <= self.max_order)
         factors = jnp.where(allowed, jnp.exp(-jnp.log(sizes) / (orders + 1)), 0)
         best = jnp.argmax(factors)
@@ -179,7 +185,7 @@ class BDF(Implicit):
         return Polynomial(y, tuple(parts), dt)
 
 
-class _Past(NamedTuple):
+class _Differences(NamedTuple):
     """∇ʲy, j from 1, one a row; of the rows beyond the order, the next two are what the last steps
     have shown of it. `clock`: dt, the order, steps of this length, the rate of Newton's method.
     """
@@ -195,7 +201,7 @@ class _Past(NamedTuple):
     @property
     def known(self) -> Array:
         """The differences of the polynomial of degree k, and zeros beyond."""
-        return jnp.where(_rows(self.order), self.differences, 0)
+        return jnp.where(_rows_of_degree(self.order), self.differences, 0)
 
     @property
     def equal(self) -> Array:
@@ -207,7 +213,7 @@ class _Past(NamedTuple):
         """The factor θ/(1 − θ) of Newton's rate θ, as previous steps have found it."""
         return self.clock[3]
 
-    def at(self, dt: Array) -> "_Past":
+    def at(self, dt: Array) -> "_Differences":
         """Interpolates the previous states at the spacing dt.
 
         Its values at t, t − dt, t − 2 dt … are summed from the old differences, and differenced.
@@ -219,11 +225,11 @@ class _Past(NamedTuple):
         rescaled = [_weighted(row, values) for row in _differencing()]
         zeros = jnp.zeros_like(rescaled[0])
         rescaled = jnp.stack([*rescaled, zeros, zeros])
-        rescaled = jnp.where(_rows(self.order), rescaled, 0)
+        rescaled = jnp.where(_rows_of_degree(self.order), rescaled, 0)
         clock = jnp.stack([dt, self.clock[1], jnp.where(same, self.clock[2], 0), self.clock[3]])
-        return _Past(jnp.where(same, self.differences, rescaled), clock)
+        return _Differences(jnp.where(same, self.differences, rescaled), clock)
 
-    def extended(self, d: Array) -> "_Past":
+    def extended(self, d: Array) -> "_Differences":
         """The differences at the end of a step that found y1 = ŷ1 + d, and one more step counted.
 
         ∇ᵏ⁺¹y1 = d, and each lower one is the old one plus the new one above it.
@@ -231,23 +237,23 @@ class _Past(NamedTuple):
         k = self.order
         sums = jnp.cumsum(self.known[::-1], axis=0)[::-1] + d
         place = jnp.arange(1, ORDERS + 3)[:, None]
-        beyond = d - _row(self.differences, k + 1)
+        beyond = d - _difference(self.differences, k + 1)
         differences = jnp.where(place <= k, sums, jnp.where(place == k + 1, d, beyond))
         differences = jnp.where(place <= k + 2, differences, 0)
-        return _Past(differences, self.clock + jnp.array([0, 0, 1, 0], self.clock.dtype))
+        return _Differences(differences, self.clock + jnp.array([0, 0, 1, 0], self.clock.dtype))
 
 
-def _rows(k: Array) -> Array:
+def _rows_of_degree(k: Array) -> Array:
     """Which rows belong to the polynomial of degree k."""
     return jnp.arange(1, ORDERS + 3)[:, None] <= k
 
 
-def _row(differences: Array, j: Array) -> Array:
+def _difference(differences: Array, j: Array) -> Array:
     """∇ʲy, for a j that is known at run time."""
     return jnp.sum(jnp.where(jnp.arange(1, ORDERS + 3)[:, None] == j, differences, 0), axis=0)
 
 
-def _at(table: np.ndarray, k: Array, dtype: Any) -> Array:
+def _entry_or_zero(table: np.ndarray, k: Array, dtype: Any) -> Array:
     """An entry of a table; zero outside of it."""
     return jnp.sum(jnp.where(jnp.arange(len(table)) == k, jnp.asarray(table, dtype), 0))
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Real
 
-from ..problems.forms import times
+from ..problems.forms import apply_diffusion
 from .interpolant import Interpolant
 
 __all__ = ["Bridge"]
@@ -62,7 +62,7 @@ class Bridge(Interpolant):
         return self.y0 + theta * (self.y1 - self.y0 - whole) + self._part(w, theta * self.dt)
 
     def _part(self, w: Array, dt: Array) -> Array:
-        moved = times(self.kind, self.g, w)
+        moved = apply_diffusion(self.kind, self.g, w)
         return (
             moved
             if self.milstein_term is None

@@ -198,11 +198,11 @@ class MethodOfSteps(Method):
                 near & sound,
                 turns,
                 missed,
-                evaluations + _count(after),
+                evaluations + _turn_evaluations(after),
             ), ()
 
         zero, no = jnp.int32(0), jnp.array(False)
-        start = (zero, blank, no, no, zero, zero, _count(blank))
+        start = (zero, blank, no, no, zero, zero, _turn_evaluations(blank))
         state, _ = loop(lambda _, s, __: ~s[2], again, start)
         _, (row, step), _, good, turns, missed, evaluations = state
         if step.evaluations is not None:
@@ -232,7 +232,7 @@ class MethodOfSteps(Method):
         return found
 
 
-def _count(turn: Any) -> Any:
+def _turn_evaluations(turn: Any) -> Any:
     """The evaluations of a turn, if it counts its own."""
     count = turn[1].evaluations
     return jnp.int32(0) if count is None else count

@@ -23,15 +23,15 @@ from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import slope_of, times
-from .newton_based import Aim, Implicit, factors_of, inverse_of, linearised, solved_by
+from .mass import apply_mass, slope_of
+from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised, solved_by
 from .order import precise
 from .tableau import Tableau, table_of
 
 __all__ = ["DIRK"]
 
 
-class DIRK(Implicit):
+class DIRK(ImplicitMethod):
     """M (Y_i − y) = dt Σ_{j≤i} a_ij f(t + c_j dt, Y_j), one stage after the other; y1 = Y_s or
     y + Σ b_i (…).
 
@@ -120,7 +120,7 @@ class DIRK(Implicit):
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         table, mass = self.tableau, getattr(form, "mass", None)
-        rows = _rows(table, mass is None)
+        rows = _step_coefficients(table, mass is None)
         linear = linearised(form, *lax.stop_gradient((t, y)), solver=self.linear)
         inverse = inverse_of(factors_of(linear, dt, rows.gamma))
         start = self._start(form, t, y, dt, memory)
@@ -158,7 +158,7 @@ class DIRK(Implicit):
         (t, y, dt), table = at, self.tableau
         mass = getattr(form, "mass", None)
         field, explicit = _implicit(form), _explicit(form)
-        bounds, rows = self.aim.bounds(y), _rows(table, mass is None)
+        bounds, rows = self.aim.bounds(y), _step_coefficients(table, mass is None)
         first = int(table.A[0, 0] == 0)
         tiny = float(jnp.finfo(y.dtype).eps)
 
@@ -170,7 +170,7 @@ class DIRK(Implicit):
 
             def residual(u: Array) -> Array:
                 slope = field(time, y + u.reshape(y.shape)).ravel()
-                return rest + (rows.gamma * dt) * slope - times(mass, u)
+                return rest + (rows.gamma * dt) * slope - apply_mass(mass, u)
 
             def exact(u: Array, r: Array) -> Array:
                 linear = linearised(form, time, y + u.reshape(y.shape), solver=self.linear)
@@ -199,7 +199,7 @@ class DIRK(Implicit):
         matrix, or at the end of a split form, where that is no stage.
         """
         plain = getattr(form, "mass", None) is None
-        dense = _rows(self.tableau, plain).dense
+        dense = _step_coefficients(self.tableau, plain).dense
         if dense is None:
             return not (plain and self._carries(form))
         return not plain and bool(np.any(dense.first))
@@ -208,7 +208,7 @@ class DIRK(Implicit):
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         done, before, after = step.data
         plain = getattr(form, "mass", None) is None
-        dense = _rows(self.tableau, plain).dense
+        dense = _step_coefficients(self.tableau, plain).dense
         if dense is None:
             if self.interpolant_evaluates(form):
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
@@ -221,7 +221,7 @@ class DIRK(Implicit):
 
     def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
         """Σ of the tableau's row `dense_error`."""
-        row = _rows(self.tableau, plain=True).inside
+        row = _step_coefficients(self.tableau, plain=True).inside
         if row is None:
             return None
         done = step.data[0]
@@ -247,7 +247,7 @@ def _explicit(form: Any) -> Any:
 # --- stages -------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
+class _StageSum(NamedTuple):
     """The coefficients of Σ over the slope of an explicit first stage, the displacements of the
     stages, and the slopes of their explicit parts. Or several of them, along a leading axis.
     """
@@ -266,9 +266,9 @@ class _Stages(NamedTuple):
     moves: Array
     pushes: Any
 
-    def of(self, row: _Row, mass: Any = None) -> Array:
+    def of(self, row: _StageSum, mass: Any = None) -> Array:
         """The sum of a row, times the mass matrix (which `first` and `pushes` have in them)."""
-        total = times(mass, _weighted(row.moves, self.moves))
+        total = apply_mass(mass, _weighted(row.moves, self.moves))
         if isinstance(row.first, jax.Array) or row.first != 0:
             total = total + jnp.asarray(row.first, total.dtype) * self.first
         return (
@@ -301,24 +301,24 @@ class _Report(NamedTuple):
 # --- the tableau, said of displacements ----------------------------------------------------------
 
 
-class _Rows(NamedTuple):
+class _StepCoefficients(NamedTuple):
     """The coefficients of a step: of each stage (what is known of u_i, where Newton starts, c_i);
     of the end; of the error, and whether it has to be damped; of the last slope; of dense output,
     and of its error.
     """
 
     gamma: float
-    stages: tuple[_Row, _Row, np.ndarray]
-    end: _Row
-    error: _Row | None
+    stages: tuple[_StageSum, _StageSum, np.ndarray]
+    end: _StageSum
+    error: _StageSum | None
     damped: bool
-    slope: _Row
-    dense: _Row | None
-    inside: _Row | None
+    slope: _StageSum
+    dense: _StageSum | None
+    inside: _StageSum | None
 
 
 @cache
-def _rows(table: Tableau, plain: bool) -> _Rows:
+def _step_coefficients(table: Tableau, plain: bool) -> _StepCoefficients:
     """The rows of a tableau. `plain`: without a mass matrix, whose inverse a guess would want.
 
     u_i = Σ_{j<i} (a_ij z_j + â_ij h_j) + γ z_i gives the slopes z (times dt) from the u, one after
@@ -342,19 +342,21 @@ def _rows(table: Tableau, plain: bool) -> _Rows:
         dense = None if exact.dense is None else precise(exact.dense).T @ k
         inside = None if exact.dense_error is None else precise(exact.dense_error) @ k
         starts = [_guess(A, c, i, (first + h[0], u), plain) for i in range(s)]
-    rows = [_row(x) for x in (known, starts, end, error, z[-1], dense, inside)]
+    rows = [_rounded_sum(x) for x in (known, starts, end, error, z[-1], dense, inside)]
     damped = rows[3] is not None and bool(rows[3].first != 0)
-    return _Rows(float(gamma), (rows[0], rows[1], table.c), rows[2], rows[3], damped, *rows[4:])
+    return _StepCoefficients(
+        float(gamma), (rows[0], rows[1], table.c), rows[2], rows[3], damped, *rows[4:]
+    )
 
 
-def _row(decimals: Any) -> Any:
+def _rounded_sum(decimals: Any) -> Any:
     """Rounded once; what is left of coefficients that cancel is zero."""
     if decimals is None:
         return None
     exact = np.array(decimals, dtype=float)
     exact[abs(exact) < 1e-20] = 0.0
     s = exact.shape[-1] // 2
-    return _Row(exact[..., 0], exact[..., 1 : s + 1], exact[..., s + 1 :])
+    return _StageSum(exact[..., 0], exact[..., 1 : s + 1], exact[..., s + 1 :])
 
 
 def _guess(A: Any, c: Any, i: int, known: tuple, plain: bool) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Real
 
 from .base import Method, Step
-from .interpolant import Chebyshev, Hermite, Interpolant, Polynomial, combine
+from .interpolant import ChebyshevInterpolant, Hermite, Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, stages_in_loop, weighted
 from .tableau import Tableau, table_of
 
@@ -116,7 +116,7 @@ class ExplicitRK(Method):
         of the step, and at the limit of stability they may be off by far more than its end.
         """
         del y, dt, step
-        return path.coefficients[-1] if isinstance(path, Chebyshev) else None
+        return path.coefficients[-1] if isinstance(path, ChebyshevInterpolant) else None
 
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
@@ -125,7 +125,7 @@ class ExplicitRK(Method):
             return self._hermite(form, t, y, dt, step)
         stages = (*step.data, *self._extra_stages(form, t, y, dt, step.data))
         turned = table.dense_chebyshev
-        kind, rows = (Polynomial, table.dense) if turned is None else (Chebyshev, turned)
+        kind, rows = (Polynomial, table.dense) if turned is None else (ChebyshevInterpolant, turned)
         return kind(y, tuple(dt * combine(column, stages) for column in rows.T), dt)
 
     def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Hermite:

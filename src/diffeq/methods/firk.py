@@ -17,15 +17,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Real
 
-from ..algebra import factored, solve
+from ..algebra import factored, linear_solve
 from ..algebra.newton import Bounds, simplified_newton, stop_closure_gradient
 from ..algebra.roots import implicit_root
 from ..autodiff.while_loop import loop
 from ..problems.forms import Implicit as Residual
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import combined, divide_by_dt, residual_of_step, slope_of, times
-from .newton_based import Aim, Implicit, factors_of, inverse_of, linearised
+from .mass import apply_mass, combined, divide_by_dt, residual_of_step, slope_of
+from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised
 from .residual import has_state_dependent_mass
 from .tableau import Tableau, table_of
 
@@ -35,7 +35,7 @@ __all__ = ["FIRK"]
 _FARTHEST = 4.0
 
 
-class FIRK(Implicit):
+class FIRK(ImplicitMethod):
     """M (Y_i − y) = dt Σ_j a_ij f(t + c_j dt, Y_j), all stages at once; y1 = y + dt Σ b_j f(…).
 
     One Jacobian and, for three stages, one real and one complex LU serve all the Newton iterations
@@ -104,20 +104,20 @@ class FIRK(Implicit):
     @property
     def highest_index(self) -> int:
         """3 where the last of several stages is the end of the step: there the constraints hold."""
-        several = len(_numbers(self.tableau).nodes) > 1
+        several = len(_stage_coefficients(self.tableau).nodes) > 1
         return 3 if several and self.tableau.stiffly_accurate else 1
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Memory":
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_StageMemory":
         """The slope at the start; of the step before nothing is known."""
         slope = self._slope(form, t, y) if self.tableau.fsal else ()
-        blank = jnp.zeros((len(_numbers(self.tableau).nodes), y.size), y.dtype)
-        return _Memory(slope, blank, jnp.zeros_like(blank[0, 0]), jnp.ones_like(blank[0, 0]))
+        blank = jnp.zeros((len(_stage_coefficients(self.tableau).nodes), y.size), y.dtype)
+        return _StageMemory(slope, blank, jnp.zeros_like(blank[0, 0]), jnp.ones_like(blank[0, 0]))
 
     def step(
         self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
-        numbers, bounds = _numbers(self.tableau), _bounds(self.aim, form, dt, y)
+        numbers, bounds = _stage_coefficients(self.tableau), _bounds(self.aim, form, dt, y)
         slope = memory.slope if self.tableau.fsal else self._slope(form, t, y)
         linear = linearised(form, *lax.stop_gradient((t, y)), lambda: lax.stop_gradient(slope))
         system = _System(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
@@ -133,8 +133,8 @@ class FIRK(Implicit):
         error, extra = None, 0
         if numbers.error is not None:
             error, extra = system.error(first, moves, bounds)
-            error = _weighted(form, dt, error).reshape(y.shape)
-        y1 = y + _sum(numbers.end, moves).reshape(y.shape)
+            error = _index_weighted(form, dt, error).reshape(y.shape)
+        y1 = y + _weighted(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
         data = moves, memory.slope, after.slope, system.jump(memory, moves)
@@ -142,24 +142,24 @@ class FIRK(Implicit):
 
     def _slope(self, form: Any, t: Array, y: Array) -> Array:
         """M y' at the start, or y' where there is no M; zero where it is not asked for."""
-        numbers = _numbers(self.tableau)
+        numbers = _stage_coefficients(self.tableau)
         if isinstance(form, Residual):
             # Where it has no part in the stages, only the error estimate and Newton ask for it.
             slope = slope_of(form, t, y)
             return slope if numbers.start.any() else lax.stop_gradient(slope)
         return form.field(t, y) if numbers.starts else 0 * y
 
-    def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_Memory":
+    def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_StageMemory":
         slope = ()
         if self.tableau.fsal:
             slope = jnp.where(system.dt > 0, system.last_slope(moves), memory.slope)
         hints = moves, system.dt, jnp.clip(factor, jnp.finfo(moves.dtype).eps, 1.0) ** 0.8
-        return _Memory(slope, *lax.stop_gradient(hints))
+        return _StageMemory(slope, *lax.stop_gradient(hints))
 
     def interpolant_evaluates(self, form: Any) -> bool:
         """True if the interpolant takes slopes that are not known from the stages."""
         known = getattr(form, "mass", form) is None and self.tableau.fsal
-        return _numbers(self.tableau).dense is None and not known
+        return _stage_coefficients(self.tableau).dense is None and not known
 
     def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
         """The jump of the slope from one polynomial to the next, by the tableau's row."""
@@ -170,15 +170,15 @@ class FIRK(Implicit):
     def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         moves, before, after, _ = step.data
-        dense = _numbers(self.tableau).dense
+        dense = _stage_coefficients(self.tableau).dense
         if dense is None:
             if self.interpolant_evaluates(form):
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
-        return Polynomial(y, tuple(_sum(row, moves).reshape(y.shape) for row in dense), dt)
+        return Polynomial(y, tuple(_weighted(row, moves).reshape(y.shape) for row in dense), dt)
 
 
-class _Memory(NamedTuple):
+class _StageMemory(NamedTuple):
     """The memory of a step: its last slope, M y', or y' where a residual is solved. The rest are
     guesses for Newton's method, which change no result by more than its error, and which a replay
     does without: the stages, the dt that they belong to, and the rate.
@@ -190,7 +190,7 @@ class _Memory(NamedTuple):
     factor: Array
 
 
-def _weighted(form: Any, dt: Array, x: Array) -> Array:
+def _index_weighted(form: Any, dt: Array, x: Array) -> Array:
     """Errors and Newton's updates of each component, along the last axis, as they count: times
     h^(index − 1), for so much does a step magnify what perturbs its equations, without a part in
     the error of y. As in RADAU5, h is a number in the problem's unit of time; one above 1 is no
@@ -214,12 +214,12 @@ def _bounds(aim: Aim, form: Any, dt: Array, y: Array) -> Bounds:
     if getattr(form, "index", None) is None:
         return bounds
     size, flat = bounds.size, jnp.abs(lax.stop_gradient(y.ravel()))
-    largest = jnp.max(_weighted(form, dt, flat))
+    largest = jnp.max(_index_weighted(form, dt, flat))
     rounding = 10 * jnp.finfo(y.dtype).eps * size(jnp.full_like(flat, largest))
     limit = bounds.limit
     if aim.tolerance is not None:
         limit = jnp.minimum(limit, jnp.sqrt(jnp.min(lax.stop_gradient(aim.tolerance.rtol))))
-    measure = lambda update: size(_weighted(form, dt, update))  # noqa: E731
+    measure = lambda update: size(_index_weighted(form, dt, update))  # noqa: E731
     return Bounds(measure, jnp.maximum(limit, rounding), bounds.turns, paired=True)
 
 
@@ -232,7 +232,7 @@ class _System(NamedTuple):
     −dt F at the stages. `mass` is M at the start.
     """
 
-    numbers: "_Numbers"
+    numbers: "_StageCoefficients"
     form: Any
     t: Array
     y: Array
@@ -260,7 +260,7 @@ class _System(NamedTuple):
             stage = partial(residual_of_step, self.form, self.dt)
             return jax.vmap(stage)(self._times(), at, self._paths(moves))
         numbers, mass = self.numbers, self.form.mass
-        coupled = jnp.stack([times(mass, _sum(row, moves)) for row in numbers.coupling])
+        coupled = jnp.stack([apply_mass(mass, _weighted(row, moves)) for row in numbers.coupling])
         forces = self.dt * jax.vmap(self._force)(self._times(), moves) - coupled
         if not np.any(numbers.start):
             return forces
@@ -268,7 +268,7 @@ class _System(NamedTuple):
 
     def inverse(self, moves: Array, r: Array) -> Array:
         """The δ with −R_U δ = r, at U: one system of all stages."""
-        return solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
+        return linear_solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
 
     def frozen_inverse(self, moves: Array) -> Callable:
         """Returns the inverse at U, for many r, without a derivative."""
@@ -303,12 +303,12 @@ class _System(NamedTuple):
 
     def _paths(self, moves: Array) -> Array:
         """The slopes of a residual at the stages, times dt."""
-        paths = jnp.stack([_sum(row, moves) for row in self.numbers.coupling])
+        paths = jnp.stack([_weighted(row, moves) for row in self.numbers.coupling])
         if not np.any(self.numbers.start):
             return paths
         return paths - jnp.asarray(self.numbers.start, paths.dtype)[:, None] * self.first
 
-    def guess(self, memory: _Memory) -> Array:
+    def guess(self, memory: _StageMemory) -> Array:
         """The polynomial of the step before; or along the slope at the start."""
         numbers, dtype = self.numbers, self.first.dtype
         nodes = jnp.asarray(numbers.nodes, dtype)[:, None]
@@ -319,15 +319,15 @@ class _System(NamedTuple):
         growth = self.dt / jnp.where(memory.dt > 0, memory.dt, 1)
         theta = 1 + nodes * growth
         curve = sum(
-            _sum(row, memory.moves) * (theta**d - 1) for d, row in enumerate(numbers.dense, 1)
+            _weighted(row, memory.moves) * (theta**d - 1) for d, row in enumerate(numbers.dense, 1)
         )
         return jnp.where((memory.dt > 0) & (growth <= _FARTHEST), curve, line)
 
     def error(self, inverse: Callable, moves: Array, bounds: Bounds) -> tuple[Array, Any]:
         """The filtered error, and the evaluations that it took; it has no derivative."""
         share, row = self.numbers.error
-        move = _sum(row, moves)
-        rest = times(self.mass, move)
+        move = _weighted(row, moves)
+        rest = apply_mass(self.mass, move)
 
         def refined(error: Array) -> Array:
             if self.is_residual:
@@ -336,7 +336,7 @@ class _System(NamedTuple):
             slope = self.dt * self._force(self.t, error)
             return inverse(share * slope + rest)
 
-        first = times(self.mass, self.first) if self.is_residual else self.first
+        first = apply_mass(self.mass, self.first) if self.is_residual else self.first
         estimate = lax.stop_gradient(inverse(share * first + rest))
         if share == 0:
             return estimate, 0
@@ -351,7 +351,7 @@ class _System(NamedTuple):
         )
         return error, wanted
 
-    def jump(self, memory: _Memory, moves: Array) -> Any:
+    def jump(self, memory: _StageMemory, moves: Array) -> Any:
         """The row `dense_error` of the slope at the start and of the stages. With a mass matrix,
         where the slope is M y', y' is that at the end of the polynomial before; without one nothing
         is known.
@@ -364,14 +364,14 @@ class _System(NamedTuple):
         if not self.is_residual and self.form.mass is not None:
             known = memory.dt > 0
             growth = self.dt / jnp.where(known, memory.dt, 1)
-            first = growth * _sum(numbers.coupling[-1], memory.moves)
-        jump = share * first + _sum(row, moves)
+            first = growth * _weighted(numbers.coupling[-1], memory.moves)
+        jump = share * first + _weighted(row, moves)
         return lax.stop_gradient(jnp.where(known, jump, 0))
 
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
         numbers = self.numbers
-        slope = times(getattr(self.form, "mass", None), _sum(numbers.coupling[-1], moves))
+        slope = apply_mass(getattr(self.form, "mass", None), _weighted(numbers.coupling[-1], moves))
         if numbers.start[-1] != 0:
             slope = slope - float(numbers.start[-1]) * self.first
         return (slope / jnp.where(self.dt > 0, self.dt, 1)).reshape(self.y.shape)
@@ -386,12 +386,12 @@ class _System(NamedTuple):
         return self.t + jnp.asarray(self.numbers.nodes, self.dt.dtype) * self.dt
 
 
-def _sum(weights: Any, rows: Array) -> Array:
+def _weighted(weights: Any, rows: Array) -> Array:
     # A product with a matrix could be a call of a library.
     return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
 
-def _transformed(numbers: "_Numbers", inverses: list, r: Array) -> Array:
+def _transformed(numbers: "_StageCoefficients", inverses: list, r: Array) -> Array:
     """The solution with the frozen matrix, in the eigenvectors of A⁻¹."""
     total = jnp.zeros_like(r)
     for value, inverse, vector, dual in zip(
@@ -408,7 +408,7 @@ def _transformed(numbers: "_Numbers", inverses: list, r: Array) -> Array:
 # --- the tableau, said of displacements -----------------------------------------------------------
 
 
-class _Numbers(NamedTuple):
+class _StageCoefficients(NamedTuple):
     """The coefficients of a step. `values`, `vectors`, `duals`: A⁻¹ = Σ value · vector dualᵀ, of
     each pair of complex eigenvalues one, the real ones first. `coupling` is A⁻¹, and `start` its
     product with the column of the slope at the start.
@@ -428,7 +428,7 @@ class _Numbers(NamedTuple):
 
 
 @cache
-def _numbers(table: Tableau) -> _Numbers:
+def _stage_coefficients(table: Tableau) -> _StageCoefficients:
     """The numbers of a tableau: the slopes are A⁻¹ U, but for the one at the start."""
     first = int(not any(table.A[0]))
     coupling = np.linalg.inv(table.A[first:, first:])
@@ -440,7 +440,7 @@ def _numbers(table: Tableau) -> _Numbers:
         for row in (table.b_error, table.dense_error)
     )
     dense = None if table.dense is None else table.dense[first:].T @ coupling
-    return _Numbers(
+    return _StageCoefficients(
         table.c[first:], bool(first), coupling, start, values, vectors, duals, end, error, inside,
         dense,
     )  # fmt: skip

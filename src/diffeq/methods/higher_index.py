@@ -16,11 +16,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ..algebra import factored, is_singular, jacobian, slopes, solve
+from ..algebra import factored, field_derivatives, is_singular, jacobian, linear_solve
 from ..algebra.roots import implicit_root
 from ..problems.forms import Mass
 
-__all__ = ["Nearest", "correction", "is_regular", "missed", "nearest", "rate", "slope"]
+__all__ = [
+    "Nearest",
+    "differential_rates",
+    "is_regular",
+    "missed",
+    "nearest",
+    "newton_correction",
+    "slope",
+]
 
 _TURNS = 60
 _SMALL = 1e-3  # of the tolerance
@@ -51,15 +59,15 @@ def nearest(form: Mass, t: Array, y: Array, kept: Any, scale: Array) -> Nearest:
     given, algebraic = y.ravel(), form.free != 0
     moves = ~algebraic if kept is None else ~algebraic & ~kept
     unit = jnp.where(moves, lax.stop_gradient(scale.ravel()), 0)
-    step = lambda at, w: _step(form, t, unit, at.reshape(y.shape), w)  # noqa: E731
+    step = lambda at, w: _newton_step(form, t, unit, at.reshape(y.shape), w)  # noqa: E731
     start = lax.stop_gradient((given, jnp.zeros_like(given)))
-    (at, w), last, found = lax.stop_gradient(_iterated(step, start))
+    (at, w), last, found = lax.stop_gradient(_newton_iteration(step, start))
 
     def state(x: Array) -> Array:
         return jnp.where(algebraic, x, given + unit * x)
 
     def residual(x: Array) -> Array:
-        rows, w = _rows(form, t, state(x).reshape(y.shape)), jnp.where(algebraic, 0, x)
+        rows, w = _derivative_rows(form, t, state(x).reshape(y.shape)), jnp.where(algebraic, 0, x)
         rest = w + last.inverse @ (last.orders.hidden(rows) - last.by_w @ w)
         return jnp.where(algebraic, last.orders.closing(rows), rest)
 
@@ -68,13 +76,13 @@ def nearest(form: Mass, t: Array, y: Array, kept: Any, scale: Array) -> Nearest:
     return Nearest(state(x), found & fits, jnp.where(moves, x, 0))
 
 
-def correction(form: Mass, t: Array, y: Array, scale: Array) -> Array:
+def newton_correction(form: Mass, t: Array, y: Array, scale: Array) -> Array:
     """The step of Newton's method from y towards `nearest`, ravelled."""
     unit = jnp.where(form.free != 0, 0, scale.ravel())
-    return _step(form, t, unit, y, jnp.zeros_like(unit)).by
+    return _newton_step(form, t, unit, y, jnp.zeros_like(unit)).by
 
 
-class _Step(NamedTuple):
+class _NewtonStep(NamedTuple):
     """A step of Newton's method from a state: the w that it leads to, by how much the state moves,
     and whether the hidden constraints hold where it starts; their Jacobian by w, and A⁺.
     """
@@ -87,27 +95,27 @@ class _Step(NamedTuple):
     inverse: Array
 
 
-def _step(form: Mass, t: Array, unit: Array, y: Array, w: Array) -> _Step:
+def _newton_step(form: Mass, t: Array, unit: Array, y: Array, w: Array) -> _NewtonStep:
     """The step from y, which is w away from what was given. The constraints hold where they vanish
     to half the digits of what moves in them, or to a small part of its unit; where nothing moves in
     them that could mend them, they may not.
     """
-    found = slopes(partial(_rows, form), t, y, by_t=False)
+    found = field_derivatives(partial(_derivative_rows, form), t, y, by_t=False)
     shape = _index_of(form), y.size
     rows, by_y = found.value.reshape(shape), found.by_y.reshape(*shape, y.size)
     orders, algebraic = _Orders.of(form, by_y), form.free != 0
     hidden, by_y_hidden = orders.hidden(rows), orders.hidden(by_y)
     by_w = by_y_hidden * unit
-    inverse = _inverse(by_w)
+    inverse = _pseudoinverse(by_w)
     after = inverse @ (by_w @ w - hidden)
     matrix = jnp.where(algebraic[:, None], orders.closing(by_y), jnp.eye(y.size, dtype=y.dtype))
     right = jnp.where(algebraic, -orders.closing(rows), unit * (after - w))
     short = float(jnp.finfo(y.dtype).eps) ** 0.5 * jnp.max(jnp.abs(y)) + _SMALL * unit
     holds = jnp.all(jnp.abs(hidden) <= jnp.abs(by_y_hidden) @ jnp.where(unit > 0, short, 0))
-    return _Step(after, solve(factored(matrix), right), holds, orders, by_w, inverse)
+    return _NewtonStep(after, linear_solve(factored(matrix), right), holds, orders, by_w, inverse)
 
 
-def _inverse(by_w: Float[Array, "rows n"]) -> Float[Array, "n rows"]:
+def _pseudoinverse(by_w: Float[Array, "rows n"]) -> Float[Array, "n rows"]:
     """A⁺. The shortest w does not depend on the scale of the equations, but the rank that is found
     does.
     """
@@ -116,7 +124,9 @@ def _inverse(by_w: Float[Array, "rows n"]) -> Float[Array, "n rows"]:
     return jnp.linalg.pinv(by_w / size[:, None]) / size
 
 
-def _iterated(step: Callable, start: tuple[Array, Array]) -> tuple[tuple, _Step, Array]:
+def _newton_iteration(
+    step: Callable, start: tuple[Array, Array]
+) -> tuple[tuple, _NewtonStep, Array]:
     """(y, w) after steps until they no longer become shorter, the last one of them, and whether
     that was short relative to the state.
     """
@@ -144,9 +154,9 @@ def slope(form: Mass, t: Array, y: Array) -> Array:
     """
     by_y = _by_state(form, t, y)
     orders = _Orders.of(form, by_y)
-    _, by_t = jax.jvp(lambda t: _rows(form, t, y), (t,), (jnp.ones_like(t),))
+    _, by_t = jax.jvp(lambda t: _derivative_rows(form, t, y), (t,), (jnp.ones_like(t),))
     right = jnp.where(form.free != 0, -orders.closing(by_t), form.field(t, y).ravel())
-    return solve(factored(_closed(form, orders.closing(by_y))), right)
+    return linear_solve(factored(_determining_matrix(form, orders.closing(by_y))), right)
 
 
 def is_regular(form: Mass, t: Array, y: Array) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
@@ -157,7 +167,7 @@ def is_regular(form: Mass, t: Array, y: Array) -> tuple[Bool[Array, ""], Bool[Ar
     """
     by_y = _by_state(form, t, y)
     orders = _Orders.of(form, by_y)
-    matrix = _closed(form, orders.closing(by_y))
+    matrix = _determining_matrix(form, orders.closing(by_y))
     lower = ~jnp.any(orders.closing_rows[-1])
     return ~lower & ~is_singular(matrix), jnp.all(jnp.isfinite(by_y))
 
@@ -167,21 +177,21 @@ def missed(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
     is none of them is 0.
     """
     orders = _Orders.of(form, _by_state(form, t, y))
-    return jnp.where(orders.hidden_rows | orders.closing_rows, _rows(form, t, y), 0)
+    return jnp.where(orders.hidden_rows | orders.closing_rows, _derivative_rows(form, t, y), 0)
 
 
-def rate(form: Mass, t: Array, y: Array) -> Array:
+def differential_rates(form: Mass, t: Array, y: Array) -> Array:
     """The slopes of differential components, M y' = f, and 0 for algebraic ones; ravelled."""
     value = jnp.where(form.free != 0, 0, form.field(t, y).ravel())
     if form.mass.ndim == 1:
         return value / jnp.where(form.mass != 0, form.mass, 1)
-    return solve(factored(form.mass + jnp.diag(form.free)), value)
+    return linear_solve(factored(form.mass + jnp.diag(form.free)), value)
 
 
 # --- the equations and their derivatives ----------------------------------------------------------
 
 
-def _rows(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
+def _derivative_rows(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
     """The algebraic equations, and their derivatives along the field up to the order that the index
     asks for. What is no algebraic equation is 0.
     """
@@ -190,7 +200,7 @@ def _rows(form: Mass, t: Array, y: Array) -> Float[Array, "orders n"]:
         return (form.field(t, y).ravel(),)
 
     def longer(rows: Callable, t: Array, y: Array) -> tuple[Array, ...]:
-        along = jnp.ones_like(t), rate(form, t, y).reshape(y.shape)
+        along = jnp.ones_like(t), differential_rates(form, t, y).reshape(y.shape)
         found, moved = jax.jvp(rows, (t, y), along)
         return (*found, moved[-1])
 
@@ -207,7 +217,7 @@ def _index_of(form: Mass) -> int:
 
 def _by_state(form: Mass, t: Array, y: Array) -> Float[Array, "orders n n"]:
     """Their Jacobians."""
-    matrix = jacobian(lambda t, y: _rows(form, t, y), t, y)
+    matrix = jacobian(lambda t, y: _derivative_rows(form, t, y), t, y)
     return matrix.reshape(_index_of(form), y.size, y.size)
 
 
@@ -241,7 +251,7 @@ class _Orders(NamedTuple):
         return jnp.where(chosen, rows, 0)[:-1].reshape(-1, *rows.shape[2:])
 
 
-def _closed(form: Mass, by_y: Float[Array, "n n"]) -> Float[Array, "n n"]:
+def _determining_matrix(form: Mass, by_y: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The matrix by which the equations determine the slopes, M with the Jacobian of the last
     derivatives in its zero rows: regular where the index is not higher than stated.
     """

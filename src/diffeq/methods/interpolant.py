@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-__all__ = ["Chebyshev", "Hermite", "Interpolant", "Polynomial", "combine", "in_chebyshev"]
+__all__ = [
+    "ChebyshevInterpolant",
+    "Hermite",
+    "Interpolant",
+    "Polynomial",
+    "combine",
+    "in_chebyshev",
+]
 
 
 def combine(weights: Any, terms: Any) -> Any:
@@ -121,21 +128,21 @@ class Polynomial(Interpolant):
             value = value * theta + d * q
         return value / self.dt
 
-    def in_chebyshev(self) -> "Chebyshev":
+    def in_chebyshev(self) -> "ChebyshevInterpolant":
         """Converts the polynomial to the Chebyshev basis."""
         count = len(self.coefficients)
         unit = ([Fraction(i == d) for i in range(count)] for d in range(count))
         turned = np.array([in_chebyshev(row) for row in unit], float)
         parts = (combine(column, self.coefficients) for column in turned.T)
-        return Chebyshev(self.y0, tuple(parts), self.dt)
+        return ChebyshevInterpolant(self.y0, tuple(parts), self.dt)
 
 
-class Chebyshev(Interpolant):
+class ChebyshevInterpolant(Interpolant):
     """y0 + θ Σ_k q_k T_k(2θ − 1), k from 0: the same polynomials, where the coefficients of powers
     are so much larger than the values that their sum would lose digits.
 
     >>> one = jnp.array(1.0)
-    >>> float(Chebyshev(one, (2 * one, 3 * one), one)(2.0 * one))  # 1 + 2 (2 + 3·3)
+    >>> float(ChebyshevInterpolant(one, (2 * one, 3 * one), one)(2.0 * one))  # 1 + 2 (2 + 3·3)
     23.0
     """
 
@@ -180,11 +187,11 @@ def in_chebyshev(powers: Sequence[Fraction]) -> list[Fraction]:
     return found[: max(len(powers), 1)]
 
 
-class Part(Interpolant):
+class TruncatedInterpolant(Interpolant):
     """The first part of a step, up to `fraction`, as a step of its own.
 
     >>> one = jnp.array(1.0)
-    >>> float(Part(Polynomial(one, (2 * one,), one), 0.5 * one)(one))
+    >>> float(TruncatedInterpolant(Polynomial(one, (2 * one,), one), 0.5 * one)(one))
     2.0
     """
 

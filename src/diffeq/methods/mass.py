@@ -10,29 +10,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..algebra import factored, identity, is_singular, jacobian, slopes, solve
+from ..algebra import factored, field_derivatives, identity, is_singular, jacobian, linear_solve
 from ..algebra.roots import find_root, implicit_root
-from ..problems.forms import Delayed, Implicit, Mass, Sde, lower, spread
+from ..problems.forms import Delayed, Implicit, Mass, Sde, diffusion_magnitude, lower
 from . import higher_index, residual
 
 __all__ = [
+    "apply_mass",
     "combined",
-    "consistent",
+    "consistent_state",
     "constrained",
-    "correction",
     "divide_by_dt",
     "initial_step_rates",
     "is_regular",
+    "newton_correction",
     "residual_of_step",
     "slope_of",
-    "times",
 ]
 
 
-def times(mass: Any, x: Array) -> Array:
+def apply_mass(mass: Any, x: Array) -> Array:
     """M x.
 
-    >>> times(jnp.array([2.0, 0.0]), jnp.array([1.0, 1.0]))
+    >>> apply_mass(jnp.array([2.0, 0.0]), jnp.array([1.0, 1.0]))
     Array([2., 0.], dtype=float32)
     """
     if mass is None:
@@ -70,7 +70,7 @@ def residual_of_step(form: Any, dt: Array, t: Array, y: Array, path: Array) -> A
     """
     if isinstance(form, Implicit):
         return -dt * form.residual(t, y, divide_by_dt(path, dt).reshape(y.shape)).ravel()
-    return dt * form.field(t, y).ravel() - times(form.mass, path)
+    return dt * form.field(t, y).ravel() - apply_mass(form.mass, path)
 
 
 def divide_by_dt(path: Array, dt: Array) -> Array:
@@ -100,9 +100,9 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
         return form.field(t, y)
     if form.index is not None:
         return higher_index.slope(form, t, y).reshape(y.shape)
-    value, by_y, by_t = slopes(form.field, t, y, form.jac)
+    value, by_y, by_t = field_derivatives(form.field, t, y, form.jac)
     rate = value - projected(form.free, value if by_t is None else value + by_t)
-    return solve(factored(_closed(form, by_y)), rate).reshape(y.shape)
+    return linear_solve(factored(_determining_matrix(form, by_y)), rate).reshape(y.shape)
 
 
 def initial_step_rates(form: Any) -> tuple[Callable, ...]:
@@ -110,11 +110,11 @@ def initial_step_rates(form: Any) -> tuple[Callable, ...]:
     noise the size of what multiplies √dt.
     """
     if isinstance(form, Sde):
-        return form.drift, spread(form)
+        return form.drift, diffusion_magnitude(form)
     if isinstance(form, Implicit):
         return (partial(residual.pace, form),)
     if isinstance(form, Mass) and form.index is not None:
-        return (lambda t, y: higher_index.rate(form, t, y).reshape(y.shape),)
+        return (lambda t, y: higher_index.differential_rates(form, t, y).reshape(y.shape),)
     return (partial(slope_of, form),)
 
 
@@ -123,7 +123,7 @@ def constrained(form: Any) -> bool:
     return isinstance(form, Implicit) or (isinstance(form, Mass) and form.mass is not None)
 
 
-def consistent(
+def consistent_state(
     form: Any, t0: Array, y0: Array, kept: Array | None, tolerance: Any
 ) -> tuple[Array, Array]:
     """The y that obeys the algebraic equations, with the differential parts of y0, and whether it
@@ -142,7 +142,7 @@ def consistent(
 
     def equations(y: Array) -> Array:
         rate = form.field(t0, y.reshape(y0.shape)).ravel()
-        return times(hold, y - given) + times(form.free, rate)
+        return apply_mass(hold, y - given) + apply_mass(form.free, rate)
 
     x, found = find_root(equations, given)
     if kept is not None:
@@ -169,7 +169,9 @@ def _holder(form: Mass, kept: Array | None) -> Any:
     return (basis * (jnp.arange(len(kept)) < count)) @ rows
 
 
-def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tuple[Array, Array]:
+def newton_correction(
+    form: Any, t: Array, y: Array, span: Array, tolerance: Any
+) -> tuple[Array, Array]:
     """The step of Newton's method from y towards the algebraic equations, M dy = 0, and the size
     that it is compared with: y, and for a slope that is corrected its change over the span;
     ravelled.
@@ -177,10 +179,10 @@ def correction(form: Any, t: Array, y: Array, span: Array, tolerance: Any) -> tu
     if isinstance(form, Implicit):
         return residual.newton_correction(form, t, y, span)
     if form.index is not None:
-        return higher_index.correction(form, t, y, tolerance.scale(y)), y.ravel()
-    value, by_y, _ = slopes(form.field, t, y, form.jac, by_t=False)
-    factors = factored(_closed(form, by_y))
-    return -solve(factors, times(form.free, value)), y.ravel()
+        return higher_index.newton_correction(form, t, y, tolerance.scale(y)), y.ravel()
+    value, by_y, _ = field_derivatives(form.field, t, y, form.jac, by_t=False)
+    factors = factored(_determining_matrix(form, by_y))
+    return -linear_solve(factors, apply_mass(form.free, value)), y.ravel()
 
 
 def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
@@ -193,10 +195,10 @@ def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
     if isinstance(form, Implicit):
         matrix = residual.closing_matrix(form, t, y, dy)
     else:
-        matrix = _closed(form, jacobian(form.field, t, y, form.jac))
+        matrix = _determining_matrix(form, jacobian(form.field, t, y, form.jac))
     return ~is_singular(matrix), jnp.all(jnp.isfinite(matrix))
 
 
-def _closed(form: Mass, by_y: Array) -> Array:
+def _determining_matrix(form: Mass, by_y: Array) -> Array:
     """M + P J."""
     return combined(form.mass, projected(form.free, by_y))

@@ -23,10 +23,10 @@ def nearby(
     unit = jnp.where(largest > 0, largest, 1)
     pace = unit / jnp.where(span > 0, span, 1).astype(y.dtype)
     later = t + step.astype(t.dtype) * span
-    return later, _moved(y, step, unit), _moved(guess, step, pace)
+    return later, _perturbed(y, step, unit), _perturbed(guess, step, pace)
 
 
-def _moved(x: Array, step: Array, unit: Array) -> Array:
+def _perturbed(x: Array, step: Array, unit: Array) -> Array:
     """Farther from 0, by parts of each component (of the unit, where one is 0), no two equal."""
     parts = 0.5 + jnp.arange(1, x.size + 1, dtype=x.dtype) * ((5**0.5 - 1) / 2) % 1
     size = jnp.where(x == 0, unit, jnp.abs(x))

@@ -16,18 +16,26 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..algebra import Factors, Products, check_solver, factored, iterated, jacobian, solve
+from ..algebra import (
+    Factors,
+    Products,
+    check_solver,
+    factored,
+    jacobian,
+    linear_solve,
+    solve_iteratively,
+)
 from ..algebra.newton import Bounds, stop_closure_gradient
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
 from .base import Method
-from .mass import combined, times
+from .mass import apply_mass, combined
 
 __all__ = [
     "Aim",
-    "Implicit",
-    "Linear",
+    "ImplicitMethod",
+    "LinearSystem",
     "factors_of",
     "inverse_of",
     "linearised",
@@ -70,7 +78,7 @@ class Aim(eqx.Module):
         return Bounds(size, jnp.maximum(_KAPPA, rounding), turns)
 
 
-class Implicit(Method):
+class ImplicitMethod(Method):
     """The base of methods that solve their equations by Newton's method. `aim` is how exactly,
     which a solve fills in (`with_tolerance`); `linear` what solves the linear systems, None for LU.
     """
@@ -93,7 +101,7 @@ class Implicit(Method):
         """Always: slopes and starts of Newton's method are known up to its error."""
         return True
 
-    def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "Implicit":
+    def with_tolerance(self, tolerance: Any, *, final: bool = False) -> "ImplicitMethod":
         """The method for a solve to this tolerance."""
         return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
 
@@ -103,7 +111,7 @@ def named_solver(linear: Any) -> str:
     return "" if linear is None else f"linear={type(linear).__name__}"
 
 
-class Linear(NamedTuple):
+class LinearSystem(NamedTuple):
     """An equation near a point, M y' = J y + …, over the ravelled state: M (None for 1), and J;
     where there is a `solver`, which wants no more of them than products, as functions.
     """
@@ -115,7 +123,7 @@ class Linear(NamedTuple):
 
 def linearised(
     form: Any, t: Array, y: Array, slope: Callable | None = None, solver: Any = None
-) -> Linear:
+) -> LinearSystem:
     """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
     −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
     """
@@ -127,32 +135,32 @@ def linearised(
 
 def of_field(
     field: Callable, t: Array, y: Array, jac: Any = None, mass: Any = None, solver: Any = None
-) -> Linear:
+) -> LinearSystem:
     """Linearises M y' = f(t, y) at (t, y)."""
     if solver is None:
-        return Linear(mass, jacobian(field, t, y, jac))
+        return LinearSystem(mass, jacobian(field, t, y, jac))
     if jac is None:
         _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
     else:
         push = partial(jnp.matmul, jac(t, y))
-    return Linear(partial(times, mass), push, solver)
+    return LinearSystem(partial(apply_mass, mass), push, solver)
 
 
-def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Any) -> Linear:
+def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Any) -> LinearSystem:
     flat = lambda y_flat, dy: form.residual(t, y_flat.reshape(y.shape), dy.reshape(y.shape))  # noqa: E731
     _, push = jax.linearize(lambda y, dy: flat(y, dy).ravel(), y.ravel(), slope.ravel())
     if solver is not None:
-        return Linear(lambda v: push(0 * v, v), lambda v: -push(v, 0 * v), solver)
+        return LinearSystem(lambda v: push(0 * v, v), lambda v: -push(v, 0 * v), solver)
     units = jnp.eye(y.size, dtype=y.dtype)
     mass = jax.vmap(lambda e: push(0 * e, e), out_axes=1)(units)
-    return Linear(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
+    return LinearSystem(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
 
 
 def solved_by(factors: Factors | Products, r: Array) -> Array:
     """A⁻¹ r, with its derivative."""
     if isinstance(factors, Products):
-        return iterated(factors._replace(exact=True), r)
-    return solve(factors, r)
+        return solve_iteratively(factors._replace(exact=True), r)
+    return linear_solve(factors, r)
 
 
 def inverse_of(factors: Factors | Products) -> Callable:
@@ -162,16 +170,18 @@ def inverse_of(factors: Factors | Products) -> Callable:
     chain of as many steps as they have rows. Newton's method corrects what rounding loses by it.
     """
     if isinstance(factors, Products):
-        return lambda r: stop_closure_gradient(partial(iterated, factors), r)(lax.stop_gradient(r))
+        return lambda r: stop_closure_gradient(partial(solve_iteratively, factors), r)(
+            lax.stop_gradient(r)
+        )
     factors = lax.stop_gradient(factors)
     n = len(factors.lu)
     if n > LARGEST:
-        return lambda r: solve(factors, r)
-    inverse = solve(factors, jnp.eye(n, dtype=factors.lu.dtype))
+        return lambda r: linear_solve(factors, r)
+    inverse = linear_solve(factors, jnp.eye(n, dtype=factors.lu.dtype))
     return lambda r: jnp.sum(inverse * r, axis=1)
 
 
-def factors_of(linear: Linear, dt: Array, scale: Any) -> Factors | Products:
+def factors_of(linear: LinearSystem, dt: Array, scale: Any) -> Factors | Products:
     """Factors M − dt scale J. In a step of dt = 0 (a rejected attempt, in a replay), which changes
     nothing, the matrix is 1, for M may be singular.
     """

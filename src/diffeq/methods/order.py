@@ -31,6 +31,7 @@ __all__ = [
     "dense_residuals",
     "density",
     "extended",
+    "node_count",
     "nystrom_order_of",
     "nystrom_residuals",
     "nystrom_trees",
@@ -47,7 +48,6 @@ __all__ = [
     "rosenbrock_residuals",
     "rosenbrock_w_residuals",
     "row_sum_residual",
-    "size",
     "splitting_nystrom",
     "splitting_order_of",
     "splitting_tables",
@@ -90,15 +90,15 @@ def rooted_trees(n: int) -> tuple[Tree, ...]:
 
 
 @cache
-def size(tree: Tree) -> int:
+def node_count(tree: Tree) -> int:
     """The number of nodes, |tau|."""
-    return 1 + sum(map(size, tree))
+    return 1 + sum(map(node_count, tree))
 
 
 @cache
 def density(tree: Tree) -> int:
     """gamma(tau): the exact solution's weight of the tree is 1/gamma."""
-    return size(tree) * math.prod(map(density, tree))
+    return node_count(tree) * math.prod(map(density, tree))
 
 
 # --- Runge-Kutta -------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def _ones(like: Array) -> Array:
     return np.array([_one(like)] * len(like))
 
 
-def _product(factors: Sequence[Array], ones: Array) -> Array:
+def _multiply_all(factors: Sequence[Array], ones: Array) -> Array:
     result = ones
     for factor in factors:
         result = result * factor
@@ -152,7 +152,7 @@ class _Weights:
         self._known: dict[Tree, Array] = {}
 
     def __call__(self, tree: Tree) -> Array:
-        return _product([self._branch(branch) for branch in tree], self._ones)
+        return _multiply_all([self._branch(branch) for branch in tree], self._ones)
 
     def _branch(self, tree: Tree) -> Array:
         """A Phi(tau). A A ... 1 is used where c might be: `row_sum_residual` is a separate test."""
@@ -230,7 +230,7 @@ def _additive_conditions(tables: Sequence[Array], b: Array, theta: Any) -> Itera
     def phis(tree: Tree) -> list:
         """Phi of the tree, for every way to colour the nodes above its root."""
         ways = product(*([A @ phi for A in tables for phi in phis(child)] for child in tree))
-        return [_product(way, ones) for way in ways]
+        return [_multiply_all(way, ones) for way in ways]
 
     for n in range(1, MAX_ORDER + 1):
         exact = one * theta**n
@@ -317,7 +317,7 @@ def _determinant(M: Array) -> list:
     return coefficients
 
 
-def _trimmed(coefficients: list) -> Array:
+def _without_leading_zeros(coefficients: list) -> Array:
     least = 1e-15 * float(max(map(abs, coefficients)))
     while len(coefficients) > 1 and abs(coefficients[-1]) <= least:
         coefficients.pop()
@@ -337,8 +337,10 @@ def stability_function(A: Array, b: Array) -> tuple[Array, Array]:
         for _ in range(len(A)):
             terms.append(b @ vector)
             vector = A @ vector
-        return _trimmed(terms), _ones(A)[:1]
-    return _trimmed(_determinant(A - np.outer(_ones(A), b))), _trimmed(_determinant(A))
+        return _without_leading_zeros(terms), _ones(A)[:1]
+    return _without_leading_zeros(_determinant(A - np.outer(_ones(A), b))), _without_leading_zeros(
+        _determinant(A)
+    )
 
 
 def damping_at_infinity(A: Array, b: Array) -> float:
@@ -420,7 +422,7 @@ class _RosenbrockWeights:
     def _found(self, tree: Tree) -> Array:
         if len(tree) == 1:
             return self._beta @ self(tree[0])
-        return _product([self._alpha @ self(branch) for branch in tree], self._ones)
+        return _multiply_all([self._alpha @ self(branch) for branch in tree], self._ones)
 
 
 def _rosenbrock_conditions(alpha: Array, beta: Array, rows: Array, thetas: Array) -> Iterator[Any]:
@@ -467,7 +469,7 @@ def _w_weights(alpha: Array, extra: Array, tree: Tree, ones: Array) -> Iterator[
             yield extra @ below
         return
     for below in product(*(list(_w_weights(alpha, extra, branch, ones)) for branch in tree)):
-        yield _product([alpha @ x for x in below], ones)
+        yield _multiply_all([alpha @ x for x in below], ones)
 
 
 @_deep
@@ -550,7 +552,7 @@ def rosenbrock_index1_residuals(alpha: Array, beta: Array, b: Array, order: int)
                 below = phi(branches[0])
                 known[tree] = below if kind == "g" else beta @ below
             else:
-                several = _product([alpha @ phi(branch) for branch in branches], ones)
+                several = _multiply_all([alpha @ phi(branch) for branch in branches], ones)
                 known[tree] = several if kind == "f" else omega @ several
         return known[tree]
 
@@ -579,7 +581,7 @@ def _partitioned_conditions(A_q: Array, b_q: Array, A_p: Array, b_p: Array) -> I
     known: dict[tuple[Tree, int], Array] = {}
 
     def phi(tree: Tree, colour: int) -> Array:
-        return _product([branch(child, colour) for child in tree], ones)
+        return _multiply_all([branch(child, colour) for child in tree], ones)
 
     def branch(tree: Tree, colour: int) -> Array:
         if (tree, colour) not in known:
@@ -672,7 +674,7 @@ def _nystrom_conditions(
     known: dict[Tree, Array] = {}
 
     def phi(tree: Tree) -> Array:
-        return _product([branch(position) for position in tree], ones)
+        return _multiply_all([branch(position) for position in tree], ones)
 
     def branch(position: Tree) -> Array:
         if not position:

@@ -187,7 +187,7 @@ class Nystrom(Method):
         (x, v), stages, point = y, [first], y[0]
         for row, c in zip(self.tableau.A[1:], self.tableau.c[1:], strict=True):
             bend = _scaled(dt, combine(row[: len(stages)], stages))
-            point = x + dt * form.drift(t, x, _plus(float(c) * v, bend))
+            point = x + dt * form.drift(t, x, _add_optional(float(c) * v, bend))
             stages.append(form.kick(t + float(c) * dt, point, v))
         return tuple(stages), point
 
@@ -235,7 +235,9 @@ class Nystrom(Method):
             for rows in (table.dense, table.dense_dot)
         )
         slopes = [v, *(dt * bend for bend in of_x)]
-        return _joined([dt * form.drift(t, x, z) for z in slopes], [dt * rise for rise in of_v])
+        return _packed_coefficients(
+            [dt * form.drift(t, x, z) for z in slopes], [dt * rise for rise in of_v]
+        )
 
 
 # --- what they ask of a form ---------------------------------------------------------------------
@@ -267,7 +269,7 @@ def _scaled(dt: Array, x: Any) -> Any:
     return None if x is None else dt * x
 
 
-def _plus(x: Array, more: Any) -> Array:
+def _add_optional(x: Array, more: Any) -> Array:
     return x if more is None else x + more
 
 
@@ -319,10 +321,10 @@ def _quintic(turned: Any, ends: tuple, dt: Array) -> tuple:
         6 * x - 3 * v + a / 2,
     ]
     slopes = [turned(d * c / dt) for d, c in enumerate(bends, 1)]
-    return _joined(bends, slopes[1:])
+    return _packed_coefficients(bends, slopes[1:])
 
 
-def _joined(of_x: list, of_v: list) -> tuple:
+def _packed_coefficients(of_x: list, of_v: list) -> tuple:
     """Coefficients of both halves as those of the packed state."""
     zero = jnp.zeros_like(of_x[0])
     pairs = itertools.zip_longest(of_x, of_v, fillvalue=zero)

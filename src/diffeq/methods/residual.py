@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ..algebra import Factors, factored, solve
+from ..algebra import Factors, factored, linear_solve
 from ..algebra.roots import find_root, implicit_root
 from ..autodiff.primitive import dependents
 from ..problems.forms import Implicit
@@ -41,7 +41,7 @@ class Point(NamedTuple):
     found: Array
 
 
-class _Linear(NamedTuple):
+class _LinearisedResidual(NamedTuple):
     """F near a point: its value, the factors of K, and `along(dy)`, how fast F changes in time with
     a slope that stays.
     """
@@ -62,18 +62,18 @@ def consistent_rates(form: Implicit, t: Array, y: Array) -> Point:
         at, dy = placed(x)
         return form.residual(t, at.reshape(y.shape), dy.reshape(y.shape)).ravel()
 
-    x, found = find_root(equations, jnp.where(flags, guess, given), _unit(form, given))
+    x, found = find_root(equations, jnp.where(flags, guess, given), _unknown_scale(form, given))
     at, dy = (z.reshape(y.shape) for z in placed(implicit_root(equations, x)))
     return Point(at, dy, found & ~jnp.any(depends_on_algebraic_rates(form, t, at, dy)))
 
 
 def slope(form: Implicit, t: Array, y: Array) -> Array:
     """The slope at a consistent y; where there is none, the guess."""
-    if not _varies(form, t, y, [False, False, True]):
+    if not _mass_depends_on(form, t, y, [False, False, True]):
         return pace(form, t, y)
     found = consistent_rates(form, t, y)
     at, dy = found.y.ravel(), found.dy.ravel()
-    dy = _completed(form, _linearised(form, t, at, dy, y.shape), dy)
+    dy = _completed(form, _linearised_residual(form, t, at, dy, y.shape), dy)
     return jnp.where(found.found, dy.reshape(y.shape), form.guess)
 
 
@@ -82,8 +82,8 @@ def pace(form: Implicit, t: Array, y: Array) -> Array:
     linear in y' and y is consistent, and elsewhere good enough to find a first step by.
     """
     guess = form.guess.ravel()
-    here = _linearised(form, t, y.ravel(), guess, y.shape)
-    dy = guess - solve(here.factors, here.value)
+    here = _linearised_residual(form, t, y.ravel(), guess, y.shape)
+    dy = guess - linear_solve(here.factors, here.value)
     return _completed(form, here, dy).reshape(y.shape)
 
 
@@ -92,8 +92,8 @@ def newton_correction(form: Implicit, t: Array, y: Array, span: Array) -> tuple[
     an algebraic component itself, of a slope its change of y over the span.
     """
     guess, given = form.guess.ravel(), y.ravel()
-    here = _linearised(form, t, given, guess, y.shape)
-    step = -solve(here.factors, here.value)
+    here = _linearised_residual(form, t, given, guess, y.shape)
+    step = -linear_solve(here.factors, here.value)
     each = jnp.where(form.differential, span, 1).astype(step.dtype)
     size = jnp.where(form.differential, guess, given)
     bad = jnp.any(depends_on_algebraic_rates(form, t, y, form.guess))
@@ -111,10 +111,10 @@ def depends_on_algebraic_rates(form: Implicit, t: Array, y: Array, dy: Array) ->
 
 def has_state_dependent_mass(form: Implicit, t: Array, y: Array) -> bool:
     """True if ∂F/∂y' depends on t, y or y'."""
-    return _varies(form, t, y, [True, True, True])
+    return _mass_depends_on(form, t, y, [True, True, True])
 
 
-def _varies(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
+def _mass_depends_on(form: Implicit, t: Array, y: Array, by: list[bool]) -> bool:
     """True if ∂F/∂y' depends on one of t, y and y', those that `by` flags; known from its
     equations, before anything runs.
     """
@@ -130,41 +130,43 @@ def closing_matrix(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
     return _by_unknowns(form, t, y.ravel(), dy.ravel(), y.shape)[1]
 
 
-def _linearised(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> _Linear:
+def _linearised_residual(
+    form: Implicit, t: Array, y: Array, dy: Array, shape: Any
+) -> _LinearisedResidual:
     """F near a point."""
     value, matrix = _by_unknowns(form, t, y, dy, shape)
 
     def along(slope: Array) -> Array:
-        moving = lambda t, y: _flat(form, t, y, dy, shape)  # noqa: E731
+        moving = lambda t, y: _flat_residual(form, t, y, dy, shape)  # noqa: E731
         return jax.jvp(moving, (t, y), (jnp.ones_like(t), slope))[1]
 
-    return _Linear(value, factored(matrix), along)
+    return _LinearisedResidual(value, factored(matrix), along)
 
 
 def _by_unknowns(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> tuple[Array, Array]:
     """F and K. An infinite ∂F/∂t, that of √t at 0, stays out of them."""
     flags = form.differential
-    value, push = jax.linearize(lambda y, dy: _flat(form, t, y, dy, shape), y, dy)
+    value, push = jax.linearize(lambda y, dy: _flat_residual(form, t, y, dy, shape), y, dy)
     column = lambda e: push(jnp.where(flags, 0, e), jnp.where(flags, e, 0))  # noqa: E731
     return value, jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
 
 
-def _flat(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> Array:
+def _flat_residual(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> Array:
     return form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()
 
 
-def _completed(form: Implicit, there: _Linear, dy: Array) -> Array:
+def _completed(form: Implicit, there: _LinearisedResidual, dy: Array) -> Array:
     """The slopes with those of the algebraic components: dF/dt = 0 is linear in them and in y'', of
     the differential ones, with the matrix K again. Where ∂F/∂t is infinite they may be, too: then
     the guess stands for them, for no step depends on more of them than where it starts to search.
     """
     dy = jnp.where(form.differential, dy, 0)
-    others = -solve(there.factors, there.along(dy))
+    others = -linear_solve(there.factors, there.along(dy))
     others = jnp.where(jnp.isfinite(others), others, form.guess.ravel())
     return jnp.where(form.differential, dy, others)
 
 
-def _unit(form: Implicit, y: Array) -> Callable:
+def _unknown_scale(form: Implicit, y: Array) -> Callable:
     """The units of the unknowns: of states the largest of y, and of slopes the largest of
     themselves, or what takes y through the whole interval to its own size.
     """

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from ..algebra import Factors, Slopes, factored, slopes, solve
+from ..algebra import Factors, Slopes, factored, field_derivatives, linear_solve
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
-from .mass import combined, slope_of, times
+from .mass import apply_mass, combined, slope_of
 from .stage_loop import stages_in_loop, weighted
 from .tableau import RosenbrockTableau, table_of
 
@@ -69,7 +69,9 @@ class Rosenbrock(Method):
     ) -> Step:
         """One step."""
         del memory
-        return step_from(self.tableau, form, t, y, dt, slopes(form.field, t, y, form.jac))
+        return step_from(
+            self.tableau, form, t, y, dt, field_derivatives(form.field, t, y, form.jac)
+        )
 
     def interpolant_evaluates(self, form: Any) -> bool:
         """Only where the tableau has no dense output."""
@@ -115,14 +117,14 @@ def step_from(
     if form.mass is not None:  # which may be singular, so that a step of length zero would be
         matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
     factors = factored(matrix)
-    make = _in_a_loop if rolled or form.large else _unrolled
+    make = _in_a_loop if rolled or form.large else _unrolled_stages
     stages = make(table, form, t, y, dt, found, factors)
     y1 = y + combine(table.b, stages).reshape(y.shape)
     error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
     return Step(y1, error, (), stages)
 
 
-def _unrolled(
+def _unrolled_stages(
     table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
     factors: Factors,
 ) -> tuple:  # fmt: skip
@@ -136,7 +138,9 @@ def _unrolled(
         right = rate if by_t is None or d == 0 else rate + (float(d) * dt) * by_t
         right = scale * right
         past = combine(coupling[: len(stages)], stages)
-        stages.append(solve(factors, right if past is None else right + times(form.mass, past)))
+        stages.append(
+            linear_solve(factors, right if past is None else right + apply_mass(form.mass, past))
+        )
     return tuple(stages)
 
 
@@ -153,7 +157,7 @@ def _in_a_loop(
         point = y + weighted(a, us).reshape(y.shape)
         rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()
         right = rate if by_t is None else rate + (d * dt) * by_t
-        u = solve(factors, scale * right + times(form.mass, weighted(coupling, us)))
+        u = linear_solve(factors, scale * right + apply_mass(form.mass, weighted(coupling, us)))
         return (u,), carry
 
     (us,), _ = stages_in_loop(stage, rows, (jnp.zeros((table.stages, y.size), y.dtype),))

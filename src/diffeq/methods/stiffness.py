@@ -24,7 +24,7 @@ from .interpolant import combine
 from .order import stability_reach
 from .tableau import Tableau
 
-__all__ = ["Signs", "last_two", "limits", "no_signs", "read_signs"]
+__all__ = ["Signs", "last_two", "no_signs", "read_signs", "stability_limits"]
 
 # An attempt is at the limit of stability when z / 0.9 is outside the region in which a mode grows
 # by at most 5 % a step.
@@ -81,7 +81,7 @@ def read_signs(
 
     Reference: ekeland1998; hairer1996, IV.2.
     """
-    seen, limit = _seen(table, stages, error), limits(table)
+    seen, limit = _seen(table, stages, error), stability_limits(table)
     order = min(table.order, table.embedded_order or table.order) + 1
     error = seen.error / in_dtype_of(dt, error) ** order
     outside, still = _outside(seen, limit), _stands_still(seen, error, signs.error)
@@ -99,7 +99,7 @@ def last_two(table: Tableau) -> tuple[int, int] | None:
 
 
 @cache
-def limits(table: Tableau) -> _Limits:
+def stability_limits(table: Tableau) -> _Limits:
     """The largest dt |λ|, for real and for imaginary λ, of an attempt that is not at the limit."""
     reach = (stability_reach(table.A, table.b, a, _GROWTH) for a in (math.pi, math.pi / 2))
     return _Limits(*(_NEAR * x for x in reach))
@@ -124,7 +124,7 @@ def _seen(table: Tableau, stages: tuple, error: Array) -> _Seen:
     inner = A[j] - A[i]
     d2 = stages[j] - stages[i]
     d1, d0 = (combine(w[: len(stages)], stages) for w in (inner, inner @ A))
-    terms = (d1 * d1, d0 * d0, d0 * d1, d0 * d2, d1 * d2, d2 * d2, error * _weights(error))
+    terms = (d1 * d1, d0 * d0, d0 * d1, d0 * d2, d1 * d2, d2 * d2, error * _norm_weights(error))
     # One sum of seven rows: XLA would compute the whole step again for each of seven sums.
     size, *products, total = jnp.sum(jnp.stack([x.ravel() for x in terms]), axis=1)
     scale = 1 / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
@@ -132,7 +132,7 @@ def _seen(table: Tableau, stages: tuple, error: Array) -> _Seen:
     return _Seen(d00, d01, d02, d12, d22, total)
 
 
-def _weights(error: Array) -> Array | np.ndarray:
+def _norm_weights(error: Array) -> Array | np.ndarray:
     """Weights between 1 and 2, so that errors whose sum is conserved do not add up to zero."""
     count = np.arange(error.size) if error.size <= _FEW else jnp.arange(error.size)
     weights = 1 + (0.6180339887498949 * count) % 1

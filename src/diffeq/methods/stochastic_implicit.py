@@ -13,13 +13,13 @@ from jaxtyping import Array, Real
 from ..algebra.newton import simplified_newton
 from ..algebra.roots import implicit_root
 from .base import Step
-from .newton_based import Implicit, factors_of, inverse_of, named_solver, of_field, solved_by
+from .newton_based import ImplicitMethod, factors_of, inverse_of, named_solver, of_field, solved_by
 from .stochastic_rk import Stochastic
 
 __all__ = ["ImplicitEM"]
 
 
-class ImplicitEM(Stochastic, Implicit):
+class ImplicitEM(Stochastic, ImplicitMethod):
     """y1 = y + f(t + dt, y1) dt + g(t, y) W: Euler–Maruyama with an implicit drift, for stiff ones.
 
     Itô; any noise; strong order 1/2, 1 if noise is additive. A drift that decays does so at any dt:

@@ -287,8 +287,8 @@ class SRI(_Tabled):
         i111 = form.root * (w * w - 3) * w / 6
         find = self._in_a_loop if form.large else self._unrolled
         fs, gs = find(form, t, y, dt, i10)
-        spread = _sum((form.increment, table.beta1, gs), (i11, table.beta2, gs))
-        late = _sum((i10, table.beta3, gs), (i111, table.beta4, gs))
+        spread = _sum_terms((form.increment, table.beta1, gs), (i11, table.beta2, gs))
+        late = _sum_terms((i10, table.beta3, gs), (i111, table.beta4, gs))
         flow = dt * combine(table.alpha, fs)
         thirds, sixths = combine(table.beta3, gs), combine(table.beta4, gs)
         late2 = form.root**2 * (magnitude(thirds) ** 2 / 3 + magnitude(sixths) ** 2 / 6)
@@ -301,9 +301,9 @@ class SRI(_Tabled):
         for i in range(table.stages):
             at = self._stage(i)
             if at not in drifts:
-                point = _plus(y, (dt, table.A0[i], fs), (i10, table.B0[i], gs))
+                point = _add_sums(y, (dt, table.A0[i], fs), (i10, table.B0[i], gs))
                 drifts[at] = 0 if at is None else form.drift(t + float(table.c0[i]) * dt, point)
-            point = _plus(y, (dt, table.A1[i], fs), (form.root, table.B1[i], gs))
+            point = _add_sums(y, (dt, table.A1[i], fs), (form.root, table.B1[i], gs))
             gs.append(form.diffusion(t + float(table.c1[i]) * dt, point))
             fs.append(drifts[at])
         return fs, gs
@@ -363,7 +363,7 @@ class SRA(_Tabled):
         w, h = form.normal
         i10 = form.root * (w / 2 + h)
         gs = [form.diffusion(t + float(c) * dt, y) for c in table.c1]
-        pushes = [_pushed(form, combine(row, gs), i10, y) for row in table.B0]
+        pushes = [_noise_term(form, combine(row, gs), i10, y) for row in table.B0]
         find = self._in_a_loop if form.large else self._unrolled
         fs = find(form, t, y, dt, pushes)
         late = combine(table.beta2, gs)
@@ -376,7 +376,7 @@ class SRA(_Tabled):
         """The drifts at all stages, which the noise has pushed so far."""
         table, fs = self.tableau, []
         for i, pushed in enumerate(pushes):
-            point = _plus(y, (dt, table.A0[i], fs))
+            point = _add_sums(y, (dt, table.A0[i], fs))
             point = point if pushed is None else point + pushed
             fs.append(form.drift(t + float(table.c0[i]) * dt, point))
         return fs
@@ -395,12 +395,12 @@ class SRA(_Tabled):
         return list(fs)
 
 
-def _pushed(form: Any, g: Any, w: Array, y: Array) -> Any:
+def _noise_term(form: Any, g: Any, w: Array, y: Array) -> Any:
     """The change of a state by the noise, of y's shape; None where g is None."""
     return None if g is None else jnp.broadcast_to(form.times(g, w), y.shape)
 
 
-def _plus(y: Array, *sums: tuple) -> Array:
+def _add_sums(y: Array, *sums: tuple) -> Array:
     """Y and weighted sums of what is there, each times a factor."""
     for factor, weights, terms in sums:
         total = combine(weights[: len(terms)], terms)
@@ -408,5 +408,5 @@ def _plus(y: Array, *sums: tuple) -> Array:
     return y
 
 
-def _sum(*sums: tuple) -> Any:
+def _sum_terms(*sums: tuple) -> Any:
     return sum(factor * combine(weights, terms) for factor, weights, terms in sums)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .tableau import Matrix, Row, _floats, _padded, _rows, _Text
+from .tableau import Matrix, Row, _floats, _padded, _parse_rows, _Text
 
 __all__ = ["StochasticTableau"]
 
@@ -49,7 +49,7 @@ class StochasticTableau(_Text):
     def exact(self) -> dict[str, Any]:
         """Labels to fractions, or rows of fractions."""
         found: dict[str, list[Row]] = {}
-        for label, row in _rows(self._body):
+        for label, row in _parse_rows(self._body):
             found.setdefault(str(label), []).append(row)
         count = len(found.get("alpha", [()])[0])
         wanted = {*_MATRICES, *_ROWS} if "A1" in found else {"A0", "B0", *_ROWS[:5]}

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..algebra import slopes
+from ..algebra import field_derivatives
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
-from .interpolant import Chebyshev, Interpolant, Polynomial
+from .interpolant import ChebyshevInterpolant, Interpolant, Polynomial
 from .rosenbrock import Rosenbrock, step_from
-from .stiffness import Signs, last_two, limits, no_signs, read_signs
+from .stiffness import Signs, last_two, no_signs, read_signs, stability_limits
 
 __all__ = ["Switching"]
 
@@ -31,7 +31,7 @@ _PAYS, _FREE, _POOR, _GIVE_UP = 0.25, 20, 1, 100
 _MORE, _MOST = 4, 1_000_000
 
 
-class _Memory(NamedTuple):
+class _SwitchMemory(NamedTuple):
     """The explicit method's memory, the signs of stiffness, and how many votes it takes. From there
     on the stiff method is on, and votes beyond that speak against it.
     """
@@ -137,13 +137,15 @@ class Switching(_Paired):
         """
         return _NonstiffProbe(self)
 
-    def submethod(self, memory: _Memory) -> Any:
+    def submethod(self, memory: _SwitchMemory) -> Any:
         """The number of the method that makes the next step: 0 explicit, 1 stiff."""
         return jnp.where(memory.signs.votes < memory.wanted, 0, 1)
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _Memory:
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
-        return _Memory(self.nonstiff.init(form, t, y), no_signs(y), jnp.int32(_wanted(y.size)))
+        return _SwitchMemory(
+            self.nonstiff.init(form, t, y), no_signs(y), jnp.int32(_first_votes(y.size))
+        )
 
     def __repr__(self) -> str:
         return f"Switching({self.nonstiff!r}, {self.stiff!r})"
@@ -169,7 +171,7 @@ class _Phase(_Paired):
         """The power of dt of its estimate."""
         return self.own.error_order
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _Memory:
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
         return self.pair.init(form, t, y)
 
@@ -188,7 +190,7 @@ class _Phase(_Paired):
         kind = Polynomial
         if self.pair.nonstiff.tableau.dense_chebyshev is not None:
             kind, found = (
-                Chebyshev,
+                ChebyshevInterpolant,
                 found.in_chebyshev() if isinstance(found, Polynomial) else found,
             )
         blank = (jnp.zeros_like(y),) * (degree - len(found.coefficients))
@@ -247,26 +249,26 @@ class _StiffPhase(_Phase):
     ) -> Step:
         """One step, and its count for or against the stiff method."""
         nonstiff = self.pair.nonstiff
-        found = slopes(form.field, t, y, form.jac)
+        found = field_derivatives(form.field, t, y, form.jac)
         step = step_from(self.own.tableau, form, t, y, dt, found, rolled=True)
         first = nonstiff.init(form, t + dt, step.y)
         reach = dt * _spectral_bound(lax.stop_gradient(found.by_y))
-        after = _judged(memory, reach / min(limits(nonstiff.tableau)), y.size)
+        after = _count_votes(memory, reach / min(stability_limits(nonstiff.tableau)), y.size)
         spent = jnp.int32(self.own.evaluations + nonstiff.tableau.fsal)
         return step._replace(memory=after._replace(first=first), evaluations=spent)
 
 
-def _wanted(size: int) -> int:
+def _first_votes(size: int) -> int:
     """The number of votes that it takes at first to switch a state of this size to the stiff
     method.
     """
     return int(_FIRST + _EACH * size)
 
 
-def _judged(memory: _Memory, worth: Array, size: int) -> _Memory:
+def _count_votes(memory: _SwitchMemory, worth: Array, size: int) -> _SwitchMemory:
     """The memory after a step of the stiff method that is worth so many explicit ones."""
     wanted, votes = memory.wanted, memory.signs.votes
-    usual, free, pays = _wanted(size), worth < 1, worth >= max(1.0, _PAYS * size)
+    usual, free, pays = _first_votes(size), worth < 1, worth >= max(1.0, _PAYS * size)
     against = jnp.where(free, _FREE, _POOR) + votes - wanted
     ends = ~pays & (against >= _GIVE_UP)
     wanted = jnp.where(pays | (ends & free), usual, wanted)

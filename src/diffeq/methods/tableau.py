@@ -87,7 +87,7 @@ def _root(value: Fraction, degree: int) -> Fraction:
     return Fraction(_integer_root(radicand, degree), value.denominator * scale)
 
 
-def _power(base: Fraction, exponent: Fraction) -> Fraction:
+def _rational_power(base: Fraction, exponent: Fraction) -> Fraction:
     return _root(base, exponent.denominator) ** exponent.numerator
 
 
@@ -96,7 +96,7 @@ _BINARY: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: _power,
+    ast.Pow: _rational_power,
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Fraction], Fraction]] = {
     ast.UAdd: operator.pos,
@@ -126,7 +126,7 @@ def _evaluate(node: ast.expr, source: str, names: dict[str, Fraction]) -> Fracti
     raise ValueError(f"cannot read {source!r}: a number, a constant or arithmetic was wanted")
 
 
-def _entry(token: str, names: dict[str, Fraction]) -> Fraction:
+def _parse_entry(token: str, names: dict[str, Fraction]) -> Fraction:
     """The value of one entry of a table."""
     try:
         return Fraction(token)  # rationals and decimals, which is nearly all of them
@@ -145,7 +145,7 @@ _RULE = re.compile(r"[-+=|\s]*")
 _CONSTANT = re.compile(r"([A-Za-z_]\w*)\s*=\s*(\S+)")
 
 
-def _split(text: str) -> tuple[dict[str, str], str]:
+def _split_header(text: str) -> tuple[dict[str, str], str]:
     """Header and body of a text."""
     head, gap, body = text.strip("\n").partition("\n\n")
     if not gap or "|" in head.partition("\n")[0]:
@@ -161,7 +161,7 @@ def _continue(tokens: list[str], more: list[str]) -> None:
     tokens.extend(more)
 
 
-def _rows(body: str) -> Iterator[tuple[str | Fraction, Row]]:
+def _parse_rows(body: str) -> Iterator[tuple[str | Fraction, Row]]:
     """The rows of a body: a label, or the number that stands there, and the entries."""
     names: dict[str, Fraction] = {}
     pending: list[tuple[str, list[str]]] = []
@@ -169,7 +169,7 @@ def _rows(body: str) -> Iterator[tuple[str | Fraction, Row]]:
         if _RULE.fullmatch(line):
             continue
         if constant := _CONSTANT.fullmatch(line):
-            names[constant[1]] = _entry(constant[2], names)
+            names[constant[1]] = _parse_entry(constant[2], names)
         elif "|" in line:
             label, _, entries = line.partition("|")
             pending.append((label.strip(), entries.split()))
@@ -179,8 +179,8 @@ def _rows(body: str) -> Iterator[tuple[str | Fraction, Row]]:
             raise ValueError(f"a row 'label | entries' was wanted, not {line!r}")
     for label, tokens in pending:
         named = re.fullmatch(r"[A-Za-z]\w*", label) is not None and label not in names
-        values = tuple(_entry(token, names) for token in tokens)
-        yield (label if named else _entry(label, names)), values
+        values = tuple(_parse_entry(token, names) for token in tokens)
+        yield (label if named else _parse_entry(label, names)), values
 
 
 def _padded(row: Row, length: int, what: str) -> Row:
@@ -203,14 +203,14 @@ def _floats(rows: Sequence[Fraction] | Matrix, shape: tuple[int, ...]) -> np.nda
     return array
 
 
-def _shown(value: Fraction) -> str:
+def _format_fraction(value: Fraction) -> str:
     text = str(value)
     return text if len(text) <= 11 else f"{float(value):.7g}"
 
 
 def _layout(rows: Sequence[tuple[str, Row]]) -> str:
     """Rows in aligned columns, with a rule where numbers end and names begin."""
-    cells = [(label, [_shown(x) for x in row]) for label, row in rows]
+    cells = [(label, [_format_fraction(x) for x in row]) for label, row in rows]
     left = max((len(label) for label, _ in cells), default=0)
     widest = max((len(row) for _, row in cells), default=0)
     widths = [max(len(row[j]) for _, row in cells if j < len(row)) for j in range(widest)]
@@ -247,7 +247,7 @@ class _Text:
                 f"a {type(self).__name__} is read from a text with rows 'label | entries'; "
                 f"{type(text).__name__} came."
             )
-        header, body = _split(text)
+        header, body = _split_header(text)
         order, embedded_order = _orders(header.get("order", ""))
         dense_order, split_dense_order = _orders(header.get("dense", ""))
         vars(self).update(
@@ -302,7 +302,7 @@ class Exact(NamedTuple):
     explicit_A: Matrix | None
 
 
-def _nested(weights: Row, end: int, terms: Matrix) -> Matrix:
+def _nested_dense(weights: Row, end: int, terms: Matrix) -> Matrix:
     """The polynomial b_i(theta) of the nested form in which Hairer and Wanner print theirs.
 
     y(theta) - y0 = theta (r1 + (1 - theta) (r2 + theta (r3 + (1 - theta) (r4 + ...)))), where r1,
@@ -350,7 +350,7 @@ def _parse(body: str) -> Exact:
     named: dict[str, Row] = {}
     stages: list[tuple[Fraction, Row]] = []
     extras: list[tuple[Fraction, Row]] = []
-    for label, row in _rows(body):
+    for label, row in _parse_rows(body):
         if isinstance(label, str):
             if label in named:
                 raise ValueError(f"two rows are called {label!r}")
@@ -403,7 +403,7 @@ def _dense(named: dict[str, Row], b: Row, total: int, end: int | None) -> Matrix
         labels = sorted(named, key=lambda label: int(label[1:]))
         if end is None:
             raise ValueError("the nested form needs a stage at (t1, y1)")
-        return _nested(b, end, tuple(_padded(named[label], total, label) for label in labels))
+        return _nested_dense(b, end, tuple(_padded(named[label], total, label) for label in labels))
     degree = max(len(row) for row in named.values())
     blank = (_ZERO,) * degree
     rows = {int(label[1:]) - 1: _padded(row, degree, label) for label, row in named.items()}
@@ -607,7 +607,7 @@ class Tableau(_Text):
     def __str__(self) -> str:
         exact = self.exact
         rows = [
-            (_shown(c), row[:i] if self.explicit else row)
+            (_format_fraction(c), row[:i] if self.explicit else row)
             for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))
         ]
         rows += [
@@ -646,7 +646,7 @@ def _lower_inverse(M: Matrix) -> Matrix:
     return tuple(map(tuple, rows))
 
 
-def _times(row: Row, M: Matrix) -> Row:
+def _row_times_matrix(row: Row, M: Matrix) -> Row:
     return tuple(sum((x * y for x, y in zip(row, column, strict=True)), _ZERO)
                  for column in zip(*M, strict=True))  # fmt: skip
 
@@ -733,7 +733,7 @@ class RosenbrockTableau(_Text):
     def _parsed(self) -> ExactRosenbrock:
         named: dict[str, Row] = {}
         stages: list[tuple[Fraction, Row]] = []
-        for label, row in _rows(self._body):
+        for label, row in _parse_rows(self._body):
             if isinstance(label, str):
                 named[label] = row
             else:
@@ -752,11 +752,16 @@ class RosenbrockTableau(_Text):
         dense = self._dense(named, b, s)
         if printed:  # u = dt Gamma k, hence k-rows times Gamma^-1
             inverse = _lower_inverse(_with_diagonal(C, gamma, 1))
-            A, C = tuple(_times(row, inverse) for row in A), _with_diagonal(inverse, _ZERO, -1)
-            b, b_hat, error = (x and _times(x, inverse) for x in (b, b_hat, error))
+            A, C = (
+                tuple(_row_times_matrix(row, inverse) for row in A),
+                _with_diagonal(inverse, _ZERO, -1),
+            )
+            b, b_hat, error = (x and _row_times_matrix(x, inverse) for x in (b, b_hat, error))
             assert b is not None  # checked above
             if dense is not None:
-                by_power = [_times(column, inverse) for column in zip(*dense, strict=True)]
+                by_power = [
+                    _row_times_matrix(column, inverse) for column in zip(*dense, strict=True)
+                ]
                 dense = tuple(zip(*by_power, strict=True))
         Gamma = _lower_inverse(_with_diagonal(C, 1 / gamma, -1))
         d = d or tuple(sum(row, _ZERO) for row in Gamma)
@@ -782,11 +787,11 @@ class RosenbrockTableau(_Text):
         """(alpha, beta, b, b_hat) of the k_i."""
         exact = self.exact
         Gamma = _lower_inverse(_with_diagonal(exact.C, 1 / exact.gamma, -1))
-        alpha = tuple(_times(row, Gamma) for row in exact.A)
+        alpha = tuple(_row_times_matrix(row, Gamma) for row in exact.A)
         beta = tuple(tuple(x + y for x, y in zip(*rows, strict=True))
                      for rows in zip(alpha, Gamma, strict=True))  # fmt: skip
-        b_hat = None if exact.b_hat is None else _times(exact.b_hat, Gamma)
-        return alpha, beta, _times(exact.b, Gamma), b_hat
+        b_hat = None if exact.b_hat is None else _row_times_matrix(exact.b_hat, Gamma)
+        return alpha, beta, _row_times_matrix(exact.b, Gamma), b_hat
 
     @cached_property
     def classical_dense(self) -> Matrix | None:
@@ -795,7 +800,7 @@ class RosenbrockTableau(_Text):
         if exact.dense is None:
             return None
         Gamma = _lower_inverse(_with_diagonal(exact.C, 1 / exact.gamma, -1))
-        by_power = [_times(column, Gamma) for column in zip(*exact.dense, strict=True)]
+        by_power = [_row_times_matrix(column, Gamma) for column in zip(*exact.dense, strict=True)]
         return tuple(zip(*by_power, strict=True))
 
     @cached_property
@@ -872,7 +877,8 @@ class RosenbrockTableau(_Text):
         exact = self.exact
         rows = [("gamma", (exact.gamma,))]
         rows += [
-            (_shown(c), row[:i]) for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))
+            (_format_fraction(c), row[:i])
+            for i, (c, row) in enumerate(zip(exact.c, exact.A, strict=True))
         ]
         rows += [(f"C{i + 1}", row[:i]) for i, row in enumerate(exact.C) if i]
         rows += [("b", exact.b), *([] if exact.b_hat is None else [("b_hat", exact.b_hat)])]
@@ -924,7 +930,7 @@ class Splitting(_Text):
     @cached_property
     def exact(self) -> tuple[Row, Row]:
         """(kick, drift) as fractions."""
-        rows = {str(label): row for label, row in _rows(self._body)}
+        rows = {str(label): row for label, row in _parse_rows(self._body)}
         if rows.keys() != {"kick", "drift"} or len(rows["kick"]) != len(rows["drift"]):
             raise ValueError(f"splitting {self.name}: rows kick and drift of equal length wanted")
         return rows["kick"], rows["drift"]
@@ -1035,7 +1041,7 @@ class NystromTableau(_Text):
     def exact(self) -> ExactNystrom:
         named: dict[str, Row] = {}
         stages: list[tuple[Fraction, Row]] = []
-        for label, row in _rows(self._body):
+        for label, row in _parse_rows(self._body):
             if isinstance(label, str):
                 named[label] = row
             else:
@@ -1127,7 +1133,7 @@ class NystromTableau(_Text):
     def __str__(self) -> str:
         exact = self.exact
         pairs = zip(exact.c, exact.A, strict=True)
-        rows = [(_shown(c), row[:i]) for i, (c, row) in enumerate(pairs)]
+        rows = [(_format_fraction(c), row[:i]) for i, (c, row) in enumerate(pairs)]
         rows += [
             (label, row)
             for label in ("b", "b_dot", "b_hat", "b_dot_hat")

@@ -72,7 +72,7 @@ class Problem:
         return other
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={_short(getattr(self, name))}" for name in self.fields)
+        shown = ", ".join(f"{name}={_abbreviated(getattr(self, name))}" for name in self.fields)
         return f"{type(self).__name__}({shown})"
 
 
@@ -82,7 +82,7 @@ def data_of(problem: Problem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in names}
 
 
-def _short(x: Any) -> str:
+def _abbreviated(x: Any) -> str:
     if callable(x):
         return getattr(x, "__name__", type(x).__name__)
     text = repr(x)

@@ -173,15 +173,15 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
     value = as_state(evaluated(problem.mass_matrix, problem.args))
     diagonal = _as_diagonal(value, packing)
     if diagonal is not None:
-        return _viewed(jnp.diag(diagonal), packing) if packing.viewed else diagonal
-    matrix = jnp.asarray(value) if _is_array(value) else None
+        return _real_view_of_mass(jnp.diag(diagonal), packing) if packing.viewed else diagonal
+    matrix = jnp.asarray(value) if _is_arraylike(value) else None
     n = packing.size
     if matrix is None or matrix.shape != (n, n):
         raise ValueError(
-            f"mass_matrix is {_shown(value)}; its diagonal with the structure of y0 is wanted, or "
-            f"a matrix over the ravelled state, of shape ({n}, {n})."
+            f"mass_matrix is {_describe_value(value)}; its diagonal with the structure of y0 is "
+            f"wanted, or a matrix over the ravelled state, of shape ({n}, {n})."
         )
-    return _viewed(matrix.astype(packing.dtype), packing)
+    return _real_view_of_mass(matrix.astype(packing.dtype), packing)
 
 
 def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
@@ -195,8 +195,8 @@ def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
         fits = False
     if not fits:
         raise TypeError(
-            f"dy0 is {_shown(value)}; numbers with the structure and shapes of y0 are wanted, or a "
-            "function of args."
+            f"dy0 is {_describe_value(value)}; numbers with the structure and shapes of y0 are "
+            "wanted, or a function of args."
         )
     return packing.pack(without_held(value, packing.marks) if packing.holds else value)
 
@@ -212,8 +212,8 @@ def packed_differential(problem: Any, packing: Packing) -> Any:
         flags = None
     if flags is None:
         raise ValueError(
-            f"differential is {_shown(value)}; booleans with the structure and shapes of y0 are "
-            "wanted."
+            f"differential is {_describe_value(value)}; booleans with the structure and shapes of "
+            "y0 are wanted."
         )
     flags = flags.real != 0
     return jnp.concatenate([flags, flags]) | ~packing.real_mask if packing.viewed else flags
@@ -277,7 +277,7 @@ def free_projector(mass: Array) -> Array:
     return jnp.eye(len(mass), dtype=mass.dtype) - mass @ jnp.linalg.pinv(mass)
 
 
-def _viewed(matrix: Array, packing: Packing) -> Array:
+def _real_view_of_mass(matrix: Array, packing: Packing) -> Array:
     if not packing.viewed:
         return matrix
     return packing.matrix_view(matrix) + jnp.diag(~packing.real_mask).astype(matrix.real.dtype)
@@ -294,7 +294,7 @@ def _as_diagonal(value: Any, packing: Packing) -> Array | None:
     return jnp.concatenate([jnp.ravel(jnp.asarray(x, dtype)) for x in jax.tree.leaves(value)])
 
 
-def _is_array(value: Any) -> bool:
+def _is_arraylike(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         try:
             jnp.asarray(value)
@@ -304,5 +304,5 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
-def _shown(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     return repr(value) if isinstance(value, str) else described(value)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int, Real
 
 from ..autodiff.known_value import with_known_value
 from ..autodiff.row_buffers import put_row
-from ..autodiff.tables import pick, place_of
+from ..autodiff.tables import pick_row, ring_place
 
 __all__ = [
     "DiscontinuityTracker",
@@ -43,7 +43,7 @@ def breaking_points(t0: Real[Array, "..."], lags: Real[Array, " lags"], levels: 
     >>> breaking_points(jnp.array(1.0), jnp.array([0.5, 2.0]), 2).tolist()
     [1.5, 3.0, 2.0, 3.5, 5.0]
     """
-    counts = _counts(lags.shape[0], levels, _MOST_IN_ALL // max(t0.size, 1))
+    counts = _multi_indices(lags.shape[0], levels, _MOST_IN_ALL // max(t0.size, 1))
     # Products and a sum: a matrix product would round otherwise, and by another amount a machine.
     return (t0[..., None] + jnp.sum(jnp.asarray(counts, lags.dtype) * lags, axis=1)).ravel()
 
@@ -74,7 +74,7 @@ def kinks_of(lags: int, levels: int) -> int:
     >>> kinks_of(2, 2)
     5
     """
-    return len(_counts(lags, levels)) if lags else 0
+    return len(_multi_indices(lags, levels)) if lags else 0
 
 
 def discontinuity_levels(order: int | float, *, jumps: bool, noisy: bool) -> int:
@@ -96,10 +96,10 @@ def affordable_levels(lags: int, levels: int) -> int:
     >>> affordable_levels(1, 6), affordable_levels(10, 6)
     (6, 2)
     """
-    return int(_counts(lags, levels).sum(axis=1).max()) if lags and levels else 0
+    return int(_multi_indices(lags, levels).sum(axis=1).max()) if lags and levels else 0
 
 
-def _counts(lags: int, levels: int, most: int = _MOST) -> Any:
+def _multi_indices(lags: int, levels: int, most: int = _MOST) -> Any:
     """The multi-indices of 1 ≤ |n| ≤ levels, level by level, no more than there is room for."""
     unit = np.eye(lags, dtype=int)
     found, level = [*unit], [*unit]
@@ -157,7 +157,7 @@ class DiscontinuityTracker(eqx.Module):
         lag = jnp.argmin(times).astype(jnp.int32)
         some = jnp.any(jnp.isfinite(times))
         return PropagatedDiscontinuity(
-            jnp.min(times), jnp.where(some, pick(self.rows, self.next)[lag], -1), lag
+            jnp.min(times), jnp.where(some, pick_row(self.rows, self.next)[lag], -1), lag
         )
 
     def after(
@@ -173,14 +173,14 @@ class DiscontinuityTracker(eqx.Module):
         waiting, jumps, times = self._waiting(past, t, lags)
         own = landed == jnp.arange(lags.shape[0])
         back = accept & waiting & jnp.where(jumps, own, times <= t1 + _near(t1, t1))
-        found = jnp.min(jnp.where(back, pick(self.levels, self.next) + 1, levels))
+        found = jnp.min(jnp.where(back, pick_row(self.levels, self.next) + 1, levels))
         level = jnp.where(jumped & accept, 0, found)
         # A step of length zero ends where it started: one mark for both, if not both are jumps.
         last = jnp.maximum(self.made - 1, 0)
-        again = (t1 == t) & (self.made > 0) & (pick(self.rows, last) == past.count)
-        again = again & ((level > 0) | (pick(self.levels, last) > 0))
-        new = (level < levels) & (~again | (level < pick(self.levels, last)))
-        place = place_of(self.made - (again & new), self.rows.shape[0])
+        again = (t1 == t) & (self.made > 0) & (pick_row(self.rows, last) == past.count)
+        again = again & ((level > 0) | (pick_row(self.levels, last) > 0))
+        new = (level < levels) & (~again | (level < pick_row(self.levels, last)))
+        place = ring_place(self.made - (again & new), self.rows.shape[0])
         return DiscontinuityTracker(
             put_row(self.rows, past.count + 1, place),
             put_row(self.levels, level, place),
@@ -193,8 +193,8 @@ class DiscontinuityTracker(eqx.Module):
         times at which these come back.
         """
         waiting = self.next < self.made
-        rows = jnp.where(waiting, pick(self.rows, self.next), 0)
-        jumps = waiting & (pick(self.levels, self.next) == 0)
+        rows = jnp.where(waiting, pick_row(self.rows, self.next), 0)
+        jumps = waiting & (pick_row(self.levels, self.next) == 0)
         return waiting, jumps, _first_level(past, t, rows) + lags
 
 
@@ -212,7 +212,7 @@ def _first_level(past: Any, t: Array, rows: Array) -> Array:
     """The times at which rows of the past start, the first number in each; the next row starts at
     t.
     """
-    starts = pick(past.rows[0], jnp.minimum(rows, jnp.maximum(past.count - 1, 0)))[..., 0]
+    starts = pick_row(past.rows[0], jnp.minimum(rows, jnp.maximum(past.count - 1, 0)))[..., 0]
     return jnp.where(rows >= past.count, t, starts)
 
 

@@ -23,9 +23,9 @@ __all__ = [
     "Sde",
     "Split",
     "Stratonovich",
+    "apply_diffusion",
+    "diffusion_magnitude",
     "lower",
-    "spread",
-    "times",
 ]
 
 
@@ -157,7 +157,7 @@ class Sde(Form):
 
     def times(self, g: Any, w: Any) -> Any:
         """The diffusion g, a value of it, times increments."""
-        return times(self.kind, g, w)
+        return apply_diffusion(self.kind, g, w)
 
     def square_of(self, g: Any) -> Any:
         """The mean square of the diffusion g, a value of it, times standard normals."""
@@ -280,7 +280,7 @@ class Stratonovich(Sde):
 _UNROLLED = 16  # sums of so many products are written out: straight code, also over lanes
 
 
-def times(kind: str, g: Any, w: Any) -> Any:
+def apply_diffusion(kind: str, g: Any, w: Any) -> Any:
     """A diffusion of some kind times increments."""
     if kind != "general":
         return g * w
@@ -289,14 +289,14 @@ def times(kind: str, g: Any, w: Any) -> Any:
     return sum(g[..., j] * w[j] for j in range(w.shape[-1]))
 
 
-def spread(form: Sde) -> Callable:
+def diffusion_magnitude(form: Sde) -> Callable:
     """|g|, per component of y."""
     if form.kind != "general":
         return form.diffusion
     return lambda t, y: jnp.sqrt(form.square_of(form.diffusion(t, y)))
 
 
-def _correction(form: Sde) -> Callable:
+def _drift_correction(form: Sde) -> Callable:
     """½ Σ_j (∂g_j/∂y) g_j: what a Stratonovich equation has in its drift that Itô's has not."""
 
     def half(t: Any, y: Any) -> Any:
@@ -317,7 +317,7 @@ def _correction(form: Sde) -> Callable:
 
 def _other(kind: type, sign: int) -> Callable:
     def converted(form: Sde) -> Sde:
-        half = _correction(form)
+        half = _drift_correction(form)
         drift = lambda t, y: form.drift(t, y) + sign * half(t, y)  # noqa: E731
         drift = form.drift if form.additive else drift
         return kind(**{**vars(form), "drift": drift})

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real
 
-from ..autodiff.discontinuity_times import constant, jumping, together
+from ..autodiff.discontinuity_times import concatenate_times, constant_lines, jumping
 from ..autodiff.raised_flags import flagged
 from ..autodiff.row_buffers import put_row
-from ..autodiff.tables import add_row, find, pick, place_of
+from ..autodiff.tables import add_row, find, pick_row, ring_place
 from ..core.packing import Packing
 from ..core.promotion import standard_promotion
 
@@ -136,7 +136,7 @@ class History(eqx.Module):
         """Adds a row. A rejected attempt takes one of no length: all batch elements write in the
         same place.
         """
-        place = place_of(self.count, self.ends.shape[0])
+        place = ring_place(self.count, self.ends.shape[0])
         row = _of_attempt(row, accept)
         return History(
             put_row(self.ends, end, place),
@@ -154,7 +154,7 @@ class History(eqx.Module):
 
     def last(self) -> list[Array]:
         """The row of the last step; zeros where there is none."""
-        return [pick(x, self.latest) for x in self.rows]
+        return [pick_row(x, self.latest) for x in self.rows]
 
 
 def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
@@ -181,7 +181,7 @@ class HistoryView(eqx.Module):
     def known(self, origin: Any, sign: Any) -> list:
         """Returns the leaves that are known before a solve, for `autodiff.discontinuity_times`."""
         unknown = jax.tree.leaves((self.history, self.ahead, self.now, self.middle))
-        own = [constant(origin), *(constant(sign) for _ in jax.tree.leaves(self.sign))]
+        own = [constant_lines(origin), *(constant_lines(sign) for _ in jax.tree.leaves(self.sign))]
         return [*(None for _ in unknown), *own]
 
 
@@ -214,7 +214,7 @@ class Past:
 
     def _at(self, s: Array) -> tuple[Array, tuple]:
         seen, history = self.seen, self.seen.history
-        s = jumping(s, together, kind="past") if self.jumps else s
+        s = jumping(s, concatenate_times, kind="past") if self.jumps else s
         sigma, tau = self._turned(s), self._turned(self.t)
         fixed, now = lax.stop_gradient((sigma, tau))
         # Where two pieces meet, a step looks at the piece that it is on: at its start to the right,
@@ -246,6 +246,6 @@ class Past:
         found = find(history.ends, history.count, side)
         i = jnp.clip(found, 0, jnp.maximum(history.count - 1, 0))
         return [
-            jnp.where(beyond, a, pick(x, i))
+            jnp.where(beyond, a, pick_row(x, i))
             for a, x in zip(self.seen.ahead, history.rows, strict=True)
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..autodiff.discontinuity_times import Jumps, constant, jumps_of, time
+from ..autodiff.discontinuity_times import Jumps, constant_lines, jumps_of, time
 
 __all__ = ["jumps_of_traced"]
 
@@ -14,5 +14,5 @@ def jumps_of_traced(traced: Any, leaves: Sequence, seen: Sequence = ()) -> Jumps
     """
     count = len(traced.jaxpr.in_avals) - 1 - len(leaves) - len(seen)
     state = [None] * count
-    inputs = [time(traced.jaxpr.in_avals[0].dtype), *state, *seen, *map(constant, leaves)]
+    inputs = [time(traced.jaxpr.in_avals[0].dtype), *state, *seen, *map(constant_lines, leaves)]
     return jumps_of(traced.jaxpr, inputs)

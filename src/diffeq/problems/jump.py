@@ -12,7 +12,7 @@ from ..closures import flatten_fields, unflatten_fields
 from .base import Problem
 from .user_functions import accepts
 
-__all__ = ["ESTIMATORS", "Jump", "JumpProblem", "varies"]
+__all__ = ["ESTIMATORS", "Jump", "JumpProblem", "rate_varies"]
 
 ESTIMATORS = ("pathwise", "score")
 
@@ -52,14 +52,14 @@ class Jump:
     fields: ClassVar[tuple[str, ...]] = ("rate", "affect", "mark")
 
     def __init__(self, rate: Any, affect: Any, *, mark: Any = None) -> None:
-        self.rate, self.affect, self.mark = _rate(rate), affect, mark
+        self.rate, self.affect, self.mark = _check_rate(rate), affect, mark
         if not callable(affect):
             raise TypeError(f"affect is {affect!r}; a function affect(t, y, args) is wanted.")
         if not (mark is None or callable(mark)):
             raise TypeError(f"mark is {mark!r}; a function mark(key) is wanted, or None.")
 
     def __repr__(self) -> str:
-        return f"Jump({', '.join(_named(getattr(self, name)) for name in ('rate', 'affect'))})"
+        return f"Jump({', '.join(_describe(getattr(self, name)) for name in ('rate', 'affect'))})"
 
     def replaced(self, rate: Any) -> "Jump":
         """Returns the jump with another rate."""
@@ -185,8 +185,8 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
     def _check(self) -> None:
         if not isinstance(self.problem, Problem) or isinstance(self.problem, JumpProblem):
             raise TypeError(
-                f"problem is {_named(self.problem)}; the equation between jumps is wanted, such as "
-                "de.ODEProblem(f, y0, tspan, args). Several jumps go into one JumpProblem."
+                f"problem is {_describe(self.problem)}; the equation between jumps is wanted, such "
+                "as de.ODEProblem(f, y0, tspan, args). Several jumps go into one JumpProblem."
             )
         if self.estimator not in (None, *ESTIMATORS):
             raise ValueError(
@@ -195,10 +195,10 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
             )
 
 
-def varies(rate: Any) -> bool:
+def rate_varies(rate: Any) -> bool:
     """True if a rate is a function of (t, y, args), and no number or a function of args.
 
-    >>> varies(2.0), varies(lambda args: args), varies(lambda t, y, args: y)
+    >>> rate_varies(2.0), rate_varies(lambda args: args), rate_varies(lambda t, y, args: y)
     (False, False, True)
     """
     if not callable(rate) or hasattr(rate, "shape"):
@@ -207,13 +207,13 @@ def varies(rate: Any) -> bool:
     return accepts(rate, "rate", (3, 1), wanted) != 1
 
 
-def _rate(rate: Any) -> Any:
+def _check_rate(rate: Any) -> Any:
     """A rate as it is kept: numbers as one array."""
     if callable(rate) and not hasattr(rate, "shape"):
-        varies(rate)
+        rate_varies(rate)
         return rate
     if isinstance(rate, (list, tuple)) and rate:
-        rate = jnp.stack([jnp.asarray(_rate(x)) for x in rate])
+        rate = jnp.stack([jnp.asarray(_check_rate(x)) for x in rate])
     dtype = getattr(rate, "dtype", None)
     if dtype is None and (isinstance(rate, bool) or not isinstance(rate, (int, float))):
         return _bad(rate)
@@ -242,12 +242,12 @@ def _jumps(jumps: Any) -> tuple:
         name = f"jumps[{i}]" if isinstance(jumps, (tuple, list)) else "jumps"
         if not isinstance(jump, Jump):
             raise TypeError(
-                f"{name} is {_named(jump)}; a jump is wanted, such as de.Jump(rate, affect)."
+                f"{name} is {_describe(jump)}; a jump is wanted, such as de.Jump(rate, affect)."
             )
     return given
 
 
-def _named(x: Any) -> str:
+def _describe(x: Any) -> str:
     if inspect.isclass(x):
         return f"the class {x.__name__}"
     return getattr(x, "__name__", type(x).__name__) if callable(x) else repr(x)

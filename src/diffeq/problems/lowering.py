@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ..autodiff.component_dependence import own_components
-from ..autodiff.discontinuity_times import Jumps, joined, jumping, together, turns_of
+from ..autodiff.discontinuity_times import Jumps, concatenate_times, join_jumps, jumping, turns_of
 from ..autodiff.loop_invariant import split_invariant
 from ..autodiff.primitive import (
     count_equations,
@@ -28,7 +28,7 @@ from ..autodiff.primitive import (
 )
 from ..closures import check_indices, flatten, no_writes, unflatten
 from ..core.dispatch import entry_for
-from ..core.packing import Packing, as_state, moving, released, without_held
+from ..core.packing import Packing, as_state, moving_leaves, released, without_held
 from ..core.promotion import user_promotion
 from .base import Problem, evaluated
 from .dae import (
@@ -50,7 +50,13 @@ from .sdde import SDDEProblem
 from .sde import SDEProblem
 from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady_state import SteadyStateProblem
-from .user_functions import annotate_errors, check_arguments, check_numbers, described, paired
+from .user_functions import (
+    annotate_errors,
+    check_arguments,
+    check_numbers,
+    described,
+    paired_leaves,
+)
 
 __all__ = [
     "Canonical",
@@ -58,11 +64,11 @@ __all__ = [
     "canonical",
     "equation_at",
     "functions_of",
-    "interval",
+    "initial_state",
     "named_leaves",
     "names_of",
-    "state_of",
     "time_dtype",
+    "time_interval",
 ]
 
 
@@ -110,15 +116,15 @@ def canonical(
     `real`: a complex state is seen as its real view. An equation with delays has to know its steps:
     `polynomial(t0, y0)` has the shapes of one.
     """
-    rule: Any = _rule(problem)
+    rule: Any = _rule_of(problem)
     args = problem.args
     leaves, structure = flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
-    tree = state_of(problem)
+    tree = initial_state(problem)
     packing = Packing(tree, real=real)
     plain = released(tree)
     y0, held = packing.pack(plain), packing.held_of(plain)
-    t0, t1 = interval(evaluated(problem.tspan, args), args, y0.dtype)
+    t0, t1 = time_interval(evaluated(problem.tspan, args), args, y0.dtype)
     t = jax.ShapeDtypeStruct((), t0.dtype)
     if problem.delayed:
         rule = rule.ready(problem, tree, packing, t0, y0, polynomial, direction)
@@ -138,7 +144,7 @@ def canonical(
         for name, f, parts, *own in rule.functions(problem, tree)
     ]
     seen = rule.seen_from(t0, t1) if problem.delayed else ()
-    jumps = joined(jumps_of_traced(g, leaves, seen) for g in traced)
+    jumps = join_jumps(jumps_of_traced(g, leaves, seen) for g in traced)
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
     large = any(f.large for f in traced)
     traced = traced if jac is None else [*traced, jac]
@@ -152,7 +158,7 @@ def canonical(
         if jac is not None:
             *bound, by_y = bound
             known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
-        made = rule.form(bound, packing.beside(held), sign, **known, **constants)
+        made = rule.form(bound, packing.with_held(held), sign, **known, **constants)
         return made.sized(large=large)
 
     constants = rule.constants(problem, packing)
@@ -184,18 +190,18 @@ def equation_at(
     return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
 
 
-def state_of(problem: Problem) -> Any:
+def initial_state(problem: Problem) -> Any:
     """The initial state as the user's tree: real or complex numbers, and at least one; and leaves
     that are marked as held, of any kind.
     """
-    rule = _rule(problem)
+    rule = _rule_of(problem)
     tree = rule.state(problem, problem.args)
-    if not jax.tree.leaves(moving(tree)):
+    if not jax.tree.leaves(moving_leaves(tree)):
         found = "only leaves that are held" if jax.tree.leaves(tree) else "no arrays"
         raise ValueError(f"{rule.names[0]} has {found} in it; give at least one number to solve.")
-    if all(np.size(leaf) == 0 for leaf in jax.tree.leaves(moving(tree))):
+    if all(np.size(leaf) == 0 for leaf in jax.tree.leaves(moving_leaves(tree))):
         raise ValueError(f"{rule.names[0]} is {described(tree)}, empty; give at least one number.")
-    for name, leaf in named_leaves(problem, moving(tree)):
+    for name, leaf in named_leaves(problem, moving_leaves(tree)):
         dtype = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
         if jnp.issubdtype(dtype, jnp.inexact):
             continue
@@ -215,7 +221,7 @@ def state_of(problem: Problem) -> Any:
 
 def named_leaves(problem: Problem, state: Any) -> Iterator[tuple[str, Any]]:
     """The leaves of a problem's state with their names: y0['x'], or x0 and v0."""
-    names = _rule(problem).names
+    names = _rule_of(problem).names
     parts = [state] if len(names) == 1 else state
     for name, part in zip(names, parts, strict=True):
         for path, leaf in jax.tree.flatten_with_path(part)[0]:
@@ -233,10 +239,10 @@ def functions_of(problem: Any) -> Iterator[tuple[str, Any, str]]:
 
 def names_of(problem: Problem) -> tuple[str, ...]:
     """The fields that make up the initial state: y0; or positions, and velocities or momenta."""
-    return _rule(problem).names
+    return _rule_of(problem).names
 
 
-def _rule(problem: Any) -> Any:
+def _rule_of(problem: Any) -> Any:
     rule = entry_for(_RULES, type(problem))
     if rule is None:
         raise TypeError(
@@ -369,7 +375,7 @@ def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
 
 def as_rate(name: str, value: Any, parts: tuple, must: str = "dy/dt must match it") -> Any:
     """Returns the value of a field, if it fits the state; leaves that are held have none."""
-    like = moving(parts[0])
+    like = moving_leaves(parts[0])
     holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
     return checked(name, without_held(value, parts[0]) if holds else as_state(value), like, must)
 
@@ -384,7 +390,7 @@ def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it")
     check_numbers(name, value)
     if jax.tree.structure(value) != jax.tree.structure(like):
         raise TypeError(f"{name} returned {described(value)}; y is {described(like)}, and {must}.")
-    for where, dy, y in paired(value, like):
+    for where, dy, y in paired_leaves(value, like):
         if jnp.shape(dy) != jnp.shape(y):
             raise TypeError(
                 f"{name} returned shape {jnp.shape(dy)}{where}; y has shape {jnp.shape(y)}, and "
@@ -432,7 +438,7 @@ def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
     return value
 
 
-def interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
+def time_interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     """(t0, t1) in the real dtype of the state, promoted with arrays in tspan."""
     if not isinstance(tspan, (tuple, list)) and getattr(tspan, "shape", None) != (2,):
         raise TypeError(f"tspan is {tspan!r}; a pair (t0, t1) is wanted, or a function of args.")
@@ -456,7 +462,7 @@ def time_dtype(ends: Sequence, dtype: Any) -> Any:
 # --- one rule a problem -----------------------------------------------------------------------
 
 
-class _Rule:
+class _ProblemRule:
     names: tuple[str, ...] = ("y0",)
     delays: Any = None
 
@@ -473,7 +479,7 @@ class _Rule:
         return None
 
 
-class _OdeRule(_Rule):
+class _OdeRule(_ProblemRule):
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
         return as_state(evaluated(problem.y0, args))
@@ -485,7 +491,7 @@ class _OdeRule(_Rule):
     @staticmethod
     def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         del sign
-        return Ode(_packed(at[0], packing), **known)
+        return Ode(_on_packed(at[0], packing), **known)
 
 
 class _SplitRule(_OdeRule):
@@ -496,10 +502,10 @@ class _SplitRule(_OdeRule):
     @staticmethod
     def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         del sign
-        return Split(_packed(at[0], packing), _packed(at[1], packing), **known)
+        return Split(_on_packed(at[0], packing), _on_packed(at[1], packing), **known)
 
 
-class _DaeRule(_Rule):
+class _DaeRule(_ProblemRule):
     """An equation with a mass matrix, and the index of its components, which is static."""
 
     state = staticmethod(_OdeRule.state)
@@ -521,21 +527,21 @@ class _DaeRule(_Rule):
     def form(self, at: list, packing: Packing, sign: Any, **known: Any) -> Any:
         """M y' = f."""
         del sign
-        return Mass(_packed(at[0], packing), **known, index=packed_index(self.index, packing))
+        return Mass(_on_packed(at[0], packing), **known, index=packed_index(self.index, packing))
 
 
 class _ImplicitRule(_OdeRule):
     @staticmethod
     def constants(problem: Any, packing: Packing) -> dict:
         guess, args = packed_slope(problem, packing), problem.args
-        t0, t1 = interval(evaluated(problem.tspan, args), args, guess.dtype)
+        t0, t1 = time_interval(evaluated(problem.tspan, args), args, guess.dtype)
         flags, span = packed_differential(problem, packing), jnp.abs(t1 - t0).astype(guess.dtype)
         return {"differential": flags, "guess": guess, "span": lax.stop_gradient(span)}
 
     @staticmethod
     def functions(problem: Any, tree: Any) -> list:
         fits = partial(as_rate, must="there is one equation for each component")
-        return [("residual", problem.residual, (tree, moving(tree)), fits)]
+        return [("residual", problem.residual, (tree, moving_leaves(tree)), fits)]
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
@@ -561,12 +567,12 @@ def _unpacked(f: Callable, packing: Packing) -> Callable:
     return lambda t, y: f(t, packing.unpack(y))
 
 
-def _packed(f: Callable, packing: Packing) -> Callable:
+def _on_packed(f: Callable, packing: Packing) -> Callable:
     """The function over packed states; its other inputs stay as they are."""
     return lambda t, y, *seen: packing.pack(f(t, packing.unpack(y), *seen))
 
 
-class _SdeRule(_Rule):
+class _SdeRule(_ProblemRule):
     """An equation with noise; what is declared of that is static."""
 
     state = staticmethod(_OdeRule.state)
@@ -593,7 +599,7 @@ class _SdeRule(_Rule):
         own = self.kind == "diagonal" and diffusion.pointwise(0, packing.held)
         recalls = diffusion.parts > 1 and diffusion.uses(1)
         additive = not diffusion.uses(0) and not recalls
-        return self.wanted(_packed(drift, packing), g, self.kind, additive, own, recalls)
+        return self.wanted(_on_packed(drift, packing), g, self.kind, additive, own, recalls)
 
     @staticmethod
     def noise(problem: Any, traced: list, y0: Array) -> tuple[int, ...]:
@@ -621,7 +627,7 @@ def _columns(packing: Packing, tree: Any) -> Array:
 
 def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
     """Returns the value of a diffusion, if it fits the state and the noise that was declared."""
-    like = moving(parts[0])
+    like = moving_leaves(parts[0])
     value = as_state(value) if like is parts[0] else without_held(value, parts[0])
     check_numbers(name, value)
     wants = {
@@ -652,7 +658,7 @@ def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
     return value
 
 
-class _MotionRule(_Rule):
+class _MotionRule(_ProblemRule):
     """Positions and momenta, each half of the packed state."""
 
     names: tuple[str, ...] = ("x0", "v0")
@@ -660,7 +666,7 @@ class _MotionRule(_Rule):
     @classmethod
     def state(cls, problem: Any, args: Any) -> Any:
         q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
-        if _shapes(moving(q)) != _shapes(moving(p)):
+        if _shapes(moving_leaves(q)) != _shapes(moving_leaves(p)):
             first, second = cls.names
             raise TypeError(
                 f"{second} is {described(p)}; it must match {first}, which is {described(q)}."
@@ -673,7 +679,7 @@ class _MotionRule(_Rule):
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any) -> Any:
-        kick = _halved(at[0], packing)
+        kick = _on_halves(at[0], packing)
         separable = not at[0].uses(1)
         return Partitioned(lambda t, q, p: flip_time(sign, p), kick, separable, identity=True)
 
@@ -685,31 +691,31 @@ class _HamiltonianRule(_MotionRule):
     def functions(problem: Any, tree: Any) -> list:
         energy = problem.hamiltonian
         return [
-            ("hamiltonian", _slope(energy, tree, of_momentum=True), tree),
-            ("hamiltonian", _slope(energy, tree, of_momentum=False), tree),
+            ("hamiltonian", _energy_gradient(energy, tree, of_momentum=True), tree),
+            ("hamiltonian", _energy_gradient(energy, tree, of_momentum=False), tree),
         ]
 
     @staticmethod
     def form(at: list, packing: Packing, sign: Any) -> Any:
         del sign
         velocity, force = at
-        drift = _halved(velocity, packing)
-        push = _halved(force, packing)
+        drift = _on_halves(velocity, packing)
+        push = _on_halves(force, packing)
         separable = not velocity.uses(0) and not force.uses(1)
         return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
 
 
-def _slope(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable:
+def _energy_gradient(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable:
     """The derivative of an energy by positions or momenta (but for those that are held)."""
     marked = tree[of_momentum]
 
     def slope(t: Any, q: Any, p: Any, args: Any) -> Any:
         def of_part(z: Any) -> Any:
-            z = _beside(z, p if of_momentum else q, marked)
+            z = _with_moving(z, p if of_momentum else q, marked)
             if isinstance(energy, Separable):
                 part = energy.kinetic if of_momentum else energy.potential
-                return _scalar(part(t, z, args))
-            return _scalar(energy(t, q, z, args) if of_momentum else energy(t, z, p, args))
+                return _check_energy(part(t, z, args))
+            return _check_energy(energy(t, q, z, args) if of_momentum else energy(t, z, p, args))
 
         found = jax.grad(of_part)(_moving_of(p if of_momentum else q, marked))
         packing = Packing(marked)
@@ -727,7 +733,7 @@ def _moving_of(tree: Any, marked: Any) -> Any:
     return [x for x, held in each if not held]
 
 
-def _beside(own: Any, tree: Any, marked: Any) -> Any:
+def _with_moving(own: Any, tree: Any, marked: Any) -> Any:
     """Returns the tree with `own` in the place of the leaves that are not held."""
     packing = Packing(marked)
     if not packing.holds:
@@ -736,7 +742,7 @@ def _beside(own: Any, tree: Any, marked: Any) -> Any:
     return jax.tree.unflatten(packing.tree, [x if held else next(found) for x, held in each])
 
 
-def _scalar(energy: Any) -> Any:
+def _check_energy(energy: Any) -> Any:
     check_numbers("hamiltonian", energy)
     if jnp.shape(energy) != ():
         raise TypeError(f"hamiltonian returned shape {jnp.shape(energy)}; an energy is a scalar.")
@@ -747,7 +753,7 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
 
 
-def _halved(f: Callable, packing: Packing) -> Callable:
+def _on_halves(f: Callable, packing: Packing) -> Callable:
     """A function of trees as one of vectors (t, q, p); each half is packed like positions alone."""
     blank = packing.marked(jnp.zeros(sum(map(math.prod, packing.shapes)), packing.dtype))
     of_q, of_p = (Packing(half, packing.dtype) for half in blank)
@@ -762,7 +768,7 @@ def _halved(f: Callable, packing: Packing) -> Callable:
     return of_vectors
 
 
-class _DelayRule(_Rule):
+class _DelayRule(_ProblemRule):
     """A field that sees its past; what it is traced with is the past's arrays."""
 
     def __init__(
@@ -775,7 +781,7 @@ class _DelayRule(_Rule):
     @staticmethod
     def state(problem: Any, args: Any) -> Any:
         """y0, or where there is none the end of the history."""
-        start = _history_at(problem, _start(problem, args), args)
+        start = _history_at(problem, _start_time(problem, args), args)
         if problem.y0 is None:
             return start
         y0 = as_state(evaluated(problem.y0, args))
@@ -813,7 +819,7 @@ class _DelayRule(_Rule):
     def _sees(self, f: Any, problem: Any) -> Any:
         """A function of (t, y, past, args) as one of (t, y, seen, args)."""
         known = (self.packing, self.shape, self.direction, self.delays.jumps)
-        return partial(_seeing, f, problem.history, known)
+        return partial(_with_past, f, problem.history, known)
 
     def seen_from(self, t0: Array, t1: Array) -> list:
         """Of the leaves of a `HistoryView` where the past begins, and the direction of time."""
@@ -863,7 +869,7 @@ class _NoisyDelayRule(_DelayRule):
         return self.noisy.form(at, packing, sign)
 
 
-def _seeing(
+def _with_past(
     f: Any, history: Any, known: tuple, t: Any, y: Any, seen: HistoryView, args: Any
 ) -> Any:
     """Evaluates f with the past that `seen` holds."""
@@ -872,7 +878,7 @@ def _seeing(
     turns = turns_of(lambda s: _history_at_time(history, s, args), t) if callable(history) else []
 
     def before(s: Any) -> tuple[Array, tuple]:
-        s = jumping(s, together, *turns) if turns else s
+        s = jumping(s, concatenate_times, *turns) if turns else s
         then = _history_at_time(history, s, args)
         each = zip(packing.held_of(then), now, strict=True)
         return packing.pack(then), tuple(x.astype(a.dtype) for x, a in each)
@@ -880,7 +886,7 @@ def _seeing(
     return f(t, y, Past(seen, t, shape, packing, before, direction, jumps, now), args)
 
 
-def _start(problem: Any, args: Any) -> Any:
+def _start_time(problem: Any, args: Any) -> Any:
     return evaluated(evaluated(problem.tspan, args)[0], args)
 
 

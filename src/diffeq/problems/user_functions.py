@@ -16,7 +16,7 @@ __all__ = [
     "check_numbers",
     "described",
     "is_of_torch",
-    "paired",
+    "paired_leaves",
 ]
 
 _BRANCHES = (
@@ -94,7 +94,9 @@ def annotate_errors(name: str, arguments: str, *given: Any) -> Iterator[None]:
     except Exception as error:
         for note in _notes(error, dict(zip(arguments.split(", "), given, strict=False))):
             error.add_note(
-                note.format(name=name, arguments=arguments, given=_shown(given, arguments))
+                note.format(
+                    name=name, arguments=arguments, given=_describe_arguments(given, arguments)
+                )
             )
         raise
 
@@ -137,7 +139,7 @@ def _missing(error: Exception, given: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _shown(given: tuple, arguments: str) -> str:
+def _describe_arguments(given: tuple, arguments: str) -> str:
     pairs = zip(arguments.split(", "), map(described, given), strict=False)
     return ", ".join(f"{letter} is {value}" for letter, value in pairs)
 
@@ -183,10 +185,10 @@ def check_numbers(name: str, value: Any) -> None:
             )
 
 
-def paired(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
+def paired_leaves(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
     """The leaves of two trees of one structure side by side, and where: " at ['x']", or "".
 
-    >>> list(paired({"x": 1.0}, {"x": 2.0}))
+    >>> list(paired_leaves({"x": 1.0}, {"x": 2.0}))
     [(" at ['x']", 1.0, 2.0)]
     """
     leaves = zip(jax.tree.flatten_with_path(value)[0], jax.tree.leaves(like), strict=True)
@@ -201,10 +203,10 @@ def described(tree: Any) -> str:
     >>> described({"x": jnp.zeros(2)})
     '{x: float32[2]}'
     """
-    return str(jax.tree.map(_kind, tree)).replace("'", "")
+    return str(jax.tree.map(_type_name, tree)).replace("'", "")
 
 
-def _kind(x: Any) -> str:
+def _type_name(x: Any) -> str:
     try:
         return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
     except TypeError:

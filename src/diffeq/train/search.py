@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..autodiff.host_segments import Segments, outside
-from ..closures import Captured, Program, captured
+from ..closures import Captured, CapturedProgram, captured
 from .batches import Draw
 from .compiled_step import KEPT, Carry, Evaluation, advanced, evaluation_of
 
@@ -71,7 +71,7 @@ def _with_state(evaluation: Evaluation, carry: Carry) -> Evaluation:
 
 
 @lru_cache(maxsize=KEPT)
-def _segments(program: Program) -> Segments:
+def _segments(program: CapturedProgram) -> Segments:
     return Segments(program.jaxpr)
 
 

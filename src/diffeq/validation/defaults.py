@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from ..adjoints import Discrete
-from ..core.packing import Packing, moving
+from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
 from ..problems.forms import Ito
@@ -44,7 +44,7 @@ def may_switch(problem: Problem, state: Any, adjoint: Any) -> bool:
     """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
     if not problem.is_ode or not isinstance(adjoint, Discrete | None):
         return False
-    return Packing(moving(state)).size <= _MOST_TURNING
+    return Packing(moving_leaves(state)).size <= _MOST_TURNING
 
 
 def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:

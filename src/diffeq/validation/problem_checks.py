@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.packing import Packing, holds, moving
+from ..core.packing import Packing, holds, moving_leaves
 from ..methods import Method, Stochastic
 from ..problems import (
     DAEProblem,
@@ -22,8 +22,8 @@ from ..problems import (
 from ..problems.base import data_of, evaluated
 from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
-from ..problems.jump import varies
-from ..problems.lowering import functions_of, named_leaves, state_of
+from ..problems.jump import rate_varies
+from ..problems.lowering import functions_of, initial_state, named_leaves
 from ..problems.user_functions import is_of_torch
 from .defaults import no_control
 from .values import concrete, is_real, shown
@@ -104,7 +104,7 @@ _JUMPING = (*_AT_RATES_THAT_VARY, DAEProblem, SecondOrderProblem, HamiltonianPro
 
 def _check_jumps(problem: JumpProblem) -> None:
     """Equations that can jump, and at which rates."""
-    moving = [j for j, jump in enumerate(problem.jumps) if varies(jump.rate)]
+    moving = [j for j, jump in enumerate(problem.jumps) if rate_varies(jump.rate)]
     able = _AT_RATES_THAT_VARY if moving else _JUMPING
     if not isinstance(problem.problem, able):
         what = f"jumps[{moving[0]}] has a rate that varies" if moving else "jumps were given"
@@ -134,7 +134,7 @@ def check_noisy(problem: Problem, events: tuple) -> None:
             f"events were given, and problem is a {type(problem).__name__}: what they change would "
             "come back to a path that has been cut. Leave them out, or see what is saved (saveat=)."
         )
-    if holds(state_of(problem)) and not events:
+    if holds(initial_state(problem)) and not events:
         raise TypeError(
             "y0 has leaves that are held, and without events nothing changes them: use args."
         )
@@ -288,7 +288,7 @@ def check_index(problem: Problem, method: Method) -> None:
     index = getattr(problem, "index", None)
     if index is None:
         return
-    found = packed_index(index, Packing(state_of(problem)))
+    found = packed_index(index, Packing(initial_state(problem)))
     if found is not None and found.max() > method.highest_index:
         raise TypeError(
             f"{method!r} solves equations of index {method.highest_index}, and index has a "
@@ -316,9 +316,9 @@ def check_state(problem: Problem, state: Any) -> None:
     if isinstance(problem, ImplicitDAEProblem):
         _check_slopes(problem, state)
     # (A history that calls jnp makes the state a tracer inside a trace, of numbers that are known.)
-    if not concrete((data_of(problem), moving(state))):
+    if not concrete((data_of(problem), moving_leaves(state))):
         return
-    for name, leaf in named_leaves(problem, moving(state)):
+    for name, leaf in named_leaves(problem, moving_leaves(state)):
         value = np.asarray(leaf)
         if not np.isfinite(value).all():
             found = "NaN" if np.isnan(value).any() else "inf"

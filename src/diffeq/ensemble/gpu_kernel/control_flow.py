@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...autodiff.primitive import dependents, scan_counts, split, subjaxprs
+from ...autodiff.primitive import dependents, scan_counts, split_by_sizes, subjaxprs
 from ...autodiff.while_loop import lane_dependence
 from .indexing import put, row
 from .large_arrays import REGISTERS, View, Written, kept, loaded, refilled, viewed
@@ -110,7 +110,7 @@ def looped(
     carry = _Carry(avals, flags, context.lanes)
 
     def active(arrays: list) -> Any:
-        on = test(context, *split(arrays, (count, len(buffers))))
+        on = test(context, *split_by_sizes(arrays, (count, len(buffers))))
         return apply("and", on, context.on) if np.ndim(on) else on
 
     def goes_on(numbers: Any) -> Any:
@@ -121,7 +121,7 @@ def looped(
         old = carry.arrays(numbers, arrays)
         on = active(old)
         inner = context.only(on) if np.ndim(on) else context
-        new, written = turn(inner, on, *split(old, (count, len(buffers))))
+        new, written = turn(inner, on, *split_by_sizes(old, (count, len(buffers))))
         if not test_varies:
             on = np.bool_(True)
         found = zip([*new, *written], old, strict=True)
@@ -204,7 +204,7 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
     """
     if condition.out_avals[0].ndim:
         return None
-    consts, state, buffers = split(xs, sizes)
+    consts, state, buffers = split_by_sizes(xs, sizes)
     consts = [viewed(_beside(x, context)) for x in consts]
     own = [has_lanes(x) for x in consts]
     avals = body.out_avals
@@ -214,7 +214,7 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
 
     def turn(inner: Any, active: Any, state: list, buffers: list) -> tuple:
         out = inner.run(body, [_flag(active), *consts, *state, *buffers])
-        return tuple(split(out, sizes[1:]))
+        return tuple(split_by_sizes(out, sizes[1:]))
 
     def varies(flags: list[bool]) -> tuple:
         every = sizes[0], sizes[1] + sizes[2], 0
@@ -315,7 +315,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
     """Rows are read and written at a place of the lane; a lane that is done writes none."""
     if lanes or not length:
         return None
-    rows, consts, carry, linear, linear_rows, buffers = split(xs, sizes)
+    rows, consts, carry, linear, linear_rows, buffers = split_by_sizes(xs, sizes)
     consts, linear = [viewed(x) for x in consts], [viewed(x) for x in linear]
     first, count = objects(lo)[()], objects(n)[()]
     avals = step.out_avals
@@ -335,7 +335,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
         old = [np.zeros(x.shape[1:], a.dtype) if fresh else row(x, j, inner.space)
                for x, a in zip(buffers, full, strict=True)]  # fmt: skip
         xs = [*here, *consts, *state[1:], *linear, *linear_here, *old]
-        after, written = split(inner.run(step, [_flag(active), *xs]), (sizes[2], sizes[5]))
+        after, written = split_by_sizes(inner.run(step, [_flag(active), *xs]), (sizes[2], sizes[5]))
         buffers = [put(x, j, y, inner.on, inner.space)
                    for x, y in zip(buffers, written, strict=True)]  # fmt: skip
         return [_flag(apply("add", i, np.int32(1))), *after], buffers

@@ -15,11 +15,11 @@ import numpy as np
 from ...algebra import small_lu
 from ...autodiff.primitive import (
     Literal,
-    implementation,
+    implementation_of,
     is_key,
     key_kind,
     line_of,
-    lowered,
+    lower_jaxpr,
     open_jaxpr,
     rebind,
     user_line,
@@ -67,7 +67,7 @@ class Lanes:
     def traced(self, function: Callable, xs: Sequence) -> list:
         """A function of arrays, which is traced for it."""
         jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, _dtype(x)) for x in xs))
-        return self.run(lowered(jaxpr), xs)
+        return self.run(lower_jaxpr(jaxpr), xs)
 
     def run(self, jaxpr: Any, xs: Sequence) -> list:
         """What a closed jaxpr returns."""
@@ -100,7 +100,7 @@ class Lanes:
             return self.run(open_jaxpr(equation), xs)
         if name == "optimization_barrier":
             return _barrier(self, *xs)
-        rule, function = LOOPS.get(name) or INDEXING.get(name), implementation(equation)
+        rule, function = LOOPS.get(name) or INDEXING.get(name), implementation_of(equation)
         known = bool(xs) and all(map(is_known, xs))
         made = in_triton(name, equation) if self.space.kernel and not (known or rule) else None
         if made is not None:
@@ -152,7 +152,7 @@ def scalarised(jaxpr: Any, inputs: Sequence, lanes: int, space: Space) -> list:
     >>> [y.tolist() for y in scalarised(jaxpr, [x], 3, Space(3))[0]]
     [[0.0, 2.0, 6.0], [1.0, 2.0, 3.0]]
     """
-    return Lanes(lanes, space).run(lowered(jaxpr), inputs)
+    return Lanes(lanes, space).run(lower_jaxpr(jaxpr), inputs)
 
 
 def _constant(x: Any, aval: Any = None) -> np.ndarray:

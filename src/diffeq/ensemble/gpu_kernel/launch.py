@@ -28,7 +28,7 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Int
 
-from ...autodiff.primitive import is_key, split
+from ...autodiff.primitive import is_key, split_by_sizes
 from ..sharded import platform
 from . import Array, NoKernel, Read, Space, Stored, View, Written, scalarised
 from .large_arrays import REGISTERS
@@ -391,7 +391,7 @@ class Kernel:
     def _kernel(self, size: int, *refs: Any) -> None:
         block = self.tuning.block
         counts = [len(x) for x in (self.inputs, self.tables, self.jaxpr.out_avals, self.memories)]
-        inputs, tables, outs, memories = split(refs, counts)
+        inputs, tables, outs, memories = split_by_sizes(refs, counts)
         space = _References(block, tables, memories, barriers=self.tuning.interpreted())
         number = pallas.program_id(0) * block + jnp.arange(block, dtype=jnp.int32)
         counted = number < size  # the others fill up the last block
