@@ -1,13 +1,13 @@
-"""What the continuous adjoints share: the adjoint equation, its jumps, and the march back along it.
+"""The adjoint equation and its jumps, common to the continuous adjoints.
 
-For y' = f(t, y, p) and a loss that sees y at times t_i, the cotangent λ of y obeys, backwards,
+For y' = f(t, y, p) and a loss that observes y at times t_i, the cotangent λ of y obeys, backwards,
 
     λ' = −(∂f/∂y)ᵀ λ,   λ(t_i⁻) = λ(t_i⁺) + (∂L/∂y(t_i))ᵀ,   dL/dp = ∫ (∂f/∂p)ᵀ λ dt + direct terms,
 
 with dL/dy0 = λ(t0), dL/dt1 = λ(t1)·f, dL/dt0 = −λ(t0)·f, and dL/ds = λ(s)·(f(s⁻) − f(s⁺)) for a
 time s at which f jumps. The adjoints differ in where y(t) comes from and in how the integral is
-taken; each has its file. A march (`backward_solve.py`) goes back; what it starts from and what its
-end means is in `cotangents.py`.
+taken; each has its file. The backward solve is in `backward_solve.py`; its initial values, and the
+cotangents that its end gives, are in `cotangents.py`.
 """
 
 from functools import partial
@@ -33,16 +33,16 @@ __all__ = ["Reverse"]
 class Reverse(OneWay):
     """Base of the continuous adjoints: reverse mode, for problems that are ODEs.
 
-    A subclass says what its march carries (`parts`, λ first), how that changes (`slopes`), and how
-    it goes (`march`).
+    A subclass defines the unknowns of its backward solve (`parts`, λ first), their derivatives
+    (`slopes`), and the solve from t1 to t0 (`march`).
     """
 
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
         "forward", "second", "steps", "dense", "by hand", "multistep", "turns", "events",
         "held",
     }  # fmt: skip
-    carries: ClassVar[bool] = True  # whether dL/dp is part of the state
-    restores: ClassVar[bool] = False  # whether y is, and is restored at nodes
+    carries: ClassVar[bool] = True  # dL/dp is part of the state of the backward solve
+    restores: ClassVar[bool] = False  # y is part of it, and is restored at nodes
 
     rtol: float | None = eqx.field(static=True, default=None, kw_only=True)
     atol: float | None = eqx.field(static=True, default=None, kw_only=True)
@@ -78,53 +78,53 @@ class Reverse(OneWay):
                 "such as de.Tsit5(), or None for the method of the solve."
             )
 
-    # What the adjoints differ in.
+    # Defined by each adjoint.
 
     def hidden(self, setting: "AdjointContext") -> list[Array]:
-        """Further times at which the march wants to know y."""
+        """Further times at which the forward solve stores y for the backward solve."""
         del setting
         return []
 
     def recorder(self, system: System, max_steps: int, size: int = 0) -> Any:
-        """The tape that the march needs."""
+        """The recorder of the tape that the backward solve reads; None where it reads none."""
         del system, max_steps
 
     def parts(self, lam: Array, y: Array, moving: list) -> tuple:
-        """What is carried, at t1: λ, and what else."""
+        """The unknowns of the backward solve at t1: λ first."""
         raise NotImplementedError
 
     def slopes(self, setting: "AdjointContext", where: Any, t: Array, parts: tuple) -> tuple:
-        """Its derivative by σ = −t; `where` is what y(t) is made of."""
+        """The derivatives of the unknowns by σ = −t; `where` holds the data that give y(t)."""
         raise NotImplementedError
 
     def arrived(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
-        """What is carried on from a node where y is known, and the drift that was found there."""
+        """The unknowns after a node at which y is known, and the drift that was measured there."""
         del known, tolerance
         return parts, None
 
     def gathered(self, back: "Back", data: Data, march: "BackwardSolve", tried: Any) -> list:
-        """The integral with what an attempt adds to it."""
+        """The integral dL/dp after an attempt."""
         del back, data, tried
         return march.total
 
     def march(self, back: "Back") -> "BackwardSolve":
-        """From t1 to t0."""
+        """Solves backwards from t1 to t0."""
         raise NotImplementedError
 
-    # What they share.
+    # Common to all of them.
 
     def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
-        """The solve with what the march needs of it."""
+        """The forward solve, and the residuals for the backward solve."""
         sentence = refusal(self.name, ["second"])
         return undifferentiable(partial(solved_with_states, spec), sentence)(leaves)
 
     def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
-        """Cotangents pulled back."""
+        """The linear map that pulls cotangents back."""
         return _Pull(spec, live, tree)
 
 
 class _Pull(Map):
-    """The cotangents of a solve's inputs, by a march."""
+    """The map to the cotangents of a solve's inputs, by a backward solve."""
 
     def __init__(self, spec: Spec, live: list[bool], tree: Any) -> None:
         self.spec, self.live, self.tree = spec, live, tree

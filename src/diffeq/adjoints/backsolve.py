@@ -1,4 +1,4 @@
-"""`Backsolve`: y is solved backwards together with its adjoint, and watched."""
+"""`Backsolve`: y is solved backwards together with its adjoint, and compared with checkpoints."""
 
 from typing import Any, ClassVar
 
@@ -23,20 +23,21 @@ class Backsolve(Reverse):
 
     y' = f, λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ are one equation that starts from y(t1).
     What contracts forwards grows backwards, so that y can be lost in silence (the published adjoint
-    of neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is watched:
+    of neural ODEs gives −7 where +9.9 is right for a van der Pol oscillator). Here it is checked:
     at each saved time, at `checkpoints` further times and at t0 it is compared with the forward
     solve, and restored. Where they differ by more than `drift` tolerances, the derivative is NaN,
-    and outside a trace an error that says where and by how much. A stiff equation is lost in this
-    way by any method. Steps that are given (`dt=`) have an error that nobody has stated: say it,
-    as rtol= or atol= of the solve.
+    and outside a trace an error names the time and the difference. The y of a stiff equation is
+    lost in this way by any method. A solve with given steps (`dt=`) has no tolerance to compare
+    with: give one, as rtol= or atol= of the solve.
 
     Args:
         checkpoints: how many states of the forward solve are kept besides the saved ones, at equal
             distances in time.
         drift: how far y may be from the forward solve, in units of its tolerance.
         rtol, atol: tolerances of λ; None: those of the solve. atol is meant in units of y: for λ it
-            is relative to the largest kick.
-        method: what solves backwards; it must estimate its error. None: the method of the solve.
+            is relative to the largest adjoint jump.
+        method: the method of the backward solve; it must estimate its error. None: the method of
+            the solve.
 
     Reverse mode only; for rows at given times and the end.
 
@@ -69,7 +70,7 @@ class Backsolve(Reverse):
             raise ValueError(f"drift is {self.drift!r}; a positive number is wanted.")
 
     def hidden(self, setting: AdjointContext) -> list[Array]:
-        """The start, and times at equal distances."""
+        """The times of the checkpoints: t0, and `checkpoints` times at equal distances."""
         t0, t1 = setting.start.t, setting.data.t1
         part = jnp.arange(self.checkpoints + 1, dtype=t0.dtype) / (self.checkpoints + 1)
         return [t0 + part * (t1 - t0)]
@@ -87,11 +88,13 @@ class Backsolve(Reverse):
         return of_y, of_parameters, -f
 
     def arrived(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
-        """On with the state of the forward solve; how far the other was from it, in tolerances."""
+        """The unknowns with y restored from the forward solve; and the drift: the norm of the
+        difference of y from it, in tolerances.
+        """
         lam, of_parameters, y = parts
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))
 
     def march(self, back: Back) -> BackwardSolve:
-        """In one go."""
+        """Solves backwards from t1 to t0 in one loop."""
         return back.descend(back.first(()), (), back.floor)

@@ -1,7 +1,9 @@
-"""The march of a continuous adjoint: from t1 to t0 along its equation, with landings and kicks.
+"""The backward solve of a continuous adjoint: from t1 to t0, with a step end and an adjoint jump at
+each observation time.
 
-It goes in the time σ = −t, by the same attempts as the loop that went forwards, under the same
-controller; its equation is a `System` of its own.
+The adjoint equation is a `System` of its own, in the time σ = −t, solved by the attempts of the
+forward loop under the same controller. A node is a time at which a step has to end: an observation
+time, where λ jumps by the cotangent of the observation, or a time at which y is known or λ wanted.
 """
 
 from dataclasses import replace
@@ -38,13 +40,14 @@ from .forward_result import AdjointContext, ForwardResult
 
 __all__ = ["DRIFTED", "Back", "BackwardSolve", "Nodes", "Origin"]
 
-DRIFTED = -1  # the status of a march that its monitor has stopped
+DRIFTED = -1  # the status of a backward solve whose y differs too much from the checkpoints
 
 
 class Nodes(NamedTuple):
-    """Where a march has to stop, in its time and order; what is added to λ there, and the state.
+    """The times at which a step of the backward solve has to end, ascending in σ; the adjoint jump
+    of λ at each; and the state of the forward solve.
 
-    `kicks` is None when nothing is ever added, `states` when nobody asks.
+    `kicks` is None when λ never jumps, `states` when y is not restored.
     """
 
     times: Array
@@ -53,7 +56,7 @@ class Nodes(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a march starts, in its own time."""
+    """The initial values of a backward solve: t is in its own time σ."""
 
     t: Array
     y: Array
@@ -61,8 +64,9 @@ class Origin(NamedTuple):
 
 
 class BackwardSolve(NamedTuple):
-    """Where a march is: the loop's state, the number of the next node, the integral so far where it
-    is no part of the state, the worst drift and where it was, and λ as it came to each node.
+    """The state of a backward solve: the loop's state, the number of the next node, the integral so
+    far where it is no part of the loop's state, the largest drift and its time, and λ just before
+    its jump at each node.
     """
 
     state: State
@@ -74,7 +78,7 @@ class BackwardSolve(NamedTuple):
 
 
 class Back:
-    """The equation of a march, as a system that the loop can step, and its landings."""
+    """The adjoint equation as a `System` that the loop can step, and the nodes of its solve."""
 
     def __init__(
         self,
@@ -109,11 +113,11 @@ class Back:
 
     @property
     def floor(self) -> Array:
-        """Where the march ends, in its own time."""
+        """The end of the backward solve, in its own time."""
         return -self.setting.start.t
 
     def data(self, where: Any) -> Data:
-        """The data of the march; `where` is what y(t) is made of."""
+        """The data of the backward solve; `where` holds the data that give y(t)."""
         data = self.setting.data
         return Data(
             parameters=(self.setting.leaves, where), held=(), events=(), kept=None,
@@ -125,7 +129,7 @@ class Back:
         )  # fmt: skip
 
     def first(self, where: Any) -> BackwardSolve:
-        """Where the march starts."""
+        """The state before the first step."""
         y = self.packing.pack(self.parts)
         data = self.data(where)
         state = initial_state(self.system, data, self.origin.t, y, self.kept.end.dt)
@@ -140,7 +144,7 @@ class Back:
         return BackwardSolve(replace(state, status=status), node, total, zero, state.t, seen)
 
     def descend(self, march: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
-        """On to `floor`, with a landing at each node on the way."""
+        """Solves on to `floor`, with a step end at each node before it."""
         go = (march.state.status == Status.success) & (march.state.t < floor)
         status = jnp.where(go, Status.running, march.state.status).astype(jnp.int32)
         march = march._replace(state=replace(march.state, status=status))
@@ -171,7 +175,7 @@ class Back:
     def _landed(
         self, data: Data, nodes: Nodes, node: Array, there: Array, march: BackwardSolve
     ) -> BackwardSolve:
-        """The march after it has landed, perhaps on a node."""
+        """The backward solve after a step; where it ended at a node, after the jump of λ."""
         if not nodes.times.shape[0]:
             return march
         state, parts = march.state, self.packing.unpack(march.state.y)
@@ -188,7 +192,7 @@ class Back:
         return _drifted(march, state, there, drift, self.adjoint)
 
     def _afresh(self, data: Data, there: Array, state: State) -> State:
-        """The state with what a method remembers made anew where λ has jumped."""
+        """The state with the method's memory initialised again where λ has jumped."""
         if self.system.has_stops:
             state = replace(state, stop=count_passed(data.stops, state.t))
         if not jax.tree.leaves(state.memory):
@@ -213,7 +217,7 @@ def _next(nodes: Nodes, node: Array) -> tuple[Array, Array]:
 def _drifted(
     march: BackwardSolve, state: State, there: Array, drift: Any, adjoint: Any
 ) -> BackwardSolve:
-    """The march with what its monitor has found."""
+    """The backward solve with the drift at a node; stopped where that is too large."""
     if drift is None:
         return march._replace(state=state)
     drift = jnp.where(there, drift, 0).astype(march.drift.dtype)
@@ -227,7 +231,7 @@ def _drifted(
 
 
 def _solves_odes(method: Method) -> bool:
-    """Whether a method can step an ODE."""
+    """True if a method can step an ODE."""
     try:
         lower(Ode(lambda t, y: y), method.form, repr(method))
     except TypeError:
@@ -244,7 +248,7 @@ def _reversed(
     sign: Any,
     held: Any = (),
 ) -> Any:
-    """The adjoint equation, in the form that its method steps."""
+    """The adjoint equation, lowered to the form that its method steps."""
     del sign, held
     leaves, where = parameters
     setting = AdjointContext(spec, leaves, live)
@@ -256,7 +260,9 @@ def _reversed(
 
 
 def _by_parts(sizes: list[int], given: Any) -> Any:
-    """The norm of the worst part: many weights must not hide the error of a few states."""
+    """Returns the norm that is the largest of the norms of the parts: many weights must not hide
+    the error of a few states.
+    """
     if len(sizes) == 1:
         return given
     cuts = np.cumsum(sizes)[:-1].tolist()

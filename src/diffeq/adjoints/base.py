@@ -1,6 +1,6 @@
-"""What an adjoint is: a derivative for the loop, and a table of what it can serve.
+"""The base class of adjoints: a derivative for the loop, and a table of the features it supports.
 
-The solve itself is the same for all of them. An adjoint that is no tape gives the tangent of a
+The solve itself is common to all of them. An adjoint without checkpoints gives the tangent of a
 solve as a linear map that is known one way only (`autodiff/one_way_linear.py`): `Forward` pushes
 tangents, the continuous adjoints pull cotangents back.
 """
@@ -43,7 +43,7 @@ __all__ = [
     "size_of",
 ]
 
-# What can be asked of a derivative, in the words of a refusal.
+# The features that a derivative may need, in the words of the error message.
 FEATURES: dict[str, str] = {
     "reverse": "reverse mode (grad, vjp, jacrev)",
     "forward": "forward mode (jvp, jacfwd)",
@@ -70,7 +70,7 @@ class Adjoint(eqx.Module):
 
     @property
     def name(self) -> str:
-        """As it is called in the table."""
+        """The name of this adjoint in the table."""
         return type(self).__name__
 
     @classmethod
@@ -86,7 +86,7 @@ class Adjoint(eqx.Module):
 _KNOWN: dict[str, type[Adjoint]] = {}
 
 
-# In the order in which they are to be tried.
+# The order in which adjoints are tried.
 _ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
 
 
@@ -102,7 +102,8 @@ def known() -> dict[str, type[Adjoint]]:
 
 
 def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProblem) -> str:
-    """Why this adjoint cannot differentiate such a solve, and which can; or nothing.
+    """Returns the reason why this adjoint cannot differentiate such a solve, and those that can;
+    an empty string if it can.
 
     >>> refusal("Forward", ["reverse"])
     'Forward does not serve reverse mode (grad, vjp, jacrev); those that do: ...'
@@ -125,7 +126,7 @@ def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProb
 
 
 class Spec(NamedTuple):
-    """What is static about a solve; compared by what it holds, for `custom_jvp`."""
+    """The static part of a solve, hashable and compared by value, for `custom_jvp`."""
 
     adjoint: Any
     system: System
@@ -134,9 +135,9 @@ class Spec(NamedTuple):
 
 
 class OneWay(Adjoint):
-    """An adjoint that gives `kept(spec, leaves)`, the solve and what its derivative needs of it,
+    """An adjoint that gives `kept(spec, leaves)`, the solve and the residuals of its derivative,
     and `map(spec, live, tree)`, the linear map from the tangents of the live leaves to those of the
-    outputs, with the tree of what was kept.
+    outputs, where `tree` is the tree structure of the residuals.
     """
 
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
@@ -155,7 +156,7 @@ class OneWay(Adjoint):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solved(spec: Spec, leaves: list) -> tuple[State, list]:
-    """The solve alone."""
+    """The solve without its derivative."""
     data, start = jax.tree.unflatten(spec.tree, leaves)
 
     def run(data: Data, start: Any) -> Any:
@@ -179,25 +180,25 @@ def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
 
 
 def check_tolerance(name: str, value: Any) -> None:
-    """Refuses what is no tolerance."""
+    """Raises an error for a value that is no tolerance."""
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if value is not None and not (number and 0 < value < np.inf):
         raise ValueError(f"{name} is {value!r}; a positive number is wanted, or None.")
 
 
 def is_inexact(x: Any) -> bool:
-    """Whether x has a derivative."""
+    """True if x has a floating-point or complex dtype, and so a derivative."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def flags_of(leaves: list, dots: list) -> list[bool]:
-    """Which leaves are perturbed."""
+    """Flags the perturbed leaves."""
     return [not isinstance(d, SymbolicZero) and is_inexact(x)
             for x, d in zip(leaves, dots, strict=True)]  # fmt: skip
 
 
 def outputs_of(result: tuple[State, list]) -> list[Array]:
-    """What of a solve has a derivative: the time and the state at the end, and the rows."""
+    """The outputs of a solve that have a derivative: t and y at the end, and the rows."""
     state, buffers = result
     return [state.t, state.y, *(x for x in jax.tree.leaves(buffers) if is_inexact(x))]
 
@@ -220,18 +221,20 @@ def filled(result: tuple[State, list], moved: list | None) -> tuple[State, list]
 
 
 def pick(xs: Iterable, flags: Iterable[bool]) -> list:
-    """The flagged ones."""
+    """The flagged elements of `xs`."""
     return [x for x, flag in zip(xs, flags, strict=True) if flag]
 
 
 def scatter_live(xs: Iterable, flags: Iterable[bool]) -> list:
-    """Back at their places, with None between."""
+    """Puts the elements of `xs` where `flags` is True, and None elsewhere."""
     found = iter(xs)
     return [next(found) if flag else None for flag in flags]
 
 
 def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
-    """Outside a trace (and where `throw="compiled"`), an error of `sentence(*values)` if bad."""
+    """Raises a RuntimeError of `sentence(*values)` if `bad`: outside a trace, or where
+    `throw="compiled"`.
+    """
     if not system.raises:
         return
 
@@ -243,11 +246,11 @@ def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
 
 
 def complete(status: Any) -> Any:
-    """Whether a solve is."""
+    """True if a solve with this status reached its end, or an event that terminates it."""
     return status <= Status.terminated
 
 
 def size_of(tolerance: Any, size: Array) -> Array:
-    """What |y| is measured by: itself, or near zero what the tolerance takes for one."""
+    """The scale of y: `size` = |y|, or atol/rtol where that is larger."""
     rtol = jnp.where(tolerance.rtol > 0, tolerance.rtol, 1e-3)
     return jnp.maximum(size, jnp.where(jnp.isfinite(tolerance.atol), tolerance.atol, 1) / rtol)

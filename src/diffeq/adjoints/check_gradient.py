@@ -1,7 +1,8 @@
-"""`check_gradient`: whether a derivative is to be trusted, and if not, why.
+"""`check_gradient` compares a derivative with others, and names the likely cause of a difference.
 
-A loss is differentiated as it is; once more by `Forward`, whose steps see the tangents; once more
-at tighter tolerances; and by differences of these. Who agrees with whom tells what is wrong.
+A loss is differentiated as it is; once more by `Forward`, whose error control includes the
+tangents; once more at tighter tolerances; and by finite differences at these. The cause of an error
+follows from which of them agree.
 """
 
 import contextlib
@@ -20,18 +21,20 @@ from .forward import Forward, Monitored
 
 __all__ = ["GradientReport", "check_gradient", "overridden"]
 
-_TRAPPED = 30.0  # tolerances: a tangent's error, beyond which the steps of y are not its steps
+_TRAPPED = (
+    30.0  # tolerances: a tangent's error, above which the step sizes chosen for y do not suit it
+)
 
 
 class _Override(NamedTuple):
-    """What the solves inside a loss are to do instead of what they were told."""
+    """The adjoint and the tolerances that replace those of the solves inside a loss."""
 
     adjoint: Any = None
     tighter: float = 1.0
 
 
 def _context() -> Any:
-    """A context that compiled functions notice: with another value they are traced anew."""
+    """A context that is part of the key of compiled functions: another value traces them again."""
     make = getattr(jax, "make_user_context", None)
     return None if make is None else make(default_value=None)
 
@@ -52,8 +55,8 @@ def _overriding(override: _Override) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _forgetting() -> Iterator[None]:
-    """For a JAX that has no such contexts: what was compiled before is not used inside, and what is
-    compiled inside is not used after.
+    """Clears the caches of a JAX that has no such contexts: programs compiled before are not used
+    inside, and programs compiled inside are not used after.
     """
     jax.clear_caches()
     try:
@@ -63,7 +66,7 @@ def _forgetting() -> Iterator[None]:
 
 
 def overridden(adjoint: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
-    """The options of a solve, as a check that is under way wants them."""
+    """The adjoint and tolerances of a solve; inside a check, those that the check sets."""
     override = _PLAIN.get()
     if override is None:
         return adjoint, rtol, atol
@@ -76,19 +79,19 @@ def overridden(adjoint: Any, rtol: Any, atol: Any) -> tuple[Any, Any, Any]:
 
 @dataclass(frozen=True, repr=False)
 class GradientReport:
-    """What `check_gradient` found. `bool(report)` is `report.agrees`.
+    """The result of `check_gradient`. `bool(report)` is `report.agrees`.
 
     Attributes:
-        agrees: whether the derivative agrees with what it was compared with.
+        agrees: True if the derivative agrees with those that it was compared with.
         cause: the likely reason if not, as a sentence.
         slopes: the derivative of the loss along each direction, by name: "as it is", "Forward",
             "tighter" (as it is, at tighter tolerances) and "differences" (of those).
         disagreement: the largest difference of "as it is" from the best of the others, relative to
             the largest slope.
         uncertainty: that of the differences, likewise.
-        tangent_error: the largest error of a tangent in a step that was taken, in tolerances, when
-            the steps are those that y alone asks for. It should be about 1, as that of y is.
-        notes: what could not be done.
+        tangent_error: the largest error of a tangent in an accepted step, in tolerances, when the
+            step sizes are chosen by the error of y alone. It should be about 1, as that of y is.
+        notes: the comparisons that could not be made.
 
     Raises:
         RuntimeError: by `report.check()`, if the derivative does not agree.
@@ -113,7 +116,7 @@ class GradientReport:
         return self.agrees
 
     def check(self) -> "GradientReport":
-        """The report itself, or an error with it."""
+        """Returns the report, or raises a RuntimeError with its text."""
         if not self.agrees:
             raise RuntimeError(repr(self))
         return self
@@ -138,22 +141,23 @@ class GradientReport:
 def check_gradient(
     loss: Callable, x: Any, *, directions: int = 2, rtol: float = 1e-2, key: Any = None
 ) -> GradientReport:
-    """Compares the gradient of a loss that calls `solve` with other ways to have it.
+    """Compares the gradient of a loss that calls `solve` with other ways to compute it.
 
-    Along random directions v (as large as x, leaf by leaf) the slope g·v of `jax.grad(loss)` stands
-    beside the tangent by `Forward`, whose steps see the tangents; the same gradient at tolerances a
-    thousand times tighter; and (4 D(h) − D(2h))/3, the extrapolated central differences at those.
-    If they do not agree, the report says what is likely: the norm trap (steps that are good for y
-    and too long for its tangent), tolerances that are too loose, a discontinuity of the field that
-    was not declared, or a loss that is not smooth.
+    Along random directions v (as large as x, leaf by leaf) the slope g·v of `jax.grad(loss)` is
+    compared with the tangent by `Forward`, whose error control includes the tangents; with the same
+    gradient at tolerances a thousand times tighter; and with (4 D(h) − D(2h))/3, the extrapolated
+    central differences at those. If they do not agree, the report names the likely cause: error
+    control that ignores sensitivities (steps that are good for y and too long for its tangent),
+    tolerances that are too loose, a discontinuity of the field that was not declared, or a loss
+    that is not smooth.
 
     Args:
         loss: a function of x with a real number as its value. Its solves may have any options; it
             may be compiled.
-        x: where; any pytree, of which the arrays of floats are varied (networks are fine).
-        directions: how many.
+        x: the point; any pytree, of which the arrays of floats are varied (networks are fine).
+        directions: the number of random directions.
         rtol: the relative difference that is tolerated.
-        key: of the directions.
+        key: the random key of the directions.
 
     Returns:
         A `GradientReport`; nothing is raised but by its `check()`.
@@ -161,7 +165,7 @@ def check_gradient(
     Reference: sapienza2024.
 
     Example:
-        A field that jumps where nobody was told: its derivative by the time of the jump is lost.
+        A field with an undeclared jump: its derivative by the time of the jump is lost.
 
         >>> import jax.numpy as jnp, diffeq as de
         >>> jumps = lambda t, y, s: jnp.where(t < s, 1.0, 3.0) + 0 * y
@@ -191,7 +195,7 @@ def check_gradient(
 
 
 class _Run:
-    """A loss that is evaluated in several ways; what fails is noted, and NaN."""
+    """A loss that is differentiated in several ways; a way that fails gives NaN and a note."""
 
     def __init__(self, loss: Callable, x: Any, notes: list[str]) -> None:
         self.loss, self.x, self.notes = loss, x, notes
@@ -206,7 +210,7 @@ class _Run:
         return found
 
     def slopes(self, along: list, override: _Override) -> np.ndarray:
-        """The gradient times each direction; by tangents, where it is no reverse mode's."""
+        """The gradient times each direction; by forward mode where reverse mode is not served."""
         name = "the gradient" if override.tighter == 1 else "the gradient at tighter tolerances"
 
         def compute() -> list:
@@ -232,7 +236,7 @@ class _Run:
         return self._tried(name, len(along), compute)
 
     def differences(self, along: list, override: _Override, h: float) -> tuple:
-        """Extrapolated central differences, and by how much they differ from the plain ones."""
+        """Extrapolated central differences, and the differences D(h) − D(2h) of the plain ones."""
 
         def slope(v: Any, h: float) -> Any:
             at = lambda s: self.loss(jax.tree.map(lambda x, d: x + s * d, self.x, v))  # noqa: E731
@@ -261,7 +265,7 @@ def judged(
     slopes: dict[str, np.ndarray], wide: np.ndarray, tangent_error: float, rtol: float,
     notes: list[str],
 ) -> GradientReport:  # fmt: skip
-    """Who agrees with whom, and what that means."""
+    """The report that follows from which of the derivatives agree."""
     known = [np.abs(s) for s in slopes.values() if np.isfinite(s).all()]
     size = max((float(s.max()) for s in known), default=0.0) or 1.0
     apart = lambda a, b: float(np.max(np.abs(slopes[a] - slopes[b]))) / size  # noqa: E731
@@ -283,7 +287,7 @@ def judged(
 def _cause(
     off: dict, apart: Callable, settled: bool, tangent_error: float, rtol: float
 ) -> str:  # fmt: skip
-    """The likely reason of a disagreement."""
+    """The likely cause of a disagreement."""
     if not np.isfinite([off["Forward"], off["tighter"], off["differences"]]).any():
         return (
             "The gradient is not finite, or could not be had: see the notes, if there are any; a "

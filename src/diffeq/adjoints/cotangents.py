@@ -1,4 +1,6 @@
-"""From cotangents of rows to the kicks of a march, and from its end to cotangents of inputs."""
+"""Cotangents of rows become adjoint jumps of a backward solve; its end, cotangents of the
+inputs.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -35,8 +37,8 @@ def backward(setting: AdjointContext, kept: ForwardResult, cotangents: list) -> 
 
 
 class Rows(NamedTuple):
-    """The rows of a channel: whether each was reached, the cotangent of y there, and those of the
-    perturbed parameters and of the times that come by no other way.
+    """The rows of a channel: flags of those that were reached, the cotangent of y at each (the
+    adjoint jump), and the direct terms of the cotangents of the perturbed parameters and the times.
     """
 
     real_mask: Array
@@ -46,7 +48,9 @@ class Rows(NamedTuple):
 
 
 def _per_channel(setting: AdjointContext, cotangents: list) -> list[list]:
-    """The cotangents of rows, for each channel one for each array of a row (None for integers)."""
+    """The cotangents of rows: for each channel a list, one for each array of a row (None for
+    integers).
+    """
     found, out = iter(cotangents), []
     for channel in setting.system.output.channels:
         row = jax.eval_shape(channel.value, setting.data, setting.start.t, setting.start.y)
@@ -55,7 +59,7 @@ def _per_channel(setting: AdjointContext, cotangents: list) -> list[list]:
 
 
 def _of_channel(setting: AdjointContext, kept: ForwardResult, i: int, cotangents: list) -> Rows:
-    """What the cotangents of a channel's rows say of y, of the parameters and of the times."""
+    """The cotangents of y, the parameters and the times, from those of a channel's rows."""
     channel, times = setting.system.output.channels[i], setting.data.times[i]
     states, there = kept.states[i], jnp.arange(times.shape[0]) < kept.end.written[i]
     moves = setting.live[setting.index[0].times[i]]
@@ -74,7 +78,7 @@ def _of_channel(setting: AdjointContext, kept: ForwardResult, i: int, cotangents
 
 
 def _through(setting: AdjointContext, channel: Any, t: Array, y: Array, cotangents: list) -> Any:
-    """The cotangents of (parameters, t, y) through what is kept of a state."""
+    """The cotangents of (parameters, t, y) through the function that a channel saves of a state."""
 
     def values(moving: list, t: Array, y: Array) -> list:
         data = setting.with_parameters(moving)
@@ -86,7 +90,7 @@ def _through(setting: AdjointContext, channel: Any, t: Array, y: Array, cotangen
 
 
 def _paired(a: Array, b: Array, lead: int = 0) -> Array:
-    """Σ a b over all but the leading axes: the cotangent of a real number that moves along b."""
+    """Σ a b over all but the leading axes: the cotangent of a real number whose derivative is b."""
     return jnp.sum(jnp.real(a * b), axis=tuple(range(lead, a.ndim)))
 
 
@@ -94,8 +98,8 @@ def _paired(a: Array, b: Array, lead: int = 0) -> Array:
 
 
 def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tuple[Nodes, Array]:
-    """All times at which a march must land, each once and in its order; and the number of the node
-    of each stop.
+    """All times at which a step of the backward solve has to end, each once and ascending in σ; and
+    the number of the node of each stop.
     """
     further = setting.watched()
     count = len(setting.system.output.channels)
@@ -133,8 +137,9 @@ def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tu
 
 
 def _origin(setting: AdjointContext, kept: ForwardResult, lam: Array, nodes: Nodes) -> Origin:
-    """Where a march starts: at the end, with its kick; or, where y is carried and known, at the
-    last node that has one: a solve that failed is not gone back through for nothing.
+    """The initial values of a backward solve: at the end of the forward solve, after the jump
+    there; or, where y is restored and λ is zero at the end, at the last node that has a jump: the
+    part of a failed solve that no observation needs is not solved backwards.
     """
     t, y = -kept.end.t, kept.end.y
     if nodes.kicks is None:
@@ -154,12 +159,12 @@ def _origin(setting: AdjointContext, kept: ForwardResult, lam: Array, nodes: Nod
 def _tolerances(
     setting: AdjointContext, kept: ForwardResult, lam: Array, kicks: list[Array]
 ) -> tuple:
-    """The tolerance of what is carried, and that of the integral, per parameter.
+    """The tolerance of the unknowns of the backward solve, and that of the integral, per parameter.
 
     λ is measured in units of the loss over units of y: with ȳ the size of y along the solve and S
-    the largest kick in the units of the loss (the root mean square of kick·ȳ), λ has the size S/ȳ,
-    and atol/ȳ of that is its absolute tolerance. So neither a loss in other units, nor components
-    of y in other units, change a step. Likewise dL/dp has the size S/p̄.
+    the largest adjoint jump in the units of the loss (the root mean square of jump·ȳ), λ has the
+    size S/ȳ, and atol/ȳ of that is its absolute tolerance. So neither a loss in other units, nor
+    components of y in other units, change a step. Likewise dL/dp has the size S/p̄.
     """
     adjoint, given = setting.adjoint, setting.data.tolerance
     size = magnitude(kept.end.y)
@@ -191,7 +196,7 @@ def _tolerances(
 
 
 def _counts(setting: AdjointContext, kept: ForwardResult) -> list:
-    """How many rows of each kept buffer of states were reached."""
+    """The number of rows that were reached, of each buffer of states."""
     rows, _ = setting.watched()
     count = len(setting.system.output.channels)
     written = kept.end.written
@@ -205,7 +210,7 @@ def _typical(p: Array) -> Array:
 
 
 def _joined(setting: AdjointContext, parts: list[Tolerance]) -> Tolerance:
-    """The tolerance of what is carried as one array."""
+    """The tolerance of the unknowns, packed as one array."""
     y = setting.start.y
     if len(parts) == 1:
         return parts[0]
@@ -265,7 +270,9 @@ def _cotangents(
 
 
 def _of_stops(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array:
-    """λ(s)·(f(s⁻) − f(s⁺)): a jump that comes later leaves the field before it for longer."""
+    """The cotangent λ(s)·(f(s⁻) − f(s⁺)) of each stop s: with a later jump of the field, y follows
+    the field before it for longer.
+    """
     stops = setting.data.stops
     y = kept.states[len(setting.system.output.channels)]
     inside = (stops > setting.start.t) & (stops < kept.end.t)
@@ -280,7 +287,9 @@ def _of_stops(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array
 def _mask_failed(
     setting: AdjointContext, march: BackwardSolve, cotangents: Sequence, found: list
 ) -> list:
-    """What was found; NaN when the march did not get to its end, zero where nothing was asked."""
+    """The cotangents of the inputs; NaN when the backward solve failed, zero where all cotangents
+    of the outputs are zero.
+    """
     status = march.state.status
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))
     bad = (status != Status.success) & ~silent

@@ -5,9 +5,9 @@ that tape, linear in the tangents, and what follows (transposes, tangents of tan
 follows from `walk`. The controller is not differentiated: each dt is a constant, except where a
 step landed on a stop or on the end, which it follows.
 
-When the tape had to be thinned, an outer walk goes over its windows; each runs its attempts again
-into a second buffer and then walks over that. The buffer *is* the tape while nothing was thinned,
-so both cases are one piece of code and one compilation.
+When the tape had to be thinned (coarsened, as its rows are checkpoints), an outer walk goes over
+its windows; each repeats its attempts into a second buffer and then walks over that. The buffer
+*is* the tape while it was not thinned, so both cases are one piece of code and one compilation.
 """
 
 from dataclasses import fields, replace
@@ -65,10 +65,10 @@ __all__ = [
     "zeros",
 ]
 
-_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be run again
+_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be repeated
 _KNOWN_ROWS = 1024
-# Of a state this large (in bytes) no more rows are kept than max_steps asks for, and for no more
-# than so many attempts: two rows a window weigh more there than a second forward pass.
+# For a state this large (in bytes) no more rows are kept than max_steps needs, and for no more
+# than so many attempts: there two rows a window cost more than a second forward solve.
 _LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
@@ -78,16 +78,16 @@ class Discrete(Adjoint):
     """Differentiates the accepted steps. The default, for every problem and every mode.
 
     Args:
-        rows: how many attempts the tape keeps before it is thinned. Memory is 2·rows states, and
-            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps asks for
-            it; and all, up to 1,024, where dt fixes their number. Of a state of a megabyte or more
-            as few as max_steps asks for, at most 128, which replay 16,384 attempts.
+        rows: the number of attempts (checkpoints) that the tape keeps before it is thinned. Memory
+            is 2·rows states, and rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if
+            max_steps needs it; and all, up to 1,024, where dt fixes their number. For a state of a
+            megabyte or more as few as max_steps needs, at most 128, which replay 16,384 attempts.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
-    dt_n held constant, but for steps that land on a stop or on t1, which they follow. It is exact
-    for the numbers that the solve returns. A solve of more attempts than can be replayed ends with
-    the status `tape_overflow` when it is differentiated. The tape of a delay equation is its past,
-    too: it is never thinned, and holds 1,024 attempts, or `rows`.
+    dt_n held constant, but for steps that end at a stop or at t1, whose derivative they have. It is
+    exact for the numbers that the solve returns. A solve of more attempts than can be replayed ends
+    with the status `tape_overflow` when it is differentiated. The tape of a delay equation is its
+    past, too: it is never thinned, and holds 1,024 attempts, or `rows`.
 
     Reference: hager2000.
 
@@ -119,14 +119,14 @@ class Discrete(Adjoint):
         return Recorder(system, rows + rows % 2 if thins else max_steps, thins, is_adaptive)
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
-        """Whether no solve of at most so many attempts is too long for its tape, thinned or not."""
+        """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""
         return max_steps <= capacity(self._kept(max_steps, size, is_adaptive=is_adaptive))
 
     def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
-        """How many attempts are kept, of so many at most, before a tape is thinned."""
+        """The number of rows of the tape of a solve of at most `max_steps` attempts."""
         if size >= _LARGE:
             return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
-        # Rows of a known number of steps are all used: none is filled with zeros for nothing.
+        # Rows of a known number of steps are all used: none is filled with zeros in vain.
         default = _DEFAULT_ROWS if is_adaptive or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         return self.rows or max(default, rows_for(max_steps))
 
@@ -140,7 +140,7 @@ class Discrete(Adjoint):
 
 
 class _Spec(NamedTuple):
-    """What is static about a solve; hashable by identity, for `custom_jvp`."""
+    """The static part of a solve; hashable by identity, for `custom_jvp`."""
 
     system: System
     recorder: Recorder
@@ -250,7 +250,7 @@ def _tangents(
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
-    # Known after the loop: what was drawn ahead, and which given steps a lane has not made.
+    # Known after the loop: the presampled noise, and the given step at which an element failed.
     (cells, marks), failed = result.ahead, result.state.failed
     data = replace(data, presampled=cells, marks=marks, failed=failed)
     look = _looked_at(recorder, result.past)
@@ -279,9 +279,9 @@ def _tangents(
 
 
 def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
-    """The tangents of all leaves of `consts`, the data and what else a step is made of. Those of
-    the data are the `dots` numbered in `of_data`; what is known late, in a solve or after it, has
-    none.
+    """The tangents of all leaves of `consts`: the data and the other inputs of a step. Those of the
+    data are the `dots` numbered in `of_data`; fields that are known only in a solve or after it
+    have none.
     """
     data, *others = consts
     found: list = []
@@ -295,7 +295,9 @@ def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
 def tangents_of(
     system: System, row: Any, consts: Any, carry: Any, d_consts: list, d_carry: list, stable: list
 ) -> list[Tangent]:
-    """The tangent of a step, of each of the methods that take turns: all live in the same carry."""
+    """The tangent of a step of each of the alternating methods: all with the same live leaves of
+    the carry.
+    """
     flat = jax.tree.leaves(carry)
     while True:
         found = [
@@ -310,8 +312,8 @@ def tangents_of(
 
 
 def _safe_point(start: Any, end: State) -> tuple[Array, Array, Any]:
-    """A (t, y, held) at which the field is as tame as it gets: the start. Where it is not
-    finite even there, as for a sample that is missing, zero is the best guess.
+    """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
+    start. Where the field is not finite even there, as for a missing sample, y = 0 is taken.
     """
     moved = end.steps > (start.steps if isinstance(start, State) else 0)
     wild = ~moved & (end.status == Status.nonfinite)
@@ -320,10 +322,11 @@ def _safe_point(start: Any, end: State) -> tuple[Array, Array, Any]:
 
 
 class _HistoryTables(NamedTuple):
-    """What is known of the past when steps are made again, all empty for a field without one.
+    """The history of a delay equation for the replay of its steps; all empty for other equations.
 
-    `tables` are its rows, as at the end: what a step read was there before it, and stayed. `consts`
-    are where they end, and `rows` go with those of the tape: the number and the row of each step.
+    `tables` are its rows at the end of the solve: the rows that a step has read were written before
+    it, and never changed. `consts` hold the numbers of rows, and `rows` go with those of the tape:
+    the number of each step, and its row.
     """
 
     tables: list
@@ -339,7 +342,7 @@ def _looked_at(recorder: Recorder, past: Any) -> _HistoryTables:
 
 
 class _TangentReplay(NamedTuple):
-    """A tangent walked along a tape."""
+    """The tangent of a solve, pushed through the steps of a tape by a walk over its rows."""
 
     tangents: list[Tangent]
     recorder: Recorder
@@ -357,14 +360,15 @@ class _TangentReplay(NamedTuple):
 
     @property
     def live(self) -> list[bool]:
-        """Which leaves of the carry have a tangent."""
+        """Flags the leaves of the carry that have a tangent."""
         return self.tangents[0].live
 
     def _walk(
         self, rows: Row, place: tuple, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
-        """A walk over rows, n from attempt `first` of a record: `place` is these three. Where
-        methods take turns it is one over laps, of a walk over the rows of each method.
+        """A walk over the rows of n attempts from attempt `first` of a record; `place` is (record,
+        first, n). For alternating methods it is a walk over laps, and in each lap over the rows of
+        each method.
         """
         record, first, n = place
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
@@ -402,12 +406,12 @@ class _TangentReplay(NamedTuple):
         return list(end), list(d_rows)
 
     def _blank(self, start: list) -> list:
-        """Rows of tangents that are to be kept."""
+        """Zeros for the rows of tangents that are kept."""
         kept = _pick(start, _pick(self.keep, self.live))
         return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
 
     def windows(self, record: TapeRow, start: list) -> tuple[list, list]:
-        """A walk over windows of a walk over the rows of each."""
+        """A walk over the windows of the tape, and in each over its repeated rows."""
         live = [d is not None for d in self.d_consts]
         windows = (record.attempts + record.stride - 1) >> record.shift
         count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
@@ -449,7 +453,7 @@ class _TangentReplay(NamedTuple):
 def run_again(
     recorder: Recorder, like: State, data: Data, record: TapeRow, index: Any, n: Any
 ) -> Row:
-    """The rows of a window, run again from its first; the tape itself when n is 0."""
+    """The rows of a window, computed again from its first one; the tape itself when n is 0."""
     system = recorder.system
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
@@ -470,7 +474,7 @@ def run_again(
             decision = Decision((data.failed < 0) | (state.steps < data.failed))
         after, tried = attempt(system, data, state, decision)
         row = row_of(system, state, tried)
-        if busy is not None:  # a lane that waits for those of another method stays as it is
+        if busy is not None:  # an element that waits for those of another method does not change
             after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
         return after, row
 
@@ -501,15 +505,15 @@ def run_again(
             lap, 0, record.laps, rows=recorder.laps, consts=(*consts, n),
             carry=(state, record.rows), length=len(recorder.laps),
         )  # fmt: skip
-    # What the window has written in all is what the tape says: run again, a step may end an ulp
-    # before a time that is saved, or after it. (The tape itself, n = 0, has its end already;
-    # its last row may be thrown away.)
+    # The number of output rows that the window has written is taken from the tape: repeated, a step
+    # may end an ulp before a saved time, or after it. (The tape itself, n = 0, has its end already;
+    # its last row may be discarded.)
     place = jnp.where(n > 0, n, recorder.rows)
     return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
 def _with_next(rows: Row) -> tuple[Row, Any]:
-    """The rows beside what was written when each was done: the next row's `lo`."""
+    """The rows, and the numbers of output rows after each attempt: the next row's `lo`."""
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
@@ -528,8 +532,8 @@ def first_carry(
     system: System, recorder: Recorder | None, harmless: tuple[Array, Array, Any], data: Data,
     state: Any,
 ) -> tuple[Any, list, list]:  # fmt: skip
-    """The method's memory, the rows of output and the past before the first step, without what may
-    be NaN there: zero times that must not become a derivative.
+    """The method's memory, the rows of output and the history before the first step, evaluated at
+    finite values, so that the zero derivative of an unused NaN does not become NaN.
     """
     past = empty_history(system, data, recorder)
     form, method, _ = system.parts(with_held(data, state.held), past)
@@ -542,13 +546,13 @@ def first_carry(
 
 
 def blank_like(function: Any, *args: Any) -> Any:
-    """Zeros in the shape of what a function returns: what is in them enters no derivative."""
+    """Zeros in the shape of a function's result; their values enter no derivative."""
     shapes = jax.eval_shape(function, *args)
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -> list:
-    """The tangents of what is there before the first step, a flat list."""
+    """The tangents of the result of `first`, the carry before the first step, as a flat list."""
     live = [d is not None for d in dots]
     inexact = [jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(like)]
     if not inexact or not any(live):
@@ -561,7 +565,7 @@ def first_tangents(tree: Any, first: Any, leaves: list, dots: list, like: Any) -
     points = _pick(leaves, live)
     jaxpr = jax.make_jaxpr(flat)(*points)
     found = push_tangent(jaxpr_as_fun(jaxpr), points, _pick(dots, live))
-    # What is zero has no tangent, or an array without lanes would get one with lanes.
+    # A zero tangent is None, or an array without a batch axis would get a tangent with one.
     moves = dependents(jaxpr, [True] * len(points))
     found = [d if f else None for d, f in zip(found, moves, strict=True)]
     return _spread(found, inexact)

@@ -1,4 +1,6 @@
-"""The derivative of a span of no length by its ends: no step is made there that could have one."""
+"""The derivative of a solve over a span of zero length by its ends: there no step is made that
+could be differentiated.
+"""
 
 from typing import Any
 

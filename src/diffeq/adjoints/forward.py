@@ -1,12 +1,14 @@
 """`Forward`: the tangents are solved along with the state, with their errors in the norm.
 
 The tangent of a solve is a solve: its state is (state, tangents), its attempt the jvp of an
-attempt, its rows the jvp of the rows. So nothing of a method or an output is written twice, a
-Newton iteration is differentiated and not repeated, and the tangent of the tangent, a solve again,
-follows by induction. What is new is the verdict: one whose tangents are too wrong is refused.
+attempt, its rows the jvp of the rows. So no method or output is written twice, a Newton iteration
+is differentiated and not repeated, and the tangent of the tangent, a solve again, follows by
+induction. Only the error control is new: an attempt whose tangents have too large an error is
+rejected.
 
-`Discrete` takes the steps that y alone asked for. Where the error of y happens to be zero and that
-of its tangent is not, these mislead: the norm trap (`docs/theory/adjoints.md`).
+`Discrete` takes the steps chosen by the error of y alone. Where that happens to be zero and the
+error of the tangent is not, they are too long: error control that ignores sensitivities, "the norm
+trap" of `docs/theory/adjoints.md`.
 """
 
 from collections.abc import Callable, Sequence
@@ -93,7 +95,9 @@ class Forward(OneWay):
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
-    heard: ClassVar[Callable | None] = None  # who listens (see `Monitored`)
+    heard: ClassVar[Callable | None] = (
+        None  # called with the error of the tangents (see `Monitored`)
+    )
 
     @classmethod
     def solves(cls, problem: type[Problem]) -> bool:
@@ -110,19 +114,21 @@ class Forward(OneWay):
         return result, [*leaves, result[0].status]
 
     def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
-        """Tangents pushed along."""
+        """The linear map that pushes tangents forward."""
         del tree
         return _Push(_Plain(spec), [*live, False], None)
 
 
 class Monitored(Forward):
-    """Takes the steps that y alone asks for, and tells how wrong tangents are in them."""
+    """Takes the steps chosen by the error of y alone, and reports the error of the tangents in them
+    by a callback.
+    """
 
     heard: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
 
     @property
     def name(self) -> str:
-        """It serves what `Forward` does."""
+        """The name of `Forward`, whose features it serves."""
         return Forward.__name__
 
 
@@ -138,7 +144,9 @@ class _Push(Map):
         return _pushed(_JvpNoise(self.inner, self.live, self.directions), [*residuals, *tangents])
 
     def over(self, size: int, residual_axes: Sequence, like: Sequence) -> Map:
-        """Lanes that share the solve are so many directions more of it."""
+        """The map for a batch of tangents: batch elements that share the solve are its
+        directions.
+        """
         if any(axis is not None for axis in residual_axes):
             return super().over(size, residual_axes, like)
         if self.directions is None:
@@ -147,7 +155,7 @@ class _Push(Map):
 
 
 class _Merged(_Push):
-    """Directions in several axes, as one."""
+    """Tangents whose directions lie in several axes, pushed as directions in one."""
 
     def __init__(self, inner: Any, live: Sequence[bool], shape: tuple) -> None:
         super().__init__(inner, live, int(np.prod(shape)))
@@ -166,7 +174,7 @@ class _Merged(_Push):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _pushed(process: "_JvpNoise", inputs: list) -> list:
-    """The process to its end."""
+    """Runs the process to its end."""
     return process.run(inputs)
 
 
@@ -181,26 +189,28 @@ def _pushed_jvp(process: "_JvpNoise", primals: Any, tangents: Any) -> tuple[list
     return out, one_way_linear(_Push(process, live, None), inputs, pick(dots, live), out)
 
 
-# --- processes: what begins, attempts and writes --------------------------------------------------
+# --- processes: they begin, attempt and write -----------------------------------------------------
 
 
 class _Plain:
-    """The solve itself, as a process of flat inputs: leaves of (data, start), and how it ended."""
+    """The solve itself, as a process of flat inputs: the leaves of (data, start), and the status
+    with which the solve without tangents ended.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.system = spec, spec.system
 
     @property
     def adjoint(self) -> Any:
-        """The options."""
+        """The adjoint, with its tolerances."""
         return self.spec.adjoint
 
     def data(self, inputs: list) -> Data:
-        """What stays the same."""
+        """The data of the solve, constant along it."""
         return jax.tree.unflatten(self.spec.tree, inputs[:-1])[0]
 
     def status(self, inputs: list) -> Array:
-        """How the solve without tangents ended."""
+        """The status at the end of the solve without tangents."""
         return inputs[-1]
 
     def begin(self, inputs: list) -> tuple[State, list]:
@@ -214,7 +224,9 @@ class _Plain:
         return replace(state, t=t, y=y), buffers
 
     def attempt(self, inputs: list, state: State) -> tuple[State, Any, list]:
-        """The state after an attempt, what became of it, and what of it can be measured."""
+        """The state after an attempt, the attempt, and the tuples (error, y0, y1) of which the
+        controller can take a norm.
+        """
         after, tried = attempt(self.system, self.data(inputs), state)
         known = self.system.controller.is_adaptive
         return after, tried, [(tried.step.error, state.y, tried.step.y)] if known else []
@@ -224,11 +236,11 @@ class _Plain:
         return written(self.system, self.data(inputs), state, tried, buffers)
 
     def outputs(self, state: State, buffers: list) -> list:
-        """What has tangents."""
+        """The outputs that have tangents."""
         return outputs_of((state, buffers))
 
     def reached(self, state: State, buffers: list) -> list:
-        """For each output, whether it was reached."""
+        """Flags for each output; True where it was reached."""
         done = state.status <= Status.terminated
         rows = []
         for channel, count, leaves in zip(
@@ -243,7 +255,7 @@ class _Plain:
         return state
 
     def with_core(self, state: State, core: State) -> State:
-        """The same with another one."""
+        """The state with another state of the loop."""
         del state
         return core
 
@@ -252,7 +264,7 @@ class _Plain:
         return tried
 
     def masked(self, tried: Any, on: Array) -> Any:
-        """An attempt that writes nothing unless `on`."""
+        """The attempt, rejected and without rows to write unless `on`."""
         cursors = tuple(c._replace(n=jnp.where(on, c.n, 0)) for c in tried.cursors)
         return tried._replace(accept=tried.accept & on, cursors=cursors)
 
@@ -327,7 +339,7 @@ class _JvpNoise:
         return [jnp.full(count(plain, y), real(y).tiny ** 0.5, real(y).dtype) for _, y, _ in shapes]
 
     def attempt(self, inputs: list, along: _Along) -> tuple[_Along, Any, list]:
-        """An attempt with its tangents, refused where they are too wrong."""
+        """An attempt with its tangents, rejected where their error is too large."""
         (after, tried, measured), dots = self._pushed(
             "attempt", inputs, [along.state], [along.dots]
         )
@@ -343,14 +355,16 @@ class _JvpNoise:
     def _judged(
         self, inputs: list, before: _Along, after: _Along, tried: Any, measured: tuple
     ) -> tuple[_Along, Array]:
-        """The state after the verdict on the tangents, and whether it was a good one."""
+        """The state after the error control of the tangents, and False where that rejects
+        the step.
+        """
         known, errors = lax.stop_gradient(measured)
         data, base = self.data(inputs), self.inner.tried(tried)
         _, method, controller = self.system.parts(data)
         error2, sizes = self._measured(data, controller, known[0], errors, before.sizes)
         dt = lax.stop_gradient(base.dt)
         verdict = controller.judge(error2.astype(dt.dtype), dt, before.control, method.error_order)
-        if self.adjoint.heard is not None:  # only listening
+        if self.adjoint.heard is not None:  # the error is reported, and controls no step
             worst = jnp.where(base.accept, jnp.maximum(before.worst, error2), before.worst)
             return after._replace(worst=worst.astype(dt.dtype)), jnp.ones((), bool)
         refused = base.accept & ~verdict.accept
@@ -388,7 +402,7 @@ class _JvpNoise:
     def _measured(
         self, data: Data, controller: Any, primal: tuple, errors: list, sizes: list
     ) -> tuple[Array, list]:
-        """The largest squared error of all tangents, and how large they have been."""
+        """The largest squared error of all tangents, and the largest size of each so far."""
         _, y0, y1 = primal
         tolerance, given = data.tolerance, self.adjoint
         rtol = tolerance.rtol if given.rtol is None else jnp.asarray(given.rtol, y0.real.dtype)
@@ -460,7 +474,9 @@ class _JvpNoise:
         return self.outputs(along, buffers)
 
     def _report(self, inputs: list, along: _Along) -> None:
-        """Says where the tangents came to an end; and to one who listens, how wrong they are."""
+        """Raises an error where the tangents stopped before the solve; and reports their error to
+        the callback of `Monitored`.
+        """
         data, core = self.data(inputs), self.core(along)
         if self.adjoint.heard is not None:
             call_host(self.adjoint.heard, jnp.sqrt(along.worst))
@@ -490,8 +506,8 @@ def pushed(
 ) -> tuple[Any, list]:  # fmt: skip
     """`function(operands)`, and the tangents of its inexact leaves; directions, if any, are last.
 
-    Traced once for one direction; more are lanes of the same equations, so what does not depend on
-    a direction is there once.
+    Traced once for one direction; several are a batch of the same equations, so a value that does
+    not depend on a direction is computed once.
     """
     traces, name = cache
     lead = lambda x: x.shape[:-1] if directions else x.shape  # noqa: E731
@@ -511,7 +527,9 @@ def pushed(
 
 
 def _traced(function: Callable, operands: list, flags: list, dots: list) -> tuple:
-    """The jaxpr of all leaves and of the tangents of inexact ones; the tree; which they are."""
+    """The jaxpr of all leaves and of the tangents of the inexact ones; the tree; and flags of the
+    inexact ones.
+    """
     found: dict = {}
 
     def single(*xs: Any) -> list:
@@ -533,7 +551,9 @@ def _traced(function: Callable, operands: list, flags: list, dots: list) -> tupl
 
 
 def _in_lanes(jaxpr: Any, size: int, flags: list, xs: list, count: int) -> list:
-    """All directions at once: `count` values that have none, then tangents that have all."""
+    """Evaluates a jaxpr for a batch of directions: `count` values without the axis of directions,
+    then tangents with it.
+    """
     out, found = over_lanes(jaxpr, size)(flags, xs)
     values = [x[..., 0] if f else x for x, f in zip(out[:count], found[:count], strict=True)]
     pairs = zip(out[count:], found[count:], strict=True)

@@ -6,8 +6,8 @@ are wanted, and few of them, each accepted step is differentiated when it is mad
 from step to step is the tangent: no rows to write, to thin and to run again. The numbers are those
 of `Discrete`. In a kernel (`ensemble/gpu_kernel/launch.py`) tangents stay in registers.
 
-It knows no way back, and no derivative of a derivative: it is for Jacobians that are then constant.
-Without a tape and a walk along it the program is smaller, too, and compiles sooner.
+It has no reverse mode, and no derivative of a derivative: it is for Jacobians that are then
+constant. Without a tape and a walk along it the program is smaller, too, and compiles sooner.
 """
 
 from functools import partial
@@ -48,8 +48,8 @@ __all__ = ["ForwardAccumulation"]
 
 
 class ForwardAccumulation(Adjoint):
-    """Tangents alongside. What it does not serve (methods that take turns, delays, single steps) is
-    differentiated along a `tape`.
+    """Accumulates the tangents while the solve runs. A solve that it does not serve (alternating
+    methods, delays, single steps) is differentiated along a `tape`.
     """
 
     tape: Adjoint = Discrete()
@@ -85,7 +85,7 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
     d_first = first_tangents(tree, first, leaves, dots, like)
     data = with_presampled_noise(system, data)
     state = start.state(system, data)
-    # A lane that has failed makes no given step any more; which that is, each attempt says.
+    # An element that has failed makes no given step any more; each attempt records which failed.
     data = data if state.failed is None else eqx.tree_at(
         lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
     )  # fmt: skip
@@ -112,13 +112,17 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
 
 
 def _harmless(start: Any) -> tuple[Array, Array, Any]:
-    """A (t, y, held) at which the field is as tame as it gets: the start, or zero."""
+    """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
+    start, with zero for values that are not finite.
+    """
     t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
     return jnp.where(jnp.isfinite(t), t, 0), jnp.where(jnp.isfinite(y), y, 0), held
 
 
 class _Along(NamedTuple):
-    """What the loop takes for a recorder: the tangents, a step further after each attempt."""
+    """A recorder for the loop that holds the tangents, and pushes them through each
+    accepted step.
+    """
 
     system: System
     tangent: Any
@@ -129,8 +133,8 @@ class _Along(NamedTuple):
     rows: int = 0
 
     def write(self, dots: list, state: State, tried: Attempt) -> list:
-        """The tangents after an attempt; of one that was rejected, or of a lane that has ended,
-        what they were.
+        """The tangents after an attempt; unchanged where it was rejected or the solve of a batch
+        element has ended.
         """
         row = row_of(self.system, state, tried)
         known = jax.tree.leaves(state.memory) if self.system.method.multistep else []
@@ -149,7 +153,7 @@ class _Along(NamedTuple):
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
     ) -> Any:
-        """The loop with the tangents beside it."""
+        """Runs the loop with the tangents in its carry."""
         carried = (buffers, self.start, rest)
         state, (buffers, dots, rest) = alternate_methods(
             self.system, running, turn, data, state, carried
@@ -158,7 +162,7 @@ class _Along(NamedTuple):
 
 
 def _written(row: Row, state: State, tried: Attempt) -> Array:
-    """The whole numbers of the next row, as far as they say what is written by then."""
+    """The integers of the next row, of which the numbers of output rows written are up to date."""
     after = [w + c.n for w, c in zip(state.written, tried.cursors, strict=True)]
     channels = len(after)
     parts = [row.whole[:1], *(x.astype(jnp.int32)[None] for x in after), row.whole[1 + channels :]]

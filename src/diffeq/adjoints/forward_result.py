@@ -1,5 +1,5 @@
-"""A solve as a continuous adjoint sees it: its inputs, which of them are perturbed, its field; and
-the way there, with what the way back will want to know.
+"""The inputs of a solve with flags of the perturbed ones, and its forward solve, which stores what
+the backward solve of a continuous adjoint reads.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ __all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
 
 
 class ForwardResult(NamedTuple):
-    """What a march needs: the inputs, the end, the states at all rows and at further times, and a
-    tape where there is one.
+    """The input of a backward solve: the inputs of the forward solve, its end, the states at all
+    rows and at further times, and a tape where there is one.
     """
 
     leaves: list
@@ -33,7 +33,7 @@ class ForwardResult(NamedTuple):
 
 
 class AdjointContext:
-    """A solve's inputs, and which of them are perturbed."""
+    """A solve's inputs, with flags of the perturbed ones."""
 
     def __init__(self, spec: Spec, leaves: list, live: Sequence[bool] = ()) -> None:
         self.spec, self.leaves = spec, leaves
@@ -52,7 +52,7 @@ class AdjointContext:
         return [self.leaves[i] for i in self.moving]
 
     def is_live(self, which: Callable) -> bool:
-        """Whether a leaf, as `which(data, start)` finds it, is perturbed."""
+        """True if the leaf that `which(data, start)` selects is perturbed."""
         return self.live[which(*self.index)]
 
     def with_parameters(self, moving: list) -> Data:
@@ -68,26 +68,30 @@ class AdjointContext:
         return lower(self.system.form(data.parameters, data.sign), "ode", "an adjoint").field(t, y)
 
     def linear(self) -> tuple[Jaxpr, list[bool]]:
-        """The field's jaxpr, and which of its inputs λ is a cotangent of: all but t."""
+        """The field's jaxpr, and flags of the inputs by which the backward solve differentiates:
+        all but t.
+        """
         jaxpr = trace(self.field, self.parameters, self.start.t, self.start.y)
         count = len(self.parameters)
         return jaxpr, [*[True] * count, False, True]
 
     def is_state(self, channel: Channel) -> bool:
-        """Whether a channel's rows are the states themselves."""
+        """True if a channel's rows are the states themselves."""
         shapes = self.data, self.start.t, self.start.y
         jaxpr = jax.make_jaxpr(channel.value)(*shapes).jaxpr
         return list(jaxpr.outvars) == [jaxpr.invars[-1]]
 
     def watched(self) -> tuple[list[Array], list[Array]]:
-        """Times of rows that do not hold the state, and further times, at which it is wanted."""
+        """The times at which the forward solve stores the state for the backward solve: those of
+        rows that do not hold the state; and stops and checkpoint times.
+        """
         channels, times = self.system.output.channels, self.data.times
         rows = [t for c, t in zip(channels, times, strict=True) if not self.is_state(c)]
         stops = [self.data.stops] if self.system.has_stops else []
         return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.hidden(self)]))
 
     def watching(self) -> tuple[System, Data]:
-        """The system and the data of a solve that writes the state at all these times, too."""
+        """The system and the data of a solve that also writes the state at all `watched` times."""
         further = [t for times in self.watched() for t in times]
         raw = [Channel("times", t.shape[0], lambda data, t, y, held: [y]) for t in further]
         output = Output((*self.system.output.channels, *raw))
@@ -96,7 +100,7 @@ class AdjointContext:
 
 
 def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], ForwardResult]:
-    """The solve, with the states at all that is a node of the march."""
+    """The solve, with the states at all nodes of the backward solve."""
     setting = AdjointContext(spec, leaves)
     system, data = setting.watching()
     recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)

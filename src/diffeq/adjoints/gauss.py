@@ -20,7 +20,9 @@ __all__ = ["Alone", "Gauss"]
 
 
 class Alone(AlongTape):
-    """λ' = −(∂f/∂y)ᵀλ with nothing beside it; dL/dp = ∫ (∂f/∂p)ᵀλ dt is gathered from its steps."""
+    """An adjoint that solves λ' = −(∂f/∂y)ᵀλ alone, and sums dL/dp = ∫ (∂f/∂p)ᵀλ dt over
+    its steps.
+    """
 
     carries: ClassVar[bool] = False
 
@@ -35,11 +37,11 @@ class Alone(AlongTape):
         return jax.vjp(lambda y: setting.field(setting.parameters, t, y), y)[1](parts[0])
 
     def gathered(self, back: Back, data: Data, march: BackwardSolve, tried: Any) -> list:
-        """The integral with that over an accepted step."""
+        """The integral dL/dp after an attempt: an accepted step adds its own integral."""
         if not march.total:
             return []
 
-        # A walk of at most one turn: a step that is thrown away is not integrated.
+        # A walk of at most one iteration: a rejected step is not integrated.
         def gather(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
             del active
             data, t, y, tried = consts
@@ -53,12 +55,12 @@ class Alone(AlongTape):
         return walk(gather, 0, once, consts=consts, carry=march.total, length=1)[0]
 
     def integrated(self, back: Back, integrand: "_Integrand", total: list) -> list:
-        """The total with the integral over one step of the march."""
+        """The total after the integral over one step of the backward solve is added."""
         raise NotImplementedError
 
 
 class _Integrand:
-    """(∂f/∂p)ᵀλ on a step of the march, as a function of θ."""
+    """(∂f/∂p)ᵀλ on a step of the backward solve, as a function of θ."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class _Integrand:
         self.start, self.dt, self.polynomial = start, dt, polynomial
 
     def pulled(self, thetas: Array) -> Any:
-        """Weights ↦ dt Σ w_i (∂f/∂p)ᵀλ at these places: their fields are evaluated once."""
+        """The map from weights w to dt Σ w_i (∂f/∂p)ᵀλ(θ_i); the fields are evaluated once."""
         y0 = self.polynomial.y0
         lam = jax.vmap(self.polynomial)(in_dtype_of(thetas, y0))
         times = -(self.start + thetas * self.dt)
@@ -100,16 +102,17 @@ class Gauss(Alone):
     n unknowns however many parameters there are. The continuous adjoint to choose for a network,
     and for an implicit method, whose matrices stay n × n.
 
-    A rule of m points is exact for polynomials of degree 2m − 1 on each step. No step of the march
-    is longer than the forward step was, so what the forward solve has resolved is resolved here.
+    A rule of m points is exact for polynomials of degree 2m − 1 on each step. No step of the
+    backward solve is longer than the forward step, so it resolves what the forward solve resolved.
 
     Args:
-        points: of the rule. None: half the order of the method and one more, so that the rule is
-            finer than the solution.
-        rows: how many attempts the tape keeps before it is thinned, as for `Discrete`.
+        points: the number of points of the rule. None: half the order of the method and one more,
+            so that the rule is more accurate than the solution.
+        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`.
         rtol, atol: tolerances of λ; None: those of the solve. atol is meant in units of y: for λ it
-            is relative to the largest kick.
-        method: what solves backwards; it must estimate its error. None: the method of the solve.
+            is relative to the largest adjoint jump.
+        method: the method of the backward solve; it must estimate its error. None: the method of
+            the solve.
 
     Reverse mode only; for rows at given times and the end.
 
@@ -135,7 +138,7 @@ class Gauss(Alone):
             raise ValueError(f"points is {self.points!r}; a positive whole number, or None.")
 
     def integrated(self, back: Back, integrand: _Integrand, total: list) -> list:
-        """Σ w_i dt (∂f/∂p)ᵀλ."""
+        """Adds Σ w_i dt (∂f/∂p)ᵀλ to the total."""
         nodes, weights = np.polynomial.legendre.leggauss(self.points or back.order // 2 + 1)
         dtype = integrand.dt.dtype
         found = integrand.pulled(jnp.asarray((nodes + 1) / 2, dtype))(

@@ -20,10 +20,10 @@ __all__ = ["AlongTape", "Interpolating"]
 
 
 class AlongTape(Reverse):
-    """An adjoint to which y(t) is what the forward solve made of it: the tape is walked back, each
-    row is its step's polynomial again, and on each the march goes on. No step of the march crosses
-    a seam of the polynomial, so that none is fooled by it, and none is longer than the forward
-    step was. Memory is the tape's, O(√steps) when it is thinned.
+    """An adjoint that takes y(t) from the interpolants of the forward solve: it walks backwards
+    over the rows of the tape, forms the interpolant of each step, and solves λ along it. No step of
+    the backward solve crosses an end of a forward step, where the interpolant is not smooth, and
+    none is longer than the forward step. Memory is the tape's, O(√steps) when it is thinned.
     """
 
     restores: ClassVar[bool] = False
@@ -31,22 +31,22 @@ class AlongTape(Reverse):
     rows: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        Discrete(self.rows)  # which refuses what is no number of rows
+        Discrete(self.rows)  # raises an error if rows is no positive whole number
 
     def recorder(self, system: System, max_steps: int, size: int = 0) -> Any:
-        """The tape, as `Discrete` keeps it."""
+        """The recorder of the tape, that of `Discrete`."""
         return Discrete(self.rows).recorder(system, max_steps, size)
 
     @staticmethod
     def state(where: Any, t: Array) -> Array:
-        """y(t) on a step; before the first one, y at the end."""
+        """y(t) on a step; before the first step of the backward solve, y at the end."""
         if len(where) == 1:
             return where[0]
         polynomial, start, length = where
         return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
 
     def march(self, back: Back) -> BackwardSolve:
-        """Over the windows of the tape, and in each over its rows."""
+        """Solves backwards over the windows of the tape, and in each over its rows."""
         system, data = back.setting.watching()
         record = back.kept.record
         setting = back.setting
@@ -89,16 +89,17 @@ class AlongTape(Reverse):
 class Interpolating(AlongTape):
     """Solves (λ, dL/dp) backwards, with y(t) from the polynomials of the forward solve.
 
-    λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ along a y(t) that is kept and not solved again, so
-    nothing is lost that the forward solve has found. dL/dp is in the error norm (as a part of its
-    own: many weights do not hide a few states), at the price of a vector–Jacobian product by all
-    parameters at each stage; `Gauss` takes one at a few points of a step instead.
+    λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ along a y(t) that is interpolated and not solved
+    again, so that y is as accurate as in the forward solve. dL/dp is in the error norm (as a part
+    of its own: many weights do not hide a few states), at the price of a vector–Jacobian product by
+    all parameters at each stage; `Gauss` takes one at a few points of a step instead.
 
     Args:
-        rows: how many attempts the tape keeps before it is thinned, as for `Discrete`.
+        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`.
         rtol, atol: tolerances of λ; None: those of the solve. atol is meant in units of y: for λ it
-            is relative to the largest kick.
-        method: what solves backwards; it must estimate its error. None: the method of the solve.
+            is relative to the largest adjoint jump.
+        method: the method of the backward solve; it must estimate its error. None: the method of
+            the solve.
 
     Reverse mode only; for rows at given times and the end.
 

@@ -43,16 +43,17 @@ class Quadrature(Alone):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by
     an adaptive quadrature.
 
-    λ is dense along each step of the march; ∫ (∂f/∂p)ᵀλ dt over the step is taken by Gauss–Kronrod
-    rules of 7 and 15 points on panels that are halved until their difference is within tolerance.
-    So the integral has an error control of its own, which `Gauss` has not, at the price of at
-    least 15 evaluations a step. Step by step it needs no memory for λ.
+    λ is interpolated on each step of the backward solve; ∫ (∂f/∂p)ᵀλ dt over the step is taken by
+    Gauss–Kronrod rules of 7 and 15 points on panels that are halved until their difference is
+    within tolerance. So the integral has an error control of its own, which `Gauss` has not, at the
+    price of at least 15 evaluations a step. Step by step it needs no memory for λ.
 
     Args:
-        rows: how many attempts the tape keeps before it is thinned, as for `Discrete`.
+        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`.
         rtol, atol: tolerances of λ and of the integral; None: those of the solve. atol is meant in
-            units of y: for λ it is relative to the largest kick.
-        method: what solves backwards; it must estimate its error. None: the method of the solve.
+            units of y: for λ it is relative to the largest adjoint jump.
+        method: the method of the backward solve; it must estimate its error. None: the method of
+            the solve.
 
     Reverse mode only; for rows at given times and the end.
 
@@ -72,7 +73,9 @@ class Quadrature(Alone):
     """
 
     def integrated(self, back: Back, integrand: Any, total: list) -> list:
-        """The total with panels of the step, each as long as its error allows."""
+        """Adds the integrals over panels of the step to the total, each as long as its error
+        allows.
+        """
         dtype = integrand.dt.dtype
         nodes = jnp.asarray((1 - _both_sides(_NODES, -1.0)) / 2, dtype)
         kronrod = jnp.asarray(_both_sides(_KRONROD) / 2, dtype)

@@ -1,4 +1,4 @@
-"""`SteadyState`: a state of rest differentiates by the implicit function theorem."""
+"""`SteadyState` differentiates a steady state by the implicit function theorem."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,12 +22,13 @@ __all__ = ["Rest", "SteadyState"]
 
 @register
 class SteadyState(Adjoint):
-    """Differentiates a state of rest, 0 = f(y, p), by the implicit function theorem.
+    """Differentiates a steady state, 0 = f(y, p), by the implicit function theorem.
 
     (∂f/∂y) ẏ = −(∂f/∂p) ṗ, or transposed (∂f/∂y)ᵀ λ = −(∂L/∂y)ᵀ and dL/dp = λᵀ ∂f/∂p: one linear
     system, however the state was found and however long that took. Both modes, to any order. The
     derivative is that of the state to which Newton's method has converged, exact up to its
-    tolerance; ∂f/∂y must not be singular there. By the guess y0 it is zero.
+    tolerance; the Jacobian ∂f/∂y must not be singular there. The derivative by the guess y0 is
+    zero.
 
     Args:
         linear: a linear solver of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)` for many
@@ -42,8 +43,8 @@ class SteadyState(Adjoint):
     Example:
         >>> import jax, diffeq as de
         >>> problem = de.SteadyStateProblem(lambda t, y, k: k - y**3, 1.0, 8.0)
-        >>> rest = lambda k: de.solve(problem.replace(args=k), adjoint=de.SteadyState()).y1
-        >>> round(float(rest(8.0)), 4), round(float(jax.grad(rest)(8.0)), 4)
+        >>> steady = lambda k: de.solve(problem.replace(args=k), adjoint=de.SteadyState()).y1
+        >>> round(float(steady(8.0)), 4), round(float(jax.grad(steady)(8.0)), 4)
         (2.0, 0.0833)
     """
 
@@ -61,7 +62,9 @@ class SteadyState(Adjoint):
 
 
 class Rest(NamedTuple):
-    """The equation of rest, over real vectors: a complex state is its real and imaginary parts."""
+    """The equation 0 = f(y, p) of a steady state, over real vectors: a complex state is its real
+    and imaginary parts.
+    """
 
     system: System
     tree: Any
@@ -71,7 +74,7 @@ class Rest(NamedTuple):
     most: int
 
     def residual(self, leaves: list, z: Array) -> Array:
-        """F at rest."""
+        """The field f(y, p) at a real vector, as a real vector."""
         data, start = jax.tree.unflatten(self.tree, leaves)
         form = lower(self.system.form(data.parameters, data.sign), "ode", "a state of rest")
         return self.flat(form.field(start.t, self.state(z)))
@@ -88,7 +91,7 @@ class Rest(NamedTuple):
         return z.reshape(self.shape)
 
     def inverse(self, equation: Callable, z: Array) -> Callable:
-        """X ↦ (∂equation/∂z)⁻¹ x at z."""
+        """The map x ↦ (∂equation/∂z)⁻¹ x at z."""
         if self.linear is None:
             matrix = jax.jacfwd(equation)(z)
             return lambda right: jnp.linalg.solve(matrix, right)
@@ -98,10 +101,10 @@ class Rest(NamedTuple):
         return lambda right: lx.linear_solve(operator, right, self.linear, throw=False).value
 
     def found(self, leaves: list, guess: Array) -> tuple[Array, Array, Array]:
-        """A state of rest near a guess; whether it is one; and the iterations that it took.
+        """A steady state near a guess; True if it is one; and the number of iterations.
 
-        The search is Powell's dogleg. Whether its end is a root is judged by a Newton step from it:
-        that has to be within tolerance, and to solve its linear system; and it is taken.
+        The search is Powell's dogleg. Its end is a root if a Newton step from it is within
+        tolerance, and solves its linear system; that step is then taken.
         """
         import lineax as lx
         import optimistix as ox
@@ -117,7 +120,7 @@ class Rest(NamedTuple):
         z = search.value
         equation, y = partial(self.residual, leaves), self.state(z)
         value = equation(z)
-        unit = jnp.max(jnp.abs(value))  # an iterative solver is to be as good for small values
+        unit = jnp.max(jnp.abs(value))  # an iterative solver is to be as accurate for small values
         newton = unit * self.inverse(equation, z)(value / jnp.where(unit > 0, unit, 1))
         error2, _ = tolerance.squared(self.state(newton), y, y, None)
         left = jax.jvp(equation, (z,), (newton,))[1] - value
@@ -128,7 +131,7 @@ class Rest(NamedTuple):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def at_rest(rest: Rest, leaves: list, guess: Array) -> tuple[Array, Array, Array]:
-    """A state of rest, whether it is one, and how long it took to find."""
+    """A steady state near a guess; True if it is one; and the number of iterations."""
     return rest.found(leaves, guess)
 
 
@@ -139,7 +142,7 @@ def _at_rest_jvp(rest: Rest, primals: Any, tangents: Any) -> tuple[Any, Any]:
     dots, _ = tangents
     z, good, count = at_rest(rest, leaves, guess)
 
-    # Where nothing was found, the identity stands for the equation: zero in is then zero out.
+    # Where no steady state was found, the identity replaces the equation: the tangents are zero.
     def equation(leaves: list, z: Array) -> Array:
         return jnp.where(good, rest.residual(leaves, jnp.where(good, z, 0)), z)
 

@@ -1,9 +1,11 @@
-"""The tape: one row an attempt, thinned when it is full, so that memory is O(√steps).
+"""The tape: checkpoints of a solve, one row an attempt, thinned when it is full: memory is
+O(√steps).
 
-Rows are numbered by attempts, which all lanes of a batch count alike: a row is written in place,
-never scattered. When `rows` rows are full every second one goes and the stride doubles. A window
-is the `stride` attempts from one kept row to the next; the reverse walk runs it again, following
-the decisions (accepted or not, landed or not) that are kept as two bits an attempt.
+Rows are numbered by attempts, which all elements of a batch count alike: a row is written in place,
+never scattered. When `rows` rows are full every second one is dropped and the stride doubles. A
+window is the `stride` attempts from one kept row to the next; the reverse walk repeats it,
+following the decisions (accepted or not, ended at a stop or not) that are kept as two bits an
+attempt.
 """
 
 import itertools
@@ -37,17 +39,17 @@ _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the st
 
 
 class Row(NamedTuple):
-    """What replays one attempt, as three arrays (and what is held beside y): a tape is written at
-    every turn of the loop, and three writes cost less than one for each number.
+    """The data that replay one attempt, as three arrays (and the held leaves): a tape is written in
+    every iteration of the loop, and three writes cost less than one for each number.
 
-    `reals` is t, dt, what completes t (in float32), and the controller's memory. `whole` is a word
-    of bits (0: accepted, 1: landed, from 2: the controller's flags, from 8: the number of the next
-    stop), the rows of output written before the attempt (so that the next row says how many it
-    wrote), what else the controller keeps, and the number of a given step. Where there are events,
-    what they know before it and what happened is at the end of `whole`, and where, at the end of
-    `reals`. `memory` is the method's, if it `stores_memory`; `drawn` is the noise: to read it costs
-    less than to draw it again. `echo` is what was next to come back of an event: from which row of
-    the past, and after which lag.
+    `reals` is t, dt, the compensation of t (in float32), and the controller's memory. `whole` is a
+    word of bits (0: accepted, 1: ended at a stop or at the end, from 2: the controller's flags,
+    from 8: the number of the next stop), the number of rows of output written before the attempt
+    (the next row gives the number after it), the controller's other integers, and the number of a
+    given step. Where there are events, their memory before the attempt and the events that happened
+    are at the end of `whole`, and their places in the step at the end of `reals`. `memory` is the
+    method's, if it `stores_memory`; `drawn` is the noise: to read it costs less than to draw it
+    again. `echo` is the next propagated discontinuity: its row of the history, and its lag.
     """
 
     reals: Float[Array, "..."]
@@ -60,28 +62,28 @@ class Row(NamedTuple):
 
     @property
     def t(self) -> Array:
-        """Where the attempt started."""
+        """The time at which the attempt started."""
         return self.reals[..., 0]
 
     @property
     def dt(self) -> Array:
-        """What was tried; before a landing, what was proposed."""
+        """The step size of the attempt; of one that was cut to end at a stop, the proposed one."""
         return self.reals[..., 1]
 
     @property
     def time_error(self) -> Array:
-        """What completes t."""
+        """The compensation of t: its rounding error, zero where none is kept."""
         kept = is_compensated(self.reals.dtype)
         return self.reals[..., 2] if kept else jnp.zeros_like(self.reals[..., 0])
 
     @property
     def accept(self) -> Bool[Array, "..."]:
-        """Whether the attempt was accepted."""
+        """True if the attempt was accepted."""
         return (self.whole[..., 0] & 1) == 1
 
     @property
     def landing(self) -> Bool[Array, "..."]:
-        """Whether it ended on a stop or on the end."""
+        """True if the attempt ended at a stop or at the end."""
         return (self.whole[..., 0] & 2) == 2
 
     @property
@@ -100,8 +102,8 @@ class Row(NamedTuple):
 
 
 class TapeRow(NamedTuple):
-    """The tape: rows (one more than asked for: the last takes what is thrown away). Where methods
-    take turns, how many laps there were, and after how many attempts each of them ended in each.
+    """The tape: its rows (and one more, into which discarded attempts are written). For alternating
+    methods, the number of laps, and the number of attempts at the end of each method in each lap.
     """
 
     rows: Row
@@ -113,17 +115,19 @@ class TapeRow(NamedTuple):
 
     @property
     def stride(self) -> Array:
-        """Attempts from one row to the next: a power of two, so that nothing is ever divided."""
+        """The number of attempts from one row to the next: a power of two, so that division is a
+        shift of bits.
+        """
         return 1 << self.shift
 
     @property
     def thinned(self) -> Array:
-        """Whether any row has gone."""
+        """True if rows were dropped."""
         return self.shift > 0
 
 
 def capacity(rows: int) -> int:
-    """How many attempts a thinned tape can hold: strides are powers of two, at most `rows`."""
+    """The most attempts that a thinned tape can hold: strides are powers of two, at most `rows`."""
     return rows * 2 ** (rows.bit_length() - 1)
 
 
@@ -145,9 +149,9 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     word = state.stop << _STOP
     for place, flag in enumerate([tried.accept, tried.landing, *flags]):
         word = word | (flag.astype(jnp.int32) << place)
-    # A landing cuts dt short, and follows its target when it is replayed; but what comes after it
-    # goes on with the dt that was proposed. So does what comes after a round without a step.
-    # And what comes after the rest of a step that an event has cut.
+    # A step that ends at a stop is cut short, and takes its length from the stop when it is
+    # replayed; the next attempt goes on with the dt that was proposed. So does the attempt after a
+    # round without a step, and the one after the remainder of a step that an event has cut.
     remainder = system.noise.is_remainder(tried.drawn)
     kept = system.events.keeps_dt(state.events, tried.landing) | remainder
     dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
@@ -186,7 +190,7 @@ def _memory(row: Row, like: Any, channels: int) -> Any:
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the loop keeps a tape. `thins` is False when max_steps is known to fit in the rows."""
+    """Writes the tape of a solve. `thins` is False when max_steps is known to fit in the rows."""
 
     system: System
     rows: int
@@ -200,9 +204,9 @@ class Recorder:
 
     @property
     def bits(self) -> int:
-        """Bits of a decision: accepted or not; where there are stops or events, landed or not; and
-        which events happened (a power of two, so that a decision lies in one word or fills
-        several); or, where the length of a step is one of a few, which it is.
+        """The number of bits of a decision: accepted or not; where there are stops or events, ended
+        at a stop or not, and a flag for each event (a power of two, so that a decision lies in one
+        word or fills several); or, where the step size is one of a few, its code.
         """
         flags, code = self.system.events.bits, self.system.noise.bits
         if flags:
@@ -211,14 +215,14 @@ class Recorder:
 
     @property
     def words(self) -> int:
-        """Words of a decision."""
+        """The number of words of a decision."""
         return max(1, self.bits // _WORD)
 
     def blank(self, data: Data, state: State) -> TapeRow:
         """An empty tape, of the shapes that an attempt has."""
         row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
         shape = jax.eval_shape(row, data, state)
-        # Where none is thrown away, each row is written before it is read.
+        # Where no row is dropped, each row is written before it is read.
         fresh = jnp.zeros if self.thins or self.system.one_step else unset
         rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
         count = -(-self.capacity * self.bits // (_WORD * self.words))
@@ -233,18 +237,18 @@ class Recorder:
         return TapeRow(rows, decisions, zero, zero, zero, ends)
 
     def _noted(self, record: TapeRow, lap: Array, phase: int) -> TapeRow:
-        """The tape when a method has had its turn."""
+        """The tape after a method has made its attempts of a lap."""
         place = len(self.system.submethods) * lap + phase + 1
         return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
 
     @property
     def laps(self) -> Array:
-        """The numbers of all laps there can be."""
+        """The numbers of all possible laps."""
         return jnp.arange(MOST_LAPS + _WORD, dtype=jnp.int32)
 
     def spans(self, record: TapeRow, lap: Array, first: Array, n: Array) -> list[tuple]:
-        """Of n attempts from `first` those that each of the methods has made in a lap: where they
-        begin, and how many they are.
+        """The attempts of each method in a lap, among n attempts from `first`: pairs of the first
+        one (relative to `first`) and their number.
         """
         count = len(self.system.submethods)
         bounds = [get_row(record.ends, count * lap + i) for i in range(count + 1)]
@@ -252,7 +256,7 @@ class Recorder:
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
     def write(self, record: TapeRow, state: State, tried: Attempt) -> TapeRow:
-        """The tape with this attempt, if its turn is one that is kept."""
+        """Writes an attempt to the tape, if its number is a multiple of the stride."""
         if self.system.one_step:
             return self._only(record, state, tried)
         i = record.attempts
@@ -295,8 +299,8 @@ class Recorder:
         return words if self.words > 1 else words[0]
 
     def decision(self, record: TapeRow, i: Array, last: Array, end: Row) -> Any:
-        """What became of attempt i, whose window ends with the accepted attempt `last` at `end`;
-        None where all of it follows from dt.
+        """The recorded decision of attempt i, whose window ends with the accepted attempt `last` at
+        `end`; None where the decision follows from dt.
         """
         if not record.decisions.shape[0]:
             return None
@@ -317,10 +321,10 @@ class Recorder:
         return get_row(decisions, word) >> shift
 
     def last_accepted(self, record: TapeRow, first: Array, n: Array) -> Array:
-        """The last attempt that was accepted, of n from `first`; the one before it if none was."""
+        """The last accepted one of n attempts from `first`; `first` − 1 if none was accepted."""
         if not record.decisions.shape[0]:
             return first + n - 1
-        # A round of events that took no time ends where the step before it has ended.
+        # A round of events that took no time ends at the end of the previous step.
         mask = 5 if self.system.events.bits else 1
 
         def rejected(consts: Any, i: Array, _: Any) -> Array:
@@ -333,7 +337,7 @@ class Recorder:
     def run(
         self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
     ) -> Any:
-        """The loop with a tape; thinned between runs of as many turns as there is room for."""
+        """Runs the loop with a tape, which is thinned whenever it is full."""
         record = self.blank(data, state)
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
@@ -361,7 +365,9 @@ class Recorder:
         return state, buffers, self._closed(record, state), rest
 
     def _closed(self, record: TapeRow, state: State) -> TapeRow:
-        """The tape with the end of the solve, and what was written, where the next row would be."""
+        """The tape with the end of the solve, and the number of written rows of output, in the
+        place of the next row.
+        """
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
         end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
@@ -373,30 +379,30 @@ class Recorder:
         return record._replace(rows=rows._replace(reals=reals, whole=whole))
 
     def _thinned(self, record: TapeRow) -> TapeRow:
-        """Every second row, if the tape is full and more is to come."""
+        """Drops every second row, if the tape is full and its capacity is not reached."""
         full = record.attempts >= self.rows << record.shift
-        # A tape that has held all it can stays: windows longer than its rows fit nowhere.
+        # At its capacity a tape is not thinned: longer windows would not fit in the second buffer.
         full = full & (record.attempts < self.capacity)
         half = self.rows // 2
 
         def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:
             del active
-            # Slices and a concatenation, which lanes pass through; an update would transpose all.
+            # Slices and a concatenation keep the batch axis last; an update would transpose all.
             kept = lambda x: jnp.concatenate([x[0 : 2 * half : 2], x[half:]])  # noqa: E731
             rows = jax.tree.map(kept, rows)
-            # What is left in the other half must not pass for attempts of lanes that have finished.
+            # Rows left in the other half must not count as attempts of elements that have finished.
             at, column = (lax.broadcasted_iota(jnp.int32, rows.whole.shape, i) for i in (0, 1))
             whole = jnp.where((at >= half) & (column == 0), 0, rows.whole)
             return todo - 1, rows._replace(whole=whole)
 
-        # A loop of at most one turn: under vmap a `cond` transposes all rows.
+        # A loop of at most one iteration: under vmap a `cond` transposes all rows.
         count = full.astype(jnp.int32)
         _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
         return record._replace(rows=rows, shift=record.shift + count)
 
 
 def start_of(system: System, record: TapeRow, index: Array, memory: Any, end: State) -> State:
-    """The state that a window starts from; `end` is one of the same kind."""
+    """The state at the start of a window; `end` is a state of equal structure and shapes."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
     known, _, _ = system.events.read(row)

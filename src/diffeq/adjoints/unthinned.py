@@ -1,7 +1,7 @@
-"""`Unthinned`: `Discrete` with a tape that is never thinned, for where another way is at hand when
-it is too short.
+"""`Unthinned`: `Discrete` with a tape that is never thinned, for use where another strategy takes
+over a solve that is too long for it.
 
-A tape that may be thinned is walked in windows, each run again into a second buffer. In a kernel
+A tape that may be thinned is walked in windows, each repeated into a second buffer. In a kernel
 (`ensemble/gpu_kernel/launch.py`), whose tape is in memory and whose program should be short, it is
 better to keep all attempts, and to leave those few solves that make more of them to another
 strategy.
@@ -33,12 +33,12 @@ class Unthinned(Discrete):
         return max_steps if given else super()._kept(max_steps, size, is_adaptive=is_adaptive)
 
     def serves_all(self, max_steps: int, *, is_adaptive: bool) -> bool:
-        """Whether no solve of at most so many attempts is too long."""
+        """True if the tape can hold every solve of at most `max_steps` attempts."""
         return max_steps <= self._kept(max_steps, is_adaptive=is_adaptive)
 
     def may_serve(self, max_steps: int, *, is_adaptive: bool) -> bool:
-        """Whether it is worth a try: a solve that is too long is the exception, and a tape of
-        `Discrete` would hold it.
+        """True if this adjoint is worth a try: most solves fit in its tape, and a tape of
+        `Discrete` holds the others.
         """
         if self.serves_all(max_steps, is_adaptive=is_adaptive):
             return True
