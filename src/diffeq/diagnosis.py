@@ -1,4 +1,4 @@
-"""What to try when a solve failed: looked into on the host, where nothing is in a hurry."""
+"""Advice for a solve that failed, from an analysis on the host."""
 
 import math
 import warnings
@@ -85,12 +85,14 @@ _SWINGS, _SLOW, _PARALLEL = 2.18, 0.1, 1e-6
 
 
 def advice(status: Status) -> str:
-    """What to try, from the status alone."""
+    """Returns advice by the status alone."""
     return _ADVICE.get(status, "")
 
 
 def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
-    """What to try, from all that is known of the solve that failed."""
+    """Returns advice by the status, the problem, the method and the last state of a failed
+    solve.
+    """
     if isinstance(problem, JumpProblem):
         rates = "A rate that is negative or NaN does that, too: jnp.maximum(rate, 0)."
         found = hint(status, problem.problem, method, last)
@@ -167,7 +169,7 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
 
 
 def _moves_slowly(problem: Any, last: Any, rate: float) -> bool:
-    """Whether the solution bends far less than it would if it moved at this rate."""
+    """True if y'' is far smaller than that of a solution that moves at this rate."""
     field, t, y = _slope_at(problem, last.t, last.y)
     slope, bend = jax.jvp(field, (t, y), (jnp.ones_like(t), field(t, y)))
     bend_size, slope_size = (float(jnp.linalg.norm(x.ravel())) for x in (bend, slope))
@@ -229,8 +231,8 @@ def sliding(problem: Any, last: Any) -> str:
 
 
 def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> bool:
-    """Whether a component of the field along a line, of opposite signs at its ends, jumps between,
-    and points there from both sides.
+    """True if a component of the field along a line, of opposite signs at its ends, jumps between,
+    and points to the jump from both sides.
     """
     (low, high), (before, after) = ends, (component(c) for c in ends)
     size = min(abs(before), abs(after))

@@ -1,4 +1,4 @@
-"""What to say of equations whose index is not the one that is stated; found on the host."""
+"""Advice for equations whose index is not the stated one, from an analysis on the host."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ _STABILISED = (
 
 
 def index_advice(problem: Problem, t: Any, y: Any) -> str:
-    """What the index is at (t, y), by which equations, and what to do."""
+    """Names the index at (t, y), the equations that cause it, and a remedy."""
     form, packing, t, y = equation_at(problem, t, y)
     here = _Pencil.of(form, t, y)
     rows = packing.names("residual" if isinstance(form, Implicit) else "f")
@@ -46,7 +46,9 @@ def index_advice(problem: Problem, t: Any, y: Any) -> str:
 def _of_higher_index(
     index: int, form: Any, packing: Packing, here: "_Pencil", rows: list[str], t: Array, y: Array
 ) -> str:
-    """What has to be differentiated before it determines what, and who solves it as it stands."""
+    """Names the equations that have to be differentiated, the components that they then determine,
+    and a method that solves the equations as they stand.
+    """
     structure = here.structure
     if structure is None or structure.indices.max() != index:
         return (
@@ -71,7 +73,9 @@ def _of_higher_index(
 
 
 class _Pencil(NamedTuple):
-    """M y' = J y near a point: M and J, and which entries are not zero at one of a few places."""
+    """The linearisation M y' = J y near a point: M and J, and flags of their entries that are not
+    zero at one of a few points.
+    """
 
     mass: Float[np.ndarray, "n n"]
     by_y: Float[np.ndarray, "n n"]
@@ -80,7 +84,7 @@ class _Pencil(NamedTuple):
 
     @classmethod
     def of(cls, form: Any, t: Array, y: Array) -> "_Pencil":
-        """The pencil beside (t, y), where nothing is zero by chance."""
+        """The pencil near (t, y): from a few points, so that no entry is zero by chance."""
         found = []
         for number in (1.0, 2.0, 0.0):
             there, at, dy = nearby(form, jnp.asarray(number, y.dtype), t, y, jnp.zeros_like(t))
@@ -99,17 +103,17 @@ class _Pencil(NamedTuple):
 
     @property
     def structure(self) -> Structure | None:
-        """How often the equations have to be differentiated, by the Σ-method."""
+        """The number of times that each equation has to be differentiated, by the Σ-method."""
         return structure_of(self.slopes, self.states)
 
     @property
     def algebraic_rows(self) -> Bool[np.ndarray, " n"]:
-        """Which equations have no slope."""
+        """Flags of the equations without a derivative y'."""
         return ~self.slopes.any(axis=1)
 
     @property
     def algebraic_columns(self) -> Bool[np.ndarray, " n"]:
-        """Which components have no slope."""
+        """Flags of the components whose derivative y' is in no equation."""
         return ~self.slopes.any(axis=0)
 
     def dependent_rows(self) -> Int[np.ndarray, " k"]:
@@ -121,7 +125,7 @@ class _Pencil(NamedTuple):
 
 
 def _without_slopes(form: Implicit, here: _Pencil, state: list[str]) -> str:
-    """Of a residual of index 1 whose unknowns are not the ones that `differential` says."""
+    """Advice for a residual of index 1 whose `differential` components are not all determined."""
     flags = np.asarray(form.differential).ravel()
     missing = _listed(state, np.flatnonzero(flags & here.algebraic_columns))
     return (
@@ -133,7 +137,7 @@ def _without_slopes(form: Implicit, here: _Pencil, state: list[str]) -> str:
 
 
 def _is_solved(form: Any, index: Int[np.ndarray, " n"], t: Array, y: Array) -> bool:
-    """Whether RadauIIA5 takes the equations with this index as they stand."""
+    """True if RadauIIA5 solves the equations with this index as they stand."""
     if index.max() > 3:
         return False
     form = replace(form, index=index, free=algebraic_rows(form.mass))
@@ -149,7 +153,7 @@ def _stated(index: Int[np.ndarray, " n"], packing: Packing) -> str:
 
 
 class _Written(str):
-    """Words that show without quotation marks."""
+    """A string whose `repr` has no quotation marks."""
 
     __slots__ = ()
 
@@ -166,7 +170,7 @@ def _short(part: Int[np.ndarray, "..."]) -> Any:
 
 
 def _listed(names: list[str], places: Int[np.ndarray, " k"]) -> str:
-    """Some names, and whether there are more."""
+    """A list of the first names, with an ellipsis if there are more."""
     found = [names[i] for i in places]
     return ", ".join(found[:_MOST_NAMES]) + (", …" if len(found) > _MOST_NAMES else "")
 

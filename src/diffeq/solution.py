@@ -1,4 +1,4 @@
-"""What a solve returns."""
+"""The result of a solve."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -38,10 +38,10 @@ class Failed:
 
 
 class EventRecord(NamedTuple):
-    """What is recorded of one event: for each time that it happened, the state before and after it.
+    """The record of one event: for each time that it happened, the state before and after it.
 
-    `fired` says which rows there are (for a vector of conditions: which of them fired), `num` how
-    many. What is behind them is NaN, and is cut off outside of traces.
+    `fired` flags the rows that are filled (for a vector of conditions: those that fired), `num` is
+    their number. Further rows are NaN, and are cut off outside of traces.
     """
 
     ts: Any
@@ -139,7 +139,7 @@ class Solution(eqx.Module):
 
     @property
     def success(self) -> Bool[Array, "..."]:
-        """Whether the solve is complete; a terminal event is a success."""
+        """True if the solve reached its end; a terminal event is a success."""
         return self.status <= Status.terminated
 
     @property
@@ -366,8 +366,8 @@ def _shown(y: Any) -> str:
 
 
 class SolutionInfo(Treelike):
-    """What a solution knows of where it came from, for messages and dense output. Equal to any
-    other of the same method, so that solutions of repeated solves have one tree structure.
+    """The static origin of a solution, for messages and dense output. Equal to any other of an
+    equal key (method, steps, tree), so that solutions of repeated solves have one tree structure.
     """
 
     def __init__(
@@ -405,7 +405,7 @@ class SolutionInfo(Treelike):
         sign, leaves, count, (start, y0, slope0, held0), end = polynomial
         tau = sign * t
 
-        # An event is at a time but for rounding, and what comes after it says what is there.
+        # The time of an event is exact but for rounding, and the state after it counts there.
         slack = 0.0 if end is None else 4 * jnp.finfo(leaves[1].dtype).eps
 
         def at(tau: Array) -> tuple[Array, Any]:

@@ -21,7 +21,7 @@ __all__ = ["Covariance", "Extremes", "Histogram", "Mean", "Quantile", "Range", "
 
 
 class _State(eqx.Module):
-    """What is kept of a leaf."""
+    """The state of a statistic of one leaf."""
 
 
 class _Leafwise(eqx.Module):
@@ -37,11 +37,11 @@ class _Leafwise(eqx.Module):
         return self.merge(state, found)
 
     def merge(self, a: Any, b: Any) -> Any:
-        """The state of what both have seen."""
+        """The state after the values of both."""
         return jax.tree.map(self._both, a, b, is_leaf=_is_state)
 
     def result(self, state: Any) -> Any:
-        """The statistic of what was seen, a leaf for each leaf; NaN where that was nothing."""
+        """The statistic of the values so far, a leaf for each leaf; NaN where none counted."""
         return jax.tree.map(self._result, state, is_leaf=_is_state)
 
     def _blank(self, shape: tuple, dtype: Any) -> Any:
@@ -72,7 +72,9 @@ def _flagged(x: Array, counts: Array) -> tuple[Array, Array]:
 
 
 class _Moments(_State):
-    """How many, their mean, and the sum of squares (or products) of what is left without it."""
+    """The number of values, their mean, and the sum of squares (or products) of deviations
+    from it.
+    """
 
     count: Int[Array, "..."]
     mean: Num[Array, "..."]
@@ -80,7 +82,7 @@ class _Moments(_State):
 
 
 def _centred(x: Array, flags: Array) -> tuple[Array, Array, Array]:
-    """How many count, their mean, and what is left of each without it."""
+    """The number of values that count, their mean, and the deviation of each from it."""
     count = jnp.sum(flags, 0, dtype=jnp.int32)
     mean = jnp.sum(jnp.where(flags, x, 0), 0) / jnp.maximum(count, 1)
     return count, mean, jnp.where(flags, x - mean, 0)
@@ -205,7 +207,7 @@ class Covariance(eqx.Module):
         return self.merge(state, _Moments(count[..., :1], mean, products))
 
     def merge(self, a: _Moments, b: _Moments) -> _Moments:
-        """The state of what both have seen."""
+        """The state after the values of both."""
         return _together(a, b, lambda x, w: x[..., :, None] * x[..., None, :].conj() * w[..., None])
 
     def result(self, state: _Moments) -> Array:
@@ -286,10 +288,10 @@ def _check_real(statistic: Any, x: Array) -> None:
 
 
 class Histogram(_Leafwise):
-    """How many values lie in each bin, at each saved time and of each component.
+    """The number of values in each bin, at each saved time and of each component.
 
-    A bin holds its left edge, the last one its right edge too. What lies outside of all bins is
-    counted nowhere. The result has the bins as one more axis, at the end.
+    A bin holds its left edge, the last one its right edge too. Values outside of all bins are not
+    counted. The result has the bins as one more axis, at the end.
 
     Args:
         edges: two or more increasing numbers.
@@ -335,7 +337,9 @@ class _Bins(_State):
 
 
 class _Digest(_Ends):
-    """Increasing centroids, each with how many values it stands for: 0 in the places behind."""
+    """Increasing centroids, each with the number of values that it represents: 0 in unused
+    places.
+    """
 
     centroids: Real[Array, "size ..."]
     weights: Int[Array, "size ..."]

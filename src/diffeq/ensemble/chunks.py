@@ -1,11 +1,11 @@
-"""Trajectories in chunks of lanes, each chunk with a loop of its own, on all cores.
+"""Trajectories in chunks, each chunk with a loop of its own, on all cores.
 
 `vmap` runs one loop for all trajectories until the last is done: every one of them waits for the
 slowest, and their arrays travel through memory at each step. Here some dozens are stepped together,
-a chunk: lanes last, so that each component of a state is one short vector that stays in the cache
-and is computed by vector instructions (`autodiff/batch_last.py`), in a loop that ends when its own
-lanes are done, and which XLA compiles to one native function. Chunks are even where trajectories
-that take equally many steps are neighbours; `ordered` makes them so.
+a chunk: the batch axis is last, so that each component of a state is one short vector that stays in
+the cache and is computed by vector instructions (`autodiff/batch_last.py`), in a loop that ends
+when its own trajectories are done, and which XLA compiles to one native function. Chunks are even
+where trajectories that take equally many steps are neighbours; `ordered` makes them so.
 
 XLA on a CPU runs independent loops of one program one after the other. Where numbers are known, the
 program is therefore compiled for a share of the chunks, and each core runs one: from threads of the
@@ -27,7 +27,7 @@ from jaxtyping import Array, Int
 
 __all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "recalled", "through_chunks"]
 
-_WORTH = 1.1  # how much less must be waited for, that it is worth to move rows
+_WORTH = 1.1  # the ratio of waiting times above which it is worth to move rows
 _KEPT = 64  # compiled programs
 
 
@@ -46,8 +46,8 @@ def in_chunks(one: Callable, rows: Any, index: Int[Array, " n"], chunk: int) -> 
 
 
 def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any, Any]:
-    """`state, out = step(state, xs of a chunk, which of them count)` for one chunk after another:
-    the last state, and all that came out.
+    """Runs `state, out = step(state, xs of a chunk, flags of those that count)` for one chunk after
+    another; returns the last state, and all outputs.
     """
     size = jax.tree.leaves(xs)[0].shape[0]
     count = -(-size // chunk)
@@ -62,10 +62,10 @@ def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any
 
 
 def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
-    """An order of the trajectories in which the dearest of a chunk is little dearer than the rest;
-    that in which they came, if sorting them wins little: neighbours in a sweep are alike.
+    """An order of the trajectories in which the costs within a chunk differ little; the given order
+    if sorting gains little, as in a sweep, whose neighbours are alike.
 
-    `np`: NumPy where the costs are known, which compiles nothing.
+    `np`: NumPy where the costs are known, so that nothing is compiled.
 
     >>> ordered(jnp.array([1.0, 9.0, 1.0, 9.0]), 2).tolist()
     [1, 3, 0, 2]
@@ -84,7 +84,7 @@ def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -93,11 +93,11 @@ def cores() -> int:
 def on_cores(
     run: Callable, rows: Sequence, index: Any, order: np.ndarray, chunk: int, shares: int
 ) -> tuple[list, Callable]:
-    """`run(rows, index)` for a share of the chunks on each core: what each returned, and a function
-    that puts arrays of them together as `rows` and `index` came.
+    """Calls `run(rows, index)` for a share of the chunks on each core. Returns the results of the
+    cores, and a function that joins their arrays in the order of `rows` and `index`.
 
-    Chunks are dealt out in this order, in turn, so that every core gets dear ones and cheap ones;
-    what is missing in the last ones has the index −1.
+    Chunks are dealt out to the cores one by one in this order, so that every core gets expensive
+    and cheap ones; missing trajectories in the last chunks have the index −1.
     """
     size = order.shape[0]
     length = -(-size // (chunk * shares)) * chunk
@@ -123,7 +123,7 @@ def _pool() -> ThreadPoolExecutor:
 
 
 class Program:
-    """A compiled function, or one that will be; `out` are the shapes of what it returns."""
+    """A function that is compiled, or being compiled; `out` are the shapes of its results."""
 
     def __init__(self, lowered: Any) -> None:
         self.out = lowered.out_info
@@ -139,8 +139,8 @@ _programs: OrderedDict[Any, Program] = OrderedDict()
 def program(function: Any, statics: tuple, *args: Any) -> Program:
     """A jitted function of (*statics, *args), compiled for such args (or their shapes).
 
-    It is compiled beside what the caller does meanwhile, kept, and called without a look at the
-    settings of the thread that calls it: those of JAX are the caller's own.
+    It is compiled in another thread while the caller goes on, and cached; a call does not depend on
+    the settings of the thread that makes it.
     """
     leaves, tree = jax.tree.flatten(args)
     kinds = tuple(map(_kind, leaves))
@@ -150,7 +150,8 @@ def program(function: Any, statics: tuple, *args: Any) -> Program:
 
 
 def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
-    """What is known by a key; made now, if it is not. The last `most` that were asked for stay.
+    """The cached value of a key; computed by `make` if there is none. The `most` values that were
+    used last are kept.
 
     >>> known = OrderedDict()
     >>> [recalled(known, key, lambda: key.upper(), 2) for key in "abac"], list(known)
@@ -165,7 +166,7 @@ def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
 
 
 def _kind(x: Any) -> tuple:
-    """What a program is compiled for; a Python number is one of its type."""
+    """The shape and dtype for which a program is compiled; of a Python number, its type."""
     if not hasattr(x, "shape"):
         return type(x), getattr(x, "dtype", None)
     return x.shape, x.dtype, getattr(x, "weak_type", False)

@@ -1,14 +1,14 @@
-"""The derivative of an ensemble in lanes, or as a kernel.
+"""The derivative of an ensemble by the strategies "lanes" and "kernel".
 
-By few numbers a trajectory it is found on the way: each chunk solves for its Jacobians by them,
-tangents beside the state and without a tape (`adjoints/forward_accumulation.py`), and what is then
-left to transpose is a sum of products. By more than `_FEW` numbers it goes back: when cotangents
-are there, each chunk is solved once more, with a tape that lives no longer than the chunk, and
-walks back along it. To solve twice is less than to write the tapes of all trajectories to memory
-and to read them from there. Where the numbers are known (a gradient that is not compiled) all cores
-take part in both.
+By few numbers a trajectory it is computed in forward mode: each chunk solves for its Jacobians by
+them, by forward accumulation without a tape (`adjoints/forward_accumulation.py`), and the transpose
+is then that of a sum of products. By more than `_FEW` numbers it is computed in reverse mode: when
+cotangents are known, each chunk is solved once more, with a tape that lives no longer than the
+chunk, and cotangents are pulled back along it. To solve twice costs less than to write the tapes of
+all trajectories to memory and to read them from there. Where the numbers are known (a gradient that
+is not compiled) all cores take part in both.
 
-In a kernel both are kernels; what has none is done in lockstep.
+In the strategy "kernel" both are kernels; where there is none, "lockstep" takes over.
 """
 
 import math
@@ -44,12 +44,12 @@ from .trajectory import Plan, count_shared, inexact, replaced, solved
 
 __all__ = ["differentiable", "in_lanes"]
 
-_FEW = 6  # directions, which take together as long as the way back
+_FEW = 6  # directions, which take together as long as reverse mode
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
-    """All solutions."""
+    """The solutions of all trajectories, or their statistics."""
     return complete(plan, structure, leaves, *run_parallel(plan, structure, leaves, rows, index))
 
 
@@ -78,7 +78,9 @@ def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple
 
 
 def _few(plan: Plan, live: list, shared: int) -> bool:
-    """Whether Jacobians by these are less work than the way back; the first of them are shared."""
+    """True if Jacobians by the inputs `live`, of which the first are shared, cost less than reverse
+    mode.
+    """
     if plan.wide or not live or not isinstance(plan.static.adjoint, Discrete):
         return False
     count = sum(math.prod(jnp.shape(x)) for x in live[:shared])
@@ -92,7 +94,7 @@ def _moves(x: Any, dot: Any) -> bool:
 
 
 def _tangent(sol: Any, found: Iterable) -> Any:
-    """The tangent of a solution, of those of what is inexact in it."""
+    """The tangent of a solution, from those of its inexact leaves."""
     parts, tree = jax.tree.flatten(sol)
     found = iter(found)
     dot = [next(found) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0) for x in parts]
@@ -101,7 +103,7 @@ def _tangent(sol: Any, found: Iterable) -> Any:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
-    """Solutions and Jacobians, whose own derivative goes along tapes."""
+    """Solutions and Jacobians, which are differentiated themselves by means of tapes."""
     return run_parallel(plan, structure, leaves, rows, index)
 
 
@@ -120,9 +122,9 @@ def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
 
 @jax.jit  # for outside of programs each of its operations would be one, compiled on its own
 def _along(shared: list, own: list, jacobians: list) -> list:
-    """Jacobians times tangents (of what is shared, and of each) for all trajectories; a row that
-    was not reached is NaN, and so is the derivative that asks for it, but for that it is no
-    derivative at all (`autodiff/unreached_rows.py`).
+    """Jacobians times tangents (of the shared inputs, and of the rows) for all trajectories. The
+    tangent of a row that was not reached is zero, and a cotangent of it gives NaN
+    (`autodiff/unreached_rows.py`).
     """
 
     def one(jacobian: Any, dot: Any) -> Any:
@@ -140,8 +142,8 @@ def _along(shared: list, own: list, jacobians: list) -> list:
 def differentiable(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Any, Solution]:
-    """What was seen, if statistics are wanted, and what there is of each trajectory, to be
-    differentiated.
+    """The state of the statistics (empty if there are none), and the solution of each trajectory;
+    differentiable.
     """
     if plan.kernel is None and plan.reduces:  # and no trajectories are kept
         return in_program(plan, structure, leaves, rows, index)
@@ -160,7 +162,7 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
     moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
-    # A tape is read again, for which a thread has one lane, whatever was best without.
+    # A tape is read again, for which a thread has one lane, whatever layout was best without.
     tuning = plan.kernel and replace(plan.kernel, warps=None)
     own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow, starts=False)
     dots = pick(dots, moving)
@@ -175,8 +177,8 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
 
 
 def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
-    """Whether cotangents are pulled back chunk by chunk, or by a kernel. A solve for which its tape
-    is too short fails, and that has to be seen in the solution: this is found with the tape then.
+    """True if cotangents are pulled back chunk by chunk, or by a kernel. False where a tape may be
+    too short: the solution then has to show that failure, and is computed with its tape.
     """
     adjoint, most = plan.static.adjoint, plan.static.max_steps
     if not isinstance(adjoint, Discrete):
@@ -190,13 +192,14 @@ def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 
 @dataclass(frozen=True)
 class _Back(Map):
-    """From tangents of the moving inputs to those of all solutions: pushed with the solves, and
-    pulled back by solves of their own, whose tapes live no longer than a chunk.
+    """The linear map from tangents of the moving inputs to those of all solutions. Tangents are
+    pushed with the solves; cotangents are pulled back by further solves, whose tapes live no longer
+    than a chunk.
     """
 
     plan: Plan
     structure: Any
-    shared: int  # of the inputs
+    shared: int  # the number of inputs that all trajectories share
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents of the solutions."""
@@ -208,8 +211,8 @@ class _Back(Map):
         return _pulled(self.plan, self.structure, *self._split(residuals), cotangents)
 
     def _split(self, residuals: list) -> tuple[list, list, Any, Any]:
-        """What is shared, what each has as its own, their numbers, and how many attempts each took:
-        those of as many go back together.
+        """The shared inputs, the rows, the index, and the number of attempts of each trajectory:
+        those of equally many are pulled back together.
         """
         return residuals[: self.shared], residuals[self.shared : -2], residuals[-2], residuals[-1]
 
@@ -217,8 +220,8 @@ class _Back(Map):
 def _together(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Callable, list]:
-    """What is inexact of all solutions, and these, as a function of the moving inputs; and the
-    inputs. Of a kernel it is that of lockstep.
+    """A function from the moving inputs to the inexact leaves of all solutions, and the solutions;
+    and the moving inputs. For a kernel the function solves in lockstep.
     """
     inputs = [*leaves, *rows]
     plain = replace(plan, kernel=None, back=False, moving=())

@@ -1,5 +1,5 @@
-"""How all trajectories of an ensemble are run: in lockstep, in lanes, on all cores, as a kernel; to
-the end, or from there back to their inputs.
+"""Runs all trajectories of an ensemble: in lockstep, in chunks, on all cores, or as a kernel; to
+the end, or with cotangents from there back to their inputs.
 """
 
 from collections import OrderedDict
@@ -47,8 +47,8 @@ __all__ = [
     "run_parallel",
 ]
 
-# Bytes of the tapes of one launch: of some 100,000 small systems, which keep a large GPU busy, and
-# a small part of its memory.
+# Bytes of the tapes of one launch: those of some 100,000 small systems, which keep a large GPU busy
+# and take a small part of its memory.
 _SCRATCH = 2**31
 
 
@@ -56,7 +56,9 @@ _SCRATCH = 2**31
 def in_lockstep(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Any, Solution]:
-    """What was seen, if statistics are wanted, and what there is of each trajectory."""
+    """Solves all trajectories in one loop. Returns the state of the statistics (empty if there are
+    none), and the solution of each.
+    """
     sol = jax.vmap(partial(solution, plan, structure, leaves))(rows, index)
     return reduce_or_keep(plan, structure, leaves, sol, index)
 
@@ -64,7 +66,9 @@ def in_lockstep(
 def reduce_or_keep(
     plan: Plan, structure: Any, leaves: list, sol: Any, index: Any
 ) -> tuple[Any, Any]:
-    """What was seen of trajectories that are all there, and what is kept of each."""
+    """The state of the statistics of all trajectories (empty if there are none), and the part of
+    each solution that is kept.
+    """
     if not plan.reduces:
         return (), sol
     reduction = reduction_of(structure, leaves)
@@ -73,21 +77,21 @@ def reduce_or_keep(
 
 
 def reduction_of(structure: Any, leaves: Sequence) -> Reduction:
-    """The statistics that are wanted."""
+    """The statistics that the call has asked for."""
     return Reduction(unflatten(structure, leaves)["reduce"])
 
 
 def complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution) -> Solution:
-    """The solution with its statistics, if these were asked for."""
+    """The solution, with its statistics if the call has asked for them."""
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
 
 def run_parallel(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
 ) -> tuple[Any, Any]:  # fmt: skip
-    """On all cores, if the numbers are known; else in the program that they are part of. What was
-    seen, if statistics are wanted, and what there is of each trajectory. `costs`, if these are
-    known, tell which of them take equally long.
+    """Runs on all cores if the numbers are known; else in the program that they are part of.
+    Returns the state of the statistics (empty if there are none), and the solution of each
+    trajectory. By `costs`, if they are known, trajectories of similar cost are grouped.
     """
     known = not in_a_trace([*leaves, *rows]) and not any(map(is_key, rows))
     if plan.kernel is not None or not known or platform() != "cpu":
@@ -97,21 +101,21 @@ def run_parallel(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
-    """The first step of each trajectory, and what it costs beside the others."""
+    """The first step size of each trajectory, and its cost relative to the others."""
 
     def one(rows: list, i: Any) -> Any:
         return first_step(plan.static, arguments(plan, structure, leaves, rows, i))
 
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
-    if plan.kernel is not None:  # beside it, one step is little
+    if plan.kernel is not None:  # one step costs little compared with the kernel
         return jax.vmap(one)(rows, index)
     return in_chunks(one, rows, index, plan.chunk)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
-    """A chunk after the other, or all as blocks of a kernel. One with the index −1 fills up a
-    share.
+    """Runs a chunk after the other, or all as blocks of a kernel. A trajectory with the index −1
+    fills up a share.
     """
     if plan.back:
         return _pulled_chunks(plan, structure, leaves, rows, index)
@@ -136,7 +140,7 @@ def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
 def in_program(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
 ) -> tuple[Any, Any]:  # fmt: skip
-    """One program, on one core; those of similar cost go together."""
+    """Runs all trajectories in one program, on one core; those of similar cost in one chunk."""
     if plan.even:
         return _chunks(plan, structure, leaves, rows, index)
     if costs is None:
@@ -151,7 +155,9 @@ def in_program(
 def _on_cores(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
 ) -> tuple[Any, Any]:  # fmt: skip
-    """A share of the chunks on each core. The two programs are compiled side by side, too."""
+    """Runs a share of the chunks on each core. The two programs are compiled at the same
+    time, too.
+    """
     size = index.shape[0]
     shares = min(cores(), -(-size // plan.chunk))
     length = -(-size // (shares * plan.chunk)) * plan.chunk
@@ -170,7 +176,7 @@ def _on_cores(
 
 
 def _merged(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
-    """What several shares have seen, or summed."""
+    """The statistics, or the sums of cotangents, of several shares together."""
     if plan.reduces:
         return reduction_of(structure, leaves).merged(states)
     return jax.tree.map(lambda *xs: jnp.asarray(sum(map(np.asarray, xs))), *states)
@@ -179,8 +185,8 @@ def _merged(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
 def _pulled_chunks(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[list, list]:
-    """The cotangents of what is shared, summed over all trajectories, and of what each has as its
-    own. Rows have the cotangents of the solutions behind the inputs.
+    """The cotangents of the shared inputs, summed over all trajectories, and of the rows of each.
+    `rows` are the rows of inputs, followed by the cotangents of the solutions.
     """
     shared, own = count_shared(plan, leaves), len(plan.moving) - len(leaves)
     if plan.kernel is None:
@@ -190,7 +196,7 @@ def _pulled_chunks(
 
     def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
         rows, index = xs
-        counts &= index >= 0  # what fills up the last chunk has no cotangents
+        counts &= index >= 0  # trajectories that fill up the last chunk have no cotangents
         dots = [jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for x in rows[own:]]
         found = pull([*rows[:own], *dots], index)
         return [a + b for a, b in zip(sums, found[:shared], strict=True)], found[shared:]
@@ -214,8 +220,9 @@ def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: An
 
 
 def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
-    """What pulls back by a kernel, and for how many trajectories at once. Where one of them has no
-    room for a single solve, that group once more in lockstep, which thins tapes.
+    """The function that pulls cotangents back by a kernel, and the number of trajectories of one
+    launch. A group in which a tape was too short is solved once more in lockstep, which thins
+    tapes.
     """
     one = partial(pulled_one, plan, structure)
     kernel = Kernel.of(
@@ -235,7 +242,9 @@ def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
 
 
 def _group(kernel: Kernel, size: int) -> int:
-    """How many trajectories are in a launch, so that their tapes take `_SCRATCH` bytes at most."""
+    """The number of trajectories in a launch, such that their tapes take `_SCRATCH` bytes
+    at most.
+    """
     block = kernel.tuning.block
     most = max(_SCRATCH // max(kernel.scratch, 1) // block, 1)
     blocks = -(-size // block)
@@ -243,17 +252,17 @@ def _group(kernel: Kernel, size: int) -> int:
 
 
 def has_controlled_steps(structure: Any, leaves: Sequence) -> bool:
-    """Whether steps are as long as a controller says, and not given."""
+    """True if a controller chooses the step sizes; False if they are given."""
     return unflatten(structure, leaves)["call"].is_adaptive
 
 
-# Whether there is a kernel of it, by what it is compiled for: the reason, if there is none.
+# The reason why there is no kernel (None if there is one), by the key of the compiled program.
 _reasons: OrderedDict[Any, NoKernel | None] = OrderedDict()
 _KEPT = 64  # of them, for each keeps the functions of its problem
 
 
 def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
-    """Raises `NoKernel` where there is no kernel of it."""
+    """Raises `NoKernel` if this solve cannot be a kernel."""
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
 
@@ -271,7 +280,7 @@ def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: An
 
 
 def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
-    """Whether a kernel, if that is wanted, can be made."""
+    """True if this solve can be a kernel, or the plan has none."""
     if plan.kernel is None:
         return True
     try:
@@ -282,6 +291,6 @@ def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 
 
 def _outputs(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
-    """The shapes of what is inexact of all solutions."""
+    """The shapes of the inexact leaves of all solutions."""
     _, sol = jax.eval_shape(partial(in_lockstep, plan, structure), leaves, rows, index)
     return inexact(sol)

@@ -1,8 +1,8 @@
-"""What differs from trajectory to trajectory of an ensemble, and what they share.
+"""The inputs that differ from trajectory to trajectory of an ensemble, and those that all share.
 
-What is given with a leading axis (y0, args, tspan) is taken apart into its arrays, the *rows*; what
-is not an array (a network's activation) is shared. `draw` makes the inputs of a trajectory from
-its key, where they are used, so that they are never all in memory.
+A field that is given with a leading axis (y0, args, tspan) is taken apart into its arrays, the
+*rows*; leaves that are no arrays (a network's activation) are shared. `draw` makes the inputs of a
+trajectory from its key, where they are used, so that they are never all in memory.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,10 @@ _AXES = "0 for every array, or a dict such as {'args': (0, None)}"
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of an ensemble: how many trajectories, their rows, and where these belong.
+    """The inputs of an ensemble: the number of trajectories, their rows, and the places of these.
 
-    `given` are the fields as they came, `places` for each field which of its leaves are rows.
+    `given` are the fields of the call, `places` for each field the flags of its leaves that are
+    rows.
     """
 
     size: int
@@ -35,13 +36,17 @@ class Inputs:
     places: tuple[tuple[str, tuple[bool, ...]], ...]
 
     def example(self, i: int, mesh: Any) -> dict[str, Any]:
-        """The fields of one trajectory, to look at: no derivative goes through them."""
+        """The fields of one trajectory, for checks: no derivative goes through them."""
         rows = [row_at(x, i, mesh) for x in jax.lax.stop_gradient(self.rows)]
         return filled(self.given, self.places, rows)
 
 
 def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
-    """The inputs in these fields; refused where sizes disagree, with the name of each."""
+    """The inputs in these fields.
+
+    Raises:
+        ValueError: their leading axes disagree; each is named.
+    """
     axes = _axes_of(fields, in_axes)
     rows, places, names = [], [], []
     for field, value in fields.items():
@@ -65,7 +70,7 @@ def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
 
 
 def filled(given: dict, places: Sequence, rows: Sequence) -> dict[str, Any]:
-    """Fields with rows where these belong."""
+    """The fields with rows in their places."""
     found, fields = iter(rows), {}
     for name, flags in places:
         leaves, tree = jax.tree.flatten(given[name])
@@ -92,8 +97,8 @@ def placed(problem: Problem, fields: dict[str, Any]) -> Problem:
 
 
 def check_fits(problem: Problem, one: Problem) -> None:
-    """Refuses a trajectory whose initial state is not shaped as the problem's, unless that is a
-    number, whose place any state may take.
+    """Raises an error if the initial state of a trajectory is not shaped as the problem's, unless
+    that is a number, in whose place any state may stand.
     """
     for name in ("y0", "x0", "v0", "q0", "p0"):
         own, row = getattr(problem, name, None), getattr(one, name, None)
@@ -140,7 +145,7 @@ def _drawn(draw: Any, key: Any) -> dict[str, Any]:
 
 
 def _axes_of(fields: dict[str, Any], in_axes: Any) -> dict[str, Any]:
-    """For each field its axes, as they were given."""
+    """The axes of each field, as given."""
     if isinstance(in_axes, dict):
         unknown = [name for name in in_axes if name not in fields]
         if unknown:
@@ -176,7 +181,7 @@ def _leaves(field: str, value: Any, axes: Any) -> list[tuple[str, Any, int | Non
 
 
 class _Axis:
-    """An axis, or none, as a leaf."""
+    """An axis, or None, as a leaf."""
 
     def __init__(self, axis: Any) -> None:
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):

@@ -1,4 +1,4 @@
-"""Statistics in place of trajectories: what is saved of a chunk is counted, and forgotten.
+"""Statistics in place of trajectories: the rows of a chunk update them, and are discarded.
 
 A statistic has `init(like)`, `update(state, values, counts)`, `merge(a, b)` and `result(state)`, as
 those of `de.stats` have; several of them are a pytree. Rows that were not reached, and trajectories
@@ -27,7 +27,9 @@ def _is_statistic(x: Any) -> bool:
 
 
 def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
-    """Refuses what is no statistic, and rows that differ from trajectory to trajectory."""
+    """Raises an error for a leaf that is no statistic, and for rows that differ from trajectory to
+    trajectory.
+    """
     for leaf in jax.tree.leaves(statistics, is_leaf=_is_statistic) or [statistics]:
         if not _is_statistic(leaf):
             hint = " (an instance is wanted)" if isinstance(leaf, type) else ""
@@ -45,8 +47,8 @@ def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
 
 
 class Reduction:
-    """The statistics of a call. The state is what they have seen of each set of rows, of which a
-    dict of save times asks for several, and the times of these.
+    """The statistics of a call. Their state is a pair of dicts: the states of the statistics for
+    each set of rows (several for a dict of save times), and the times of these rows.
     """
 
     def __init__(self, statistics: Any) -> None:
@@ -56,13 +58,13 @@ class Reduction:
         return jax.tree.map(function, self.statistics, *states, is_leaf=_is_statistic)
 
     def init(self, like: Any) -> tuple[dict, dict]:
-        """Nothing was seen; `like` is a solution, or its shapes."""
+        """The state before the first chunk; `like` is a solution, or its shapes."""
         rows = _sets(like)
         seen = {key: self._each(lambda s, y=ys: s.init(y)) for key, (_, ys, _) in rows.items()}
         return seen, {key: jnp.zeros(ts.shape, ts.dtype) for key, (ts, _, _) in rows.items()}
 
     def update(self, state: tuple, sol: Solution, counts: Bool[Array, " chunk"]) -> tuple:
-        """A chunk more, of which some count."""
+        """The state after one more chunk, of which the trajectories flagged in `counts` count."""
         seen, times = {}, {}
         for key, (ts, ys, saved) in _sets(sol).items():
             rows = (sol.success & counts)[:, None] & saved
@@ -71,27 +73,27 @@ class Reduction:
         return seen, times
 
     def merged(self, states: Sequence[tuple]) -> tuple:
-        """What all have seen together."""
+        """The states of several parts, merged."""
         both = lambda a, b: self._each(lambda s, x, y: s.merge(x, y), a, b)  # noqa: E731
         together = {key: reduce(both, [seen[key] for seen, _ in states]) for key in states[0][0]}
         return together, states[0][1]
 
     def kept(self, sol: Solution) -> Solution:
-        """What is kept of each trajectory: how it ended, and where."""
+        """The solution without its rows: the status and the numbers of each trajectory."""
         return replace(
             sol, ts=None, ys=None, saved=None, num=None, y1=None, polynomial=None, events=(),
             weight=None,
         )  # fmt: skip
 
     def finished(self, state: tuple, sol: Solution) -> Solution:
-        """The solution with the results, and the times that they are of."""
+        """The solution with the results of the statistics, and the times of their rows."""
         results = {key: self._each(lambda s, x: s.result(x), x) for key, x in state[0].items()}
         lone = lambda rows: rows.get(None, rows)  # noqa: E731
         return replace(sol, ts=lone(state[1]), reduced=lone(results))
 
 
 def _sets(sol: Any) -> dict:
-    """(ts, ys, saved) of each set of rows; a lone one has the key None."""
+    """(ts, ys, saved) of each set of rows; a single one has the key None."""
     if isinstance(sol.ts, dict):
         return {key: (sol.ts[key], sol.ys[key], sol.saved[key]) for key in sol.ts}
     return {None: (sol.ts, sol.ys, sol.saved)}

@@ -1,9 +1,10 @@
-"""An ensemble in blocks, one after another: with a bar, and kept on disk, so that it can go on.
+"""An ensemble in blocks, one after another, with a progress bar, and checkpoints on disk from which
+it can be resumed.
 
 Each block leaves a state of the statistics and a few numbers of each trajectory. In a folder they
-are one file each, written whole or not at all; a call that finds them there takes them as they are,
-and what comes out is what would have come out of one run. Of several processes that share an
-ensemble the first one alone looks into the folder, and tells the others.
+are one file each, written whole or not at all; a call that finds them there reads them, and its
+result is that of one run. Of several processes that share an ensemble only the first one reads the
+folder, and broadcasts to the others.
 """
 
 import io
@@ -25,12 +26,12 @@ from .strategies import Ensemble
 
 __all__ = ["in_blocks"]
 
-_NUMBERS, _MOST = 2**22, 2**14  # that are in memory at once, and so many trajectories
-_EVEN = 8  # a block is so many chunks, or a multiple: even shares for 2, 4 or 8 cores
+_NUMBERS, _MOST = 2**22, 2**14  # the most numbers, and trajectories, in memory at once
+_EVEN = 8  # a block is a multiple of so many chunks: even shares for 2, 4 or 8 cores
 
 
 def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
-    """All of the ensemble. `resume` is a folder, or None."""
+    """Solves the whole ensemble. `resume` is a folder, or None."""
     from tqdm.auto import tqdm
 
     size, block = ensemble.inputs.size, _block(ensemble)
@@ -51,7 +52,7 @@ def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
 
 
 def _block(ensemble: Ensemble) -> int:
-    """How many trajectories are solved before they are forgotten."""
+    """The number of trajectories of a block."""
     numbers = ensemble.numbers()
     least = ensemble.plan.chunk * _EVEN * ensemble.devices
     fits = min(_NUMBERS // max(numbers, 1), _MOST) // least * least
@@ -74,11 +75,13 @@ class _Folder:
             )
 
     def _told(self, look: Callable) -> bytes:
-        """What the first process finds."""
+        """The result of `look` in the first process, in all of them."""
         return from_first(look() if self.first else b"", self.ensemble.mesh)
 
     def _other(self, settings: dict) -> str:
-        """What is different in the ensemble that the folder is of."""
+        """The differences from the settings of the ensemble in the folder; empty if there
+        are none.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "settings.json"
         if not file.exists():
@@ -97,7 +100,7 @@ class _Folder:
         return "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
 
     def kept(self, number: int, solve: Callable) -> Any:
-        """A block from its file; solved and written, if there is none."""
+        """Reads a block from its file; solves and writes it, if there is none."""
         file = self.path / f"block-{number:06}.npz"
         data = self._told(lambda: file.read_bytes() if file.exists() else b"")
         if not data:

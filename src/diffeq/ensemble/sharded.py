@@ -3,7 +3,7 @@
 Each device has a share of the trajectories, in the order of their numbers, and runs the strategy on
 it alone. Under automatic sharding the loops of all devices would be one, with a reduction over all
 of them at each step to know whether another one is due; inside `shard_map` each device has loops of
-its own, and hears from the others once, at the end, when statistics are merged.
+its own, and communicates with the others once, at the end, when statistics are merged.
 
 Several processes (`jax.distributed`) run the same program. Their inputs are the same arrays of the
 host in each, or global arrays of which each holds a part.
@@ -38,10 +38,10 @@ __all__ = [
 
 
 def check_mesh(mesh: Any, size: int) -> Mesh:
-    """The mesh as it is used; refused where it is none, or gives no equal shares of `size`.
+    """The mesh as it is used; raises an error if it is none, or gives no equal shares of `size`.
 
-    Unless it is the context's (`jax.set_mesh`), its axes become automatic: explicit ones, which
-    `jax.make_mesh` makes, would have `sol[i]` ask for a sharding.
+    Unless it is the context's (`jax.set_mesh`), its axes become automatic: with explicit ones, as
+    `jax.make_mesh` makes them, `sol[i]` would need a sharding.
     """
     if not isinstance(mesh, Mesh):
         raise TypeError(
@@ -63,7 +63,7 @@ def check_mesh(mesh: Any, size: int) -> Mesh:
 
 
 def platform(mesh: Any = None) -> str:
-    """What a solve runs on, "cpu", "gpu" or "tpu": the devices of a mesh, or JAX's default.
+    """The platform of a solve, "cpu", "gpu" or "tpu": that of a mesh, or JAX's default.
 
     >>> with jax.default_device(jax.devices("cpu")[0]):
     ...     platform()
@@ -79,8 +79,9 @@ def platform(mesh: Any = None) -> str:
 
 
 def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:
-    """`share(leaves, rows, index)` on each device, with its part of rows and index: what all have
-    seen, as `merged` (if any) makes it of two states, and what there is of each trajectory.
+    """Runs `share(leaves, rows, index)` on each device, with its part of rows and index. Returns
+    the state of the statistics, merged from those of the devices by `merged` (if any), and the
+    solution of each trajectory.
     """
     axes = mesh.axis_names
 
@@ -92,7 +93,7 @@ def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:
         first, rest = jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda x: x[1:], states)
         return lax.scan(lambda a, b: (merged([a, b]), None), first, rest)[0], sol
 
-    # The loop and the tape are primitives of our own, which know nothing of what varies over axes.
+    # The loop and the tape are primitives of our own, without rules for values that vary over axes.
     return jax.shard_map(
         one, mesh=mesh, in_specs=(P(), P(axes), P(axes)), out_specs=(P(), P(axes)), check_vma=False
     )
@@ -104,14 +105,14 @@ def dealt(rows: Sequence, mesh: Mesh) -> list:
 
 
 def shared_by(leaves: Sequence, mesh: Mesh) -> list:
-    """What all trajectories share, in the memory of each device; numbers stay numbers."""
+    """The shared inputs, in the memory of each device; Python numbers stay as they are."""
     whole = NamedSharding(mesh, P())
     return [_placed(x, whole) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves]
 
 
 def _placed(x: Any, sharding: NamedSharding) -> Any:
-    """The array on all devices. In other processes it is the same: that is not checked, for it
-    would send all of it to them.
+    """The array on all devices. It has to be equal in all processes; this is not checked, as the
+    check would send all of it.
     """
     asks = AxisType.Explicit in sharding.mesh.axis_types or not jax.typeof(x).sharding.mesh.empty
     if isinstance(x, Tracer) and not asks:  # `jit` takes it to all devices, and derivatives back
@@ -130,7 +131,7 @@ def _is_key(x: Any) -> bool:
 
 
 def some_of(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
-    """These of the rows, dealt out anew."""
+    """The rows of these numbers, with the part of each device in its memory."""
     whole = NamedSharding(mesh, P())
     return dealt([x.at[index].get(out_sharding=whole) for x in rows], mesh)
 
@@ -139,13 +140,13 @@ def row_at(x: Any, i: int, mesh: Any) -> Any:
     """One of the rows, in this process."""
     if isinstance(x, Tracer) or (mesh is None and _is_key(x)):
         return x[i]
-    if mesh is None:  # on the host, where nothing has to be compiled for it
+    if mesh is None:  # on the host, where it needs no compilation
         return jnp.asarray(np.asarray(x)[i])
     return x.at[i].get(out_sharding=NamedSharding(mesh, P())).addressable_data(0)
 
 
 def known_here(x: Any, mesh: Any) -> Any:
-    """An array with all its numbers in this process; of a global one, every process asks."""
+    """An array with all its numbers in this process; for a global one, a call in every process."""
     if not is_global(x):
         return x
     if not x.is_fully_replicated:
@@ -154,7 +155,7 @@ def known_here(x: Any, mesh: Any) -> Any:
 
 
 def from_first(data: bytes, mesh: Any) -> bytes:
-    """What the first of all processes has, if the mesh is of several; else what there is."""
+    """The data of the first process, in every process of the mesh."""
     if alone(mesh):
         return data
     size = int(broadcast_one_to_all(np.int32(len(data))))
@@ -163,11 +164,11 @@ def from_first(data: bytes, mesh: Any) -> bytes:
 
 
 def alone(mesh: Any) -> bool:
-    """Whether all devices are those of this process."""
+    """True if all devices belong to this process."""
     here = jax.process_index()
     return mesh is None or all(device.process_index == here for device in mesh.devices.flat)
 
 
 def is_global(x: Any) -> bool:
-    """Whether other processes hold parts of an array."""
+    """True if other processes hold parts of an array."""
     return isinstance(x, jax.Array) and not isinstance(x, Tracer) and not x.is_fully_addressable

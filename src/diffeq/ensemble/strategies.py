@@ -28,32 +28,32 @@ _ON_ITS_OWN = ("lanes", "kernel")  # strategies in which no trajectory waits for
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trajectories that are ready to be solved; `shared` is what they have in common."""
+    """Trajectories that are ready to be solved; `shared` holds the inputs common to all."""
 
     plan: Plan
     shared: dict
     inputs: Inputs
     strategy: str
     mesh: Any = None
-    tunes: bool = False  # whether its layout is found by trying
+    tunes: bool = False  # its layout is found by timing
 
     @cached_property
     def parts(self) -> tuple[list, Any]:
-        """What is shared, taken apart: its arrays, and the rest."""
+        """The shared inputs, taken apart: their arrays, and the static rest."""
         return flatten(self.shared)
 
     @property
     def traced(self) -> bool:
-        """Whether numbers of it are not known yet."""
+        """True if some of its arrays are traced."""
         return in_a_trace([*self.parts[0], *self.inputs.rows])
 
     @property
     def devices(self) -> int:
-        """How many devices have a share."""
+        """The number of devices that have a share."""
         return 1 if self.mesh is None else self.mesh.devices.size
 
     def solved(self) -> Solution:
-        """All of them."""
+        """The solutions of all trajectories, or their statistics."""
         leaves, structure = self.parts
         index = np.arange(self.inputs.size, dtype=np.int32)
         if self.mesh is not None:
@@ -67,7 +67,9 @@ class Ensemble:
         return replace(sol, strategy=self.strategy)
 
     def part(self, index: np.ndarray) -> tuple[Any, Solution]:
-        """What was seen of those of these numbers, and what there is of each; −1 is none."""
+        """The state of the statistics and the solutions of the trajectories of these numbers; −1
+        stands for none.
+        """
         leaves, structure = self.parts
         if self.mesh is not None:
             rows = some_of(self.inputs.rows, np.maximum(index, 0), self.mesh)
@@ -83,13 +85,13 @@ class Ensemble:
         return _shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
 
     def as_kernel(self) -> "Ensemble":
-        """The same as a kernel. Raises `Unscalarisable` where there is none."""
+        """The ensemble with the strategy "kernel". Raises `NoKernel` where there is none."""
         leaves, structure = self.parts
         block = self.plan.narrow
-        if self.strategy != "kernel":  # nobody asked for a block: a chunk may have any size
+        if self.strategy != "kernel":  # no block was given: a chunk may have any size
             block = 1 << (block - 1).bit_length()
         tuning = Tuning(block=block, interpret=platform(self.mesh) != "gpu")
-        if not tuning.interpreted():  # a warp has no less
+        if not tuning.interpreted():  # a block is at least a warp
             tuning = replace(tuning, block=max(tuning.block, 32))
         even, starts = self.plan.even or not tuning.sorts, self.plan.starts and tuning.sorts
         plan = replace(self.plan, kernel=tuning, even=even, starts=starts)
@@ -97,16 +99,16 @@ class Ensemble:
         return replace(self, plan=plan, strategy="kernel")
 
     def joined(self, state: Any, sol: Solution) -> Solution:
-        """The solution of all parts: with the statistics of what was seen."""
+        """The solution of all parts, with the results of their statistics."""
         leaves, structure = self.parts
         return replace(complete(self.plan, structure, leaves, state, sol), strategy=self.strategy)
 
     def merged(self, states: Sequence) -> Any:
-        """What was seen in several parts."""
+        """The states of the statistics of several parts, merged."""
         return Reduction(self.shared["reduce"]).merged(states)
 
     def numbers(self) -> int:
-        """How many numbers one of them has, before it is forgotten."""
+        """The number of numbers in one solution, before it is reduced."""
         leaves, structure = self.parts
         rows = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in self.inputs.rows]
         one = jax.eval_shape(partial(solution, self.plan, structure), leaves, rows, jnp.int32(0))
@@ -120,7 +122,7 @@ class Ensemble:
         return jax.tree.structure(jax.eval_shape(some, leaves, *self._single))
 
     def marks(self) -> dict[str, str]:
-        """What tells it from other ensembles: sums of its numbers and of its program."""
+        """Identifies the ensemble: hashes of its numbers and of its program."""
         leaves, structure = self.parts
         numbers = hashlib.sha256()
         for x in (*leaves, *(known_here(row, self.mesh) for row in self.inputs.rows)):
@@ -141,7 +143,7 @@ class Ensemble:
 def _shares(
     plan: Plan, structure: Any, strategy: str, mesh: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Any, Solution]:
-    """A share of the trajectories on each device."""
+    """Runs a share of the trajectories on each device."""
 
     def share(leaves: list, rows: list, index: Any) -> tuple[Any, Solution]:
         if strategy == "lockstep":

@@ -1,8 +1,8 @@
-"""One trajectory of an ensemble, as a function of what all share and of the row that is its own.
+"""One trajectory of an ensemble, as a function of the shared inputs and of its own row.
 
-`plan` is what is static. `leaves` and `structure` are what is shared, taken apart; `rows` are what
-it has of each array with a leading axis, and behind those what was found of it beforehand. All of
-it is traced once, whatever strategy runs it.
+`plan` is the static part. `leaves` and `structure` are the shared inputs, taken apart; `rows` are
+the trajectory's rows of the arrays with a leading axis, followed by values that were computed for
+it beforehand (its first step size, cotangents). It is traced once, whatever strategy runs it.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,23 +39,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """What is static in an ensemble."""
+    """The static part of an ensemble."""
 
     static: StaticOptions
     places: tuple
     chunk: int
     narrow: int  # of a solve with Jacobians, which has more numbers; the block of a kernel
-    even: bool  # whether nothing says that one trajectory takes more steps than another
-    starts: bool  # whether the first steps are found before the others
-    wide: bool  # whether a solution is too large to keep Jacobians of it
-    reduces: bool  # whether statistics are wanted, and no trajectories
-    moving: tuple[bool, ...] = ()  # of a solve with Jacobians: by which of the inputs
-    kernel: Tuning | None = None  # of one that is a kernel: how that is laid out
-    back: bool = False  # whether it pulls cotangents back, and there are no Jacobians
+    even: bool  # no trajectory is expected to take more steps than another
+    starts: bool  # the first step sizes are chosen before the others
+    wide: bool  # a solution is too large to keep Jacobians of it
+    reduces: bool  # statistics are returned, and no trajectories
+    moving: tuple[bool, ...] = ()  # the inputs that are differentiated by, flagged
+    kernel: Tuning | None = None  # of a kernel: its layout
+    back: bool = False  # cotangents are pulled back, and there are no Jacobians
 
 
 def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Call:
-    """What `run` gets for trajectory i."""
+    """The call of trajectory i."""
     shared = unflatten(structure, leaves)
     fields = filled(shared["given"], plan.places, rows)
     problem = shared["call"].problem
@@ -66,13 +66,13 @@ def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: A
 
 
 def solution(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
-    """Trajectory i."""
+    """The solution of trajectory i."""
     return run(plan.static, arguments(plan, structure, leaves, rows, i))
 
 
 def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
-    """Trajectory i, with its Jacobians if they are wanted; the last of its rows is the first step,
-    if that is known.
+    """The solution of trajectory i, with its Jacobians if `plan.moving`; the last of its rows is
+    the first step size, if `plan.starts`.
     """
     first = {"dt0": rows[-1]} if plan.starts else {}
     own = rows[:-1] if plan.starts else rows
@@ -87,7 +87,7 @@ def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
 
 
 def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tuple[Any, list]:
-    """A solution, and the Jacobians of what is inexact in it by the moving inputs, as one vector.
+    """A solution, and the Jacobians of its inexact leaves by the moving inputs, as one vector.
 
     All directions are tangents of one solve.
     """
@@ -109,8 +109,8 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
 def pulled_one(
     plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
 ) -> tuple[list, Any]:
-    """The cotangents of the moving inputs of trajectory i, whose solution has those behind its own
-    rows; and whether the tape was too short for it.
+    """The cotangents of the moving inputs of trajectory i, from the cotangents of its solution,
+    which follow its rows of inputs in `rows`; and True if the tape was too short for it.
     """
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
@@ -126,16 +126,16 @@ def pulled_one(
 
 
 def inexact(tree: Any) -> list:
-    """What has a derivative in a tree."""
+    """The leaves of a tree that have a derivative."""
     return [x for x in jax.tree.leaves(tree) if is_inexact(x)]
 
 
 def replaced(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
-    """These, with `live` in the place of those that are flagged."""
+    """The elements of `xs`, with those of `live` in place of the flagged ones."""
     found = iter(live)
     return [next(found) if flag else x for x, flag in zip(xs, flags, strict=True)]
 
 
 def count_shared(plan: Plan, leaves: Sequence) -> int:
-    """How many of the moving inputs are shared."""
+    """The number of moving inputs that are shared."""
     return plan.moving[: len(leaves)].count(True)

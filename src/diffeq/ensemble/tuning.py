@@ -1,8 +1,8 @@
-"""`chunk="tuned"`: the fastest layout of an ensemble, found by trying each, and then remembered.
+"""`chunk="tuned"`: the fastest layout of an ensemble, found by timing each, and then cached.
 
-Which is best depends on how many numbers a trajectory has, on how alike neighbours are, and on the
-machine. A look at a sample costs a compilation for each layout, which pays where the same ensemble
-is solved again and again.
+The best layout depends on the number of numbers of a trajectory, on the similarity of neighbours,
+and on the machine. To time a sample costs a compilation for each layout, which pays where one
+ensemble is solved again and again.
 """
 
 import itertools
@@ -48,15 +48,15 @@ def tuned(ensemble: Ensemble) -> Ensemble:
 
 
 def _kind(ensemble: Ensemble) -> tuple:
-    """What tells ensembles apart that may have different layouts."""
+    """The cache key of a layout: ensembles of one key have the same fastest layout."""
     leaves, structure = ensemble.parts
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *ensemble.inputs.rows))
     return ensemble.plan, structure, ensemble.strategy, shapes
 
 
 def _layouts(ensemble: Ensemble) -> list:
-    """What is tried: chunks, or blocks with fewer threads than lanes, or with as many as they want
-    by themselves.
+    """The layouts to try: chunks; or blocks with fewer threads than lanes, or with the default
+    number of threads.
     """
     if ensemble.plan.kernel is None:
         return list(_CHUNKS)
@@ -75,7 +75,9 @@ def _laid_out(ensemble: Ensemble, layout: int | Tuning) -> Ensemble:
 
 
 def _seconds(ensemble: Ensemble, layout: int | Tuning) -> float:
-    """How long a sample takes in a layout, once it is compiled; for ever, if that is none."""
+    """The time in seconds of a sample in a layout, once it is compiled; infinity if it has no
+    kernel.
+    """
     size = ensemble.inputs.size
     count = min(size, _SAMPLE[ensemble.strategy])
     sample = np.linspace(0, size - 1, count).astype(np.int32)

@@ -20,7 +20,7 @@ _NOISE = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
 
 class Regularised(NamedTuple):
-    """What `FFJORD.regularised` returns, each a scalar: log p(x), and two costs of the way there.
+    """The result of `FFJORD.regularised`, each a scalar: log p(x), and two costs along the flow.
 
     Attributes:
         log_prob: log p(x).
@@ -106,9 +106,10 @@ class FFJORD(Layer):
         return self._backwards(x, args, key, costs=False)[0]
 
     def regularised(self, x: Any, args: Any = None, *, key: Any = None) -> Regularised:
-        """The same with the costs of Finlay et al. (2020), to add to a loss with a small weight.
+        """Returns log p(x) with the costs of Finlay et al. (2020), to add to a loss with a small
+        weight.
 
-        With a key, that of the Jacobian is estimated by ∫ |(∂f/∂z)ε|² dt, with the same ε.
+        With a key, that of the Jacobian is estimated by ∫ |(∂f/∂z)ε|² dt, with the ε of log p(x).
 
         Reference: finlay2020.
         """

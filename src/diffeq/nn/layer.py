@@ -142,8 +142,8 @@ def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class Options:
-    """The constants among the options of a layer, equal by value, and shown with it. None stands
-    for what is no constant.
+    """The constants among the options of a layer, equal by value, and part of its `repr`. None
+    takes the place of options that are traced.
     """
 
     def __init__(self, structure: Any, leaves: list) -> None:
@@ -164,7 +164,7 @@ class Options:
 
 
 class Frozen(eqx.Module):
-    """A constant of a layer, which no optimiser sees, though its arrays may be traced."""
+    """A constant of a layer: no optimiser changes it, though its arrays may be traced."""
 
     traced: list
     constants: Options = eqx.field(static=True)
@@ -174,7 +174,7 @@ class Frozen(eqx.Module):
 
     @property
     def value(self) -> Any:
-        """What it is."""
+        """The constant."""
         return _thaw(self.traced, self.constants)["value"]
 
 

@@ -117,5 +117,5 @@ def check_constraints(constraints: Any) -> None:
 
 
 def numbers(value: Any) -> Array:
-    """What a network or constraints returned, as a vector."""
+    """The value of a network or of constraints, as a vector."""
     return jnp.ravel(jnp.asarray(as_state(value)))

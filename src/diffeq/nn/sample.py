@@ -1,4 +1,4 @@
-"""A network that is evaluated at one sample: what to say where it is given something else."""
+"""A network that is evaluated at one sample, and the error message where it is given a batch."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def for_one_sample(call: Callable, layer: str) -> Callable:
 
 
 def _hint(call: Callable, z: tuple, layer: str) -> str | None:
-    """What shape would have been right; None where that is not it."""
+    """A hint at the shape that the network takes; None if no likely shape works."""
     place = 1 if len(z) == 3 else 0
     y = z[place]
     if not hasattr(y, "shape"):

@@ -28,21 +28,22 @@ def heat(
     """A heat map, or phase diagram: a value of each trajectory of an ensemble over two parameters.
 
     A grid is drawn in cells, each around its point: axes that are spaced evenly in their logarithms
-    become logarithmic. Other points (drawn at random, say) are drawn as points. What failed is grey
-    and crossed.
+    become logarithmic. Other points (drawn at random, say) are drawn as points. Failed trajectories
+    are grey and crossed.
 
     Args:
         x, y: the parameters: one of each for each trajectory, in any order; or the two axes of a
             grid, with the trajectories in the order of `jnp.meshgrid(x, y, indexing="ij")`.
         values: one number for each trajectory, in any shape: NaN where there is none.
-        failed: which trajectories failed, such as `~sol.success`. None: those without a number.
+        failed: flags of the trajectories that failed, such as `~sol.success`. None: those without a
+            number.
         xlabel, ylabel, label: of the axes and of the bar of colours.
         centre: a number in the middle of the colours, such as 0 where a sign changes.
         ax: matplotlib axes; new ones by default.
         options: as of matplotlib's `pcolormesh` and `scatter`: `cmap`, `norm`, `vmin`, `vmax`.
 
     Returns:
-        The axes. `ax.collections[0]` is what is coloured.
+        The axes. `ax.collections[0]` holds the coloured cells or points.
 
     Raises:
         ValueError: sizes disagree, or no value is a number.

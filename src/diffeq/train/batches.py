@@ -1,4 +1,4 @@
-"""What a loss gets at each step besides the model: a batch, a key."""
+"""The inputs of a loss at each step besides the model: a batch, a key."""
 
 import inspect
 import itertools
@@ -81,7 +81,7 @@ class Draws:
 
 
 def check_loss(loss: Any, *, data: bool, key: bool) -> bool:
-    """Whether the loss is given a key: only to a parameter that is called so.
+    """True if the loss is given a key: it is, if it has a parameter of that name.
 
     Raises:
         TypeError: a loss that cannot be called.
@@ -108,7 +108,7 @@ def _parameters(function: Callable) -> tuple[str, ...]:
 
 
 def _hint(loss: Callable, given: list[str], key: bool) -> str:
-    """What may have been meant."""
+    """Returns a hint at the likely mistake in the signature of a loss; "" if there is none."""
     names = _parameters(loss)
     if "key" in names and not key:
         return " Its key is the argument key= of fit."
@@ -138,7 +138,7 @@ def _arrays(data: Any) -> PyTree:
 
 
 def _samples(data: PyTree) -> int:
-    """How many samples the data have."""
+    """The number of samples in the data."""
     sizes = sorted({jnp.shape(x)[:1] for x in jax.tree.leaves(data)})
     if len(sizes) != 1 or sizes[0] == ():
         raise ValueError(

@@ -17,7 +17,7 @@ __all__ = ["KERNELS", "Collocation", "collocate"]
 
 
 class Collocation(NamedTuple):
-    """What `collocate` returns.
+    """The result of `collocate`.
 
     Attributes:
         ts: the times.

@@ -1,9 +1,9 @@
-"""The compiled parts of a fit, as functions of arrays: each is compiled once for all fits that are
-alike. What tells two fits apart (their loss, model and optimiser) was traced (`captured`), and is
-in their arguments: equal programs over other arrays compile nothing.
+"""The compiled parts of a fit, as functions of arrays: each is compiled once for all fits of equal
+programs. The loss, model and optimiser are traced (`captured`), and their arrays are arguments: a
+fit that differs in these arrays alone compiles nothing.
 
-The last few programs are kept, and no others: they hold what the closures hold, and a sweep makes
-many of them.
+Only the last few programs are kept: they hold all that their closures hold, and a sweep makes many
+of them.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 KEPT = 16  # programs of each kind
-FINITE, INFINITE, NAN = range(3)  # codes of what an array has in it
+FINITE, INFINITE, NAN = range(3)  # codes of the worst number in an array
 
 
 def objective_of(loss: Callable, rest: Rest, layout: Layout, *, keyed: bool) -> Callable:
@@ -117,7 +117,7 @@ class Refusals(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What goes from step to step, on the device: all that it takes to go on."""
+    """The carry from step to step, on the device."""
 
     theta: PyTree
     state: tuple
@@ -213,10 +213,11 @@ def _wanted(*given: Any) -> Any:
 def advanced(
     optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable, noisy: bool
 ) -> Carry:
-    """A step; from what is not finite half of the way back to the best parameters.
+    """A step of the optimiser; after a value that is not finite, half of the distance back to the
+    best parameters.
 
-    What is compared is read before what is kept is written, and that before anything moves (hence
-    the barriers): so XLA writes all of a step over the arrays that it is given, without copies.
+    All values that are compared are read before the best are written, and these before the
+    parameters move (hence the barriers): so XLA writes a step in place, without copies.
     """
     import optax
 
@@ -241,7 +242,7 @@ def advanced(
 
 
 def _halfway(theta: Array, best: Array) -> Array:
-    """Half of the way back; all of it from what is not finite itself."""
+    """The middle of the parameters and the best ones; the best where a parameter is not finite."""
     return jnp.where(jnp.isfinite(theta), (theta + best) / 2, best)
 
 

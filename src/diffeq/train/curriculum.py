@@ -74,7 +74,7 @@ def fit_growing(
 
 
 def _counts(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
-    """How many times each horizon has."""
+    """The number of times within each horizon."""
     if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
         raise ValueError("ts must be a vector of times that rise.")
     counts = [int(np.sum(ts <= end)) for end in ends]

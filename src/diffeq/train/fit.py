@@ -31,7 +31,7 @@ _SYNC_STEPS = 50
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit has found.
+    """The result of a fit.
 
     Attributes:
         model: the model with the best parameters; with batches or keys, where losses are noisy,
@@ -104,7 +104,8 @@ def fit(
     The loss and its gradient are compiled once, for all phases, and for all fits with the same code
     and the same shapes. A step that leads to a loss (or a gradient) that is not finite is refused:
     it is halved until it leads to a finite one, so the model is always the last good one. A warning
-    says so where the fit cannot go on, and where batches or keys are refused; `Fit.message` always.
+    is given where the fit cannot go on, and where batches or keys are refused; `Fit.message`
+    reports all refused steps.
 
     Args:
         model: an Equinox or Flax NNX module, or any pytree of numbers, such as args.
@@ -250,7 +251,7 @@ class _Run:
         self._sync()
 
     def _stops(self, evaluation: Evaluation) -> bool:
-        """Whether the callback ends the fit before this step."""
+        """True if the callback ends the fit before this step."""
         step = len(self.history) + len(self.pending)
         try:
             stops = self.callback(step, float(evaluation.value), self.stepper.model())
@@ -268,7 +269,7 @@ class _Run:
         self._sync()
 
     def _sync(self) -> None:
-        """Fetches the losses, shows the last, and sees whether the fit is stuck.
+        """Fetches the losses, shows the last, and checks if the fit is stuck.
 
         As many steps as take a tenth of a second are under way between two of these.
         """
@@ -289,7 +290,7 @@ class _Run:
             self.status = "converged"
 
     def _result(self) -> Fit:
-        """The best model, and what there is to say about it."""
+        """The result of the fit: the best model, and how the fit ended."""
         stepper, best = self.stepper, float(self.stepper.carry.best)
         if np.isinf(best) and self.status == "finished":
             self.status = "nonfinite"
@@ -305,7 +306,7 @@ class _Run:
         )  # fmt: skip
 
     def _message(self, *, finite: bool) -> str:
-        """What there is to say about refused steps."""
+        """The report of refused steps."""
         refusals = jax.device_get(self.stepper.carry.refusals)
         message = message_of(
             refusals, self.stepper.parameters.names, self.history, finite=finite,

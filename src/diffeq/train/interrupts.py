@@ -1,4 +1,4 @@
-"""Ctrl-C during a fit: the step that runs is finished, and what was found is kept."""
+"""Ctrl-C during a fit: the current step is finished, and the best model is returned."""
 
 import signal
 import sys
@@ -9,11 +9,11 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """While it is entered, the first Ctrl-C is remembered in `asked`, and the second raises.
+    """A context manager in which the first Ctrl-C sets `asked`, and the second raises.
 
     An exception between a compiled step and the assignment of its results would lose the arrays
-    that the step was given. A handler that someone else has installed stays as it is, and so does
-    everything in other threads, which no signal reaches.
+    that the step was given. It changes no handler that other code has installed, and none in other
+    threads, which no signal reaches.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Losses that know about missing data."""
+"""Losses for data with missing values."""
 
 from typing import Any
 

@@ -124,7 +124,7 @@ class Shooting:
         self.joined = counts[1:] > 1
 
     def __call__(self, model: Any) -> Array:
-        """The loss with groups that start where they are told to."""
+        """The loss with groups that start at the given starts."""
         return self._loss(model, self.starts)
 
     def free(self, pair: Any) -> Array:

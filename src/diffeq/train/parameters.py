@@ -1,4 +1,6 @@
-"""What of a model is trained, in the model's own tree; and the way back to the model."""
+"""Splits a model into its trained parameters, in the model's own tree, and the rest; and joins
+them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ __all__ = ["Layout", "Parameters", "Rest"]
 
 
 class Rest(NamedTuple):
-    """What a model has besides what is trained and besides the state of its modules.
+    """The part of a model that is neither trained nor the state of its modules.
 
     Attributes:
         problem: the problem whose args are trained; None if the model is no problem.
@@ -32,14 +34,14 @@ class Rest(NamedTuple):
 
 
 class Parameters:
-    """A model apart.
+    """A model split into trained parameters, the state of its modules, and the rest.
 
     Trained by default are the arrays of floats (in a tree without modules Python floats too), of a
     Flax module its `nnx.Param`, of a problem its args.
 
     Attributes:
-        theta: what an optimiser sees, free of bounds: the tree of the model (of a problem, of its
-            args) with None for what is not trained, as `eqx.partition` has it, and with the
+        theta: the parameters of the optimiser, free of bounds: the tree of the model (of a problem,
+            of its args) with None for what is not trained, as `eqx.partition` has it, and with the
             `nnx.State` of a Flax module in its place.
         state: what Flax modules write while they are evaluated.
         names: the path of each array of theta.
@@ -73,7 +75,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model is made of its parameters: static, and equal for equal models."""
+    """Builds a model from its parameters: static, and equal for equal models."""
 
     tree: Any  # the model's, with a leaf for each Flax module
     modules: tuple["_Module | None", ...]
@@ -203,7 +205,7 @@ def _flags(model: Any, pieces: Sequence, trainable: Any) -> list:
 
 
 def _default(piece: Any, flag: bool) -> Any:
-    """The flag, or for an NNX module the filter that stands for it."""
+    """The flag, or for an NNX module the equivalent filter."""
     if not is_nnx_module(piece):
         return bool(flag)
     from flax import nnx
@@ -235,7 +237,7 @@ class _Place:
 
 
 def _chosen(model: Any, where: Callable) -> list:
-    """What `where(model)` returns is trained."""
+    """Flags the pieces of a model that `where(model)` returns, to be trained."""
     pieces, tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
     places = [piece if is_nnx_module(piece) else _Place(i) for i, piece in enumerate(pieces)]
     picked = jax.tree.leaves(where(jax.tree.unflatten(tree, places)), is_leaf=is_nnx)

@@ -1,4 +1,4 @@
-"""How far a fit is: a bar on a terminal or in a notebook, lines now and then elsewhere."""
+"""The progress of a fit: a bar on a terminal or in a notebook, lines now and then elsewhere."""
 
 import sys
 import time

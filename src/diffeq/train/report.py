@@ -1,4 +1,4 @@
-"""Which steps led to what is not finite, in words: where, and in what."""
+"""The report of steps that led to values that are not finite: when, and in which arrays."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ _SHOWN = 3  # names in a message
 def message_of(
     refusals: Refusals, names: Sequence[str], history: Sequence[float], *, finite: bool, ended: bool
 ) -> str:
-    """What is to be said of the refused steps of a fit; "" if there are none.
+    """The report of the refused steps of a fit; "" if there are none.
 
     Args:
         refusals: the steps, on the host.
         names: the paths of the parameters.
         history: the losses.
-        finite: whether any step was not refused.
-        ended: whether the fit ended because of them.
+        finite: True if any step was not refused.
+        ended: True if the fit ended because of them.
     """
     total, first = int(refusals.total), int(refusals.first)
     if not total:

@@ -1,4 +1,4 @@
-"""What a fit does at each step, by the compiled programs of its loss, model and optimiser."""
+"""Makes the steps of a fit, by the compiled programs of its loss, model and optimiser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +88,7 @@ class Stepper:
             self.carry = advance(self.step, self.carry, evaluation, draw.step)
 
     def note(self, evaluation: Evaluation, draw: Draw) -> None:
-        """Keeps what an evaluation says, and makes no step."""
+        """Records an evaluation, and makes no step."""
         state, carry = self.carry.optimizer, self.carry._replace(optimizer=None)
         noted = note(carry, evaluation, draw.step, noisy=self.draws.noisy)
         self.carry = noted._replace(optimizer=state)
@@ -102,7 +102,7 @@ class Stepper:
         return self.parameters.result(self.carry.best_theta, self.carry.best_state)
 
     def cause(self) -> str:
-        """Why the loss is not finite at the start, where a call outside of any trace says so."""
+        """The error that the loss raises at the start, called outside of any trace; "" if none."""
         if self.first is None:
             return ""
         try:
@@ -120,7 +120,7 @@ def _copied(tree: PyTree) -> PyTree:
 
 
 def check_untraced(*given: Any) -> None:
-    """Refuses tracers: the loop of a fit is on the host."""
+    """Raises an error for tracers: the loop of a fit is on the host."""
     if in_a_trace(given):
         raise TypeError(
             "fit cannot be called inside jit, vmap or grad: its loop looks at each loss. Several "

@@ -1,4 +1,4 @@
-"""What a member of the zoo is, and the register of all of them.
+"""The class of the members of the zoo, and the register of all of them.
 
 A case is a problem and what is known about its solution: reference states, computed once by
 another solver in 40 digits or more and stored as JSON; an analytic solution where there is
@@ -111,7 +111,7 @@ class Case:
         return problems.ODEProblem(self.field, jnp.asarray(self.y0), self.tspan, self._args())
 
     def hamiltonian_problem(self) -> "problems.HamiltonianProblem":
-        """The same, for symplectic methods: separable, with the state (q, p).
+        """The case as a Hamiltonian problem, for symplectic methods: separable, with state (q, p).
 
         Raises:
             TypeError: the case is not a mechanical system.

@@ -185,7 +185,7 @@ def _pantograph_exact(t: float) -> Float64[np.ndarray, " n"]:
 
 
 def pantograph() -> DelayCase:
-    """The pantograph y' = −y(t/2): a lag that is zero at the start, where each step sees itself.
+    """The pantograph y' = −y(t/2): a lag that is zero at the start, where it lies within each step.
 
     Reference: ockendon1971.
 

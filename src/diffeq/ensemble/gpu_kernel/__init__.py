@@ -1,4 +1,4 @@
-"""A solve of small arrays, rewritten for many lanes: every array becomes its single numbers."""
+"""Scalarises a solve of small arrays for many lanes: every array becomes its single numbers."""
 
 from .interpreter import Lanes, scalarised
 from .large_arrays import Array, Read, Space, Stored, View, Written

@@ -1,8 +1,9 @@
 """Rules of control flow: branches, loops that end when no lane is active, scans, walks.
 
-Lanes go through a loop together until each is done; one that is done keeps its values. What no lane
-influences stays common to all of them (a clock of given steps): it is carried once, needs no mask,
-and a loop that only it ends asks no lane. Turns that are known while tracing are written out.
+Lanes go through a loop together until each is done; one that is done keeps its values. A value that
+does not depend on the lane stays common to all of them (a clock of given steps): it is carried
+once, needs no mask, and a loop whose condition is common tests no lane. Iterations that are known
+while tracing are unrolled.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,16 +33,16 @@ from .scalar_values import (
 
 __all__ = ["LOOPS"]
 
-_WRITTEN_OUT = 4  # turns whose end is known while tracing
-_UNROLLED = 400  # equations of a scan, over all of its turns
+_WRITTEN_OUT = 4  # the most iterations, known while tracing, that are unrolled
+_UNROLLED = 400  # the most equations of a scan that is unrolled, over all of its iterations
 
 
-# --- what a loop carries --------------------------------------------------------------------------
+# --- the carry of a loop --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Carry:
-    """How arrays become what `lax.while_loop` carries: all of their numbers, one after another."""
+    """Converts arrays to the carry of `lax.while_loop`, a flat list of their numbers, and back."""
 
     avals: Sequence
     varies: Sequence[bool]
@@ -92,11 +93,11 @@ def looped(
     context: Any, test: Callable, turn: Callable, state: list, buffers: list,
     varies: Callable, avals: Sequence,
 ) -> list:  # fmt: skip
-    """`state, buffers = turn(context, active, state, buffers)` while `test(context, state,
+    """Repeats `state, buffers = turn(context, active, state, buffers)` while `test(context, state,
     buffers)`.
 
-    `varies(flags) -> (flag, flags)` says whether the test, and which arrays of state and buffers,
-    differ from lane to lane in the end.
+    `varies(flags) -> (flag, flags)` takes flags of the arrays of state and buffers that differ from
+    lane to lane at the start, and returns those of the test and of these arrays in the loop.
     """
     for _ in range(_WRITTEN_OUT):
         on = test(context, state, buffers)
@@ -132,7 +133,7 @@ def looped(
 
 
 def _kept_where(on: Any, new: Any, old: Any, space: Any) -> Any:
-    """An array, in lanes that are done what it was."""
+    """The new array in active lanes, the old one in lanes that are done."""
     if new is old:
         return new
     if isinstance(old, Written):
@@ -150,8 +151,8 @@ def _room_for(x: Any, context: Any, aval: Any) -> Any:
 
 
 def _beside(x: Any, context: Any) -> Any:
-    """A large array that a loop only reads: in memory, unless it is known. Its registers are for
-    what the loop carries.
+    """A large array that a loop only reads: in memory, unless it is known, so that registers are
+    left for the carry of the loop.
     """
     if not isinstance(x, np.ndarray) or is_known(x) or x.size <= REGISTERS:
         return x
@@ -160,7 +161,7 @@ def _beside(x: Any, context: Any) -> Any:
 
 
 def _settles(grown: Callable, flags: list[bool]) -> list[bool]:
-    """The flags that `grown` no longer changes."""
+    """The fixed point of `grown`, iterated from these flags."""
     while (after := grown(flags)) != flags:
         flags = after
     return flags
@@ -171,7 +172,7 @@ def _settles(grown: Callable, flags: list[bool]) -> list[bool]:
 
 def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int,
            body_nconsts: int) -> list:  # fmt: skip
-    """JAX's own loop: all that it carries is masked."""
+    """JAX's own loop: all of its carry is masked."""
     consts = cond_nconsts + body_nconsts
     xs = (*map(viewed, xs[:consts]), *xs[consts:])
     of_test, of_body, carry = xs[:cond_nconsts], xs[cond_nconsts:consts], xs[consts:]
@@ -198,9 +199,9 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
 
 
 def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list | None:
-    """`autodiff/while_loop.py`. Where a lane is done its buffers are kept, too: under `vmap` the
-    body goes on with them, and counts rows that are none, which here nobody writes. A loop with
-    lanes of its own, of a `vmap` inside of the solve, is what it is made of.
+    """The loop of `autodiff/while_loop.py`. The buffers of a lane that is done are kept, too: under
+    `vmap` the body goes on to write them, at rows that do not count. A loop with lanes of its own,
+    of a `vmap` inside of the solve, has no rule, and is replaced by its implementation.
     """
     if condition.out_avals[0].ndim:
         return None
@@ -229,8 +230,8 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
 
 
 def _written_out(context: Any, test: Callable, state: list, buffers: list) -> bool:
-    """Whether a loop starts with turns that are known, such as a `block`, which replaces its
-    buffers.
+    """True if a loop starts with known iterations, such as a `single_iteration_loop`, which
+    replaces its buffers.
     """
     return all(map(is_known, state)) and is_number(test(context, state, buffers))
 
@@ -287,13 +288,13 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
 
 
 def _equations(jaxpr: Any) -> int:
-    """How many equations there are, those of nested jaxprs included."""
+    """The number of equations, those of nested jaxprs included."""
     return len(jaxpr.eqns) + sum(map(_equations, subjaxprs(jaxpr)))
 
 
 def _unrolled(context: Any, jaxpr: Any, consts: list, carry: list, rows: list, length: int,
               reverse: bool) -> list:  # fmt: skip
-    """Turn by turn."""
+    """Evaluates a scan iteration by iteration."""
     written, count = [], len(carry)
     for i in range(length - 1, -1, -1) if reverse else range(length):
         here = [row(x, np.int32(i), context.space) for x in rows]
@@ -312,7 +313,7 @@ def _unrolled(context: Any, jaxpr: Any, consts: list, carry: list, rows: list, l
 
 def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes: Any, length: int,
           reverse: bool, fresh: bool, **_: Any) -> list | None:  # fmt: skip
-    """Rows are read and written at a place of the lane; a lane that is done writes none."""
+    """Reads and writes rows at the place of each lane; a lane that is done writes none."""
     if lanes or not length:
         return None
     rows, consts, carry, linear, linear_rows, buffers = split_by_sizes(xs, sizes)
@@ -366,7 +367,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
 
 
 def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) -> list:
-    """The branch that is known to be taken; else all, and what is wanted of each."""
+    """Evaluates the branch that is known to be taken; else all, and selects."""
     which = objects(index)[()]
     if is_number(which):
         return context.run(branches[min(max(int(which), 0), len(branches) - 1)], xs)

@@ -1,4 +1,6 @@
-"""Elementwise operations: bound once for each entry, done at once where all is known."""
+"""Elementwise operations: bound once for each entry, evaluated while tracing where all inputs are
+known.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +24,9 @@ ELEMENTWISE = COMMON | frozenset(
 
 
 def fits(equation: Any) -> bool:
-    """Whether an entry of the output is made of one of each input; axes of one may go with all."""
+    """True if each entry of the output is computed from one entry of each input; axes of length one
+    are broadcast.
+    """
     shape = equation.outvars[0].aval.shape
     pairs = [zip(v.aval.shape, shape, strict=True) if v.aval.shape else () for v in equation.invars
              if len(v.aval.shape) in (0, len(shape))]  # fmt: skip
@@ -30,7 +34,7 @@ def fits(equation: Any) -> bool:
 
 
 def elementwise(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
-    """What an elementwise equation returns."""
+    """Evaluates an elementwise equation."""
     if all(map(is_known, xs)):
         return _folded(equation, xs)
     shape = equation.outvars[0].aval.shape
@@ -51,7 +55,7 @@ def on_entries(equation: Any) -> Callable:
 
 
 def _folded(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
-    """An elementwise operation on what is known."""
+    """Evaluates an elementwise operation on known arrays."""
     name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
     if name == "convert_element_type" and not _to_whole(xs[0].dtype, dtype):
         return xs[0].astype(dtype)
@@ -60,5 +64,5 @@ def _folded(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _to_whole(old: Any, new: Any) -> bool:
-    """Whether a conversion is one of those that NumPy and XLA do not agree on."""
+    """True for conversions to integers or booleans, on which NumPy and XLA do not agree."""
     return old.kind not in "biu" and jnp.dtype(new).kind in "biu"

@@ -1,8 +1,8 @@
 """Rules of places that may not be known: slices, gathers, scatters, and rows of large arrays.
 
-Of an array of entries, a place that is not known is a chain of selects over all that it may be; of
-one in memory it is a load or a store. Both clamp as the primitives do, and a kernel relies on it:
-whatever a lane that is done has in its registers, no place outside of an array is touched.
+In an array of entries, an unknown place is a chain of selects over all possible ones; in an array
+in memory it is a load or a store. Both clamp as the primitives do, and a kernel relies on it:
+whatever a lane that is done has in its registers, no place outside of an array is accessed.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from .scalar_values import apply, is_known, is_number, objects, part, select
 
 __all__ = ["CHAIN", "INDEXING", "dynamic_slice", "put", "row"]
 
-CHAIN = 16  # so many selects cost as much as a load
+CHAIN = 16  # the number of selects that cost as much as a load
 
 
 def _clamped(entry: Any, most: int) -> Any:
@@ -49,7 +49,7 @@ def row(x: Any, j: Any, space: Space) -> np.ndarray:
 
 
 def put(x: Any, j: Any, value: Any, where: Any, space: Space) -> Any:
-    """The array with row j, where that is said; none past the end."""
+    """The array with row j written in the lanes of the mask `where`; none past the end."""
     j, value = _int32(j), loaded(value)
     x = kept(x, space, x.dtype) if isinstance(x, Stored) else x
     if isinstance(x, Written):
@@ -70,7 +70,7 @@ def put(x: Any, j: Any, value: Any, where: Any, space: Space) -> Any:
 
 
 def dynamic_slice(x: Any, starts: Sequence, sizes: Sequence, space: Space) -> np.ndarray:
-    """A slice that starts at entries, moved inside of the array."""
+    """A slice whose starts are entries, clamped so that it is inside of the array."""
     room = [n - size for n, size in zip(x.shape, sizes, strict=True)]
     starts = [_clamped(s, r) for s, r in zip(starts, room, strict=True)]
     candidates = int(
@@ -123,7 +123,7 @@ def _dynamic_update(context: Any, x: Any, update: Any, *starts: Any) -> list:
 
 
 def _updated(x: np.ndarray, starts: Sequence, update: np.ndarray, combine: Callable) -> np.ndarray:
-    """An array with a window combined with its own; nothing, where the window is outside."""
+    """An array with an update combined into it; unchanged where the update lies outside."""
     room = [n - size for n, size in zip(x.shape, update.shape, strict=True)]
     each = [[int(s)] if is_number(s) else range(r + 1) for s, r in zip(starts, room, strict=True)]
     out, new = objects(x).copy(), objects(update)
@@ -174,7 +174,7 @@ def _with_offset(batch: Sequence, window: Sequence, offset: Sequence) -> tuple:
 
 
 def _starts(b: tuple, indices: np.ndarray, mapped: Any, batching: Any, own: Any, ndim: int) -> list:
-    """Where the window of one of the indices starts, along each axis of the operand."""
+    """The start of the window of one of the indices, along each axis of the operand."""
     starts: list[Any] = [np.int32(0)] * ndim
     for k, axis in enumerate(mapped):
         starts[axis] = _int32(indices[(*b, k)])
@@ -196,7 +196,7 @@ def _dtype(x: Any) -> Any:
 
 
 def _blank(dtype: Any, given: Any) -> Any:
-    """What stands for an entry outside of the array."""
+    """The value of an entry outside of the array."""
     kind = jnp.dtype(dtype)
     if given is not None:
         return kind.type(given)
@@ -287,12 +287,12 @@ def _add_row(context: Any, x: Any, value: Any, i: Any, *, queries: int) -> list 
 
 
 def _place(i: Any, length: int) -> Any:
-    """Where row i lies: in a ring, if the length is a power of two."""
+    """The place of row i: in a ring, if the length is a power of two."""
     return apply("and", i, np.int32(length - 1)) if length & (length - 1) == 0 else i
 
 
 def _find_row(context: Any, ends: Any, count: np.ndarray, x: Any, *, queries: int) -> list | None:
-    """By halving, in as many turns as the length asks for."""
+    """Finds rows by bisection, with a fixed number of halvings for a length."""
     if count.shape or len(x.shape) > queries:
         return None
     length, wanted, high = ends.shape[0], objects(loaded(x)), objects(count)[()]

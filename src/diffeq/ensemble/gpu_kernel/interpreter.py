@@ -1,7 +1,9 @@
-"""The interpreter: one rule for each primitive, by its name; what has none is traced, or refused.
+"""The interpreter: one rule for each primitive, by its name; a primitive without one is traced, or
+raises `NoKernel`.
 
 An elementwise primitive is bound once for each entry. A call is opened. One of our own primitives
-without a rule is what its implementation does. What is known while tracing is done then.
+without a rule is replaced by its implementation. Operations on values that are known while tracing
+are evaluated then.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,28 +51,30 @@ ALL = np.bool_(True)
 
 @dataclass(frozen=True)
 class Lanes:
-    """So many lanes, where their large arrays live, and which of them are active here."""
+    """The context of a rule: the number of lanes, the space of their large arrays, and the mask of
+    the active lanes.
+    """
 
     lanes: int
     space: Space
     on: Any = ALL
 
     def only(self, on: Any) -> "Lanes":
-        """Those of them for which `on` holds."""
+        """The context of the lanes for which `on` holds."""
         return replace(self, on=apply("and", self.on, on))
 
     @staticmethod
     def any(on: Any) -> Any:
-        """Whether it holds for some lane."""
+        """True if `on` holds for some lane."""
         return jnp.max(jnp.where(on, jnp.int32(1), jnp.int32(0))) > 0
 
     def traced(self, function: Callable, xs: Sequence) -> list:
-        """A function of arrays, which is traced for it."""
+        """Evaluates a function of arrays, which is traced for it."""
         jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, _dtype(x)) for x in xs))
         return self.run(lower_jaxpr(jaxpr), xs)
 
     def run(self, jaxpr: Any, xs: Sequence) -> list:
-        """What a closed jaxpr returns."""
+        """Evaluates a closed jaxpr."""
         inner = jaxpr.jaxpr
         values: dict = dict(zip(inner.invars, xs, strict=True))
         values.update({v: _constant(c) for v, c in zip(inner.constvars, jaxpr.consts, strict=True)})
@@ -116,7 +120,7 @@ class Lanes:
         return self.traced(function, xs) if found is None and function is not None else found
 
     def _of_entries(self, name: str, equation: Any, xs: list) -> list | None:
-        """The same of a primitive that takes no array in memory."""
+        """The outputs of a primitive that takes no array in memory; None where there is no rule."""
         params, known = equation.params, bool(xs) and all(map(is_known, xs))
         if name in ELEMENTWISE and fits(equation):
             self.space.spend(0 if known else equation.outvars[0].aval.size)
@@ -128,7 +132,7 @@ class Lanes:
         return self._combined(name, equation, xs, known=known)
 
     def _combined(self, name: str, equation: Any, xs: list, *, known: bool) -> list | None:
-        """The same of one that combines entries."""
+        """The outputs of a primitive that combines entries; None where there is no rule."""
         params = equation.params
         if equation.effects:
             raise NoKernel("it has effects outside of the computation")
@@ -175,7 +179,7 @@ def _last_uses(jaxpr: Any) -> dict:
 
 
 def _unshared(equation: Any, xs: Iterable, last: dict, number: int) -> list:
-    """Inputs of an equation, which must not write those that are read later, or by it twice."""
+    """Inputs of an equation; arrays that are read later, or twice by it, as read-only views."""
     names = equation.invars
     return [
         viewed(x) if isinstance(x, Written) and (last[v] > number or names.count(v) > 1) else x
@@ -184,7 +188,7 @@ def _unshared(equation: Any, xs: Iterable, last: dict, number: int) -> list:
 
 
 def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
-    """An equation of known arrays."""
+    """Evaluates an equation of known arrays while tracing."""
     with at_once():
         return [np.asarray(x) for x in rebind(equation, [jnp.asarray(x) for x in xs])]
 
@@ -193,8 +197,8 @@ def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
 
 
 def _barrier(context: Lanes, *xs: Any) -> list:
-    """What is behind it is made once: a large array that is computed where it is read goes to
-    memory. In a kernel, that is all there is to it; under plain XLA each entry has a barrier.
+    """Makes values that are computed once: a lazy array is written to memory. A kernel needs no
+    more; under plain XLA each entry has a barrier, too.
     """
     xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, LazyArray) else x for x in xs)
     if not context.space.barriers:
@@ -210,7 +214,7 @@ def _barrier(context: Lanes, *xs: Any) -> list:
 
 
 def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
-    """By entries, as with lanes; larger ones are for LAPACK, which a kernel has not."""
+    """Factors a matrix by entries; larger ones are for LAPACK, which a kernel has not."""
     n = len(matrix)
     if n > small_lu.LARGEST_WITH_LANES:
         raise NoKernel(f"a system of {n} equations is too large to be solved by straight code")
@@ -232,6 +236,6 @@ def _solve(context: Lanes, matrix: Any, lu: np.ndarray, order: np.ndarray, b: np
 _OWN: dict[str, Callable] = {
     "lu_factor": _factor,
     "lu_solve": _solve,
-    # A lane is one of many: it does not end a clock that is common to all.
+    # One lane does not end a clock that is common to all lanes.
     "alone": lambda context, flag: [np.asarray(False)],
 }

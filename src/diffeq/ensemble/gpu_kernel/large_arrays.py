@@ -1,12 +1,13 @@
-"""Arrays that are too large to be taken apart: they stay in memory, and a place is read or written.
+"""Arrays that are too large to be taken apart: they stay in memory, and single entries are read or
+written.
 
-`Read` is an array that all lanes share and that nobody writes (weights, a table of times).
-`LazyArray` is one that is computed from others where it is read: what is done with saved rows after
-the solve is one loop over them, and no line of the program for each. `Written` has an array for
-each lane: saved rows, a tape, what a delay looks back at. Under plain XLA it is an array (numbers,
-lanes) that is replaced; in a kernel (`launch.py`) it is a reference that is written in place, so
-that there it has one version that counts, the last. `View` is one that is only read, as what a
-kernel is given and what a loop reads in each of its turns: whoever would write it writes a copy.
+`Read` is an array that all lanes share and that is never written (weights, a table of times).
+`LazyArray` is one that is computed from others where it is read: an operation on saved rows after
+the solve is then one loop over them, and not a line of the program for each. `Written` has an array
+for each lane: saved rows, a tape, the history of a delay equation. Under plain XLA it is an array
+(numbers, lanes) that is replaced; in a kernel (`launch.py`) it is a reference that is written in
+place, so that only its last version is valid. `View` is one that is only read, such as an input of
+a kernel or an array that a loop reads in each iteration: to write it makes a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,14 +39,14 @@ __all__ = [
     "viewed",
 ]
 
-REGISTERS = 32  # so many numbers of an array that is written in a loop are entries
+REGISTERS = 32  # the most numbers of an array that is written in a loop and kept as entries
 LONGEST = 20_000  # operations; a compiler of kernels takes minutes for more
-MOST_LOADED = 4096  # numbers of an array in memory that is wanted whole
+MOST_LOADED = 4096  # the most numbers of an array in memory that is loaded whole
 
 
 class Stored:
-    """An array in memory, of a shape and a dtype. `anywhere`: whether each thread may read all of
-    it; of what was written, a thread reads no more than it wrote itself.
+    """An array in memory, of a shape and a dtype. `anywhere` is True if each thread may read all of
+    it; of a written array, a thread reads only entries that it wrote itself.
     """
 
     varies, anywhere = True, False
@@ -55,11 +56,11 @@ class Stored:
         self.size = int(np.prod(self.shape))
 
     def read(self, place: Any) -> Any:
-        """The entry at a place (an entry) of the flat array."""
+        """The entry at a place (itself an entry) of the flat array."""
         raise NotImplementedError
 
     def reshaped(self, shape: Sequence) -> "Stored":
-        """The same memory with another shape."""
+        """The memory with another shape."""
         raise NotImplementedError
 
 
@@ -77,11 +78,11 @@ class Read(Stored):
         return self.numbers[int(place) if is_number(place) else place]
 
     def reshaped(self, shape: Sequence) -> "Read":
-        """The same numbers with another shape."""
+        """The numbers with another shape."""
         return Read(self.numbers, shape, self.dtype)
 
 
-# What is known in a reading: of each thread its own.
+# Values that were computed in the current read; each thread has its own.
 _reading: ContextVar[dict | None] = ContextVar("reading", default=None)
 
 
@@ -95,7 +96,7 @@ class LazyArray(Stored):
         self.anywhere = all(x.anywhere for x in of if isinstance(x, Stored))
 
     def read(self, place: Any) -> Any:
-        """The entry at a place. What several operations ask for is computed once a reading."""
+        """The entry at a place. A value that several operations need is computed once a read."""
         known = _reading.get()
         if known is None:
             token = _reading.set({})
@@ -104,34 +105,34 @@ class LazyArray(Stored):
             finally:
                 _reading.reset(token)
         key = (id(self.function), id(place))
-        if key not in known:  # kept with what it is known by, so that no other gets their ids
+        if key not in known:  # kept with the objects of its key, so that no others get their ids
             known[key] = (self.function(place), self.function, place)
         return known[key][0]
 
     def reshaped(self, shape: Sequence) -> "LazyArray":
-        """The same numbers with another shape."""
+        """The numbers with another shape."""
         return LazyArray(self.function, shape, self.dtype, self.of)
 
 
 class Written(Stored):
-    """An array of each lane; a loop carries `width` arrays of it."""
+    """An array for each lane, as `width` arrays in the carry of a loop."""
 
     width = 1
 
     def write(self, place: Any, entries: Sequence, where: Any) -> "Written":
-        """The array with entries from a place on, in lanes where that is said."""
+        """The array with entries written from a place on, in the lanes of the mask `where`."""
         raise NotImplementedError
 
     def carried(self) -> list:
-        """What a loop carries."""
+        """The arrays for the carry of a loop."""
         raise NotImplementedError
 
     def after(self, carried: Sequence) -> "Written":
-        """The array with what a loop has carried; what it was before is not read again."""
+        """The array from the carry of a loop; its previous version is not read again."""
         raise NotImplementedError
 
     def reshaped(self, shape: Sequence) -> "Written":
-        """The same memory with another shape."""
+        """The memory with another shape."""
         raise NotImplementedError
 
     def copied(self, space: "Space") -> "Written":
@@ -142,12 +143,12 @@ class Written(Stored):
         )
 
     def same(self, other: "Written") -> bool:
-        """Whether another version is in the same place."""
+        """True if another version is in the same place."""
         raise NotImplementedError
 
 
 class View(Stored):
-    """An array of each lane that may be read, and is never written."""
+    """An array for each lane that is only read."""
 
     def __init__(self, of: Written) -> None:
         super().__init__(of.shape, of.dtype)
@@ -158,12 +159,12 @@ class View(Stored):
         return self.of.read(place)
 
     def reshaped(self, shape: Sequence) -> "View":
-        """The same memory with another shape."""
+        """The memory with another shape."""
         return View(self.of.reshaped(shape))
 
 
 def viewed(x: Any) -> Any:
-    """The same array, so that what would be written in its place is written in that of a copy."""
+    """A read-only view of an array: to write it makes a copy."""
     return View(x) if isinstance(x, Written) else x
 
 
@@ -185,7 +186,7 @@ class Array(Written):
         return self.numbers.at[self._place(place)].get(mode="promise_in_bounds")
 
     def write(self, place: Any, entries: Sequence, where: Any) -> "Array":
-        """The array with entries from a place on."""
+        """The array with entries written from a place on."""
         numbers = self.numbers
         for k, entry in enumerate(entries):
             at, lane = self._place(apply("add", place, np.int32(k)))
@@ -199,29 +200,31 @@ class Array(Written):
         return [self.numbers]
 
     def after(self, carried: Sequence) -> "Array":
-        """With another array."""
+        """The array from the carry of a loop."""
         return Array(carried[0], self.shape)
 
     def copied(self, space: "Space") -> "Array":
-        """Itself: it is replaced, and never changed. Room for a copy is what a kernel needs."""
+        """The array itself, which is replaced and never changed. Its memory is counted, as a kernel
+        needs room for the copy.
+        """
         space.memory(self.shape, self.dtype)
         return self
 
     def same(self, other: Written) -> bool:
-        """It has no place."""
+        """True: a version under plain XLA is in no place of its own."""
         del other
         return True
 
     def reshaped(self, shape: Sequence) -> "Array":
-        """The same numbers with another shape."""
+        """The numbers with another shape."""
         return Array(self.numbers, shape)
 
 
 class Space:
-    """Where large arrays live under plain XLA. What was asked for is noted, in that order, so that
-    a kernel can be given as much. `barriers`: whether a compiler may be told to make a value once.
-    `kernel`: whether what Triton has no operation for is refused, or made of others. `threads`: how
-    many of them may share a lane (`tiles.py`).
+    """The memory of large arrays under plain XLA. Requests are recorded in their order, so that a
+    kernel can be given as much. `barriers`: a compiler may be made to compute a value once.
+    `kernel`: operations that Triton lacks are replaced by others, or raise `NoKernel`. `threads`:
+    the number of threads that may share a lane (`tiles.py`).
     """
 
     barriers, threads = True, 1
@@ -232,7 +235,7 @@ class Space:
         self.memories: list[tuple[int, Any]] = []
 
     def spend(self, operations: int) -> None:
-        """Counts the operations of the program, which is refused when it gets too long."""
+        """Counts the operations of the program; raises `NoKernel` when it gets too long."""
         self.spent += operations
         if self.spent > LONGEST:
             raise NoKernel(
@@ -240,7 +243,7 @@ class Space:
             )
 
     def table(self, known: np.ndarray) -> Read:
-        """A known array, to be read at places that are not known."""
+        """A known array in memory, to be read at places that are not known."""
         found = next((i for i, x in enumerate(self.tables) if _same(x, known)), None)
         if found is None:
             found = len(self.tables)
@@ -252,7 +255,7 @@ class Space:
         return Read(jnp.asarray(known.reshape(-1)), known.shape, known.dtype)
 
     def memory(self, shape: Sequence, dtype: Any) -> Written:
-        """Room for an array of each lane."""
+        """Memory for an array of each lane."""
         size = int(np.prod(shape))
         self.memories.append((size, jnp.dtype(dtype)))
         return Array(jnp.zeros((size, self.lanes), dtype), shape)
@@ -297,9 +300,9 @@ def kept(x: Any, space: Space, dtype: Any) -> Written:
 
 
 def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
-    """What a turn of a loop has made of a buffer, in the buffer's own place."""
+    """Writes the new value of a buffer, after an iteration of a loop, to the buffer's own place."""
     made = isinstance(new, LazyArray)
-    if made:  # of the buffer itself, perhaps, and from other places of it
+    if made:  # it may read other places of the buffer itself
         new = kept(new, space, old.dtype)
     new = new.of if isinstance(new, View) else new
     if isinstance(new, Written) and old.same(new) and not made:
@@ -310,7 +313,7 @@ def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
 
 
 def turned(count: int, memory: Written, write: Callable) -> Written:
-    """`memory = write(memory, i)` for all i < count, in a loop."""
+    """Computes `memory = write(memory, i)` for all i < count, in a loop."""
 
     def body(i: Any, carried: Any) -> Any:
         return write(memory.after(carried), i).carried()

@@ -1,5 +1,5 @@
-"""Rules of arrays that are too large to be taken apart: what is made of them is computed where it
-is read (`memory.LazyArray`), and a reduction is a loop.
+"""Rules of arrays that are too large to be taken apart: functions of them are computed where they
+are read (`large_arrays.LazyArray`), and a reduction is a loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ _REDUCED = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "redu
 
 
 def in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
-    """The outputs of an equation of large arrays, without a line for each number; None where that
-    is no matter, or there is no way.
+    """The outputs of an equation of large arrays, without an operation for each number; None where
+    its arrays are small, or there is no rule.
     """
     if name == "split":
         return _split(xs[0], **equation.params) if isinstance(xs[0], Stored) else None
@@ -52,7 +52,7 @@ def _in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> Any:
 
 
 def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
-    """Computed where it is read, if it can be read there without a chain of selects."""
+    """A lazy array, if its operands can be read without a chain of selects; else None."""
     if not any(isinstance(x, Stored) or (is_known(x) and narrowed(x).size > 1) for x in xs):
         return None
     if all(map(is_known, xs)):
@@ -71,7 +71,9 @@ def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
 
 
 def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
-    """How an operand is read at a place of the output."""
+    """A function that reads an operand at a place of the output; None if there is none without a
+    chain of selects.
+    """
     if isinstance(x, Stored):
         return x.read if x.shape == shape else lambda p: x.read(_broadcast_place(p, shape, x.shape))
     small = narrowed(np.broadcast_to(x, shape))
@@ -94,7 +96,7 @@ def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
 
 
 def _counted(x: np.ndarray) -> tuple | None:
-    """The axis, start and step of known whole numbers that count."""
+    """The axis, start and step of a known arithmetic sequence of integers."""
     axes = [axis for axis, n in enumerate(x.shape) if n > 1]
     if not is_known(x) or x.dtype.kind not in "iu" or len(axes) != 1:
         return None
@@ -134,19 +136,19 @@ def _place(index: Sequence, shape: Sequence) -> Any:
 
 
 def _broadcast_place(place: Any, shape: tuple, own: tuple) -> Any:
-    """The place in an operand whose axes of length one go with all of the output's."""
+    """The place in an operand whose axes of length one are broadcast."""
     if not own:
         return np.int32(0)
     index = coordinates(place, shape)
     return _place([i if n > 1 else np.int32(0) for i, n in zip(index, own, strict=True)], own)
 
 
-# --- what only moves ------------------------------------------------------------------------------
+# --- moves of entries -----------------------------------------------------------------------------
 
 
 def _moving(source: Callable) -> Callable:
-    """An operation on the shape of one array: `source(index, shape, params)` is where an index of
-    the output comes from.
+    """An operation on the shape of one array: `source(index, shape, params)` is the index of the
+    input for an index of the output.
     """
 
     def rule(context: Any, xs: Sequence, out: Any, params: dict) -> LazyArray:
@@ -182,7 +184,7 @@ def _from_rev(index: list, shape: tuple, params: dict) -> list:
 
 
 def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
-    """Its parts, of which the small ones are entries."""
+    """The parts of an array; small ones as entries."""
     parts, start = [], 0
     for size in sizes:
         first = [start if i == axis else 0 for i in range(len(x.shape))]
@@ -195,7 +197,7 @@ def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
 
 
 def _concatenated(context: Any, xs: Sequence, out: Any, params: dict) -> Any:
-    """Of a few arrays: each is read where it can be, and one of them is taken."""
+    """Concatenates a few arrays: each is read, at a clamped place, and one of them selected."""
     xs = [x for x in xs if x.size]
     readers = [_reader(context, x, x.shape) for x in xs[:_PARTS]]
     if len(xs) > _PARTS or any(reader is None for reader in readers):
@@ -233,7 +235,7 @@ _MOVES: dict[str, Callable] = {
 
 
 def _reduction(context: Any, name: str, x: Any, axes: Sequence, out: Any) -> Any:
-    """Over all axes, or over the first of them: a loop that carries what is kept."""
+    """Reduces over all axes, or over the first of them, by a loop that carries the results."""
     if not isinstance(x, Stored) or tuple(axes) != tuple(range(len(axes))) or x.size == 0:
         return None
     rows = int(np.prod([x.shape[axis] for axis in axes]))

@@ -1,15 +1,15 @@
 """An ensemble as one kernel: each block of lanes runs its solves from the first step to the last.
 
 A loop of XLA on a GPU is driven by the host, and its arrays travel through memory at each step.
-Here the solve of one trajectory is traced as it is, scalarised (`scalars/`), and lowered by Pallas
-to one Triton kernel: a number of the state is a register of the thread that has the lane, a block
-ends when its own lanes are done, and nothing is written but what is returned. No stepper knows.
+Here the solve of one trajectory is traced as it is, scalarised (`interpreter.py`), and lowered by
+Pallas to one Triton kernel: a number of the state is a register of the thread that has the lane, a
+block ends when its own lanes are done, and only results are written. It works with every solver,
+and needs no code in any.
 
-Inputs and outputs are arrays (numbers, lanes), so that neighbours read and write neighbours. What
-all trajectories share is read where it is wanted; wide layers of a network are the one thing that
-several threads have together (`scalars/tiles.py`). Arrays that are written in a loop and too large
-for registers (saved rows, a tape) are further outputs, which nobody looks at afterwards. What is
-wanted as a sum over all trajectories leaves each block as one number.
+Inputs and outputs are arrays (numbers, lanes), so that neighbours read and write neighbours. Shared
+inputs are read where they are used; only wide layers of a network are spread over several threads
+(`tiles.py`). Arrays that are written in a loop and too large for registers (saved rows, a tape) are
+further outputs, discarded afterwards. A sum over all trajectories leaves each block as one number.
 
 On a CPU the kernel runs in Pallas's interpreter: for tests, and slowly.
 """
@@ -43,15 +43,15 @@ _MOST_WARPS = 16  # of a block, so that a thread has 128 registers
 
 @dataclass(frozen=True)
 class Tuning:
-    """How a kernel is laid out: `block` lanes, a power of two, by `warps` of 32 threads each (None:
+    """The layout of a kernel: `block` lanes, a power of two, by `warps` of 32 threads each (None:
     one lane a thread, or several threads a lane, where wide layers are spread over them). Blocks
     of 64 were fastest for small systems on an H100. `stages` of Triton's own pipelining have
-    nothing to overlap here. `sorts`: whether those of similar cost go together; that asks for the
-    first step of each beforehand, and for a sort, and wins nothing where all cost about the same.
-    `interpret`: None is everywhere but where a GPU is JAX's default.
+    nothing to overlap here. `sorts`: trajectories of similar cost are grouped, which needs the
+    first step size of each beforehand, and a sort, and gains nothing where all cost about the same.
+    `interpret`: Pallas's interpreter runs the kernel; None: unless a GPU is JAX's default.
 
     Where arrays are written to memory and read again, a thread must have one lane: with several,
-    Triton may deal them out in another way when it reads than when it wrote.
+    Triton may assign them to threads in another way when it reads than when it wrote.
     """
 
     block: int = 64
@@ -68,8 +68,8 @@ class Tuning:
             )
 
     def params(self, *, remembers: bool, threads: int = 1) -> Any:
-        """What Triton is told of a kernel that reads again what it writes, or does not, and in
-        which so many threads may share a lane.
+        """The compiler parameters of Triton for a kernel; `remembers`: it reads again arrays that
+        it has written, `threads`: so many of them may share a lane.
         """
         warps = self.warps
         if warps is None:
@@ -83,18 +83,18 @@ class Tuning:
         return triton.CompilerParams(num_warps=warps, num_stages=self.stages)
 
     def interpreted(self) -> bool:
-        """Whether Pallas's interpreter runs it."""
+        """True if Pallas's interpreter runs the kernel."""
         return platform() != "gpu" if self.interpret is None else self.interpret
 
 
 def in_kernel(
     one: Callable, shared: Sequence, rows: Sequence, index: Int[jax.Array, " n"], tuning: Tuning
 ) -> Any:
-    """`one(shared, rows[i], index[i])` for every i. The last block is filled up with trajectories
-    that are there already, and cut off again.
+    """Evaluates `one(shared, rows[i], index[i])` for every i. The last block is filled up with
+    repeated trajectories, and cut off again.
 
     Raises:
-        Unscalarisable: why there is no kernel of it.
+        NoKernel: there is no kernel of `one`; it names the reason.
 
     >>> one = lambda shared, rows, i: shared[0] * rows[0] + i
     >>> in_kernel(one, [jnp.array(2.0)], [jnp.arange(3.0)], jnp.arange(3), Tuning(block=2))
@@ -106,8 +106,8 @@ def in_kernel(
 def refusal(
     one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
 ) -> NoKernel | None:
-    """Why there is no kernel of it, if there is none, whatever it is that says so. Nothing is
-    compiled for the answer.
+    """The reason why there is no kernel of `one`, from whatever error is raised; None if there is
+    one. Nothing is compiled for this.
     """
     like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
 
@@ -129,23 +129,23 @@ def refusal(
     return None
 
 
-# --- what comes in and goes out -------------------------------------------------------------------
+# --- inputs and outputs ---------------------------------------------------------------------------
 
 
 def _plain(x: Any) -> Any:
-    """An array of numbers: the words of a key."""
+    """The array as numbers: of keys, their words."""
     x = jnp.asarray(x)
     return jax.random.key_data(x) if is_key(x) else x
 
 
 def _words(aval: Any) -> int:
-    """Of how many words a key is; 0 of what is none."""
+    """The number of 32-bit words of a key; 0 for arrays that are no keys."""
     like = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     return jax.eval_shape(jax.random.key_data, like).shape[-1] if is_key(aval) else 0
 
 
 def _stored(dtype: Any) -> Any:
-    """What a number is in memory: a boolean is a byte there."""
+    """The dtype of a number in memory: a boolean is a byte there."""
     return jnp.int8 if jnp.issubdtype(dtype, jnp.bool_) else dtype
 
 
@@ -155,15 +155,15 @@ def _loaded(entry: Any, dtype: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Input:
-    """An argument of a trajectory: its type, and whether all share it."""
+    """An argument of a trajectory: its type; `common` is True if all share it."""
 
     aval: Any
-    words: int  # of each key; 0 of what is none
+    words: int  # of each key; 0 for arrays that are no keys
     common: bool
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of its numbers."""
         return math.prod(self.aval.shape) * max(self.words, 1)
 
     @property
@@ -185,7 +185,7 @@ class _Input:
         return (self.size,) if self.common else (self.size, lanes)
 
     def entries(self, ref: Any, memory: Callable) -> Any:
-        """The array that the solve sees; if it is large, in a `memory`."""
+        """The scalarised array; a large one stays in a `memory`."""
         if self.words:
             shape = (*self.aval.shape, self.words)
             return wrapped(self._loads(ref).reshape(shape), self.aval.shape)
@@ -210,7 +210,7 @@ class _Shared(Read):
 
 
 class _Memory(Written):
-    """An array of each lane in memory: the one version that counts is the last."""
+    """An array of each lane in memory, of which only the last version is valid."""
 
     width = 0
 
@@ -229,7 +229,7 @@ class _Memory(Written):
         return _loaded(_load(self.ref, place), self.dtype)
 
     def write(self, place: Any, entries: Sequence, where: Any) -> "_Memory":
-        """The array with entries from a place on."""
+        """The array with entries written from a place on."""
         self._current()
         for k, entry in enumerate(entries):
             _store(self.ref, apply("add", place, np.int32(k)), entry, where)
@@ -237,28 +237,28 @@ class _Memory(Written):
         return _Memory(self.ref, self.shape, self.dtype, self.state)
 
     def same(self, other: Written) -> bool:
-        """Whether another version is in the same place."""
+        """True if another version is in the same place."""
         return isinstance(other, _Memory) and other.state is self.state
 
     def carried(self) -> list:
-        """Nothing: it stays where it is."""
+        """No arrays for the carry of a loop: it is written in place."""
         self._current()
         return []
 
     def after(self, carried: Sequence) -> "_Memory":
-        """The array as it is now: in each turn of a loop another."""
+        """The current version of the array: each iteration of a loop makes another."""
         del carried
         self.state.version += 1
         return _Memory(self.ref, self.shape, self.dtype, self.state)
 
     def reshaped(self, shape: Sequence[int]) -> "_Memory":
-        """The same memory with another shape."""
+        """The memory with another shape."""
         self._current()
         return _Memory(self.ref, shape, self.dtype, self.state)
 
 
 def _at(ref: Any, place: Any) -> Any:
-    """The numbers of all lanes at a place, which each may have its own."""
+    """The numbers of all lanes at a place, which may differ from lane to lane."""
     lane = jnp.arange(ref.shape[1], dtype=jnp.int32)
     return ref.at[jnp.broadcast_to(jnp.asarray(place), lane.shape), lane]
 
@@ -279,13 +279,13 @@ def _store(ref: Any, place: Any, entry: Any, where: Any) -> None:
 
 
 class _State:
-    """How often a memory was written."""
+    """The number of times that a memory was written."""
 
     version = 0
 
 
 class _References(Space):
-    """Large arrays in a kernel: references to what the dry run has asked for, in that order."""
+    """The large arrays of a kernel: references in the order in which the dry run requested them."""
 
     def __init__(self, lanes: int, tables: Sequence, memories: Sequence, *, barriers: bool) -> None:
         super().__init__(lanes, kernel=True)
@@ -296,7 +296,7 @@ class _References(Space):
         return _Shared(self._tables[number], known.shape, known.dtype)
 
     def memory(self, shape: Sequence[int], dtype: Any) -> Written:
-        """Room for an array of each lane."""
+        """Memory for an array of each lane."""
         self.memories.append((math.prod(shape), jnp.dtype(dtype)))
         room = next(self._rooms, None)
         if room is None:
@@ -309,7 +309,7 @@ class _References(Space):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A solve that is ready to be a kernel: what a dry run of the rewriting has found. The first
+    """A solve that is ready to be a kernel: the result of a dry run of the rewriting. The first
     `sums` of its outputs are summed over all trajectories.
     """
 
@@ -342,11 +342,11 @@ class Kernel:
 
     @property
     def scratch(self) -> int:
-        """Bytes of memory for each lane that nobody looks at afterwards."""
+        """The bytes of memory for each lane that are discarded afterwards."""
         return sum(size * jnp.dtype(_stored(dtype)).itemsize for size, dtype in self.memories)
 
     def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
-        """`put(number, (place, entry))` for every number of every output."""
+        """Calls `put(number, (place, entry))` for every entry of every output."""
         arrays = [i.entries(ref, memory) for i, ref in zip(self.inputs, refs, strict=True)]
         outs = scalarised(self.jaxpr, arrays, self.tuning.block, space)
         for k, x in enumerate(outs):
@@ -383,7 +383,9 @@ class Kernel:
 
     @staticmethod
     def _spec(x: Any, block: int) -> Any:
-        """All of an array that is shared; of another, the lanes of this block, or its sum."""
+        """The block of an array: all of a shared one; of another, the lanes of this block, or its
+        sum.
+        """
         if x.ndim == 1:
             return pallas.BlockSpec(x.shape, lambda i: (0,))
         return pallas.BlockSpec((x.shape[0], block), lambda i: (0, i))

@@ -36,8 +36,8 @@ def _words(keys: np.ndarray) -> np.ndarray:
 
 
 def _of_each(context: Any, function: Callable, shape: tuple, *xs: np.ndarray) -> np.ndarray:
-    """What a function of the words of one key returns, an array of this shape, for each of many;
-    beside the keys there may be arrays of their shape.
+    """Evaluates a function of the words of one key, which returns an array of this shape, for each
+    key; further arguments are arrays of the shape of the keys.
     """
     keys, *others = xs
     out = np.empty((*keys.shape, *shape), object)

@@ -1,14 +1,16 @@
-"""What an array is once it is scalarised: its numbers, each of them known or a vector over lanes.
+"""Scalarised arrays: their numbers, each of them known or a vector over lanes.
 
 An array of shape s is a NumPy array of shape s. If all of its numbers are known while tracing it is
-one of numbers, and operations on it are done at once. Else it is one of objects, and each entry is
+one of numbers, and operations on it are evaluated then. Else it is one of objects, and each entry
+is
 
 * a NumPy number, which is known;
 * a traced number without axes, common to all lanes; or
-* a traced vector (lanes,). (What is spread over threads, `tiles.py`, has blocks (lines, lanes).)
+* a traced vector (lanes,). (Arrays that are spread over threads, `tiles.py`, have blocks (lines,
+  lanes).)
 
-So an operation on shapes is NumPy's own, whatever is in the entries, and costs nothing in the
-program that is made. An entry of an array of keys is a `Key`, the tuple of its words.
+So an operation on shapes is NumPy's own, whatever the entries are, and costs nothing in the
+compiled program. An entry of an array of keys is a `Key`, the tuple of its words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +42,7 @@ __all__ = [
 
 
 class NoKernel(Exception):
-    """Why a program is not scalarised: which primitive, and from which line of the user's."""
+    """The reason why a program cannot be a kernel, with the primitive and the line of user code."""
 
     def __init__(self, reason: str, primitive: str = "", line: str = "") -> None:
         super().__init__(reason, primitive, line)
@@ -58,17 +60,17 @@ class Key(tuple):
 
 
 def is_known(x: Any) -> bool:
-    """Whether all of an array is known while tracing."""
+    """True if all of an array is known while tracing."""
     return isinstance(x, np.ndarray) and x.dtype != object
 
 
 def is_number(entry: Any) -> bool:
-    """Whether an entry is known while tracing."""
+    """True if an entry is known while tracing."""
     return isinstance(entry, np.generic)
 
 
 def has_lanes(x: Any) -> bool:
-    """Whether some entry of an array differs from lane to lane."""
+    """True if some entry of an array differs from lane to lane."""
     if not isinstance(x, np.ndarray):
         return x.varies
     return not is_known(x) and any(np.ndim(w) for entry in x.flat for w in _words(entry))
@@ -79,7 +81,7 @@ def _words(entry: Any) -> Sequence:
 
 
 def objects(x: np.ndarray) -> np.ndarray:
-    """The same array with entries."""
+    """The array as an array of entries (objects)."""
     if not is_known(x):
         return x
     out = np.empty(x.shape, object)
@@ -89,7 +91,7 @@ def objects(x: np.ndarray) -> np.ndarray:
 
 
 def narrowed(x: np.ndarray) -> np.ndarray:
-    """The array, with length one along the axes on which a broadcast has left it the same."""
+    """The array, with length one along the axes that a broadcast has added or repeated."""
     return x[(*(slice(0, 1) if s == 0 else slice(None) for s in x.strides), ...)]
 
 
@@ -103,7 +105,7 @@ def boxed(entry: Any) -> np.ndarray:
 
 
 def filled(shape: Sequence, entry: Any) -> np.ndarray:
-    """An array of one and the same entry."""
+    """An array that repeats one entry."""
     return np.broadcast_to(boxed(entry), tuple(shape))
 
 
@@ -124,7 +126,7 @@ def each(function: Callable, *xs: np.ndarray) -> np.ndarray:
 
 # --- operations on entries ------------------------------------------------------------------------
 
-# What NumPy makes as XLA does; anything else that is known is left to XLA, which compiles for it.
+# Operations that NumPy evaluates as XLA does; others on known values are compiled by XLA.
 _FOLDS: dict[str, Callable] = {
     "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative,
     "abs": np.abs, "max": np.maximum, "min": np.minimum, "eq": np.equal, "ne": np.not_equal,
@@ -146,8 +148,8 @@ _EXTREMES = {"max": "ge", "min": "le"}
 
 
 def apply(name: str, *entries: Any) -> Any:
-    """The operation of this name of entries of one type. The larger of two numbers is NaN if one
-    is: Triton's own would leave NaN out.
+    """Applies the operation of this name to entries of one type. The larger (smaller) of two
+    numbers is NaN if one of them is, unlike Triton's own.
     """
     if name in _EXTREMES and jnp.issubdtype(entries[0].dtype, jnp.inexact):
         x, y = entries
@@ -156,7 +158,7 @@ def apply(name: str, *entries: Any) -> Any:
 
 
 def operated(name: str, bind: Callable, entries: Sequence) -> Any:
-    """`bind(*entries)`, an operation on numbers, with lanes where any of them has."""
+    """Evaluates `bind(*entries)`, an operation on numbers, with lanes where any of them has."""
     if all(map(is_number, entries)):
         return folded(name, bind, [np.asarray(x) for x in entries])[()]
     short = _shortened(name, entries)
@@ -164,7 +166,7 @@ def operated(name: str, bind: Callable, entries: Sequence) -> Any:
 
 
 def folded(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
-    """An operation on known arrays, done now."""
+    """Evaluates an operation on known arrays while tracing."""
     if name in _FOLDS and len({x.dtype for x in xs[1:]}) < 2:
         with np.errstate(all="ignore"):
             return np.asarray(_FOLDS[name](*xs))
@@ -174,7 +176,9 @@ def folded(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Operations on what is known are done now: on the host, if JAX may use it."""
+    """A context in which operations on known values are evaluated while tracing: on the host, if
+    JAX may use it.
+    """
     try:
         host = jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:
@@ -184,13 +188,13 @@ def at_once() -> Iterator[None]:
 
 
 def widened(entries: Sequence) -> list:
-    """All of them of one shape: vectors over lanes, if any is, or blocks of such (`tiles.py`)."""
+    """Broadcasts entries to one shape: vectors over lanes if any is one, or blocks (`tiles.py`)."""
     shape = np.broadcast_shapes(*map(np.shape, entries))
     return [x if np.shape(x) == shape else jnp.broadcast_to(x, shape) for x in entries]
 
 
 def _shortened(name: str, entries: Sequence) -> Any:
-    """What an operation is where one of its operands, which is known, decides it; else None."""
+    """The result of an operation that follows from one known operand; None where there is none."""
     if name == "select_n":
         which, *cases = entries
         if is_number(which):

@@ -1,5 +1,5 @@
-"""Rules of operations on shapes, of reductions and of products: they leave the entries alone, or
-combine a few of them.
+"""Rules of operations on shapes, of reductions and of products: they move entries, or combine a few
+of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def _slice(x: np.ndarray, *, start_indices: Any, limit_indices: Any, strides: An
 
 
 def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
-    """Padding below, above and between the entries; below zero, it cuts off."""
+    """Pads below, above and between the entries; negative padding cuts off."""
     for axis, (low, high, between) in enumerate(padding_config):
         moved = np.moveaxis(x, axis, 0)
         inner = len(moved) + max(len(moved) - 1, 0) * between
@@ -55,7 +55,7 @@ def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
 
 
 def _together(join: Callable) -> Callable:
-    """`join` of arrays, which are of entries if one of them is."""
+    """A rule that joins arrays, as arrays of entries if one of them is."""
 
     def rule(*xs: np.ndarray, **params: Any) -> list:
         return [join(xs if all(map(is_known, xs)) else [objects(x) for x in xs], **params)]
@@ -77,7 +77,7 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> list:
 
 
 def _counts(*, shape: Any) -> list:
-    """The high and low words of 0, 1, 2 and so on."""
+    """The high and low 32-bit words of 0, 1, 2 and so on."""
     counts = np.arange(int(np.prod(shape)), dtype=np.uint64).reshape(shape)
     return [(counts >> np.uint64(32)).astype(np.uint32), counts.astype(np.uint32)]
 
@@ -120,7 +120,7 @@ def _lines(function: Callable, x: np.ndarray) -> np.ndarray:
 
 
 def _reduced(name: str) -> Callable:
-    """Left to right, as the loop of a compiler would go."""
+    """A rule that reduces from left to right, as the loop of a compiler would."""
 
     def rule(x: np.ndarray, *, axes: Any, **_: Any) -> list:
         combine = lambda line: reduce(lambda a, b: apply(name, a, b), line)  # noqa: E731
@@ -130,7 +130,7 @@ def _reduced(name: str) -> Callable:
 
 
 def _extreme(comparison: str) -> Callable:
-    """Where the extreme is; the first NaN is one, as in NumPy."""
+    """A rule for the position of the extreme; the first NaN is one, as in NumPy."""
 
     def rule(x: np.ndarray, *, axes: Any, index_dtype: Any) -> list:
         def place(line: list) -> Any:
@@ -164,7 +164,7 @@ _multiply = partial(apply, "mul")
 
 
 def summed_in(dtype: Any) -> Any:
-    """What products are summed in: in single precision, where they are wanted in less."""
+    """The dtype in which products of this dtype are summed: at least single precision."""
     short = jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4
     return jnp.dtype(jnp.float32 if short else dtype)
 
@@ -201,7 +201,7 @@ def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_elem
 
 
 def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> list:
-    """By exchanges of neighbours, which is stable; NaN is the largest, and −0 is 0."""
+    """Sorts by exchanges of neighbours, which is stable; NaN is the largest, and −0 is 0."""
     del is_stable
     moved = [objects(np.moveaxis(x, dimension, 0)).copy() for x in xs]
     length = len(moved[0])
@@ -218,7 +218,7 @@ def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> li
 
 
 def _later(a: Sequence, b: Sequence) -> Any:
-    """Whether the keys a belong after the keys b."""
+    """True if the keys a belong after the keys b."""
     undefined = apply("and", apply("ne", a[0], a[0]), apply("eq", b[0], b[0]))
     later = apply("or", apply("gt", a[0], b[0]), undefined)
     if len(a) == 1:
@@ -229,7 +229,7 @@ def _later(a: Sequence, b: Sequence) -> Any:
 
 
 def _contracted(function: Callable) -> Callable:
-    """A sum over no products is not in a small solve, and has no first entry to begin with."""
+    """A rule without one for empty arrays: a sum of no entries has no first one to begin with."""
 
     def rule(*xs: np.ndarray, **params: Any) -> list | None:
         return None if any(x.size == 0 for x in xs) else function(*xs, **params)

@@ -157,7 +157,7 @@ _TERMS_OF_SINGLE = 12
 
 
 def _shifted(x: Any) -> tuple[Any, Any, Any]:
-    """What the sums are of: x − 1, or −x below one half, where they are reflected; that plus
+    """The argument of the sums: x − 1, or −x below one half, where they are reflected; that plus
     g + 1/2, and its logarithm.
     """
     z = jnp.where(x < 0.5, -x, x - 1.0)

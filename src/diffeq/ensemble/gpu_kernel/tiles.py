@@ -1,14 +1,14 @@
 """Layers too wide for registers: arrays that are spread over the threads of a block.
 
 Of a layer W @ x + b with more than `REGISTERS` outputs and weights that all lanes share, the output
-is no array of entries but a `Tile`: its long axis is dealt out to the threads, beside the lanes,
-and an operation on it is one of the program. Weights stay in memory. A first layer is a sum of
+is no array of entries but a `Tile`: its long axis is distributed over the threads, as the lanes
+are, and an operation on it is one of the program. Weights stay in memory. A first layer is a sum of
 products of a column of weights with an entry, a hidden one a product of matrices, and a last one
 sums of products over the long axis, which are entries again.
 
-A tile is a `Stored` array: what has no rule here reads it line by line, which is right, and dear.
-So does a loop that would carry it. No thread has more than `REGISTERS` lines of a lane, as long as
-a lane has no more than `MOST_THREADS`.
+A tile is a `Stored` array: an operation without a rule here reads it line by line, which is
+correct, and expensive. So does a loop with a tile in its carry. No thread has more than `REGISTERS`
+lines of a lane, as long as a lane has no more than `MOST_THREADS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,14 +27,14 @@ from .shapes import REDUCTIONS, SHAPES, converted, products, summed_in
 
 __all__ = ["Tile", "in_tiles"]
 
-MOST_THREADS = 8  # of a lane
+MOST_THREADS = 8  # the most threads of a lane
 
 
 class Tile(Stored):
     """An array with one long axis. `lines` are the array with length one along that axis; each of
     its entries is a block (height, lanes), or (height, 1) if it is common to all lanes. The height
-    is a power of two, as Triton wants it, and what is below the last line repeats it: so it stays
-    with every elementwise operation, and makes no NaN that is not there. Sums leave it out.
+    is a power of two, as Triton needs it, and padding repeats the last line: so it stays through
+    every elementwise operation, and makes no further NaN. Sums leave padding out.
     """
 
     def __init__(self, lines: np.ndarray, axis: int, size: int, space: Space) -> None:
@@ -59,8 +59,8 @@ class Tile(Stored):
         return _summed(jnp.where(here, plain, plain.dtype.type(0))).astype(line.dtype)
 
     def reshaped(self, shape: Sequence) -> Stored:
-        """The same lines in another order of the other axes. If the long one is parted or joined,
-        they are read one by one.
+        """The array with another shape: a tile if its long axis stays; else a lazy array, whose
+        lines are read one by one.
         """
         before = int(np.prod(self.shape[: self.axis]))
         for axis, n in enumerate(shape):
@@ -71,8 +71,8 @@ class Tile(Stored):
 
 
 def in_tiles(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
-    """The outputs of an equation of tiles, or of one that makes a tile; None where there is none,
-    or no way.
+    """The outputs of an equation of tiles, or of one that makes a tile; None where there is no
+    tile, or no rule.
     """
     if name == "dot_general":
         return _dot(context, equation, *xs)
@@ -92,7 +92,7 @@ def _height(size: int) -> int:
 
 
 def _threads(size: int) -> int:
-    """How many threads share a lane."""
+    """The number of threads that share a lane."""
     return min(_height(size) // REGISTERS, MOST_THREADS)
 
 
@@ -102,7 +102,7 @@ def _spend(space: Space, size: int, blocks: int = 1) -> None:
 
 
 def _tall(line: Any, height: int) -> Any:
-    """A block of what may be the same in all lines."""
+    """A block, from one or from a line that is common to all lines."""
     if np.ndim(line) > 1:
         return line
     return jnp.broadcast_to(line, (height, *(np.shape(line) or (1,))))
@@ -126,15 +126,15 @@ def _summed(line: Any) -> Any:
 
 
 def _total(line: Any, size: int) -> Any:
-    """The same, of a block with padding."""
+    """The sum of all lines of a block with padding, an entry."""
     return _summed(_without_padding(line, size))
 
 
 def _extreme(reduce: Callable) -> Callable:
-    """The largest of all lines, or the least; NaN, which Triton would leave out, if one is."""
+    """A function for the largest of all lines, or the least; NaN if one is, unlike Triton's own."""
 
     def found(line: Any, size: int) -> Any:
-        del size  # what repeats a line is no more than that
+        del size  # padding repeats a line, and changes no extreme
         axis = 0 if line.shape[1] > 1 else None
         most = reduce(line, axis=axis)
         if not jnp.issubdtype(line.dtype, jnp.inexact):
@@ -146,8 +146,8 @@ def _extreme(reduce: Callable) -> Callable:
 
 
 def _places(shape: Sequence, index: Sequence, along: dict) -> Any:
-    """The places of an index in a flat array; along an axis that stands in `along`, of all of it,
-    and of the last for the padding.
+    """The places of an index in a flat array; along the axes in `along`, those of the whole axis,
+    with the last one repeated as padding.
     """
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     place: Any = np.int32(sum(i * s for i, s in zip(index, strides, strict=True)))
@@ -158,8 +158,8 @@ def _places(shape: Sequence, index: Sequence, along: dict) -> Any:
 
 
 def _spread(x: Any, axis: int, space: Space) -> np.ndarray | None:
-    """The lines of an array along an axis, of which each thread reads its own; None if there is no
-    such reading.
+    """The lines of an array along an axis, of which each thread reads its own; None if they cannot
+    be read so.
     """
     if isinstance(x, Tile):
         return x.lines if x.axis == axis else None
@@ -188,7 +188,9 @@ def _elementwise(context: Any, equation: Any, xs: Sequence) -> list | None:
 
 
 def _beside(x: Any, axis: int, space: Space) -> np.ndarray | None:
-    """An operand beside a tile."""
+    """The lines of another operand of an elementwise operation on a tile; None if there are
+    none.
+    """
     if isinstance(x, np.ndarray):
         x = narrowed(x)
     if not x.shape or x.shape[axis] == 1:
@@ -200,7 +202,7 @@ def _beside(x: Any, axis: int, space: Space) -> np.ndarray | None:
 
 
 def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
-    """A layer: by where the long axes are."""
+    """Evaluates a layer as a first, hidden or last one, by the position of its long axes."""
     (ca, cb), (batch, _) = equation.params["dimension_numbers"]
     if batch or (is_known(a) and is_known(b)):
         return None
@@ -221,7 +223,7 @@ def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
 
 def _first(equation: Any, operands: tuple, operand: int, axis: int, place: int,
            space: Space) -> list | None:  # fmt: skip
-    """Few numbers in, many out: columns of the weights by entries."""
+    """A layer of few inputs and many outputs: sums of columns of the weights times entries."""
     wide, few = operands[operand], operands[1 - operand]
     tall = _spread(wide, axis, space)
     if tall is None:
@@ -235,12 +237,12 @@ def _first(equation: Any, operands: tuple, operand: int, axis: int, place: int,
 
 
 def _to_sum(dtype: Any, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays in the type that their products are summed in."""
+    """The arrays in the dtype in which their products are summed."""
     return converted(a, summed_in(dtype)), converted(b, summed_in(dtype))
 
 
 def _last(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
-    """Many in, few out: each is a sum over the lines of products."""
+    """A layer of many inputs and few outputs: each is a sum of products over the lines."""
     if not any(isinstance(x, Tile) or (isinstance(x, Stored) and x.varies) for x in (a, b)):
         return None
     size = a.shape[axes[0]]
@@ -255,7 +257,7 @@ def _last(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | No
 
 def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int,
             space: Space) -> list | None:  # fmt: skip
-    """Many in, many out: a product of matrices for each line of the input."""
+    """A layer of many inputs and many outputs: a product of matrices for each line of the input."""
     weights, x = operands[operand], operands[1 - operand]
     lines = _spread(x, inner[1 - operand], space) if _is_common(weights) else None
     if lines is None:
@@ -284,8 +286,8 @@ def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tupl
 
 
 def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
-    """Matrices of weights, along two of their axes. Padding of columns is zero, as that of what
-    they are multiplied by: either would repeat what may be infinite.
+    """Matrices of weights, along two of their axes. Padding of columns is zero, as that of their
+    factors: repeated values could be infinite.
     """
     weights = space.table(np.ascontiguousarray(weights)) if is_known(weights) else weights
     along = {down: True, across: False}
@@ -297,7 +299,7 @@ def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
 
 
 def _is_common(x: Any) -> bool:
-    """Whether weights are known or in memory, and all lanes and threads share them."""
+    """True if weights are known or in memory, and shared by all lanes and threads."""
     return is_known(x) or (isinstance(x, Stored) and x.anywhere and not x.varies)
 
 
@@ -325,7 +327,7 @@ def _transpose(context: Any, equation: Any, x: Tile) -> list:
 
 
 def _slice(context: Any, equation: Any, x: Tile) -> list | None:
-    """Some of the other axes, or a few lines."""
+    """A slice along the other axes, or a few lines."""
     params, shape = equation.params, equation.outvars[0].aval.shape
     if shape[x.axis] == x.length:
         limits = [1 if i == x.axis else n for i, n in enumerate(params["limit_indices"])]
@@ -343,7 +345,7 @@ def _slice(context: Any, equation: Any, x: Tile) -> list | None:
 
 
 def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
-    """Along another axis."""
+    """Concatenates along another axis than the long one."""
     axis = next(x.axis for x in xs if isinstance(x, Tile))
     if equation.params["dimension"] == axis:
         return None
@@ -356,7 +358,7 @@ def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
 
 
 def _reduced(name: str, combine: Callable) -> Callable:
-    """Over other axes the blocks are combined, over the long one the lines of each."""
+    """A rule that combines blocks over other axes, and the lines of each over the long one."""
 
     def rule(context: Any, equation: Any, x: Tile) -> list:
         axes = equation.params["axes"]

@@ -1,4 +1,4 @@
-"""What a Triton kernel has no operation for: made of others, or refused."""
+"""Replaces operations that a Triton kernel lacks by others, or raises `NoKernel`."""
 
 from collections.abc import Callable
 from functools import partial, reduce
@@ -21,7 +21,7 @@ _MISSING = frozenset(
 
 
 def in_triton(name: str, equation: Any) -> Callable | None:
-    """What stands for an equation in a kernel, if it does not stand for itself."""
+    """The function that replaces an equation in a kernel; None if it needs no replacement."""
     dtypes = [v.aval.dtype for v in (*equation.invars, *equation.outvars)]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         raise NoKernel("a kernel has no complex numbers")
@@ -41,13 +41,13 @@ def in_triton(name: str, equation: Any) -> Callable | None:
 
 
 def _before(x: Any, y: Any, *, equal: bool) -> Any:
-    """In the order in which NaN is the largest."""
+    """True where x is before y, in the order in which NaN is the largest."""
     before = (x < y) | (~jnp.isnan(x) & jnp.isnan(y))
     return before | (x == y) | (jnp.isnan(x) & jnp.isnan(y)) if equal else before
 
 
 def _rounded(x: Any, *, even: Any) -> Any:
-    """To the nearest whole number; of two, to the even one, or away from zero."""
+    """Rounds to the nearest integer; ties to the even one, or away from zero."""
     down = jnp.floor(x)
     part = x - down
     if even == lax.RoundingMethod.TO_NEAREST_EVEN:
@@ -58,7 +58,7 @@ def _rounded(x: Any, *, even: Any) -> Any:
 
 
 def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
-    """To the nearest number with so many bits after the point; of two, to the even one. A carry
+    """Rounds to the nearest number with so many bits after the point; ties to the even one. A carry
     goes into the exponent, as it should.
 
     >>> one_bit = partial(_shortened, exponent_bits=8, mantissa_bits=1)
@@ -78,7 +78,7 @@ def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
 
 
 def _larger(x: Any, y: Any) -> Any:
-    """Of two numbers; NaN, if one is, which Triton's own takes for smaller than all."""
+    """The larger of two numbers; NaN if one is, which Triton's own takes for smaller than all."""
     return jnp.where((x >= y) | jnp.isnan(x), x, y)
 
 
@@ -87,13 +87,15 @@ def _smaller(x: Any, y: Any) -> Any:
 
 
 def _signed(primitive: Any, x: Any, y: Any) -> Any:
-    """An operation on bits; as a constant, a number with the highest of 64 is negative."""
+    """An operation on the bits of 64-bit integers, as signed ones: Triton has no constants with the
+    highest bit set.
+    """
     x, y = (lax.bitcast_convert_type(z, jnp.int64) for z in (x, y))
     return lax.bitcast_convert_type(primitive.bind(x, y), jnp.uint64)
 
 
 def _selected(which: Any, *cases: Any) -> Any:
-    """One of several."""
+    """The case whose number is `which`."""
     return reduce(
         lambda old, k: jnp.where(which == k, cases[k], old), range(1, len(cases)), cases[0]
     )
