@@ -434,7 +434,7 @@ mode, which a solve cannot know, when it is asked for.
 
 def adjoints_page() -> str:
     """`docs/choose/adjoints.md`."""
-    table, features = adjoints.known(), adjoints.FEATURES
+    table, features = adjoints.known_adjoints(), adjoints.FEATURES
     kinds = {"ODEs": de.ODEProblem, "steady states": de.SteadyStateProblem}
     head = ["", *(f"`{name}`" for name in table)]
     rows = [head, ["---", *[":-:"] * len(table)]]
@@ -521,7 +521,7 @@ def readme_page() -> str:
     mark = lambda yes: "✓" if yes else "–"
     rows = [["", *FAMILIES, "adjoints"], ["---", *[":-:"] * len(FAMILIES), "---"]]
     for name, problem in specimens().items():
-        each = adjoints.known().items()
+        each = adjoints.known_adjoints().items()
         other = [name for name, cls in each if cls.solves(type(problem))]
         shown = "all" if len(other) > 2 else ", ".join(f"`{name}`" for name in other)
         rows.append([name, *(mark(serves(problem, m)) for m in FAMILIES.values()), shown])

@@ -360,10 +360,10 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", adjoints.known())
+@pytest.mark.parametrize("name", adjoints.known_adjoints())
 def test_what_is_not_served_is_refused_with_those_that_do(name):
     """As the table says that the docs show."""
-    cls = adjoints.known()[name]
+    cls = adjoints.known_adjoints()[name]
     if not cls.solves(de.ODEProblem):
         with pytest.raises(
             TypeError, match=f"{name} does not serve an ODEProblem.* Discrete, Forward"

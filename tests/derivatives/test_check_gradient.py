@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
-from diffeq.adjoints.check_gradient import judged
+from diffeq.adjoints.check_gradient import make_report
 
 
 def at_rest(a, tolerance=1e-5):
@@ -62,6 +62,6 @@ def test_who_agrees_with_whom(slopes, wide, tangent_error, cause):
     """As it is, by Forward, at tighter tolerances, by differences."""
     names = ("as it is", "Forward", "tighter", "differences")
     named = {name: np.array([slope]) for name, slope in zip(names, slopes, strict=True)}
-    report = judged(named, np.array([wide]), tangent_error, 1e-2, [])
+    report = make_report(named, np.array([wide]), tangent_error, 1e-2, [])
     assert report.agrees == (cause == "")
     assert cause in report.cause

@@ -1,7 +1,7 @@
 """Layer 5: a derivative for the loop. Nothing below knows that solves are differentiated."""
 
 from .backsolve import Backsolve
-from .base import FEATURES, Adjoint, known, refusal
+from .base import FEATURES, Adjoint, known_adjoints, refusal
 from .check_gradient import GradientReport, check_gradient, overridden
 from .discrete import Discrete
 from .forward import Forward
@@ -22,7 +22,7 @@ __all__ = [
     "Quadrature",
     "SteadyState",
     "check_gradient",
-    "known",
+    "known_adjoints",
     "overridden",
     "refusal",
 ]

@@ -22,15 +22,15 @@ from ..autodiff.reverse_control_flow import loops_named
 from ..integrator import Data, State, System
 from ..methods import Method
 from ..problems import Problem
-from .backward_solve import Back, BackwardSolve
-from .base import FEATURES, OneWay, Spec, check_tolerance, refusal
+from .backward_solve import AdjointSystem, BackwardSolve
+from .base import FEATURES, OneWay, SolveSpec, check_tolerance, refusal
 from .cotangents import backward
 from .forward_result import AdjointContext, solved_with_states
 
-__all__ = ["Reverse"]
+__all__ = ["ContinuousAdjoint"]
 
 
-class Reverse(OneWay):
+class ContinuousAdjoint(OneWay):
     """Base of the continuous adjoints: reverse mode, for problems that are ODEs.
 
     A subclass defines the unknowns of its backward solve (`parts`, λ first), their derivatives
@@ -102,23 +102,25 @@ class Reverse(OneWay):
         del known, tolerance
         return parts, None
 
-    def gathered(self, back: "Back", data: Data, march: "BackwardSolve", tried: Any) -> list:
+    def accumulate(
+        self, back: "AdjointSystem", data: Data, solve: "BackwardSolve", tried: Any
+    ) -> list:
         """The integral dL/dp after an attempt."""
         del back, data, tried
-        return march.total
+        return solve.total
 
-    def march(self, back: "Back") -> "BackwardSolve":
+    def march(self, back: "AdjointSystem") -> "BackwardSolve":
         """Solves backwards from t1 to t0."""
         raise NotImplementedError
 
     # Common to all of them.
 
-    def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The forward solve, and the residuals for the backward solve."""
         sentence = refusal(self.name, ["second"])
         return undifferentiable(partial(solved_with_states, spec), sentence)(leaves)
 
-    def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
         """The linear map that pulls cotangents back."""
         return _Pull(spec, live, tree)
 
@@ -126,7 +128,7 @@ class Reverse(OneWay):
 class _Pull(Map):
     """The map to the cotangents of a solve's inputs, by a backward solve."""
 
-    def __init__(self, spec: Spec, live: list[bool], tree: Any) -> None:
+    def __init__(self, spec: SolveSpec, live: list[bool], tree: Any) -> None:
         self.spec, self.live, self.tree = spec, live, tree
         self.name = spec.adjoint.name
         self.refusal = refusal(self.name, ["forward"])

@@ -9,16 +9,16 @@ import numpy as np
 from jaxtyping import Array
 
 from ..core.norm import mean_square
-from .adjoint_equation import Reverse
-from .backward_solve import Back, BackwardSolve
-from .base import register
+from .adjoint_equation import ContinuousAdjoint
+from .backward_solve import AdjointSystem, BackwardSolve
+from .base import register_adjoint
 from .forward_result import AdjointContext
 
 __all__ = ["Backsolve"]
 
 
-@register
-class Backsolve(Reverse):
+@register_adjoint
+class Backsolve(ContinuousAdjoint):
     """Solves (λ, dL/dp, y) backwards from the end, in memory that no number of steps increases.
 
     y' = f, λ' = −(∂f/∂y)ᵀλ and d/dt dL/dp = −(∂f/∂p)ᵀλ are one equation that starts from y(t1).
@@ -56,7 +56,7 @@ class Backsolve(Reverse):
         -0.368
     """
 
-    serves: ClassVar[frozenset[str]] = Reverse.serves - {"no tolerance"}
+    serves: ClassVar[frozenset[str]] = ContinuousAdjoint.serves - {"no tolerance"}
     restores: ClassVar[bool] = True
 
     checkpoints: int = eqx.field(static=True, default=64)
@@ -95,6 +95,6 @@ class Backsolve(Reverse):
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))
 
-    def march(self, back: Back) -> BackwardSolve:
+    def march(self, back: AdjointSystem) -> BackwardSolve:
         """Solves backwards from t1 to t0 in one loop."""
-        return back.descend(back.first(()), (), back.floor)
+        return back.solve_to(back.first(()), (), back.floor)

@@ -35,10 +35,10 @@ from ..integrator import (
 from ..methods import METHODS, Method
 from ..output import Output
 from ..problems.forms import Ode, lower
-from .base import Spec
+from .base import SolveSpec
 from .forward_result import AdjointContext, ForwardResult
 
-__all__ = ["DRIFTED", "Back", "BackwardSolve", "Nodes", "Origin"]
+__all__ = ["DRIFTED", "AdjointSystem", "BackwardSolve", "BackwardStart", "Nodes"]
 
 DRIFTED = -1  # the status of a backward solve whose y differs too much from the checkpoints
 
@@ -47,15 +47,15 @@ class Nodes(NamedTuple):
     """The times at which a step of the backward solve has to end, ascending in σ; the adjoint jump
     of λ at each; and the state of the forward solve.
 
-    `kicks` is None when λ never jumps, `states` when y is not restored.
+    `jumps` is None when λ never jumps, `states` when y is not restored.
     """
 
     times: Array
-    kicks: Any
+    jumps: Any
     states: Any
 
 
-class Origin(NamedTuple):
+class BackwardStart(NamedTuple):
     """The initial values of a backward solve: t is in its own time σ."""
 
     t: Array
@@ -74,17 +74,17 @@ class BackwardSolve(NamedTuple):
     total: list
     drift: Array
     place: Array
-    seen: Any
+    lam_at_nodes: Any
 
 
-class Back:
+class AdjointSystem:
     """The adjoint equation as a `System` that the loop can step, and the nodes of its solve."""
 
     def __init__(
         self,
         setting: AdjointContext,
         kept: ForwardResult,
-        origin: Origin,
+        origin: BackwardStart,
         nodes: Nodes,
         tolerances: tuple,
     ) -> None:
@@ -101,13 +101,13 @@ class Back:
             controller = PI()
         sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(self.parts)]
         controller = eqx.tree_at(
-            lambda c: c.norm, controller, _by_parts(sizes, controller.norm),
+            lambda c: c.norm, controller, _norm_of_parts(sizes, controller.norm),
             is_leaf=lambda x: x is None,
         )  # fmt: skip
         self.order = method.order
         self.method, rest = eqx.partition(method, eqx.is_array_like)
         self.controller, judge = eqx.partition(controller, eqx.is_array_like)
-        form = partial(_reversed, setting.spec, setting.live, self.packing, method.form)
+        form = partial(_adjoint_form, setting.spec, setting.live, self.packing, method.form)
         direction = None if forward.direction is None else -forward.direction
         self.system = System(form, rest, judge, Output(()), forward.has_stops, direction)
 
@@ -143,55 +143,56 @@ class Back:
         seen = (seen,) if self.setting.system.has_stops else ()
         return BackwardSolve(replace(state, status=status), node, total, zero, state.t, seen)
 
-    def descend(self, march: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
+    def solve_to(self, solve: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
         """Solves on to `floor`, with a step end at each node before it."""
-        go = (march.state.status == Status.success) & (march.state.t < floor)
-        status = jnp.where(go, Status.running, march.state.status).astype(jnp.int32)
-        march = march._replace(state=replace(march.state, status=status))
+        go = (solve.state.status == Status.success) & (solve.state.t < floor)
+        status = jnp.where(go, Status.running, solve.state.status).astype(jnp.int32)
+        solve = solve._replace(state=replace(solve.state, status=status))
 
-        def running(consts: Any, march: BackwardSolve, _: Any) -> Array:
+        def running(consts: Any, solve: BackwardSolve, _: Any) -> Array:
             del consts
-            return march.state.status == Status.running
+            return solve.state.status == Status.running
 
         def turn(
-            active: Any, consts: Any, march: BackwardSolve, _: Any
+            active: Any, consts: Any, solve: BackwardSolve, _: Any
         ) -> tuple[BackwardSolve, Any]:
             data, floor, nodes = consts
-            node, time = _next(nodes, march.node)
+            node, time = _next_node(nodes, solve.node)
             data = replace(data, t1=jnp.minimum(time, floor))
-            after, tried = attempt(self.system, data, march.state)
-            total = self.adjoint.gathered(self, data, march, tried)
+            after, tried = attempt(self.system, data, solve.state)
+            total = self.adjoint.accumulate(self, data, solve, tried)
             status = lane_status(after)
             landed = status == Status.success
             status = jnp.where(landed & (data.t1 < floor), Status.running, status)
-            march = march._replace(
+            solve = solve._replace(
                 state=replace(after, status=status.astype(jnp.int32)), total=total
             )
             there = active & landed & (time <= floor)
-            return self._landed(data, nodes, node, there, march), ()
+            return self._after_step(data, nodes, node, there, solve), ()
 
-        return loop(running, turn, march, consts=(self.data(where), floor, self.nodes))[0]
+        return loop(running, turn, solve, consts=(self.data(where), floor, self.nodes))[0]
 
-    def _landed(
-        self, data: Data, nodes: Nodes, node: Array, there: Array, march: BackwardSolve
+    def _after_step(
+        self, data: Data, nodes: Nodes, node: Array, there: Array, solve: BackwardSolve
     ) -> BackwardSolve:
         """The backward solve after a step; where it ended at a node, after the jump of λ."""
         if not nodes.times.shape[0]:
-            return march
-        state, parts = march.state, self.packing.unpack(march.state.y)
+            return solve
+        state, parts = solve.state, self.packing.unpack(solve.state.y)
         at = jnp.where(there, node, nodes.times.shape[0])
-        march = march._replace(
-            node=march.node + there, seen=tuple(put_row(x, parts[0], at) for x in march.seen)
+        solve = solve._replace(
+            node=solve.node + there,
+            lam_at_nodes=tuple(put_row(x, parts[0], at) for x in solve.lam_at_nodes),
         )
         known = None if nodes.states is None else get_row(nodes.states, node)
         parts, drift = self.adjoint.arrived(parts, known, self.setting.data.tolerance)
-        if nodes.kicks is not None:
-            parts = (parts[0] + get_row(nodes.kicks, node), *parts[1:])
+        if nodes.jumps is not None:
+            parts = (parts[0] + get_row(nodes.jumps, node), *parts[1:])
         y = jnp.where(there, self.packing.pack(parts), state.y)
-        state = self._afresh(data, there, replace(state, y=y))
-        return _drifted(march, state, there, drift, self.adjoint)
+        state = self._with_new_memory(data, there, replace(state, y=y))
+        return _with_drift(solve, state, there, drift, self.adjoint)
 
-    def _afresh(self, data: Data, there: Array, state: State) -> State:
+    def _with_new_memory(self, data: Data, there: Array, state: State) -> State:
         """The state with the method's memory initialised again where λ has jumped."""
         if self.system.has_stops:
             state = replace(state, stop=count_passed(data.stops, state.t))
@@ -205,7 +206,7 @@ class Back:
         return replace(state, memory=memory)
 
 
-def _next(nodes: Nodes, node: Array) -> tuple[Array, Array]:
+def _next_node(nodes: Nodes, node: Array) -> tuple[Array, Array]:
     """The number of the next node (the last one, when there is none), and its time."""
     count = nodes.times.shape[0]
     if not count:
@@ -214,19 +215,19 @@ def _next(nodes: Nodes, node: Array) -> tuple[Array, Array]:
     return at, jnp.where(node < count, get_row(nodes.times, at), jnp.inf)
 
 
-def _drifted(
-    march: BackwardSolve, state: State, there: Array, drift: Any, adjoint: Any
+def _with_drift(
+    solve: BackwardSolve, state: State, there: Array, drift: Any, adjoint: Any
 ) -> BackwardSolve:
     """The backward solve with the drift at a node; stopped where that is too large."""
     if drift is None:
-        return march._replace(state=state)
-    drift = jnp.where(there, drift, 0).astype(march.drift.dtype)
-    worse = ~(drift <= march.drift)
+        return solve._replace(state=state)
+    drift = jnp.where(there, drift, 0).astype(solve.drift.dtype)
+    worse = ~(drift <= solve.drift)
     status = jnp.where(drift <= adjoint.drift, state.status, DRIFTED).astype(jnp.int32)
-    return march._replace(
+    return solve._replace(
         state=replace(state, status=status),
-        drift=jnp.where(worse, drift, march.drift),
-        place=jnp.where(worse, state.t, march.place),
+        drift=jnp.where(worse, drift, solve.drift),
+        place=jnp.where(worse, state.t, solve.place),
     )
 
 
@@ -239,8 +240,8 @@ def _solves_odes(method: Method) -> bool:
     return True
 
 
-def _reversed(
-    spec: Spec,
+def _adjoint_form(
+    spec: SolveSpec,
     live: list[bool],
     packing: Packing,
     wanted: str,
@@ -259,7 +260,7 @@ def _reversed(
     return lower(Ode(field), wanted, "an adjoint")
 
 
-def _by_parts(sizes: list[int], given: Any) -> Any:
+def _norm_of_parts(sizes: list[int], given: Any) -> Any:
     """Returns the norm that is the largest of the norms of the parts: many weights must not hide
     the error of a few states.
     """

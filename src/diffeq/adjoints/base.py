@@ -28,19 +28,19 @@ __all__ = [
     "FEATURES",
     "Adjoint",
     "OneWay",
-    "Spec",
+    "SolveSpec",
     "check_tolerance",
-    "filled",
     "flags_of",
     "is_inexact",
-    "known",
+    "known_adjoints",
     "outputs_of",
-    "pick",
+    "pick_flagged",
     "raise_if",
     "refusal",
-    "register",
+    "register_adjoint",
     "scatter_live",
     "size_of",
+    "solve_tangent",
 ]
 
 # The features that a derivative may need, in the words of the error message.
@@ -90,13 +90,13 @@ _KNOWN: dict[str, type[Adjoint]] = {}
 _ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
 
 
-def register[A: type[Adjoint]](cls: A) -> A:
+def register_adjoint[A: type[Adjoint]](cls: A) -> A:
     """Enters an adjoint in the table; a decorator."""
     _KNOWN[cls.__name__] = cls
     return cls
 
 
-def known() -> dict[str, type[Adjoint]]:
+def known_adjoints() -> dict[str, type[Adjoint]]:
     """All adjoints by name: the table."""
     return {name: _KNOWN[name] for name in _ORDER if name in _KNOWN}
 
@@ -110,7 +110,7 @@ def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProb
     """
     if name not in _KNOWN:
         return ""
-    able = {n: cls for n, cls in known().items() if cls.solves(problem)}
+    able = {n: cls for n, cls in known_adjoints().items() if cls.solves(problem)}
     if name not in able:
         kind = problem.__name__
         a = "an" if kind[0] in "AEIOU" else "a"
@@ -125,7 +125,7 @@ def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProb
 # --- a solve whose tangent is known one way -------------------------------------------------------
 
 
-class Spec(NamedTuple):
+class SolveSpec(NamedTuple):
     """The static part of a solve, hashable and compared by value, for `custom_jvp`."""
 
     adjoint: Any
@@ -143,19 +143,19 @@ class OneWay(Adjoint):
     def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
         """`integrate` from a `Start`, with a derivative."""
         leaves, tree = jax.tree.flatten((data, start))
-        return solved(Spec(self, system, max_steps, tree), leaves)
+        return solve_one_way(SolveSpec(self, system, max_steps, tree), leaves)
 
-    def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve, and the residuals of its derivative."""
         raise NotImplementedError
 
-    def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
         """The derivative, linear in the tangents of the live leaves."""
         raise NotImplementedError
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def solved(spec: Spec, leaves: list) -> tuple[State, list]:
+def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     """The solve without its derivative."""
     data, start = jax.tree.unflatten(spec.tree, leaves)
 
@@ -165,18 +165,18 @@ def solved(spec: Spec, leaves: list) -> tuple[State, list]:
     return single_iteration_loop(run, data, start)
 
 
-@partial(solved.defjvp, symbolic_zeros=True)
+@partial(solve_one_way.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solved_jvp(spec: Spec, primals: Any, tangents: Any) -> Any:
+def _solve_one_way_jvp(spec: SolveSpec, primals: Any, tangents: Any) -> Any:
     (leaves,), (dots,) = primals, tangents
     live = flags_of(leaves, dots)
     result, kept = spec.adjoint.kept(spec, leaves)
     if not any(live):
-        return result, filled(result, None)
+        return result, solve_tangent(result, None)
     residuals, tree = jax.tree.flatten(kept)
     rule = spec.adjoint.map(spec, live, tree)
-    moved = one_way_linear(rule, residuals, pick(dots, live), outputs_of(result))
-    return result, filled(result, moved)
+    moved = one_way_linear(rule, residuals, pick_flagged(dots, live), outputs_of(result))
+    return result, solve_tangent(result, moved)
 
 
 def check_tolerance(name: str, value: Any) -> None:
@@ -203,7 +203,7 @@ def outputs_of(result: tuple[State, list]) -> list[Array]:
     return [state.t, state.y, *(x for x in jax.tree.leaves(buffers) if is_inexact(x))]
 
 
-def filled(result: tuple[State, list], moved: list | None) -> tuple[State, list]:
+def solve_tangent(result: tuple[State, list], moved: list | None) -> tuple[State, list]:
     """The tangent of a solve, from those of `outputs_of`; None: zero."""
 
     def zero(x: Any) -> Any:
@@ -220,7 +220,7 @@ def filled(result: tuple[State, list], moved: list | None) -> tuple[State, list]
     return state, jax.tree.unflatten(tree, leaves)
 
 
-def pick(xs: Iterable, flags: Iterable[bool]) -> list:
+def pick_flagged(xs: Iterable, flags: Iterable[bool]) -> list:
     """The flagged elements of `xs`."""
     return [x for x, flag in zip(xs, flags, strict=True) if flag]
 
@@ -245,7 +245,7 @@ def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
     jax.lax.cond(jnp.any(bad), lambda: call_host(host, bad, *values), lambda: None)
 
 
-def complete(status: Any) -> Any:
+def is_complete(status: Any) -> Any:
     """True if a solve with this status reached its end, or an event that terminates it."""
     return status <= Status.terminated
 

@@ -33,13 +33,13 @@ class _Override(NamedTuple):
     tighter: float = 1.0
 
 
-def _context() -> Any:
+def _user_context() -> Any:
     """A context that is part of the key of compiled functions: another value traces them again."""
     make = getattr(jax, "make_user_context", None)
     return None if make is None else make(default_value=None)
 
 
-_CONTEXT = _context()
+_CONTEXT = _user_context()
 _PLAIN: contextvars.ContextVar = contextvars.ContextVar("override", default=None)
 
 
@@ -47,14 +47,14 @@ _PLAIN: contextvars.ContextVar = contextvars.ContextVar("override", default=None
 def _overriding(override: _Override) -> Iterator[None]:
     token = _PLAIN.set(override)
     try:
-        with _forgetting() if _CONTEXT is None else _CONTEXT(override):
+        with _clearing_caches() if _CONTEXT is None else _CONTEXT(override):
             yield
     finally:
         _PLAIN.reset(token)
 
 
 @contextlib.contextmanager
-def _forgetting() -> Iterator[None]:
+def _clearing_caches() -> Iterator[None]:
     """Clears the caches of a JAX that has no such contexts: programs compiled before are not used
     inside, and programs compiled inside are not used after.
     """
@@ -177,24 +177,24 @@ def check_gradient(
     """
     arrays, rest = eqx.partition(x, eqx.is_inexact_array_like)
     arrays = jax.tree.map(jnp.asarray, arrays)
-    run = _Run(lambda arrays: loss(eqx.combine(arrays, rest)), arrays, [])
+    run = _DifferentiatedLoss(lambda arrays: loss(eqx.combine(arrays, rest)), arrays, [])
     keys = jax.random.split(jax.random.key(0) if key is None else key, directions)
-    along = [_direction(k, arrays) for k in keys]
+    along = [_random_direction(k, arrays) for k in keys]
     single = any(a.dtype in (jnp.float32, jnp.complex64) for a in jax.tree.leaves(arrays))
     tight = _Override(tighter=1e-2 if single else 1e-3)
-    heard: list[float] = []
-    listening = Monitored(heard=lambda worst: heard.append(float(np.max(worst))))
+    errors: list[float] = []
+    monitored = Monitored(callback=lambda worst: errors.append(float(np.max(worst))))
     slopes = {
         "as it is": run.slopes(along, _Override()),
         "Forward": run.tangents(along, _Override(Forward())),
         "tighter": run.slopes(along, tight),
     }
-    run.tangents(along[:1], _Override(listening), name="the error of tangents")
+    run.tangents(along[:1], _Override(monitored), name="the error of tangents")
     slopes["differences"], wide = run.differences(along, tight, 1e-2 if single else 1e-3)
-    return judged(slopes, wide, max(heard, default=np.nan), rtol, run.notes)
+    return make_report(slopes, wide, max(errors, default=np.nan), rtol, run.notes)
 
 
-class _Run:
+class _DifferentiatedLoss:
     """A loss that is differentiated in several ways; a way that fails gives NaN and a note."""
 
     def __init__(self, loss: Callable, x: Any, notes: list[str]) -> None:
@@ -250,7 +250,7 @@ class _Run:
         return (4 * near - far) / 3, np.abs(near - far)
 
 
-def _direction(key: Any, tree: Any) -> Any:
+def _random_direction(key: Any, tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, max(len(leaves), 1))
 
@@ -261,7 +261,7 @@ def _direction(key: Any, tree: Any) -> Any:
     return jax.tree.unflatten(structure, [one(k, x) for k, x in zip(keys, leaves, strict=False)])
 
 
-def judged(
+def make_report(
     slopes: dict[str, np.ndarray], wide: np.ndarray, tangent_error: float, rtol: float,
     notes: list[str],
 ) -> GradientReport:  # fmt: skip

@@ -14,7 +14,7 @@ from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
 from ..integrator import left_of, right_of
-from .backward_solve import DRIFTED, Back, BackwardSolve, Nodes, Origin
+from .backward_solve import DRIFTED, AdjointSystem, BackwardSolve, BackwardStart, Nodes
 from .base import is_inexact, raise_if, size_of
 from .forward_result import AdjointContext, ForwardResult
 
@@ -25,24 +25,25 @@ def backward(setting: AdjointContext, kept: ForwardResult, cotangents: list) -> 
     """The cotangents of the perturbed inputs, from those of t and y at the end and of all rows."""
     ct_t, ct_y, *ct_rows = cotangents
     rows = [
-        _of_channel(setting, kept, i, cts) for i, cts in enumerate(_per_channel(setting, ct_rows))
+        _channel_cotangents(setting, kept, i, cts)
+        for i, cts in enumerate(_per_channel(setting, ct_rows))
     ]
     nodes, places = _nodes(setting, kept, rows)
     origin = _origin(setting, kept, ct_y, nodes)
-    tolerances = _tolerances(setting, kept, origin.lam, [row.kicks for row in rows])
-    back = Back(setting, kept, origin, nodes, tolerances)
-    march = setting.adjoint.march(back)
-    found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, march, places)
-    return _mask_failed(setting, march, cotangents, found)
+    tolerances = _tolerances(setting, kept, origin.lam, [row.jumps for row in rows])
+    back = AdjointSystem(setting, kept, origin, nodes, tolerances)
+    solve = setting.adjoint.march(back)
+    found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, solve, places)
+    return _mask_failed(setting, solve, cotangents, found)
 
 
-class Rows(NamedTuple):
+class ChannelCotangents(NamedTuple):
     """The rows of a channel: flags of those that were reached, the cotangent of y at each (the
     adjoint jump), and the direct terms of the cotangents of the perturbed parameters and the times.
     """
 
     real_mask: Array
-    kicks: Array
+    jumps: Array
     parameters: list
     times: Any
 
@@ -58,7 +59,9 @@ def _per_channel(setting: AdjointContext, cotangents: list) -> list[list]:
     return out
 
 
-def _of_channel(setting: AdjointContext, kept: ForwardResult, i: int, cotangents: list) -> Rows:
+def _channel_cotangents(
+    setting: AdjointContext, kept: ForwardResult, i: int, cotangents: list
+) -> ChannelCotangents:
     """The cotangents of y, the parameters and the times, from those of a channel's rows."""
     channel, times = setting.system.output.channels[i], setting.data.times[i]
     states, there = kept.states[i], jnp.arange(times.shape[0]) < kept.end.written[i]
@@ -67,17 +70,19 @@ def _of_channel(setting: AdjointContext, kept: ForwardResult, i: int, cotangents
     t, y = jnp.where(there, times, kept.end.t), jnp.where(wide, states, kept.end.y)
     parameters, along = [jnp.zeros_like(p) for p in setting.parameters], jnp.zeros_like(times)
     if setting.is_state(channel):
-        kicks = cotangents[0]
+        jumps = cotangents[0]
     else:
-        parameters, along, kicks = _through(setting, channel, t, y, cotangents)
-    kicks = jnp.where(wide, kicks, 0)
+        parameters, along, jumps = _pull_through_channel(setting, channel, t, y, cotangents)
+    jumps = jnp.where(wide, jumps, 0)
     if moves:
         f = jax.vmap(lambda t, y: setting.field(setting.parameters, t, y))(t, y)
-        along = along + _paired(kicks, f, 1)
-    return Rows(there, kicks, parameters, jnp.where(there, along, 0))
+        along = along + _real_inner_product(jumps, f, 1)
+    return ChannelCotangents(there, jumps, parameters, jnp.where(there, along, 0))
 
 
-def _through(setting: AdjointContext, channel: Any, t: Array, y: Array, cotangents: list) -> Any:
+def _pull_through_channel(
+    setting: AdjointContext, channel: Any, t: Array, y: Array, cotangents: list
+) -> Any:
     """The cotangents of (parameters, t, y) through the function that a channel saves of a state."""
 
     def values(moving: list, t: Array, y: Array) -> list:
@@ -89,7 +94,7 @@ def _through(setting: AdjointContext, channel: Any, t: Array, y: Array, cotangen
     return pull([c for c in cotangents if c is not None])
 
 
-def _paired(a: Array, b: Array, lead: int = 0) -> Array:
+def _real_inner_product(a: Array, b: Array, lead: int = 0) -> Array:
     """Σ a b over all but the leading axes: the cotangent of a real number whose derivative is b."""
     return jnp.sum(jnp.real(a * b), axis=tuple(range(lead, a.ndim)))
 
@@ -97,11 +102,13 @@ def _paired(a: Array, b: Array, lead: int = 0) -> Array:
 # --- nodes ----------------------------------------------------------------------------------------
 
 
-def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tuple[Nodes, Array]:
+def _nodes(
+    setting: AdjointContext, kept: ForwardResult, rows: list[ChannelCotangents]
+) -> tuple[Nodes, Array]:
     """All times at which a step of the backward solve has to end, each once and ascending in σ; and
     the number of the node of each stop.
     """
-    further = setting.watched()
+    further = setting.storage_times()
     count = len(setting.system.output.channels)
     first = count + len(further[0])
     times = [*setting.data.times, *further[1]]
@@ -121,11 +128,11 @@ def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tu
     group = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(ordered[1:] != ordered[:-1])])
     unique = jnp.full_like(ordered, jnp.inf).at[group].set(ordered)
     of_row = jnp.zeros_like(group).at[order].set(group)
-    kicks = states = None
+    jumps = states = None
     if rows:
         blank = jnp.zeros((stacked.shape[0], *setting.start.y.shape), setting.start.y.dtype)
         lead = sum(t.shape[0] for t in setting.data.times)
-        kicks = blank.at[of_row[:lead]].add(jnp.concatenate([row.kicks for row in rows]))
+        jumps = blank.at[of_row[:lead]].add(jnp.concatenate([row.jumps for row in rows]))
     if setting.adjoint.restores:
         known = jnp.concatenate(kept.states)
         states = jnp.zeros_like(known).at[of_row].set(known)
@@ -133,31 +140,33 @@ def _nodes(setting: AdjointContext, kept: ForwardResult, rows: list[Rows]) -> tu
     stops = (
         of_row[lead : lead + setting.data.stops.shape[0]] if setting.system.has_stops else of_row
     )
-    return Nodes(unique, kicks, states), stops
+    return Nodes(unique, jumps, states), stops
 
 
-def _origin(setting: AdjointContext, kept: ForwardResult, lam: Array, nodes: Nodes) -> Origin:
+def _origin(
+    setting: AdjointContext, kept: ForwardResult, lam: Array, nodes: Nodes
+) -> BackwardStart:
     """The initial values of a backward solve: at the end of the forward solve, after the jump
     there; or, where y is restored and λ is zero at the end, at the last node that has a jump: the
     part of a failed solve that no observation needs is not solved backwards.
     """
     t, y = -kept.end.t, kept.end.y
-    if nodes.kicks is None:
-        return Origin(t, y, lam)
-    kicked = jnp.any((nodes.kicks != 0).reshape(nodes.kicks.shape[0], -1), axis=-1)
-    first = jnp.argmax(kicked)
-    skip = setting.adjoint.restores & jnp.all(lam == 0) & jnp.any(kicked)
+    if nodes.jumps is None:
+        return BackwardStart(t, y, lam)
+    has_jump = jnp.any((nodes.jumps != 0).reshape(nodes.jumps.shape[0], -1), axis=-1)
+    first = jnp.argmax(has_jump)
+    skip = setting.adjoint.restores & jnp.all(lam == 0) & jnp.any(has_jump)
     if setting.adjoint.restores:
         t, y = jnp.where(skip, nodes.times[first], t), jnp.where(skip, nodes.states[first], y)
     at = jnp.where(skip, first, 0)
-    return Origin(t, y, lam + jnp.where(nodes.times[at] == t, nodes.kicks[at], 0))
+    return BackwardStart(t, y, lam + jnp.where(nodes.times[at] == t, nodes.jumps[at], 0))
 
 
 # --- tolerances -----------------------------------------------------------------------------------
 
 
 def _tolerances(
-    setting: AdjointContext, kept: ForwardResult, lam: Array, kicks: list[Array]
+    setting: AdjointContext, kept: ForwardResult, lam: Array, jumps: list[Array]
 ) -> tuple:
     """The tolerance of the unknowns of the backward solve, and that of the integral, per parameter.
 
@@ -168,7 +177,7 @@ def _tolerances(
     """
     adjoint, given = setting.adjoint, setting.data.tolerance
     size = magnitude(kept.end.y)
-    for states, n in zip(kept.states, _counts(setting, kept), strict=True):
+    for states, n in zip(kept.states, _count_rows(setting, kept), strict=True):
         there = (jnp.arange(states.shape[0]) < n).reshape(-1, *(1,) * (states.ndim - 1))
         rows = jnp.where(there, magnitude(states), 0)
         size = jnp.maximum(size, jnp.max(rows, axis=0, initial=0))
@@ -177,14 +186,14 @@ def _tolerances(
     atol = given.atol if adjoint.atol is None else jnp.asarray(adjoint.atol, real)
     size = size_of(given, size)
     loss = jnp.sqrt(mean_square(magnitude(lam) * size))
-    for rows in kicks:
-        each = jax.vmap(lambda kick: mean_square(magnitude(kick) * size))(rows)
+    for rows in jumps:
+        each = jax.vmap(lambda jump: mean_square(magnitude(jump) * size))(rows)
         loss = jnp.maximum(loss, jnp.sqrt(jnp.max(each, initial=0)))
     loss = jnp.where((loss > 0) & jnp.isfinite(loss), loss, 1)
     of_lam = Tolerance(rtol, (atol / size) * loss / size, True)
     share = jnp.mean(jnp.where(jnp.isfinite(atol), atol, 0) / size)
     of_parameters = [
-        Tolerance(jnp.min(rtol), (share * loss / _typical(p)).astype(magnitude(p).dtype), True)
+        Tolerance(jnp.min(rtol), (share * loss / _typical_size(p)).astype(magnitude(p).dtype), True)
         for p in setting.parameters
     ]
     parts = [of_lam]
@@ -192,24 +201,24 @@ def _tolerances(
         parts += of_parameters
     if adjoint.restores:
         parts.append(given)
-    return _joined(setting, parts), of_parameters
+    return _pack_tolerances(setting, parts), of_parameters
 
 
-def _counts(setting: AdjointContext, kept: ForwardResult) -> list:
+def _count_rows(setting: AdjointContext, kept: ForwardResult) -> list:
     """The number of rows that were reached, of each buffer of states."""
-    rows, _ = setting.watched()
+    rows, _ = setting.storage_times()
     count = len(setting.system.output.channels)
     written = kept.end.written
     return [*written[:count], *written[count + len(rows) :]]
 
 
-def _typical(p: Array) -> Array:
+def _typical_size(p: Array) -> Array:
     """The size of a parameter: its own, or that of its neighbours in an array if that is larger."""
     size = jnp.maximum(magnitude(p), jnp.sqrt(mean_square(p)))
     return jnp.where(size > 0, size, 1)
 
 
-def _joined(setting: AdjointContext, parts: list[Tolerance]) -> Tolerance:
+def _pack_tolerances(setting: AdjointContext, parts: list[Tolerance]) -> Tolerance:
     """The tolerance of the unknowns, packed as one array."""
     y = setting.start.y
     if len(parts) == 1:
@@ -234,17 +243,17 @@ def _cotangents(
     setting: AdjointContext,
     kept: ForwardResult,
     at_end: tuple,
-    rows: list[Rows],
-    back: Back,
-    march: BackwardSolve,
+    rows: list[ChannelCotangents],
+    back: AdjointSystem,
+    solve: BackwardSolve,
     places: Array,
 ) -> list:
     """The cotangents of all perturbed leaves, in their order."""
     ct_t, ct_y = at_end
     found: dict[int, Any] = {}
     of_data, of_start = setting.index
-    lam, *others = back.packing.unpack(march.state.y)
-    total = others[0] if setting.adjoint.carries else march.total
+    lam, *others = back.packing.unpack(solve.state.y)
+    total = others[0] if setting.adjoint.carries else solve.total
     for k, i in enumerate(setting.moving):
         found[i] = sum((row.parameters[k] for row in rows), total[k])
     for i, row in zip(of_data.times, rows, strict=True):
@@ -254,13 +263,15 @@ def _cotangents(
     shift = setting.data.shift
     if setting.live[of_start.t]:
         t0 = right_of(setting.start.t, shift) if setting.system.has_stops else setting.start.t
-        found[of_start.t] = -_paired(lam, slope(t0, setting.start.y))
+        found[of_start.t] = -_real_inner_product(lam, slope(t0, setting.start.y))
     if setting.live[of_data.t1]:
         t1 = left_of(kept.end.t, shift) if setting.system.has_stops else kept.end.t
         landed = kept.end.status == Status.success
-        found[of_data.t1] = jnp.where(landed, ct_t + _paired(ct_y, slope(t1, kept.end.y)), 0)
+        found[of_data.t1] = jnp.where(
+            landed, ct_t + _real_inner_product(ct_y, slope(t1, kept.end.y)), 0
+        )
     if setting.system.has_stops and setting.live[of_data.stops]:
-        found[of_data.stops] = _of_stops(setting, kept, march.seen[0][places])
+        found[of_data.stops] = _stop_cotangents(setting, kept, solve.lam_at_nodes[0][places])
     zero = lambda i: jnp.zeros_like(setting.leaves[i])  # noqa: E731
     return [
         jnp.asarray(found[i] if i in found else zero(i), setting.leaves[i].dtype)
@@ -269,7 +280,7 @@ def _cotangents(
     ]
 
 
-def _of_stops(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array:
+def _stop_cotangents(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array:
     """The cotangent λ(s)·(f(s⁻) − f(s⁺)) of each stop s: with a later jump of the field, y follows
     the field before it for longer.
     """
@@ -281,16 +292,16 @@ def _of_stops(setting: AdjointContext, kept: ForwardResult, lam: Array) -> Array
     slope = jax.vmap(lambda t, y: setting.field(setting.parameters, t, y))
     before, after = (side(s, setting.data.shift) for side in (left_of, right_of))
     jump = slope(before, y) - slope(after, y)
-    return jnp.where(inside, _paired(lam, jump, 1), 0)
+    return jnp.where(inside, _real_inner_product(lam, jump, 1), 0)
 
 
 def _mask_failed(
-    setting: AdjointContext, march: BackwardSolve, cotangents: Sequence, found: list
+    setting: AdjointContext, solve: BackwardSolve, cotangents: Sequence, found: list
 ) -> list:
     """The cotangents of the inputs; NaN when the backward solve failed, zero where all cotangents
     of the outputs are zero.
     """
-    status = march.state.status
+    status = solve.state.status
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))
     bad = (status != Status.success) & ~silent
     sign = setting.system.direction or setting.data.sign
@@ -298,22 +309,24 @@ def _mask_failed(
 
     def sentence(status: Any, t: Any, drift: Any, place: Any) -> str:
         values = [np.ravel(x)[0] for x in (status, t, drift, place)]
-        return _why(name, setting.adjoint, int(values[0]), *map(float, values[1:]))
+        return _failure_message(name, setting.adjoint, int(values[0]), *map(float, values[1:]))
 
     raise_if(
         setting.system,
         bad,
         sentence,
         status,
-        -sign * march.state.t,
-        march.drift,
-        -sign * march.place,
+        -sign * solve.state.t,
+        solve.drift,
+        -sign * solve.place,
     )
     factor = jnp.where(bad, jnp.nan, 1.0)
     return [jnp.where(silent, 0, x * factor.astype(magnitude(x).dtype)) for x in found]
 
 
-def _why(name: str, adjoint: Any, status: int, t: float, drift: float, place: float) -> str:
+def _failure_message(
+    name: str, adjoint: Any, status: int, t: float, drift: float, place: float
+) -> str:
     if status == DRIFTED:
         return (
             f"{name} has lost y on its way back: at t = {place:.6g} the state that was solved "

@@ -47,22 +47,22 @@ from ..integrator import (
 )
 from ..output import Cursor
 from ..problems.history import Asked
-from .base import Adjoint, register
-from .base import pick as _pick
+from .base import Adjoint, register_adjoint
+from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
-from .empty_span import first_moved
-from .tape import Recorder, Row, TapeRow, capacity, row_of, rows_for, start_of
+from .empty_span import initial_tangents
+from .tape import Recorder, Tape, TapeRow, capacity, rows_for, tape_row_of, window_start
 
 __all__ = [
     "Discrete",
     "blank_like",
-    "filled_with",
+    "fill_zeros",
     "first_carry",
     "first_tangents",
-    "run_again",
+    "replay_window",
     "tangents_of",
     "tangents_of_consts",
-    "zeros",
+    "zero_tangent",
 ]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be repeated
@@ -73,7 +73,7 @@ _LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 
 
-@register
+@register_adjoint
 class Discrete(Adjoint):
     """Differentiates the accepted steps. The default, for every problem and every mode.
 
@@ -134,12 +134,12 @@ class Discrete(Adjoint):
         """`integrate` from a `Start` or a `State`, with a derivative."""
         recorder = self.recorder(system, max_steps, start.y.nbytes)
         leaves, tree = jax.tree.flatten((data, start))
-        spec = _Spec(system, recorder, tree, taped=False)
-        result = _solve(spec, leaves)
+        spec = _DiscreteSpec(system, recorder, tree, taped=False)
+        result = _solve_with_tape(spec, leaves)
         return result.state, result.buffers
 
 
-class _Spec(NamedTuple):
+class _DiscreteSpec(NamedTuple):
     """The static part of a solve; hashable by identity, for `custom_jvp`."""
 
     system: System
@@ -148,7 +148,7 @@ class _Spec(NamedTuple):
     taped: bool
 
 
-class _Result(NamedTuple):
+class _DiscreteResult(NamedTuple):
     state: State
     buffers: list
     record: Any
@@ -157,7 +157,7 @@ class _Result(NamedTuple):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solve(spec: _Spec, leaves: list) -> _Result:
+def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
     data, start = jax.tree.unflatten(spec.tree, leaves)
     recorder = spec.recorder if spec.taped else None
 
@@ -177,24 +177,26 @@ def _solve(spec: _Spec, leaves: list) -> _Result:
             status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
         state = eqx.tree_at(lambda s: s.status, state, status)
     record, past = record if spec.taped and spec.system.rows is not None else (record, None)
-    return _Result(state, buffers, record, ahead, past)
+    return _DiscreteResult(state, buffers, record, ahead, past)
 
 
-@partial(_solve.defjvp, symbolic_zeros=True)
+@partial(_solve_with_tape.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Result]:
+def _solve_with_tape_jvp(
+    spec: _DiscreteSpec, primals: Any, tangents: Any
+) -> tuple[_DiscreteResult, _DiscreteResult]:
     (leaves,), (dots,) = primals, tangents
     spec.system.check_differentiable()
     data, state = jax.tree.unflatten(spec.tree, leaves)
-    result = _solve(spec._replace(taped=True), leaves)
+    result = _solve_with_tape(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
-    out = zeros(result)
+    out = zero_tangent(result)
     d_t, d_y, d_held, _, d_buffers, d_past = d_end
     zero = out.state
-    d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    d_t, d_y, d_held = fill_zeros((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
     end = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
     end = eqx.tree_at(lambda s: s.held, end, d_held) if d_held else end
     record, past = out.record, out.past
@@ -203,22 +205,22 @@ def _solve_jvp(spec: _Spec, primals: Any, tangents: Any) -> tuple[_Result, _Resu
         if d_rows[0] is not None:
             reals = reals.at[:, 0].set(d_rows[0])
         many = 2 + len(record.rows.held)
-        held = filled_with(tuple(d_rows[2:many]), record.rows.held)
-        rows = record.rows._replace(reals=reals, y=filled_with(d_rows[1], y), held=held)
+        held = fill_zeros(tuple(d_rows[2:many]), record.rows.held)
+        rows = record.rows._replace(reals=reals, y=fill_zeros(d_rows[1], y), held=held)
         if spec.system.method.multistep:
             before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
-            rows = rows._replace(memory=filled_with(before, rows.memory))
+            rows = rows._replace(memory=fill_zeros(before, rows.memory))
         record = record._replace(rows=rows)
     if past is not None:
-        past = eqx.tree_at(lambda h: h.rows, past, filled_with(d_past, past.rows))
-    tangent = _Result(end, filled_with(d_buffers, out.buffers), record, out.ahead, past)
+        past = eqx.tree_at(lambda h: h.rows, past, fill_zeros(d_past, past.rows))
+    tangent = _DiscreteResult(end, fill_zeros(d_buffers, out.buffers), record, out.ahead, past)
     if spec.taped:
         return result, tangent
     plain = lambda x: x._replace(record=None, ahead=(), past=None)  # noqa: E731
     return plain(result), plain(tangent)
 
 
-def zeros(tree: Any) -> Any:
+def zero_tangent(tree: Any) -> Any:
     """The zero tangent of a tree."""
 
     def zero(x: Any) -> Any:
@@ -229,7 +231,7 @@ def zeros(tree: Any) -> Any:
     return jax.tree.map(zero, tree)
 
 
-def filled_with(dots: Any, zeros: Any) -> Any:
+def fill_zeros(dots: Any, zeros: Any) -> Any:
     """Tangents with the missing ones zero."""
     return (
         jax.tree.map(lambda z, d: z if d is None else d, zeros, dots, is_leaf=lambda x: x is None)
@@ -239,29 +241,30 @@ def filled_with(dots: Any, zeros: Any) -> Any:
 
 
 def _tangents(
-    spec: _Spec, data: Data, state: Any, leaves: list, dots: list, result: _Result
+    spec: _DiscreteSpec, data: Data, state: Any, leaves: list, dots: list, result: _DiscreteResult
 ) -> Any:
     """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
     rows of the tape.
     """
     system, recorder, record = spec.system, spec.recorder, result.record
-    harmless = _safe_point(state, result.state)
-    first = partial(first_carry, system, recorder, harmless)
+    safe_point = _safe_point(state, result.state)
+    first = partial(first_carry, system, recorder, safe_point)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
     # Known after the loop: the presampled noise, and the given step at which an element failed.
     (cells, marks), failed = result.ahead, result.state.failed
     data = replace(data, presampled=cells, marks=marks, failed=failed)
-    look = _looked_at(recorder, result.past)
-    consts = data, harmless, look.consts
+    history = _history_tables(recorder, result.past)
+    consts = data, safe_point, history.consts
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_state.t], dots[of_state.y]
-    d_carry[:2] = first_moved(system, recorder, harmless, data, state, by_ends)
+    d_carry[:2] = initial_tangents(system, recorder, safe_point, data, state, by_ends)
     row = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (_with_next(record.rows), look.rows)
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
+        (_with_next(record.rows), history.rows),
     )
     stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
     tangents = tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
@@ -270,7 +273,9 @@ def _tangents(
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
     unknown = [None] * (others - len(past))
-    along = _TangentReplay(tangents, recorder, look, consts, d_consts, keep, unknown, result.state)
+    along = _TangentReplay(
+        tangents, recorder, history, consts, d_consts, keep, unknown, result.state
+    )
     go = along.windows if recorder.thins else along.flat
     end, rows = go(record, tangent.start(d_carry))
     end = jax.tree.unflatten(jax.tree.structure(carry), _spread(end, tangent.live))
@@ -301,7 +306,7 @@ def tangents_of(
     flat = jax.tree.leaves(carry)
     while True:
         found = [
-            Tangent(partial(_replayed, phase), row, consts, carry, d_consts, d_carry, stable)
+            Tangent(partial(_replay_tangent, phase), row, consts, carry, d_consts, d_carry, stable)
             for phase in system.submethods
         ]
         if all(tangent.live == found[0].live for tangent in found):
@@ -316,9 +321,9 @@ def _safe_point(start: Any, end: State) -> tuple[Array, Array, Any]:
     start. Where the field is not finite even there, as for a missing sample, y = 0 is taken.
     """
     moved = end.steps > (start.steps if isinstance(start, State) else 0)
-    wild = ~moved & (end.status == Status.nonfinite)
+    nonfinite = ~moved & (end.status == Status.nonfinite)
     t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
-    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(wild, 0, y), held
+    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(nonfinite, 0, y), held
 
 
 class _HistoryTables(NamedTuple):
@@ -334,7 +339,7 @@ class _HistoryTables(NamedTuple):
     rows: list
 
 
-def _looked_at(recorder: Recorder, past: Any) -> _HistoryTables:
+def _history_tables(recorder: Recorder, past: Any) -> _HistoryTables:
     if past is None:
         return _HistoryTables([], [], [])
     places = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
@@ -346,14 +351,14 @@ class _TangentReplay(NamedTuple):
 
     tangents: list[Tangent]
     recorder: Recorder
-    look: _HistoryTables
+    history: _HistoryTables
     consts: tuple[Data, tuple, list]
     d_consts: list
     keep: list
     unknown: list
     end: State
 
-    def flat(self, record: TapeRow, start: list) -> tuple[list, list]:
+    def flat(self, record: Tape, start: list) -> tuple[list, list]:
         """One walk over all rows."""
         place = (record, jnp.int32(0), record.attempts)
         return self._walk(record.rows, place, self.consts, self.d_consts, start)
@@ -364,7 +369,7 @@ class _TangentReplay(NamedTuple):
         return self.tangents[0].live
 
     def _walk(
-        self, rows: Row, place: tuple, consts: tuple, d_consts: list, start: list
+        self, rows: TapeRow, place: tuple, consts: tuple, d_consts: list, start: list
     ) -> tuple[list, list]:
         """A walk over the rows of n attempts from attempt `first` of a record; `place` is (record,
         first, n). For alternating methods it is a walk over laps, and in each lap over the rows of
@@ -372,8 +377,8 @@ class _TangentReplay(NamedTuple):
         """
         record, first, n = place
         past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
-        recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.look.tables]
-        each = (_with_next(rows), self.look.rows)
+        recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.history.tables]
+        each = (_with_next(rows), self.history.rows)
         length = self.recorder.rows + 1
         if len(self.tangents) == 1:
             return self.tangents[0].run(
@@ -410,7 +415,7 @@ class _TangentReplay(NamedTuple):
         kept = _pick(start, _pick(self.keep, self.live))
         return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
 
-    def windows(self, record: TapeRow, start: list) -> tuple[list, list]:
+    def windows(self, record: Tape, start: list) -> tuple[list, list]:
         """A walk over the windows of the tape, and in each over its repeated rows."""
         live = [d is not None for d in self.d_consts]
         windows = (record.attempts + record.stride - 1) >> record.shift
@@ -428,7 +433,7 @@ class _TangentReplay(NamedTuple):
                 jnp.minimum(record.stride, record.attempts - (index << record.shift)),
                 record.attempts,
             )
-            rows = run_again(
+            rows = replay_window(
                 self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
             )
             place = (record, jnp.where(thinned, index << record.shift, 0), n)
@@ -450,9 +455,9 @@ class _TangentReplay(NamedTuple):
         return list(end), list(d_rows)
 
 
-def run_again(
-    recorder: Recorder, like: State, data: Data, record: TapeRow, index: Any, n: Any
-) -> Row:
+def replay_window(
+    recorder: Recorder, like: State, data: Data, record: Tape, index: Any, n: Any
+) -> TapeRow:
     """The rows of a window, computed again from its first one; the tape itself when n is 0."""
     system = recorder.system
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
@@ -460,7 +465,7 @@ def run_again(
     if not system.method.stores_memory:
         form, method, _ = system.parts(with_held(data, row.held))
         memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
-    state = start_of(system, record, index, memory, like)
+    state = window_start(system, record, index, memory, like)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
@@ -473,7 +478,7 @@ def run_again(
         if data.failed is not None:
             decision = Decision((data.failed < 0) | (state.steps < data.failed))
         after, tried = attempt(system, data, state, decision)
-        row = row_of(system, state, tried)
+        row = tape_row_of(system, state, tried)
         if busy is not None:  # an element that waits for those of another method does not change
             after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
         return after, row
@@ -512,24 +517,24 @@ def run_again(
     return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
-def _with_next(rows: Row) -> tuple[Row, Any]:
+def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:
     """The rows, and the numbers of output rows after each attempt: the next row's `lo`."""
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replayed(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any:
-    data, harmless, ends = consts
+def _replay_tangent(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any:
+    data, safe_point, ends = consts
     (row, after), made = rows
     past = (*ends, *made) if made else None
     channels = len(system.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, harmless, row, cursors, carried, past)
+    return replay(system, data, safe_point, row, cursors, carried, past)
 
 
 def first_carry(
-    system: System, recorder: Recorder | None, harmless: tuple[Array, Array, Any], data: Data,
+    system: System, recorder: Recorder | None, safe_point: tuple[Array, Array, Any], data: Data,
     state: Any,
 ) -> tuple[Any, list, list]:  # fmt: skip
     """The method's memory, the rows of output and the history before the first step, evaluated at
@@ -538,7 +543,7 @@ def first_carry(
     past = empty_history(system, data, recorder)
     form, method, _ = system.parts(with_held(data, state.held), past)
     method = method if past is None else method.knowing(form.shape.filled(0.0))
-    t, y = with_known_value(harmless[0], state.t), with_known_value(harmless[1], state.y)
+    t, y = with_known_value(safe_point[0], state.t), with_known_value(safe_point[1], state.y)
     memory = method.init(right_limit_form(system, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
     state = eqx.tree_at(lambda s: s.y, state, with_known_value(finite, state.y))

@@ -13,10 +13,10 @@ from ..core.norm import in_dtype_of
 from ..integrator import Data, System, empty_history, with_held
 from ..methods.mass import slope_of
 
-__all__ = ["first_moved", "moved"]
+__all__ = ["initial_tangents", "midpoint_step"]
 
 
-def moved(system: System, data: Data, past: Any, t1: Array, t0: Array, y0: Array) -> Array:
+def midpoint_step(system: System, data: Data, past: Any, t1: Array, t0: Array, y0: Array) -> Array:
     """y0 + ∫ f from t0 to t1 by the midpoint rule, which is right to the second derivative at
     t1 = t0; y0 for an equation with noise, whose path has no slope.
     """
@@ -26,8 +26,8 @@ def moved(system: System, data: Data, past: Any, t1: Array, t0: Array, y0: Array
     return y0 + 2 * half * slope_of(form, t0 + (t1 - t0) / 2, middle)
 
 
-def first_moved(
-    system: System, recorder: Any, harmless: tuple[Array, Array, Any], data: Data, start: Any,
+def initial_tangents(
+    system: System, recorder: Any, safe_point: tuple[Array, Array, Any], data: Data, start: Any,
     dots: tuple,
 ) -> list:  # fmt: skip
     """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there
@@ -39,9 +39,9 @@ def first_moved(
 
     def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
         point = [
-            with_known_value(value, like) for value, like in zip(harmless, (t0, y0), strict=False)
+            with_known_value(value, like) for value, like in zip(safe_point, (t0, y0), strict=False)
         ]
-        return [t1, moved(system, here, past, with_known_value(harmless[0], t1), *point)]
+        return [t1, midpoint_step(system, here, past, with_known_value(safe_point[0], t1), *point)]
 
     points = data.t1, start.t, start.y
     known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]

@@ -37,24 +37,24 @@ from ..problems import Problem
 from .base import (
     FEATURES,
     OneWay,
-    Spec,
+    SolveSpec,
     check_tolerance,
     flags_of,
     is_inexact,
     outputs_of,
-    pick,
+    pick_flagged,
     raise_if,
     refusal,
-    register,
+    register_adjoint,
     size_of,
-    solved,
+    solve_one_way,
 )
-from .empty_span import moved
+from .empty_span import midpoint_step
 
 __all__ = ["Forward", "Monitored"]
 
 
-@register
+@register_adjoint
 class Forward(OneWay):
     """Solves the tangents along with the state, with their error in the norm: forward mode.
 
@@ -95,7 +95,7 @@ class Forward(OneWay):
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
-    heard: ClassVar[Callable | None] = (
+    callback: ClassVar[Callable | None] = (
         None  # called with the error of the tangents (see `Monitored`)
     )
 
@@ -108,15 +108,15 @@ class Forward(OneWay):
         check_tolerance("rtol", self.rtol)
         check_tolerance("atol", self.atol)
 
-    def kept(self, spec: Spec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve; the tangents start from its inputs, and must get as far as it did."""
-        result = solved(spec, leaves)
+        result = solve_one_way(spec, leaves)
         return result, [*leaves, result[0].status]
 
-    def map(self, spec: Spec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
         """The linear map that pushes tangents forward."""
         del tree
-        return _Push(_Plain(spec), [*live, False], None)
+        return _Push(_SolveProcess(spec), [*live, False], None)
 
 
 class Monitored(Forward):
@@ -124,7 +124,7 @@ class Monitored(Forward):
     by a callback.
     """
 
-    heard: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
+    callback: Callable = eqx.field(static=True, kw_only=True)  # pyright: ignore
 
     @property
     def name(self) -> str:
@@ -141,7 +141,9 @@ class _Push(Map):
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents at the end and in the rows; directions, if there are several, are last."""
-        return _pushed(_JvpNoise(self.inner, self.live, self.directions), [*residuals, *tangents])
+        return _run_process(
+            _TangentProcess(self.inner, self.live, self.directions), [*residuals, *tangents]
+        )
 
     def over(self, size: int, residual_axes: Sequence, like: Sequence) -> Map:
         """The map for a batch of tangents: batch elements that share the solve are its
@@ -173,31 +175,31 @@ class _Merged(_Push):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _pushed(process: "_JvpNoise", inputs: list) -> list:
+def _run_process(process: "_TangentProcess", inputs: list) -> list:
     """Runs the process to its end."""
     return process.run(inputs)
 
 
-@partial(_pushed.defjvp, symbolic_zeros=True)
+@partial(_run_process.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _pushed_jvp(process: "_JvpNoise", primals: Any, tangents: Any) -> tuple[list, list]:
+def _run_process_jvp(process: "_TangentProcess", primals: Any, tangents: Any) -> tuple[list, list]:
     (inputs,), (dots,) = primals, tangents
     live = flags_of(inputs, dots)
-    out = _pushed(process, inputs)
+    out = _run_process(process, inputs)
     if not any(live):
         return out, [jnp.zeros_like(x) for x in out]
-    return out, one_way_linear(_Push(process, live, None), inputs, pick(dots, live), out)
+    return out, one_way_linear(_Push(process, live, None), inputs, pick_flagged(dots, live), out)
 
 
 # --- processes: they begin, attempt and write -----------------------------------------------------
 
 
-class _Plain:
+class _SolveProcess:
     """The solve itself, as a process of flat inputs: the leaves of (data, start), and the status
     with which the solve without tangents ended.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: SolveSpec) -> None:
         self.spec, self.system = spec, spec.system
 
     @property
@@ -218,7 +220,7 @@ class _Plain:
         data, start = jax.tree.unflatten(self.spec.tree, inputs[:-1])
         state = start.state(self.system, data)
         buffers, empty = blank_buffers(self.system, data, state), state.t >= data.t1
-        y = moved(self.system, data, None, data.t1, state.t, state.y)
+        y = midpoint_step(self.system, data, None, data.t1, state.t, state.y)
         y = jnp.where(empty, y, state.y)
         t = jnp.where(empty, data.t1, state.t)
         return replace(state, t=t, y=y), buffers
@@ -269,7 +271,7 @@ class _Plain:
         return tried._replace(accept=tried.accept & on, cursors=cursors)
 
 
-class _Along(NamedTuple):
+class _StateWithTangents(NamedTuple):
     """A state with its tangents (of inexact leaves, directions last), the controller's memory of
     their errors, the largest size of each so far, and the largest error.
     """
@@ -281,7 +283,7 @@ class _Along(NamedTuple):
     worst: Array
 
 
-class _JvpNoise:
+class _TangentProcess:
     """A process with its tangents."""
 
     def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
@@ -296,7 +298,7 @@ class _JvpNoise:
     def _parts(self, inputs: list) -> tuple[list, list]:
         return inputs[: len(self.live)], inputs[len(self.live) :]
 
-    def _pushed(self, name: str, inputs: list, trees: Sequence, dots: Sequence) -> tuple:
+    def _push_inner(self, name: str, inputs: list, trees: Sequence, dots: Sequence) -> tuple:
         """`inner.name(inputs, *trees)` and the tangents of what is inexact in it."""
         inputs, moving = self._parts(inputs)
         flat, tree = jax.tree.flatten(trees)
@@ -308,7 +310,9 @@ class _JvpNoise:
 
         operands = [jnp.asarray(x) for x in (*inputs, *flat)]
         tangents = [*moving, *(d for group in dots for d in group)]
-        return pushed(function, operands, flags, tangents, self.directions, (self.traces, name))
+        return push_through(
+            function, operands, flags, tangents, self.directions, (self.traces, name)
+        )
 
     def data(self, inputs: list) -> Data:
         return self.inner.data(self._parts(inputs)[0])
@@ -316,14 +320,14 @@ class _JvpNoise:
     def status(self, inputs: list) -> Array:
         return self.inner.status(self._parts(inputs)[0])
 
-    def begin(self, inputs: list) -> tuple[_Along, tuple]:
+    def begin(self, inputs: list) -> tuple[_StateWithTangents, tuple]:
         """The state and the rows before the first attempt, with tangents."""
-        (state, buffers), dots = self._pushed("begin", inputs, [], [])
+        (state, buffers), dots = self._push_inner("begin", inputs, [], [])
         count = sum(map(is_inexact, jax.tree.leaves(state)))
         controller, core = self._controller(inputs), self.inner.core(state)
         zero = jnp.zeros((), core.t.dtype)
         sizes = self._sizes(inputs, state)
-        along = _Along(state, dots[:count], controller.init(core.t.dtype), sizes, zero)
+        along = _StateWithTangents(state, dots[:count], controller.init(core.t.dtype), sizes, zero)
         return along, (buffers, dots[count:])
 
     def _controller(self, inputs: list) -> Any:
@@ -338,9 +342,11 @@ class _JvpNoise:
         plain = shapes[0][1] if shapes else None
         return [jnp.full(count(plain, y), real(y).tiny ** 0.5, real(y).dtype) for _, y, _ in shapes]
 
-    def attempt(self, inputs: list, along: _Along) -> tuple[_Along, Any, list]:
+    def attempt(
+        self, inputs: list, along: _StateWithTangents
+    ) -> tuple[_StateWithTangents, Any, list]:
         """An attempt with its tangents, rejected where their error is too large."""
-        (after, tried, measured), dots = self._pushed(
+        (after, tried, measured), dots = self._push_inner(
             "attempt", inputs, [along.state], [along.dots]
         )
         counts = [sum(map(is_inexact, jax.tree.leaves(x))) for x in (after, tried)]
@@ -353,8 +359,13 @@ class _JvpNoise:
         return moved, (tried, tried_dots), [*measured, *errors]
 
     def _judged(
-        self, inputs: list, before: _Along, after: _Along, tried: Any, measured: tuple
-    ) -> tuple[_Along, Array]:
+        self,
+        inputs: list,
+        before: _StateWithTangents,
+        after: _StateWithTangents,
+        tried: Any,
+        measured: tuple,
+    ) -> tuple[_StateWithTangents, Array]:
         """The state after the error control of the tangents, and False where that rejects
         the step.
         """
@@ -364,7 +375,7 @@ class _JvpNoise:
         error2, sizes = self._measured(data, controller, known[0], errors, before.sizes)
         dt = lax.stop_gradient(base.dt)
         verdict = controller.judge(error2.astype(dt.dtype), dt, before.control, method.error_order)
-        if self.adjoint.heard is not None:  # the error is reported, and controls no step
+        if self.adjoint.callback is not None:  # the error is reported, and controls no step
             worst = jnp.where(base.accept, jnp.maximum(before.worst, error2), before.worst)
             return after._replace(worst=worst.astype(dt.dtype)), jnp.ones((), bool)
         refused = base.accept & ~verdict.accept
@@ -377,10 +388,16 @@ class _JvpNoise:
         control = jax.tree.map(
             lambda a, b: jnp.where(base.accept, a, b), verdict.state, before.control
         )
-        return _Along(state, dots, control, sizes, before.worst), ~refused
+        return _StateWithTangents(state, dots, control, sizes, before.worst), ~refused
 
     def _core(
-        self, data: Data, before: _Along, after: _Along, base: Any, verdict: Any, refused: Array
+        self,
+        data: Data,
+        before: _StateWithTangents,
+        after: _StateWithTangents,
+        base: Any,
+        verdict: Any,
+        refused: Array,
     ) -> State:
         """The loop's own state: the shorter of two steps is the next one."""
         old, new = self.inner.core(before.state), self.inner.core(after.state)
@@ -423,28 +440,30 @@ class _JvpNoise:
             new.append(reach)
         return jnp.max(jnp.stack(found)), new
 
-    def write(self, inputs: list, along: _Along, tried: tuple, buffers: tuple) -> tuple:
+    def write(self, inputs: list, along: _StateWithTangents, tried: tuple, buffers: tuple) -> tuple:
         """The rows and their tangents."""
         rows, moving = buffers
-        rows, dots = self._pushed(
+        rows, dots = self._push_inner(
             "write", inputs, [along.state, tried[0], rows], [along.dots, tried[1], moving]
         )
         return rows, dots
 
-    def outputs(self, along: _Along, buffers: tuple) -> list:
+    def outputs(self, along: _StateWithTangents, buffers: tuple) -> list:
         """The tangents of the inner outputs."""
-        dots = self.inner.outputs(_moved(along.state, along.dots), _moved(*buffers))
+        dots = self.inner.outputs(
+            _replace_by_tangents(along.state, along.dots), _replace_by_tangents(*buffers)
+        )
         reached = self.reached(along, buffers)
         lead = lambda r, d: r.reshape(r.shape + (1,) * (d.ndim - r.ndim))  # noqa: E731
         return [jnp.where(lead(r, d), d, jnp.nan) for r, d in zip(reached, dots, strict=True)]
 
-    def reached(self, along: _Along, buffers: tuple) -> list:
+    def reached(self, along: _StateWithTangents, buffers: tuple) -> list:
         return self.inner.reached(along.state, buffers[0])
 
-    def core(self, along: _Along) -> State:
+    def core(self, along: _StateWithTangents) -> State:
         return self.inner.core(along.state)
 
-    def with_core(self, along: _Along, core: State) -> _Along:
+    def with_core(self, along: _StateWithTangents, core: State) -> _StateWithTangents:
         return along._replace(state=self.inner.with_core(along.state, core))
 
     def tried(self, tried: tuple) -> Any:
@@ -456,11 +475,11 @@ class _JvpNoise:
     def run(self, inputs: list) -> list:
         """The tangents of the inner process's outputs."""
 
-        def running(inputs: list, along: _Along, _: Any) -> Array:
+        def running(inputs: list, along: _StateWithTangents, _: Any) -> Array:
             del inputs
             return self.core(along).status == Status.running
 
-        def turn(active: Any, inputs: list, along: _Along, buffers: tuple) -> tuple:
+        def turn(active: Any, inputs: list, along: _StateWithTangents, buffers: tuple) -> tuple:
             after, tried, _ = self.attempt(inputs, along)
             return after, self.write(inputs, along, self.masked(tried, active), buffers)
 
@@ -473,19 +492,19 @@ class _JvpNoise:
         self._report(inputs, along)
         return self.outputs(along, buffers)
 
-    def _report(self, inputs: list, along: _Along) -> None:
+    def _report(self, inputs: list, along: _StateWithTangents) -> None:
         """Raises an error where the tangents stopped before the solve; and reports their error to
         the callback of `Monitored`.
         """
         data, core = self.data(inputs), self.core(along)
-        if self.adjoint.heard is not None:
-            call_host(self.adjoint.heard, jnp.sqrt(along.worst))
+        if self.adjoint.callback is not None:
+            call_host(self.adjoint.callback, jnp.sqrt(along.worst))
         sign = self.system.direction or data.sign
         bad = (core.status > Status.terminated) & (self.status(inputs) <= Status.terminated)
-        raise_if(self.system, bad, _failed, sign * core.t, core.status)
+        raise_if(self.system, bad, _failure_message, sign * core.t, core.status)
 
 
-def _failed(t: Any, status: Any) -> str:
+def _failure_message(t: Any, status: Any) -> str:
     at, why = np.ravel(t)[0], Status(int(np.ravel(status)[0])).reason
     return (
         f"Forward solved y, but not its tangents beyond t = {float(at):.6g}: {why}. They may grow "
@@ -493,14 +512,14 @@ def _failed(t: Any, status: Any) -> str:
     )
 
 
-def _moved(tree: Any, dots: list) -> Any:
+def _replace_by_tangents(tree: Any, dots: list) -> Any:
     """The tree with its inexact leaves replaced by their tangents."""
     leaves, structure = jax.tree.flatten(tree)
     found = iter(dots)
     return jax.tree.unflatten(structure, [next(found) if is_inexact(x) else x for x in leaves])
 
 
-def pushed(
+def push_through(
     function: Callable, operands: list, flags: list, tangents: list, directions: int | None,
     cache: tuple,
 ) -> tuple[Any, list]:  # fmt: skip
@@ -514,19 +533,19 @@ def pushed(
     one = [jax.ShapeDtypeStruct(lead(t), t.dtype) for t in tangents]
     key = (name, tuple((x.shape, x.dtype) for x in (*operands, *one)))
     if key not in traces:
-        traces[key] = _traced(function, operands, flags, one)
+        traces[key] = _trace_with_tangents(function, operands, flags, one)
     jaxpr, tree, inexact = traces[key]
     xs = [*operands, *tangents]
     if directions is None:
         out = jaxpr_as_fun(jaxpr)(*xs)
     else:
         known = [False] * len(operands) + [True] * len(tangents)
-        out = _in_lanes(jaxpr, directions, known, xs, len(inexact))
+        out = _batch_directions(jaxpr, directions, known, xs, len(inexact))
     values, dots = out[: len(inexact)], out[len(inexact) :]
     return jax.tree.unflatten(tree, values), dots
 
 
-def _traced(function: Callable, operands: list, flags: list, dots: list) -> tuple:
+def _trace_with_tangents(function: Callable, operands: list, flags: list, dots: list) -> tuple:
     """The jaxpr of all leaves and of the tangents of the inexact ones; the tree; and flags of the
     inexact ones.
     """
@@ -541,16 +560,18 @@ def _traced(function: Callable, operands: list, flags: list, dots: list) -> tupl
             leaves, found["tree"] = jax.tree.flatten(function(full))
             leaves = [jnp.asarray(x) for x in leaves]
             found["inexact"] = [is_inexact(x) for x in leaves]
-            return pick(leaves, found["inexact"]), leaves
+            return pick_flagged(leaves, found["inexact"]), leaves
 
-        _, moved, leaves = jax.jvp(restricted, tuple(pick(values, flags)), moving, has_aux=True)
+        _, moved, leaves = jax.jvp(
+            restricted, tuple(pick_flagged(values, flags)), moving, has_aux=True
+        )
         return [*leaves, *moved]
 
     jaxpr = trace(single, *map(shape_of, operands), *dots)
     return jaxpr, found["tree"], found["inexact"]
 
 
-def _in_lanes(jaxpr: Any, size: int, flags: list, xs: list, count: int) -> list:
+def _batch_directions(jaxpr: Any, size: int, flags: list, xs: list, count: int) -> list:
     """Evaluates a jaxpr for a batch of directions: `count` values without the axis of directions,
     then tangents with it.
     """

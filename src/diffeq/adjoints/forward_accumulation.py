@@ -34,15 +34,15 @@ from .base import Adjoint, is_inexact, scatter_live
 from .discrete import (
     Discrete,
     blank_like,
-    filled_with,
+    fill_zeros,
     first_carry,
     first_tangents,
     tangents_of,
     tangents_of_consts,
-    zeros,
+    zero_tangent,
 )
-from .empty_span import first_moved
-from .tape import Row, row_of
+from .empty_span import initial_tangents
+from .tape import TapeRow, tape_row_of
 
 __all__ = ["ForwardAccumulation"]
 
@@ -59,28 +59,30 @@ class ForwardAccumulation(Adjoint):
         if len(system.submethods) > 1 or system.rows is not None or system.one_step:
             return self.tape.run(system, data, start, max_steps)
         leaves, tree = jax.tree.flatten((data, start))
-        return _solve(system, tree, leaves)
+        return _solve_with_tangents(system, tree, leaves)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solve(system: System, tree: Any, leaves: list) -> tuple[State, list]:
+def _solve_with_tangents(system: System, tree: Any, leaves: list) -> tuple[State, list]:
     data, start = jax.tree.unflatten(tree, leaves)
     data = with_presampled_noise(system, data)
     state, buffers, _ = integrate(system, data, start.state(system, data))
     return state, buffers
 
 
-@partial(_solve.defjvp, symbolic_zeros=True)
+@partial(_solve_with_tangents.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _solve_with_tangents_jvp(
+    system: System, tree: Any, primals: Any, tangents: Any
+) -> tuple[Any, Any]:
     (leaves,), (dots,) = primals, tangents
     system.check_differentiable()
     dots = [None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     data, start = jax.tree.unflatten(tree, leaves)
     of_data, of_start = jax.tree.unflatten(tree, list(range(len(dots))))
-    harmless = _harmless(start)
-    first = partial(first_carry, system, None, harmless)
+    safe_point = _safe_point(start)
+    first = partial(first_carry, system, None, safe_point)
     like = blank_like(first, data, start)
     d_first = first_tangents(tree, first, leaves, dots, like)
     data = with_presampled_noise(system, data)
@@ -89,29 +91,31 @@ def _solve_jvp(system: System, tree: Any, primals: Any, tangents: Any) -> tuple[
     data = data if state.failed is None else eqx.tree_at(
         lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
     )  # fmt: skip
-    consts = data, harmless, []
+    consts = data, safe_point, []
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
-    d_carry[:2] = first_moved(system, None, harmless, data, start, by_ends)
+    d_carry[:2] = initial_tangents(system, None, safe_point, data, start, by_ends)
     carry = (start.t, start.y, start.held, *like)
-    row = jax.eval_shape(lambda d, s: row_of(system, s, attempt(system, d, s)[1]), data, state)
+    row = jax.eval_shape(lambda d, s: tape_row_of(system, s, attempt(system, d, s)[1]), data, state)
     stable = [False] * len(d_carry)
     (tangent,) = tangents_of(
         system, ((row, row.whole), []), consts, carry, d_consts, d_carry, stable
     )
-    along = _Along(system, tangent, consts, d_consts, len(d_first), tangent.start(d_carry))
+    along = _TangentRecorder(
+        system, tangent, consts, d_consts, len(d_first), tangent.start(d_carry)
+    )
     state, buffers, end = integrate(system, data, state, along)
     end = jax.tree.unflatten(jax.tree.structure(carry), scatter_live(end, tangent.live))
     d_t, d_y, d_held, _, d_buffers, _ = end
-    zero, blank = zeros(state), zeros(buffers)
-    d_t, d_y, d_held = filled_with((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
+    zero, blank = zero_tangent(state), zero_tangent(buffers)
+    d_t, d_y, d_held = fill_zeros((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
     d_state = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
     d_state = eqx.tree_at(lambda s: s.held, d_state, d_held) if d_held else d_state
-    return (state, buffers), (d_state, filled_with(d_buffers, blank))
+    return (state, buffers), (d_state, fill_zeros(d_buffers, blank))
 
 
-def _harmless(start: Any) -> tuple[Array, Array, Any]:
+def _safe_point(start: Any) -> tuple[Array, Array, Any]:
     """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
     start, with zero for values that are not finite.
     """
@@ -119,7 +123,7 @@ def _harmless(start: Any) -> tuple[Array, Array, Any]:
     return jnp.where(jnp.isfinite(t), t, 0), jnp.where(jnp.isfinite(y), y, 0), held
 
 
-class _Along(NamedTuple):
+class _TangentRecorder(NamedTuple):
     """A recorder for the loop that holds the tangents, and pushes them through each
     accepted step.
     """
@@ -136,17 +140,18 @@ class _Along(NamedTuple):
         """The tangents after an attempt; unchanged where it was rejected or the solve of a batch
         element has ended.
         """
-        row = row_of(self.system, state, tried)
+        row = tape_row_of(self.system, state, tried)
         known = jax.tree.leaves(state.memory) if self.system.method.multistep else []
         recorded = [row.t, row.y, *row.held, *known]
         recorded += [None] * (self.unknown - len(known))
         single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
         data, *rest = self.consts
         if state.failed is not None:
-            data = eqx.tree_at(lambda d: d.failed, data, _failed(state, tried))
+            data = eqx.tree_at(lambda d: d.failed, data, _failed_step(state, tried))
+        rows = single(((row, _next_row_integers(row, state, tried)), []))
         out, _ = self.tangent.run(
-            1, single(((row, _written(row, state, tried)), [])), (data, *rest), single(recorded),
-            self.d_consts, dots, [False] * len(self.tangent.live), 1,
+            1, rows, (data, *rest), single(recorded), self.d_consts, dots,
+            [False] * len(self.tangent.live), 1,
         )  # fmt: skip
         return out
 
@@ -161,7 +166,7 @@ class _Along(NamedTuple):
         return state, buffers, dots, rest
 
 
-def _written(row: Row, state: State, tried: Attempt) -> Array:
+def _next_row_integers(row: TapeRow, state: State, tried: Attempt) -> Array:
     """The integers of the next row, of which the numbers of output rows written are up to date."""
     after = [w + c.n for w, c in zip(state.written, tried.cursors, strict=True)]
     channels = len(after)
@@ -169,7 +174,7 @@ def _written(row: Row, state: State, tried: Attempt) -> Array:
     return jnp.concatenate(parts)
 
 
-def _failed(state: State, tried: Attempt) -> Array:
+def _failed_step(state: State, tried: Attempt) -> Array:
     """The number of the given step that failed, this one perhaps, or −1."""
     sound = jnp.isfinite(jnp.sum(tried.step.y))
     sound = sound if tried.step.solved is None else sound & tried.step.solved

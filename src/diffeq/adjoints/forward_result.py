@@ -16,7 +16,7 @@ from ..core.status import Status
 from ..integrator import Data, State, System, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
-from .base import Spec
+from .base import SolveSpec
 
 __all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
 
@@ -35,7 +35,7 @@ class ForwardResult(NamedTuple):
 class AdjointContext:
     """A solve's inputs, with flags of the perturbed ones."""
 
-    def __init__(self, spec: Spec, leaves: list, live: Sequence[bool] = ()) -> None:
+    def __init__(self, spec: SolveSpec, leaves: list, live: Sequence[bool] = ()) -> None:
         self.spec, self.leaves = spec, leaves
         self.live = list(live) or [False] * len(leaves)
         self.system: System = spec.system
@@ -81,7 +81,7 @@ class AdjointContext:
         jaxpr = jax.make_jaxpr(channel.value)(*shapes).jaxpr
         return list(jaxpr.outvars) == [jaxpr.invars[-1]]
 
-    def watched(self) -> tuple[list[Array], list[Array]]:
+    def storage_times(self) -> tuple[list[Array], list[Array]]:
         """The times at which the forward solve stores the state for the backward solve: those of
         rows that do not hold the state; and stops and checkpoint times.
         """
@@ -90,19 +90,19 @@ class AdjointContext:
         stops = [self.data.stops] if self.system.has_stops else []
         return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.hidden(self)]))
 
-    def watching(self) -> tuple[System, Data]:
-        """The system and the data of a solve that also writes the state at all `watched` times."""
-        further = [t for times in self.watched() for t in times]
+    def storing_states(self) -> tuple[System, Data]:
+        """The system and the data of a solve that also writes the state at all `storage_times`."""
+        further = [t for times in self.storage_times() for t in times]
         raw = [Channel("times", t.shape[0], lambda data, t, y, held: [y]) for t in further]
         output = Output((*self.system.output.channels, *raw))
         data = replace(self.data, times=(*self.data.times, *further))
         return replace(self.system, output=output), data
 
 
-def solved_with_states(spec: Spec, leaves: list) -> tuple[tuple[State, list], ForwardResult]:
+def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], ForwardResult]:
     """The solve, with the states at all nodes of the backward solve."""
     setting = AdjointContext(spec, leaves)
-    system, data = setting.watching()
+    system, data = setting.storing_states()
     recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)
 
     def run(data: Data, start: Any) -> Any:

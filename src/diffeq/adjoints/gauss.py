@@ -11,15 +11,15 @@ from jaxtyping import Array
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import Data, step_interpolant
-from .backward_solve import Back, BackwardSolve
-from .base import register
+from .backward_solve import AdjointSystem, BackwardSolve
+from .base import register_adjoint
 from .forward_result import AdjointContext
 from .interpolating import AlongTape
 
-__all__ = ["Alone", "Gauss"]
+__all__ = ["AdjointOnly", "Gauss"]
 
 
-class Alone(AlongTape):
+class AdjointOnly(AlongTape):
     """An adjoint that solves λ' = −(∂f/∂y)ᵀλ alone, and sums dL/dp = ∫ (∂f/∂p)ᵀλ dt over
     its steps.
     """
@@ -36,9 +36,9 @@ class Alone(AlongTape):
         y = self.state(where, t)
         return jax.vjp(lambda y: setting.field(setting.parameters, t, y), y)[1](parts[0])
 
-    def gathered(self, back: Back, data: Data, march: BackwardSolve, tried: Any) -> list:
+    def accumulate(self, back: AdjointSystem, data: Data, solve: BackwardSolve, tried: Any) -> list:
         """The integral dL/dp after an attempt: an accepted step adds its own integral."""
-        if not march.total:
+        if not solve.total:
             return []
 
         # A walk of at most one iteration: a rejected step is not integrated.
@@ -50,11 +50,11 @@ class Alone(AlongTape):
             integrand = _Integrand(self, setting, data.parameters[1], t, tried.dt, polynomial)
             return self.integrated(back, integrand, total), ()
 
-        consts = data, march.state.t, march.state.y, tried
+        consts = data, solve.state.t, solve.state.y, tried
         once = tried.accept.astype(jnp.int32)
-        return walk(gather, 0, once, consts=consts, carry=march.total, length=1)[0]
+        return walk(gather, 0, once, consts=consts, carry=solve.total, length=1)[0]
 
-    def integrated(self, back: Back, integrand: "_Integrand", total: list) -> list:
+    def integrated(self, back: AdjointSystem, integrand: "_Integrand", total: list) -> list:
         """The total after the integral over one step of the backward solve is added."""
         raise NotImplementedError
 
@@ -93,8 +93,8 @@ class _Integrand:
         return weighted
 
 
-@register
-class Gauss(Alone):
+@register_adjoint
+class Gauss(AdjointOnly):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by a
     Gauss–Legendre rule on each step.
 
@@ -137,7 +137,7 @@ class Gauss(Alone):
         if self.points is not None and not (whole and self.points > 0):
             raise ValueError(f"points is {self.points!r}; a positive whole number, or None.")
 
-    def integrated(self, back: Back, integrand: _Integrand, total: list) -> list:
+    def integrated(self, back: AdjointSystem, integrand: _Integrand, total: list) -> list:
         """Adds Σ w_i dt (∂f/∂p)ᵀλ to the total."""
         nodes, weights = np.polynomial.legendre.leggauss(self.points or back.order // 2 + 1)
         dtype = integrand.dt.dtype

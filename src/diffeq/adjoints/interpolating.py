@@ -10,16 +10,16 @@ from jaxtyping import Array
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import System, step_interpolant
-from .adjoint_equation import Reverse
-from .backward_solve import Back, BackwardSolve
-from .base import register
-from .discrete import Discrete, run_again
+from .adjoint_equation import ContinuousAdjoint
+from .backward_solve import AdjointSystem, BackwardSolve
+from .base import register_adjoint
+from .discrete import Discrete, replay_window
 from .forward_result import AdjointContext
 
 __all__ = ["AlongTape", "Interpolating"]
 
 
-class AlongTape(Reverse):
+class AlongTape(ContinuousAdjoint):
     """An adjoint that takes y(t) from the interpolants of the forward solve: it walks backwards
     over the rows of the tape, forms the interpolant of each step, and solves λ along it. No step of
     the backward solve crosses an end of a forward step, where the interpolant is not smooth, and
@@ -45,9 +45,9 @@ class AlongTape(Reverse):
         polynomial, start, length = where
         return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
 
-    def march(self, back: Back) -> BackwardSolve:
+    def march(self, back: AdjointSystem) -> BackwardSolve:
         """Solves backwards over the windows of the tape, and in each over its rows."""
-        system, data = back.setting.watching()
+        system, data = back.setting.storing_states()
         record = back.kept.record
         setting = back.setting
         recorder = self.recorder(system, setting.spec.max_steps, setting.start.y.nbytes)
@@ -57,35 +57,35 @@ class AlongTape(Reverse):
             return step_interpolant(system, data, t, y, t1), t, t1 - t
 
         def step(
-            active: Any, row: Any, _: Any, march: BackwardSolve, *__: Any
+            active: Any, row: Any, _: Any, solve: BackwardSolve, *__: Any
         ) -> tuple[BackwardSolve, tuple]:
-            top = -march.state.t
+            top = -solve.state.t
             where = polynomial(row.t, row.y, top)
-            floor = jnp.where(active & row.accept, -row.t, march.state.t)
-            return back.descend(march, where, floor), ()
+            floor = jnp.where(active & row.accept, -row.t, solve.state.t)
+            return back.solve_to(solve, where, floor), ()
 
-        march = back.first((back.kept.end.y,))
+        solve = back.first((back.kept.end.y,))
         if not recorder.thins:
-            return walk(step, 0, record.attempts, rows=record.rows, carry=march, length=length,
+            return walk(step, 0, record.attempts, rows=record.rows, carry=solve, length=length,
                         reverse=True)[0]  # fmt: skip
         windows = (record.attempts + record.stride - 1) >> record.shift
         count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 
         def window(
-            active: Any, index: Any, _: Any, march: BackwardSolve, *__: Any
+            active: Any, index: Any, _: Any, solve: BackwardSolve, *__: Any
         ) -> tuple[BackwardSolve, tuple]:
             del active
             left = record.attempts - (index << record.shift)
             n = jnp.where(record.thinned, jnp.minimum(record.stride, left), record.attempts)
             again = jnp.where(record.thinned, n, 0)
-            rows = run_again(recorder, back.kept.end, data, record, index, again)
-            return walk(step, 0, n, rows=rows, carry=march, length=length, reverse=True)[0], ()
+            rows = replay_window(recorder, back.kept.end, data, record, index, again)
+            return walk(step, 0, n, rows=rows, carry=solve, length=length, reverse=True)[0], ()
 
         places = jnp.arange(length, dtype=jnp.int32)
-        return walk(window, 0, count, rows=places, carry=march, length=length, reverse=True)[0]
+        return walk(window, 0, count, rows=places, carry=solve, length=length, reverse=True)[0]
 
 
-@register
+@register_adjoint
 class Interpolating(AlongTape):
     """Solves (λ, dL/dp) backwards, with y(t) from the polynomials of the forward solve.
 

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ..autodiff.while_loop import loop
-from .backward_solve import Back
-from .base import register
-from .gauss import Alone
+from .backward_solve import AdjointSystem
+from .base import register_adjoint
+from .gauss import AdjointOnly
 
 __all__ = ["Quadrature"]
 
@@ -38,8 +38,8 @@ def _both_sides(half: tuple, sign: float = 1.0) -> np.ndarray:
     return np.array([*half, *(sign * x for x in half[-2::-1])])
 
 
-@register
-class Quadrature(Alone):
+@register_adjoint
+class Quadrature(AdjointOnly):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by
     an adaptive quadrature.
 
@@ -72,7 +72,7 @@ class Quadrature(Alone):
         -0.368
     """
 
-    def integrated(self, back: Back, integrand: Any, total: list) -> list:
+    def integrated(self, back: AdjointSystem, integrand: Any, total: list) -> list:
         """Adds the integrals over panels of the step to the total, each as long as its error
         allows.
         """

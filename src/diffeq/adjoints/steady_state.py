@@ -15,12 +15,12 @@ from ..core.promotion import standard_promotion
 from ..integrator import System
 from ..problems import Problem
 from ..problems.forms import lower
-from .base import Adjoint, register
+from .base import Adjoint, register_adjoint
 
 __all__ = ["Rest", "SteadyState"]
 
 
-@register
+@register_adjoint
 class SteadyState(Adjoint):
     """Differentiates a steady state, 0 = f(y, p), by the implicit function theorem.
 

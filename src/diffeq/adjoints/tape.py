@@ -32,13 +32,13 @@ from ..integrator import (
     is_compensated,
 )
 
-__all__ = ["Recorder", "Row", "TapeRow", "capacity"]
+__all__ = ["Recorder", "Tape", "TapeRow", "capacity"]
 
 _WORD = 32
 _MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
 
 
-class Row(NamedTuple):
+class TapeRow(NamedTuple):
     """The data that replay one attempt, as three arrays (and the held leaves): a tape is written in
     every iteration of the loop, and three writes cost less than one for each number.
 
@@ -101,12 +101,12 @@ class Row(NamedTuple):
         return tuple(self.whole[..., 1 + i] for i in range(channels))
 
 
-class TapeRow(NamedTuple):
+class Tape(NamedTuple):
     """The tape: its rows (and one more, into which discarded attempts are written). For alternating
     methods, the number of laps, and the number of attempts at the end of each method in each lap.
     """
 
-    rows: Row
+    rows: TapeRow
     decisions: Any
     attempts: Int[Array, ""]
     shift: Int[Array, ""]
@@ -143,9 +143,9 @@ def rows_for(attempts: int) -> int:
     return rows
 
 
-def row_of(system: System, state: State, tried: Attempt) -> Row:
+def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
     """The row of an attempt made from a state."""
-    reals, flags, whole = _sorted(state.control)
+    reals, flags, whole = _split_memory(state.control)
     word = state.stop << _STOP
     for place, flag in enumerate([tried.accept, tried.landing, *flags]):
         word = word | (flag.astype(jnp.int32) << place)
@@ -165,10 +165,10 @@ def row_of(system: System, state: State, tried: Attempt) -> Row:
     memory = state.memory if system.method.stores_memory else ()
     echo = tuple(tried.echo[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
-    return Row(reals, whole, state.y, state.held, memory, drawn, echo)
+    return TapeRow(reals, whole, state.y, state.held, memory, drawn, echo)
 
 
-def _sorted(memory: Any) -> tuple[list, list, list]:
+def _split_memory(memory: Any) -> tuple[list, list, list]:
     """The leaves of a controller's memory: reals, flags, and the rest."""
     leaves = jax.tree.leaves(memory)
     flags = [x for x in leaves if x.dtype == bool][: _STOP - _MEMORY]
@@ -177,10 +177,10 @@ def _sorted(memory: Any) -> tuple[list, list, list]:
     return reals, flags, [x for x in leaves if id(x) not in taken]
 
 
-def _memory(row: Row, like: Any, channels: int) -> Any:
+def _read_memory(row: TapeRow, like: Any, channels: int) -> Any:
     """The controller's memory in a row."""
     leaves, tree = jax.tree.flatten(like)
-    reals, flags, whole = _sorted(like)
+    reals, flags, whole = _split_memory(like)
     first = 2 + is_compensated(row.reals.dtype)
     found = {id(x): row.reals[first + i] for i, x in enumerate(reals)}
     found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
@@ -218,9 +218,9 @@ class Recorder:
         """The number of words of a decision."""
         return max(1, self.bits // _WORD)
 
-    def blank(self, data: Data, state: State) -> TapeRow:
+    def blank(self, data: Data, state: State) -> Tape:
         """An empty tape, of the shapes that an attempt has."""
-        row = lambda d, s: row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
+        row = lambda d, s: tape_row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
         shape = jax.eval_shape(row, data, state)
         # Where no row is dropped, each row is written before it is read.
         fresh = jnp.zeros if self.thins or self.system.one_step else unset
@@ -231,12 +231,12 @@ class Recorder:
         decisions = jnp.zeros((count, *several), jnp.uint32)
         zero, phases = jnp.zeros((), jnp.int32), len(self.system.submethods)
         if phases == 1:
-            return TapeRow(rows, decisions, zero, zero)
+            return Tape(rows, decisions, zero, zero)
         count = phases * (MOST_LAPS + _WORD)  # a tape is thinned less often
         ends = jnp.zeros((1 + count,), jnp.int32)
-        return TapeRow(rows, decisions, zero, zero, zero, ends)
+        return Tape(rows, decisions, zero, zero, zero, ends)
 
-    def _noted(self, record: TapeRow, lap: Array, phase: int) -> TapeRow:
+    def _noted(self, record: Tape, lap: Array, phase: int) -> Tape:
         """The tape after a method has made its attempts of a lap."""
         place = len(self.system.submethods) * lap + phase + 1
         return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
@@ -246,7 +246,7 @@ class Recorder:
         """The numbers of all possible laps."""
         return jnp.arange(MOST_LAPS + _WORD, dtype=jnp.int32)
 
-    def spans(self, record: TapeRow, lap: Array, first: Array, n: Array) -> list[tuple]:
+    def spans(self, record: Tape, lap: Array, first: Array, n: Array) -> list[tuple]:
         """The attempts of each method in a lap, among n attempts from `first`: pairs of the first
         one (relative to `first`) and their number.
         """
@@ -255,14 +255,14 @@ class Recorder:
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
-    def write(self, record: TapeRow, state: State, tried: Attempt) -> TapeRow:
+    def write(self, record: Tape, state: State, tried: Attempt) -> Tape:
         """Writes an attempt to the tape, if its number is a multiple of the stride."""
         if self.system.one_step:
             return self._only(record, state, tried)
         i = record.attempts
         kept = (i & (record.stride - 1)) == 0
         place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
-        row = row_of(self.system, state, tried)
+        row = tape_row_of(self.system, state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
         if decisions.shape[0]:
@@ -271,18 +271,18 @@ class Recorder:
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
 
-    def _only(self, record: TapeRow, state: State, tried: Attempt) -> TapeRow:
+    def _only(self, record: Tape, state: State, tried: Attempt) -> Tape:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
         done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
-        rows = jax.tree.map(put, record.rows, row_of(self.system, state, tried))
+        rows = jax.tree.map(put, record.rows, tape_row_of(self.system, state, tried))
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
         bits = min(self.bits, _WORD) * i
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
-    def _flags(self, row: Row, state: State, tried: Attempt) -> Array:
+    def _flags(self, row: TapeRow, state: State, tried: Attempt) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
         events, draws = self.system.events, self.system.noise.bits
         if not events.bits:
@@ -298,7 +298,7 @@ class Recorder:
         words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
         return words if self.words > 1 else words[0]
 
-    def decision(self, record: TapeRow, i: Array, last: Array, end: Row) -> Any:
+    def decision(self, record: Tape, i: Array, last: Array, end: TapeRow) -> Any:
         """The recorded decision of attempt i, whose window ends with the accepted attempt `last` at
         `end`; None where the decision follows from dt.
         """
@@ -320,7 +320,7 @@ class Recorder:
         word, shift = self._place(i)
         return get_row(decisions, word) >> shift
 
-    def last_accepted(self, record: TapeRow, first: Array, n: Array) -> Array:
+    def last_accepted(self, record: Tape, first: Array, n: Array) -> Array:
         """The last accepted one of n attempts from `first`; `first` − 1 if none was accepted."""
         if not record.decisions.shape[0]:
             return first + n - 1
@@ -364,7 +364,7 @@ class Recorder:
         state, (buffers, record, rest) = loop(more, fill, state, carried, consts=data)
         return state, buffers, self._closed(record, state), rest
 
-    def _closed(self, record: TapeRow, state: State) -> TapeRow:
+    def _closed(self, record: Tape, state: State) -> Tape:
         """The tape with the end of the solve, and the number of written rows of output, in the
         place of the next row.
         """
@@ -378,14 +378,14 @@ class Recorder:
         whole, reals = put_row(rows.whole, end, place), put_row(rows.reals, t, place)
         return record._replace(rows=rows._replace(reals=reals, whole=whole))
 
-    def _thinned(self, record: TapeRow) -> TapeRow:
+    def _thinned(self, record: Tape) -> Tape:
         """Drops every second row, if the tape is full and its capacity is not reached."""
         full = record.attempts >= self.rows << record.shift
         # At its capacity a tape is not thinned: longer windows would not fit in the second buffer.
         full = full & (record.attempts < self.capacity)
         half = self.rows // 2
 
-        def thin(active: Any, _: Any, todo: Array, rows: Row) -> tuple[Array, Row]:
+        def thin(active: Any, _: Any, todo: Array, rows: TapeRow) -> tuple[Array, TapeRow]:
             del active
             # Slices and a concatenation keep the batch axis last; an update would transpose all.
             kept = lambda x: jnp.concatenate([x[0 : 2 * half : 2], x[half:]])  # noqa: E731
@@ -401,7 +401,7 @@ class Recorder:
         return record._replace(rows=rows, shift=record.shift + count)
 
 
-def start_of(system: System, record: TapeRow, index: Array, memory: Any, end: State) -> State:
+def window_start(system: System, record: Tape, index: Array, memory: Any, end: State) -> State:
     """The state at the start of a window; `end` is a state of equal structure and shapes."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
@@ -409,7 +409,7 @@ def start_of(system: System, record: TapeRow, index: Array, memory: Any, end: St
     given = end.failed is not None
     return State(
         t=row.t, time_error=row.time_error, y=row.y, held=row.held, dt=row.dt,
-        control=_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
+        control=_read_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
         stop=row.stop, events=known, steps=row.step if given else zero, rejected=zero, floored=zero,
         last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
         path=row.drawn.path, failed=jnp.full((), -1, jnp.int32) if given else None, why=end.why,

@@ -23,7 +23,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from ..adjoints import Discrete
-from ..adjoints.base import is_inexact, pick
+from ..adjoints.base import is_inexact, pick_flagged
 from ..adjoints.forward_accumulation import ForwardAccumulation
 from ..adjoints.unthinned import Unthinned
 from ..autodiff.one_way_linear import Map, one_way_linear
@@ -165,7 +165,7 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     # A tape is read again, for which a thread has one lane, whatever layout was best without.
     tuning = plan.kernel and replace(plan.kernel, warps=None)
     own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow, starts=False)
-    dots = pick(dots, moving)
+    dots = pick_flagged(dots, moving)
     if not _goes_back(own, structure, leaves, rows, index):
         of, live = _together(own, structure, leaves, rows, index)
         _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
@@ -232,7 +232,7 @@ def _together(
         sol = solve(plain, structure, common, own, index)[1]
         return inexact(sol), sol
 
-    return of, pick(inputs, plan.moving)
+    return of, pick_flagged(inputs, plan.moving)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..adjoints.base import pick
+from ..adjoints.base import pick_flagged
 from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import in_a_trace, is_key, split_by_sizes
 from ..closures import unflatten
@@ -201,7 +201,7 @@ def _pulled_chunks(
         found = pull([*rows[:own], *dots], index)
         return [a + b for a, b in zip(sums, found[:shared], strict=True)], found[shared:]
 
-    zero = [jnp.zeros_like(x) for x in pick(leaves, plan.moving[: len(leaves)])]
+    zero = [jnp.zeros_like(x) for x in pick_flagged(leaves, plan.moving[: len(leaves)])]
     return through_chunks(step, zero, (rows, index), group)
 
 
@@ -215,7 +215,7 @@ def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: An
         common, mine = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), own))
         return inexact(jax.vmap(partial(solved, plain, structure, common))(mine, index))
 
-    _, pull = jax.vjp(of, pick(inputs, plan.moving))
+    _, pull = jax.vjp(of, pick_flagged(inputs, plan.moving))
     return pull(rows[own:])[0]
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..adjoints.base import is_inexact, pick
+from ..adjoints.base import is_inexact, pick_flagged
 from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import split_by_sizes
 from ..closures import unflatten
@@ -121,7 +121,7 @@ def pulled_one(
         sol = run(static, arguments(plan, structure, common, mine, i))
         return inexact(sol), sol.status
 
-    _, pull, status = jax.vjp(of, pick(inputs, plan.moving), has_aux=True)
+    _, pull, status = jax.vjp(of, pick_flagged(inputs, plan.moving), has_aux=True)
     return pull(list(rows[own:]))[0], status == Status.tape_overflow
 
 
