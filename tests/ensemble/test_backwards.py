@@ -21,13 +21,13 @@ IN_LANES, IN_LOCKSTEP = (partial(loss, strategy=s) for s in ("lanes", "lockstep"
 @pytest.fixture
 def chunks(monkeypatch):
     """How many trajectories were pulled back together."""
-    seen, some = [], execution._pulled_some
+    seen, some = [], execution._pull_group
 
     def noted(plan, structure, leaves, rows, index):
         seen.append(index.shape[0])
         return some(plan, structure, leaves, rows, index)
 
-    monkeypatch.setattr(execution, "_pulled_some", noted)
+    monkeypatch.setattr(execution, "_pull_group", noted)
     return seen
 
 

@@ -312,7 +312,7 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
 def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):
     monkeypatch.setattr(execution, "_KEPT", 2)
     monkeypatch.setattr(execution, "_reasons", OrderedDict())
-    monkeypatch.setattr(execution, "refusal", lambda *_: None)
+    monkeypatch.setattr(execution, "no_kernel_reason", lambda *_: None)
     plan = replace(
         planned(lambda: de.solve_ensemble(DECAY, args=KS, chunk=2)).plan, kernel=Tuning()
     )
@@ -352,11 +352,11 @@ def lowered(solve, *, moving=()):
         options = replace(plan.static, adjoint=ForwardAccumulation(plan.static.adjoint))
         plan = replace(plan, static=options)
     if plan.starts:
-        first = partial(execution._first, plan, structure)
+        first = partial(execution._first_steps, plan, structure)
         rows = [*rows, jax.eval_shape(first, leaves, rows, index)[0]]
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        alone = partial(trajectory.solved, plan, structure)
+        alone = partial(trajectory.solve_trajectory, plan, structure)
         run = jax.jit(lambda *xs: in_kernel(alone, *xs, tuning))
         program = run.trace(leaves, rows, index).lower(lowering_platforms=("cuda",))
     return plan, program.as_text()

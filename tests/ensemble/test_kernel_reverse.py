@@ -46,7 +46,7 @@ def pulls(monkeypatch):
 
         return run
 
-    for name, where in (("lockstep", "_pulled_some"), ("kernel", "_puller")):
+    for name, where in (("lockstep", "_pull_group"), ("kernel", "_kernel_pull")):
         monkeypatch.setattr(execution, where, counted(name, getattr(execution, where)))
     return found
 
@@ -82,7 +82,7 @@ def test_how_many_are_in_a_group(monkeypatch):
     kernel = Kernel(None, None, [], [], [(1000, np.float32)], Tuning(block=64), 0)
     assert kernel.scratch == 4000
     monkeypatch.setattr(execution, "_SCRATCH", 4000 * 640)
-    assert [execution._group(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
+    assert [execution._launch_size(kernel, n) for n in (1, 65, 640, 641, 1281)] == [
         64, 128, 640, 384, 448,
     ]  # fmt: skip
 
@@ -90,7 +90,7 @@ def test_how_many_are_in_a_group(monkeypatch):
 def test_a_thread_has_one_lane_on_the_way_back(monkeypatch):
     asked = []
     monkeypatch.setattr(strategies, "Tuning", partial(Tuning, warps=1))
-    monkeypatch.setattr(derivatives, "_goes_back", lambda plan, *_: asked.append(plan.kernel))
+    monkeypatch.setattr(derivatives, "_pulls_back", lambda plan, *_: asked.append(plan.kernel))
     jax.eval_shape(jax.grad(partial(loss, strategy="kernel")), WEIGHTS, STARTS)
     assert [tuning.warps for tuning in asked] == [None]
 
@@ -263,12 +263,12 @@ def lowered(solve, dtype):
         ensemble.as_kernel().plan, kernel=tuning, back=True, starts=False,
         moving=(*weights, *(not any(weights) for _ in rows)),
     )  # fmt: skip
-    xs = [*rows, *execution._outputs(plan, structure, leaves, rows, index)]
+    xs = [*rows, *execution._output_shapes(plan, structure, leaves, rows, index)]
     xs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in xs]
     assert {x.dtype for x in xs} == {jnp.dtype(dtype)}
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=H100)
     with jax.sharding.use_abstract_mesh(mesh):
-        alone = partial(trajectory.pulled_one, plan, structure)
+        alone = partial(trajectory.pull_trajectory, plan, structure)
         run = jax.jit(lambda *args: Kernel.of(alone, *args, tuning, sum(weights))(*args))
         return run.trace(leaves, xs, index).lower(lowering_platforms=("cuda",)).as_text()
 

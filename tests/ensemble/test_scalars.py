@@ -22,7 +22,7 @@ from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.unreached_rows import mark_unreached
 from diffeq.autodiff.while_loop import loop, single_iteration_loop
 from diffeq.ensemble.gpu_kernel import NoKernel, Space, Stored, scalarised
-from diffeq.ensemble.gpu_kernel.large_arrays import LazyArray, kept
+from diffeq.ensemble.gpu_kernel.large_arrays import LazyArray, to_memory
 from diffeq.ensemble.gpu_kernel.scalar_values import objects
 
 LANES = 4
@@ -70,7 +70,7 @@ def scalar(function, *xs, kernel=False):
 def whole(x, aval, space):
     """An output with the lanes in front."""
     if isinstance(x, Stored):
-        return kept(x, space, aval.dtype).numbers.T.reshape(LANES, *aval.shape)
+        return to_memory(x, space, aval.dtype).numbers.T.reshape(LANES, *aval.shape)
     numbers = [jnp.broadcast_to(jnp.asarray(e, aval.dtype), (LANES,)) for e in objects(x).flat]
     if not numbers:
         return jnp.zeros((LANES, *aval.shape), aval.dtype)

@@ -16,7 +16,7 @@ from tests.ensemble.test_scalars import LANES, V, scalar
 from tests.tiers import shortly
 
 import diffeq as de
-from diffeq.ensemble.gpu_kernel import Array, Space, View, scalarised
+from diffeq.ensemble.gpu_kernel import LaneArray, Space, View, scalarised
 from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 
 DRAW = np.random.default_rng(1)
@@ -107,7 +107,7 @@ def test_only_wide_layers_with_weights_that_all_share_are_spread():
 def test_what_was_written_is_read_by_the_thread_that_wrote_it():
     """Another thread might read before it is there."""
     space, jaxpr = Space(LANES, kernel=True), jax.make_jaxpr(lambda w: SQUARE[:3] @ (w * 2))(BIAS)
-    written = View(Array(jnp.ones((50, LANES)), (50,)))
+    written = View(LaneArray(jnp.ones((50, LANES)), (50,)))
     found = jax.jit(lambda: list(scalarised(jaxpr, [written], LANES, space)[0]))()
     np.testing.assert_allclose(jnp.stack(found)[:, 0], 2 * SQUARE[:3].sum(1), rtol=1e-12)
     assert space.threads == 1

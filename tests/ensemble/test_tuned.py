@@ -24,7 +24,7 @@ def tried(monkeypatch):
     """Layouts that were tried; the third is the fastest."""
     seen = []
     monkeypatch.setattr(tuning, "_known", type(tuning._known)())
-    monkeypatch.setattr(tuning, "_seconds", lambda _, layout: seen.append(layout) or
+    monkeypatch.setattr(tuning, "_time_layout", lambda _, layout: seen.append(layout) or
                         abs(len(seen) - 3.0))  # fmt: skip
     return seen
 

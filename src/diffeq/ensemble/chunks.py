@@ -5,7 +5,7 @@ slowest, and their arrays travel through memory at each step. Here some dozens a
 a chunk: the batch axis is last, so that each component of a state is one short vector that stays in
 the cache and is computed by vector instructions (`autodiff/batch_last.py`), in a loop that ends
 when its own trajectories are done, and which XLA compiles to one native function. Chunks are even
-where trajectories that take equally many steps are neighbours; `ordered` makes them so.
+where trajectories that take equally many steps are neighbours; `order_by_cost` makes them so.
 
 XLA on a CPU runs independent loops of one program one after the other. Where numbers are known, the
 program is therefore compiled for a share of the chunks, and each core runs one: from threads of the
@@ -25,7 +25,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-__all__ = ["cores", "in_chunks", "on_cores", "ordered", "program", "recalled", "through_chunks"]
+__all__ = [
+    "available_cores",
+    "cached",
+    "compiled_program",
+    "in_chunks",
+    "on_cores",
+    "order_by_cost",
+    "through_chunks",
+]
 
 _WORTH = 1.1  # the ratio of waiting times above which it is worth to move rows
 _KEPT = 64  # compiled programs
@@ -61,15 +69,15 @@ def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any
     return state, jax.tree.map(lambda x: x.reshape(count * chunk, *x.shape[2:])[:size], out)
 
 
-def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
+def order_by_cost(costs: Any, chunk: int, np: Any = jnp) -> Any:
     """An order of the trajectories in which the costs within a chunk differ little; the given order
     if sorting gains little, as in a sweep, whose neighbours are alike.
 
     `np`: NumPy where the costs are known, so that nothing is compiled.
 
-    >>> ordered(jnp.array([1.0, 9.0, 1.0, 9.0]), 2).tolist()
+    >>> order_by_cost(jnp.array([1.0, 9.0, 1.0, 9.0]), 2).tolist()
     [1, 3, 0, 2]
-    >>> ordered(jnp.array([1.0, 1.0, 9.0, 9.0]), 2).tolist()
+    >>> order_by_cost(jnp.array([1.0, 1.0, 9.0, 9.0]), 2).tolist()
     [0, 1, 2, 3]
     """
     costs = np.where(np.isfinite(costs), costs, 0)
@@ -83,7 +91,7 @@ def ordered(costs: Any, chunk: int, np: Any = jnp) -> Any:
     return np.where(better, order, np.arange(costs.shape[0]))
 
 
-def cores() -> int:
+def available_cores() -> int:
     """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -119,10 +127,10 @@ def on_cores(
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores(), thread_name_prefix="diffeq")
+    return ThreadPoolExecutor(available_cores(), thread_name_prefix="diffeq")
 
 
-class Program:
+class CompiledProgram:
     """A function that is compiled, or being compiled; `out` are the shapes of its results."""
 
     def __init__(self, lowered: Any) -> None:
@@ -133,28 +141,28 @@ class Program:
         return self._compiling.result()(*args)
 
 
-_programs: OrderedDict[Any, Program] = OrderedDict()
+_programs: OrderedDict[Any, CompiledProgram] = OrderedDict()
 
 
-def program(function: Any, statics: tuple, *args: Any) -> Program:
+def compiled_program(function: Any, statics: tuple, *args: Any) -> CompiledProgram:
     """A jitted function of (*statics, *args), compiled for such args (or their shapes).
 
     It is compiled in another thread while the caller goes on, and cached; a call does not depend on
     the settings of the thread that makes it.
     """
     leaves, tree = jax.tree.flatten(args)
-    kinds = tuple(map(_kind, leaves))
+    kinds = tuple(map(_aval_key, leaves))
     settings = (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
     key = (function, statics, tree, kinds, settings)
-    return recalled(_programs, key, lambda: Program(function.lower(*statics, *args)), _KEPT)
+    return cached(_programs, key, lambda: CompiledProgram(function.lower(*statics, *args)), _KEPT)
 
 
-def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
+def cached(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
     """The cached value of a key; computed by `make` if there is none. The `most` values that were
     used last are kept.
 
     >>> known = OrderedDict()
-    >>> [recalled(known, key, lambda: key.upper(), 2) for key in "abac"], list(known)
+    >>> [cached(known, key, lambda: key.upper(), 2) for key in "abac"], list(known)
     (['A', 'B', 'A', 'C'], ['a', 'c'])
     """
     if key not in known:
@@ -165,7 +173,7 @@ def recalled(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
     return known[key]
 
 
-def _kind(x: Any) -> tuple:
+def _aval_key(x: Any) -> tuple:
     """The shape and dtype for which a program is compiled; of a Python number, its type."""
     if not hasattr(x, "shape"):
         return type(x), getattr(x, "dtype", None)

@@ -32,52 +32,55 @@ from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
 from ..solution import Solution
 from .execution import (
-    complete,
     has_controlled_steps,
     has_kernel,
     in_lockstep,
     in_program,
     reduce_or_keep,
     run_parallel,
+    with_statistics,
 )
-from .trajectory import Plan, count_shared, inexact, replaced, solved
+from .trajectory import Plan, count_shared, inexact_leaves, replace_flagged, solve_trajectory
 
-__all__ = ["differentiable", "in_lanes"]
+__all__ = ["solve_differentiably", "solve_in_lanes"]
 
 _FEW = 6  # directions, which take together as long as reverse mode
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+def solve_in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
     """The solutions of all trajectories, or their statistics."""
-    return complete(plan, structure, leaves, *run_parallel(plan, structure, leaves, rows, index))
+    return with_statistics(
+        plan, structure, leaves, *run_parallel(plan, structure, leaves, rows, index)
+    )
 
 
-@partial(in_lanes.defjvp, symbolic_zeros=True)
+@partial(solve_in_lanes.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+def _solve_in_lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
-    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    moving = tuple(_is_perturbed(x, dot) for x, dot in zip(inputs, dots, strict=True))
     live = [(x, d) for x, d, m in zip(inputs, dots, moving, strict=True) if m]
 
     along = replace(plan.static, adjoint=ForwardAccumulation(plan.static.adjoint))
     own = replace(plan, moving=moving, static=along, chunk=plan.narrow)
     values, slopes = [x for x, _ in live], [d for _, d in live]
     shared = count_shared(own, leaves)
-    if _few(plan, values, shared) and has_kernel(own, structure, leaves, rows, index):
+    if _prefers_jacobians(plan, values, shared) and has_kernel(own, structure, leaves, rows, index):
         _, (sol, jacobians) = _jacobians(own, structure, leaves, rows, index)
-        return sol, _tangent(sol, _along(slopes[:shared], slopes[shared:], jacobians))
+        return sol, _tangent(sol, _jacobian_products(slopes[:shared], slopes[shared:], jacobians))
 
     def plain(live: list) -> Solution:
-        common, own = split_by_sizes(replaced(inputs, moving, live), (len(leaves), len(rows)))
-        found = differentiable(plan, structure, common, own, index)
-        return complete(plan, structure, common, *found)
+        every = replace_flagged(inputs, moving, live)
+        common, own = split_by_sizes(every, (len(leaves), len(rows)))
+        found = solve_differentiably(plan, structure, common, own, index)
+        return with_statistics(plan, structure, common, *found)
 
     return jax.jvp(plain, (values,), (slopes,))
 
 
-def _few(plan: Plan, live: list, shared: int) -> bool:
+def _prefers_jacobians(plan: Plan, live: list, shared: int) -> bool:
     """True if Jacobians by the inputs `live`, of which the first are shared, cost less than reverse
     mode.
     """
@@ -89,7 +92,7 @@ def _few(plan: Plan, live: list, shared: int) -> bool:
     return alike and count <= _FEW and not jnp.iscomplexobj(live[0])
 
 
-def _moves(x: Any, dot: Any) -> bool:
+def _is_perturbed(x: Any, dot: Any) -> bool:
     return not isinstance(dot, SymbolicZero) and not is_key(jnp.asarray(x)) and is_inexact(x)
 
 
@@ -114,14 +117,14 @@ def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     taped = replace(plan, static=untaped, kernel=None, starts=plan.starts and not plan.kernel)
 
     def at_once(leaves: list, rows: list, index: Any) -> Any:
-        return (), jax.vmap(partial(solved, taped, structure, leaves))(rows, index)
+        return (), jax.vmap(partial(solve_trajectory, taped, structure, leaves))(rows, index)
 
     find = partial(in_program, taped, structure) if plan.kernel is None else at_once
     return jax.jvp(find, primals, tangents)
 
 
 @jax.jit  # for outside of programs each of its operations would be one, compiled on its own
-def _along(shared: list, own: list, jacobians: list) -> list:
+def _jacobian_products(shared: list, own: list, jacobians: list) -> list:
     """Jacobians times tangents (of the shared inputs, and of the rows) for all trajectories. The
     tangent of a row that was not reached is zero, and a cotangent of it gives NaN
     (`autodiff/unreached_rows.py`).
@@ -139,7 +142,7 @@ def _along(shared: list, own: list, jacobians: list) -> list:
     return [jax.vmap(one)(jacobian, dots) for jacobian in jacobians]
 
 
-def differentiable(
+def solve_differentiably(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Any, Solution]:
     """The state of the statistics (empty if there are none), and the solution of each trajectory;
@@ -161,22 +164,24 @@ def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
-    moving = tuple(_moves(x, dot) for x, dot in zip(inputs, dots, strict=True))
+    moving = tuple(_is_perturbed(x, dot) for x, dot in zip(inputs, dots, strict=True))
     # A tape is read again, for which a thread has one lane, whatever layout was best without.
     tuning = plan.kernel and replace(plan.kernel, warps=None)
     own = replace(plan, moving=moving, back=True, kernel=tuning, chunk=plan.narrow, starts=False)
     dots = pick_flagged(dots, moving)
-    if not _goes_back(own, structure, leaves, rows, index):
-        of, live = _together(own, structure, leaves, rows, index)
+    if not _pulls_back(own, structure, leaves, rows, index):
+        of, live = _joint_solve(own, structure, leaves, rows, index)
         _, found, sol = jax.jvp(of, (live,), (dots,), has_aux=True)
         return sol, _tangent(sol, found)
     sol = _solutions(plan, structure, leaves, rows, index)
     attempts = sol.stats["steps"] + sol.stats["rejected"]
-    rule = _Back(own, structure, len(leaves))
-    return sol, _tangent(sol, one_way_linear(rule, [*inputs, index, attempts], dots, inexact(sol)))
+    rule = _ReverseMap(own, structure, len(leaves))
+    return sol, _tangent(
+        sol, one_way_linear(rule, [*inputs, index, attempts], dots, inexact_leaves(sol))
+    )
 
 
-def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+def _pulls_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
     """True if cotangents are pulled back chunk by chunk, or by a kernel. False where a tape may be
     too short: the solution then has to show that failure, and is computed with its tape.
     """
@@ -191,7 +196,7 @@ def _goes_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
 
 
 @dataclass(frozen=True)
-class _Back(Map):
+class _ReverseMap(Map):
     """The linear map from tangents of the moving inputs to those of all solutions. Tangents are
     pushed with the solves; cotangents are pulled back by further solves, whose tapes live no longer
     than a chunk.
@@ -203,12 +208,12 @@ class _Back(Map):
 
     def push(self, residuals: list, tangents: list) -> list:
         """The tangents of the solutions."""
-        of, live = _together(self.plan, self.structure, *self._split(residuals)[:-1])
+        of, live = _joint_solve(self.plan, self.structure, *self._split(residuals)[:-1])
         return jax.jvp(of, (live,), (tangents,), has_aux=True)[1]
 
     def pull(self, residuals: list, cotangents: list) -> list:
         """The cotangents of the moving inputs."""
-        return _pulled(self.plan, self.structure, *self._split(residuals), cotangents)
+        return _pull_ensemble(self.plan, self.structure, *self._split(residuals), cotangents)
 
     def _split(self, residuals: list) -> tuple[list, list, Any, Any]:
         """The shared inputs, the rows, the index, and the number of attempts of each trajectory:
@@ -217,7 +222,7 @@ class _Back(Map):
         return residuals[: self.shared], residuals[self.shared : -2], residuals[-2], residuals[-1]
 
 
-def _together(
+def _joint_solve(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Callable, list]:
     """A function from the moving inputs to the inexact leaves of all solutions, and the solutions;
@@ -228,15 +233,16 @@ def _together(
     solve = in_program if plan.kernel is None else in_lockstep
 
     def of(live: list) -> tuple[list, Solution]:
-        common, own = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), len(rows)))
+        every = replace_flagged(inputs, plan.moving, live)
+        common, own = split_by_sizes(every, (len(leaves), len(rows)))
         sol = solve(plain, structure, common, own, index)[1]
-        return inexact(sol), sol
+        return inexact_leaves(sol), sol
 
     return of, pick_flagged(inputs, plan.moving)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _pulled(
+def _pull_ensemble(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any, cotangents: list
 ) -> list:  # fmt: skip
     """The cotangents of the moving inputs."""
@@ -244,12 +250,12 @@ def _pulled(
     return [*sums, *found]
 
 
-@_pulled.defjvp
+@_pull_ensemble.defjvp
 @standard_promotion()
-def _pulled_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+def _pull_ensemble_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
     def pull(leaves: list, rows: list, index: Any, costs: Any, cotangents: list) -> list:
         del costs
-        of, live = _together(plan, structure, leaves, rows, index)
+        of, live = _joint_solve(plan, structure, leaves, rows, index)
         return jax.vjp(of, live, has_aux=True)[1](cotangents)[0]
 
     return jax.jvp(pull, primals, tangents)

@@ -19,25 +19,32 @@ from ..autodiff.primitive import in_a_trace, is_key, split_by_sizes
 from ..closures import unflatten
 from ..solution import Solution
 from ..solve import first_step
-from .chunks import cores, in_chunks, on_cores, ordered, program, recalled, through_chunks
+from .chunks import (
+    available_cores,
+    cached,
+    compiled_program,
+    in_chunks,
+    on_cores,
+    order_by_cost,
+    through_chunks,
+)
 from .gpu_kernel import NoKernel
-from .gpu_kernel.launch import Kernel, Tuning, in_kernel, refusal
+from .gpu_kernel.launch import Kernel, Tuning, in_kernel, no_kernel_reason
 from .reduction import Reduction
 from .sharded import platform
 from .trajectory import (
     Plan,
-    arguments,
     count_shared,
-    inexact,
-    pulled_one,
-    replaced,
-    solution,
-    solved,
+    inexact_leaves,
+    pull_trajectory,
+    replace_flagged,
+    trajectory_call,
+    solve_plain,
+    solve_trajectory,
 )
 
 __all__ = [
     "check_kernel",
-    "complete",
     "has_controlled_steps",
     "has_kernel",
     "in_lockstep",
@@ -45,6 +52,7 @@ __all__ = [
     "reduce_or_keep",
     "reduction_of",
     "run_parallel",
+    "with_statistics",
 ]
 
 # Bytes of the tapes of one launch: those of some 100,000 small systems, which keep a large GPU busy
@@ -59,7 +67,7 @@ def in_lockstep(
     """Solves all trajectories in one loop. Returns the state of the statistics (empty if there are
     none), and the solution of each.
     """
-    sol = jax.vmap(partial(solution, plan, structure, leaves))(rows, index)
+    sol = jax.vmap(partial(solve_plain, plan, structure, leaves))(rows, index)
     return reduce_or_keep(plan, structure, leaves, sol, index)
 
 
@@ -81,7 +89,9 @@ def reduction_of(structure: Any, leaves: Sequence) -> Reduction:
     return Reduction(unflatten(structure, leaves)["reduce"])
 
 
-def complete(plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution) -> Solution:
+def with_statistics(
+    plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution
+) -> Solution:
     """The solution, with its statistics if the call has asked for them."""
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
@@ -96,15 +106,15 @@ def run_parallel(
     known = not in_a_trace([*leaves, *rows]) and not any(map(is_key, rows))
     if plan.kernel is not None or not known or platform() != "cpu":
         return in_program(plan, structure, leaves, rows, index, costs)
-    return _on_cores(plan, structure, leaves, rows, index, costs)
+    return _run_on_cores(plan, structure, leaves, rows, index, costs)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+def _first_steps(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
     """The first step size of each trajectory, and its cost relative to the others."""
 
     def one(rows: list, i: Any) -> Any:
-        return first_step(plan.static, arguments(plan, structure, leaves, rows, i))
+        return first_step(plan.static, trajectory_call(plan, structure, leaves, rows, i))
 
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     if plan.kernel is not None:  # one step costs little compared with the kernel
@@ -113,13 +123,15 @@ def _first(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> 
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _chunks(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple[Any, Any]:
+def _run_chunks(
+    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+) -> tuple[Any, Any]:
     """Runs a chunk after the other, or all as blocks of a kernel. A trajectory with the index −1
     fills up a share.
     """
     if plan.back:
-        return _pulled_chunks(plan, structure, leaves, rows, index)
-    one = partial(solved, plan, structure)
+        return _pull_chunks(plan, structure, leaves, rows, index)
+    one = partial(solve_trajectory, plan, structure)
     if plan.kernel is not None:
         return reduce_or_keep(
             plan, structure, leaves, in_kernel(one, leaves, rows, index, plan.kernel), index
@@ -142,47 +154,49 @@ def in_program(
 ) -> tuple[Any, Any]:  # fmt: skip
     """Runs all trajectories in one program, on one core; those of similar cost in one chunk."""
     if plan.even:
-        return _chunks(plan, structure, leaves, rows, index)
+        return _run_chunks(plan, structure, leaves, rows, index)
     if costs is None:
-        first, costs = _first(plan, structure, leaves, rows, index)
+        first, costs = _first_steps(plan, structure, leaves, rows, index)
         rows = [*rows, first] if plan.starts else rows
-    order = ordered(costs, plan.chunk)
+    order = order_by_cost(costs, plan.chunk)
     back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
-    state, found = _chunks(plan, structure, leaves, [row[order] for row in rows], index[order])
+    state, found = _run_chunks(plan, structure, leaves, [row[order] for row in rows], index[order])
     return state, jax.tree.map(lambda x: x[back], found)
 
 
-def _on_cores(
+def _run_on_cores(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
 ) -> tuple[Any, Any]:  # fmt: skip
     """Runs a share of the chunks on each core. The two programs are compiled at the same
     time, too.
     """
     size = index.shape[0]
-    shares = min(cores(), -(-size // plan.chunk))
+    shares = min(available_cores(), -(-size // plan.chunk))
     length = -(-size // (shares * plan.chunk)) * plan.chunk
     known = plan.even or costs is not None
-    first = None if known else program(_first, (plan, structure), leaves, rows, index)
+    first = (
+        None if known else compiled_program(_first_steps, (plan, structure), leaves, rows, index)
+    )
     like = [*rows, *([first.out[0]] if first is not None and plan.starts else [])]
     share = [jax.ShapeDtypeStruct((length, *x.shape[1:]), x.dtype) for x in (*like, index)]
-    go = program(_chunks, (plan, structure), leaves, share[:-1], share[-1])
+    go = compiled_program(_run_chunks, (plan, structure), leaves, share[:-1], share[-1])
     if first is not None:
         steps, costs = first(leaves, rows, index)
         rows = [*rows, steps] if plan.starts else rows
-    order = np.arange(size) if plan.even else ordered(np.asarray(costs), plan.chunk, np)
+    order = np.arange(size) if plan.even else order_by_cost(np.asarray(costs), plan.chunk, np)
     found, together = on_cores(partial(go, leaves), rows, index, order, plan.chunk, shares)
     states, parts = zip(*found, strict=True)
-    return _merged(plan, structure, leaves, states), together(*parts)
+    return _merge_shares(plan, structure, leaves, states), together(*parts)
 
 
-def _merged(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
+def _merge_shares(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
     """The statistics, or the sums of cotangents, of several shares together."""
     if plan.reduces:
         return reduction_of(structure, leaves).merged(states)
     return jax.tree.map(lambda *xs: jnp.asarray(sum(map(np.asarray, xs))), *states)
 
 
-def _pulled_chunks(
+def _pull_chunks(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any
 ) -> tuple[list, list]:
     """The cotangents of the shared inputs, summed over all trajectories, and of the rows of each.
@@ -190,9 +204,9 @@ def _pulled_chunks(
     """
     shared, own = count_shared(plan, leaves), len(plan.moving) - len(leaves)
     if plan.kernel is None:
-        pull, group = partial(_pulled_some, plan, structure, leaves), plan.chunk
+        pull, group = partial(_pull_group, plan, structure, leaves), plan.chunk
     else:
-        pull, group = _puller(plan, structure, leaves, rows, index)
+        pull, group = _kernel_pull(plan, structure, leaves, rows, index)
 
     def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
         rows, index = xs
@@ -205,26 +219,29 @@ def _pulled_chunks(
     return through_chunks(step, zero, (rows, index), group)
 
 
-def _pulled_some(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+def _pull_group(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
     """The cotangents of the moving inputs of trajectories that are stepped together."""
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
     plain = replace(plan, kernel=None, back=False, moving=())
 
     def of(live: list) -> list:
-        common, mine = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), own))
-        return inexact(jax.vmap(partial(solved, plain, structure, common))(mine, index))
+        every = replace_flagged(inputs, plan.moving, live)
+        common, mine = split_by_sizes(every, (len(leaves), own))
+        return inexact_leaves(
+            jax.vmap(partial(solve_trajectory, plain, structure, common))(mine, index)
+        )
 
     _, pull = jax.vjp(of, pick_flagged(inputs, plan.moving))
     return pull(rows[own:])[0]
 
 
-def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
+def _kernel_pull(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
     """The function that pulls cotangents back by a kernel, and the number of trajectories of one
     launch. A group in which a tape was too short is solved once more in lockstep, which thins
     tapes.
     """
-    one = partial(pulled_one, plan, structure)
+    one = partial(pull_trajectory, plan, structure)
     kernel = Kernel.of(
         one, leaves, rows, index, plan.kernel or Tuning(), count_shared(plan, leaves)
     )
@@ -235,13 +252,13 @@ def _puller(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) ->
         found, cut = kernel(leaves, rows, index)
         if whole:
             return found
-        again = partial(_pulled_some, plan, structure, leaves, rows, index)
+        again = partial(_pull_group, plan, structure, leaves, rows, index)
         return lax.cond(jnp.any(cut), again, lambda: found)
 
-    return pull, _group(kernel, index.shape[0])
+    return pull, _launch_size(kernel, index.shape[0])
 
 
-def _group(kernel: Kernel, size: int) -> int:
+def _launch_size(kernel: Kernel, size: int) -> int:
     """The number of trajectories in a launch, such that their tapes take `_SCRATCH` bytes
     at most.
     """
@@ -269,12 +286,12 @@ def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: An
     def reason() -> NoKernel | None:
         bare, inputs, sums = replace(plan, starts=False), rows, 0
         if plan.back:
-            inputs = [*rows, *_outputs(bare, structure, leaves, rows, index)]
+            inputs = [*rows, *_output_shapes(bare, structure, leaves, rows, index)]
             sums = count_shared(plan, leaves)
-        one = partial(pulled_one if plan.back else solved, bare, structure)
-        return refusal(one, leaves, inputs, index, plan.kernel or Tuning(), sums)
+        one = partial(pull_trajectory if plan.back else solve_trajectory, bare, structure)
+        return no_kernel_reason(one, leaves, inputs, index, plan.kernel or Tuning(), sums)
 
-    found = recalled(_reasons, (plan, structure, kinds), reason, _KEPT)
+    found = cached(_reasons, (plan, structure, kinds), reason, _KEPT)
     if found is not None:
         raise found.with_traceback(None)  # which would grow each time
 
@@ -290,7 +307,7 @@ def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
     return True
 
 
-def _outputs(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+def _output_shapes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
     """The shapes of the inexact leaves of all solutions."""
     _, sol = jax.eval_shape(partial(in_lockstep, plan, structure), leaves, rows, index)
-    return inexact(sol)
+    return inexact_leaves(sol)

@@ -54,7 +54,7 @@ def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
         for path, leaf, axis in _leaves(field, value, axes[field]):
             flags.append(axis is not None)
             if axis is not None:
-                rows.append(_moved(path, leaf, axis))
+                rows.append(_axis_first(path, leaf, axis))
                 names.append(path)
         places.append((field, tuple(flags)))
     sizes = {name: row.shape[0] for name, row in zip(names, rows, strict=True)}
@@ -130,11 +130,11 @@ def trajectory(
     """
     if draw is not None:
         own, key = jax.random.split(key) if problem.stochastic else (key, None)
-        fields = {**fields, **_drawn(draw, own)}
+        fields = {**fields, **_draw_fields(draw, own)}
     return placed(problem, fields), key
 
 
-def _drawn(draw: Any, key: Any) -> dict[str, Any]:
+def _draw_fields(draw: Any, key: Any) -> dict[str, Any]:
     found = draw(key)
     if not isinstance(found, dict):
         raise TypeError(
@@ -173,9 +173,9 @@ def _leaves(field: str, value: Any, axes: Any) -> list[tuple[str, Any, int | Non
     named, _ = jax.tree_util.tree_flatten_with_path(value)
     found = []
     for (path, leaf), each in zip(named, jax.tree.leaves(spread), strict=True):
-        axis = each.axis if _is_array(leaf) else None
+        axis = each.axis if _is_array_or_number(leaf) else None
         # A time that all share is a number, and no axis of it could be meant.
-        shared = field == "tspan" and _is_array(leaf) and np.ndim(leaf) == 0
+        shared = field == "tspan" and _is_array_or_number(leaf) and np.ndim(leaf) == 0
         found.append((field + jax.tree_util.keystr(path), leaf, None if shared else axis))
     return found
 
@@ -189,11 +189,11 @@ class _Axis:
         self.axis = axis
 
 
-def _is_array(x: Any) -> bool:
+def _is_array_or_number(x: Any) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic, float, int, complex))
 
 
-def _moved(path: str, leaf: Any, axis: int) -> Any:
+def _axis_first(path: str, leaf: Any, axis: int) -> Any:
     """The leaf with the axis of the trajectories in front."""
     if np.ndim(leaf) == 0:
         field = path.split("[")[0].split(".")[0]

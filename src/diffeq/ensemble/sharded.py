@@ -29,11 +29,11 @@ __all__ = [
     "from_first",
     "is_global",
     "known_here",
-    "over",
+    "on_devices",
     "platform",
+    "replicate_shared",
     "row_at",
-    "shared_by",
-    "some_of",
+    "select_rows",
 ]
 
 
@@ -78,7 +78,7 @@ def platform(mesh: Any = None) -> str:
     return jax.devices(device)[0].platform if isinstance(device, str) else device.platform
 
 
-def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:
+def on_devices(mesh: Mesh, share: Callable, merged: Any) -> Callable:
     """Runs `share(leaves, rows, index)` on each device, with its part of rows and index. Returns
     the state of the statistics, merged from those of the devices by `merged` (if any), and the
     solution of each trajectory.
@@ -101,16 +101,18 @@ def over(mesh: Mesh, share: Callable, merged: Any) -> Callable:
 
 def dealt(rows: Sequence, mesh: Mesh) -> list:
     """Rows of all trajectories, with the part of each device in its memory."""
-    return [_placed(x, NamedSharding(mesh, P(mesh.axis_names))) for x in rows]
+    return [_put_on_devices(x, NamedSharding(mesh, P(mesh.axis_names))) for x in rows]
 
 
-def shared_by(leaves: Sequence, mesh: Mesh) -> list:
+def replicate_shared(leaves: Sequence, mesh: Mesh) -> list:
     """The shared inputs, in the memory of each device; Python numbers stay as they are."""
     whole = NamedSharding(mesh, P())
-    return [_placed(x, whole) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves]
+    return [
+        _put_on_devices(x, whole) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves
+    ]
 
 
-def _placed(x: Any, sharding: NamedSharding) -> Any:
+def _put_on_devices(x: Any, sharding: NamedSharding) -> Any:
     """The array on all devices. It has to be equal in all processes; this is not checked, as the
     check would send all of it.
     """
@@ -121,7 +123,9 @@ def _placed(x: Any, sharding: NamedSharding) -> Any:
         return jax.device_put(x, sharding)
     if _is_key(x):
         kind = jax.random.key_impl(x)
-        return jax.random.wrap_key_data(_placed(jax.random.key_data(x), sharding), impl=kind)
+        return jax.random.wrap_key_data(
+            _put_on_devices(jax.random.key_data(x), sharding), impl=kind
+        )
     known = np.asarray(x)
     return jax.make_array_from_callback(known.shape, sharding, lambda part: known[part])
 
@@ -130,7 +134,7 @@ def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.extended)
 
 
-def some_of(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
+def select_rows(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
     """The rows of these numbers, with the part of each device in its memory."""
     whole = NamedSharding(mesh, P())
     return dealt([x.at[index].get(out_sharding=whole) for x in rows], mesh)

@@ -13,13 +13,13 @@ import numpy as np
 from ..autodiff.primitive import in_a_trace, is_key
 from ..closures import flatten
 from ..solution import Solution
-from .derivatives import differentiable, in_lanes
-from .execution import check_kernel, complete, in_lockstep, reduction_of, run_parallel
+from .derivatives import solve_differentiably, solve_in_lanes
+from .execution import check_kernel, in_lockstep, reduction_of, run_parallel, with_statistics
 from .gpu_kernel.launch import Tuning
 from .inputs import Inputs
 from .reduction import Reduction
-from .sharded import dealt, known_here, over, platform, shared_by, some_of
-from .trajectory import Plan, solution
+from .sharded import dealt, known_here, on_devices, platform, replicate_shared, select_rows
+from .trajectory import Plan, solve_plain
 
 __all__ = ["Ensemble"]
 
@@ -58,12 +58,12 @@ class Ensemble:
         index = np.arange(self.inputs.size, dtype=np.int32)
         if self.mesh is not None:
             found = self._on_mesh(self.inputs.rows, index)
-            sol = complete(self.plan, structure, leaves, *found)
+            sol = with_statistics(self.plan, structure, leaves, *found)
         elif self.strategy in _ON_ITS_OWN:
-            sol = in_lanes(self.plan, structure, leaves, self.inputs.rows, index)
+            sol = solve_in_lanes(self.plan, structure, leaves, self.inputs.rows, index)
         else:
             found = in_lockstep(self.plan, structure, leaves, self.inputs.rows, index)
-            sol = complete(self.plan, structure, leaves, *found)
+            sol = with_statistics(self.plan, structure, leaves, *found)
         return replace(sol, strategy=self.strategy)
 
     def part(self, index: np.ndarray) -> tuple[Any, Solution]:
@@ -72,7 +72,7 @@ class Ensemble:
         """
         leaves, structure = self.parts
         if self.mesh is not None:
-            rows = some_of(self.inputs.rows, np.maximum(index, 0), self.mesh)
+            rows = select_rows(self.inputs.rows, np.maximum(index, 0), self.mesh)
             found = self._on_mesh(rows, index)
             return jax.tree.map(partial(known_here, mesh=self.mesh), found)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
@@ -81,8 +81,8 @@ class Ensemble:
 
     def _on_mesh(self, rows: list, index: Any) -> tuple[Any, Solution]:
         leaves, structure = self.parts
-        leaves, (index,) = shared_by(leaves, self.mesh), dealt([index], self.mesh)
-        return _shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
+        leaves, (index,) = replicate_shared(leaves, self.mesh), dealt([index], self.mesh)
+        return _solve_shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
 
     def as_kernel(self) -> "Ensemble":
         """The ensemble with the strategy "kernel". Raises `NoKernel` where there is none."""
@@ -101,7 +101,9 @@ class Ensemble:
     def joined(self, state: Any, sol: Solution) -> Solution:
         """The solution of all parts, with the results of their statistics."""
         leaves, structure = self.parts
-        return replace(complete(self.plan, structure, leaves, state, sol), strategy=self.strategy)
+        return replace(
+            with_statistics(self.plan, structure, leaves, state, sol), strategy=self.strategy
+        )
 
     def merged(self, states: Sequence) -> Any:
         """The states of the statistics of several parts, merged."""
@@ -111,7 +113,7 @@ class Ensemble:
         """The number of numbers in one solution, before it is reduced."""
         leaves, structure = self.parts
         rows = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in self.inputs.rows]
-        one = jax.eval_shape(partial(solution, self.plan, structure), leaves, rows, jnp.int32(0))
+        one = jax.eval_shape(partial(solve_plain, self.plan, structure), leaves, rows, jnp.int32(0))
         return sum(x.size for x in jax.tree.leaves(one))
 
     @cached_property
@@ -140,7 +142,7 @@ class Ensemble:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _shares(
+def _solve_shares(
     plan: Plan, structure: Any, strategy: str, mesh: Any, leaves: list, rows: list, index: Any
 ) -> tuple[Any, Solution]:
     """Runs a share of the trajectories on each device."""
@@ -149,8 +151,8 @@ def _shares(
         if strategy == "lockstep":
             return in_lockstep(plan, structure, leaves, rows, index)
         if plan.reduces:
-            return differentiable(plan, structure, leaves, rows, index)
-        return (), in_lanes(plan, structure, leaves, rows, index)
+            return solve_differentiably(plan, structure, leaves, rows, index)
+        return (), solve_in_lanes(plan, structure, leaves, rows, index)
 
     merged = reduction_of(structure, leaves).merged if plan.reduces else None
-    return over(mesh, share, merged)(leaves, rows, index)
+    return on_devices(mesh, share, merged)(leaves, rows, index)

@@ -27,13 +27,13 @@ from .inputs import filled, key_of, trajectory
 
 __all__ = [
     "Plan",
-    "arguments",
     "count_shared",
-    "inexact",
-    "pulled_one",
-    "replaced",
-    "solution",
-    "solved",
+    "inexact_leaves",
+    "pull_trajectory",
+    "replace_flagged",
+    "trajectory_call",
+    "solve_plain",
+    "solve_trajectory",
 ]
 
 
@@ -54,7 +54,7 @@ class Plan:
     back: bool = False  # cotangents are pulled back, and there are no Jacobians
 
 
-def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Call:
+def trajectory_call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Call:
     """The call of trajectory i."""
     shared = unflatten(structure, leaves)
     fields = filled(shared["given"], plan.places, rows)
@@ -65,12 +65,12 @@ def arguments(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: A
     return shared["call"]._replace(problem=problem, key=key, stops=stops)
 
 
-def solution(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
+def solve_plain(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
     """The solution of trajectory i."""
-    return run(plan.static, arguments(plan, structure, leaves, rows, i))
+    return run(plan.static, trajectory_call(plan, structure, leaves, rows, i))
 
 
-def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
+def solve_trajectory(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
     """The solution of trajectory i, with its Jacobians if `plan.moving`; the last of its rows is
     the first step size, if `plan.starts`.
     """
@@ -79,7 +79,7 @@ def solved(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any)
 
     def solve(xs: Sequence) -> Solution:
         common, mine = split_by_sizes(xs, (len(leaves), len(own)))
-        call = arguments(plan, structure, common, mine, i)
+        call = trajectory_call(plan, structure, common, mine, i)
         return run(plan.static, call._replace(**first))
 
     inputs = [*leaves, *own]
@@ -97,8 +97,8 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
     def of(vector: Any) -> tuple[list, Solution]:
         parts = jnp.split(vector, np.cumsum(sizes)[:-1])
         own = [part.reshape(x.shape) for part, x in zip(parts, live, strict=True)]
-        sol = solve(replaced(inputs, moving, own))
-        return inexact(sol), sol
+        sol = solve(replace_flagged(inputs, moving, own))
+        return inexact_leaves(sol), sol
 
     vector = jnp.concatenate([x.ravel() for x in live])
     push = lambda e: jax.jvp(of, (vector,), (e,), has_aux=True)[1:]  # noqa: E731
@@ -106,7 +106,7 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
     return sol, jacobian
 
 
-def pulled_one(
+def pull_trajectory(
     plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
 ) -> tuple[list, Any]:
     """The cotangents of the moving inputs of trajectory i, from the cotangents of its solution,
@@ -117,20 +117,21 @@ def pulled_one(
     static = replace(plan.static, adjoint=Unthinned(plan.static.adjoint.rows))
 
     def of(live: list) -> tuple[list, Any]:
-        common, mine = split_by_sizes(replaced(inputs, plan.moving, live), (len(leaves), own))
-        sol = run(static, arguments(plan, structure, common, mine, i))
-        return inexact(sol), sol.status
+        every = replace_flagged(inputs, plan.moving, live)
+        common, mine = split_by_sizes(every, (len(leaves), own))
+        sol = run(static, trajectory_call(plan, structure, common, mine, i))
+        return inexact_leaves(sol), sol.status
 
     _, pull, status = jax.vjp(of, pick_flagged(inputs, plan.moving), has_aux=True)
     return pull(list(rows[own:]))[0], status == Status.tape_overflow
 
 
-def inexact(tree: Any) -> list:
+def inexact_leaves(tree: Any) -> list:
     """The leaves of a tree that have a derivative."""
     return [x for x in jax.tree.leaves(tree) if is_inexact(x)]
 
 
-def replaced(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
+def replace_flagged(xs: Sequence, flags: Sequence[bool], live: Sequence) -> list:
     """The elements of `xs`, with those of `live` in place of the flagged ones."""
     found = iter(live)
     return [next(found) if flag else x for x, flag in zip(xs, flags, strict=True)]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .chunks import recalled
+from .chunks import cached
 from .gpu_kernel import NoKernel
 from .gpu_kernel.launch import Tuning
 from .strategies import Ensemble
@@ -42,12 +42,12 @@ def tuned(ensemble: Ensemble) -> Ensemble:
                 "chunk is 'tuned', and nothing can be measured inside jit, vmap or a derivative: "
                 "solve the ensemble once outside, which is remembered, or give a number."
             )
-        return min(_layouts(ensemble), key=lambda layout: _seconds(ensemble, layout))
+        return min(_layouts(ensemble), key=lambda layout: _time_layout(ensemble, layout))
 
-    return _laid_out(ensemble, recalled(_known, _kind(ensemble), fastest, _KEPT))
+    return _laid_out(ensemble, cached(_known, _layout_key(ensemble), fastest, _KEPT))
 
 
-def _kind(ensemble: Ensemble) -> tuple:
+def _layout_key(ensemble: Ensemble) -> tuple:
     """The cache key of a layout: ensembles of one key have the same fastest layout."""
     leaves, structure = ensemble.parts
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *ensemble.inputs.rows))
@@ -74,7 +74,7 @@ def _laid_out(ensemble: Ensemble, layout: int | Tuning) -> Ensemble:
     return replace(ensemble, plan=replace(ensemble.plan, **new))
 
 
-def _seconds(ensemble: Ensemble, layout: int | Tuning) -> float:
+def _time_layout(ensemble: Ensemble, layout: int | Tuning) -> float:
     """The time in seconds of a sample in a layout, once it is compiled; infinity if it has no
     kernel.
     """

@@ -1,17 +1,17 @@
 """Scalarises a solve of small arrays for many lanes: every array becomes its single numbers."""
 
-from .interpreter import Lanes, scalarised
-from .large_arrays import Array, Read, Space, Stored, View, Written
+from .interpreter import LaneContext, scalarised
+from .large_arrays import LaneArray, Read, Space, Stored, View, WritableArray
 from .scalar_values import NoKernel
 
 __all__ = [
-    "Array",
-    "Lanes",
+    "LaneArray",
+    "LaneContext",
     "NoKernel",
     "Read",
     "Space",
     "Stored",
     "View",
-    "Written",
+    "WritableArray",
     "scalarised",
 ]

@@ -17,16 +17,24 @@ from jax import lax
 
 from ...autodiff.primitive import dependents, scan_counts, split_by_sizes, subjaxprs
 from ...autodiff.while_loop import lane_dependence
-from .indexing import put, row
-from .large_arrays import REGISTERS, View, Written, kept, loaded, refilled, viewed
+from .indexing import clamped_row, write_row
+from .large_arrays import (
+    REGISTERS,
+    View,
+    WritableArray,
+    all_entries,
+    read_only,
+    refill_buffer,
+    to_memory,
+)
 from .scalar_values import (
-    Key,
+    KeyWords,
     NoKernel,
     apply,
-    filled,
+    full_array,
     has_lanes,
     is_known,
-    is_number,
+    is_known_entry,
     objects,
     select,
 )
@@ -41,7 +49,7 @@ _UNROLLED = 400  # the most equations of a scan that is unrolled, over all of it
 
 
 @dataclass(frozen=True)
-class _Carry:
+class _LoopCarry:
     """Converts arrays to the carry of `lax.while_loop`, a flat list of their numbers, and back."""
 
     avals: Sequence
@@ -52,18 +60,18 @@ class _Carry:
         """The numbers of arrays."""
         out = []
         for x, aval, varies in zip(arrays, self.avals, self.varies, strict=True):
-            if isinstance(x, Written):
+            if isinstance(x, WritableArray):
                 out += x.carried()
                 continue
-            for entry in objects(loaded(x)).flat:
-                words = entry if isinstance(entry, Key) else (entry,)
-                dtype = jnp.uint32 if isinstance(entry, Key) else aval.dtype
+            for entry in objects(all_entries(x)).flat:
+                words = entry if isinstance(entry, KeyWords) else (entry,)
+                dtype = jnp.uint32 if isinstance(entry, KeyWords) else aval.dtype
                 out += [self._number(w, dtype, varies) for w in words]
         return out
 
     def _number(self, entry: Any, dtype: Any, varies: bool) -> Any:
         shape = (self.lanes,) if varies else ()
-        if is_number(entry):
+        if is_known_entry(entry):
             return jnp.full(shape, entry, dtype)
         assert varies or not entry.ndim, "what no lane influences differs from lane to lane"
         return entry if entry.shape == shape else jnp.broadcast_to(entry, shape)
@@ -72,7 +80,7 @@ class _Carry:
         """The arrays of these numbers."""
         found, out = iter(numbers), []
         for x, aval in zip(like, self.avals, strict=True):
-            if isinstance(x, Written):
+            if isinstance(x, WritableArray):
                 out.append(x.after([next(found) for _ in range(x.width)]))
                 continue
             y = np.empty(aval.shape, object)
@@ -84,8 +92,8 @@ class _Carry:
     @staticmethod
     def _entry(found: Any, like: Any, i: tuple) -> Any:
         example = objects(like)[i] if isinstance(like, np.ndarray) else None
-        if isinstance(example, Key):
-            return Key(next(found) for _ in example)
+        if isinstance(example, KeyWords):
+            return KeyWords(next(found) for _ in example)
         return next(found)
 
 
@@ -101,14 +109,14 @@ def looped(
     """
     for _ in range(_WRITTEN_OUT):
         on = test(context, state, buffers)
-        if not is_number(on):
+        if not is_known_entry(on):
             break
         if not on:
             return [*state, *buffers]
         state, buffers = turn(context, np.bool_(True), state, buffers)
     count, arrays = len(state), [*state, *buffers]
     test_varies, flags = varies([has_lanes(x) for x in arrays])
-    carry = _Carry(avals, flags, context.lanes)
+    carry = _LoopCarry(avals, flags, context.lanes)
 
     def active(arrays: list) -> Any:
         on = test(context, *split_by_sizes(arrays, (count, len(buffers))))
@@ -136,31 +144,31 @@ def _kept_where(on: Any, new: Any, old: Any, space: Any) -> Any:
     """The new array in active lanes, the old one in lanes that are done."""
     if new is old:
         return new
-    if isinstance(old, Written):
-        return refilled(old, new, on, space)
-    new = loaded(new)
+    if isinstance(old, WritableArray):
+        return refill_buffer(old, new, on, space)
+    new = all_entries(new)
     out, new, old = np.empty(new.shape, object), objects(new), objects(old)
     for i in np.ndindex(out.shape):
         out[i] = select(on, new[i], old[i])
     return out
 
 
-def _room_for(x: Any, context: Any, aval: Any) -> Any:
+def _loop_buffer(x: Any, context: Any, aval: Any) -> Any:
     """A buffer: in memory, if it is large."""
-    return x if x.size <= REGISTERS else kept(x, context.space, aval.dtype)
+    return x if x.size <= REGISTERS else to_memory(x, context.space, aval.dtype)
 
 
-def _beside(x: Any, context: Any) -> Any:
+def _read_only_operand(x: Any, context: Any) -> Any:
     """A large array that a loop only reads: in memory, unless it is known, so that registers are
     left for the carry of the loop.
     """
     if not isinstance(x, np.ndarray) or is_known(x) or x.size <= REGISTERS:
         return x
     entry = x.flat[0]
-    return x if isinstance(entry, Key) else kept(x, context.space, entry.dtype)
+    return x if isinstance(entry, KeyWords) else to_memory(x, context.space, entry.dtype)
 
 
-def _settles(grown: Callable, flags: list[bool]) -> list[bool]:
+def _fixed_point(grown: Callable, flags: list[bool]) -> list[bool]:
     """The fixed point of `grown`, iterated from these flags."""
     while (after := grown(flags)) != flags:
         flags = after
@@ -174,16 +182,16 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
            body_nconsts: int) -> list:  # fmt: skip
     """JAX's own loop: all of its carry is masked."""
     consts = cond_nconsts + body_nconsts
-    xs = (*map(viewed, xs[:consts]), *xs[consts:])
+    xs = (*map(read_only, xs[:consts]), *xs[consts:])
     of_test, of_body, carry = xs[:cond_nconsts], xs[cond_nconsts:consts], xs[consts:]
     own = [has_lanes(x) for x in of_test], [has_lanes(x) for x in of_body]
-    carry = [loaded(x) for x in carry]
+    carry = [all_entries(x) for x in carry]
 
     def test(inner: Any, state: list, _: list) -> Any:
         return objects(inner.run(cond_jaxpr, [*of_test, *state])[0])[()]
 
     def turn(inner: Any, _: Any, state: list, __: list) -> tuple:
-        return [loaded(x) for x in inner.run(body_jaxpr, [*of_body, *state])], []
+        return [all_entries(x) for x in inner.run(body_jaxpr, [*of_body, *state])], []
 
     def varies(flags: list[bool]) -> tuple:
         tested = lambda flags: dependents(cond_jaxpr, [*own[0], *flags])[0]  # noqa: E731
@@ -192,7 +200,7 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
             on, out = tested(flags), dependents(body_jaxpr, [*own[1], *flags])
             return [f or o or on for f, o in zip(flags, out, strict=True)]
 
-        flags = _settles(grown, flags)
+        flags = _fixed_point(grown, flags)
         return tested(flags), flags
 
     return looped(context, test, turn, carry, [], varies, body_jaxpr.out_avals)
@@ -206,7 +214,7 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
     if condition.out_avals[0].ndim:
         return None
     consts, state, buffers = split_by_sizes(xs, sizes)
-    consts = [viewed(_beside(x, context)) for x in consts]
+    consts = [read_only(_read_only_operand(x, context)) for x in consts]
     own = [has_lanes(x) for x in consts]
     avals = body.out_avals
 
@@ -214,7 +222,7 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
         return objects(inner.run(condition, [*consts, *state, *buffers])[0])[()]
 
     def turn(inner: Any, active: Any, state: list, buffers: list) -> tuple:
-        out = inner.run(body, [_flag(active), *consts, *state, *buffers])
+        out = inner.run(body, [_scalar_array(active), *consts, *state, *buffers])
         return tuple(split_by_sizes(out, sizes[1:]))
 
     def varies(flags: list[bool]) -> tuple:
@@ -222,22 +230,22 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
         flags = lane_dependence(condition, body, every, [*own, *flags])
         return dependents(condition, flags)[0], flags[len(own) :]
 
-    state = [loaded(x) for x in state]
-    if not _written_out(context, test, state, buffers):
-        buffers = [_room_for(x, context, a)
+    state = [all_entries(x) for x in state]
+    if not _starts_with_known_iterations(context, test, state, buffers):
+        buffers = [_loop_buffer(x, context, a)
                    for x, a in zip(buffers, avals[sizes[1] :], strict=True)]  # fmt: skip
     return looped(context, test, turn, state, buffers, varies, avals)
 
 
-def _written_out(context: Any, test: Callable, state: list, buffers: list) -> bool:
+def _starts_with_known_iterations(context: Any, test: Callable, state: list, buffers: list) -> bool:
     """True if a loop starts with known iterations, such as a `single_iteration_loop`, which
     replaces its buffers.
     """
-    return all(map(is_known, state)) and is_number(test(context, state, buffers))
+    return all(map(is_known, state)) and is_known_entry(test(context, state, buffers))
 
 
-def _flag(entry: Any) -> np.ndarray:
-    return filled((), entry)
+def _scalar_array(entry: Any) -> np.ndarray:
+    return full_array((), entry)
 
 
 # --- scans ----------------------------------------------------------------------------------------
@@ -247,17 +255,17 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
     num_consts, num_carry = scan_counts(params)
     count = num_consts + num_carry
     consts, carry, rows = (
-        list(map(viewed, xs[:num_consts])),
+        list(map(read_only, xs[:num_consts])),
         list(xs[num_consts:count]),
         list(xs[count:]),
     )
-    size = length * _equations(jaxpr.jaxpr)
+    size = length * _count_equations(jaxpr.jaxpr)
     if size <= _UNROLLED or length <= 1:
-        return _unrolled(context, jaxpr, consts, carry, rows, length, reverse)
+        return _unroll_scan(context, jaxpr, consts, carry, rows, length, reverse)
     out = jaxpr.out_avals[num_carry:]
     written = [np.broadcast_to(np.zeros((), a.dtype), (length, *a.shape)) for a in out]
-    carry = [loaded(x) for x in carry]
-    written = [_room_for(x, context, a) for x, a in zip(written, out, strict=True)]
+    carry = [all_entries(x) for x in carry]
+    written = [_loop_buffer(x, context, a) for x, a in zip(written, out, strict=True)]
     own, of_rows = [has_lanes(x) for x in consts], [has_lanes(x) for x in rows]
 
     def test(inner: Any, state: list, _: list) -> Any:
@@ -267,18 +275,20 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
     def turn(inner: Any, active: Any, state: list, written: list) -> tuple:
         i = objects(state[0])[()]
         j = apply("sub", np.int32(length - 1), i) if reverse else i
-        here = [row(x, j, inner.space) for x in rows]
+        here = [clamped_row(x, j, inner.space) for x in rows]
         found = inner.run(jaxpr, [*consts, *state[1:], *here])
-        after, new = [loaded(x) for x in found[:num_carry]], found[num_carry:]
-        written = [put(x, j, y, active, inner.space) for x, y in zip(written, new, strict=True)]
-        return [_flag(apply("add", i, np.int32(1))), *after], written
+        after, new = [all_entries(x) for x in found[:num_carry]], found[num_carry:]
+        written = [
+            write_row(x, j, y, active, inner.space) for x, y in zip(written, new, strict=True)
+        ]
+        return [_scalar_array(apply("add", i, np.int32(1))), *after], written
 
     def varies(flags: list[bool]) -> tuple:
         def grown(flags: list[bool]) -> list[bool]:
             found = dependents(jaxpr, [*own, *flags[1 : num_carry + 1], *of_rows])
             return [False, *(a or b for a, b in zip(flags[1:], found, strict=True))]
 
-        return False, _settles(grown, flags)
+        return False, _fixed_point(grown, flags)
 
     counter = jax.ShapeDtypeStruct((), jnp.int32)
     avals = [counter, *jaxpr.out_avals[:num_carry],
@@ -287,20 +297,21 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
     return found[1:]
 
 
-def _equations(jaxpr: Any) -> int:
+def _count_equations(jaxpr: Any) -> int:
     """The number of equations, those of nested jaxprs included."""
-    return len(jaxpr.eqns) + sum(map(_equations, subjaxprs(jaxpr)))
+    return len(jaxpr.eqns) + sum(map(_count_equations, subjaxprs(jaxpr)))
 
 
-def _unrolled(context: Any, jaxpr: Any, consts: list, carry: list, rows: list, length: int,
-              reverse: bool) -> list:  # fmt: skip
+def _unroll_scan(
+    context: Any, jaxpr: Any, consts: list, carry: list, rows: list, length: int, reverse: bool
+) -> list:
     """Evaluates a scan iteration by iteration."""
     written, count = [], len(carry)
     for i in range(length - 1, -1, -1) if reverse else range(length):
-        here = [row(x, np.int32(i), context.space) for x in rows]
+        here = [clamped_row(x, np.int32(i), context.space) for x in rows]
         found = context.run(jaxpr, [*consts, *carry, *here])
         carry = found[:count]
-        written.append([objects(loaded(x)) for x in found[count:]])
+        written.append([objects(all_entries(x)) for x in found[count:]])
     written = written[::-1] if reverse else written
     outs = zip(*written, strict=True) if written else [() for _ in jaxpr.out_avals[count:]]
     avals = jaxpr.out_avals[count:]
@@ -317,12 +328,12 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
     if lanes or not length:
         return None
     rows, consts, carry, linear, linear_rows, buffers = split_by_sizes(xs, sizes)
-    consts, linear = [viewed(x) for x in consts], [viewed(x) for x in linear]
+    consts, linear = [read_only(x) for x in consts], [read_only(x) for x in linear]
     first, count = objects(lo)[()], objects(n)[()]
     avals = step.out_avals
     full = [jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in avals[sizes[2] :]]
-    carry = [_room_for(x, context, a) for x, a in zip(carry, avals, strict=False)]
-    buffers = [_room_for(x, context, a) for x, a in zip(buffers, full, strict=True)]
+    carry = [_loop_buffer(x, context, a) for x, a in zip(carry, avals, strict=False)]
+    buffers = [_loop_buffer(x, context, a) for x, a in zip(buffers, full, strict=True)]
 
     def test(inner: Any, state: list, _: list) -> Any:
         del inner
@@ -332,16 +343,19 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
         i = objects(state[0])[()]
         back = apply("sub", apply("sub", count, np.int32(1)), i) if reverse else i
         j = apply("min", apply("max", apply("add", first, back), np.int32(0)), np.int32(length - 1))
-        here, linear_here = ([row(x, j, inner.space) for x in g] for g in (rows, linear_rows))
-        old = [np.zeros(x.shape[1:], a.dtype) if fresh else row(x, j, inner.space)
+        here, linear_here = (
+            [clamped_row(x, j, inner.space) for x in g] for g in (rows, linear_rows)
+        )
+        old = [np.zeros(x.shape[1:], a.dtype) if fresh else clamped_row(x, j, inner.space)
                for x, a in zip(buffers, full, strict=True)]  # fmt: skip
         xs = [*here, *consts, *state[1:], *linear, *linear_here, *old]
-        after, written = split_by_sizes(inner.run(step, [_flag(active), *xs]), (sizes[2], sizes[5]))
-        buffers = [put(x, j, y, inner.on, inner.space)
+        found = inner.run(step, [_scalar_array(active), *xs])
+        after, written = split_by_sizes(found, (sizes[2], sizes[5]))
+        buffers = [write_row(x, j, y, inner.on, inner.space)
                    for x, y in zip(buffers, written, strict=True)]  # fmt: skip
-        return [_flag(apply("add", i, np.int32(1))), *after], buffers
+        return [_scalar_array(apply("add", i, np.int32(1))), *after], buffers
 
-    own = [has_lanes(x) for x in (filled((), first), filled((), count))]
+    own = [has_lanes(x) for x in (full_array((), first), full_array((), count))]
     fixed = [[has_lanes(x) for x in g] for g in (rows, consts, linear, linear_rows)]
 
     def varies(flags: list[bool]) -> tuple:
@@ -355,7 +369,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
             return [flags[0] or tests, *found[: sizes[2]],
                     *(f or places for f in found[sizes[2] :])]  # fmt: skip
 
-        return tests, _settles(grown, flags)
+        return tests, _fixed_point(grown, flags)
 
     counter = jax.ShapeDtypeStruct((), jnp.int32)
     state = [np.asarray(np.int32(0)), *carry]
@@ -369,9 +383,9 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
 def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) -> list:
     """Evaluates the branch that is known to be taken; else all, and selects."""
     which = objects(index)[()]
-    if is_number(which):
+    if is_known_entry(which):
         return context.run(branches[min(max(int(which), 0), len(branches) - 1)], xs)
-    found, xs = None, tuple(map(viewed, xs))
+    found, xs = None, tuple(map(read_only, xs))
     for k, branch in enumerate(branches):
         here = _is_branch(which, k, len(branches))
         out = context.only(here).run(branch, xs) if np.ndim(here) else context.run(branch, xs)
@@ -379,7 +393,8 @@ def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) ->
             found = out
         else:
             found = [
-                _chosen(here, new, old, context.space) for new, old in zip(out, found, strict=True)
+                _select_branch(here, new, old, context.space)
+                for new, old in zip(out, found, strict=True)
             ]
     return found or []
 
@@ -392,12 +407,12 @@ def _is_branch(which: Any, k: int, count: int) -> Any:
     return apply("eq", which, np.int32(k)) if k else apply("le", which, np.int32(0))
 
 
-def _chosen(here: Any, new: Any, old: Any, space: Any) -> Any:
+def _select_branch(here: Any, new: Any, old: Any, space: Any) -> Any:
     if new is old:
         return new
-    if any(isinstance(x, Written | View) for x in (new, old)):
+    if any(isinstance(x, WritableArray | View) for x in (new, old)):
         raise NoKernel("an array in memory is written in one branch and not in another")
-    return _kept_where(here, new, loaded(old), space)
+    return _kept_where(here, new, all_entries(old), space)
 
 
 LOOPS: dict[str, Callable] = {

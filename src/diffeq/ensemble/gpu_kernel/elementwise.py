@@ -10,7 +10,7 @@ import numpy as np
 
 from ...autodiff.batch_last import ELEMENTWISE as COMMON
 from ...autodiff.primitive import rebind
-from .scalar_values import each, folded, is_known, is_number, operated
+from .scalar_values import apply_operation, fold_operation, is_known, is_known_entry, map_entries
 
 __all__ = ["ELEMENTWISE", "elementwise", "fits", "on_entries"]
 
@@ -36,9 +36,9 @@ def fits(equation: Any) -> bool:
 def elementwise(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an elementwise equation."""
     if all(map(is_known, xs)):
-        return _folded(equation, xs)
+        return _fold_equation(equation, xs)
     shape = equation.outvars[0].aval.shape
-    return each(on_entries(equation), *(np.broadcast_to(x, shape) for x in xs))
+    return map_entries(on_entries(equation), *(np.broadcast_to(x, shape) for x in xs))
 
 
 def on_entries(equation: Any) -> Callable:
@@ -47,20 +47,20 @@ def on_entries(equation: Any) -> Callable:
     bind = lambda *entries: rebind(equation, entries)[0]  # noqa: E731
 
     def one(*entries: Any) -> Any:
-        if all(map(is_number, entries)):
-            return _folded(equation, [np.asarray(x) for x in entries])[()]
-        return operated(name, bind, entries)
+        if all(map(is_known_entry, entries)):
+            return _fold_equation(equation, [np.asarray(x) for x in entries])[()]
+        return apply_operation(name, bind, entries)
 
     return one
 
 
-def _folded(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
+def _fold_equation(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an elementwise operation on known arrays."""
     name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
     if name == "convert_element_type" and not _to_whole(xs[0].dtype, dtype):
         return xs[0].astype(dtype)
     wide = list(np.broadcast_arrays(*xs)) if len({x.shape for x in xs}) > 1 else list(xs)
-    return np.asarray(folded(name, lambda *ys: rebind(equation, ys)[0], wide), dtype)
+    return np.asarray(fold_operation(name, lambda *ys: rebind(equation, ys)[0], wide), dtype)
 
 
 def _to_whole(old: Any, new: Any) -> bool:

@@ -29,15 +29,24 @@ from ...autodiff.primitive import (
 from .control_flow import LOOPS
 from .elementwise import ELEMENTWISE, elementwise, fits
 from .indexing import INDEXING
-from .large_arrays import LazyArray, Space, Stored, Written, kept, loaded, viewed
+from .large_arrays import LazyArray, Space, Stored, WritableArray, all_entries, read_only, to_memory
 from .large_rules import in_memory
 from .random_keys import KEYS, entries_of
-from .scalar_values import Key, NoKernel, apply, at_once, each, is_known, is_number, objects
+from .scalar_values import (
+    KeyWords,
+    NoKernel,
+    apply,
+    at_once,
+    is_known,
+    is_known_entry,
+    map_entries,
+    objects,
+)
 from .shapes import REDUCTIONS, SHAPES
 from .tiles import in_tiles
 from .triton import in_triton
 
-__all__ = ["Lanes", "scalarised"]
+__all__ = ["LaneContext", "scalarised"]
 
 _CALLS = frozenset(
     """
@@ -50,7 +59,7 @@ ALL = np.bool_(True)
 
 
 @dataclass(frozen=True)
-class Lanes:
+class LaneContext:
     """The context of a rule: the number of lanes, the space of their large arrays, and the mask of
     the active lanes.
     """
@@ -59,7 +68,7 @@ class Lanes:
     space: Space
     on: Any = ALL
 
-    def only(self, on: Any) -> "Lanes":
+    def only(self, on: Any) -> "LaneContext":
         """The context of the lanes for which `on` holds."""
         return replace(self, on=apply("and", self.on, on))
 
@@ -70,18 +79,22 @@ class Lanes:
 
     def traced(self, function: Callable, xs: Sequence) -> list:
         """Evaluates a function of arrays, which is traced for it."""
-        jaxpr = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, _dtype(x)) for x in xs))
+        jaxpr = jax.make_jaxpr(function)(
+            *(jax.ShapeDtypeStruct(x.shape, _entry_dtype(x)) for x in xs)
+        )
         return self.run(lower_jaxpr(jaxpr), xs)
 
     def run(self, jaxpr: Any, xs: Sequence) -> list:
         """Evaluates a closed jaxpr."""
         inner = jaxpr.jaxpr
         values: dict = dict(zip(inner.invars, xs, strict=True))
-        values.update({v: _constant(c) for v, c in zip(inner.constvars, jaxpr.consts, strict=True)})
-        read = lambda v: _constant(v.val, v.aval) if isinstance(v, Literal) else values[v]  # noqa: E731
+        values.update(
+            {v: _jaxpr_constant(c) for v, c in zip(inner.constvars, jaxpr.consts, strict=True)}
+        )
+        read = lambda v: _jaxpr_constant(v.val, v.aval) if isinstance(v, Literal) else values[v]  # noqa: E731
         last = _last_uses(inner)
         for number, equation in enumerate(inner.eqns):
-            inputs = _unshared(equation, map(read, equation.invars), last, number)
+            inputs = _as_views(equation, map(read, equation.invars), last, number)
             values.update(zip(equation.outvars, self._equation(equation, inputs), strict=True))
         return [read(v) for v in inner.outvars]
 
@@ -114,9 +127,9 @@ class Lanes:
             if (found := wide(self, name, equation, xs)) is not None:
                 return found
         if rule is not None:
-            found = _done_now(equation, xs) if known else rule(self, *xs, **equation.params)
+            found = _evaluate_known(equation, xs) if known else rule(self, *xs, **equation.params)
         elif function is None or name in _OWN:
-            found = self._of_entries(name, equation, [loaded(x) for x in xs])
+            found = self._of_entries(name, equation, [all_entries(x) for x in xs])
         return self.traced(function, xs) if found is None and function is not None else found
 
     def _of_entries(self, name: str, equation: Any, xs: list) -> list | None:
@@ -137,7 +150,7 @@ class Lanes:
         if equation.effects:
             raise NoKernel("it has effects outside of the computation")
         if known:
-            return _done_now(equation, xs)
+            return _evaluate_known(equation, xs)
         if name in REDUCTIONS:
             self.space.spend(sum(v.aval.size for v in equation.invars))
             return REDUCTIONS[name](*xs, **params)
@@ -156,17 +169,17 @@ def scalarised(jaxpr: Any, inputs: Sequence, lanes: int, space: Space) -> list:
     >>> [y.tolist() for y in scalarised(jaxpr, [x], 3, Space(3))[0]]
     [[0.0, 2.0, 6.0], [1.0, 2.0, 3.0]]
     """
-    return Lanes(lanes, space).run(lower_jaxpr(jaxpr), inputs)
+    return LaneContext(lanes, space).run(lower_jaxpr(jaxpr), inputs)
 
 
-def _constant(x: Any, aval: Any = None) -> np.ndarray:
+def _jaxpr_constant(x: Any, aval: Any = None) -> np.ndarray:
     """A constant of a jaxpr."""
     if is_key(x):
         return entries_of(x)
     return np.asarray(x, getattr(aval, "dtype", None))
 
 
-def _dtype(x: Any) -> Any:
+def _entry_dtype(x: Any) -> Any:
     return x.dtype if isinstance(x, Stored) or is_known(x) else x.flat[0].dtype
 
 
@@ -178,16 +191,18 @@ def _last_uses(jaxpr: Any) -> dict:
     return last | {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, Literal)}
 
 
-def _unshared(equation: Any, xs: Iterable, last: dict, number: int) -> list:
+def _as_views(equation: Any, xs: Iterable, last: dict, number: int) -> list:
     """Inputs of an equation; arrays that are read later, or twice by it, as read-only views."""
     names = equation.invars
     return [
-        viewed(x) if isinstance(x, Written) and (last[v] > number or names.count(v) > 1) else x
+        read_only(x)
+        if isinstance(x, WritableArray) and (last[v] > number or names.count(v) > 1)
+        else x
         for v, x in zip(names, xs, strict=True)
     ]
 
 
-def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
+def _evaluate_known(equation: Any, xs: Sequence[np.ndarray]) -> list:
     """Evaluates an equation of known arrays while tracing."""
     with at_once():
         return [np.asarray(x) for x in rebind(equation, [jnp.asarray(x) for x in xs])]
@@ -196,24 +211,26 @@ def _done_now(equation: Any, xs: Sequence[np.ndarray]) -> list:
 # --- our own, where a rule is simpler than the implementation -------------------------------------
 
 
-def _barrier(context: Lanes, *xs: Any) -> list:
+def _barrier(context: LaneContext, *xs: Any) -> list:
     """Makes values that are computed once: a lazy array is written to memory. A kernel needs no
     more; under plain XLA each entry has a barrier, too.
     """
-    xs = tuple(kept(x, context.space, x.dtype) if isinstance(x, LazyArray) else x for x in xs)
+    xs = tuple(to_memory(x, context.space, x.dtype) if isinstance(x, LazyArray) else x for x in xs)
     if not context.space.barriers:
         return list(xs)
     own = [objects(x) for x in xs if isinstance(x, np.ndarray)]
-    traced = [e for x in own for e in x.flat if not is_number(e) and not isinstance(e, Key)]
+    traced = [
+        e for x in own for e in x.flat if not is_known_entry(e) and not isinstance(e, KeyWords)
+    ]
     behind = iter(jax.lax.optimization_barrier(traced) if traced else [])
 
     def passed(entry: Any) -> Any:
-        return entry if is_number(entry) or isinstance(entry, Key) else next(behind)
+        return entry if is_known_entry(entry) or isinstance(entry, KeyWords) else next(behind)
 
-    return [each(passed, x) if isinstance(x, np.ndarray) else x for x in xs]
+    return [map_entries(passed, x) if isinstance(x, np.ndarray) else x for x in xs]
 
 
-def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
+def _lu_factor(context: LaneContext, matrix: np.ndarray) -> list | None:
     """Factors a matrix by entries; larger ones are for LAPACK, which a kernel has not."""
     n = len(matrix)
     if n > small_lu.LARGEST_WITH_LANES:
@@ -222,8 +239,15 @@ def _factor(context: Lanes, matrix: np.ndarray) -> list | None:
     return context.traced(lu, [matrix])
 
 
-def _solve(context: Lanes, matrix: Any, lu: np.ndarray, order: np.ndarray, b: np.ndarray, *,
-           transposed: bool) -> list | None:  # fmt: skip
+def _lu_solve(
+    context: LaneContext,
+    matrix: Any,
+    lu: np.ndarray,
+    order: np.ndarray,
+    b: np.ndarray,
+    *,
+    transposed: bool,
+) -> list | None:
     del matrix
     if lu.ndim != 2:
         return None
@@ -234,8 +258,8 @@ def _solve(context: Lanes, matrix: Any, lu: np.ndarray, order: np.ndarray, b: np
 
 
 _OWN: dict[str, Callable] = {
-    "lu_factor": _factor,
-    "lu_solve": _solve,
+    "lu_factor": _lu_factor,
+    "lu_solve": _lu_solve,
     # One lane does not end a clock that is common to all lanes.
     "alone": lambda context, flag: [np.asarray(False)],
 }

@@ -3,11 +3,11 @@ written.
 
 `Read` is an array that all lanes share and that is never written (weights, a table of times).
 `LazyArray` is one that is computed from others where it is read: an operation on saved rows after
-the solve is then one loop over them, and not a line of the program for each. `Written` has an array
-for each lane: saved rows, a tape, the history of a delay equation. Under plain XLA it is an array
-(numbers, lanes) that is replaced; in a kernel (`launch.py`) it is a reference that is written in
-place, so that only its last version is valid. `View` is one that is only read, such as an input of
-a kernel or an array that a loop reads in each iteration: to write it makes a copy.
+the solve is then one loop over them, and not a line of the program for each. `WritableArray` has an
+array for each lane: saved rows, a tape, the history of a delay equation. Under plain XLA it is an
+array (numbers, lanes) that is replaced; in a kernel (`launch.py`) it is a reference that is written
+in place, so that only its last version is valid. `View` is one that is only read, such as an input
+of a kernel or an array that a loop reads in each iteration: to write it makes a copy.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,25 +18,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .scalar_values import NoKernel, apply, has_lanes, is_number, objects, widened
+from .scalar_values import NoKernel, apply, broadcast_entries, has_lanes, is_known_entry, objects
 
 __all__ = [
     "LONGEST",
     "MOST_LOADED",
     "REGISTERS",
-    "Array",
+    "LaneArray",
     "LazyArray",
     "Read",
     "Space",
     "Stored",
     "View",
-    "Written",
-    "kept",
-    "loaded",
-    "reduced",
-    "refilled",
-    "turned",
-    "viewed",
+    "WritableArray",
+    "all_entries",
+    "fill_by_loop",
+    "read_only",
+    "reduce_rows",
+    "refill_buffer",
+    "to_memory",
 ]
 
 REGISTERS = 32  # the most numbers of an array that is written in a loop and kept as entries
@@ -75,7 +75,7 @@ class Read(Stored):
 
     def read(self, place: Any) -> Any:
         """The entry at a place."""
-        return self.numbers[int(place) if is_number(place) else place]
+        return self.numbers[int(place) if is_known_entry(place) else place]
 
     def reshaped(self, shape: Sequence) -> "Read":
         """The numbers with another shape."""
@@ -114,12 +114,12 @@ class LazyArray(Stored):
         return LazyArray(self.function, shape, self.dtype, self.of)
 
 
-class Written(Stored):
+class WritableArray(Stored):
     """An array for each lane, as `width` arrays in the carry of a loop."""
 
     width = 1
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "Written":
+    def write(self, place: Any, entries: Sequence, where: Any) -> "WritableArray":
         """The array with entries written from a place on, in the lanes of the mask `where`."""
         raise NotImplementedError
 
@@ -127,22 +127,22 @@ class Written(Stored):
         """The arrays for the carry of a loop."""
         raise NotImplementedError
 
-    def after(self, carried: Sequence) -> "Written":
+    def after(self, carried: Sequence) -> "WritableArray":
         """The array from the carry of a loop; its previous version is not read again."""
         raise NotImplementedError
 
-    def reshaped(self, shape: Sequence) -> "Written":
+    def reshaped(self, shape: Sequence) -> "WritableArray":
         """The memory with another shape."""
         raise NotImplementedError
 
-    def copied(self, space: "Space") -> "Written":
+    def copied(self, space: "Space") -> "WritableArray":
         """A copy that may be written while this is read."""
         room = space.memory(self.shape, self.dtype)
-        return turned(
+        return fill_by_loop(
             self.size, room, lambda room, i: room.write(i, [self.read(i)], np.bool_(True))
         )
 
-    def same(self, other: "Written") -> bool:
+    def same(self, other: "WritableArray") -> bool:
         """True if another version is in the same place."""
         raise NotImplementedError
 
@@ -150,7 +150,7 @@ class Written(Stored):
 class View(Stored):
     """An array for each lane that is only read."""
 
-    def __init__(self, of: Written) -> None:
+    def __init__(self, of: WritableArray) -> None:
         super().__init__(of.shape, of.dtype)
         self.of = of
 
@@ -163,12 +163,12 @@ class View(Stored):
         return View(self.of.reshaped(shape))
 
 
-def viewed(x: Any) -> Any:
+def read_only(x: Any) -> Any:
     """A read-only view of an array: to write it makes a copy."""
-    return View(x) if isinstance(x, Written) else x
+    return View(x) if isinstance(x, WritableArray) else x
 
 
-class Array(Written):
+class LaneArray(WritableArray):
     """Under plain XLA: an array (numbers, lanes)."""
 
     def __init__(self, numbers: Any, shape: Sequence, dtype: Any = None) -> None:
@@ -176,48 +176,48 @@ class Array(Written):
         self.numbers = numbers.astype(self.dtype)
 
     def _place(self, place: Any) -> tuple:
-        place, lane = widened([place, jnp.arange(self.numbers.shape[1], dtype=jnp.int32)])
+        place, lane = broadcast_entries([place, jnp.arange(self.numbers.shape[1], dtype=jnp.int32)])
         return place, lane
 
     def read(self, place: Any) -> Any:
         """The entry at a place."""
-        if is_number(place):
+        if is_known_entry(place):
             return self.numbers[int(place)]
         return self.numbers.at[self._place(place)].get(mode="promise_in_bounds")
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "Array":
+    def write(self, place: Any, entries: Sequence, where: Any) -> "LaneArray":
         """The array with entries written from a place on."""
         numbers = self.numbers
         for k, entry in enumerate(entries):
             at, lane = self._place(apply("add", place, np.int32(k)))
-            at, where_wide = widened([at, where])
+            at, where_wide = broadcast_entries([at, where])
             at = jnp.where(where_wide, at, self.size)
             numbers = numbers.at[at, lane].set(entry, mode="drop", unique_indices=True)
-        return Array(numbers, self.shape)
+        return LaneArray(numbers, self.shape)
 
     def carried(self) -> list:
         """The array itself."""
         return [self.numbers]
 
-    def after(self, carried: Sequence) -> "Array":
+    def after(self, carried: Sequence) -> "LaneArray":
         """The array from the carry of a loop."""
-        return Array(carried[0], self.shape)
+        return LaneArray(carried[0], self.shape)
 
-    def copied(self, space: "Space") -> "Array":
+    def copied(self, space: "Space") -> "LaneArray":
         """The array itself, which is replaced and never changed. Its memory is counted, as a kernel
         needs room for the copy.
         """
         space.memory(self.shape, self.dtype)
         return self
 
-    def same(self, other: Written) -> bool:
+    def same(self, other: WritableArray) -> bool:
         """True: a version under plain XLA is in no place of its own."""
         del other
         return True
 
-    def reshaped(self, shape: Sequence) -> "Array":
+    def reshaped(self, shape: Sequence) -> "LaneArray":
         """The numbers with another shape."""
-        return Array(self.numbers, shape)
+        return LaneArray(self.numbers, shape)
 
 
 class Space:
@@ -244,7 +244,7 @@ class Space:
 
     def table(self, known: np.ndarray) -> Read:
         """A known array in memory, to be read at places that are not known."""
-        found = next((i for i, x in enumerate(self.tables) if _same(x, known)), None)
+        found = next((i for i, x in enumerate(self.tables) if _is_same_table(x, known)), None)
         if found is None:
             found = len(self.tables)
             self.tables.append(known)
@@ -254,19 +254,19 @@ class Space:
         del number
         return Read(jnp.asarray(known.reshape(-1)), known.shape, known.dtype)
 
-    def memory(self, shape: Sequence, dtype: Any) -> Written:
+    def memory(self, shape: Sequence, dtype: Any) -> WritableArray:
         """Memory for an array of each lane."""
         size = int(np.prod(shape))
         self.memories.append((size, jnp.dtype(dtype)))
-        return Array(jnp.zeros((size, self.lanes), dtype), shape)
+        return LaneArray(jnp.zeros((size, self.lanes), dtype), shape)
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
+def _is_same_table(a: np.ndarray, b: np.ndarray) -> bool:
     alike = a.shape == b.shape and a.dtype == b.dtype
     return a is b or (alike and a.tobytes() == b.tobytes())
 
 
-def loaded(x: Any) -> np.ndarray:
+def all_entries(x: Any) -> np.ndarray:
     """All entries of an array that may be in memory."""
     if isinstance(x, np.ndarray):
         return x
@@ -280,39 +280,43 @@ def loaded(x: Any) -> np.ndarray:
     return out.reshape(x.shape)
 
 
-def kept(x: Any, space: Space, dtype: Any) -> Written:
+def to_memory(x: Any, space: Space, dtype: Any) -> WritableArray:
     """An array in memory, to be written; copied there, if it is not."""
-    if isinstance(x, Written):
+    if isinstance(x, WritableArray):
         return x
     if isinstance(x, View):
         return x.of.copied(space)
     room = space.memory(x.shape, dtype)
     if isinstance(x, Stored):
-        return turned(x.size, room, lambda room, i: room.write(i, [x.read(i)], np.bool_(True)))
+        return fill_by_loop(
+            x.size, room, lambda room, i: room.write(i, [x.read(i)], np.bool_(True))
+        )
     entries = objects(x).reshape(-1)
     first = entries[0]
-    alike = is_number(first) and all(
-        is_number(e) and e.tobytes() == first.tobytes() for e in entries
+    alike = is_known_entry(first) and all(
+        is_known_entry(e) and e.tobytes() == first.tobytes() for e in entries
     )
     if alike and len(entries) > REGISTERS // 4:
-        return turned(len(entries), room, lambda room, i: room.write(i, [first], np.bool_(True)))
+        return fill_by_loop(
+            len(entries), room, lambda room, i: room.write(i, [first], np.bool_(True))
+        )
     return room.write(np.int32(0), list(entries), np.bool_(True))
 
 
-def refilled(old: Written, new: Any, where: Any, space: Space) -> Written:
+def refill_buffer(old: WritableArray, new: Any, where: Any, space: Space) -> WritableArray:
     """Writes the new value of a buffer, after an iteration of a loop, to the buffer's own place."""
     made = isinstance(new, LazyArray)
     if made:  # it may read other places of the buffer itself
-        new = kept(new, space, old.dtype)
+        new = to_memory(new, space, old.dtype)
     new = new.of if isinstance(new, View) else new
-    if isinstance(new, Written) and old.same(new) and not made:
+    if isinstance(new, WritableArray) and old.same(new) and not made:
         return new
     if isinstance(new, Stored):
-        return turned(new.size, old, lambda room, i: room.write(i, [new.read(i)], where))
+        return fill_by_loop(new.size, old, lambda room, i: room.write(i, [new.read(i)], where))
     return old.write(np.int32(0), list(objects(new).reshape(-1)), where)
 
 
-def turned(count: int, memory: Written, write: Callable) -> Written:
+def fill_by_loop(count: int, memory: WritableArray, write: Callable) -> WritableArray:
     """Computes `memory = write(memory, i)` for all i < count, in a loop."""
 
     def body(i: Any, carried: Any) -> Any:
@@ -322,7 +326,7 @@ def turned(count: int, memory: Written, write: Callable) -> Written:
     return memory.after(end)
 
 
-def reduced(x: Stored, rows: int, size: int, combine: Callable, lanes: int) -> list:
+def reduce_rows(x: Stored, rows: int, size: int, combine: Callable, lanes: int) -> list:
     """The combination of all rows of an array, from the first to the last, in a loop."""
     shape = (lanes,) if x.varies else ()
 

@@ -12,8 +12,8 @@ from jax import lax
 
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import CHAIN, dynamic_slice
-from .large_arrays import REGISTERS, LazyArray, Stored, loaded, reduced
-from .scalar_values import apply, is_known, is_number, narrowed, objects, select
+from .large_arrays import REGISTERS, LazyArray, Stored, all_entries, reduce_rows
+from .scalar_values import apply, is_known, is_known_entry, objects, select, squeeze_broadcast
 
 __all__ = ["in_memory"]
 
@@ -28,7 +28,7 @@ def in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> list | No
     its arrays are small, or there is no rule.
     """
     if name == "split":
-        return _split(xs[0], **equation.params) if isinstance(xs[0], Stored) else None
+        return _split_parts(xs[0], **equation.params) if isinstance(xs[0], Stored) else None
     found = _in_memory(context, name, equation, xs)
     return None if found is None else [found]
 
@@ -53,7 +53,9 @@ def _in_memory(context: Any, name: str, equation: Any, xs: Sequence) -> Any:
 
 def _elementwise(context: Any, equation: Any, xs: Sequence, out: Any) -> Any:
     """A lazy array, if its operands can be read without a chain of selects; else None."""
-    if not any(isinstance(x, Stored) or (is_known(x) and narrowed(x).size > 1) for x in xs):
+    if not any(
+        isinstance(x, Stored) or (is_known(x) and squeeze_broadcast(x).size > 1) for x in xs
+    ):
         return None
     if all(map(is_known, xs)):
         return None
@@ -76,7 +78,7 @@ def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
     """
     if isinstance(x, Stored):
         return x.read if x.shape == shape else lambda p: x.read(_broadcast_place(p, shape, x.shape))
-    small = narrowed(np.broadcast_to(x, shape))
+    small = squeeze_broadcast(np.broadcast_to(x, shape))
     if small.size == 1:
         entry = objects(small).flat[0]
         return lambda _: entry
@@ -86,7 +88,7 @@ def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
     def read(place: Any) -> Any:
         at = [i if n > 1 else np.int32(0)
               for i, n in zip(coordinates(place, shape), small.shape, strict=True)]  # fmt: skip
-        counted = _counted(small)
+        counted = _arithmetic_sequence(small)
         if counted is not None:
             axis, first, step = counted
             return apply("add", first, apply("mul", _typed(at[axis], first.dtype), step))
@@ -95,7 +97,7 @@ def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
     return read
 
 
-def _counted(x: np.ndarray) -> tuple | None:
+def _arithmetic_sequence(x: np.ndarray) -> tuple | None:
     """The axis, start and step of a known arithmetic sequence of integers."""
     axes = [axis for axis, n in enumerate(x.shape) if n > 1]
     if not is_known(x) or x.dtype.kind not in "iu" or len(axes) != 1:
@@ -106,7 +108,7 @@ def _counted(x: np.ndarray) -> tuple | None:
 
 
 def _typed(entry: Any, dtype: Any) -> Any:
-    return dtype.type(entry) if is_number(entry) else entry.astype(dtype)
+    return dtype.type(entry) if is_known_entry(entry) else entry.astype(dtype)
 
 
 # --- places ---------------------------------------------------------------------------------------
@@ -122,12 +124,12 @@ def coordinates(place: Any, shape: Sequence) -> list:
 
 
 def _parted(function: Callable, place: Any, n: int) -> Any:
-    if is_number(place):
+    if is_known_entry(place):
         return np.int32(place % n if function is lax.rem else place // n)
     return function(place, jnp.full_like(place, n))
 
 
-def _place(index: Sequence, shape: Sequence) -> Any:
+def _flat_place(index: Sequence, shape: Sequence) -> Any:
     """The place of an index in a flat array of a shape."""
     place: Any = np.int32(0)
     for i, n in zip(index, shape, strict=True):
@@ -140,13 +142,13 @@ def _broadcast_place(place: Any, shape: tuple, own: tuple) -> Any:
     if not own:
         return np.int32(0)
     index = coordinates(place, shape)
-    return _place([i if n > 1 else np.int32(0) for i, n in zip(index, own, strict=True)], own)
+    return _flat_place([i if n > 1 else np.int32(0) for i, n in zip(index, own, strict=True)], own)
 
 
 # --- moves of entries -----------------------------------------------------------------------------
 
 
-def _moving(source: Callable) -> Callable:
+def _index_rule(source: Callable) -> Callable:
     """An operation on the shape of one array: `source(index, shape, params)` is the index of the
     input for an index of the output.
     """
@@ -155,7 +157,7 @@ def _moving(source: Callable) -> Callable:
         del context
         x = xs[0]
         read = lambda p: x.read(  # noqa: E731
-            _place(source(coordinates(p, out.shape), x.shape, params), x.shape)
+            _flat_place(source(coordinates(p, out.shape), x.shape, params), x.shape)
         )
         return LazyArray(read, out.shape, out.dtype, xs)
 
@@ -183,7 +185,7 @@ def _from_rev(index: list, shape: tuple, params: dict) -> list:
             for axis, (i, n) in enumerate(zip(index, shape, strict=True))]  # fmt: skip
 
 
-def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
+def _split_parts(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
     """The parts of an array; small ones as entries."""
     parts, start = [], 0
     for size in sizes:
@@ -191,7 +193,7 @@ def _split(x: Stored, *, sizes: Sequence[int], axis: int) -> list:
         shape = (*x.shape[:axis], int(size), *x.shape[axis + 1 :])
         out = jax.ShapeDtypeStruct(shape, x.dtype)
         part = _MOVES["slice"](None, [x], out, {"start_indices": first, "strides": None})
-        parts.append(part if part.size > REGISTERS else loaded(part))
+        parts.append(part if part.size > REGISTERS else all_entries(part))
         start += int(size)
     return parts
 
@@ -208,11 +210,11 @@ def _concatenated(context: Any, xs: Sequence, out: Any, params: dict) -> Any:
     def one(k: int, index: list) -> Any:
         i, most = apply("sub", index[axis], np.int32(starts[k])), xs[k].shape[axis] - 1
         i = apply("min", apply("max", i, np.int32(0)), np.int32(most))
-        return readers[k](_place([*index[:axis], i, *index[axis + 1 :]], xs[k].shape))  # pyright: ignore[reportOptionalCall]
+        return readers[k](_flat_place([*index[:axis], i, *index[axis + 1 :]], xs[k].shape))  # pyright: ignore[reportOptionalCall]
 
     def read(place: Any) -> Any:
         index = coordinates(place, out.shape)
-        if is_number(index[axis]):
+        if is_known_entry(index[axis]):
             return one(int(np.searchsorted(starts, index[axis], "right")) - 1, index)
         found = one(0, index)
         for k in range(1, len(xs)):
@@ -223,10 +225,10 @@ def _concatenated(context: Any, xs: Sequence, out: Any, params: dict) -> Any:
 
 
 _MOVES: dict[str, Callable] = {
-    "broadcast_in_dim": _moving(_from_broadcast),
-    "slice": _moving(_from_slice),
-    "transpose": _moving(_from_transpose),
-    "rev": _moving(_from_rev),
+    "broadcast_in_dim": _index_rule(_from_broadcast),
+    "slice": _index_rule(_from_slice),
+    "transpose": _index_rule(_from_transpose),
+    "rev": _index_rule(_from_rev),
     "concatenate": _concatenated,
 }
 
@@ -244,7 +246,7 @@ def _reduction(context: Any, name: str, x: Any, axes: Sequence, out: Any) -> Any
         return None
     found = np.empty(size, object)
     for k, entry in enumerate(
-        reduced(x, rows, size, lambda a, b: apply(name, a, b), context.lanes)
+        reduce_rows(x, rows, size, lambda a, b: apply(name, a, b), context.lanes)
     ):
         found[k] = entry
     return found.reshape(out.shape)

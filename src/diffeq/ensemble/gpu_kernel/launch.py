@@ -30,12 +30,12 @@ from jaxtyping import Int
 
 from ...autodiff.primitive import is_key, split_by_sizes
 from ..sharded import platform
-from . import Array, NoKernel, Read, Space, Stored, View, Written, scalarised
+from . import LaneArray, NoKernel, Read, Space, Stored, View, WritableArray, scalarised
 from .large_arrays import REGISTERS
 from .random_keys import wrapped
-from .scalar_values import apply, is_number, objects
+from .scalar_values import apply, is_known_entry, objects
 
-__all__ = ["Kernel", "Tuning", "in_kernel", "refusal"]
+__all__ = ["Kernel", "Tuning", "in_kernel", "no_kernel_reason"]
 
 _WARP = 32  # threads
 _MOST_WARPS = 16  # of a block, so that a thread has 128 registers
@@ -103,7 +103,7 @@ def in_kernel(
     return Kernel.of(one, shared, rows, index, tuning)(shared, rows, index)
 
 
-def refusal(
+def no_kernel_reason(
     one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
 ) -> NoKernel | None:
     """The reason why there is no kernel of `one`, from whatever error is raised; None if there is
@@ -132,29 +132,29 @@ def refusal(
 # --- inputs and outputs ---------------------------------------------------------------------------
 
 
-def _plain(x: Any) -> Any:
+def _key_data(x: Any) -> Any:
     """The array as numbers: of keys, their words."""
     x = jnp.asarray(x)
     return jax.random.key_data(x) if is_key(x) else x
 
 
-def _words(aval: Any) -> int:
+def _key_width(aval: Any) -> int:
     """The number of 32-bit words of a key; 0 for arrays that are no keys."""
     like = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     return jax.eval_shape(jax.random.key_data, like).shape[-1] if is_key(aval) else 0
 
 
-def _stored(dtype: Any) -> Any:
+def _memory_dtype(dtype: Any) -> Any:
     """The dtype of a number in memory: a boolean is a byte there."""
     return jnp.int8 if jnp.issubdtype(dtype, jnp.bool_) else dtype
 
 
-def _loaded(entry: Any, dtype: Any) -> Any:
+def _from_memory(entry: Any, dtype: Any) -> Any:
     return entry != 0 if jnp.issubdtype(dtype, jnp.bool_) else entry
 
 
 @dataclass(frozen=True)
-class _Input:
+class _KernelInput:
     """An argument of a trajectory: its type; `common` is True if all share it."""
 
     aval: Any
@@ -173,7 +173,7 @@ class _Input:
 
     def laid_out(self, x: Any, lanes: int) -> Any:
         """The argument of all trajectories, (numbers,) or (numbers, lanes)."""
-        x = _plain(x).astype(_stored(self.dtype))
+        x = _key_data(x).astype(_memory_dtype(self.dtype))
         if self.common:
             return x.reshape(-1)
         x = x.reshape(x.shape[0], -1)
@@ -191,32 +191,36 @@ class _Input:
             return wrapped(self._loads(ref).reshape(shape), self.aval.shape)
         if self.size > REGISTERS:
             shape, dtype = self.aval.shape, self.dtype
-            return _Shared(ref, shape, dtype) if self.common else View(memory(ref, shape, dtype))
+            return (
+                _SharedReference(ref, shape, dtype)
+                if self.common
+                else View(memory(ref, shape, dtype))
+            )
         return self._loads(ref).reshape(self.aval.shape)
 
     def _loads(self, ref: Any) -> np.ndarray:
         out = np.empty(self.size, object)
         for k in range(self.size):
-            out[k] = _loaded(ref[k] if self.common else ref[k, :], self.dtype)
+            out[k] = _from_memory(ref[k] if self.common else ref[k, :], self.dtype)
         return out
 
 
-class _Shared(Read):
+class _SharedReference(Read):
     """An array of all lanes in memory."""
 
     def read(self, place: Any) -> Any:
         """The entry at a place."""
-        return _loaded(super().read(place), self.dtype)
+        return _from_memory(super().read(place), self.dtype)
 
 
-class _Memory(Written):
+class _LaneMemory(WritableArray):
     """An array of each lane in memory, of which only the last version is valid."""
 
     width = 0
 
     def __init__(self, ref: Any, shape: Sequence[int], dtype: Any, state: Any = None) -> None:
         super().__init__(shape, dtype)
-        self.ref, self.state = ref, state or _State()
+        self.ref, self.state = ref, state or _WriteCount()
         self.version = self.state.version
 
     def _current(self) -> None:
@@ -226,59 +230,59 @@ class _Memory(Written):
     def read(self, place: Any) -> Any:
         """The entry at a place."""
         self._current()
-        return _loaded(_load(self.ref, place), self.dtype)
+        return _from_memory(_load(self.ref, place), self.dtype)
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "_Memory":
+    def write(self, place: Any, entries: Sequence, where: Any) -> "_LaneMemory":
         """The array with entries written from a place on."""
         self._current()
         for k, entry in enumerate(entries):
             _store(self.ref, apply("add", place, np.int32(k)), entry, where)
         self.state.version += 1
-        return _Memory(self.ref, self.shape, self.dtype, self.state)
+        return _LaneMemory(self.ref, self.shape, self.dtype, self.state)
 
-    def same(self, other: Written) -> bool:
+    def same(self, other: WritableArray) -> bool:
         """True if another version is in the same place."""
-        return isinstance(other, _Memory) and other.state is self.state
+        return isinstance(other, _LaneMemory) and other.state is self.state
 
     def carried(self) -> list:
         """No arrays for the carry of a loop: it is written in place."""
         self._current()
         return []
 
-    def after(self, carried: Sequence) -> "_Memory":
+    def after(self, carried: Sequence) -> "_LaneMemory":
         """The current version of the array: each iteration of a loop makes another."""
         del carried
         self.state.version += 1
-        return _Memory(self.ref, self.shape, self.dtype, self.state)
+        return _LaneMemory(self.ref, self.shape, self.dtype, self.state)
 
-    def reshaped(self, shape: Sequence[int]) -> "_Memory":
+    def reshaped(self, shape: Sequence[int]) -> "_LaneMemory":
         """The memory with another shape."""
         self._current()
-        return _Memory(self.ref, shape, self.dtype, self.state)
+        return _LaneMemory(self.ref, shape, self.dtype, self.state)
 
 
-def _at(ref: Any, place: Any) -> Any:
+def _lane_entries(ref: Any, place: Any) -> Any:
     """The numbers of all lanes at a place, which may differ from lane to lane."""
     lane = jnp.arange(ref.shape[1], dtype=jnp.int32)
     return ref.at[jnp.broadcast_to(jnp.asarray(place), lane.shape), lane]
 
 
 def _load(ref: Any, place: Any) -> Any:
-    return ref[int(place), :] if is_number(place) else triton.load(_at(ref, place))
+    return ref[int(place), :] if is_known_entry(place) else triton.load(_lane_entries(ref, place))
 
 
 def _store(ref: Any, place: Any, entry: Any, where: Any) -> None:
     lanes = (ref.shape[1],)
     value = jnp.broadcast_to(jnp.asarray(entry, ref.dtype), lanes)
-    if not is_number(where):
-        triton.store(_at(ref, place), value, mask=jnp.broadcast_to(where, lanes))
-    elif where and is_number(place):
+    if not is_known_entry(where):
+        triton.store(_lane_entries(ref, place), value, mask=jnp.broadcast_to(where, lanes))
+    elif where and is_known_entry(place):
         ref[int(place), :] = value
     elif where:
-        triton.store(_at(ref, place), value)
+        triton.store(_lane_entries(ref, place), value)
 
 
-class _State:
+class _WriteCount:
     """The number of times that a memory was written."""
 
     version = 0
@@ -293,15 +297,15 @@ class _References(Space):
         self._tables, self._rooms = list(tables), iter(memories)
 
     def _table(self, number: int, known: np.ndarray) -> Read:
-        return _Shared(self._tables[number], known.shape, known.dtype)
+        return _SharedReference(self._tables[number], known.shape, known.dtype)
 
-    def memory(self, shape: Sequence[int], dtype: Any) -> Written:
+    def memory(self, shape: Sequence[int], dtype: Any) -> WritableArray:
         """Memory for an array of each lane."""
         self.memories.append((math.prod(shape), jnp.dtype(dtype)))
         room = next(self._rooms, None)
         if room is None:
             raise NoKernel("it asks for more memory than it did in its dry run")
-        return _Memory(room, shape, dtype)
+        return _LaneMemory(room, shape, dtype)
 
 
 # --- the kernel -----------------------------------------------------------------------------------
@@ -315,7 +319,7 @@ class Kernel:
 
     jaxpr: Any
     tree: Any
-    inputs: list[_Input]
+    inputs: list[_KernelInput]
     tables: list[np.ndarray]
     memories: list[tuple[int, Any]]
     tuning: Tuning
@@ -332,18 +336,20 @@ class Kernel:
         jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(
             [*map(jnp.asarray, shared)], rows, index
         )
-        inputs = [_Input(a, _words(a), i < len(shared)) for i, a in enumerate(jaxpr.in_avals)]
+        inputs = [
+            _KernelInput(a, _key_width(a), i < len(shared)) for i, a in enumerate(jaxpr.in_avals)
+        ]
         space = Space(tuning.block, kernel=True)
         tree = jax.tree.structure(shape)
         found = cls(jaxpr, tree, inputs, space.tables, space.memories, tuning, sums)
-        like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _stored(i.dtype)) for i in inputs]
-        jax.eval_shape(lambda xs: found.outputs(xs, space, Array, lambda k, x: None), like)
+        like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _memory_dtype(i.dtype)) for i in inputs]
+        jax.eval_shape(lambda xs: found.outputs(xs, space, LaneArray, lambda k, x: None), like)
         return replace(found, threads=space.threads)
 
     @property
     def scratch(self) -> int:
         """The bytes of memory for each lane that are discarded afterwards."""
-        return sum(size * jnp.dtype(_stored(dtype)).itemsize for size, dtype in self.memories)
+        return sum(size * jnp.dtype(_memory_dtype(dtype)).itemsize for size, dtype in self.memories)
 
     def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
         """Calls `put(number, (place, entry))` for every entry of every output."""
@@ -364,10 +370,10 @@ class Kernel:
         lanes = -(-size // block) * block
         args = [i.laid_out(x, lanes) for i, x in zip(self.inputs, [*shared, *rows, index],
                                                      strict=True)]  # fmt: skip
-        args += [jnp.asarray(t.reshape(-1)).astype(_stored(t.dtype)) for t in self.tables]
+        args += [jnp.asarray(t.reshape(-1)).astype(_memory_dtype(t.dtype)) for t in self.tables]
         kinds = [(a.size, a.dtype) for a in avals] + self.memories
         shapes = [jax.ShapeDtypeStruct(
-            (max(n, 1), lanes // block if k < self.sums else lanes), _stored(d)
+            (max(n, 1), lanes // block if k < self.sums else lanes), _memory_dtype(d)
         ) for k, (n, d) in enumerate(kinds)]  # fmt: skip
         specs = [self._spec(x, 1 if k < self.sums else block) for k, x in enumerate(shapes)]
         found = pallas.pallas_call(
@@ -377,7 +383,7 @@ class Kernel:
             compiler_params=self.tuning.params(remembers=bool(self.memories), threads=self.threads),
         )(*args)  # fmt: skip
         out = [jnp.sum(x[: a.size], axis=1).reshape(a.shape) if k < self.sums else
-               _loaded(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
+               _from_memory(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
                for k, (x, a) in enumerate(zip(found, avals, strict=False))]  # fmt: skip
         return jax.tree.unflatten(self.tree, out)
 
@@ -405,6 +411,6 @@ class Kernel:
                 return
             entry = jnp.broadcast_to(jnp.asarray(entry, outs[k].dtype), counted.shape)
             total = jnp.sum(jnp.where(counted, entry, 0))
-            outs[k][int(place) if is_number(place) else place, 0] = total
+            outs[k][int(place) if is_known_entry(place) else place, 0] = total
 
-        self.outputs(inputs, space, _Memory, put)
+        self.outputs(inputs, space, _LaneMemory, put)

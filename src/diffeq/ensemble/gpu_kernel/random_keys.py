@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...brownian.counter_rng import threefry
-from .scalar_values import Key, boxed, objects
+from .scalar_values import KeyWords, entry_array, objects
 
 __all__ = ["KEYS", "entries_of", "wrapped"]
 
@@ -23,11 +23,11 @@ def wrapped(words: np.ndarray, shape: tuple) -> np.ndarray:
     """Keys of words, which are the last axis."""
     out, words = np.empty(shape, object), objects(words)
     for i in np.ndindex(shape):
-        out[i] = Key(words[i].flat)
+        out[i] = KeyWords(words[i].flat)
     return out
 
 
-def _words(keys: np.ndarray) -> np.ndarray:
+def _word_array(keys: np.ndarray) -> np.ndarray:
     out = np.empty((*keys.shape, len(next(iter(keys.flat)))), object)
     for i in np.ndindex(keys.shape):
         for k, word in enumerate(keys[i]):
@@ -42,8 +42,10 @@ def _of_each(context: Any, function: Callable, shape: tuple, *xs: np.ndarray) ->
     keys, *others = xs
     out = np.empty((*keys.shape, *shape), object)
     for i in np.ndindex(keys.shape):
-        own = [boxed(objects(x)[i]) for x in others]
-        out[(*i, ...)] = objects(context.traced(function, [_words(boxed(keys[i])), *own])[0])
+        own = [entry_array(objects(x)[i]) for x in others]
+        out[(*i, ...)] = objects(
+            context.traced(function, [_word_array(entry_array(keys[i])), *own])[0]
+        )
     return out
 
 
@@ -54,7 +56,7 @@ def _wrap(context: Any, words: np.ndarray, *, impl: Any) -> list:
 
 def _unwrap(context: Any, keys: np.ndarray, *, impl: Any) -> list:
     del context, impl
-    return [_words(keys)]
+    return [_word_array(keys)]
 
 
 def _bits(context: Any, keys: np.ndarray, *, bit_width: int, shape: Any, impl: Any) -> list:
@@ -75,8 +77,8 @@ def _split(context: Any, keys: np.ndarray, *, shape: Any, impl: Any) -> list:
 def _seed(context: Any, seeds: np.ndarray, *, impl: Any) -> list:
     out = np.empty(seeds.shape, object)
     for i in np.ndindex(seeds.shape):
-        found = context.traced(impl.seed, [boxed(objects(seeds)[i])])[0]
-        out[i] = Key(objects(found).flat)
+        found = context.traced(impl.seed, [entry_array(objects(seeds)[i])])[0]
+        out[i] = KeyWords(objects(found).flat)
     return [out]
 
 
@@ -87,7 +89,7 @@ def _cipher(context: Any, *xs: np.ndarray, impl: Any) -> list:
     xs = tuple(map(objects, np.broadcast_arrays(*map(objects, xs))))
     out = [np.empty(xs[0].shape, object) for _ in range(2)]
     for i in np.ndindex(xs[0].shape):
-        found = context.traced(block, [boxed(x[i]) for x in xs])
+        found = context.traced(block, [entry_array(x[i]) for x in xs])
         for y, z in zip(out, found, strict=True):
             y[i] = objects(z)[()]
     return out

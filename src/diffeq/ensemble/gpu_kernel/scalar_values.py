@@ -10,7 +10,7 @@ is
   lanes).)
 
 So an operation on shapes is NumPy's own, whatever the entries are, and costs nothing in the
-compiled program. An entry of an array of keys is a `Key`, the tuple of its words.
+compiled program. An entry of an array of keys is a `KeyWords`, the tuple of its words.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +23,21 @@ import numpy as np
 from jax import lax
 
 __all__ = [
-    "Key",
+    "KeyWords",
     "NoKernel",
     "apply",
     "at_once",
-    "boxed",
-    "each",
-    "filled",
+    "broadcast_entries",
+    "entry_array",
+    "full_array",
     "has_lanes",
+    "index_array",
     "is_known",
-    "is_number",
-    "narrowed",
+    "is_known_entry",
+    "map_entries",
     "objects",
-    "part",
     "select",
-    "widened",
+    "squeeze_broadcast",
 ]
 
 
@@ -53,7 +53,7 @@ class NoKernel(Exception):
         return f"{self.primitive}{where}: {self.reason}" if self.primitive else self.reason
 
 
-class Key(tuple):
+class KeyWords(tuple):
     """The words of a key, each an entry."""
 
     __slots__ = ()
@@ -64,7 +64,7 @@ def is_known(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype != object
 
 
-def is_number(entry: Any) -> bool:
+def is_known_entry(entry: Any) -> bool:
     """True if an entry is known while tracing."""
     return isinstance(entry, np.generic)
 
@@ -73,11 +73,11 @@ def has_lanes(x: Any) -> bool:
     """True if some entry of an array differs from lane to lane."""
     if not isinstance(x, np.ndarray):
         return x.varies
-    return not is_known(x) and any(np.ndim(w) for entry in x.flat for w in _words(entry))
+    return not is_known(x) and any(np.ndim(w) for entry in x.flat for w in _entry_words(entry))
 
 
-def _words(entry: Any) -> Sequence:
-    return entry if isinstance(entry, Key) else (entry,)
+def _entry_words(entry: Any) -> Sequence:
+    return entry if isinstance(entry, KeyWords) else (entry,)
 
 
 def objects(x: np.ndarray) -> np.ndarray:
@@ -90,32 +90,32 @@ def objects(x: np.ndarray) -> np.ndarray:
     return out
 
 
-def narrowed(x: np.ndarray) -> np.ndarray:
+def squeeze_broadcast(x: np.ndarray) -> np.ndarray:
     """The array, with length one along the axes that a broadcast has added or repeated."""
     return x[(*(slice(0, 1) if s == 0 else slice(None) for s in x.strides), ...)]
 
 
-def boxed(entry: Any) -> np.ndarray:
+def entry_array(entry: Any) -> np.ndarray:
     """An array without axes of one entry."""
-    if is_number(entry):
+    if is_known_entry(entry):
         return np.asarray(entry)
     out = np.empty((), object)
     out[()] = entry
     return out
 
 
-def filled(shape: Sequence, entry: Any) -> np.ndarray:
+def full_array(shape: Sequence, entry: Any) -> np.ndarray:
     """An array that repeats one entry."""
-    return np.broadcast_to(boxed(entry), tuple(shape))
+    return np.broadcast_to(entry_array(entry), tuple(shape))
 
 
-def part(x: np.ndarray, index: Any) -> np.ndarray:
+def index_array(x: np.ndarray, index: Any) -> np.ndarray:
     """`x[index]`, also where that is a single entry."""
     found = x[index]
-    return found if isinstance(found, np.ndarray) and found.dtype == x.dtype else boxed(found)
+    return found if isinstance(found, np.ndarray) and found.dtype == x.dtype else entry_array(found)
 
 
-def each(function: Callable, *xs: np.ndarray) -> np.ndarray:
+def map_entries(function: Callable, *xs: np.ndarray) -> np.ndarray:
     """The function of the entries of arrays that have one shape."""
     wide = [objects(x) for x in xs]
     out = np.empty(wide[0].shape, object)
@@ -154,18 +154,18 @@ def apply(name: str, *entries: Any) -> Any:
     if name in _EXTREMES and jnp.issubdtype(entries[0].dtype, jnp.inexact):
         x, y = entries
         return select(apply("or", apply(_EXTREMES[name], x, y), apply("ne", x, x)), x, y)
-    return operated(name, lambda *xs: _PRIMITIVES[name].bind(*xs), entries)
+    return apply_operation(name, lambda *xs: _PRIMITIVES[name].bind(*xs), entries)
 
 
-def operated(name: str, bind: Callable, entries: Sequence) -> Any:
+def apply_operation(name: str, bind: Callable, entries: Sequence) -> Any:
     """Evaluates `bind(*entries)`, an operation on numbers, with lanes where any of them has."""
-    if all(map(is_number, entries)):
-        return folded(name, bind, [np.asarray(x) for x in entries])[()]
-    short = _shortened(name, entries)
-    return bind(*widened(entries)) if short is None else short
+    if all(map(is_known_entry, entries)):
+        return fold_operation(name, bind, [np.asarray(x) for x in entries])[()]
+    short = _simplified(name, entries)
+    return bind(*broadcast_entries(entries)) if short is None else short
 
 
-def folded(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
+def fold_operation(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an operation on known arrays while tracing."""
     if name in _FOLDS and len({x.dtype for x in xs[1:]}) < 2:
         with np.errstate(all="ignore"):
@@ -187,25 +187,25 @@ def at_once() -> Iterator[None]:
         yield
 
 
-def widened(entries: Sequence) -> list:
+def broadcast_entries(entries: Sequence) -> list:
     """Broadcasts entries to one shape: vectors over lanes if any is one, or blocks (`tiles.py`)."""
     shape = np.broadcast_shapes(*map(np.shape, entries))
     return [x if np.shape(x) == shape else jnp.broadcast_to(x, shape) for x in entries]
 
 
-def _shortened(name: str, entries: Sequence) -> Any:
+def _simplified(name: str, entries: Sequence) -> Any:
     """The result of an operation that follows from one known operand; None where there is none."""
     if name == "select_n":
         which, *cases = entries
-        if is_number(which):
+        if is_known_entry(which):
             return cases[int(which)]
         return cases[0] if all(case is cases[0] for case in cases) else None
-    if name in ("and", "or") and any(is_number(x) and x.dtype == bool for x in entries):
-        known, other = entries if is_number(entries[0]) else entries[::-1]
+    if name in ("and", "or") and any(is_known_entry(x) and x.dtype == bool for x in entries):
+        known, other = entries if is_known_entry(entries[0]) else entries[::-1]
         absorbs = bool(known) is (name == "or")
         return known if absorbs else other
-    if name == "mul" and any(is_number(x) and x == 1 for x in entries):
-        return entries[1] if is_number(entries[0]) and entries[0] == 1 else entries[0]
+    if name == "mul" and any(is_known_entry(x) and x == 1 for x in entries):
+        return entries[1] if is_known_entry(entries[0]) and entries[0] == 1 else entries[0]
     return None
 
 
@@ -213,6 +213,6 @@ def select(which: Any, yes: Any, no: Any) -> Any:
     """`yes` where a boolean entry holds, else `no`; of keys, word by word."""
     if yes is no:
         return yes
-    if isinstance(yes, Key):
-        return Key(select(which, a, b) for a, b in zip(yes, no, strict=True))
-    return operated("select_n", lax.select_n_p.bind, (which, no, yes))
+    if isinstance(yes, KeyWords):
+        return KeyWords(select(which, a, b) for a, b in zip(yes, no, strict=True))
+    return apply_operation("select_n", lax.select_n_p.bind, (which, no, yes))

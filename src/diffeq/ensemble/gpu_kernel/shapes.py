@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .scalar_values import apply, each, filled, is_known, objects, part, select
+from .scalar_values import apply, full_array, index_array, is_known, map_entries, objects, select
 
-__all__ = ["REDUCTIONS", "SHAPES", "converted", "products", "summed_in"]
+__all__ = ["REDUCTIONS", "SHAPES", "cast_entries", "products", "summed_in"]
 
 
 def _broadcast(x: np.ndarray, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> list:
@@ -46,7 +46,7 @@ def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
         inner = len(moved) + max(len(moved) - 1, 0) * between
         rows = [*range(0, inner, between + 1)]
         size = low + inner + high
-        out = np.array(objects(filled((size, *moved.shape[1:]), objects(fill)[()])))
+        out = np.array(objects(full_array((size, *moved.shape[1:]), objects(fill)[()])))
         for at, row in zip(rows, objects(moved), strict=True):
             if 0 <= at + low < size:
                 out[at + low] = row
@@ -54,7 +54,7 @@ def _pad(x: np.ndarray, fill: np.ndarray, *, padding_config: Any) -> list:
     return [x]
 
 
-def _together(join: Callable) -> Callable:
+def _join_rule(join: Callable) -> Callable:
     """A rule that joins arrays, as arrays of entries if one of them is."""
 
     def rule(*xs: np.ndarray, **params: Any) -> list:
@@ -68,7 +68,7 @@ def _split(x: np.ndarray, *, sizes: Any, axis: int) -> list:
 
 
 def _unstack(x: np.ndarray, *, axis: int, **_: Any) -> list:
-    return [part(x, (*(slice(None),) * axis, i)) for i in range(x.shape[axis])]
+    return [index_array(x, (*(slice(None),) * axis, i)) for i in range(x.shape[axis])]
 
 
 def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> list:
@@ -76,7 +76,7 @@ def _iota(*, dtype: Any, shape: Any, dimension: int, **_: Any) -> list:
     return [np.broadcast_to(line.reshape([-1] + [1] * (len(shape) - dimension - 1)), shape)]
 
 
-def _counts(*, shape: Any) -> list:
+def _iota_2x32(*, shape: Any) -> list:
     """The high and low 32-bit words of 0, 1, 2 and so on."""
     counts = np.arange(int(np.prod(shape)), dtype=np.uint64).reshape(shape)
     return [(counts >> np.uint64(32)).astype(np.uint32), counts.astype(np.uint32)]
@@ -90,22 +90,22 @@ SHAPES: dict[str, Callable] = {
     "transpose": _transpose,
     "slice": _slice,
     "pad": _pad,
-    "concatenate": _together(lambda xs, dimension: np.concatenate(xs, axis=dimension)),
-    "stack": _together(lambda xs, axis: np.stack(xs, axis=axis)),
+    "concatenate": _join_rule(lambda xs, dimension: np.concatenate(xs, axis=dimension)),
+    "stack": _join_rule(lambda xs, axis: np.stack(xs, axis=axis)),
     "rev": lambda x, dimensions: [np.flip(x, dimensions)],
     "tile": lambda x, reps: [np.tile(x, reps)],
     "expand_dims": lambda x, dimensions: [np.expand_dims(x, dimensions)],
     "split": _split,
     "unstack": _unstack,
     "iota": _iota,
-    "iota_2x32_shape": _counts,
+    "iota_2x32_shape": _iota_2x32,
 }
 
 
 # --- reductions -----------------------------------------------------------------------------------
 
 
-def _along(x: np.ndarray, axes: Sequence) -> np.ndarray:
+def _reduced_axes_last(x: np.ndarray, axes: Sequence) -> np.ndarray:
     """The array with the reduced axes last, as one."""
     kept = [i for i in range(x.ndim) if i not in axes]
     return objects(x).transpose(*kept, *axes).reshape(*(x.shape[i] for i in kept), -1)
@@ -119,17 +119,17 @@ def _lines(function: Callable, x: np.ndarray) -> np.ndarray:
     return out
 
 
-def _reduced(name: str) -> Callable:
+def _reduce_rule(name: str) -> Callable:
     """A rule that reduces from left to right, as the loop of a compiler would."""
 
     def rule(x: np.ndarray, *, axes: Any, **_: Any) -> list:
         combine = lambda line: reduce(lambda a, b: apply(name, a, b), line)  # noqa: E731
-        return [_lines(combine, _along(x, axes))]
+        return [_lines(combine, _reduced_axes_last(x, axes))]
 
     return rule
 
 
-def _extreme(comparison: str) -> Callable:
+def _arg_extreme(comparison: str) -> Callable:
     """A rule for the position of the extreme; the first NaN is one, as in NumPy."""
 
     def rule(x: np.ndarray, *, axes: Any, index_dtype: Any) -> list:
@@ -142,7 +142,7 @@ def _extreme(comparison: str) -> Callable:
                 found = select(better, np.dtype(index_dtype).type(i), found)
             return found
 
-        return [_lines(place, _along(x, axes))]
+        return [_lines(place, _reduced_axes_last(x, axes))]
 
     return rule
 
@@ -169,9 +169,9 @@ def summed_in(dtype: Any) -> Any:
     return jnp.dtype(jnp.float32 if short else dtype)
 
 
-def converted(x: np.ndarray, dtype: Any) -> np.ndarray:
+def cast_entries(x: np.ndarray, dtype: Any) -> np.ndarray:
     """An array of another type."""
-    return each(lambda entry: entry if entry.dtype == dtype else entry.astype(dtype), x)
+    return map_entries(lambda entry: entry if entry.dtype == dtype else entry.astype(dtype), x)
 
 
 def products(
@@ -196,8 +196,8 @@ def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_elem
          **_: Any) -> list:  # fmt: skip
     dtype = preferred_element_type or next(a.flat, np.float32(0)).dtype
     wide = summed_in(dtype)
-    found = products(converted(a, wide), converted(b, wide), dimension_numbers)
-    return [converted(found, dtype)]
+    found = products(cast_entries(a, wide), cast_entries(b, wide), dimension_numbers)
+    return [cast_entries(found, dtype)]
 
 
 def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> list:
@@ -228,7 +228,7 @@ def _later(a: Sequence, b: Sequence) -> Any:
     return apply("or", later, apply("and", same, _later(a[1:], b[1:])))
 
 
-def _contracted(function: Callable) -> Callable:
+def _unless_empty(function: Callable) -> Callable:
     """A rule without one for empty arrays: a sum of no entries has no first one to begin with."""
 
     def rule(*xs: np.ndarray, **params: Any) -> list | None:
@@ -238,17 +238,17 @@ def _contracted(function: Callable) -> Callable:
 
 
 REDUCTIONS: dict[str, Callable] = {
-    name: _contracted(function)
+    name: _unless_empty(function)
     for name, function in {
-        "reduce_sum": _reduced("add"),
-        "reduce_prod": _reduced("mul"),
-        "reduce_max": _reduced("max"),
-        "reduce_min": _reduced("min"),
-        "reduce_and": _reduced("and"),
-        "reduce_or": _reduced("or"),
-        "reduce_xor": _reduced("xor"),
-        "argmax": _extreme("gt"),
-        "argmin": _extreme("lt"),
+        "reduce_sum": _reduce_rule("add"),
+        "reduce_prod": _reduce_rule("mul"),
+        "reduce_max": _reduce_rule("max"),
+        "reduce_min": _reduce_rule("min"),
+        "reduce_and": _reduce_rule("and"),
+        "reduce_or": _reduce_rule("or"),
+        "reduce_xor": _reduce_rule("xor"),
+        "argmax": _arg_extreme("gt"),
+        "argmin": _arg_extreme("lt"),
         "cumsum": _cumulated("add"),
         "cumprod": _cumulated("mul"),
         "cummax": _cumulated("max"),

@@ -29,7 +29,7 @@ def _in_full(function: Callable) -> Callable:
     return wide
 
 
-def _polynomial(x: Any, coefficients: Sequence) -> Any:
+def _horner(x: Any, coefficients: Sequence) -> Any:
     """By Horner's scheme, the highest power first."""
     value = jnp.full_like(x, coefficients[0])
     for c in coefficients[1:]:
@@ -76,24 +76,24 @@ def _of_small(x: Any) -> Any:
     """erf(x) for |x| < 1."""
     square = x * x
     if x.dtype == jnp.float32:
-        return x * _polynomial(square, _SMALL)
-    return x * _polynomial(square, _SMALL_ABOVE) / _polynomial(square, _SMALL_BELOW)
+        return x * _horner(square, _SMALL)
+    return x * _horner(square, _SMALL_ABOVE) / _horner(square, _SMALL_BELOW)
 
 
 def _of_large(x: Any) -> Any:
     """erfc(x) for x ≥ 1."""
     x = jnp.minimum(x, 30.0)  # from 27 on it is zero
     if x.dtype == jnp.float32:
-        other = _chosen(x < 2.0, _NEAR, _FAR)
-        quotient = _polynomial(1.0 / (x * x), other) / x
+        other = _select_coefficients(x < 2.0, _NEAR, _FAR)
+        quotient = _horner(1.0 / (x * x), other) / x
     else:
         near = x < 8.0
-        above = _polynomial(x, _chosen(near, _NEAR_ABOVE, _FAR_ABOVE))
-        quotient = above / _polynomial(x, _chosen(near, _NEAR_BELOW, _FAR_BELOW))
+        above = _horner(x, _select_coefficients(near, _NEAR_ABOVE, _FAR_ABOVE))
+        quotient = above / _horner(x, _select_coefficients(near, _NEAR_BELOW, _FAR_BELOW))
     return _bell(x) * quotient
 
 
-def _chosen(which: Any, yes: Sequence, no: Sequence) -> list:
+def _select_coefficients(which: Any, yes: Sequence, no: Sequence) -> list:
     return [jnp.where(which, a, b) for a, b in zip(yes, no, strict=True)]
 
 
@@ -190,7 +190,7 @@ def _about_zeros(x: Any) -> Any:
     one = x < 1.5
     u = jnp.where(one, x - 1.0, x - 2.0)
     terms = _ABOUT_TWO[-_TERMS_OF_SINGLE:] if x.dtype == jnp.float32 else _ABOUT_TWO
-    return u * _polynomial(u, terms) - jnp.where(one, jnp.log1p(u), 0.0)
+    return u * _horner(u, terms) - jnp.where(one, jnp.log1p(u), 0.0)
 
 
 @_in_full

@@ -20,10 +20,10 @@ from jax import lax
 
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import dynamic_slice
-from .large_arrays import REGISTERS, LazyArray, Space, Stored, loaded
+from .large_arrays import REGISTERS, LazyArray, Space, Stored, all_entries
 from .large_rules import coordinates
-from .scalar_values import NoKernel, each, is_known, narrowed
-from .shapes import REDUCTIONS, SHAPES, converted, products, summed_in
+from .scalar_values import NoKernel, is_known, map_entries, squeeze_broadcast
+from .shapes import REDUCTIONS, SHAPES, cast_entries, products, summed_in
 
 __all__ = ["Tile", "in_tiles"]
 
@@ -39,7 +39,7 @@ class Tile(Stored):
 
     def __init__(self, lines: np.ndarray, axis: int, size: int, space: Space) -> None:
         height = _height(size)
-        self.lines = each(lambda line: _tall(line, height), lines)
+        self.lines = map_entries(lambda line: _tall(line, height), lines)
         shape = (*lines.shape[:axis], size, *lines.shape[axis + 1 :])
         super().__init__(shape, self.lines.flat[0].dtype)
         self.axis, self.length, self.space = axis, size, space
@@ -55,7 +55,7 @@ class Tile(Stored):
         _spend(self.space, self.length)
         line = dynamic_slice(self.lines, index, (1,) * len(index), self.space).flat[0]
         plain = line.astype(jnp.int32) if line.dtype == jnp.bool_ else line
-        here = _count(_height(self.length)) == at
+        here = _line_numbers(_height(self.length)) == at
         return _summed(jnp.where(here, plain, plain.dtype.type(0))).astype(line.dtype)
 
     def reshaped(self, shape: Sequence) -> Stored:
@@ -108,7 +108,7 @@ def _tall(line: Any, height: int) -> Any:
     return jnp.broadcast_to(line, (height, *(np.shape(line) or (1,))))
 
 
-def _count(height: int, *, down: bool = True) -> Any:
+def _line_numbers(height: int, *, down: bool = True) -> Any:
     """0, 1, 2 and so on, in each line one or in each column one."""
     return lax.broadcasted_iota(jnp.int32, (height, 1) if down else (1, height), int(not down))
 
@@ -116,7 +116,7 @@ def _count(height: int, *, down: bool = True) -> Any:
 def _without_padding(block: Any, size: int, *, down: bool = True) -> Any:
     """A block that is zero below the last line, or beyond the last column."""
     height = block.shape[0 if down else 1]
-    inside = _count(height, down=down) < size
+    inside = _line_numbers(height, down=down) < size
     return block if size == height else jnp.where(inside, block, block.dtype.type(0))
 
 
@@ -130,7 +130,7 @@ def _total(line: Any, size: int) -> Any:
     return _summed(_without_padding(line, size))
 
 
-def _extreme(reduce: Callable) -> Callable:
+def _extreme_of_lines(reduce: Callable) -> Callable:
     """A function for the largest of all lines, or the least; NaN if one is, unlike Triton's own."""
 
     def found(line: Any, size: int) -> Any:
@@ -145,19 +145,19 @@ def _extreme(reduce: Callable) -> Callable:
     return found
 
 
-def _places(shape: Sequence, index: Sequence, along: dict) -> Any:
+def _flat_places(shape: Sequence, index: Sequence, along: dict) -> Any:
     """The places of an index in a flat array; along the axes in `along`, those of the whole axis,
     with the last one repeated as padding.
     """
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     place: Any = np.int32(sum(i * s for i, s in zip(index, strides, strict=True)))
     for axis, down in along.items():
-        count = _count(_height(shape[axis]), down=down)
+        count = _line_numbers(_height(shape[axis]), down=down)
         place = place + jnp.minimum(count, shape[axis] - 1) * strides[axis]
     return place
 
 
-def _spread(x: Any, axis: int, space: Space) -> np.ndarray | None:
+def _lines_along(x: Any, axis: int, space: Space) -> np.ndarray | None:
     """The lines of an array along an axis, of which each thread reads its own; None if they cannot
     be read so.
     """
@@ -169,7 +169,7 @@ def _spread(x: Any, axis: int, space: Space) -> np.ndarray | None:
         return None
     lines = np.empty((*x.shape[:axis], 1, *x.shape[axis + 1 :]), object)
     for index in np.ndindex(lines.shape):
-        lines[index] = x.read(_places(x.shape, index, {axis: True}))
+        lines[index] = x.read(_flat_places(x.shape, index, {axis: True}))
     return lines
 
 
@@ -178,24 +178,24 @@ def _spread(x: Any, axis: int, space: Space) -> np.ndarray | None:
 
 def _elementwise(context: Any, equation: Any, xs: Sequence) -> list | None:
     axis, size = next((x.axis, x.length) for x in xs if isinstance(x, Tile))
-    found = [_beside(x, axis, context.space) for x in xs]
+    found = [_operand_lines(x, axis, context.space) for x in xs]
     lines = [x for x in found if x is not None]
     if len(lines) < len(found):
         return None
-    made = each(on_entries(equation), *np.broadcast_arrays(*lines))
+    made = map_entries(on_entries(equation), *np.broadcast_arrays(*lines))
     _spend(context.space, size, made.size)
     return [Tile(made, axis, size, context.space)]
 
 
-def _beside(x: Any, axis: int, space: Space) -> np.ndarray | None:
+def _operand_lines(x: Any, axis: int, space: Space) -> np.ndarray | None:
     """The lines of another operand of an elementwise operation on a tile; None if there are
     none.
     """
     if isinstance(x, np.ndarray):
-        x = narrowed(x)
+        x = squeeze_broadcast(x)
     if not x.shape or x.shape[axis] == 1:
-        return loaded(x)
-    return _spread(x, axis, space)
+        return all_entries(x)
+    return _lines_along(x, axis, space)
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -214,57 +214,59 @@ def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
     if len(long) > 1 or len(inner) > 1 or not (long or inner):
         return None
     if not long:
-        return _last(equation, a, b, inner[0], space)
+        return _last_layer(equation, a, b, inner[0], space)
     operand, axis = free[long[0]]
     if not inner:
-        return _first(equation, (a, b), operand, axis, long[0], space)
-    return _hidden(equation, (a, b), operand, axis, inner[0], long[0], space)
+        return _first_layer(equation, (a, b), operand, axis, long[0], space)
+    return _hidden_layer(equation, (a, b), operand, axis, inner[0], long[0], space)
 
 
-def _first(equation: Any, operands: tuple, operand: int, axis: int, place: int,
-           space: Space) -> list | None:  # fmt: skip
+def _first_layer(
+    equation: Any, operands: tuple, operand: int, axis: int, place: int, space: Space
+) -> list | None:
     """A layer of few inputs and many outputs: sums of columns of the weights times entries."""
     wide, few = operands[operand], operands[1 - operand]
-    tall = _spread(wide, axis, space)
+    tall = _lines_along(wide, axis, space)
     if tall is None:
         return None
-    few, size = loaded(few), wide.shape[axis]
+    few, size = all_entries(few), wide.shape[axis]
     a, b = (few, tall) if operand else (tall, few)
     numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
     lines = products(*_to_sum(dtype, a, b), numbers)
     _spend(space, size, lines.size * int(np.prod([a.shape[i] for i in numbers[0][0]])))
-    return [Tile(converted(lines, dtype), place, size, space)]
+    return [Tile(cast_entries(lines, dtype), place, size, space)]
 
 
 def _to_sum(dtype: Any, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The arrays in the dtype in which their products are summed."""
-    return converted(a, summed_in(dtype)), converted(b, summed_in(dtype))
+    return cast_entries(a, summed_in(dtype)), cast_entries(b, summed_in(dtype))
 
 
-def _last(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
+def _last_layer(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
     """A layer of many inputs and few outputs: each is a sum of products over the lines."""
     if not any(isinstance(x, Tile) or (isinstance(x, Stored) and x.varies) for x in (a, b)):
         return None
     size = a.shape[axes[0]]
-    a, b = _spread(a, axes[0], space), _spread(b, axes[1], space)
+    a, b = _lines_along(a, axes[0], space), _lines_along(b, axes[1], space)
     if a is None or b is None:
         return None
     numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
     found = products(*_to_sum(dtype, a, b), numbers)
     _spend(space, size, 2 * found.size)
-    return [converted(each(lambda line: _total(line, size), found), dtype)]
+    return [cast_entries(map_entries(lambda line: _total(line, size), found), dtype)]
 
 
-def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int,
-            space: Space) -> list | None:  # fmt: skip
+def _hidden_layer(
+    equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int, space: Space
+) -> list | None:
     """A layer of many inputs and many outputs: a product of matrices for each line of the input."""
     weights, x = operands[operand], operands[1 - operand]
-    lines = _spread(x, inner[1 - operand], space) if _is_common(weights) else None
+    lines = _lines_along(x, inner[1 - operand], space) if _is_common(weights) else None
     if lines is None:
         return None
     blocks = _blocks(weights, axis, inner[operand], space)
     size, width = weights.shape[axis], weights.shape[inner[operand]]
-    lines = each(lambda line: _without_padding(line, width), lines)
+    lines = map_entries(lambda line: _without_padding(line, width), lines)
     precision, dtype = equation.params["precision"], equation.outvars[0].aval.dtype
     full = lax.Precision.HIGHEST if precision is None else precision
     wide = summed_in(dtype)
@@ -282,7 +284,7 @@ def _hidden(equation: Any, operands: tuple, operand: int, axis: int, inner: tupl
     found = products(a, b, equation.params["dimension_numbers"], product)
     # To multiply and to add is one instruction.
     _spend(space, size, width * found.size // 2)
-    return [Tile(converted(found, dtype), place, size, space)]
+    return [Tile(cast_entries(found, dtype), place, size, space)]
 
 
 def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
@@ -293,7 +295,7 @@ def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
     along = {down: True, across: False}
     blocks = np.empty([1 if i in along else n for i, n in enumerate(weights.shape)], object)
     for index in np.ndindex(blocks.shape):
-        block = weights.read(_places(weights.shape, index, along))
+        block = weights.read(_flat_places(weights.shape, index, along))
         blocks[index] = _without_padding(block, weights.shape[across], down=False)
     return blocks
 
@@ -349,7 +351,7 @@ def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
     axis = next(x.axis for x in xs if isinstance(x, Tile))
     if equation.params["dimension"] == axis:
         return None
-    found = [_spread(x, axis, context.space) for x in xs]
+    found = [_lines_along(x, axis, context.space) for x in xs]
     lines = [x for x in found if x is not None]
     if len(lines) < len(found):
         return None
@@ -357,7 +359,7 @@ def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
     return [Tile(joined, axis, xs[0].shape[axis], context.space)]
 
 
-def _reduced(name: str, combine: Callable) -> Callable:
+def _tile_reduce_rule(name: str, combine: Callable) -> Callable:
     """A rule that combines blocks over other axes, and the lines of each over the long one."""
 
     def rule(context: Any, equation: Any, x: Tile) -> list:
@@ -366,7 +368,7 @@ def _reduced(name: str, combine: Callable) -> Callable:
         _spend(context.space, x.length, x.lines.size)
         if x.axis not in axes:
             return [Tile(found, x.axis - sum(a < x.axis for a in axes), x.length, x.space)]
-        return [each(lambda line: combine(line, x.length), found)]
+        return [map_entries(lambda line: combine(line, x.length), found)]
 
     return rule
 
@@ -379,7 +381,7 @@ _RULES: dict[str, Callable] = {
     "slice": _slice,
     "squeeze": _to_shape,
     "transpose": _transpose,
-    "reduce_sum": _reduced("reduce_sum", _total),
-    "reduce_max": _reduced("reduce_max", _extreme(jnp.max)),
-    "reduce_min": _reduced("reduce_min", _extreme(jnp.min)),
+    "reduce_sum": _tile_reduce_rule("reduce_sum", _total),
+    "reduce_max": _tile_reduce_rule("reduce_max", _extreme_of_lines(jnp.max)),
+    "reduce_min": _tile_reduce_rule("reduce_min", _extreme_of_lines(jnp.min)),
 }

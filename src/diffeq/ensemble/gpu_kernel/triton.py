@@ -30,7 +30,7 @@ def in_triton(name: str, equation: Any) -> Callable | None:
     if name == "round":
         return partial(_rounded, even=equation.params["rounding_method"])
     if name == "reduce_precision":
-        return partial(_shortened, **equation.params)
+        return partial(_reduce_precision, **equation.params)
     if name in ("max", "min", "clamp") and not jnp.issubdtype(dtypes[-1], jnp.inexact):
         return None
     if name == "select_n" and dtypes[0] == jnp.bool_:
@@ -57,11 +57,11 @@ def _rounded(x: Any, *, even: Any) -> Any:
     return jnp.where(up, down + 1, down)
 
 
-def _shortened(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+def _reduce_precision(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
     """Rounds to the nearest number with so many bits after the point; ties to the even one. A carry
     goes into the exponent, as it should.
 
-    >>> one_bit = partial(_shortened, exponent_bits=8, mantissa_bits=1)
+    >>> one_bit = partial(_reduce_precision, exponent_bits=8, mantissa_bits=1)
     >>> one_bit(jnp.array([1.2, 1.25, 1.26, 1.9])).tolist()
     [1.0, 1.0, 1.5, 2.0]
     """
@@ -94,7 +94,7 @@ def _signed(primitive: Any, x: Any, y: Any) -> Any:
     return lax.bitcast_convert_type(primitive.bind(x, y), jnp.uint64)
 
 
-def _selected(which: Any, *cases: Any) -> Any:
+def _select_case(which: Any, *cases: Any) -> Any:
     """The case whose number is `which`."""
     return reduce(
         lambda old, k: jnp.where(which == k, cases[k], old), range(1, len(cases)), cases[0]
@@ -112,6 +112,6 @@ _OTHERS: dict[str, Callable] = {
     "lt_to": partial(_before, equal=False),
     "max": _larger,
     "min": _smaller,
-    "select_n": _selected,
+    "select_n": _select_case,
     "polynomial": lambda x, *cs: reduce(lambda value, c: value * x + c, cs[::-1]),
 }
