@@ -38,9 +38,9 @@ from .trajectory import (
     inexact_leaves,
     pull_trajectory,
     replace_flagged,
-    trajectory_call,
     solve_plain,
     solve_trajectory,
+    trajectory_call,
 )
 
 __all__ = [

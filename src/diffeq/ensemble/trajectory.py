@@ -31,9 +31,9 @@ __all__ = [
     "inexact_leaves",
     "pull_trajectory",
     "replace_flagged",
-    "trajectory_call",
     "solve_plain",
     "solve_trajectory",
+    "trajectory_call",
 ]
 
 
