@@ -361,7 +361,7 @@ def dominant_eigenvalue(problem: Any, t: Any, y: Any, turns: int = 30) -> comple
         if not math.isfinite(size) or size == 0.0:
             return 0j
         first, second = second / size, push(second / size)
-    vectors = [_as_real(x) for x in (first, second, push(second))]
+    vectors = [_real_vector(x) for x in (first, second, push(second))]
     (a, b), (c, d) = [[float(x @ y) for y in vectors[:2]] for x in vectors[:2]]
     e, f = (float(x @ vectors[2]) for x in vectors[:2])
     if a * d - b * c < _PARALLEL * a * d:
@@ -370,7 +370,7 @@ def dominant_eigenvalue(problem: Any, t: Any, y: Any, turns: int = 30) -> comple
     return complex(max(np.roots([1.0, -trace, delta]), key=abs))
 
 
-def _as_real(x: Array) -> np.ndarray:
+def _real_vector(x: Array) -> np.ndarray:
     """A vector of real numbers, of which a complex one has two."""
     flat = np.asarray(x).ravel()
     return np.concatenate([np.real(flat), np.imag(flat)]).astype(float)

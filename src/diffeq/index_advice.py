@@ -34,7 +34,7 @@ def index_advice(problem: Problem, t: Any, y: Any) -> str:
     rows = packing.names("residual" if isinstance(form, Implicit) else "f")
     index = here.system_index
     if index is None:
-        dependent = _listed(rows, here.dependent_rows())
+        dependent = _first_names(rows, here.dependent_rows())
         return f"The equations depend on each other, {dependent}: they do not determine them all."
     if index > 1:
         return _of_higher_index(index, form, packing, here, rows, t, y)
@@ -53,15 +53,15 @@ def _of_higher_index(
     if structure is None or structure.indices.max() != index:
         return (
             f"The index is {index}: the algebraic equations do not determine the algebraic "
-            f"components until they are differentiated {_times(index - 1)}; {_STABILISED}."
+            f"components until they are differentiated {_times_in_words(index - 1)}; {_STABILISED}."
         )
     hidden = np.flatnonzero(here.algebraic_rows & (structure.times > 0))
     unknown = np.flatnonzero(here.algebraic_columns & (structure.indices > 1))
     sentence = (
         f"The index is {index}: there are algebraic components, "
-        f"{_listed(packing.names('y'), unknown)}, and the equations do not determine them until "
-        f"{_listed(rows, hidden)} {'is' if len(hidden) == 1 else 'are'} differentiated "
-        f"{_times(int(structure.times[hidden].max(initial=1)))}."
+        f"{_first_names(packing.names('y'), unknown)}, and the equations do not determine them "
+        f"until {_first_names(rows, hidden)} {'is' if len(hidden) == 1 else 'are'} differentiated "
+        f"{_times_in_words(int(structure.times[hidden].max(initial=1)))}."
     )
     way = "Differentiate it, and"
     if isinstance(form, Implicit):
@@ -127,7 +127,7 @@ class _Pencil(NamedTuple):
 def _without_slopes(form: Implicit, here: _Pencil, state: list[str]) -> str:
     """Advice for a residual of index 1 whose `differential` components are not all determined."""
     flags = np.asarray(form.differential).ravel()
-    missing = _listed(state, np.flatnonzero(flags & here.algebraic_columns))
+    missing = _first_names(state, np.flatnonzero(flags & here.algebraic_columns))
     return (
         f"The slopes of {missing} are wanted, which differential says are differential, and the "
         "equations do not determine them: say there that they are algebraic."
@@ -147,12 +147,14 @@ def _is_solved(form: Any, index: Int[np.ndarray, " n"], t: Array, y: Array) -> b
 def _stated(index: Int[np.ndarray, " n"], packing: Packing) -> str:
     """The index as a user writes it, with the structure of y0."""
     parts = np.split(index[: packing.size], packing.cuts)
-    found = [_short(part.reshape(shape)) for part, shape in zip(parts, packing.shapes, strict=True)]
+    found = [
+        _short_list(part.reshape(shape)) for part, shape in zip(parts, packing.shapes, strict=True)
+    ]
     tree = jax.tree.unflatten(packing.rates, found)
     return str(tree)
 
 
-class _Written(str):
+class _Unquoted(str):
     """A string whose `repr` has no quotation marks."""
 
     __slots__ = ()
@@ -161,19 +163,19 @@ class _Written(str):
         return str(self)
 
 
-def _short(part: Int[np.ndarray, "..."]) -> Any:
+def _short_list(part: Int[np.ndarray, "..."]) -> Any:
     if part.size > _MOST_NUMBERS and part.ndim == 1:
         starts = np.flatnonzero(np.diff(part, prepend=0))
         counts = np.diff(starts, append=len(part))
-        return _Written(f"np.repeat({part[starts].tolist()}, {counts.tolist()})")
+        return _Unquoted(f"np.repeat({part[starts].tolist()}, {counts.tolist()})")
     return part.tolist()
 
 
-def _listed(names: list[str], places: Int[np.ndarray, " k"]) -> str:
+def _first_names(names: list[str], places: Int[np.ndarray, " k"]) -> str:
     """A list of the first names, with an ellipsis if there are more."""
     found = [names[i] for i in places]
     return ", ".join(found[:_MOST_NAMES]) + (", …" if len(found) > _MOST_NAMES else "")
 
 
-def _times(count: int) -> str:
+def _times_in_words(count: int) -> str:
     return {1: "once", 2: "twice"}.get(int(count), f"{count} times")

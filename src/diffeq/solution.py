@@ -329,7 +329,7 @@ class Solution(eqx.Module):
         sentence = (
             f"{where}{status.reason}. It stopped at t = {float(t):.6g} with dt = {float(dt):.3g} "
             f"after {int(stats['steps'])} steps and {int(stats['rejected'])} rejected ones, "
-            f"y = {_shown(y)}. {(hint(last) if hint else '') or advice(status)}"
+            f"y = {_shown_state(y)}. {(hint(last) if hint else '') or advice(status)}"
         )
         return SolveError(
             sentence.strip(), status=status, t=t, y=y, dt=dt, index=index, solution=self
@@ -350,7 +350,7 @@ class Solution(eqx.Module):
         )
 
 
-def _trimmed(record: EventRecord) -> EventRecord:
+def _trim_record(record: EventRecord) -> EventRecord:
     count = int(record.num)
     ts, before, after, fired = jax.tree.map(lambda x: x[:count], record[:-1])
     return EventRecord(ts, before, after, fired, record.num)
@@ -360,7 +360,7 @@ def _index(index: Any) -> Any:
     return index if len(index) > 1 else index[0]
 
 
-def _shown(y: Any) -> str:
+def _shown_state(y: Any) -> str:
     text = str(y).replace("\n", " ")
     return text if len(text) < 80 else text[:77] + "…"
 
@@ -396,7 +396,7 @@ class SolutionInfo(Treelike):
         """The solution without rows that no step has filled, where their number is known."""
         if sol.status.ndim:
             return sol
-        events = tuple(_trimmed(record) for record in sol.events)
+        events = tuple(_trim_record(record) for record in sol.events)
         sol = eqx.tree_at(lambda s: s.events, sol, events) if events else sol
         return sol._cut(self.trims) if self.trims else sol
 

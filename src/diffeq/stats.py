@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Int, Num, Real
 __all__ = ["Covariance", "Extremes", "Histogram", "Mean", "Quantile", "Range", "Variance"]
 
 
-class _State(eqx.Module):
+class _LeafState(eqx.Module):
     """The state of a statistic of one leaf."""
 
 
@@ -33,7 +33,7 @@ class _Leafwise(eqx.Module):
 
     def update(self, state: Any, values: Any, counts: Bool[Array, "chunk ..."]) -> Any:
         """The state after another chunk."""
-        found = jax.tree.map(lambda x: self._of(*_flagged(x, counts)), values)
+        found = jax.tree.map(lambda x: self._of(*_values_and_flags(x, counts)), values)
         return self.merge(state, found)
 
     def merge(self, a: Any, b: Any) -> Any:
@@ -58,10 +58,10 @@ class _Leafwise(eqx.Module):
 
 
 def _is_state(x: Any) -> bool:
-    return isinstance(x, _State)
+    return isinstance(x, _LeafState)
 
 
-def _flagged(x: Array, counts: Array) -> tuple[Array, Array]:
+def _values_and_flags(x: Array, counts: Array) -> tuple[Array, Array]:
     """A leaf of a chunk as floating-point numbers, and for each of them whether it counts."""
     x = jnp.asarray(x, jnp.result_type(x, float))
     flags = counts.reshape(*counts.shape, *(1,) * (x.ndim - counts.ndim))
@@ -71,7 +71,7 @@ def _flagged(x: Array, counts: Array) -> tuple[Array, Array]:
 # --- moments --------------------------------------------------------------------------------------
 
 
-class _Moments(_State):
+class _Moments(_LeafState):
     """The number of values, their mean, and the sum of squares (or products) of deviations
     from it.
     """
@@ -88,24 +88,24 @@ def _centred(x: Array, flags: Array) -> tuple[Array, Array, Array]:
     return count, mean, jnp.where(flags, x - mean, 0)
 
 
-def _together(a: _Moments, b: _Moments, product: Any) -> _Moments:
+def _merge_moments(a: _Moments, b: _Moments, product: Any) -> _Moments:
     """The moments of both, without the cancellation of Σx² − nx̄².
 
     Reference: chan1983.
     """
-    count, real = a.count + b.count, _real(a.mean)
+    count, real = a.count + b.count, _real_dtype(a.mean)
     part = b.count.astype(real) / jnp.maximum(count, 1).astype(real)
     apart = b.mean - a.mean
     squares = a.squares + b.squares + product(apart, a.count * part)
     return _Moments(count, a.mean + part * apart, squares)
 
 
-def _real(x: Array) -> Any:
+def _real_dtype(x: Array) -> Any:
     return jnp.finfo(x.dtype).dtype
 
 
 def _square(x: Array, weight: Any) -> Array:
-    return (jnp.abs(x) ** 2 * weight).astype(_real(x))
+    return (jnp.abs(x) ** 2 * weight).astype(_real_dtype(x))
 
 
 class Mean(_Leafwise):
@@ -124,7 +124,7 @@ class Mean(_Leafwise):
         return _Moments(count, mean, _square(left, 1).sum(0))
 
     def _both(self, a: _Moments, b: _Moments) -> _Moments:
-        return _together(a, b, _square)
+        return _merge_moments(a, b, _square)
 
     def _result(self, state: _Moments) -> Array:
         return jnp.where(state.count > 0, state.mean, jnp.nan)
@@ -202,13 +202,15 @@ class Covariance(eqx.Module):
     def update(self, state: _Moments, values: Any, counts: Bool[Array, "chunk ..."]) -> _Moments:
         """The state after another chunk."""
         leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(values)]
-        count, mean, left = _centred(*_flagged(jnp.concatenate(leaves, -1), counts))
+        count, mean, left = _centred(*_values_and_flags(jnp.concatenate(leaves, -1), counts))
         products = jnp.einsum("nri,nrj->rij", left, left.conj())
         return self.merge(state, _Moments(count[..., :1], mean, products))
 
     def merge(self, a: _Moments, b: _Moments) -> _Moments:
         """The state after the values of both."""
-        return _together(a, b, lambda x, w: x[..., :, None] * x[..., None, :].conj() * w[..., None])
+        return _merge_moments(
+            a, b, lambda x, w: x[..., :, None] * x[..., None, :].conj() * w[..., None]
+        )
 
     def result(self, state: _Moments) -> Array:
         """The matrices, one a row."""
@@ -235,7 +237,7 @@ class Range(NamedTuple):
     greatest: Any
 
 
-class _Ends(_State):
+class _Ends(_LeafState):
     least: Real[Array, "..."]
     greatest: Real[Array, "..."]
 
@@ -332,7 +334,7 @@ class Histogram(_Leafwise):
         return state.counts
 
 
-class _Bins(_State):
+class _Bins(_LeafState):
     counts: Int[Array, "... bins"]
 
 

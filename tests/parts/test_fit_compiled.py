@@ -19,8 +19,8 @@ def compiled():
     found = []
     for kept in (
         compiled_step._evaluation,
-        compiled_step._advance,
-        compiled_step._begin,
+        compiled_step._compiled_step,
+        compiled_step._compiled_initial_carry,
         search._segments,
     ):
         kept.cache_clear()

@@ -304,7 +304,9 @@ def test_a_step_is_written_over_the_arrays_that_it_is_given():
     theta = jax.ShapeDtypeStruct((size,), jnp.float32)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     optimizer = optax.adam(0.1)
-    carry = jax.eval_shape(lambda theta: compiled_step.begun(optimizer, theta, (), None), theta)
+    carry = jax.eval_shape(
+        lambda theta: compiled_step.initial_carry(optimizer, theta, (), None), theta
+    )
     evaluation = compiled_step.Evaluation(number, theta, ())
     step = compiled_step.step_of(optimizer, carry, evaluation, np.int32(0), noisy=False)
     lowered = compiled_step.advance_by(step).lower(step, carry, evaluation, np.int32(0))

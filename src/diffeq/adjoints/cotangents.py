@@ -309,7 +309,9 @@ def _mask_failed(
 
     def sentence(status: Any, t: Any, drift: Any, place: Any) -> str:
         values = [np.ravel(x)[0] for x in (status, t, drift, place)]
-        return _failure_message(name, setting.adjoint, int(values[0]), *map(float, values[1:]))
+        return _backward_failure_message(
+            name, setting.adjoint, int(values[0]), *map(float, values[1:])
+        )
 
     raise_if(
         setting.system,
@@ -324,7 +326,7 @@ def _mask_failed(
     return [jnp.where(silent, 0, x * factor.astype(magnitude(x).dtype)) for x in found]
 
 
-def _failure_message(
+def _backward_failure_message(
     name: str, adjoint: Any, status: int, t: float, drift: float, place: float
 ) -> str:
     if status == DRIFTED:

@@ -56,13 +56,13 @@ from .tape import Recorder, Tape, TapeRow, capacity, rows_for, tape_row_of, wind
 __all__ = [
     "Discrete",
     "blank_like",
+    "dense_zero_tangent",
     "fill_zeros",
     "first_carry",
     "first_tangents",
     "replay_window",
     "tangents_of",
     "tangents_of_consts",
-    "zero_tangent",
 ]
 
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be repeated
@@ -193,7 +193,7 @@ def _solve_with_tape_jvp(
     dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
-    out = zero_tangent(result)
+    out = dense_zero_tangent(result)
     d_t, d_y, d_held, _, d_buffers, d_past = d_end
     zero = out.state
     d_t, d_y, d_held = fill_zeros((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
@@ -220,7 +220,7 @@ def _solve_with_tape_jvp(
     return plain(result), plain(tangent)
 
 
-def zero_tangent(tree: Any) -> Any:
+def dense_zero_tangent(tree: Any) -> Any:
     """The zero tangent of a tree."""
 
     def zero(x: Any) -> Any:

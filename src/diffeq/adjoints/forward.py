@@ -501,10 +501,10 @@ class _TangentProcess:
             call_host(self.adjoint.callback, jnp.sqrt(along.worst))
         sign = self.system.direction or data.sign
         bad = (core.status > Status.terminated) & (self.status(inputs) <= Status.terminated)
-        raise_if(self.system, bad, _failure_message, sign * core.t, core.status)
+        raise_if(self.system, bad, _tangent_failure_message, sign * core.t, core.status)
 
 
-def _failure_message(t: Any, status: Any) -> str:
+def _tangent_failure_message(t: Any, status: Any) -> str:
     at, why = np.ravel(t)[0], Status(int(np.ravel(status)[0])).reason
     return (
         f"Forward solved y, but not its tangents beyond t = {float(at):.6g}: {why}. They may grow "

@@ -34,12 +34,12 @@ from .base import Adjoint, is_inexact, scatter_live
 from .discrete import (
     Discrete,
     blank_like,
+    dense_zero_tangent,
     fill_zeros,
     first_carry,
     first_tangents,
     tangents_of,
     tangents_of_consts,
-    zero_tangent,
 )
 from .empty_span import initial_tangents
 from .tape import TapeRow, tape_row_of
@@ -81,7 +81,7 @@ def _solve_with_tangents_jvp(
             for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
     data, start = jax.tree.unflatten(tree, leaves)
     of_data, of_start = jax.tree.unflatten(tree, list(range(len(dots))))
-    safe_point = _safe_point(start)
+    safe_point = _finite_start(start)
     first = partial(first_carry, system, None, safe_point)
     like = blank_like(first, data, start)
     d_first = first_tangents(tree, first, leaves, dots, like)
@@ -108,14 +108,14 @@ def _solve_with_tangents_jvp(
     state, buffers, end = integrate(system, data, state, along)
     end = jax.tree.unflatten(jax.tree.structure(carry), scatter_live(end, tangent.live))
     d_t, d_y, d_held, _, d_buffers, _ = end
-    zero, blank = zero_tangent(state), zero_tangent(buffers)
+    zero, blank = dense_zero_tangent(state), dense_zero_tangent(buffers)
     d_t, d_y, d_held = fill_zeros((d_t, d_y, d_held), (zero.t, zero.y, zero.held))
     d_state = eqx.tree_at(lambda s: (s.t, s.y), zero, (d_t, d_y))
     d_state = eqx.tree_at(lambda s: s.held, d_state, d_held) if d_held else d_state
     return (state, buffers), (d_state, fill_zeros(d_buffers, blank))
 
 
-def _safe_point(start: Any) -> tuple[Array, Array, Any]:
+def _finite_start(start: Any) -> tuple[Array, Array, Any]:
     """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
     start, with zero for values that are not finite.
     """

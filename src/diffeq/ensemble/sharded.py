@@ -29,10 +29,10 @@ __all__ = [
     "from_first",
     "is_global",
     "known_here",
-    "on_devices",
     "platform",
     "replicate_shared",
     "row_at",
+    "run_sharded",
     "select_rows",
 ]
 
@@ -78,7 +78,7 @@ def platform(mesh: Any = None) -> str:
     return jax.devices(device)[0].platform if isinstance(device, str) else device.platform
 
 
-def on_devices(mesh: Mesh, share: Callable, merged: Any) -> Callable:
+def run_sharded(mesh: Mesh, share: Callable, merged: Any) -> Callable:
     """Runs `share(leaves, rows, index)` on each device, with its part of rows and index. Returns
     the state of the statistics, merged from those of the devices by `merged` (if any), and the
     solution of each trajectory.

@@ -18,7 +18,7 @@ from .execution import check_kernel, in_lockstep, reduction_of, run_parallel, wi
 from .gpu_kernel.launch import Tuning
 from .inputs import Inputs
 from .reduction import Reduction
-from .sharded import dealt, known_here, on_devices, platform, replicate_shared, select_rows
+from .sharded import dealt, known_here, platform, replicate_shared, run_sharded, select_rows
 from .trajectory import Plan, solve_plain
 
 __all__ = ["Ensemble"]
@@ -155,4 +155,4 @@ def _solve_shares(
         return (), solve_in_lanes(plan, structure, leaves, rows, index)
 
     merged = reduction_of(structure, leaves).merged if plan.reduces else None
-    return on_devices(mesh, share, merged)(leaves, rows, index)
+    return run_sharded(mesh, share, merged)(leaves, rows, index)

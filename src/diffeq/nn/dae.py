@@ -15,7 +15,7 @@ from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from .layer import Layer
-from .ode import check_constraints, numbers, vector
+from .ode import as_vector, check_constraints, checked_vector
 
 __all__ = ["NeuralDAE"]
 
@@ -83,7 +83,7 @@ class NeuralDAE(Layer):
         self, y0: Any, args: Any = None, *, dy0: Any = None, tspan: Any = None, key: Any = None
     ) -> ImplicitDAEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
-        start = vector(y0, args)
+        start = checked_vector(y0, args)
         if start.size != len(self.differential):
             raise TypeError(
                 f"y0 has {start.size} components, and differential speaks of "
@@ -138,8 +138,8 @@ class _Residual(eqx.Module):
         flags = np.array(self.differential)
         places, others = np.flatnonzero(flags), np.flatnonzero(~flags)
         dy = jnp.where(flags, dy, 0)
-        learnt = numbers(self.learnt(t, y, dy, args))
-        known = numbers(self.constraints(t, y, args))
+        learnt = as_vector(self.learnt(t, y, dy, args))
+        known = as_vector(self.constraints(t, y, args))
         _check_count("the network" if self.plain else "field", learnt, "differential", places)
         _check_count("constraints", known, "algebraic", others)
         learnt = dy[places] - learnt if self.plain else learnt

@@ -141,7 +141,7 @@ class FFJORD(Layer):
         """(z, ∫ −tr ∂f/∂z dt, costs) at the other end."""
         span = self._span(None)
         if backwards:
-            span = _turned(span)
+            span = _reverse_span(span)
         zero = jnp.zeros((), jnp.finfo(z.dtype).dtype)
         state = (z, zero, zero, zero) if costs else (z, zero)
         noise = None if key is None else _NOISE[self.noise](key, z.shape, z.dtype)
@@ -183,10 +183,10 @@ def _exact(field: Any, z: Any) -> Any:
     return dz, jnp.trace(jacobian), jnp.sum(jacobian**2)
 
 
-def _turned(span: Any) -> Any:
+def _reverse_span(span: Any) -> Any:
     """A time span from its end to its start."""
     if callable(span):
-        return lambda args: _turned(span(args))
+        return lambda args: _reverse_span(span(args))
     return span[1], span[0]
 
 

@@ -58,8 +58,8 @@ class HamiltonianNN(Layer):
         if hamiltonian is None and isinstance(net, (tuple, list)):
             pair(net, "(kinetic, potential) of networks", "net")
             hamiltonian = Separable(
-                lambda nets, t, p, args: nets[0](_joined(p)),
-                lambda nets, t, q, args: nets[1](_joined(q)),
+                lambda nets, t, p, args: nets[0](_flat_pair(p)),
+                lambda nets, t, q, args: nets[1](_flat_pair(q)),
             )
         super().__init__(net, tspan=tspan, field=hamiltonian, **solve_options)
 
@@ -93,11 +93,11 @@ class HamiltonianNN(Layer):
             )
         call = self._function(key)
         if self.field is None:
-            return lambda t, q, p, args: _number(call(_joined(q, p)))
+            return lambda t, q, p, args: _number(call(_flat_pair(q, p)))
         return lambda t, q, p, args: _number(call(t, q, p, args))
 
 
-def _joined(*parts: Any) -> Any:
+def _flat_pair(*parts: Any) -> Any:
     """All numbers of q and p as one vector."""
     return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(parts)])
 

@@ -54,7 +54,7 @@ class Layer(eqx.Module):
     net: Any
     field: Any
     traced: list  # options made inside a trace; else empty
-    constants: "Options" = eqx.field(static=True)
+    constants: "LayerConstants" = eqx.field(static=True)
 
     @keywords
     def __init__(
@@ -69,7 +69,7 @@ class Layer(eqx.Module):
             )
         check_no_torch("net", net)
         check_no_torch("field", field)
-        _check_options(solve_options)
+        _check_layer_options(solve_options)
         self.net = net
         self.field = field
         self.traced, self.constants = _freeze({"tspan": tspan, **solve_options})
@@ -141,7 +141,7 @@ def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "method": explicit_for(options.get("rtol"))}
 
 
-class Options:
+class LayerConstants:
     """The constants among the options of a layer, equal by value, and part of its `repr`. None
     takes the place of options that are traced.
     """
@@ -154,20 +154,20 @@ class Options:
         return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Options) and other._key == self._key
+        return isinstance(other, LayerConstants) and other._key == self._key
 
     def __repr__(self) -> str:
         if any(x is None for x in self.leaves):
             return "options"
         options = unflatten(self.structure, self.leaves)
-        return ", ".join(f"{k}={_short(v)}" for k, v in options.items() if v is not None)
+        return ", ".join(f"{k}={_short_repr(v)}" for k, v in options.items() if v is not None)
 
 
 class Frozen(eqx.Module):
     """A constant of a layer: no optimiser changes it, though its arrays may be traced."""
 
     traced: list
-    constants: Options = eqx.field(static=True)
+    constants: LayerConstants = eqx.field(static=True)
 
     def __init__(self, value: Any) -> None:
         self.traced, self.constants = _freeze({"value": value})
@@ -178,7 +178,7 @@ class Frozen(eqx.Module):
         return _thaw(self.traced, self.constants)["value"]
 
 
-def _freeze(options: dict[str, Any]) -> tuple[list, Options]:
+def _freeze(options: dict[str, Any]) -> tuple[list, LayerConstants]:
     """The options apart: what is being traced, and the constants.
 
     A constant that were a leaf of the layer would be trained: `eqx.filter_grad` and optimisers take
@@ -190,21 +190,23 @@ def _freeze(options: dict[str, Any]) -> tuple[list, Options]:
         (np.asarray(x) if isinstance(x, jax.Array) else x) if k else None
         for x, k in zip(leaves, known, strict=True)
     ]
-    return [x for x, k in zip(leaves, known, strict=True) if not k], Options(structure, constants)
+    return [x for x, k in zip(leaves, known, strict=True) if not k], LayerConstants(
+        structure, constants
+    )
 
 
-def _thaw(traced: list, constants: Options) -> dict[str, Any]:
+def _thaw(traced: list, constants: LayerConstants) -> dict[str, Any]:
     rest = iter(traced)
     return unflatten(
         constants.structure, [next(rest) if x is None else x for x in constants.leaves]
     )
 
 
-def _short(x: Any) -> str:
+def _short_repr(x: Any) -> str:
     return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
 
 
-def _check_options(options: dict[str, Any]) -> None:
+def _check_layer_options(options: dict[str, Any]) -> None:
     known = [name for name in SolveOptions.names() if name != "key"]
     for name in options:
         if name not in known:

@@ -13,7 +13,7 @@ from ..problems import DAEProblem, Problem
 from ..problems.user_functions import check_arguments
 from .layer import Frozen, Layer
 
-__all__ = ["NeuralODE", "check_constraints", "numbers", "vector"]
+__all__ = ["NeuralODE", "as_vector", "check_constraints", "checked_vector"]
 
 
 class NeuralODE(Layer):
@@ -78,8 +78,10 @@ class NeuralODE(Layer):
         if self.constraints is None:
             return DAEProblem(ode.f, y0, ode.tspan, args, mass_matrix=mass)
         check_arguments(self.constraints, "constraints", "t, y, args")
-        start, both = vector(y0, args), (ode.f, self.constraints)
-        free, fixed = (jax.eval_shape(lambda f=f: numbers(f(0.0, start, args))).size for f in both)
+        start, both = checked_vector(y0, args), (ode.f, self.constraints)
+        free, fixed = (
+            jax.eval_shape(lambda f=f: as_vector(f(0.0, start, args))).size for f in both
+        )
         if free + fixed != start.size:
             raise TypeError(
                 f"the network gives {free} numbers and the constraints {fixed}; together they have "
@@ -92,11 +94,11 @@ class NeuralODE(Layer):
     def _rows(self, field: Callable) -> Callable:
         constraints = self.constraints
         return lambda t, y, args: jnp.concatenate(
-            [numbers(field(t, y, args)), numbers(constraints(t, y, args))]
+            [as_vector(field(t, y, args)), as_vector(constraints(t, y, args))]
         )
 
 
-def vector(y0: Any, args: Any) -> Array:
+def checked_vector(y0: Any, args: Any) -> Array:
     """The initial state of a layer whose rows have an order."""
     start = as_state(y0(args) if callable(y0) else y0)
     if getattr(start, "ndim", None) != 1:
@@ -116,6 +118,6 @@ def check_constraints(constraints: Any) -> None:
         )
 
 
-def numbers(value: Any) -> Array:
+def as_vector(value: Any) -> Array:
     """The value of a network or of constraints, as a vector."""
     return jnp.ravel(jnp.asarray(as_state(value)))

@@ -33,7 +33,7 @@ def for_one_sample(call: Callable, layer: str) -> Callable:
         try:
             return call(*z)
         except (TypeError, ValueError) as error:
-            hint = _hint(call, z, layer)
+            hint = _shape_hint(call, z, layer)
             if hint is None:
                 raise
             raise TypeError(f"{hint} ({error})") from error
@@ -41,7 +41,7 @@ def for_one_sample(call: Callable, layer: str) -> Callable:
     return called
 
 
-def _hint(call: Callable, z: tuple, layer: str) -> str | None:
+def _shape_hint(call: Callable, z: tuple, layer: str) -> str | None:
     """A hint at the shape that the network takes; None if no likely shape works."""
     place = 1 if len(z) == 3 else 0
     y = z[place]

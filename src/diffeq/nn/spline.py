@@ -72,12 +72,12 @@ class Spline(eqx.Module):
     def _at(self, t: Any) -> tuple[Array, Array]:
         rows = None
         if self.kind in ("quadratic", "cubic"):
-            matrix = jnp.asarray(_slopes(self._knots, self.kind), self.values.dtype)
+            matrix = jnp.asarray(_cached_slope_matrix(self._knots, self.kind), self.values.dtype)
             rows = lambda i: jnp.tensordot(matrix[i], self.values, 1)  # noqa: E731
         held = jnp.clip(jnp.asarray(t), self._knots[0], self._knots[-1])
         return interpolated(self.kind, self.knots, self.values, rows, held)
 
 
 @lru_cache(maxsize=64)
-def _slopes(knots: tuple[float, ...], kind: str) -> np.ndarray:
+def _cached_slope_matrix(knots: tuple[float, ...], kind: str) -> np.ndarray:
     return slope_matrix(np.asarray(knots), kind)

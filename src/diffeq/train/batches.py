@@ -14,7 +14,7 @@ from ..autodiff.primitive import is_key
 from ..validation import check_no_torch
 from ..validation.values import shown
 
-__all__ = ["Draw", "Draws", "check_loss"]
+__all__ = ["Draws", "StepInputs", "check_loss"]
 
 _COLLECT = (
     " What is iterated (a loader, a generator) is collected first, and fit draws the batches: "
@@ -22,7 +22,7 @@ _COLLECT = (
 )
 
 
-class Draw(NamedTuple):
+class StepInputs(NamedTuple):
     """The inputs of one step: arrays, and None for what there is not."""
 
     data: Any
@@ -49,7 +49,7 @@ class Draws:
     """
 
     def __init__(self, data: Any, batch_size: Any, key: Any, *, keyed: bool) -> None:
-        self.data = None if data is None else _arrays(data)
+        self.data = None if data is None else _data_arrays(data)
         self.key = None if key is None else _checked_key(key)
         self.keyed = keyed
         self.size, self.count = batch_size, 0
@@ -63,13 +63,13 @@ class Draws:
             )
         self.noisy = keyed or (batch_size is not None and batch_size < self.count)
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[StepInputs]:
         step = 0
         key = self.key if self.keyed else None
         shuffle = jax.random.key(0) if self.key is None else self.key
         for epoch in itertools.count():
             for rows in self._epoch(shuffle, epoch):
-                yield Draw(self.data, rows, key, np.int32(step))
+                yield StepInputs(self.data, rows, key, np.int32(step))
                 step += 1
 
     def _epoch(self, key: Any, epoch: int) -> Any:
@@ -94,7 +94,9 @@ def check_loss(loss: Any, *, data: bool, key: bool) -> bool:
         inspect.signature(loss).bind(*given, **({"key": None} if keyed else {}))
     except TypeError as error:
         wanted = ", ".join([*given, *["key"] * keyed])
-        raise TypeError(f"loss must take ({wanted}): {error}.{_hint(loss, given, key)}") from error
+        raise TypeError(
+            f"loss must take ({wanted}): {error}.{_signature_hint(loss, given, key)}"
+        ) from error
     except ValueError:  # it has no signature to ask
         pass
     return keyed
@@ -107,7 +109,7 @@ def _parameters(function: Callable) -> tuple[str, ...]:
         return ()
 
 
-def _hint(loss: Callable, given: list[str], key: bool) -> str:
+def _signature_hint(loss: Callable, given: list[str], key: bool) -> str:
     """Returns a hint at the likely mistake in the signature of a loss; "" if there is none."""
     names = _parameters(loss)
     if "key" in names and not key:
@@ -124,7 +126,7 @@ def _hint(loss: Callable, given: list[str], key: bool) -> str:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _arrays(data: Any) -> PyTree:
+def _data_arrays(data: Any) -> PyTree:
     """The data as a tree of arrays."""
     check_no_torch("data", data)
     iterated = lambda x: hasattr(x, "__next__")  # noqa: E731

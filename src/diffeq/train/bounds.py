@@ -16,7 +16,7 @@ from jaxtyping import Array, Inexact
 
 from ..core.flax_nnx import is_nnx_module
 
-__all__ = ["Interval", "intervals", "spread"]
+__all__ = ["Interval", "intervals", "spread_prefix"]
 
 
 class Interval(NamedTuple):
@@ -61,11 +61,11 @@ def intervals(bounds: Any, model: Any, counts: Sequence[int], names: Sequence[st
         raise TypeError(
             "bounds is a pair (lower, upper) of numbers, or of prefix trees of the model."
         )
-    lower, upper = (_each(side, model, counts) for side in bounds)
-    return [_interval(*each) for each in zip(lower, upper, names, values, strict=True)]
+    lower, upper = (_bound_of_each(side, model, counts) for side in bounds)
+    return [_checked_interval(*each) for each in zip(lower, upper, names, values, strict=True)]
 
 
-def spread(prefix: Any, model: Any) -> list:
+def spread_prefix(prefix: Any, model: Any) -> list:
     """The leaf of a prefix tree that stands for each piece of a model."""
     wide = jax.tree.map(
         lambda leaf, part: [leaf] * len(jax.tree.leaves(part, is_leaf=is_nnx_module)),
@@ -74,45 +74,45 @@ def spread(prefix: Any, model: Any) -> list:
     return jax.tree.leaves(wide, is_leaf=lambda x: x is None)
 
 
-def _each(side: Any, model: Any, counts: Sequence[int]) -> list:
+def _bound_of_each(side: Any, model: Any, counts: Sequence[int]) -> list:
     """One bound for each trained array, from a prefix tree."""
     if isinstance(side, (list, tuple)) and hasattr(model, "shape"):
         side = np.asarray([np.nan if x is None else x for x in side], float)
     try:
-        each = spread(side, model)
+        each = spread_prefix(side, model)
     except ValueError as error:
         raise ValueError(f"bounds: a prefix tree of the model is wanted. {error}") from error
     return [bound for bound, count in zip(each, counts, strict=True) for _ in range(count)]
 
 
-def _interval(lower: Any, upper: Any, name: str, value: Array) -> Interval:
+def _checked_interval(lower: Any, upper: Any, name: str, value: Array) -> Interval:
     """The interval of one array, in which it has to start."""
     start = np.asarray(value)
     if np.iscomplexobj(start):
         raise TypeError(f"bounds are for real parameters; {name} is complex.")
-    low, high = _filled(lower, -np.inf, start.shape), _filled(upper, np.inf, start.shape)
+    low, high = _full_bound(lower, -np.inf, start.shape), _full_bound(upper, np.inf, start.shape)
     crossed = np.argwhere(~(low < high))
     if len(crossed):
         at = tuple(int(i) for i in crossed[0])
         raise ValueError(
-            f"bounds: the lower bound {low[at]:g} of {_entry(at, name)} is not below the upper "
-            f"one, {high[at]:g}; bounds is a pair (lower, upper)."
+            f"bounds: the lower bound {low[at]:g} of {_name_entry(at, name)} is not below the "
+            f"upper one, {high[at]:g}; bounds is a pair (lower, upper)."
         )
     outside = np.argwhere(~((low < start) & (start < high)))
     if len(outside):
         at = tuple(int(i) for i in outside[0])
         raise ValueError(
-            f"bounds: {_entry(at, name)} starts at {start[at]:g}, which is not inside "
+            f"bounds: {_name_entry(at, name)} starts at {start[at]:g}, which is not inside "
             f"({low[at]:g}, {high[at]:g})."
         )
     return Interval(low, high)
 
 
-def _entry(at: tuple[int, ...], name: str) -> str:
+def _name_entry(at: tuple[int, ...], name: str) -> str:
     return f"entry {list(at)} of {name}" if at else name
 
 
-def _filled(bound: Any, blank: float, shape: tuple[int, ...]) -> np.ndarray:
+def _full_bound(bound: Any, blank: float, shape: tuple[int, ...]) -> np.ndarray:
     if bound is None:
         return np.full(shape, blank)
     wide = np.broadcast_to(np.asarray(bound, float), shape)

@@ -112,7 +112,7 @@ def collocate(
     ts = jnp.asarray(ts, jnp.result_type(float))
     at = ts if at is None else jnp.asarray(at, ts.dtype)
     data = jax.tree.map(jnp.asarray, data)
-    _check(data, ts, at)
+    _check_data(data, ts, at)
     if interpolant is not None:
         through = _interpolating(ts, at, interpolant)
     else:
@@ -197,7 +197,7 @@ def _interpolating(ts: Array, at: Array, kind: str) -> Callable:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _check(data: Any, ts: Array, at: Array) -> None:
+def _check_data(data: Any, ts: Array, at: Array) -> None:
     if ts.ndim != 1 or len(ts) < 3:
         raise ValueError(f"ts has shape {ts.shape}; a vector of three or more is wanted.")
     if at.ndim != 1:

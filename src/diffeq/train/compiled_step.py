@@ -16,24 +16,24 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..autodiff.primitive import is_key
 from ..closures import Captured, captured
-from .batches import Draw
-from .parameters import Layout, Rest
+from .batches import StepInputs
+from .parameters import Layout, UntrainedParts
 
 __all__ = [
     "FINITE",
     "KEPT",
     "NAN",
-    "Carry",
     "Evaluation",
+    "FitCarry",
     "LossWanted",
     "Refusals",
-    "advance",
     "advance_by",
-    "advanced",
-    "begun",
     "evaluation_of",
-    "note",
+    "initial_carry",
+    "next_carry",
     "objective_of",
+    "optimizer_step",
+    "record_evaluation",
     "step_of",
 ]
 
@@ -41,12 +41,12 @@ KEPT = 16  # programs of each kind
 FINITE, INFINITE, NAN = range(3)  # codes of the worst number in an array
 
 
-def objective_of(loss: Callable, rest: Rest, layout: Layout, *, keyed: bool) -> Callable:
+def objective_of(loss: Callable, rest: UntrainedParts, layout: Layout, *, keyed: bool) -> Callable:
     """The loss as a function of (theta, state, draw), with the rest of the model and the bounds in
     it; it returns the next state, too.
     """
 
-    def objective(theta: PyTree, state: tuple, draw: Draw) -> tuple[Float[Array, ""], tuple]:
+    def objective(theta: PyTree, state: tuple, draw: StepInputs) -> tuple[Float[Array, ""], tuple]:
         pieces = layout.pieces(theta, state, rest)
         inputs = [] if draw.data is None else [draw.batch()]
         options = {"key": draw.step_key()} if keyed else {}
@@ -92,10 +92,12 @@ def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
 @lru_cache(maxsize=KEPT)
 def _evaluation(tree: Any) -> Callable[..., Evaluation]:
     del tree
-    return jax.jit(partial(_evaluated))  # a partial is a function of its own, forgotten with it
+    return jax.jit(partial(_evaluate_loss))  # a partial is a function of its own, forgotten with it
 
 
-def _evaluated(objective: Captured, theta: PyTree, state: tuple, draw: Draw) -> Evaluation:
+def _evaluate_loss(
+    objective: Captured, theta: PyTree, state: tuple, draw: StepInputs
+) -> Evaluation:
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
     return Evaluation(value, gradient, state)
 
@@ -116,7 +118,7 @@ class Refusals(NamedTuple):
     codes: Int[Array, " arrays"]
 
 
-class Carry(NamedTuple):
+class FitCarry(NamedTuple):
     """The carry from step to step, on the device."""
 
     theta: PyTree
@@ -129,37 +131,37 @@ class Carry(NamedTuple):
     still: Int[Array, ""]  # evaluations in a row at the best parameters
 
 
-def begun(optimizer: Any, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+def initial_carry(optimizer: Any, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
     """The carry before the first step of an optimiser. Its arrays are new ones, since a step gives
     them away.
     """
     init = captured(optimizer.init, theta)
-    return _begin(jax.tree.structure(init))(init, theta, state, carry)
+    return _compiled_initial_carry(jax.tree.structure(init))(init, theta, state, carry)
 
 
 @lru_cache(maxsize=KEPT)
-def _begin(tree: Any) -> Callable[..., Carry]:
+def _compiled_initial_carry(tree: Any) -> Callable[..., FitCarry]:
     del tree
-    return jax.jit(partial(_begun))
+    return jax.jit(partial(_initial_carry))
 
 
-def _begun(init: Captured, theta: PyTree, state: tuple, carry: Carry | None) -> Carry:
+def _initial_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
     zero = jnp.zeros((), jnp.int32)
     arrays = len(jax.tree.leaves(theta))
     if carry is None:
         codes = jnp.zeros(1 + 2 * arrays, jnp.int32)
         best = jnp.asarray(jnp.inf, jnp.result_type(float))
         refusals = Refusals(zero, zero, zero - 1, codes)
-        carry = Carry(theta, state, None, best, theta, state, refusals, zero)
+        carry = FitCarry(theta, state, None, best, theta, state, refusals, zero)
     start = carry._replace(
         theta=theta, state=state, optimizer=init(theta), still=zero,
         refusals=carry.refusals._replace(row=zero),
     )  # fmt: skip
-    return _strong(jax.tree.map(jnp.copy, start), start)
+    return _with_dtypes_of(jax.tree.map(jnp.copy, start), start)
 
 
 def step_of(
-    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
+    optimizer: Any, carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
 ) -> Captured:
     """A step of an optimiser, a function of (carry, evaluation, step).
 
@@ -167,52 +169,64 @@ def step_of(
         LossWanted: the optimiser evaluates the loss itself.
     """
 
-    def move(carry: Carry, evaluation: Evaluation, step: Any) -> Carry:
-        return advanced(optimizer, carry, evaluation, step, loss=_wanted, noisy=noisy)
+    def move(carry: FitCarry, evaluation: Evaluation, step: Any) -> FitCarry:
+        return optimizer_step(
+            optimizer, carry, evaluation, step, loss=_raise_loss_wanted, noisy=noisy
+        )
 
     return captured(move, carry, evaluation, step)
 
 
-def advance(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+def next_carry(step: Captured, carry: FitCarry, evaluation: Evaluation, number: Any) -> FitCarry:
     """The carry after a step. The arrays of the one before are given away."""
     return advance_by(step)(step, carry, evaluation, number)
 
 
 def advance_by(step: Captured) -> Any:
     """The program of a step, for steps that differ in their arrays alone."""
-    return _advance(jax.tree.structure(step))
+    return _compiled_step(jax.tree.structure(step))
 
 
 @lru_cache(maxsize=KEPT)
-def _advance(tree: Any) -> Any:
+def _compiled_step(tree: Any) -> Any:
     del tree
 
-    def advanced_once(step: Captured, carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
+    def advanced_once(
+        step: Captured, carry: FitCarry, evaluation: Evaluation, number: Any
+    ) -> FitCarry:
         return step(carry, evaluation, number)
 
     return jax.jit(advanced_once, donate_argnames="carry")
 
 
 @partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
-def note(carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool) -> Carry:
+def record_evaluation(
+    carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> FitCarry:
     """The carry that knows of an evaluation, without a step from it. The evaluation may be part of
     the optimiser's state, which the carry is to have none of.
     """
-    return _noted(carry, evaluation, step, noisy=noisy)[0]
+    return _record_evaluation(carry, evaluation, step, noisy=noisy)[0]
 
 
 class LossWanted(Exception):
     """An optimiser calls `value_fn`."""
 
 
-def _wanted(*given: Any) -> Any:
+def _raise_loss_wanted(*given: Any) -> Any:
     del given
     raise LossWanted
 
 
-def advanced(
-    optimizer: Any, carry: Carry, evaluation: Evaluation, step: Any, *, loss: Callable, noisy: bool
-) -> Carry:
+def optimizer_step(
+    optimizer: Any,
+    carry: FitCarry,
+    evaluation: Evaluation,
+    step: Any,
+    *,
+    loss: Callable,
+    noisy: bool,
+) -> FitCarry:
     """A step of the optimiser; after a value that is not finite, half of the distance back to the
     best parameters.
 
@@ -221,7 +235,7 @@ def advanced(
     """
     import optax
 
-    noted, fine = _noted(carry, evaluation, step, noisy=noisy)
+    noted, fine = _record_evaluation(carry, evaluation, step, noisy=noisy)
     noted = jax.lax.optimization_barrier(noted)
 
     def forwards() -> tuple[PyTree, Any]:
@@ -232,13 +246,13 @@ def advanced(
             value_fn=loss,
         )  # fmt: skip
         moved = optax.apply_updates(noted.theta, updates)
-        return _strong((moved, state), (noted.theta, noted.optimizer))
+        return _with_dtypes_of((moved, state), (noted.theta, noted.optimizer))
 
     def back() -> tuple[PyTree, Any]:
         return jax.tree.map(_halfway, noted.theta, noted.best_theta), noted.optimizer
 
     theta, state = jax.lax.cond(fine, forwards, back)
-    return _strong(noted._replace(theta=theta, optimizer=state), carry)
+    return _with_dtypes_of(noted._replace(theta=theta, optimizer=state), carry)
 
 
 def _halfway(theta: Array, best: Array) -> Array:
@@ -246,9 +260,9 @@ def _halfway(theta: Array, best: Array) -> Array:
     return jnp.where(jnp.isfinite(theta), (theta + best) / 2, best)
 
 
-def _noted(
-    carry: Carry, evaluation: Evaluation, step: Any, *, noisy: bool
-) -> tuple[Carry, Bool[Array, ""]]:
+def _record_evaluation(
+    carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
+) -> tuple[FitCarry, Bool[Array, ""]]:
     """The carry with the best parameters (the last finite ones of a noisy loss) and the counts; and
     whether all is finite.
     """
@@ -260,17 +274,17 @@ def _noted(
     better = fine & ((evaluation.value < carry.best) | noisy)
     state = carry.state if evaluation.state is None else evaluation.state
     noted = carry._replace(
-        state=_where(fine, state, carry.state),
+        state=_select_tree(fine, state, carry.state),
         best=jnp.where(better, evaluation.value, carry.best),
-        best_theta=_where(better, carry.theta, carry.best_theta),
-        best_state=_where(better, state, carry.best_state),
-        refusals=_counted(carry.refusals, codes, step, same),
+        best_theta=_select_tree(better, carry.theta, carry.best_theta),
+        best_state=_select_tree(better, state, carry.best_state),
+        refusals=_count_refusals(carry.refusals, codes, step, same),
         still=jnp.where(fine & same, carry.still + 1, 0),
     )
-    return _strong(noted, carry), fine
+    return _with_dtypes_of(noted, carry), fine
 
 
-def _counted(
+def _count_refusals(
     refusals: Refusals, codes: Int[Array, " arrays"], step: Any, same: Bool[Array, ""]
 ) -> Refusals:
     """The counts after an evaluation; at the best parameters it is no progress, though finite."""
@@ -294,11 +308,11 @@ def _codes(tree: PyTree) -> Int[Array, " arrays"]:
     return jnp.stack([code(x) for x in jax.tree.leaves(tree)])
 
 
-def _where(choice: Any, a: Any, b: Any) -> Any:
+def _select_tree(choice: Any, a: Any, b: Any) -> Any:
     return jax.tree.map(partial(jnp.where, choice), a, b)
 
 
-def _strong(tree: PyTree, like: PyTree) -> PyTree:
+def _with_dtypes_of(tree: PyTree, like: PyTree) -> PyTree:
     """Arrays of the dtypes of `like`, none of them weak: so the second step compiles nothing."""
     convert = jax.lax.convert_element_type
     return jax.tree.map(lambda x, old: x if is_key(old) else convert(x, old.dtype), tree, like)

@@ -61,7 +61,7 @@ def fit_growing(
         >>> round(fit.model.args, 2), len(fit.phases)
         (1.0, 2)
     """
-    counts = _counts(np.asarray(ts), ends)
+    counts = _horizon_sizes(np.asarray(ts), ends)
     done: list[Fit] = []
     for count in counts:
         known = jnp.asarray(ts)[:count]
@@ -70,10 +70,10 @@ def fit_growing(
         done.append(fit(start, partial(loss, ts=known), part, **fit_options))
         if done[-1].status in ("stopped", "interrupted", "nonfinite"):
             break
-    return _joined(done)
+    return _join_fits(done)
 
 
-def _counts(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
+def _horizon_sizes(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
     """The number of times within each horizon."""
     if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
         raise ValueError("ts must be a vector of times that rise.")
@@ -86,7 +86,7 @@ def _counts(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
     return counts
 
 
-def _joined(done: list[Fit]) -> Fit:
+def _join_fits(done: list[Fit]) -> Fit:
     """All fits as one, whose model is that of the last."""
     starts = np.cumsum([0] + [len(one.history) for one in done[:-1]])
     phases = tuple(

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
 from ..validation.values import shown
-from .batches import Draw, Draws, check_loss
+from .batches import Draws, StepInputs, check_loss
 from .compiled_step import FINITE, Evaluation
 from .interrupts import Interrupts
 from .parameters import Parameters
@@ -158,7 +158,7 @@ def fit(
     parameters = Parameters(model, trainable, bounds)
     draws = Draws(data, batch_size, key, keyed=keyed)
     stepper = Stepper(loss, parameters, draws)
-    return _Run(stepper, callback, phases, progress=progress).fit()
+    return _FitLoop(stepper, callback, phases, progress=progress).fit()
 
 
 def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
@@ -198,7 +198,7 @@ def check_callback(callback: Any) -> None:
         )
 
 
-class _Run:
+class _FitLoop:
     """The loop on the host: which step is next, what is recorded, when it ends."""
 
     def __init__(
@@ -230,7 +230,7 @@ class _Run:
                 self._note(self.stepper.evaluation(draw), draw)
         return self._result()
 
-    def _phase(self, optimizer: Any, draws: Iterator[Draw], steps: int) -> None:
+    def _phase(self, optimizer: Any, draws: Iterator[StepInputs], steps: int) -> None:
         """The steps of one optimiser."""
         self.stepper.begin(optimizer)
         for _ in range(steps):
@@ -262,7 +262,7 @@ class _Run:
             self.status = "stopped"
         return bool(stops)
 
-    def _note(self, evaluation: Evaluation, draw: Draw) -> None:
+    def _note(self, evaluation: Evaluation, draw: StepInputs) -> None:
         """Records an evaluation from which there is no step."""
         self.stepper.note(evaluation, draw)
         self.pending.append(evaluation.value)

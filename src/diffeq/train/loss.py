@@ -41,7 +41,8 @@ def mse(y: Any, data: Any, mask: Any = None) -> Array:
         )
     masks = _masks(mask, data)
     sums = [
-        _sum(*each) for each in zip(jax.tree.leaves(y), jax.tree.leaves(data), masks, strict=True)
+        _squared_error(*each)
+        for each in zip(jax.tree.leaves(y), jax.tree.leaves(data), masks, strict=True)
     ]
     if not sums:
         raise ValueError("y has no arrays in it.")
@@ -58,7 +59,7 @@ def _masks(mask: Any, data: Any) -> list:
     )
 
 
-def _sum(y: Any, data: Any, mask: Any) -> tuple[Array, Array]:
+def _squared_error(y: Any, data: Any, mask: Any) -> tuple[Array, Array]:
     y, data, mask = jnp.asarray(y), jnp.asarray(data), jnp.asarray(mask, bool)
     if y.shape != data.shape:
         raise ValueError(

@@ -78,7 +78,7 @@ def multiple_shooting(
     """
     data = jax.tree.map(jnp.asarray, data)
     ts = jnp.asarray(ts, jnp.result_type(float, *_dtypes(data)))
-    _check(data, ts, group_size)
+    _check_shooting(data, ts, group_size)
     if observe is not None and starts is None:
         raise TypeError("observe says that data are no states: give starts= for the groups.")
     return Shooting(
@@ -117,7 +117,7 @@ class Shooting:
         there = jnp.asarray(there) & (counts > 1)[:, None]
         self.ts = jnp.where(there, ts[rows], jnp.nan)
         self.data = jax.tree.map(lambda x: _masked(x[rows], there), data)
-        self.starts = _starts(starts, data, ts, rows[:, 0])
+        self.starts = _initial_starts(starts, data, ts, rows[:, 0])
         ends = jnp.take_along_axis(self.ts, jnp.maximum(counts - 1, 0)[:, None], axis=1)[:, 0]
         last = ts[jnp.sum(~jnp.isnan(ts)) - 1]
         self.spans = tuple(jnp.where(counts > 1, t, last) for t in (self.ts[:, 0], ends))
@@ -178,11 +178,11 @@ def _restarted(problem: Problem, y0: Any, tspan: tuple) -> Problem:
     return problem.replace(y0=y0, tspan=tspan)
 
 
-def _starts(starts: Any, data: Any, ts: Array, rows: np.ndarray) -> Any:
+def _initial_starts(starts: Any, data: Any, ts: Array, rows: np.ndarray) -> Any:
     """Those that were given, or the data at the first point of each group."""
     if starts is None:
         _check_measured(data)
-        return jax.tree.map(lambda x: _filled(x, ts)[rows], data)
+        return jax.tree.map(lambda x: _fill_missing(x, ts)[rows], data)
     for x in jax.tree.leaves(starts):
         if jnp.shape(x)[:1] != (len(rows),):
             raise ValueError(
@@ -191,7 +191,7 @@ def _starts(starts: Any, data: Any, ts: Array, rows: np.ndarray) -> Any:
     return jax.tree.map(jnp.asarray, starts)
 
 
-def _filled(x: Array, ts: Array) -> Array:
+def _fill_missing(x: Array, ts: Array) -> Array:
     """Data with lines through what is missing, and levels before the first and after the last."""
     n = len(ts)
     flat = x.reshape(n, -1)
@@ -221,7 +221,7 @@ def _dtypes(data: Any) -> list:
     return [x.real.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
-def _check(data: Any, ts: Array, group_size: Any) -> None:
+def _check_shooting(data: Any, ts: Array, group_size: Any) -> None:
     if ts.ndim != 1:
         raise ValueError(f"ts has shape {ts.shape}; a vector is wanted.")
     for path, x in jax.tree.leaves_with_path(data):

@@ -14,12 +14,12 @@ from jaxtyping import Array, PyTree
 
 from ..core.flax_nnx import is_nnx, is_nnx_module
 from ..problems import Problem
-from .bounds import Interval, intervals, spread
+from .bounds import Interval, intervals, spread_prefix
 
-__all__ = ["Layout", "Parameters", "Rest"]
+__all__ = ["Layout", "Parameters", "UntrainedParts"]
 
 
-class Rest(NamedTuple):
+class UntrainedParts(NamedTuple):
     """The part of a model that is neither trained nor the state of its modules.
 
     Attributes:
@@ -55,16 +55,16 @@ class Parameters:
         self.given, tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
         _check_hashable(tree)
         flags = _flags(model, self.given, trainable)
-        parts = [_part(piece, flag) for piece, flag in zip(self.given, flags, strict=True)]
+        parts = [_split_leaf(piece, flag) for piece, flag in zip(self.given, flags, strict=True)]
         natural = tree.unflatten([part.values for part in parts])
         paths, values = _with_paths(natural)
         self.names = _names(paths, ".args" if problem is not None else "")
         counts = [len(jax.tree.leaves(part.values)) for part in parts]
         kinds = intervals(bounds, model, counts, self.names, values)
-        self.theta = _each(lambda kind, x: kind.free(x), kinds, natural)
+        self.theta = _map_bounded(lambda kind, x: kind.free(x), kinds, natural)
         self.state = tuple(part.state for part in parts)
         self.layout = Layout(tree, tuple(part.module for part in parts))
-        self.rest = Rest(problem, tuple(part.rest for part in parts), tuple(kinds))
+        self.rest = UntrainedParts(problem, tuple(part.rest for part in parts), tuple(kinds))
 
     def result(self, theta: PyTree, state: tuple) -> Any:
         """The model with these parameters, with floats where floats were given."""
@@ -80,9 +80,9 @@ class Layout:
     tree: Any  # the model's, with a leaf for each Flax module
     modules: tuple["_Module | None", ...]
 
-    def pieces(self, theta: PyTree, state: tuple, rest: Rest) -> list:
+    def pieces(self, theta: PyTree, state: tuple, rest: UntrainedParts) -> list:
         """The leaves of the model."""
-        values = self.tree.flatten_up_to(_each(Interval.natural, rest.intervals, theta))
+        values = self.tree.flatten_up_to(_map_bounded(Interval.natural, rest.intervals, theta))
         return [
             given if value is None else (value if module is None else module.made(value, written))
             for module, value, given, written in zip(
@@ -90,7 +90,7 @@ class Layout:
             )
         ]
 
-    def whole(self, pieces: Sequence, rest: Rest) -> Any:
+    def whole(self, pieces: Sequence, rest: UntrainedParts) -> Any:
         """The model of these leaves."""
         model = self.tree.unflatten(pieces)
         return model if rest.problem is None else rest.problem.replace(args=model)
@@ -103,7 +103,7 @@ class Layout:
         )
 
 
-class _Part(NamedTuple):
+class _SplitLeaf(NamedTuple):
     """A leaf of the model, or a Flax module, apart."""
 
     values: Any  # what is trained, or None
@@ -112,15 +112,15 @@ class _Part(NamedTuple):
     module: "_Module | None" = None
 
 
-def _part(piece: Any, wanted: Any) -> _Part:
+def _split_leaf(piece: Any, wanted: Any) -> _SplitLeaf:
     if not is_nnx_module(piece):
-        return _Part(jnp.asarray(piece)) if wanted else _Part(None, piece)
+        return _SplitLeaf(jnp.asarray(piece)) if wanted else _SplitLeaf(None, piece)
     from flax import nnx
 
     graph, params, rest = nnx.split(piece, wanted, ...)
     leaves, tree = jax.tree.flatten(rest)
     module = _Module(graph, jax.tree.structure(params), tree, wanted)
-    return _Part(nnx.as_pure(params), state=tuple(leaves), module=module)
+    return _SplitLeaf(nnx.as_pure(params), state=tuple(leaves), module=module)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _as_given(given: Any, piece: Any) -> Any:
     return np.asarray(piece) if isinstance(given, np.ndarray) else piece
 
 
-def _each(change: Callable, kinds: Sequence[Interval | None], theta: PyTree) -> PyTree:
+def _map_bounded(change: Callable, kinds: Sequence[Interval | None], theta: PyTree) -> PyTree:
     """Theta with the arrays that have bounds changed."""
     leaves, tree = jax.tree.flatten(theta)
     pairs = zip(kinds, leaves, strict=True)
@@ -197,10 +197,10 @@ def _flags(model: Any, pieces: Sequence, trainable: Any) -> list:
     if isinstance(trainable, type):  # a kind of nnx.Variable
         return [trainable if is_nnx_module(piece) else False for piece in pieces]
     if callable(trainable):
-        return _chosen(model, trainable)
+        return _flags_where(model, trainable)
     return [
         _default(piece, flag and (is_nnx_module(piece) or _is_float(piece)))
-        for piece, flag in zip(pieces, spread(trainable, model), strict=True)
+        for piece, flag in zip(pieces, spread_prefix(trainable, model), strict=True)
     ]
 
 
@@ -229,27 +229,29 @@ def _is_float(x: Any) -> bool:
     return eqx.is_inexact_array_like(x) and not is_nnx_module(x)
 
 
-class _Place:
+class _LeafMarker:
     """Stands for a leaf while `trainable` picks its parts of the model."""
 
     def __init__(self, index: int) -> None:
         self.index = index
 
 
-def _chosen(model: Any, where: Callable) -> list:
+def _flags_where(model: Any, where: Callable) -> list:
     """Flags the pieces of a model that `where(model)` returns, to be trained."""
     pieces, tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
-    places = [piece if is_nnx_module(piece) else _Place(i) for i, piece in enumerate(pieces)]
+    places = [piece if is_nnx_module(piece) else _LeafMarker(i) for i, piece in enumerate(pieces)]
     picked = jax.tree.leaves(where(jax.tree.unflatten(tree, places)), is_leaf=is_nnx)
-    indices = {x.index for x in picked if isinstance(x, _Place)}
+    indices = {x.index for x in picked if isinstance(x, _LeafMarker)}
     ids = {id(x) for x in picked}
     return [
-        _inside(piece, ids) if is_nnx_module(piece) else (i in indices and _is_float(piece))
+        _variable_filter(piece, ids)
+        if is_nnx_module(piece)
+        else (i in indices and _is_float(piece))
         for i, piece in enumerate(pieces)
     ]
 
 
-def _inside(module: Any, ids: set[int]) -> Any:
+def _variable_filter(module: Any, ids: set[int]) -> Any:
     """The filter for the variables of a module that are picked, or inside a picked part of it."""
     from flax import nnx
 

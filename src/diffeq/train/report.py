@@ -28,16 +28,17 @@ def message_of(
         return ""
     value, gradient, theta = np.split(np.asarray(refusals.codes), [1, 1 + len(names)])
     if value[0] == FINITE:
-        what = f"the loss was {history[first]:.4g} and its gradient by {_listed(gradient, names)}"
+        what = (
+            f"the loss was {history[first]:.4g} and its gradient by {_list_arrays(gradient, names)}"
+        )
     else:
         what = f"the loss was {history[first]:g}"
     if theta.any():
-        what = f"the optimiser's new value of {_listed(theta, names)}, by a finite gradient"
+        what = f"the optimiser's new value of {_list_arrays(theta, names)}, by a finite gradient"
     if not finite and first == 0:
         if theta.any():
-            return (
-                f"the model that was given has values that are not finite: {_listed(theta, names)}"
-            )
+            listed = _list_arrays(theta, names)
+            return f"the model that was given has values that are not finite: {listed}"
         return f"at the model that was given {what}"
     text = f"{total} of {len(history)} evaluations led to a step that was refused; in the first of "
     text += f"them, at step {first}, {what}"
@@ -46,10 +47,10 @@ def message_of(
     return text
 
 
-def _listed(codes: np.ndarray, names: Sequence[str]) -> str:
+def _list_arrays(codes: np.ndarray, names: Sequence[str]) -> str:
     """The arrays that are not finite, and what they have.
 
-    >>> _listed(np.array([0, 2, 1]), [".a", ".b", ".c"])
+    >>> _list_arrays(np.array([0, 2, 1]), [".a", ".b", ".c"])
     '.b, .c had NaN'
     """
     bad = [name for name, code in zip(names, codes, strict=True) if code != FINITE]

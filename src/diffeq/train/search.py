@@ -15,13 +15,13 @@ from jaxtyping import Array, PyTree
 
 from ..autodiff.host_segments import Segments, outside
 from ..closures import Captured, CapturedProgram, captured
-from .batches import Draw
-from .compiled_step import KEPT, Carry, Evaluation, advanced, evaluation_of
+from .batches import StepInputs
+from .compiled_step import KEPT, Evaluation, FitCarry, evaluation_of, optimizer_step
 
-__all__ = ["Search", "left_behind"]
+__all__ = ["LineSearch", "left_behind"]
 
 
-class Search:
+class LineSearch:
     """The steps of an optimiser that evaluates the loss, as functions of (carry, evaluation, draw).
 
     They are whole programs with the loss in them where an optimiser evaluates it in a way (under
@@ -29,19 +29,25 @@ class Search:
     """
 
     def __init__(
-        self, optimizer: Any, objective: Captured, carry: Carry, evaluation: Evaluation, draw: Draw,
-        *, noisy: bool,
-    ) -> None:  # fmt: skip
+        self,
+        optimizer: Any,
+        objective: Captured,
+        carry: FitCarry,
+        evaluation: Evaluation,
+        draw: StepInputs,
+        *,
+        noisy: bool,
+    ) -> None:
         self.objective = objective
         given = (carry, _with_state(evaluation, carry))
 
-        def step(carry: Carry, evaluation: Evaluation, number: Any) -> Carry:
-            loss = _marked(evaluation)
-            return advanced(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
+        def step(carry: FitCarry, evaluation: Evaluation, number: Any) -> FitCarry:
+            loss = _marked_loss(evaluation)
+            return optimizer_step(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
 
-        def whole(carry: Carry, evaluation: Evaluation, draw: Draw) -> Carry:
+        def whole(carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
             loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-            return advanced(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
+            return optimizer_step(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
 
         try:
             self.step = captured(step, *given, draw.step)
@@ -49,7 +55,7 @@ class Search:
         except NotImplementedError:
             self.step, self.segments = captured(whole, *given, draw), None
 
-    def __call__(self, carry: Carry, evaluation: Evaluation, draw: Draw) -> Carry:
+    def __call__(self, carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
         step, objective = self.step, self.objective
         evaluation = _with_state(evaluation, carry)
         if self.segments is None:
@@ -63,7 +69,7 @@ class Search:
         return step.result(self.segments(call, *step.operands(carry, evaluation, draw.step)))
 
 
-def _with_state(evaluation: Evaluation, carry: Carry) -> Evaluation:
+def _with_state(evaluation: Evaluation, carry: FitCarry) -> Evaluation:
     """An evaluation that has a state: so the first step and those after it are one program."""
     if evaluation.state is None:
         return evaluation._replace(state=carry.state)
@@ -75,7 +81,7 @@ def _segments(program: CapturedProgram) -> Segments:
     return Segments(program.jaxpr)
 
 
-def _marked(evaluation: Evaluation) -> Callable[[PyTree], Array]:
+def _marked_loss(evaluation: Evaluation) -> Callable[[PyTree], Array]:
     """The loss as a mark, whose derivative is the gradient that comes with its value."""
     like = [evaluation.value, *jax.tree.leaves(evaluation.gradient)]
 
@@ -94,12 +100,12 @@ def _marked(evaluation: Evaluation) -> Callable[[PyTree], Array]:
 
 
 @lru_cache(maxsize=KEPT)
-def _whole(tree: Any) -> Callable[..., Carry]:
+def _whole(tree: Any) -> Callable[..., FitCarry]:
     del tree
     return jax.jit(lambda step, carry, evaluation, draw: step(carry, evaluation, draw))
 
 
-def left_behind(carry: Carry) -> Evaluation | None:
+def left_behind(carry: FitCarry) -> Evaluation | None:
     """The loss and the gradient here, if a line search has computed them for where it ended."""
     import optax
 

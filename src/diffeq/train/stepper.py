@@ -9,20 +9,20 @@ from jaxtyping import PyTree
 
 from ..autodiff.primitive import in_a_trace
 from ..closures import Captured, captured
-from .batches import Draw, Draws
+from .batches import Draws, StepInputs
 from .compiled_step import (
-    Carry,
     Evaluation,
+    FitCarry,
     LossWanted,
-    advance,
-    begun,
     evaluation_of,
-    note,
+    initial_carry,
+    next_carry,
     objective_of,
+    record_evaluation,
     step_of,
 )
 from .parameters import Parameters
-from .search import Search, left_behind
+from .search import LineSearch, left_behind
 
 __all__ = ["Stepper", "check_untraced"]
 
@@ -34,16 +34,16 @@ class Stepper:
         carry: all that it takes to go on.
     """
 
-    carry: Carry
+    carry: FitCarry
     objective: Captured
 
     def __init__(self, loss: Callable, parameters: Parameters, draws: Draws) -> None:
         self.parameters, self.draws = parameters, draws
         self.loss = objective_of(loss, parameters.rest, parameters.layout, keyed=draws.keyed)
-        self.first: Draw | None = None
+        self.first: StepInputs | None = None
         self.optimizer: Any = None
         self.step: Captured | None = None
-        self.search: Search | None = None  # where the optimiser evaluates the loss itself
+        self.search: LineSearch | None = None  # where the optimiser evaluates the loss itself
 
     def begin(self, optimizer: Any) -> None:
         """A phase starts from the best that was found before it."""
@@ -57,9 +57,9 @@ class Stepper:
             theta, state = carry.best_theta, carry.best_state
         if carry is not None:
             carry = self.carry = carry._replace(optimizer=None)  # its memory is free again
-        self.carry = begun(optimizer, theta, state, carry)
+        self.carry = initial_carry(optimizer, theta, state, carry)
 
-    def evaluation(self, draw: Draw) -> Evaluation:
+    def evaluation(self, draw: StepInputs) -> Evaluation:
         """The loss and the gradient here; those that a line search has left behind are used."""
         if self.search is not None and not self.draws.noisy:
             found = left_behind(self.carry)
@@ -72,25 +72,25 @@ class Stepper:
             check_untraced(self.objective.inputs)
         return evaluation_of(self.objective)(self.objective, theta, state, draw)
 
-    def advance(self, evaluation: Evaluation, draw: Draw) -> None:
+    def advance(self, evaluation: Evaluation, draw: StepInputs) -> None:
         """Makes a step."""
         noisy = self.draws.noisy
         if self.step is None and self.search is None:
             try:
                 self.step = step_of(self.optimizer, self.carry, evaluation, draw.step, noisy=noisy)
             except LossWanted:
-                self.search = Search(
+                self.search = LineSearch(
                     self.optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
                 )
         if self.search is not None:
             self.carry = self.search(self.carry, evaluation, draw)
         elif self.step is not None:
-            self.carry = advance(self.step, self.carry, evaluation, draw.step)
+            self.carry = next_carry(self.step, self.carry, evaluation, draw.step)
 
-    def note(self, evaluation: Evaluation, draw: Draw) -> None:
+    def note(self, evaluation: Evaluation, draw: StepInputs) -> None:
         """Records an evaluation, and makes no step."""
         state, carry = self.carry.optimizer, self.carry._replace(optimizer=None)
-        noted = note(carry, evaluation, draw.step, noisy=self.draws.noisy)
+        noted = record_evaluation(carry, evaluation, draw.step, noisy=self.draws.noisy)
         self.carry = noted._replace(optimizer=state)
 
     def model(self) -> Any:

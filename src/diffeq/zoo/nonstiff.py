@@ -34,7 +34,7 @@ def detest(name: str) -> Case:
     return case(f"detest_{name.lower()}")
 
 
-def _case(name: str, title: str, field: Callable, *y0: float, **known) -> Case:
+def _detest_case(name: str, title: str, field: Callable, *y0: float, **known) -> Case:
     """One problem: what is the same for all of them is said here."""
     return Case(
         name=f"detest_{name.lower()}",
@@ -57,7 +57,7 @@ def _a1(t, y, args):
 @register
 def detest_a1() -> Case:
     """Decay: y' = −y, y(0) = 1, so y = exp(−t). Reference: hull1972, enright1987."""
-    return _case("A1", "decay", _a1, 1.0, exact=lambda t: np.array([math.exp(-t)]))
+    return _detest_case("A1", "decay", _a1, 1.0, exact=lambda t: np.array([math.exp(-t)]))
 
 
 def _a2(t, y, args):
@@ -70,7 +70,7 @@ def detest_a2() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("A2", "Riccati", _a2, 1.0, exact=lambda t: np.array([1 / math.sqrt(1 + t)]))
+    return _detest_case("A2", "Riccati", _a2, 1.0, exact=lambda t: np.array([1 / math.sqrt(1 + t)]))
 
 
 def _a3(t, y, args):
@@ -83,7 +83,9 @@ def detest_a3() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("A3", "oscillation", _a3, 1.0, exact=lambda t: np.array([math.exp(math.sin(t))]))
+    return _detest_case(
+        "A3", "oscillation", _a3, 1.0, exact=lambda t: np.array([math.exp(math.sin(t))])
+    )
 
 
 def _a4(t, y, args):
@@ -96,7 +98,7 @@ def detest_a4() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         "A4", "logistic", _a4, 1.0, exact=lambda t: np.array([20 / (1 + 19 * math.exp(-t / 4))])
     )
 
@@ -117,7 +119,7 @@ def detest_a5() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("A5", "spiral curve", _a5, 4.0, invariants={"spiral": _a5_invariant})
+    return _detest_case("A5", "spiral curve", _a5, 4.0, invariants={"spiral": _a5_invariant})
 
 
 # Class B: small systems.
@@ -141,7 +143,7 @@ def detest_b1() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         "B1", "two populations", _b1, 1.0, 3.0, invariants={"first integral": _b1_invariant}
     )
 
@@ -164,7 +166,7 @@ def detest_b2() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         *("B2", "linear reaction", _b2, 2.0, 0.0, 1.0),
         exact=_b2_exact,
         invariants={"mass": lambda t, y, args: jnp.sum(y)},
@@ -182,7 +184,7 @@ def detest_b3() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         *("B3", "nonlinear reaction", _b3, 1.0, 0.0, 0.0),
         invariants={"mass": lambda t, y, args: jnp.sum(y)},
     )
@@ -207,7 +209,7 @@ def detest_b4() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("B4", "torus", _b4, 3.0, 0.0, 0.0, exact=_b4_exact)
+    return _detest_case("B4", "torus", _b4, 3.0, 0.0, 0.0, exact=_b4_exact)
 
 
 def _b5(t, y, args):
@@ -223,7 +225,7 @@ def detest_b5() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         *("B5", "rigid body", _b5, 0.0, 1.0, 1.0),
         invariants={
             "sn² + cn²": lambda t, y, args: y[0] ** 2 + y[1] ** 2,
@@ -235,7 +237,7 @@ def detest_b5() -> Case:
 # Class C: moderate systems.
 
 
-def _unit(n: int) -> list[float]:
+def _unit_vector(n: int) -> list[float]:
     return [1.0] + [0.0] * (n - 1)
 
 
@@ -257,7 +259,7 @@ def detest_c1() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("C1", "radioactive chain", _c1, *_unit(10), exact=_c1_exact)
+    return _detest_case("C1", "radioactive chain", _c1, *_unit_vector(10), exact=_c1_exact)
 
 
 def _c2(t, y, args):
@@ -279,10 +281,10 @@ def detest_c2() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("C2", "another radioactive chain", _c2, *_unit(10), exact=_c2_exact)
+    return _detest_case("C2", "another radioactive chain", _c2, *_unit_vector(10), exact=_c2_exact)
 
 
-def _heat(t, y, args):
+def _heat_equation(t, y, args):
     padded = jnp.pad(y, 1)
     return padded[:-2] - 2 * y + padded[2:]
 
@@ -300,7 +302,9 @@ def detest_c3() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("C3", "heat, 10 points", _heat, *_unit(10), exact=_heat_exact(10))
+    return _detest_case(
+        "C3", "heat, 10 points", _heat_equation, *_unit_vector(10), exact=_heat_exact(10)
+    )
 
 
 @register
@@ -309,7 +313,9 @@ def detest_c4() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("C4", "heat, 51 points", _heat, *_unit(51), exact=_heat_exact(51))
+    return _detest_case(
+        "C4", "heat, 51 points", _heat_equation, *_unit_vector(51), exact=_heat_exact(51)
+    )
 
 
 _SUN, _GRAVITY = 1.00000597682, 2.95912208286
@@ -342,7 +348,7 @@ def detest_c5() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case(
+    return _detest_case(
         *("C5", "five planets", _c5),
         *(3.42947415189, 3.35386959711, 1.35494901715),
         *(6.64145542550, 5.97156957878, 2.18231499728),
@@ -392,7 +398,7 @@ def _kepler_exact(e: float) -> Callable:
 
 
 def _orbit(name: str, e: float) -> Case:
-    return _case(
+    return _detest_case(
         *(name, f"orbit of eccentricity {e}", _kepler),
         *(1 - e, 0.0, 0.0, math.sqrt((1 + e) / (1 - e))),
         exact=_kepler_exact(e),
@@ -458,7 +464,7 @@ def detest_e1() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("E1", "Bessel", _e1, *_e1_exact(0.0), exact=_e1_exact)
+    return _detest_case("E1", "Bessel", _e1, *_e1_exact(0.0), exact=_e1_exact)
 
 
 def _e2(t, y, args):
@@ -472,7 +478,7 @@ def detest_e2() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("E2", "van der Pol, μ = 1", _e2, 2.0, 0.0)
+    return _detest_case("E2", "van der Pol, μ = 1", _e2, 2.0, 0.0)
 
 
 def _e3(t, y, args):
@@ -486,7 +492,7 @@ def detest_e3() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("E3", "Duffing, forced", _e3, 0.0, 0.0)
+    return _detest_case("E3", "Duffing, forced", _e3, 0.0, 0.0)
 
 
 def _e4(t, y, args):
@@ -508,7 +514,7 @@ def detest_e4() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("E4", "falling body", _e4, 30.0, 0.0, exact=_e4_exact)
+    return _detest_case("E4", "falling body", _e4, 30.0, 0.0, exact=_e4_exact)
 
 
 def _e5(t, y, args):
@@ -529,4 +535,4 @@ def detest_e5() -> Case:
 
     Reference: hull1972, enright1987.
     """
-    return _case("E5", "linear pursuit", _e5, 0.0, 0.0, exact=_e5_exact)
+    return _detest_case("E5", "linear pursuit", _e5, 0.0, 0.0, exact=_e5_exact)

@@ -67,7 +67,7 @@ def robertson_long() -> Case:
     return _robertson_to(1e11, "robertson_long", "Robertson's reaction, to 10¹¹")
 
 
-def _van_der_pol(t, y, args):
+def _van_der_pol_stiff(t, y, args):
     x, v = y
     return jnp.stack([v, args[0] * (v - x**2 * v) - x])
 
@@ -89,7 +89,7 @@ def van_der_pol_stiff() -> Case:
     return Case(
         name="van_der_pol_stiff",
         title="van der Pol, μ = 1000",
-        field=_van_der_pol,
+        field=_van_der_pol_stiff,
         y0=vector(2.0, 0.0),
         tspan=(0.0, 2000.0),
         args=vector(1000.0),

@@ -168,7 +168,7 @@ def _read_only_operand(x: Any, context: Any) -> Any:
     return x if isinstance(entry, KeyWords) else to_memory(x, context.space, entry.dtype)
 
 
-def _fixed_point(grown: Callable, flags: list[bool]) -> list[bool]:
+def _propagate_flags(grown: Callable, flags: list[bool]) -> list[bool]:
     """The fixed point of `grown`, iterated from these flags."""
     while (after := grown(flags)) != flags:
         flags = after
@@ -200,7 +200,7 @@ def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconst
             on, out = tested(flags), dependents(body_jaxpr, [*own[1], *flags])
             return [f or o or on for f, o in zip(flags, out, strict=True)]
 
-        flags = _fixed_point(grown, flags)
+        flags = _propagate_flags(grown, flags)
         return tested(flags), flags
 
     return looped(context, test, turn, carry, [], varies, body_jaxpr.out_avals)
@@ -288,7 +288,7 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
             found = dependents(jaxpr, [*own, *flags[1 : num_carry + 1], *of_rows])
             return [False, *(a or b for a, b in zip(flags[1:], found, strict=True))]
 
-        return False, _fixed_point(grown, flags)
+        return False, _propagate_flags(grown, flags)
 
     counter = jax.ShapeDtypeStruct((), jnp.int32)
     avals = [counter, *jaxpr.out_avals[:num_carry],
@@ -369,7 +369,7 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
             return [flags[0] or tests, *found[: sizes[2]],
                     *(f or places for f in found[sizes[2] :])]  # fmt: skip
 
-        return tests, _fixed_point(grown, flags)
+        return tests, _propagate_flags(grown, flags)
 
     counter = jax.ShapeDtypeStruct((), jnp.int32)
     state = [np.asarray(np.int32(0)), *carry]

@@ -68,13 +68,13 @@ def _fold_in(context: Any, keys: np.ndarray, data: np.ndarray, *, impl: Any) -> 
     return [wrapped(_of_each(context, impl.fold_in, impl.key_shape, keys, data), keys.shape)]
 
 
-def _split(context: Any, keys: np.ndarray, *, shape: Any, impl: Any) -> list:
+def _random_split(context: Any, keys: np.ndarray, *, shape: Any, impl: Any) -> list:
     parts = lambda words: impl.split(words, shape)  # noqa: E731
     found = _of_each(context, parts, (*shape, *impl.key_shape), keys)
     return [wrapped(found, (*keys.shape, *shape))]
 
 
-def _seed(context: Any, seeds: np.ndarray, *, impl: Any) -> list:
+def _random_seed(context: Any, seeds: np.ndarray, *, impl: Any) -> list:
     out = np.empty(seeds.shape, object)
     for i in np.ndindex(seeds.shape):
         found = context.traced(impl.seed, [entry_array(objects(seeds)[i])])[0]
@@ -100,7 +100,7 @@ KEYS: dict[str, Callable] = {
     "random_unwrap": _unwrap,
     "random_bits": _bits,
     "random_fold_in": _fold_in,
-    "random_split": _split,
-    "random_seed": _seed,
+    "random_split": _random_split,
+    "random_seed": _random_seed,
     "threefry2x32": _cipher,
 }
