@@ -32,13 +32,13 @@ def fixed_point(
     >>> float(jax.grad(root)(4.0)), float(jax.grad(jax.grad(root))(4.0))
     (0.25, -0.03125)
     """
-    jaxpr, closed_over = bound(lambda *x: [*_leaves(turn(list(x)))], *known)
+    jaxpr, closed_over = bound(lambda *x: [*_arrays_of(turn(list(x)))], *known)
     trees = jax.tree.structure(jax.eval_shape(lambda *x: turn(list(x)), *known))
     out = _settled(jaxpr, most, jnp.asarray(turns, jnp.int32), list(known), closed_over)
     return jax.tree.unflatten(trees, out)
 
 
-def _leaves(x: Any) -> list:
+def _arrays_of(x: Any) -> list:
     return jax.tree.leaves(x)
 
 

@@ -70,14 +70,14 @@ def with_flags(function: Callable, *args: Any) -> tuple[Any, Int32[Array, ""]]:
         lambda *xs: function(*jax.tree.unflatten(tree, xs)), return_shape=True
     )(*avals)
     leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
-    out, bits = _evaluate(jaxpr, leaves)
+    out, bits = _evaluate_with_bits(jaxpr, leaves)
     return jax.tree.unflatten(jax.tree.structure(shape), out), bits
 
 
 # --- equation by equation -------------------------------------------------------------------------
 
 
-def _evaluate(jaxpr: Any, xs: Sequence) -> _Found:
+def _evaluate_with_bits(jaxpr: Any, xs: Sequence) -> _Found:
     """The outputs of a closed jaxpr, and its bits."""
     values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
     values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
@@ -107,12 +107,12 @@ def _called(equation: Any, xs: Sequence) -> _Found:
     """Evaluates the equations of a jaxpr that is only called. A derivative of its own is lost with
     that, and no function that is evaluated for its flags is differentiated.
     """
-    return _evaluate(open_jaxpr(equation), xs)
+    return _evaluate_with_bits(open_jaxpr(equation), xs)
 
 
 def _branches(equation: Any, xs: Sequence) -> _Found:
     index, *operands = xs
-    branches = [lambda *xs, b=b: _evaluate(b, xs) for b in equation.params["branches"]]
+    branches = [lambda *xs, b=b: _evaluate_with_bits(b, xs) for b in equation.params["branches"]]
     return lax.switch(index, branches, *operands)
 
 
@@ -123,7 +123,7 @@ def _scan(equation: Any, xs: Sequence) -> _Found:
 
     def turn(state: tuple, row: list) -> tuple[tuple, list]:
         carry, bits = state
-        out, found = _evaluate(params["jaxpr"], [*consts, *carry, *row])
+        out, found = _evaluate_with_bits(params["jaxpr"], [*consts, *carry, *row])
         return (out[:carried], bits | found), out[carried:]
 
     (carry, bits), rows = lax.scan(
@@ -139,12 +139,12 @@ def _while(equation: Any, xs: Sequence) -> _Found:
     of_test, of_body, carry = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
 
     def test(carry: list) -> _Found:
-        return _evaluate(params["cond_jaxpr"], [*of_test, *carry])
+        return _evaluate_with_bits(params["cond_jaxpr"], [*of_test, *carry])
 
     def turn(state: tuple) -> _Found:
         carry, bits = state
         bits = bits | test(carry)[1]
-        carry, found = _evaluate(params["body_jaxpr"], [*of_body, *carry])
+        carry, found = _evaluate_with_bits(params["body_jaxpr"], [*of_body, *carry])
         return carry, bits | found
 
     carry, bits = lax.while_loop(lambda s: test(s[0])[0][0], turn, (carry, jnp.int32(0)))
@@ -165,7 +165,7 @@ def _loop(equation: Any, xs: Sequence) -> _Found:
 
     def turn(active: Any, *xs: Any) -> list:
         consts, (bits,), rest = split_by_sizes(xs, sizes)
-        out, found = _evaluate(body, [active, *consts, *rest])
+        out, found = _evaluate_with_bits(body, [active, *consts, *rest])
         return [bits | jnp.where(active, found, 0), *out]
 
     given, rest = split_by_sizes(xs, (consts, state + buffers))
@@ -187,7 +187,7 @@ def _walk(equation: Any, xs: Sequence) -> _Found:
 
     def turn(active: Any, *xs: Any) -> list:
         head, (bits,), rest = split_by_sizes(xs, (ahead, 1, sum(sizes[2:])))
-        out, found = _evaluate(step, [active, *head, *rest])
+        out, found = _evaluate_with_bits(step, [active, *head, *rest])
         return [bits | jnp.where(active, found, 0), *out]
 
     active, *avals = step.in_avals

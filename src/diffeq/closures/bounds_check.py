@@ -57,7 +57,7 @@ def check_indices(name: str, jaxpr: Jaxpr, constants: Sequence) -> None:
         elif kind == "dynamic_slice":
             shape, sizes = _shape(equation), equation.params["slice_sizes"]
             for axis, index in enumerate(inputs[1:]):
-                _check_index(name, equation, index, shape, axis, sizes[axis])
+                _check_bounds(name, equation, index, shape, axis, sizes[axis])
         elif kind == "gather" and "PROMISE_IN_BOUNDS" in str(equation.params["mode"]):
             numbers = equation.params["dimension_numbers"].start_index_map
             _check_rows(name, equation, inputs[1], numbers, equation.params["slice_sizes"])
@@ -88,7 +88,7 @@ def _evaluate_index(kind: str, inputs: list[_Index]) -> _Index | None:
     return _Index(value, written)
 
 
-def _check_index(
+def _check_bounds(
     name: str, equation: Any, index: _Index | None, shape: Sequence, axis: int, size: int
 ) -> None:
     if index is None or index.value.ndim or 0 <= index.value <= shape[axis] - size:

@@ -163,7 +163,7 @@ def captured(
     name = name or getattr(f, "__name__", type(f).__name__)
     # What reads the same each time draws nothing.
     with nullcontext() if reading.certain else notice_draws(name, f):
-        found = _traced(f, structure, shapes, guard or (lambda *_: nullcontext()))
+        found = _trace_program(f, structure, shapes, guard or (lambda *_: nullcontext()))
     check_indices(name, found.program.jaxpr.jaxpr, found.program.constants)
     if reading.certain:
         _captured[key] = found
@@ -172,7 +172,7 @@ def captured(
     return found
 
 
-def _traced(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captured:
+def _trace_program(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captured:
     outputs: list[_OutputTree] = []
 
     @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function

@@ -25,7 +25,7 @@ class Constant(Controller):
         return Verdict(jnp.ones((), bool), dt, state)
 
 
-def _check_times(ts: Any) -> Array:
+def _fixed_times(ts: Any) -> Array:
     """The times as an array, if that is what they are, and in one order."""
     try:
         found = jnp.asarray(ts)
@@ -64,7 +64,7 @@ class Fixed(Controller):
     ts: Real[Array, " steps"] = None  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, ts: Any) -> None:
-        self.ts = _check_times(ts)
+        self.ts = _fixed_times(ts)
         self.dtmin = self.dtmax = self.norm = None
 
     @property

@@ -114,7 +114,7 @@ class Event(AbstractEvent):
     ) -> None:
         self.condition = _check_function("condition", condition, "t, y, args")
         self.affect = _check_function("affect", affect, "t, y, args", optional=True)
-        self.direction = _check_direction(direction)
+        self.direction = _event_direction(direction)
         self.terminal = affect is None if terminal is None else _check_flag("terminal", terminal)
 
 
@@ -351,7 +351,7 @@ def _check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def _check_direction(direction: Any) -> Any:
+def _event_direction(direction: Any) -> Any:
     values = (
         np.asarray(direction) if isinstance(direction, (int, tuple, list, np.ndarray)) else None
     )

@@ -120,7 +120,7 @@ class FIRK(ImplicitMethod):
         numbers, bounds = _stage_coefficients(self.tableau), _bounds(self.aim, form, dt, y)
         slope = memory.slope if self.tableau.fsal else self._slope(form, t, y)
         linear = linearised(form, *lax.stop_gradient((t, y)), lambda: lax.stop_gradient(slope))
-        system = _System(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
+        system = _StageEquations(numbers, form, t, y, dt, dt * slope.ravel(), linear.mass)
         guess, factor = system.guess(memory), memory.factor
         first = inverse_of(factors_of(linear, dt, 1 / numbers.values[0]))
         if system.has_heavy_mass:
@@ -149,7 +149,9 @@ class FIRK(ImplicitMethod):
             return slope if numbers.start.any() else lax.stop_gradient(slope)
         return form.field(t, y) if numbers.starts else 0 * y
 
-    def _after(self, system: "_System", memory: Any, moves: Array, factor: Array) -> "_StageMemory":
+    def _after(
+        self, system: "_StageEquations", memory: Any, moves: Array, factor: Array
+    ) -> "_StageMemory":
         slope = ()
         if self.tableau.fsal:
             slope = jnp.where(system.dt > 0, system.last_slope(moves), memory.slope)
@@ -226,7 +228,7 @@ def _bounds(aim: Aim, form: Any, dt: Array, y: Array) -> Bounds:
 # --- the equations of a step ---------------------------------------------------------------------
 
 
-class _System(NamedTuple):
+class _StageEquations(NamedTuple):
     """R(U) = dt F(U) + δ first − (A⁻¹ ⊗ M) U = 0 from (t, y), `first` being dt times the slope
     there; a stage is a row of U. Of a residual, whose slopes are (A⁻¹ U − δ first)/dt, it is
     −dt F at the stages. `mass` is M at the start.

@@ -84,7 +84,7 @@ def read_signs(
     seen, limit = _seen(table, stages, error), stability_limits(table)
     order = min(table.order, table.embedded_order or table.order) + 1
     error = seen.error / in_dtype_of(dt, error) ** order
-    outside, still = _outside(seen, limit), _stands_still(seen, error, signs.error)
+    outside, still = _is_unstable(seen, limit), _stands_still(seen, error, signs.error)
     strongly = outside & (seen.d22 > (_BEYOND * limit.real) ** 2)
     votes = signs.votes + jnp.where(strongly, _STRONGLY, _FOR)
     accepted = jnp.where(outside | still, votes, jnp.maximum(signs.votes - _AGAINST, 0))
@@ -139,7 +139,7 @@ def _norm_weights(error: Array) -> Array | np.ndarray:
     return weights.reshape(error.shape).astype(error.dtype)
 
 
-def _outside(seen: _Seen, limit: _Limits) -> Array:
+def _is_unstable(seen: _Seen, limit: _Limits) -> Array:
     """True if a root of D z² − T z + P, D > 0, is outside the limits and decays, or oscillates."""
     d00, d01, d02, d12 = seen[:4]
     # Where d₀ and d₁ are parallel the second root is noise: a hair more of d₀ makes it 0.

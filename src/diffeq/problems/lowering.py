@@ -819,7 +819,7 @@ class _DelayRule(_ProblemRule):
     def _sees(self, f: Any, problem: Any) -> Any:
         """A function of (t, y, past, args) as one of (t, y, seen, args)."""
         known = (self.packing, self.shape, self.direction, self.delays.jumps)
-        return partial(_with_past, f, problem.history, known)
+        return partial(_call_with_past, f, problem.history, known)
 
     def seen_from(self, t0: Array, t1: Array) -> list:
         """Of the leaves of a `HistoryView` where the past begins, and the direction of time."""
@@ -869,7 +869,7 @@ class _NoisyDelayRule(_DelayRule):
         return self.noisy.form(at, packing, sign)
 
 
-def _with_past(
+def _call_with_past(
     f: Any, history: Any, known: tuple, t: Any, y: Any, seen: HistoryView, args: Any
 ) -> Any:
     """Evaluates f with the past that `seen` holds."""
