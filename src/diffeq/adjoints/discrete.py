@@ -34,6 +34,7 @@ from ..integrator import (
     DRAWN_OR_FOUND,
     Data,
     Decision,
+    SafePoint,
     State,
     System,
     attempt,
@@ -247,7 +248,7 @@ def _tangents(
     rows of the tape.
     """
     system, recorder, record = spec.system, spec.recorder, result.record
-    safe_point = _safe_point(state, result.state)
+    safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0])
     first = partial(first_carry, system, recorder, safe_point)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
@@ -316,14 +317,14 @@ def tangents_of(
                    for x, d, f in zip(flat, d_carry, live, strict=True)]  # fmt: skip
 
 
-def _safe_point(start: Any, end: State) -> tuple[Array, Array, Any]:
-    """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
+def _safe_point(start: Any, end: State) -> SafePoint:
+    """A point at which the field is finite, for use in place of rejected attempts: the
     start. Where the field is not finite even there, as for a missing sample, y = 0 is taken.
     """
     moved = end.steps > (start.steps if isinstance(start, State) else 0)
     nonfinite = ~moved & (end.status == Status.nonfinite)
     t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
-    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(nonfinite, 0, y), held
+    return SafePoint(jnp.where(jnp.isfinite(t), t, 0), jnp.where(nonfinite, 0, y), held)
 
 
 class _HistoryTables(NamedTuple):
@@ -534,7 +535,7 @@ def _replay_tangent(system: System, rows: tuple, consts: tuple, carried: tuple) 
 
 
 def first_carry(
-    system: System, recorder: Recorder | None, safe_point: tuple[Array, Array, Any], data: Data,
+    system: System, recorder: Recorder | None, safe_point: SafePoint, data: Data,
     state: Any,
 ) -> tuple[Any, list, list]:  # fmt: skip
     """The method's memory, the rows of output and the history before the first step, evaluated at

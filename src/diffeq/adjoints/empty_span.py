@@ -10,7 +10,7 @@ from jaxtyping import Array
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..integrator import Data, System, empty_history, with_held
+from ..integrator import Data, SafePoint, System, empty_history, with_held
 from ..methods.mass import slope_of
 
 __all__ = ["initial_tangents", "midpoint_step"]
@@ -27,7 +27,7 @@ def midpoint_step(system: System, data: Data, past: Any, t1: Array, t0: Array, y
 
 
 def initial_tangents(
-    system: System, recorder: Any, safe_point: tuple[Array, Array, Any], data: Data, start: Any,
+    system: System, recorder: Any, safe_point: SafePoint, data: Data, start: Any,
     dots: tuple,
 ) -> list:  # fmt: skip
     """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there

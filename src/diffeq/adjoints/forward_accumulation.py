@@ -23,6 +23,7 @@ from ..core.promotion import standard_promotion
 from ..integrator import (
     Attempt,
     Data,
+    SafePoint,
     State,
     System,
     alternate_methods,
@@ -91,7 +92,7 @@ def _solve_with_tangents_jvp(
     data = data if state.failed is None else eqx.tree_at(
         lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
     )  # fmt: skip
-    consts = data, safe_point, []
+    consts = data, safe_point.with_step(state.dt), []
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
@@ -115,12 +116,12 @@ def _solve_with_tangents_jvp(
     return (state, buffers), (d_state, fill_zeros(d_buffers, blank))
 
 
-def _finite_start(start: Any) -> tuple[Array, Array, Any]:
-    """A point (t, y, held) at which the field is finite, for use in place of rejected attempts: the
+def _finite_start(start: Any) -> SafePoint:
+    """A point at which the field is finite, for use in place of rejected attempts: the
     start, with zero for values that are not finite.
     """
     t, y, held = jax.lax.stop_gradient((start.t, start.y, start.held))
-    return jnp.where(jnp.isfinite(t), t, 0), jnp.where(jnp.isfinite(y), y, 0), held
+    return SafePoint(jnp.where(jnp.isfinite(t), t, 0), jnp.where(jnp.isfinite(y), y, 0), held)
 
 
 class _TangentRecorder(NamedTuple):

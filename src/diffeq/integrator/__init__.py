@@ -9,7 +9,7 @@ from .loop import (
     lane_status,
     rewind_failed_clock,
 )
-from .replay import replay
+from .replay import SafePoint, replay
 from .restart import right_limit_form
 from .saving import blank_buffers, step_interpolant, written
 from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, State, System, with_held
@@ -22,6 +22,7 @@ __all__ = [
     "Attempt",
     "Data",
     "Decision",
+    "SafePoint",
     "Start",
     "State",
     "Stops",

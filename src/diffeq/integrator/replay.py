@@ -1,7 +1,7 @@
 """An attempt that was recorded, as a function that can be differentiated."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,31 @@ from .restart import clip_to_discontinuity, limited_form, restart, right_limit_f
 from .saving import write_rows
 from .state import Attempt, Data, System, with_held
 
-__all__ = ["replay"]
+__all__ = ["SafePoint", "replay"]
+
+
+class SafePoint(NamedTuple):
+    """The state and the step from which a rejected attempt is replayed. Nothing of that step is
+    kept, but it is evaluated, and must be finite: zero times infinity is NaN.
+    """
+
+    t: Array
+    y: Array
+    held: Any
+    dt: Any = ()
+
+    def with_step(self, first: Array) -> "SafePoint":
+        """The point with the length of its step: a small part of the `first` dt that was tried
+        there, so that the step is tame where the first was not. It is more than 0, as a method may
+        divide by it, and no denormal, as it may divide by its powers.
+        """
+        part = jnp.finfo(first.dtype).eps ** 0.5
+        known = (first > 0) & (first < jnp.inf)
+        return self._replace(dt=lax.stop_gradient(jnp.where(known, part * first, part)))
 
 
 def replay(
-    system: System, data: Data, harmless: tuple[Array, Array, Any], row: Any, cursors: Any,
+    system: System, data: Data, safe: SafePoint, row: Any, cursors: Any,
     carried: tuple[Array, Array, Any, Any, list, list], past: Any = None,
 ) -> tuple[Array, Array, Any, Any, list, list]:  # fmt: skip
     """The recorded attempt again, as a differentiable function of data and of what the step before
@@ -30,8 +50,8 @@ def replay(
     the past.
 
     dt is what it was, except that a step that landed follows its target. A rejected attempt is a
-    step of dt = 0, which changes nothing, from a `harmless` (t, y, held): zero times what is
-    infinite at the state where a solve broke down would be NaN, for all that share its parameters.
+    step from a `safe` point whose result is not taken: from the state where a solve broke down its
+    derivative may be infinite, and zero times that would be NaN, for all that share its parameters.
     The memory at (t, y) is known, or recorded; only its derivative comes from the step before.
     `past` is what is known of the past: the ends of its rows, the number of this one, and it.
     """
@@ -41,7 +61,7 @@ def replay(
         accept = accept & ((data.failed < 0) | (row.step < data.failed))
     if system.checks_cotangents:
         start[1] = tripwire(start[1], start[0])
-    t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), harmless)
+    t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), tuple(safe[:3]))
     data = with_held(data, held)
     before, made = None, None
     if past is not None:
@@ -57,12 +77,13 @@ def replay(
     landed = accept & row.landing
     whole = system.noise.length(data.noise, row.drawn, row.dt)
     whole = jnp.where(row.landing, target - t, whole)
-    dt, landed = events.paused(known, jnp.where(accept, whole, 0), landed)
+    dt, landed = events.paused(known, jnp.where(accept, whole, safe.dt), landed)
     limited = limited_form(system, data, form, t)
     limited = system.noise.bound(limited, data.noise, row.drawn, whole, accept)
     memory = _remembered(method, limited, t, y, row, memory)
     scaled = in_dtype_of(dt, y)
     step = method.step(limited, t, y, scaled, memory)
+    step = step._replace(y=jnp.where(accept, step.y, y))
     t1 = jnp.where(landed, target, t + dt)
     if before is not None:
         before = before.with_row(form.shape.pack(step.data.strip), accept)
@@ -82,8 +103,7 @@ def replay(
             stopped = target_of(system, data, row.stop) == t1
             at_stop = at_stop & (stopped if comes is None else stopped | (comes == t1))
         after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
-    shown = jnp.where(accept, dt, 1)
-    tried = Attempt(shown, t1, accept, row.landing, cursors, step, end, row.drawn)
+    tried = Attempt(dt, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(write_rows, system)
     buffers = trace_once(system.traces, "write", write, data, t, y, tried, buffers)
     return t1, end.y, end.held, after, buffers, rows

@@ -64,7 +64,9 @@ class Method(eqx.Module):
     with `form.field(t, y)`, `form.jac(t, y)` and `form.mass`, which are None where nothing is known
     and where it is 1; or "implicit", with `form.residual(t, y, dy)`. y is one array: a tree is
     packed into a vector, and where `real_view` is set a complex state as its real parts and then
-    its imaginary ones. Time runs forwards here (a backward problem is reversed before), so dt > 0.
+    its imaginary ones. Time runs forwards here (a backward problem is reversed before), so dt > 0,
+    in a derivative as well. Only an element of a batch that has ended, while others go on, is
+    evaluated at dt = 0, and its result is not used.
 
     A method that estimates its error says so by `adaptive`, returns the estimate in its `Step`, and
     gives its power of dt as `error_order`. Steps are differentiated, batched and compiled like any
