@@ -1,6 +1,6 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
-from . import datasets, interp, nn, plot, stats, zoo
+from . import datasets, interp, nn, plot, stats, testing, zoo
 from . import methods as _methods
 from .adjoints import (
     Backsolve,
@@ -116,6 +116,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "solve_ensemble",
     "stats",
     "step",
+    "testing",
     "zoo",
     *_methods.__all__,
 ]

@@ -55,6 +55,7 @@ def test_gradient_after_rejected_steps_is_that_of_the_accepted_ones():
 def test_tangents_beside_the_solve_are_those_along_its_tape():
     end = lambda k, a: de.solve(PROBLEM.replace(args=k), adjoint=a, **OPTIONS).y1
     one, other = (jax.jacfwd(end)(1.3, a) for a in (de.Discrete(), ForwardAccumulation()))
+    assert np.isfinite(one)
     np.testing.assert_allclose(one, other, rtol=1e-13)
 
 

@@ -36,7 +36,7 @@ LAYERS = (
     ("integrator",),
     ("adjoints",),
     SOLVE,
-    ("nn", "train", "ensemble", "plot", "zoo", "datasets", "torch"),
+    ("nn", "train", "ensemble", "plot", "zoo", "datasets", "testing", "torch"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONE_PART = dict.fromkeys(SOLVE, "solve")
