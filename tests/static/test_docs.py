@@ -15,7 +15,11 @@ from tests.tiers import shortly
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted((DOCS / "learn").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((DOCS / "learn").glob("*.md")),
+    *sorted((DOCS / "extend").glob("*.md")),
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SAID = re.compile(r"# → (.*)$", re.MULTILINE)
 
@@ -25,7 +29,7 @@ def programs(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", shortly(PAGES, "README", "calls", "saving"), ids=lambda page: page.stem
+    "page", shortly(PAGES, "README", "calls", "saving", "controller"), ids=lambda page: page.stem
 )
 def test_programs_print_what_the_page_says(page: Path) -> None:
     """Block by block in one namespace, in single precision, as a reader would run them."""
