@@ -23,7 +23,7 @@ from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
 from .problems.jump import Jump, rate_varies
-from .problems.lowering import initial_state, names_of, time_dtype
+from .problems.lowering import initial_tree, names_of, time_dtype
 from .problems.user_functions import annotate_errors, check_arguments
 
 __all__ = ["captured_call", "captured_problem"]
@@ -54,7 +54,7 @@ class _Arguments:
 
     def __init__(self, problem: Problem) -> None:
         plain: Any = problem.problem if isinstance(problem, JumpProblem) else problem
-        state, args = initial_state(plain), plain.args
+        state, args = initial_tree(plain), plain.args
         ends = [evaluated(t, args) for t in evaluated(plain.tspan, args)]
         t0 = jax.ShapeDtypeStruct((), time_dtype(ends, Packing(state).dtype))
         tree, names = released(state), names_of(plain)

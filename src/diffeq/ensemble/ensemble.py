@@ -21,7 +21,7 @@ from ..integrator.call import MAX_STEPS, StaticOptions
 from ..methods import Method
 from ..problems import JumpProblem, Problem, SteadyStateProblem
 from ..problems.base import evaluated
-from ..problems.lowering import initial_state
+from ..problems.lowering import initial_tree
 from ..solution import Solution
 from ..solve import prepare_call
 from ..validation import SolveOptions, check_no_torch, concrete, keywords
@@ -352,7 +352,7 @@ def _wide(saveat: Any, problem: Problem) -> bool:
     if isinstance(problem, JumpProblem) or any(isinstance(at, str) for at in each):
         return True
     rows = sum(1 if at is None else np.size(at) for at in each)
-    return rows * sum(map(np.size, jax.tree.leaves(initial_state(problem)))) > _MOST
+    return rows * sum(map(np.size, jax.tree.leaves(initial_tree(problem)))) > _MOST
 
 
 def _arranged(ensemble: Ensemble) -> Ensemble:

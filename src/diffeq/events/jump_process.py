@@ -25,7 +25,7 @@ from ..core.packing import Held, Packing, as_state, hold, released
 from ..problems import JumpProblem, ODEProblem, SDEProblem, SplitODEProblem
 from ..problems.base import evaluated
 from ..problems.jump import rate_varies
-from ..problems.lowering import as_rate, functions_of, initial_state, time_interval
+from ..problems.lowering import as_rate, functions_of, initial_tree, time_interval
 from ..problems.user_functions import check_arguments, described
 from .event import AbstractEvent, Event, PresetTimes
 from .lowered import same_state
@@ -89,7 +89,7 @@ class JumpProcess:
     def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "JumpProcess":
         """Returns the jumps of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
-        plain, tree = problem.problem, initial_state(problem.problem)
+        plain, tree = problem.problem, initial_tree(problem.problem)
         for name, f, arguments in functions_of(plain):
             check_arguments(f, name, arguments)
         packing = Packing(tree)
@@ -234,7 +234,7 @@ def _arrival_times(words: Array, rate: Array, t0: Array, most: int) -> tuple[Arr
 
 def _guarded(problem: JumpProblem) -> JumpProblem:
     """The problem, of which nothing that enters a rate that varies can be differentiated."""
-    plain, y = problem.problem, released(initial_state(problem.problem))
+    plain, y = problem.problem, released(initial_tree(problem.problem))
     args, tree = jax.tree.flatten(problem.args)
     t, jumps = jnp.zeros(()), list(problem.jumps)
     for j, jump in enumerate(jumps):

@@ -64,7 +64,7 @@ __all__ = [
     "canonical",
     "equation_at",
     "functions_of",
-    "initial_state",
+    "initial_tree",
     "named_leaves",
     "names_of",
     "time_dtype",
@@ -120,7 +120,7 @@ def canonical(
     args = problem.args
     leaves, structure = flatten(args)
     leaves = [jnp.asarray(x) for x in leaves]
-    tree = initial_state(problem)
+    tree = initial_tree(problem)
     packing = Packing(tree, real=real)
     plain = released(tree)
     y0, held = packing.pack(plain), packing.held_of(plain)
@@ -190,7 +190,7 @@ def equation_at(
     return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
 
 
-def initial_state(problem: Problem) -> Any:
+def initial_tree(problem: Problem) -> Any:
     """The initial state as the user's tree: real or complex numbers, and at least one; and leaves
     that are marked as held, of any kind.
     """

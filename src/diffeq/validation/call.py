@@ -8,7 +8,7 @@ from ..core.packing import holds, moving_leaves
 from ..integrator.call import MAX_EVENTS, MAX_STEPS, Call, StaticOptions
 from ..methods import METHODS, Switching
 from ..problems import Problem
-from ..problems.lowering import initial_state
+from ..problems.lowering import initial_tree
 from .defaults import default_method, may_switch
 from .options import SolveOptions
 from .problem_checks import (
@@ -69,7 +69,7 @@ def checked_call(
     check_forwards(problem, span)
     check_direction("dt", call.dt, span)
     check_direction("dt0", call.dt0, span)
-    state = initial_state(plain)
+    state = initial_tree(plain)
     _check_against_state(call, options, state, span)
     known, most = _counted_steps(call, plain, span, (*events, *jumps))
     most = None if by_hand else most
@@ -112,7 +112,7 @@ def _with_defaults(problem: Any, plain: Any, options: SolveOptions, *, by_hand: 
     check_limits(controller)
     if plain.delayed:
         check_delayed(plain, method, controlled=controlled)
-    state = initial_state(plain)
+    state = initial_tree(plain)
     check_state(plain, state)
     switches = options.method is None and controlled and not by_hand
     if switches and may_switch(problem, state, options.adjoint):
@@ -143,7 +143,7 @@ def _counted_steps(
 def checked_problem(problem: Any) -> None:
     """Refuses what cannot be lowered, as `checked_call` does."""
     check_problem(problem)
-    check_state(problem, initial_state(problem))
+    check_state(problem, initial_tree(problem))
 
 
 def checked_rest(problem: Any, options: SolveOptions) -> tuple[Any, Any]:
@@ -164,7 +164,7 @@ def checked_rest(problem: Any, options: SolveOptions) -> tuple[Any, Any]:
                 f"{name} was given with a SteadyStateProblem, in which there is no time; solve "
                 "takes method, rtol, atol, adjoint, max_steps and throw there."
             )
-    state = initial_state(problem)
+    state = initial_tree(problem)
     if holds(state):
         raise TypeError("y0 has leaves that are held, and at rest nothing changes them: use args.")
     check_state(problem, state)
@@ -198,7 +198,7 @@ def check_adjoint(call: Call, options: SolveOptions, *, by_hand: bool = False) -
 def _check_adjoint(adjoint: Any, problem: Problem, asked: dict[str, bool]) -> None:
     if adjoint is None:
         return
-    asked = {**asked, "held": holds(initial_state(problem))}
+    asked = {**asked, "held": holds(initial_tree(problem))}
     features = [feature for feature, wanted in asked.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), features, type(problem))
     if sentence:

@@ -23,7 +23,7 @@ from ..problems.base import data_of, evaluated
 from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
 from ..problems.dde import depends_on_state
 from ..problems.jump import rate_varies
-from ..problems.lowering import functions_of, initial_state, named_leaves
+from ..problems.lowering import functions_of, initial_tree, named_leaves
 from ..problems.user_functions import is_of_torch
 from .defaults import no_control
 from .values import concrete, is_real, shown
@@ -134,7 +134,7 @@ def check_noisy(problem: Problem, events: tuple) -> None:
             f"events were given, and problem is a {type(problem).__name__}: what they change would "
             "come back to a path that has been cut. Leave them out, or see what is saved (saveat=)."
         )
-    if holds(initial_state(problem)) and not events:
+    if holds(initial_tree(problem)) and not events:
         raise TypeError(
             "y0 has leaves that are held, and without events nothing changes them: use args."
         )
@@ -288,7 +288,7 @@ def check_index(problem: Problem, method: Method) -> None:
     index = getattr(problem, "index", None)
     if index is None:
         return
-    found = packed_index(index, Packing(initial_state(problem)))
+    found = packed_index(index, Packing(initial_tree(problem)))
     if found is not None and found.max() > method.highest_index:
         raise TypeError(
             f"{method!r} solves equations of index {method.highest_index}, and index has a "
