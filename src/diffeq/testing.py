@@ -24,7 +24,7 @@ from .solve import solve
 __all__ = ["MethodReport", "check_method"]
 
 _T1 = 2.0
-_STEPS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+_STEPS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 _FLOOR = 2e-13  # below it an error is rounding
 _TIGHT = 1e-14  # to which Newton's method is solved where its error must not show
 _K = 0.7
@@ -375,7 +375,7 @@ def _check_estimate(probe: _Probe) -> float | None:
         made = probe.step(probe.t, probe.y0, dt)
         return jnp.sqrt(unit.squared(made.error, probe.y0, made.y, None)[0])
 
-    dts = (probe.t1 - probe.t0) / np.array((2, 3, 4, 6, *_STEPS))
+    dts = (probe.t1 - probe.t0) / np.array(_STEPS)
     sizes = np.array([size(dt) for dt in dts])
     probe.says(np.isfinite(sizes).all() and sizes[0] > 0, "the error estimate is 0 or not finite.")
     slope = slope_of(sizes, dts, 1e-14)
