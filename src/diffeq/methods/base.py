@@ -65,8 +65,10 @@ class Method(eqx.Module):
     and where it is 1; or "implicit", with `form.residual(t, y, dy)`. y is one array: a tree is
     packed into a vector, and where `real_view` is set a complex state as its real parts and then
     its imaginary ones. Time runs forwards here (a backward problem is reversed before), so dt > 0,
-    in a derivative as well. Only an element of a batch that has ended, while others go on, is
-    evaluated at dt = 0, and its result is not used.
+    in a derivative as well. An element of a batch that has ended, while others go on, is evaluated
+    at dt = 0, and its result is not used. Where several things happen at one instant (an event
+    makes another true, given times coincide) there are steps of dt = 0 between them: a method that
+    is not the identity there fails at these with the status `nonfinite`.
 
     A method that estimates its error says so by `adaptive`, returns the estimate in its `Step`, and
     gives its power of dt as `error_order`. Steps are differentiated, batched and compiled like any
