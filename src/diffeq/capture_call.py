@@ -48,8 +48,8 @@ def captured_problem(problem: Problem) -> Problem:
 
 
 class _Arguments:
-    """What the functions of a problem are called with, by the names in its documentation: t, y (x
-    and v, q and p), dy, args.
+    """The arguments of a problem's functions, by the names in its documentation: t, y (x and v, q
+    and p), dy, args.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -183,7 +183,7 @@ def _event(event: AbstractEvent, name: str, sees: _Arguments) -> AbstractEvent:
 
 
 def _length(shape: Any) -> int | None:
-    """How many numbers a condition returns, if that is a vector of them."""
+    """The number of values that a condition returns, if it returns a vector."""
     if isinstance(shape, (list, tuple)):
         return len(shape)
     sizes = getattr(shape, "shape", ())

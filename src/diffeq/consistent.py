@@ -109,13 +109,13 @@ def with_consistent_values(door: BuiltSolve, init: str) -> tuple[BuiltSolve, Int
 
 
 def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
-    """What to say of values at which the equations were solved, or were not."""
+    """The status of initial values: whether the equations hold there, and have the stated index."""
     status = jnp.where(found, Status.running, Status.inconsistent)
     return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
 def _obeys(form: Any, y0: Array, door: BuiltSolve) -> Array:
-    """Whether the step of Newton's method from y0 would stay inside the tolerance."""
+    """True if the Newton step from y0 stays inside the tolerance."""
     step, beside = newton_correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
     step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)
     error2, _ = door.data.tolerance.squared(step, beside, beside, None)

@@ -1,4 +1,4 @@
-"""What a user wants to see: from `saveat`, `save` and `dense` to channels of rows, and back."""
+"""The output of a solve: from `saveat`, `save` and `dense` to channels of rows, and back."""
 
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +53,7 @@ class OutputPlan:
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """What the loop writes."""
+        """The channels that the loop writes."""
         return tuple(channel for _, channel in self.kinds)
 
     @property
@@ -200,7 +200,7 @@ class OutputPlan:
         return flip_time(self.sign, x)
 
     def _turned_by(self) -> Callable:
-        """The same inside the loop, where a direction that is not known comes with its data."""
+        """`_turned` for the loop, where a direction that is not static comes with the data."""
         sign = self.sign if isinstance(self.sign, int) else None
         return lambda x, data: flip_time(data.sign if sign is None else sign, x)
 
@@ -217,7 +217,7 @@ def _occurrence(count: int) -> Callable:
 
 
 def _of_key(save: Any, key: Any) -> Any:
-    """What is kept in the rows of a key of `saveat`."""
+    """The function `save` of a key of `saveat`."""
     return save.get(key) if isinstance(save, dict) else save
 
 

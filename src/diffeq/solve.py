@@ -175,7 +175,7 @@ def _solved(call: Call, static: StaticOptions, options: SolveOptions) -> Solutio
 
 
 def _status_is_known(leaves: list) -> bool:
-    """Whether this is no trace but that of a derivative: a status can be looked at, and a
+    """True outside of a trace, or in that of a derivative alone: the status has a value, and a
     derivative that fails can raise.
 
     A number that is only being differentiated has a value that can be known.
@@ -227,8 +227,8 @@ def _build(static: StaticOptions, call: Call) -> tuple[BuiltSolve, Array]:
 
 
 def _has_slopes(built: BuiltSolve) -> bool:
-    """Whether the field has the derivatives that a stiff method wants: a `jax.custom_vjp` has none,
-    nor has a callback. Whatever else is wrong with it is said where it is evaluated.
+    """True if the field has the derivatives that a stiff method evaluates: a `jax.custom_vjp` has
+    none, nor has a callback. Whatever else is wrong with it is said where it is evaluated.
     """
     form, _, _ = built.system.parts(built.data)
     try:
@@ -240,7 +240,7 @@ def _has_slopes(built: BuiltSolve) -> bool:
 
 
 def _evaluations(method: Method, end: State) -> Any:
-    """How often the field was evaluated: so often a step, or as the steps have counted."""
+    """The number of evaluations of the field: a fixed number a step, or as steps have counted."""
     each = method.evaluations
     return end.evaluations if each is None else (end.steps + end.rejected) * each
 

@@ -355,7 +355,7 @@ def _known(state: State) -> bool:
 
 
 def _in_time(before: State, after: State, low: Any, t: Any) -> State:
-    """What became of a state, unless it was asked for a time outside its interval."""
+    """The state, or an error if the time that was asked for is outside of its interval."""
     if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
         return after
     built = _rebuilt(before)

@@ -42,7 +42,7 @@ def field(t: Array, y: Array, args: Any) -> Array:
 
 
 def force(t: Array, x: Array, v: Array, args: Any) -> Array:
-    """The same for x'' = f(t, x)."""
+    """The force of the second-order test problem, x'' = f(t, x)."""
     del v
     a, b = x
     k = 1.0 if args is None else args
@@ -50,7 +50,7 @@ def force(t: Array, x: Array, v: Array, args: Any) -> Array:
 
 
 class MethodReport(NamedTuple):
-    """What `check_method` has found, where all of it is as it should be.
+    """The report of `check_method`, if the method passed.
 
     Attributes:
         order: the slope of the global error by dt at fixed steps; near `Method.order`, unless the
@@ -198,11 +198,11 @@ class _Probe:
 
     @property
     def changes_order(self) -> bool:
-        """Whether each step says its own order, of which the declared one is the highest."""
+        """True if each step states its own order, of which the declared one is the highest."""
         return self.step(self.t, self.y0, self.dt).order is not None
 
     def arrays(self, t: Array, y: Array, dt: Array) -> tuple[Array, Any, Any]:
-        """What of a step goes on: y, error and memory."""
+        """The arrays of a step that the loop reads: y, error and memory."""
         step = self.step(t, y, dt)
         return step.y, step.error, step.memory
 
@@ -235,7 +235,7 @@ def _check_pytree(probe: _Probe) -> None:
 
 
 def _check_step(probe: _Probe) -> None:
-    """What a step returns, and that calls leave nothing behind."""
+    """Checks the shapes and dtypes of a step, and that calls leave nothing behind."""
     method, state = probe.method, (probe.t, probe.y0, probe.dt)
     step = probe.step(*state)
     probe.says(isinstance(step, Step), f"step returns a {type(step).__name__}, no de.Step.")

@@ -47,7 +47,7 @@ from ..integrator import (
     with_presampled_noise,
 )
 from ..output import Cursor
-from ..problems.history import Asked
+from ..problems.history import PastAccess
 from .base import Adjoint, register_adjoint
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
@@ -174,7 +174,7 @@ def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
         cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
         if spec.system.jump_hides:
-            jumped = (record[1].asked & Asked.jump) > 0
+            jumped = (record[1].accessed & PastAccess.jump) > 0
             status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
         state = eqx.tree_at(lambda s: s.status, state, status)
     record, past = record if spec.taped and spec.system.rows is not None else (record, None)

@@ -49,7 +49,8 @@ class TapeRow(NamedTuple):
     given step. Where there are events, their memory before the attempt and the events that happened
     are at the end of `whole`, and their places in the step at the end of `reals`. `memory` is the
     method's, if it `stores_memory`; `drawn` is the noise: to read it costs less than to draw it
-    again. `echo` is the next propagated discontinuity: its row of the history, and its lag.
+    again. `discontinuity` is the next propagated discontinuity: its row of the history, and its
+    lag.
     """
 
     reals: Float[Array, "..."]
@@ -58,7 +59,7 @@ class TapeRow(NamedTuple):
     held: tuple = ()
     memory: Any = ()
     drawn: Any = ()
-    echo: Any = ()
+    discontinuity: Any = ()
 
     @property
     def t(self) -> Array:
@@ -163,9 +164,9 @@ def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
     if happened := system.events.coded(state.events, tried.end):
         whole = jnp.concatenate([whole, *happened])
     memory = state.memory if system.method.stores_memory else ()
-    echo = tuple(tried.echo[1:])  # its time is a function of these
+    discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
-    return TapeRow(reals, whole, state.y, state.held, memory, drawn, echo)
+    return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)
 
 
 def _split_memory(memory: Any) -> tuple[list, list, list]:

@@ -217,7 +217,7 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
 
 
 def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
-    """What can be said without a look at the inputs."""
+    """Refuses what is wrong whatever the inputs are."""
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(
             "problem is a SteadyStateProblem, which is not followed in time: jax.vmap of de.solve "
@@ -244,7 +244,7 @@ def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
 
 
 def _check_chunk(chunk: Any, resume: Any, mesh: Any) -> bool:
-    """Whether the chunk is to be found by trying."""
+    """True if the chunk size is to be tuned."""
     if chunk is None or _counts(chunk):
         return False
     if not isinstance(chunk, str) or chunk != "tuned":
@@ -263,7 +263,7 @@ def _counts(x: Any) -> bool:
 
 
 def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
-    """Whether something tells the trajectories from each other."""
+    """Refuses inputs in which all trajectories are the same."""
     if draw is not None or inputs.rows or (n is not None and problem.stochastic):
         return
     if n is not None:
@@ -291,7 +291,7 @@ def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Any]:
 
 
 def _check_parts(ensemble: Ensemble) -> None:
-    """Whether it can go block by block."""
+    """Refuses what cannot be solved block by block."""
     if ensemble.traced:
         raise TypeError(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
@@ -336,7 +336,7 @@ def _best_example(inputs: Inputs, spans: Any, mesh: Any) -> int:
 
 
 def _for_all(static: StaticOptions, spans: Any, max_steps: int | None) -> StaticOptions:
-    """What is static, as far as it is so for all trajectories."""
+    """The static options that hold for all trajectories."""
     if spans is None:
         return static
     if not len(spans):
@@ -347,7 +347,7 @@ def _for_all(static: StaticOptions, spans: Any, max_steps: int | None) -> Static
 
 
 def _wide(saveat: Any, problem: Problem) -> bool:
-    """Whether a trajectory saves so many numbers that a tape is smaller than their Jacobians."""
+    """True if a trajectory saves so many numbers that a tape is smaller than their Jacobians."""
     each = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
     if isinstance(problem, JumpProblem) or any(isinstance(at, str) for at in each):
         return True

@@ -51,10 +51,11 @@ class Events:
         lost: Status = Status.nonfinite,
         *,
         noisy: bool = False,
-        lost_echoes: bool = False,
+        untracked_discontinuities: bool = False,
     ) -> None:
         self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
-        self.lost_echoes = lost_echoes and any(part.affect for part in parts)
+        affects = any(part.affect for part in parts)
+        self.untracked_discontinuities = untracked_discontinuities and affects
         self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
         self.lists: list[Any] = [p for p in parts if p.kind == "times"]
         self.afters: list[Any] = [p for p in parts if p.kind == "after"]
@@ -194,7 +195,7 @@ class Events:
         """Refuses conditions whose time has no derivative, and changes of which it is not known
         when they come back.
         """
-        if self.lost_echoes:
+        if self.untracked_discontinuities:
             raise TypeError(
                 "an event changes the state of a delay equation, which comes back after each lag, "
                 "and lags= does not say when, so what moves by that cannot be differentiated. "

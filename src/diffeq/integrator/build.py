@@ -52,17 +52,17 @@ class BuiltSolve:
 
     @property
     def first_stop(self) -> Any:
-        """How many stops lie before the first step, or where it starts."""
+        """The number of stops up to the start of the first step."""
         return count_passed(self.data.stops, self.t0) if self.system.has_stops else 0
 
     def writing(self, output: Output, times: tuple, save: Any) -> "BuiltSolve":
-        """The same with rows to write, of what `save` keeps of a state."""
+        """The integrator with rows to save, of the part of a state that `save` returns."""
         noise = self.system.noise.writing(output.needs_interpolant)
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times, save=save))
 
     def watching(self, static: StaticOptions, meter: Meter | None) -> "BuiltSolve":
-        """The same with a bar of its progress, and with checks of its derivative."""
+        """The integrator with a progress bar, and with checks of its derivative."""
         system = replace(
             self.system,
             meter=meter,
@@ -117,17 +117,19 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lost = Status.inconsistent if algebraic else Status.nonfinite
     noisy = entry.noise is not None
-    unheard = delays is not None and not stops.levels
-    happenings = NO_EVENTS
+    untracked = delays is not None and not stops.levels
+    lowered_events = NO_EVENTS
     if parts:
-        happenings = Events(parts, entry.packing, lost, noisy=noisy, lost_echoes=unheard)
+        lowered_events = Events(
+            parts, entry.packing, lost, noisy=noisy, untracked_discontinuities=untracked
+        )
     lands = static.by_hand or stops.times is not None or bool(parts)
-    noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(happenings.crossings))
+    noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(lowered_events.crossings))
     system = System(
         form, method_rest, controller_rest, Output(()), stops.times is not None, direction,
         rows=None if delays is None else _power(static.max_history or _ROWS),
         levels=stops.levels if any(part.affect for part in parts) else 0,
-        events=happenings, algebraic=algebraic, noise=noise,
+        events=lowered_events, algebraic=algebraic, noise=noise,
         refusal=_refusal(entry), jump_hides=bool(_hides(entry)),
     )  # fmt: skip
     data = Data(

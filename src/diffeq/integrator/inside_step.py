@@ -1,4 +1,4 @@
-"""What is read inside a step, made before the step is judged.
+"""The interpolant of a step, evaluated before the step is judged.
 
 A step is accepted for its end; rows, dense output, events and delays read its interpolant. That can
 be infinite or NaN where the end is not, for some interpolants evaluate the field once more; and far
@@ -22,7 +22,7 @@ __all__ = ["InsideStep", "evaluate_inside"]
 
 
 class InsideStep(NamedTuple):
-    """What is known of the interpolant of a step: itself, where it had to be made; the squared norm
+    """The interpolant of a step, where it had to be evaluated; the squared norm
     of its scaled error; and whether it is finite. None where nothing has to be known.
     """
 
@@ -60,8 +60,8 @@ def evaluate_inside(
 
 
 def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, Any]:
-    """Whether anything is read off the interpolant of a step that ends there; and whether anything
-    will be, in it or later, before the end of the solve.
+    """True if a step that ends at `end` is interpolated anywhere; and true if it is, or a later
+    step before the end of the solve.
     """
     if system.events.crossings or system.rows is not None:
         return jnp.ones((), bool), jnp.ones((), bool)
@@ -71,7 +71,7 @@ def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, 
 
 
 def _where(wanted: Bool[Array, ""], make: Any) -> Any:
-    """What `make` makes, where it is wanted; else zeros."""
+    """The value of `make()` where it is wanted; else zeros."""
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
     # A walk of at most one turn: elsewhere nothing is evaluated.
     made, _ = walk(lambda *_: (make(), ()), 0, wanted.astype(jnp.int32), carry=blank, length=1)
@@ -79,6 +79,6 @@ def _where(wanted: Bool[Array, ""], make: Any) -> Any:
 
 
 def _finite(tree: Any) -> Bool[Array, ""]:
-    """Whether all numbers of a tree are finite."""
+    """True if all numbers of a tree are finite."""
     leaves = (x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
     return jnp.isfinite(sum(jnp.sum(jnp.abs(x)) for x in lax.stop_gradient(list(leaves))))

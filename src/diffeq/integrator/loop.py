@@ -19,7 +19,7 @@ from ..core.status import Status
 from ..methods import Method, Step
 from ..output import Cursor
 from ..problems.discontinuities import DiscontinuityTracker
-from ..problems.history import Asked, History
+from ..problems.history import History, PastAccess
 from .saving import blank_buffers, write_rows
 from .state import Data, State, System, with_held
 from .step import attempt
@@ -130,20 +130,20 @@ def empty_history(system: System, data: Data, recorder: Any) -> Any:
     if system.rows is None:
         return None
     form, _, _ = system.parts(data)
-    echoes = DiscontinuityTracker.none(system.rows, data.lags.shape[0]) if system.levels else ()
-    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, echoes)
+    tracker = DiscontinuityTracker.none(system.rows, data.lags.shape[0]) if system.levels else ()
+    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, tracker)
 
 
 def _explained(state: State, past: History) -> State:
-    """The status of a solve that failed for what the field asked of its past."""
+    """The status of a solve that failed for what the field accessed of its past."""
     status = state.status
     stuck = (Status.step_too_small, Status.dtmin, Status.newton_failed, Status.nonfinite)
     failed = jnp.isin(status, jnp.array((*stuck, Status.max_steps)))
-    for asked, why in (
-        (Asked.lost, Status.history_overflow),
-        (Asked.future, Status.beyond_present),
+    for accessed, why in (
+        (PastAccess.lost, Status.history_overflow),
+        (PastAccess.future, Status.beyond_present),
     ):
-        status = jnp.where(failed & ((past.asked & asked) > 0), why, status)
+        status = jnp.where(failed & ((past.accessed & accessed) > 0), why, status)
     return replace(state, status=status.astype(jnp.int32))
 
 
@@ -195,7 +195,7 @@ def rewind_failed_clock(system: System, data: Data, first: State, end: State) ->
 
 
 def _percent(data: Data, after: State) -> Array:
-    """How much of the way is done, in percent; all of it when nothing more will come."""
+    """The percentage of the time span that is solved; 100 when the solve has ended."""
     left = (data.t1 - after.t) / (data.t1 - data.t0)
     done = after.status != Status.running
     return jnp.where(done, 100, jnp.clip(100 * (1 - left), 0, 99)).astype(jnp.int32)

@@ -12,7 +12,7 @@ from ..autodiff.known_value import with_known_value
 from ..autodiff.nonfinite_cotangents import tripwire
 from ..autodiff.primitive import trace_once
 from ..core.norm import in_dtype_of
-from ..problems.discontinuities import echo_time
+from ..problems.discontinuities import discontinuity_time
 from ..problems.history import History
 from .restart import clip_to_discontinuity, limited_form, restart, right_limit_form, target_of
 from .saving import write_rows
@@ -71,7 +71,7 @@ def replay(
     form, method, _ = system.parts(data, before, made, final=True)
     events = system.bound_events(data)
     known, fired, theta = system.events.read(row)
-    comes = echo_time(before, t, data.lags, *row.echo) if system.levels else None
+    comes = discontinuity_time(before, t, data.lags, *row.discontinuity) if system.levels else None
     target = events.target(known, target_of(system, data, row.stop))
     target, _ = clip_to_discontinuity(data, comes, target)
     landed = accept & row.landing
@@ -86,7 +86,7 @@ def replay(
     step = step._replace(y=jnp.where(accept, step.y, y))
     t1 = jnp.where(landed, target, t + dt)
     if before is not None:
-        before = before.with_row(form.shape.pack(step.data.strip), accept)
+        before = before.with_row(form.shape.pack(step.data.stored), accept)
         rows = before.rows
     t1, end = events.again(
         known, fired, theta, (t, dt, t1), landed, step,
@@ -97,12 +97,12 @@ def replay(
     if before is not None:
         form, _, _ = system.parts(data, before)
     if system.has_stops and jax.tree.leaves(after):
-        anew = method.init(right_limit_form(system, data, form, t1), t1, end.y)
+        reinitialize = method.init(right_limit_form(system, data, form, t1), t1, end.y)
         at_stop = end.landing & (t1 < data.t1)
         if system.events.live:
             stopped = target_of(system, data, row.stop) == t1
             at_stop = at_stop & (stopped if comes is None else stopped | (comes == t1))
-        after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), anew, after)
+        after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), reinitialize, after)
     tried = Attempt(dt, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(write_rows, system)
     buffers = trace_once(system.traces, "write", write, data, t, y, tried, buffers)

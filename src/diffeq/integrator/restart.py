@@ -33,12 +33,12 @@ def target_of(system: System, data: Data, stop: Any) -> Array:
 def next_discontinuity(
     system: System, data: Data, past: Any, t: Array, target: Array
 ) -> PropagatedDiscontinuity | None:
-    """What comes back next of an event, if that is before the next landing."""
+    """The next propagated discontinuity, if it is before the next forced step end."""
     if not system.levels:
         return None
     if past is None:  # where only shapes are wanted
         return PropagatedDiscontinuity(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
-    return past.echoes.following(past, t, data.lags, target)
+    return past.discontinuities.following(past, t, data.lags, target)
 
 
 def clip_to_discontinuity(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
@@ -84,9 +84,9 @@ def _limits(data: Data, t: Array) -> tuple[Array, Array]:
 
 
 def restart(system: System, data: Data, past: Any = None) -> Reinitialization:
-    """How to go on after an event: as from a start, with the dt that was proposed, which is tried
-    like any other (Hairer's first step, where a component is zero, would be far too short). `past`
-    is all there is until then, if the field looks at it.
+    """The reinitialization after an event: as at a start, with the dt that was proposed, which is
+    tried like any other (Hairer's first step, where a component is zero, would be far too short).
+    `past` is all there is until then, if the field looks at it.
     """
 
     def at(t: Array, held: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What is written of an attempt."""
+"""Saving: the rows of output that an accepted step fills."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def write_rows(
 
 
 def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
-    """What output sees of an attempt."""
+    """The part of an attempt that output reads."""
     end, interpolant = tried.end, None if tried.end is None else tried.end.path
     if interpolant is None and tried.inside is not None:
         interpolant = tried.inside.path

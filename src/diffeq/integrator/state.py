@@ -1,4 +1,4 @@
-"""What goes through the loop: what is static, what stays, what changes, and what an attempt was."""
+"""The data of the loop: the static spec, the parameters, the state, the result of an attempt."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -143,7 +143,7 @@ class System:
 
     @property
     def reads_inside(self) -> bool:
-        """Whether anything is read between the ends of steps: rows, events, or the past."""
+        """True if steps are interpolated between their ends, for rows, events or the past."""
         return self.output.needs_interpolant or bool(self.events.crossings) or self.rows is not None
 
     def check_differentiable(self) -> None:
@@ -159,7 +159,7 @@ class System:
 
 
 class Attempt(NamedTuple):
-    """What became of an attempt."""
+    """The result of an attempt."""
 
     dt: Array
     t1: Array
@@ -171,15 +171,16 @@ class Attempt(NamedTuple):
     drawn: Any = ()
     code: Any = None
     past: Any = None
-    echo: Any = ()  # what came back next, as it is written on a tape
+    discontinuity: Any = ()  # what came back next, as it is written on a tape
     inside: Any = None  # what was looked at between its ends, before it was judged
 
 
 class Decision(NamedTuple):
-    """What is known of an attempt that is made again. Its dt is not: a tape of all of them would be
-    as long as the solve. The controller finds it once more, from an error estimate that is mostly
-    rounding where tolerances are tight, so that the second run drifts. The last step that was
-    accepted before the next row of the tape therefore `closes` the gap, and ends where it did.
+    """The recorded decision of an attempt that is replayed. Its dt is not recorded: a tape of all
+    of them would be as long as the solve. The controller finds it once more, from an error estimate
+    that is mostly rounding where tolerances are tight, so that the second run drifts. The last step
+    that was accepted before the next row of the tape therefore `closes` the gap, and ends where it
+    did.
     """
 
     accept: Any = None

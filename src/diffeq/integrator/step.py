@@ -13,7 +13,7 @@ from jaxtyping import Array
 from ..autodiff.primitive import if_unbatched, trace_once
 from ..core.norm import in_dtype_of
 from ..core.status import Status
-from ..problems.history import Asked, History
+from ..problems.history import History, PastAccess
 from .inside_step import InsideStep, evaluate_inside
 from .restart import (
     clip_to_discontinuity,
@@ -50,7 +50,7 @@ def _attempt(
     events = system.bound_events(data)
     decision = decision or Decision()
     known, fired = system.events.followed(state.events, decision.flags)
-    target, echo, comes = _target(system, data, state, past, events.target, known)
+    target, discontinuity, comes = _target(system, data, state, past, events.target, known)
     remaining = (target - state.t) - state.time_error
     longest = system.noise.longest(state.dt)
     proposed = controller.propose(
@@ -70,38 +70,38 @@ def _attempt(
     )
     scaled = in_dtype_of(dt, state.y)
     step = method.step(limited, state.t, state.y, scaled, state.memory)
-    way = partial(method.interpolant, limited, state.t, state.y, scaled, step)
+    polynomial = partial(method.interpolant, limited, state.t, state.y, scaled, step)
     span, parts = (scaled, _advanced(state, dt, target, landing)[0]), (limited, method, controller)
     inside = evaluate_inside(system, data, state, parts, step, span)
     verdict, floored = _judge(parts, data, state, step, inside, dt, decision.accept)
     sound = verdict.accept if decision.accept is None else decision.accept
     accept = sound if state.failed is None else jnp.ones((), bool)
-    way = way if inside.path is None else lambda: inside.path
-    reach = events.reach(known, accept, (state.t, state.y), dt, landing, way, fired)
-    reach = reach._replace(alone=comes)
-    t1, low = _advanced(state, reach.dt, target, reach.landing)
+    polynomial = polynomial if inside.path is None else lambda: inside.path
+    truncation = events.reach(known, accept, (state.t, state.y), dt, landing, polynomial, fired)
+    truncation = truncation._replace(alone=comes)
+    t1, low = _advanced(state, truncation.dt, target, truncation.landing)
     span = (state.t, dt, t1)
     before, on = past, sound & active if past is not None else sound
     if past is not None:  # what follows an event may look at the step that led to it
-        past = past.with_step(form.shape.pack(step.data.strip), jnp.where(on, t1, state.t), on)
-    anew = restart(system, data, past)
-    t1, end = events.happen(known, reach, span, target, accept, step, anew, fired)
+        past = past.with_step(form.shape.pack(step.data.stored), jnp.where(on, t1, state.t), on)
+    reinitialize = restart(system, data, past)
+    t1, end = events.happen(known, truncation, span, target, accept, step, reinitialize, fired)
     still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
-    end = events.settle_signs(known, reach, span, end, still, accept)
+    end = events.settle_signs(known, truncation, span, end, still, accept)
     cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    if echo is not None and before is not None and past is not None:
-        landed = jnp.where(end.landing & comes, echo.lag, -1)
+    if discontinuity is not None and before is not None and past is not None:
+        landed = jnp.where(end.landing & comes, discontinuity.lag, -1)
         jumped = system.events.affected(end.fired)
-        echoes = before.echoes.after(
+        discontinuities = before.discontinuities.after(
             before, (state.t, t1), data.lags, landed, on, jumped, system.levels
         )
-        past = replace(past, echoes=echoes)
+        past = replace(past, discontinuities=discontinuities)
     past = None if past is None else _noted(form, state, past, step, (t1, end.y, on, active))
     tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
-                    () if echo is None else echo, inside)  # fmt: skip
+                    () if discontinuity is None else discontinuity, inside)  # fmt: skip
     after = _after(system, data, state, tried, verdict, low, floored)
-    onward = events.advance_noise(known, reach, system.noise, data.noise, draw)
-    path = jax.tree.map(partial(jnp.where, accept), onward, draw.rejected)
+    path_after = events.advance_noise(known, truncation, system.noise, data.noise, draw)
+    path = jax.tree.map(partial(jnp.where, accept), path_after, draw.rejected)
     return _record_failure(replace(after, path=path), state, step, sound), tried
 
 
@@ -110,22 +110,24 @@ def _target(
 ) -> tuple:
     """The time beyond which the step does not go, and the return of a jump that may be it."""
     target = events(known, target_of(system, data, state.stop))
-    echo = next_discontinuity(system, data, past, state.t, target)
-    target, comes = clip_to_discontinuity(data, None if echo is None else echo.time, target)
-    return target, echo, comes
+    discontinuity = next_discontinuity(system, data, past, state.t, target)
+    time = None if discontinuity is None else discontinuity.time
+    target, comes = clip_to_discontinuity(data, time, target)
+    return target, discontinuity, comes
 
 
 def _noted(form: Any, state: State, past: History, step: Any, end: tuple) -> History:
-    """The past with what the last attempt asked for that is not there (of given steps, the one that
+    """The past with what the last attempt read that is not there (of given steps, the one that
     failed); and whether in any a jump at the start has come back at a time that is not known.
     """
     t1, y1, accept, active = end
     made = active if state.failed is None else active & (state.failed < 0)
-    asked = step.data.asked
+    accessed = step.data.accessed
     if form.since is not None:
         back = accept & (form.since(state.t, state.y) < 0) & (form.since(t1, y1) > 0)
-        asked = asked | (past.asked & Asked.jump) | jnp.where(jnp.any(back), Asked.jump, 0)
-    return replace(past, asked=jnp.where(made, asked.astype(jnp.int32), past.asked))
+        jumped = jnp.where(jnp.any(back), PastAccess.jump, 0)
+        accessed = accessed | (past.accessed & PastAccess.jump) | jumped
+    return replace(past, accessed=jnp.where(made, accessed.astype(jnp.int32), past.accessed))
 
 
 def _record_failure(after: State, before: State, step: Any, sound: Array) -> State:
@@ -151,7 +153,7 @@ def _apply_decision(
     system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array,
     fired: Any,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """What to try, and whether it lands, where that was decided before."""
+    """The dt to try, and true if it lands, as they were recorded."""
     closes = decision.closes & decision.accept
     left = (decision.end - state.t) + (decision.end_low - state.time_error)
     # A step that was cut off went further, and is cut off again where the condition crosses.
@@ -198,7 +200,7 @@ def _judge(
 
 
 def is_compensated(dtype: Any) -> bool:
-    """Whether the rounding errors of time are kept: what a double loses, no one can see."""
+    """True if the rounding errors of time are summed: in double precision they are negligible."""
     return dtype != jnp.float64
 
 
@@ -247,7 +249,8 @@ def _after(
     landed = at_stop
     if system.events.live and system.has_stops:
         at_stop = at_stop & (target_of(system, data, state.stop) == tried.t1)
-        landed = at_stop | (landed & (tried.echo.time == tried.t1)) if system.levels else at_stop
+        returned = landed & (tried.discontinuity.time == tried.t1) if system.levels else False
+        landed = at_stop | returned
     memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
         fresh = right_limit_form(system, data, form, tried.t1)
@@ -301,9 +304,9 @@ def _status(
     elif system.events.live:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
-    tired = method.gives_up(memory)
-    if tired is not None:
-        status = jnp.where(tired, Status.stiff, status)
+    gives_up = method.gives_up(memory)
+    if gives_up is not None:
+        status = jnp.where(gives_up, Status.stiff, status)
     done = system.events.over(tried.end, tried.accept & reached)
     status = jnp.where(done, Status.success, status)
     full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)

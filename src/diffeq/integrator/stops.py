@@ -115,7 +115,7 @@ _FEW = 32
 
 
 def count_passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array, ""]:
-    """How many stops are not after t.
+    """The number of stops up to t.
 
     >>> int(passed(jnp.array([1.0, 2.0, 3.0]), jnp.array(2.0)))
     2

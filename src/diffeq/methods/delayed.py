@@ -14,7 +14,7 @@ from ..autodiff.raised_flags import with_flags
 from ..autodiff.while_loop import loop
 from ..core.norm import mean_square
 from ..problems.forms import Delayed, lower
-from ..problems.history import Asked, StoredStep
+from ..problems.history import PastAccess, StoredStep
 from .base import Method, Step
 from .interpolant import Interpolant
 
@@ -29,15 +29,15 @@ _MORE = 4
 
 
 class Trace(NamedTuple):
-    """The data of a step: `strip`, the step as the past keeps it, the path that output evaluates,
-    the estimated error of that, if there is one, and the parts of the past that it `asked` for and
-    that are not there.
+    """The data of a step: `stored`, the step as the past keeps it, the path that output evaluates,
+    the estimated error of that, if there is one, and the parts of the past that it
+    `accessed` and that are not there.
     """
 
-    strip: StoredStep
+    stored: StoredStep
     path: Any
     error: Any
-    asked: Any
+    accessed: Any
 
 
 class MethodOfSteps(Method):
@@ -46,11 +46,11 @@ class MethodOfSteps(Method):
 
     A step that looks beyond its own start (a lag is shorter than the step) is repeated: the first
     time it sees the polynomial before it, then its own of the last time, until that stands still.
-    Each look into the past raises flags (`Asked`): one at the step itself has it repeated, one at
-    what is not there has it rejected, whatever became of the value. An implicit method solves its
-    equations again in each turn, with the Jacobian ∂f/∂y at a past that stands still: the simplest
-    of the choices, and the classical one. (RADAR5 adds the derivative through the step's own
-    polynomial, which converges where ∂f/∂past is stiff, too.)
+    Each look into the past raises flags (`PastAccess`): one at the step itself has it repeated, one
+    at what is not there has it rejected, whatever became of the value. An implicit method solves
+    its equations again in each turn, with the Jacobian ∂f/∂y at a past that stands still: the
+    simplest of the choices, and the classical one. (RADAR5 adds the derivative through the step's
+    own polynomial, which converges where ∂f/∂past is stiff, too.)
 
     Reference: bellen2003, 4; guglielmi2001.
     """
@@ -114,8 +114,8 @@ class MethodOfSteps(Method):
         start = lambda: self.method.init(self._bound(form, t, jnp.inf), t, y)  # noqa: E731
         if self.known is not None:
             return start()
-        memory, asked = with_flags(start)
-        spoilt = lambda x: jnp.where(asked == 0, x, jnp.nan)  # noqa: E731
+        memory, accessed = with_flags(start)
+        spoilt = lambda x: jnp.where(accessed == 0, x, jnp.nan)  # noqa: E731
         real = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)  # noqa: E731
         return jax.tree.map(lambda x: spoilt(x) if real(x) else x, memory)
 
@@ -138,9 +138,9 @@ class MethodOfSteps(Method):
             error = self.method.interpolation_error(y, dt, step, path)
             return row, step._replace(data=(() if polynomial is path else path, error))
 
-        asked = jnp.int32(0)
+        accessed = jnp.int32(0)
         if self.known is None:
-            row, step, turns, asked = self._iterated(form, turn, t, y, dt)
+            row, step, turns, accessed = self._iterated(form, turn, t, y, dt)
         elif self.method.evaluates_inside_step:
             turns = shape.unpack(self.known).turns
             more = jnp.where(turns > 0, 2 * turns + _MORE, 0).astype(jnp.int32)
@@ -148,9 +148,9 @@ class MethodOfSteps(Method):
         else:
             row, step = turn(shape.filled(0.0))
             turns = jnp.int32(0)
-        strip = replace(shape.unpack(row), turns=turns.astype(t.dtype))
+        stored = replace(shape.unpack(row), turns=turns.astype(t.dtype))
         path, error = step.data
-        return step._replace(data=Trace(strip, path or strip.polynomial, error, asked))
+        return step._replace(data=Trace(stored, path or stored.polynomial, error, accessed))
 
     def interpolant_evaluates(self, form: Any) -> bool:
         """Never: the step has made it."""
@@ -173,7 +173,7 @@ class MethodOfSteps(Method):
 
     def _iterated(self, form: Delayed, turn: Any, t: Array, y: Array, dt: Array) -> Any:
         """The step as often as it takes: its row, itself, the number of turns (0, if it did not
-        look at itself), and what it asked for that is not there.
+        look at itself), and what it accessed for that is not there.
         """
         shape, guess = form.shape, self._guess(form, t, y, dt)
         blank = jax.tree.map(
@@ -185,8 +185,8 @@ class MethodOfSteps(Method):
             del active
             k, before, *_, evaluations = state
             ahead = [jnp.where(k == 0, g, b) for g, b in zip(guess, before[0], strict=True)]
-            after, asked = with_flags(turn, ahead)
-            looked, missed = asked & Asked.step, asked & ~Asked.step
+            after, accessed = with_flags(turn, ahead)
+            looked, missed = accessed & PastAccess.step, accessed & ~PastAccess.step
             sound = _sound(after) & (missed == 0)
             near = (looked == 0) | ((k > 0) & self._near(shape, y, before, after))
             done = near | ~sound | (k + 1 >= most)

@@ -21,7 +21,7 @@ __all__ = [
     "affordable_levels",
     "breaking_points",
     "discontinuity_levels",
-    "echo_time",
+    "discontinuity_time",
     "kinks_of",
     "returns_by",
 ]
@@ -198,7 +198,7 @@ class DiscontinuityTracker(eqx.Module):
         return waiting, jumps, _first_level(past, t, rows) + lags
 
 
-def echo_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array:
+def discontinuity_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array:
     """The time at which the discontinuity that started a row comes back; infinite where there is
     none. It is never before t, by rounding.
     """

@@ -24,11 +24,11 @@ from ..autodiff.tables import add_row, find, pick_row, ring_place
 from ..core.packing import Packing
 from ..core.promotion import standard_promotion
 
-__all__ = ["Asked", "History", "HistoryView", "Past", "StepLayout", "StoredStep"]
+__all__ = ["History", "HistoryView", "Past", "PastAccess", "StepLayout", "StoredStep"]
 
 
-class Asked(IntFlag):
-    """Flags of what an evaluation of the past asked for and that is not there: the step that is
+class PastAccess(IntFlag):
+    """Flags of what an evaluation of the past accessed for and that is not there: the step that is
     being made, beyond the time of the evaluation, or before the first step that is still kept; and
     whether a lag that depends on the state has come to reach no further than a jump at the start.
 
@@ -110,7 +110,7 @@ class History(eqx.Module):
     """The steps so far: row i lies at place i modulo the length, if that is a power of two.
 
     `ends[i]` is where step i ended: a row of an attempt that was rejected has no length, and is
-    never found. `latest` is the last row of a step. `echoes` is the tracker of the
+    never found. `latest` is the last row of a step. `discontinuities` is the tracker of the
     discontinuities that are to come back, where events make any.
     """
 
@@ -118,19 +118,19 @@ class History(eqx.Module):
     rows: list[Array]
     count: Int[Array, ""]
     latest: Any = 0
-    asked: Any = 0
-    echoes: Any = ()
+    accessed: Any = 0
+    discontinuities: Any = ()
 
     @staticmethod
-    def blank(shape: StepLayout, rows: int, echoes: Any = ()) -> "History":
+    def blank(shape: StepLayout, rows: int, discontinuities: Any = ()) -> "History":
         """Returns a history without steps, with room for so many."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
-        return History(jnp.zeros(rows, shape.time), table, zero, zero, zero, echoes)
+        return History(jnp.zeros(rows, shape.time), table, zero, zero, zero, discontinuities)
 
     def seen(self) -> "History":
         """Returns the part of the history that a field may evaluate."""
-        return replace(self, echoes=())
+        return replace(self, discontinuities=())
 
     def with_step(self, row: list[Array], end: Array, accept: Array) -> "History":
         """Adds a row. A rejected attempt takes one of no length: all batch elements write in the
@@ -143,8 +143,8 @@ class History(eqx.Module):
             [put_row(x, r, place) for x, r in zip(self.rows, row, strict=True)],
             self.count + 1,
             jnp.where(accept, self.count, self.latest),
-            self.asked,
-            self.echoes,
+            self.accessed,
+            self.discontinuities,
         )
 
     def with_row(self, row: list[Array], accept: Array) -> "History":
@@ -235,8 +235,9 @@ class Past:
         each = zip(self.held, stored.held, kept, strict=True)
         held = tuple(jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype)))
                      for a, b, c in each)  # fmt: skip
-        asked = {Asked.step: beyond, Asked.future: fixed > now + slack, Asked.lost: lost}
-        bits = sum(jnp.where(flag, jnp.int32(bit), 0) for bit, flag in asked.items())
+        ahead = fixed > now + slack
+        accessed = {PastAccess.step: beyond, PastAccess.future: ahead, PastAccess.lost: lost}
+        bits = sum(jnp.where(flag, jnp.int32(bit), 0) for bit, flag in accessed.items())
         value = flagged(jnp.where(before, early, value), bits)
         # Looked up once: the compiler would do so again in each of a step's results.
         return lax.optimization_barrier((value, held))

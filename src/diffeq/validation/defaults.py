@@ -41,7 +41,7 @@ def explicit_for(rtol: Any) -> Method:
 
 
 def may_switch(problem: Problem, state: Any, adjoint: Any) -> bool:
-    """Whether the default method may turn to one for stiff problems, which has a dense Jacobian."""
+    """True if the default method may switch to a stiff one, which has a dense Jacobian."""
     if not problem.is_ode or not isinstance(adjoint, Discrete | None):
         return False
     return Packing(moving_leaves(state)).size <= _MOST_TURNING
@@ -103,5 +103,5 @@ class NoisyDefault(Stochastic):
 
 
 def no_control(problem: Problem) -> str:
-    """What to do where a past and noise meet."""
+    """The error where a delay equation has noise and controlled steps."""
     return f"no method for {type(problem).__name__} controls its steps: give dt="

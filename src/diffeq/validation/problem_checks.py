@@ -1,4 +1,4 @@
-"""Whether a problem of each kind is whole: its functions, its state, its past, its key."""
+"""Checks of problems of each kind: their functions, state, history and key."""
 
 from typing import Any
 
@@ -126,8 +126,8 @@ def _check_jumps(problem: JumpProblem) -> None:
 
 
 def check_noisy(problem: Problem, events: tuple) -> None:
-    """What an equation with noise cannot have: held leaves that nothing would change; and events,
-    where they would come back.
+    """Refuses what an equation with noise cannot have: held leaves that nothing would change; and
+    events, where they would come back.
     """
     if problem.delayed and events:
         raise TypeError(
@@ -150,7 +150,7 @@ def check_forwards(problem: Problem, span: Any) -> None:
 
 
 def check_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
-    """What solves a delay equation."""
+    """Refuses methods that cannot solve a delay equation."""
     if problem.stochastic:
         _check_noisy_delayed(problem, method, controlled=controlled)
         return

@@ -1,4 +1,4 @@
-"""What is to be saved, and when."""
+"""Checks of `saveat` and `save`."""
 
 from collections.abc import Sequence
 from typing import Any

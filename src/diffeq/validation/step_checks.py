@@ -56,7 +56,7 @@ def check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
 
 
 def check_turns(problem: Problem, method: Method, controller: Any, dt: Any) -> None:
-    """What methods that take turns want: an ODE, and steps that tell whether it is stiff."""
+    """Refuses a switching method if the problem is no ODE, or its steps do not show stiffness."""
     if len(method.submethods) == 1:
         return
     if not problem.is_ode:
@@ -162,7 +162,7 @@ def _counted(event: Periodic, problem: Problem, span: Any) -> Periodic:
 
 
 def most_kinks(problem: Any, method: Method) -> int:
-    """How many stops the kinks of constant lags may be."""
+    """The largest number of stops that discontinuities at constant lags can be."""
     if depends_on_state(problem.lags):
         return 0
     lags = jax.tree.leaves(evaluated(problem.lags, problem.args))
@@ -175,7 +175,7 @@ def most_kinks(problem: Any, method: Method) -> int:
 def known_steps(
     span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0
 ) -> tuple[int | None, int | None]:
-    """How many steps of dt there are at the most, when that is known: a power of two. A count is
+    """The largest number of steps of dt, where it is known: a power of two. A count is
     part of the program, and another dt need not compile another one. And how many to allow: each
     time that something happens there is one more, of which a long solve has room for as many again.
     """

@@ -76,7 +76,7 @@ def eps_of(state: Any) -> float:
 
 
 def below_eps(rtol: Any, eps: float) -> bool:
-    """Whether rtol is, or may be, below what the state's precision can hold."""
+    """True if rtol is, or may be, below the precision of the state."""
     if not concrete(rtol):
         return True
     return bool(min(float(np.min(np.asarray(x))) for x in jax.tree.leaves(rtol)) < 8 * eps)

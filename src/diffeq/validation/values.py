@@ -13,12 +13,12 @@ __all__ = ["concrete", "digits_of", "is_real", "shown"]
 
 
 def concrete(x: Any) -> bool:
-    """Whether a tree's numbers are known now."""
+    """True if the numbers of a tree are known now."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
 
 
 def is_real(x: Any) -> bool:
-    """Whether x is a real number, or an array of them: no string, no bool, nothing complex."""
+    """True if x is a real number, or an array of them: no string, no bool, nothing complex."""
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
 
