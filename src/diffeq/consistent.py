@@ -88,24 +88,24 @@ def _tolerance(y: Array) -> Tolerance:
     return Tolerance(rtol, atol)
 
 
-def with_consistent_values(door: BuiltSolve, init: str) -> tuple[BuiltSolve, Int[Array, ""]]:
-    """The door with initial values that obey the algebraic equations, if there are any; and the
+def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, Int[Array, ""]]:
+    """The solve with initial values that obey the algebraic equations, if there are any; and the
     status of the search: `running`, or what is wrong with the equations or with the values.
     """
-    form, _, _ = door.system.parts(door.data)
+    form, _, _ = built.system.parts(built.data)
     running = jnp.int32(Status.running)
     if not constrained(form):
-        return door, running
-    entry, span, found = door.canonical, door.t1 - door.t0, jnp.ones((), bool)
-    if init == "given" and getattr(door.method, "linear", None) is not None:
-        return door, running  # who solves by products has no room for a matrix
+        return built, running
+    entry, span, found = built.canonical, built.t1 - built.t0, jnp.ones((), bool)
+    if init == "given" and getattr(built.method, "linear", None) is not None:
+        return built, running  # who solves by products has no room for a matrix
     if init == "check":
-        found = _obeys(form, entry.y0, door)
+        found = _obeys(form, entry.y0, built)
     if init == "consistent":
-        y0, found = nearest(form, door.t0, entry.y0, door.data.kept, door.data.tolerance)
+        y0, found = nearest(form, built.t0, entry.y0, built.data.kept, built.data.tolerance)
         y0 = jnp.where(found, y0, entry.y0)
         entry = eqx.tree_at(lambda c: c.y0, entry, y0)
-    return replace(door, canonical=entry), _status(form, door.t0, entry.y0, span, found)
+    return replace(built, canonical=entry), _status(form, built.t0, entry.y0, span, found)
 
 
 def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
@@ -114,9 +114,11 @@ def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Arr
     return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
-def _obeys(form: Any, y0: Array, door: BuiltSolve) -> Array:
+def _obeys(form: Any, y0: Array, built: BuiltSolve) -> Array:
     """True if the Newton step from y0 stays inside the tolerance."""
-    step, beside = newton_correction(form, door.t0, y0, door.t1 - door.t0, door.data.tolerance)
-    step, beside = step.reshape(y0.shape), beside.reshape(y0.shape)
-    error2, _ = door.data.tolerance.squared(step, beside, beside, None)
+    step, reference = newton_correction(
+        form, built.t0, y0, built.t1 - built.t0, built.data.tolerance
+    )
+    step, reference = step.reshape(y0.shape), reference.reshape(y0.shape)
+    error2, _ = built.data.tolerance.squared(step, reference, reference, None)
     return error2 <= 1

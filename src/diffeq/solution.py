@@ -426,9 +426,9 @@ class SolutionInfo(Treelike):
                 t1, y1, held1 = end
                 last = shown >= t1
                 rate = interpolant.slope(theta) if self.smooth or slope else jnp.zeros_like(y1)
-                onward = rate if slope else y1 + in_dtype_of(tau - t1, y1) * rate
-                onward = jnp.where(count > 0, onward, slope0 if slope else y1)
-                value = jnp.where(last, onward, value)
+                extrapolated = rate if slope else y1 + in_dtype_of(tau - t1, y1) * rate
+                extrapolated = jnp.where(count > 0, extrapolated, slope0 if slope else y1)
+                value = jnp.where(last, extrapolated, value)
                 held = jax.tree.map(lambda a, b: jnp.where(last, a, b), held1, held)
             return jnp.where(inside, sign * value if slope else value, jnp.nan), held
 

@@ -279,10 +279,10 @@ def _answer(built: BuiltSolve, plan: OutputPlan, end: State, buffers: list) -> S
     weight = None
     if happened:
         stats["events"] = sum(record.num for record in happened)
-    if built.arrivals is not None:
-        happened = built.arrivals.with_channels(happened)
+    if built.jump_process is not None:
+        happened = built.jump_process.with_channels(happened)
         whole = packing.with_view(None).unpack(end.y, end.held)
-        weight = built.arrivals.weight(whole, happened, end.t)
+        weight = built.jump_process.weight(whole, happened, end.t)
     return Solution(
         ts, ys, saved, num, y1, last, stats, end.status, dense[0], about, happened, weight
     )

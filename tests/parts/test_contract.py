@@ -358,7 +358,7 @@ def test_rows_under_vmap(axes):
     )
 
 
-# --- poison ---------------------------------------------------------------------------------------
+# --- unreached rows -------------------------------------------------------------------------------
 
 KIND = jnp.array([Reached.reached, Reached.missing, Reached.padding])
 

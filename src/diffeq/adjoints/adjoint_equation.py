@@ -34,7 +34,7 @@ class ContinuousAdjoint(OneWay):
     """Base of the continuous adjoints: reverse mode, for problems that are ODEs.
 
     A subclass defines the unknowns of its backward solve (`parts`, λ first), their derivatives
-    (`slopes`), and the solve from t1 to t0 (`march`).
+    (`slopes`), and the solve from t1 to t0 (`solve_backwards`).
     """
 
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
@@ -80,7 +80,7 @@ class ContinuousAdjoint(OneWay):
 
     # Defined by each adjoint.
 
-    def hidden(self, setting: "AdjointContext") -> list[Array]:
+    def checkpoint_times(self, setting: "AdjointContext") -> list[Array]:
         """Further times at which the forward solve stores y for the backward solve."""
         del setting
         return []
@@ -97,7 +97,7 @@ class ContinuousAdjoint(OneWay):
         """The derivatives of the unknowns by σ = −t; `where` holds the data that give y(t)."""
         raise NotImplementedError
 
-    def arrived(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
+    def at_checkpoint(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
         """The unknowns after a node at which y is known, and the drift that was measured there."""
         del known, tolerance
         return parts, None
@@ -109,7 +109,7 @@ class ContinuousAdjoint(OneWay):
         del back, data, tried
         return solve.total
 
-    def march(self, back: "AdjointSystem") -> "BackwardSolve":
+    def solve_backwards(self, back: "AdjointSystem") -> "BackwardSolve":
         """Solves backwards from t1 to t0."""
         raise NotImplementedError
 

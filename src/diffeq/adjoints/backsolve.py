@@ -69,7 +69,7 @@ class Backsolve(ContinuousAdjoint):
         if not self.drift > 0:
             raise ValueError(f"drift is {self.drift!r}; a positive number is wanted.")
 
-    def hidden(self, setting: AdjointContext) -> list[Array]:
+    def checkpoint_times(self, setting: AdjointContext) -> list[Array]:
         """The times of the checkpoints: t0, and `checkpoints` times at equal distances."""
         t0, t1 = setting.start.t, setting.data.t1
         part = jnp.arange(self.checkpoints + 1, dtype=t0.dtype) / (self.checkpoints + 1)
@@ -87,7 +87,7 @@ class Backsolve(ContinuousAdjoint):
         of_parameters, of_y = pull(lam)
         return of_y, of_parameters, -f
 
-    def arrived(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
+    def at_checkpoint(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
         """The unknowns with y restored from the forward solve; and the drift: the norm of the
         difference of y from it, in tolerances.
         """
@@ -95,6 +95,6 @@ class Backsolve(ContinuousAdjoint):
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))
 
-    def march(self, back: AdjointSystem) -> BackwardSolve:
+    def solve_backwards(self, back: AdjointSystem) -> BackwardSolve:
         """Solves backwards from t1 to t0 in one loop."""
         return back.solve_to(back.first(()), (), back.floor)

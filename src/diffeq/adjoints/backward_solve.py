@@ -185,7 +185,7 @@ class AdjointSystem:
             lam_at_nodes=tuple(put_row(x, parts[0], at) for x in solve.lam_at_nodes),
         )
         known = None if nodes.states is None else get_row(nodes.states, node)
-        parts, drift = self.adjoint.arrived(parts, known, self.setting.data.tolerance)
+        parts, drift = self.adjoint.at_checkpoint(parts, known, self.setting.data.tolerance)
         if nodes.jumps is not None:
             parts = (parts[0] + get_row(nodes.jumps, node), *parts[1:])
         y = jnp.where(there, self.packing.pack(parts), state.y)

@@ -32,7 +32,7 @@ def backward(setting: AdjointContext, kept: ForwardResult, cotangents: list) -> 
     origin = _origin(setting, kept, ct_y, nodes)
     tolerances = _tolerances(setting, kept, origin.lam, [row.jumps for row in rows])
     back = AdjointSystem(setting, kept, origin, nodes, tolerances)
-    solve = setting.adjoint.march(back)
+    solve = setting.adjoint.solve_backwards(back)
     found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, solve, places)
     return _mask_failed(setting, solve, cotangents, found)
 

@@ -88,7 +88,7 @@ class AdjointContext:
         channels, times = self.system.output.channels, self.data.times
         rows = [t for c, t in zip(channels, times, strict=True) if not self.is_state(c)]
         stops = [self.data.stops] if self.system.has_stops else []
-        return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.hidden(self)]))
+        return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.checkpoint_times(self)]))
 
     def storing_states(self) -> tuple[System, Data]:
         """The system and the data of a solve that also writes the state at all `storage_times`."""

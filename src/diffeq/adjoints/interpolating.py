@@ -45,7 +45,7 @@ class AlongTape(ContinuousAdjoint):
         polynomial, start, length = where
         return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
 
-    def march(self, back: AdjointSystem) -> BackwardSolve:
+    def solve_backwards(self, back: AdjointSystem) -> BackwardSolve:
         """Solves backwards over the windows of the tape, and in each over its rows."""
         system, data = back.setting.storing_states()
         record = back.kept.record

@@ -25,25 +25,27 @@ def with_known_value(value: Inexact[Array, "..."], like: Inexact[Array, "..."]) 
     >>> [float(g(3.0)) for g in (f, jax.grad(f), jax.grad(jax.grad(f)))]
     [9.0, 6.0, 2.0]
     """
-    return graft_p.bind(value, like)[0]
+    return with_known_value_p.bind(value, like)[0]
 
 
 def _jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
-    out = graft_p.bind(*primals)
+    out = with_known_value_p.bind(*primals)
     dot = tangents[0] if is_zero(tangents[1]) else tangents[1]
     return out, [zero_tangent(out[0]) if is_zero(dot) else dot]
 
 
 def _batch(size: int, xs: Sequence, axes: Sequence) -> tuple[list, list[int]]:
-    out = graft_p.bind(*(lanes_last(x, a, size, force=True) for x, a in zip(xs, axes, strict=True)))
+    out = with_known_value_p.bind(
+        *(lanes_last(x, a, size, force=True) for x, a in zip(xs, axes, strict=True))
+    )
     return out, [out[0].ndim - 1]
 
 
-graft_p = define(
-    "graft",
+with_known_value_p = define(
+    "with_known_value",
     lambda value, like: [value],
     lambda value, like: [ShapedArray(value.shape, value.dtype)],
     jvp=_jvp,
     batch=_batch,
 )
-influence[graft_p] = [True, False]
+influence[with_known_value_p] = [True, False]

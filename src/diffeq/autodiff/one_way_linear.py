@@ -86,7 +86,7 @@ def one_way_linear(rule: Map, residuals: Sequence, tangents: Sequence, like: Seq
     """
     residuals = [jnp.asarray(x) for x in residuals]
     tangents = [jnp.asarray(x) for x in tangents]
-    return oneway_p.bind(
+    return one_way_linear_p.bind(
         *residuals, *tangents, rule=rule, sizes=(len(residuals), len(tangents)),
         like=tuple((shape_of(x).shape, jnp.dtype(shape_of(x).dtype)) for x in like),
     )  # fmt: skip
@@ -127,7 +127,7 @@ def _abstract(*xs: Any, like: Any, **params: Any) -> list:
 
 def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any) -> Any:
     """The derivative of a push, if it has one; where only tangents move, the map again."""
-    bind = lambda xs: oneway_p.bind(*xs, rule=rule, sizes=sizes, like=like)  # noqa: E731
+    bind = lambda xs: one_way_linear_p.bind(*xs, rule=rule, sizes=sizes, like=like)  # noqa: E731
     residual_dots, tangent_dots = split_by_sizes(dots, sizes)
     residuals, tangents = split_by_sizes(primals, sizes)
     out = bind(primals)
@@ -170,6 +170,6 @@ def _batch(
     return out, [x.ndim - 1 for x in out]
 
 
-oneway_p = define(
-    "oneway", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+one_way_linear_p = define(
+    "one_way_linear", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
 )

@@ -543,8 +543,12 @@ def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool
     for equation in reversed(jaxpr.jaxpr.eqns):
         if any(v in marked for v in equation.outvars):
             count = len(equation.invars)
-            asked = [*influence.get(equation.primitive, [True] * count), *[False] * count][:count]
-            marked.update(_variables([v for v, a in zip(equation.invars, asked, strict=True) if a]))
+            relevant = [*influence.get(equation.primitive, [True] * count), *[False] * count][
+                :count
+            ]
+            marked.update(
+                _variables([v for v, a in zip(equation.invars, relevant, strict=True) if a])
+            )
     return [v in marked for v in jaxpr.jaxpr.invars]
 
 

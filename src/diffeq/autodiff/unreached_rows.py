@@ -51,7 +51,7 @@ def mark_unreached(
     [1.0, nan]
     """
     kind = jnp.broadcast_to(kind.reshape(kind.shape + (1,) * (rows.ndim - kind.ndim)), rows.shape)
-    return poison_p.bind(rows, anchor, kind, lanes=0, marked=marked)[0]
+    return mark_unreached_p.bind(rows, anchor, kind, lanes=0, marked=marked)[0]
 
 
 def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool) -> list:
@@ -66,11 +66,11 @@ def _abstract(rows: Any, anchor: Any, kind: Any, **params: Any) -> list:
 
 def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int, marked: bool) -> tuple[list, list]:
     rows, anchor, kind = primals
-    out = poison_p.bind(rows, anchor, kind, lanes=lanes, marked=marked)
+    out = mark_unreached_p.bind(rows, anchor, kind, lanes=lanes, marked=marked)
     if all(is_zero(t) for t in tangents[:2]):
         return out, [zero_tangent(out[0])]
     dots = [instantiate(t, x) for t, x in zip(tangents[:2], primals[:2], strict=True)]
-    return out, poison_p.bind(*dots, kind, lanes=lanes, marked=False)
+    return out, mark_unreached_p.bind(*dots, kind, lanes=lanes, marked=False)
 
 
 def _transpose(
@@ -83,9 +83,9 @@ def _transpose(
     d_rows = jnp.where(kind == Reached.reached, ct, 0) if is_unknown(rows) else None
     if not is_unknown(anchor):
         return [d_rows, None, None]
-    asked = jnp.any((kind == Reached.missing) & (ct != 0), axis=tuple(range(ct.ndim - lanes)))
+    used = jnp.any((kind == Reached.missing) & (ct != 0), axis=tuple(range(ct.ndim - lanes)))
     like = shape_of(anchor)
-    wrong = jnp.where(asked, jnp.nan, 0.0).astype(like.dtype)
+    wrong = jnp.where(used, jnp.nan, 0.0).astype(like.dtype)
     return [d_rows, jnp.broadcast_to(wrong, like.shape), None]
 
 
@@ -93,10 +93,10 @@ def _batch(
     size: int, xs: Sequence, axes: Sequence, *, lanes: int, marked: bool
 ) -> tuple[list, list[int]]:
     wide = [lanes_last(x, a, size, force=True) for x, a in zip(xs, axes, strict=True)]
-    out = poison_p.bind(*wide, lanes=lanes + 1, marked=marked)
+    out = mark_unreached_p.bind(*wide, lanes=lanes + 1, marked=marked)
     return out, [out[0].ndim - 1]
 
 
-poison_p = define(
-    "poison", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+mark_unreached_p = define(
+    "mark_unreached", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
 )

@@ -207,8 +207,8 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
     many = ensemble.plan.reduces or not alone(ensemble.mesh)  # which would be solved twice over
     if probe is None or many or static.raises_inside_jit or ensemble.traced:
         return None
-    lean = replace(ensemble, shared=shared | {"call": call._replace(method=probe)})
-    sol = _arranged(lean).solved()
+    by_probe = replace(ensemble, shared=shared | {"call": call._replace(method=probe)})
+    sol = _arranged(by_probe).solved()
     fine = concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff)
     return sol if fine else None
 
@@ -365,19 +365,19 @@ def _by_strategy(ensemble: Ensemble) -> Ensemble:
     """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for the
     share of a device.
     """
-    asked_for, backend = ensemble.strategy, platform(ensemble.mesh)
+    requested, backend = ensemble.strategy, platform(ensemble.mesh)
     share = ensemble.inputs.size // ensemble.devices
-    if asked_for == "kernel" or (asked_for == "auto" and backend == "gpu"):
+    if requested == "kernel" or (requested == "auto" and backend == "gpu"):
         try:
             return ensemble.as_kernel()
         except NoKernel as reason:
-            if asked_for == "kernel":
+            if requested == "kernel":
                 ensemble.numbers()  # an error of the field's own is raised as it is
                 raise ValueError(
                     f"strategy is 'kernel', and there is no kernel of this solve: {reason}. "
                     "'auto' takes the next strategy."
                 ) from None
-    if asked_for != "auto":
+    if requested != "auto":
         return ensemble
     lanes = backend == "cpu" and share > ensemble.plan.chunk
     return replace(ensemble, strategy="lanes" if lanes else "lockstep")

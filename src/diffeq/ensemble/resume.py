@@ -65,16 +65,16 @@ class _Folder:
     def __init__(self, path: Path, ensemble: Ensemble, block: int) -> None:
         self.path, self.ensemble = path, ensemble
         self.first = alone(ensemble.mesh) or jax.process_index() == 0
-        told = {"n": ensemble.inputs.size, "block": block, "strategy": ensemble.strategy}
-        told |= {"reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()}
-        other = self._told(lambda: self._other(told).encode())
+        settings = {"n": ensemble.inputs.size, "block": block, "strategy": ensemble.strategy}
+        settings |= {"reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()}
+        other = self._from_first_process(lambda: self._other(settings).encode())
         if other:
             raise ValueError(
                 f"resume={str(self.path)!r} holds blocks of another ensemble ({other.decode()}): "
                 "name another folder, or remove this one."
             )
 
-    def _told(self, look: Callable) -> bytes:
+    def _from_first_process(self, look: Callable) -> bytes:
         """The result of `look` in the first process, in all of them."""
         return from_first(look() if self.first else b"", self.ensemble.mesh)
 
@@ -102,7 +102,7 @@ class _Folder:
     def kept(self, number: int, solve: Callable) -> Any:
         """Reads a block from its file; solves and writes it, if there is none."""
         file = self.path / f"block-{number:06}.npz"
-        data = self._told(lambda: file.read_bytes() if file.exists() else b"")
+        data = self._from_first_process(lambda: file.read_bytes() if file.exists() else b"")
         if not data:
             found = solve()
             if self.first:

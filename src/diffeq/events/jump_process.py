@@ -141,9 +141,11 @@ class JumpProcess:
         n, k = self.size, self.hazards
         own, theirs = (n / (n + k)) ** 0.5, (k / (n + k)) ** 0.5
         rtol, atol = as_state(rtol), as_state(atol)
-        beside = dict.fromkeys(("waits", "counts", "logs") if self._scores else ("waits", "counts"))
+        own_state = dict.fromkeys(
+            ("waits", "counts", "logs") if self._scores else ("waits", "counts")
+        )
         scaled = lambda tol: jax.tree.map(lambda x: own * jnp.asarray(x), tol)  # noqa: E731
-        both = {**beside, "hazards": theirs * self.least}
+        both = {**own_state, "hazards": theirs * self.least}
         return {**both, "y": scaled(rtol)}, {**both, "y": scaled(atol)}
 
     @property

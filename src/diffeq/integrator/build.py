@@ -47,7 +47,7 @@ class BuiltSolve:
     controller: Any
     system: System
     data: Data
-    arrivals: JumpProcess | None = None  # of jumps
+    jump_process: JumpProcess | None = None  # of jumps
     max_steps: int = MAX_STEPS
 
     @property
@@ -78,7 +78,7 @@ class BuiltSolve:
         """
         given = dt if dt is not None else dt0
         first = None if given is None else jnp.abs(jnp.asarray(given, self.t0.dtype))
-        if self.canonical.noise is not None or self.arrivals is not None:  # time runs forwards
+        if self.canonical.noise is not None or self.jump_process is not None:  # time runs forwards
             bad = bad | (self.t1 < self.t0)
         if self.canonical.delays is not None:
             lags = self.canonical.delays.lags
@@ -90,12 +90,12 @@ class BuiltSolve:
 def build(call: Call, static: StaticOptions) -> BuiltSolve:
     """The integrator of a call, with nothing to save yet."""
     problem, method, events = call.problem, call.method, call.events
-    rtol, atol, arrivals = call.rtol, call.atol, None
+    rtol, atol, jump_process = call.rtol, call.atol, None
     if isinstance(problem, JumpProblem):
-        arrivals = JumpProcess.of(problem, call.key, static.max_events, rtol)
-        problem, events = arrivals.problem, arrivals.events(events)
-        rtol, atol = arrivals.tolerances(rtol, atol)
-    direction = 1 if problem.stochastic or arrivals is not None else static.direction
+        jump_process = JumpProcess.of(problem, call.key, static.max_events, rtol)
+        problem, events = jump_process.problem, jump_process.events(events)
+        rtol, atol = jump_process.tolerances(rtol, atol)
+    direction = 1 if problem.stochastic or jump_process is not None else static.direction
     entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed_time(sign, t) for t in (entry.t0, entry.t1))
@@ -142,9 +142,11 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         noise=noise.source(call.key, t0, t1),
         lags=() if delays is None else delays.lags, shift=stops.shift,
     )  # fmt: skip
-    if arrivals is not None and arrivals.hazards:  # the user sees a part of the state
+    if jump_process is not None and jump_process.hazards:  # the user sees a part of the state
         entry = replace(entry, packing=entry.packing.with_view("y"))
-    return BuiltSolve(entry, sign, t0, t1, method, controller, system, data, arrivals, max_steps)
+    return BuiltSolve(
+        entry, sign, t0, t1, method, controller, system, data, jump_process, max_steps
+    )
 
 
 def _hides(entry: Canonical) -> list[str]:

@@ -135,15 +135,15 @@ def stop_at(stops: Real[Array, " stops"], i: Int[Array, ""]) -> Real[Array, ""]:
 
 def right_of(t: Array, shift: Any) -> Array:
     """Next to t, where all that jumps at t has done so: what is shifted rounds otherwise."""
-    return _beside(t, shift, 1.0)
+    return _next_to(t, shift, 1.0)
 
 
 def left_of(t: Array, shift: Any) -> Array:
     """Next to t, where nothing that jumps at t has done so."""
-    return _beside(t, shift, -1.0)
+    return _next_to(t, shift, -1.0)
 
 
-def _beside(t: Array, shift: Any, side: float) -> Array:
+def _next_to(t: Array, shift: Any, side: float) -> Array:
     limits = jnp.finfo(t.dtype)
     margin = 4 * float(limits.eps) * (jnp.abs(t) + shift)
     margin = jnp.maximum(margin, float(limits.tiny))  # a denormal may pass for zero

@@ -169,9 +169,9 @@ class Channel:
         if piece.happened is not None:
             # After an event it is that of the solution which goes on from there.
             _, flags, rate = piece.happened
-            onward = piece.y1 + in_dtype_of(time - piece.t1, rate) * rate
+            extrapolated = piece.y1 + in_dtype_of(time - piece.t1, rate) * rate
             now = jnp.any(jnp.concatenate(flags))
-            end = jnp.where(now, onward, end)
+            end = jnp.where(now, extrapolated, end)
             end_of = jnp.where(now, piece.t1 - rounding(piece.t1), piece.t1)
         last = time >= end_of
         held = jax.tree.map(lambda a, b: jnp.where(last, a, b), piece.held[1], piece.held[0])

@@ -179,7 +179,7 @@ def check_adjoint(call: Call, options: SolveOptions, *, by_hand: bool = False) -
     """Refuses an adjoint that cannot differentiate what was asked for, with those that can."""
     plain, random = without_jumps(call.problem)
     at = list(call.saveat.values()) if isinstance(call.saveat, dict) else [call.saveat]
-    asked = {
+    needed = {
         "times": any(x is not None and not isinstance(x, str) for x in at),
         "steps": any(isinstance(x, str) for x in at),
         "dict": isinstance(call.saveat, dict),
@@ -192,14 +192,14 @@ def check_adjoint(call: Call, options: SolveOptions, *, by_hand: bool = False) -
         "turns": len(call.method.submethods) > 1,
         "no tolerance": not call.is_adaptive and options.rtol is None and options.atol is None,
     }
-    _check_adjoint(options.adjoint, plain, asked)
+    _check_adjoint(options.adjoint, plain, needed)
 
 
-def _check_adjoint(adjoint: Any, problem: Problem, asked: dict[str, bool]) -> None:
+def _check_adjoint(adjoint: Any, problem: Problem, needed: dict[str, bool]) -> None:
     if adjoint is None:
         return
-    asked = {**asked, "held": holds(initial_tree(problem))}
-    features = [feature for feature, wanted in asked.items() if wanted]
+    needed = {**needed, "held": holds(initial_tree(problem))}
+    features = [feature for feature, wanted in needed.items() if wanted]
     sentence = refusal(getattr(adjoint, "name", ""), features, type(problem))
     if sentence:
         raise TypeError(f"adjoint is {adjoint!r}: {sentence}")

@@ -94,15 +94,15 @@ def notice_precision(method: Any, rtol: Any, state: Any) -> None:
     """
     if rtol is None or not concrete(rtol):
         return
-    asked = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
-    if asked:
+    given = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
+    if given:
         dtype = str(jnp.result_type(float, *jax.tree.leaves(state)))
-        _notice_dtype(min(asked), eps_of(state), dtype)
-        _notice_weights(method, min(asked), eps_of(state), dtype)
+        _notice_dtype(min(given), eps_of(state), dtype)
+        _notice_weights(method, min(given), eps_of(state), dtype)
 
 
-def _notice_dtype(asked: float, eps: float, dtype: str) -> None:
-    if dtype in _noticed or asked >= 4 * eps:
+def _notice_dtype(smallest: float, eps: float, dtype: str) -> None:
+    if dtype in _noticed or smallest >= 4 * eps:
         return
     _noticed.add(dtype)
     if eps > 1e-5:
@@ -112,22 +112,22 @@ def _notice_dtype(asked: float, eps: float, dtype: str) -> None:
     else:
         way = "jax.config.update('jax_enable_x64', True) at the start of a program gives more."
     warnings.warn(
-        f"rtol is {asked:g}, and {dtype} cannot hold an error below "
+        f"rtol is {smallest:g}, and {dtype} cannot hold an error below "
         f"{4 * eps:.2g}: steps are judged at that (sol.stats['floored'] counts them). "
         + ("" if eps < 1e-15 else way),
         skip_file_prefixes=INSIDE,
     )
 
 
-def _notice_weights(method: Any, asked: float, eps: float, dtype: str) -> None:
+def _notice_weights(method: Any, smallest: float, eps: float, dtype: str) -> None:
     if not isinstance(method, ExplicitRK):
         return
     size, name = float(np.abs(method.tableau.b).sum()), f"{method!r} in {dtype}"
-    if size < _LARGE or asked >= size * eps or name in _noticed:
+    if size < _LARGE or smallest >= size * eps or name in _noticed:
         return
     _noticed.add(name)
     warnings.warn(
-        f"rtol is {asked:g}; the weights of {method!r} add up to {size:.0f} in size, and make "
+        f"rtol is {smallest:g}; the weights of {method!r} add up to {size:.0f} in size, and make "
         f"errors of {size * eps:.1g} of the rounding of {dtype}: it takes far more steps than "
         "others. Take de.Vern7() or de.Tsit5().",
         skip_file_prefixes=INSIDE,
