@@ -1,6 +1,8 @@
 """Derivatives through events: of their times, of states and of parameters, in every mode."""
 # ruff: noqa: B023
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,58 @@ def test_a_stop_time():
     stop = lambda a: de.solve(line.replace(args=a), de.Heun(), events=above).t1
     found = jax.jit(lambda a: jax.jvp(jax.value_and_grad(stop), (a,), (1.0,)))(1.0)
     close(found, [1.0, -1.0, -1.0, 2.0], 1e-9)
+
+
+HALVED = de.Event(lambda t, y, k: y - 0.5, lambda t, y, k: 0.9 * y)
+LANES = jnp.array([0.5, 1.0])  # the event happens in the second one alone
+
+
+def decayed(k, t, *, starts=False, events=HALVED):
+    span = (t - 0.5, 1.0) if starts else (0.0, t)
+    problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, span, k)
+    return de.solve(problem, de.Heun(), events=events, dt=0.2).y1
+
+
+def single_gradients(f):
+    single = jax.jit(jax.grad(f))
+    want = np.stack([single(1.3, t) for t in LANES])
+    assert np.isfinite(want).all()
+    assert want.all()
+    return want
+
+
+def vmap_of_grad(f):
+    return jax.jit(jax.vmap(jax.grad(f), (None, 0)))(1.3, LANES)
+
+
+def test_lanes_of_the_end_of_a_span():
+    """The direction of time is then a number of each lane, on which the condition depends."""
+    close(vmap_of_grad(decayed), single_gradients(decayed), 1e-12, 1e-12)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("starts", [False, True], ids=["t1", "t0"])
+def test_lanes_of_an_end_of_a_span_in_every_mode(starts):
+    f = partial(decayed, starts=starts)
+    want, lanes = single_gradients(f), jax.vmap(f, (None, 0))
+    summed = jax.jit(jax.grad(lambda k: jnp.sum(lanes(k, LANES))))(1.3)
+    forward = jax.jit(jax.jacfwd(lanes))(1.3, LANES)
+    close((vmap_of_grad(f), summed, forward), (want, want.sum(), want), 1e-12, 1e-12)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "events",
+    [
+        de.Event(lambda t, y, k: y - 0.4 * k, terminal=True),
+        de.PresetTimes([0.3, 0.7], lambda t, y, k: y + k),
+        de.AfterStep(lambda t, y, k: y < 0.7, lambda t, y, k: 0.9 * y),
+    ],
+    ids=["terminal", "times", "after"],
+)
+def test_lanes_of_the_end_of_a_span_with_other_events(events):
+    f = partial(decayed, events=events)
+    close(vmap_of_grad(f), single_gradients(f), 1e-12, 1e-12)
 
 
 @pytest.mark.thorough

@@ -483,10 +483,9 @@ class BoundEvents:
             t1, y, held, *_ = carry
             bound = BoundEvents(e, own, leaves, self.sign, held)
             if e.crossings:
-                x = (t, dt, polynomial, own, leaves, held, crossed)
-                root = located(
-                    partial(_crossing_residual, e, self.sign), truncation.theta, truncation.cut, x
-                )
+                x = (t, dt, polynomial, own, leaves, held, crossed, self.sign)
+                residual = partial(_crossing_residual, e)
+                root = located(residual, truncation.theta, truncation.cut, x)
                 moved = (root - lax.stop_gradient(root)).astype(t.dtype)  # zero, but it moves
                 t1 = jnp.where(truncation.cut, t1 + moved * dt, t1)
                 y = jnp.where(truncation.cut, polynomial(root), y)
@@ -630,9 +629,9 @@ def _time_at(t: Array, theta: Array, dt: Array) -> Array:
     return t + theta.astype(t.dtype) * dt
 
 
-def _crossing_residual(events: Events, sign: Any, theta: Array, x: Any) -> Array:
+def _crossing_residual(events: Events, theta: Array, x: Any) -> Array:
     """The condition that crosses, at θ."""
-    t, dt, polynomial, own, leaves, held, which = x
+    t, dt, polynomial, own, leaves, held, which, sign = x
     bound = BoundEvents(events, own, leaves, sign, held)
     numbers = bound.numbers(_time_at(t, theta, dt), polynomial(theta))
     return jnp.sum(jnp.where(which, numbers, 0))

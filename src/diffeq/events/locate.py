@@ -369,6 +369,8 @@ def located(residual: Callable, theta: Array, real: Bool[Array, ""], x: Any) -> 
 
     Both derivatives are taken at this function's own result, which depends on x in turn; with θ
     held fixed there, second derivatives would be wrong. Where it is not `real`, nothing moves.
+    `residual` must not close over tracers: its derivative is evaluated in a later trace, where they
+    are no longer alive.
     """
     del residual, real, x
     return theta
