@@ -14,6 +14,7 @@ from diffeq.brownian import Steps
 from diffeq.controllers import PI
 from diffeq.integrator import integrate
 from diffeq.integrator.build import build
+from diffeq.integrator.call import Call, StaticOptions
 
 FINE, LEVELS, PATHS, SPAN = 2048, (16, 32, 64, 128), 200, 2.0
 
@@ -82,17 +83,15 @@ def ends(method, problem):
     @jax.jit
     def run(paths, stride):
         dt = stride * (SPAN / FINE)
-        door = build(
-            problem, method, PI(), rtol=1e-12, atol=1e-14, dt=dt, stops=None, events=(),
-            direction=1, floored=False, max_steps=2 * FINE, max_events=1, init="given",
-            key=jax.random.key(0),
-        )  # fmt: skip
-        noise = Given(door.system.noise.shape, "float64", area=False)
-        system = replace(door.system, noise=noise)
+        call = Call(problem, method, PI(), 1e-12, 1e-14, dt=dt, key=jax.random.key(0))
+        static = StaticOptions(1, None, max_steps=2 * FINE, max_events=1, floored=False)
+        built = build(call, static)
+        noise = Given(built.system.noise.shape, "float64", area=False)
+        system = replace(built.system, noise=noise)
 
         def end(path):
-            data = replace(door.data, noise=(path, stride))
-            return integrate(system, data, door.start(dt, None).state(system, data))[0].y
+            data = replace(built.data, noise=(path, stride))
+            return integrate(system, data, built.start(dt, None).state(system, data))[0].y
 
         return jax.vmap(end)(paths)
 

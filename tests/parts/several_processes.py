@@ -107,6 +107,10 @@ def in_blocks(me, mesh, folder):
     assert me == 0 or not Path("nowhere").exists()
     sentence = raised(ValueError, solve, 2 * rates, **asked)
     assert "holds blocks of another ensemble (inputs was" in sentence
+    if me == 0:
+        (Path(folder) / "settings.json").write_text("{")
+    multihost_utils.sync_global_devices("settings.json is spoiled")
+    assert "settings.json cannot be read" in raised(ValueError, solve, rates, **asked)
 
 
 def main():

@@ -20,7 +20,6 @@ from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
-from ..core.status import Status
 from ..integrator import Data, State, System, integrate
 from ..problems import ODEProblem, Problem
 
@@ -243,11 +242,6 @@ def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
             raise RuntimeError(sentence(*values))
 
     jax.lax.cond(jnp.any(bad), lambda: call_host(host, bad, *values), lambda: None)
-
-
-def is_complete(status: Any) -> Any:
-    """True if a solve with this status reached its end, or an event that terminates it."""
-    return status <= Status.terminated
 
 
 def size_of(tolerance: Any, size: Array) -> Array:

@@ -59,6 +59,9 @@ def _block(ensemble: Ensemble) -> int:
     return min(ensemble.inputs.size, max(fits, least))
 
 
+_FOUND, _FAILED = b"+", b"-"  # the first byte of what the first process sends
+
+
 class _Folder:
     """The blocks of one ensemble, a file each."""
 
@@ -75,8 +78,21 @@ class _Folder:
             )
 
     def _from_first_process(self, look: Callable) -> bytes:
-        """The result of `look` in the first process, in all of them."""
-        return from_first(look() if self.first else b"", self.ensemble.mesh)
+        """The result of `look` in the first process, in all of them; so is its error, for which the
+        others would wait for ever.
+        """
+        error, message = None, b""
+        if self.first:
+            try:
+                message = _FOUND + look()
+            except (OSError, ValueError) as raised:
+                error, message = raised, _FAILED + str(raised).encode()
+        message = from_first(message, self.ensemble.mesh)
+        if error is not None:
+            raise error
+        if message[:1] == _FAILED:
+            raise ValueError(message[1:].decode())
+        return message[1:]
 
     def _other(self, settings: dict) -> str:
         """The differences from the settings of the ensemble in the folder; empty if there
