@@ -142,7 +142,7 @@ def solve(
 
 
 def prepare_call(
-    problem: Problem, options: SolveOptions, *, by_hand: bool = False
+    problem: Any, options: SolveOptions, *, by_hand: bool = False
 ) -> tuple[Call, StaticOptions]:
     """A call that has passed its checks, with programs in place of the user's functions."""
     call, static = checked_call(problem, options, by_hand=by_hand)

@@ -51,7 +51,7 @@ _OF_STEADY_STATES = {"method", "rtol", "atol", "adjoint", "max_steps", "throw"}
 
 
 def checked_call(
-    problem: Problem, options: SolveOptions, *, by_hand: bool = False
+    problem: Any, options: SolveOptions, *, by_hand: bool = False
 ) -> tuple[Call, StaticOptions]:
     """The call with its defaults in place, or the first thing that is wrong with it. A solve
     `by_hand` never switches methods.

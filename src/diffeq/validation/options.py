@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from ..adjoints import overridden
-from ..controllers import Controller
-from ..methods import Method
 from .problem_checks import check_no_torch
 from .saveat_checks import check_save
 from .suggestions import check_adjoint_is_one, check_controller, check_method
@@ -28,25 +26,26 @@ class SolveOptions:
             other options is checked by `checked_call`.
     """
 
-    method: Method | None = None
+    # Fields have no types that say what is right: a value is as a user gave it until it is checked.
+    method: Any = None
     saveat: Any = None
     save: Any = None
-    dense: bool = False
+    dense: Any = False
     rtol: Any = None
     atol: Any = None
     dt: Any = None
     dt0: Any = None
-    controller: Controller | None = None
+    controller: Any = None
     events: Any = ()
     stops: Any = ()
     adjoint: Any = None
-    max_steps: int | None = None
-    max_saves: int | None = None
-    max_events: int | None = None
-    init: str = "consistent"
+    max_steps: Any = None
+    max_saves: Any = None
+    max_events: Any = None
+    init: Any = "consistent"
     key: Any = None
-    progress: bool | None = None
-    throw: bool | str = True
+    progress: Any = None
+    throw: Any = True
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
