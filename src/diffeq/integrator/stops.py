@@ -117,7 +117,7 @@ _FEW = 32
 def count_passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array, ""]:
     """The number of stops up to t.
 
-    >>> int(passed(jnp.array([1.0, 2.0, 3.0]), jnp.array(2.0)))
+    >>> int(count_passed(jnp.array([1.0, 2.0, 3.0]), jnp.array(2.0)))
     2
     """
     stops, t = lax.stop_gradient((stops, t))
