@@ -130,7 +130,7 @@ def solve(
     call, static = prepare_call(problem, options)
     sol = _solve_nonstiff_first(call, static, options)
     if sol is None:
-        sol = _solved(call, static, options)
+        sol = _solved(*flatten(call), static, options)
     if isinstance(sol.status, Tracer):
         return sol
     # Only where numbers are known can one raise, and cut off rows that were not written.
@@ -157,14 +157,18 @@ def _solve_nonstiff_first(
     pair, if the status is not known here, or if the problem is stiff.
     """
     probe = call.method.nonstiff_probe if static.default_method else None
-    if probe is None or static.raises_inside_jit or not _status_is_known(flatten(call)[0]):
+    if probe is None or static.raises_inside_jit:
         return None
-    sol = _solved(call._replace(method=probe), static, options)
+    leaves, structure = flatten(call._replace(method=probe))
+    if not _status_is_known(leaves):
+        return None
+    sol = _solved(leaves, structure, static, options)
     return None if isinstance(sol.status, Tracer) or sol.status == Status.stiff else sol
 
 
-def _solved(call: Call, static: StaticOptions, options: SolveOptions) -> Solution:
-    leaves, structure = flatten(call)
+def _solved(
+    leaves: list, structure: Hashable, static: StaticOptions, options: SolveOptions
+) -> Solution:
     loud, checked = static.raises_inside_jit, bool(options.throw) and options.adjoint is not None
     static = replace(
         static,

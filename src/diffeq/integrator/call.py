@@ -65,7 +65,8 @@ class StaticOptions:
         default_method: True if the user named no method.
         counted: True if `max_steps` is the number of steps of `dt`, and was not given.
         raises: True if a derivative that fails raises.
-        raises_inside_jit: True for `throw="compiled"`, which also watches the cotangents.
+        raises_inside_jit: True if a solve that fails in compiled code raises.
+        checks_cotangents: True if a cotangent that turns non-finite raises, with its time.
     """
 
     direction: int | None

@@ -27,7 +27,7 @@ __all__ = [
 
 class Data(eqx.Module):
     """Everything traced that stays the same during a solve. `presampled` and `marks` are what its
-    noise has drawn ahead (`prepared`); `failed` is known when it is replayed.
+    noise has drawn ahead (`with_presampled_noise`); `failed` is known when it is replayed.
     """
 
     parameters: Any

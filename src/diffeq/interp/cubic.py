@@ -43,7 +43,7 @@ class _PiecewiseCubic(InputFunction):
 
 class _Curve(Table):
     """A table whose slopes follow from its values. They are no leaves of it, so that its derivative
-    is that by ts and xs; a solve finds them once, before it starts (`core.invariant`).
+    is that by ts and xs; a solve finds them once, before it starts (`autodiff.loop_invariant`).
     """
 
     @standard_promotion()

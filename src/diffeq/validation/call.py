@@ -65,11 +65,15 @@ def checked_call(
     if plain.stochastic:
         check_noisy(plain, (*events, *jumps))
     span = known_span(plain)
-    call = _with_defaults(problem, plain, options, by_hand=by_hand)
+    call = _with_defaults(problem, plain, options)
     check_forwards(problem, span)
     check_direction("dt", call.dt, span)
     check_direction("dt0", call.dt0, span)
     state = initial_tree(plain)
+    check_state(plain, state)
+    switches = options.method is None and call.is_adaptive and not by_hand
+    if switches and may_switch(problem, state, options.adjoint):
+        call = call._replace(method=Switching(call.method, METHODS["Rodas5P"]()))
     _check_against_state(call, options, state, span)
     known, most = _counted_steps(call, plain, span, (*events, *jumps))
     most = None if by_hand else most
@@ -94,7 +98,7 @@ def checked_call(
     )
 
 
-def _with_defaults(problem: Any, plain: Any, options: SolveOptions, *, by_hand: bool) -> Call:
+def _with_defaults(problem: Any, plain: Any, options: SolveOptions) -> Call:
     """The call, with the method, the controller and the tolerances that are its defaults."""
     method, controller, dt = options.method, options.controller, options.dt
     if method is None:
@@ -112,11 +116,6 @@ def _with_defaults(problem: Any, plain: Any, options: SolveOptions, *, by_hand: 
     check_limits(controller)
     if plain.delayed:
         check_delayed(plain, method, controlled=controlled)
-    state = initial_tree(plain)
-    check_state(plain, state)
-    switches = options.method is None and controlled and not by_hand
-    if switches and may_switch(problem, state, options.adjoint):
-        method = Switching(method, METHODS["Rodas5P"]())
     return Call(
         problem, method, controller, rtol, atol, arrays_of(options.saveat), options.save, dt,
         options.dt0, stops_of(problem, options.stops), options.key,

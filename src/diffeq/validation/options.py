@@ -1,7 +1,7 @@
 """The options of a call, as a user gives them: one object, which checks itself."""
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,10 @@ class SolveOptions:
         """The options among the arguments of a function that takes them; `check_gradient`, if one
         runs, replaces the adjoint and the tolerances.
         """
-        given = cls(**{k: arguments[k] for k in cls.names() if k in arguments})
-        adjoint, rtol, atol = overridden(given.adjoint, given.rtol, given.atol)
-        return replace(given, adjoint=adjoint, rtol=rtol, atol=atol)
+        given = {name: arguments[name] for name in cls.names() if name in arguments}
+        overriding = ("adjoint", "rtol", "atol")
+        values = overridden(*(given[name] for name in overriding))
+        return cls(**given | dict(zip(overriding, values, strict=True)))
 
     @classmethod
     def names(cls) -> list[str]:
