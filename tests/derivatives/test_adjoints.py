@@ -309,6 +309,21 @@ def test_rows_of_a_solve_that_failed(name):
     assert np.isnan(missing)
 
 
+@BACK
+def test_a_solve_without_an_accepted_step_has_no_derivative(name):
+    """Its only attempt is rejected: no step leads from the parameter to y1, which is NaN."""
+
+    def end(a):
+        problem = de.ODEProblem(lambda t, y, a: -a * y, 1.0, (0.0, 1.0), a)
+        return de.solve(
+            problem, de.Tsit5(), adjoint=ALL[name], throw=False, max_steps=1, dt0=5.0
+        ).y1
+
+    whole, failed = jax.jit(jax.vmap(jax.grad(end)))(jnp.array([0.01, 3.0]))
+    np.testing.assert_allclose(whole, -np.exp(-0.01), rtol=1e-4)
+    assert np.isnan(failed)
+
+
 # --- Forward --------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..autodiff.while_loop import loop
+from ..core.norm import magnitude
 from .backward_solve import AdjointSystem
 from .base import register_adjoint
 from .gauss import AdjointOnly
@@ -95,16 +96,17 @@ class Quadrature(AdjointOnly):
             after = [a + b for a, b in zip(total, found, strict=True)]
             parts = zip(back.of_parameters, error, total, after, strict=True)
             worst = jnp.max(jnp.stack([t.squared(e, a, b, None)[0] for t, e, a, b in parts]))
-            good, stuck = worst <= 1, length <= _SMALLEST
-            after = [jnp.where(good | stuck, jnp.where(good, b, jnp.nan), a)
-                     for a, b in zip(total, after, strict=True)]  # fmt: skip
+            good = worst <= 1
+            gives_up = ~good & ((length <= _SMALLEST) | ~jnp.isfinite(worst))
+            refused = jnp.where(gives_up, jnp.nan, 1.0).astype(dtype)
+            after = [
+                jnp.where(good, b, a * refused.astype(magnitude(a).dtype))
+                for a, b in zip(total, after, strict=True)
+            ]
             # The last panel ends on 1 exactly, whatever the rounding of sums.
-            end = jnp.where(length >= 1 - place, one, place + length)
-            return (
-                jnp.where(good | stuck, end, place),
-                length * jnp.where(good, 2.0, 0.5),
-                after,
-            ), ()
+            last = gives_up | (good & (length >= 1 - place))
+            place = jnp.where(last, one, jnp.where(good, place + length, place))
+            return (place, length * jnp.where(good, 2.0, 0.5), after), ()
 
         (_, _, total), _ = loop(ahead, turn, (zero, one, total))
         return total

@@ -42,9 +42,14 @@ class SafePoint(NamedTuple):
 
 
 def replay(
-    system: System, data: Data, safe: SafePoint, row: Any, cursors: Any,
-    carried: tuple[Array, Array, Any, Any, list, list], past: Any = None,
-) -> tuple[Array, Array, Any, Any, list, list]:  # fmt: skip
+    system: System,
+    data: Data,
+    safe: SafePoint,
+    row: Any,
+    cursors: Any,
+    carried: tuple[Array, Array, Any, Any, list, list],
+    past: Any = None,
+) -> tuple[Array, Array, Any, Any, list, list]:
     """The recorded attempt again, as a differentiable function of data and of what the step before
     has left: t, y, what is held beside it, the method's memory, the rows of output, and the rows of
     the past.
@@ -83,16 +88,21 @@ def replay(
     memory = _remembered(method, limited, t, y, row, memory)
     scaled = in_dtype_of(dt, y)
     step = method.step(limited, t, y, scaled, memory)
-    step = step._replace(y=jnp.where(accept, step.y, y))
+    step = step._replace(y=_kept_if_accepted(accept, step.y, y))
     t1 = jnp.where(landed, target, t + dt)
     if before is not None:
         before = before.with_row(form.shape.pack(step.data.stored), accept)
         rows = before.rows
     t1, end = events.again(
-        known, fired, theta, (t, dt, t1), landed, step,
+        known,
+        fired,
+        theta,
+        (t, dt, t1),
+        landed,
+        step,
         partial(method.interpolant, limited, t, y, scaled, step),
         restart(system, data, before),
-    )  # fmt: skip
+    )
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
     if before is not None:
         form, _, _ = system.parts(data, before)
@@ -118,6 +128,15 @@ def _unless_rejected(accept: Array, x: Array, safe: Array) -> Array:
     """`safe` in a rejected attempt, with the derivative of x."""
     value = jnp.where(accept, x, safe)
     return _grafted(value, x)
+
+
+def _kept_if_accepted(accept: Array, y1: Array, y: Array) -> Array:
+    """y1 of an accepted attempt, y of a rejected one. The derivative is a product, and no select:
+    a cotangent of NaN, by which a failed solve says that it has no derivative, comes to the
+    parameters also if no attempt was accepted.
+    """
+    kept = accept.astype(y1.dtype)
+    return with_known_value(jnp.where(accept, y1, y), kept * y1 + (1 - kept) * y)
 
 
 def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: Any) -> Any:
