@@ -163,9 +163,8 @@ class OutputPlan:
         """A row as a list of arrays; remembers the tree that `save` returns. What that closes over
         comes with the data of the loop.
         """
-        packing, args_of, time_of, trees = (
-            self.equation.packing, self.equation.args, self._turned_by(), self.trees
-        )  # fmt: skip
+        packing, args_of = self.equation.packing, self.equation.args
+        time_of, trees = self._turned_by(), self.trees
         if given is not None:
             check_arguments(given, "save", "t, y, args")
 

@@ -243,8 +243,9 @@ class _Ends(_LeafState):
 
 
 def _ends(x: Array, flags: Array) -> _Ends:
-    return _Ends(jnp.min(jnp.where(flags, x, jnp.inf), 0),
-                 jnp.max(jnp.where(flags, x, -jnp.inf), 0))  # fmt: skip
+    return _Ends(
+        jnp.min(jnp.where(flags, x, jnp.inf), 0), jnp.max(jnp.where(flags, x, -jnp.inf), 0)
+    )
 
 
 def _wider(a: _Ends, b: _Ends) -> _Ends:
@@ -275,9 +276,10 @@ class Extremes(_Leafwise):
     def result(self, state: Any) -> Range:
         """Both, each a tree like the values."""
         of = lambda name: jax.tree.map(  # noqa: E731
-            lambda s: jnp.where(s.least <= s.greatest, getattr(s, name), jnp.nan), state,
+            lambda s: jnp.where(s.least <= s.greatest, getattr(s, name), jnp.nan),
+            state,
             is_leaf=_is_state,
-        )  # fmt: skip
+        )
         return Range(of("least"), of("greatest"))
 
 
@@ -400,9 +402,7 @@ class Quantile(_Leafwise):
         total, mass = (gather(columns(a), columns(place)).T for a in (heavy, weights))
         shape = (self.size, *x.shape[1:])
         centroids = total.reshape(shape) / jnp.maximum(mass.reshape(shape), 1)
-        return _Digest(
-            ends.least, ends.greatest, centroids.astype(x.dtype), mass.reshape(shape)
-        )  # fmt: skip
+        return _Digest(ends.least, ends.greatest, centroids.astype(x.dtype), mass.reshape(shape))
 
     def _places(self, weights: Array, upto: Array, real: Any) -> Array:
         """The place of each of the sorted values among the centroids; `size` of none."""

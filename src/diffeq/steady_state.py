@@ -104,9 +104,11 @@ def _followed(built: BuiltSolve) -> tuple:
         look = state.t - t0 >= 2 * carried.passed
         changed = _size(data.tolerance, state.y - carried.y, state.y)
         return _Followed(
-            state, jnp.where(look, state.t - t0, carried.passed),
-            jnp.where(look, state.y, carried.y), look & (changed <= _STILL),
-        ), ()  # fmt: skip
+            state,
+            jnp.where(look, state.t - t0, carried.passed),
+            jnp.where(look, state.y, carried.y),
+            look & (changed <= _STILL),
+        ), ()
 
     begun = _Followed(state, _STILL * unit, y0, first == 0)
     end, _ = loop(running, turn, begun, consts=(data, t0))
@@ -145,6 +147,14 @@ def _answer(
     last = Last(t, packing.unpack(finite), jnp.zeros_like(t))
     about = SolutionInfo("a search for rest", packing, True)
     return Solution(
-        t[None], packing.unpack(y1[None]), good[None], good[None].sum(), packing.unpack(y1),
-        last, stats, status, None, about,
-    )  # fmt: skip
+        t[None],
+        packing.unpack(y1[None]),
+        good[None],
+        good[None].sum(),
+        packing.unpack(y1),
+        last,
+        stats,
+        status,
+        None,
+        about,
+    )

@@ -38,9 +38,16 @@ class ContinuousAdjoint(OneWay):
     """
 
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "forward", "second", "steps", "dense", "by hand", "multistep", "turns", "events",
+        "forward",
+        "second",
+        "steps",
+        "dense",
+        "by hand",
+        "multistep",
+        "turns",
+        "events",
         "held",
-    }  # fmt: skip
+    }
     carries: ClassVar[bool] = True  # dL/dp is part of the state of the backward solve
     restores: ClassVar[bool] = False  # y is part of it, and is restored at nodes
 

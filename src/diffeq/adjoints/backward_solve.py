@@ -101,9 +101,11 @@ class AdjointSystem:
             controller = PI()
         sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(self.parts)]
         controller = eqx.tree_at(
-            lambda c: c.norm, controller, _norm_of_parts(sizes, controller.norm),
+            lambda c: c.norm,
+            controller,
+            _norm_of_parts(sizes, controller.norm),
             is_leaf=lambda x: x is None,
-        )  # fmt: skip
+        )
         self.order = method.order
         self.method, rest = eqx.partition(method, eqx.is_array_like)
         self.controller, judge = eqx.partition(controller, eqx.is_array_like)
@@ -120,13 +122,22 @@ class AdjointSystem:
         """The data of the backward solve; `where` holds the data that give y(t)."""
         data = self.setting.data
         return Data(
-            parameters=(self.setting.leaves, where), held=(), events=(), kept=None,
+            parameters=(self.setting.leaves, where),
+            held=(),
+            events=(),
+            kept=None,
             sign=() if self.system.direction is not None else -data.sign,
-            t0=self.origin.t, t1=self.floor,
-            stops=-data.stops[::-1] if self.system.has_stops else (), shift=data.shift,
-            tolerance=self.tolerance, method=self.method, controller=self.controller, times=(),
-            max_steps=jnp.minimum(data.max_steps, 2**26) * 16, goal=data.goal,
-        )  # fmt: skip
+            t0=self.origin.t,
+            t1=self.floor,
+            stops=-data.stops[::-1] if self.system.has_stops else (),
+            shift=data.shift,
+            tolerance=self.tolerance,
+            method=self.method,
+            controller=self.controller,
+            times=(),
+            max_steps=jnp.minimum(data.max_steps, 2**26) * 16,
+            goal=data.goal,
+        )
 
     def first(self, where: Any) -> BackwardSolve:
         """The state before the first step."""

@@ -192,8 +192,9 @@ def is_inexact(x: Any) -> bool:
 
 def flags_of(leaves: list, dots: list) -> list[bool]:
     """Flags the perturbed leaves."""
-    return [not isinstance(d, SymbolicZero) and is_inexact(x)
-            for x, d in zip(leaves, dots, strict=True)]  # fmt: skip
+    return [
+        not isinstance(d, SymbolicZero) and is_inexact(x) for x, d in zip(leaves, dots, strict=True)
+    ]
 
 
 def outputs_of(result: tuple[State, list]) -> list[Array]:

@@ -130,10 +130,12 @@ class GradientReport:
         lines = [
             first,
             *([self.cause] if self.cause else []),
-            *(f"  {name:<12} {' '.join(f'{x: .8g}' for x in values)}"
-              for name, values in self.slopes.items()),
+            *(
+                f"  {name:<12} {' '.join(f'{x: .8g}' for x in values)}"
+                for name, values in self.slopes.items()
+            ),
             *self.notes,
-        ]  # fmt: skip
+        ]
         return "\n".join(lines)
 
 
@@ -262,9 +264,12 @@ def _random_direction(key: Any, tree: Any) -> Any:
 
 
 def make_report(
-    slopes: dict[str, np.ndarray], wide: np.ndarray, tangent_error: float, rtol: float,
+    slopes: dict[str, np.ndarray],
+    wide: np.ndarray,
+    tangent_error: float,
+    rtol: float,
     notes: list[str],
-) -> GradientReport:  # fmt: skip
+) -> GradientReport:
     """The report that follows from which of the derivatives agree."""
     known = [np.abs(s) for s in slopes.values() if np.isfinite(s).all()]
     size = max((float(s.max()) for s in known), default=0.0) or 1.0
@@ -284,9 +289,7 @@ def make_report(
     )
 
 
-def _cause(
-    off: dict, apart: Callable, settled: bool, tangent_error: float, rtol: float
-) -> str:  # fmt: skip
+def _cause(off: dict, apart: Callable, settled: bool, tangent_error: float, rtol: float) -> str:
     """The likely cause of a disagreement."""
     if not np.isfinite([off["Forward"], off["tighter"], off["differences"]]).any():
         return (

@@ -191,8 +191,10 @@ def _solve_with_tape_jvp(
     data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve_with_tape(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
-    dots = [None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
-            for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
+    dots = [
+        None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
+        for d, x in zip(dots, leaves, strict=True)
+    ]
     d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
     out = dense_zero_tangent(result)
     d_t, d_y, d_held, _, d_buffers, d_past = d_end
@@ -313,8 +315,10 @@ def tangents_of(
         if all(tangent.live == found[0].live for tangent in found):
             return found
         live = [any(each) for each in zip(*(tangent.live for tangent in found), strict=True)]
-        d_carry = [jnp.zeros_like(x) if f and d is None else d
-                   for x, d, f in zip(flat, d_carry, live, strict=True)]  # fmt: skip
+        d_carry = [
+            jnp.zeros_like(x) if f and d is None else d
+            for x, d, f in zip(flat, d_carry, live, strict=True)
+        ]
 
 
 def _safe_point(start: Any, end: State) -> SafePoint:
@@ -404,11 +408,16 @@ class _TangentReplay(NamedTuple):
         known = [x is not None for x in recorded]
         laps, blank = self.recorder.laps, self._blank(start)
         (end, d_rows), _ = walk(
-            lap, 0, record.laps, rows=laps,
+            lap,
+            0,
+            record.laps,
+            rows=laps,
             consts=(consts, each, _pick(recorded, known), (record._replace(rows=()), first, n)),
-            carry=(tuple(start), tuple(blank)), linear_consts=tuple(_pick(d_consts, moving)),
-            length=len(laps), linear=True,
-        )  # fmt: skip
+            carry=(tuple(start), tuple(blank)),
+            linear_consts=tuple(_pick(d_consts, moving)),
+            length=len(laps),
+            linear=True,
+        )
         return list(end), list(d_rows)
 
     def _blank(self, start: list) -> list:
@@ -448,11 +457,16 @@ class _TangentReplay(NamedTuple):
             return (tuple(out), tuple(d_rows)), ()
 
         (end, d_rows), _ = walk(
-            window, 0, count, rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
-            consts=(self.consts, record), carry=(tuple(start), tuple(blank)),
+            window,
+            0,
+            count,
+            rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
+            consts=(self.consts, record),
+            carry=(tuple(start), tuple(blank)),
             linear_consts=tuple(_pick(self.d_consts, live)),
-            length=self.recorder.rows + 1, linear=True,
-        )  # fmt: skip
+            length=self.recorder.rows + 1,
+            linear=True,
+        )
         return list(end), list(d_rows)
 
 
@@ -461,12 +475,7 @@ def replay_window(
 ) -> TapeRow:
     """The rows of a window, computed again from its first one; the tape itself when n is 0."""
     system = recorder.system
-    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-    memory = row.memory
-    if not system.method.stores_memory:
-        form, method, _ = system.parts(with_held(data, row.held))
-        memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
-    state = window_start(system, record, index, memory, like)
+    state = _state_of_row(system, like, data, record, index)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
@@ -485,9 +494,11 @@ def replay_window(
         return after, row
 
     again = partial(
-        walk, rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32), length=recorder.rows + 1,
+        walk,
+        rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32),
+        length=recorder.rows + 1,
         fresh=False,
-    )  # fmt: skip
+    )
     consts = (data, record, first, last, end)
 
     def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
@@ -504,18 +515,34 @@ def replay_window(
 
     if len(system.submethods) == 1:
         consts = (*consts, None)
-        _, rows = again(partial(step, system), 0, n, consts=consts, carry=state,
-                        buffers=record.rows)  # fmt: skip
+        _, rows = again(
+            partial(step, system), 0, n, consts=consts, carry=state, buffers=record.rows
+        )
     else:
         (_, rows), _ = walk(
-            lap, 0, record.laps, rows=recorder.laps, consts=(*consts, n),
-            carry=(state, record.rows), length=len(recorder.laps),
-        )  # fmt: skip
+            lap,
+            0,
+            record.laps,
+            rows=recorder.laps,
+            consts=(*consts, n),
+            carry=(state, record.rows),
+            length=len(recorder.laps),
+        )
     # The number of output rows that the window has written is taken from the tape: repeated, a step
     # may end an ulp before a saved time, or after it. (The tape itself, n = 0, has its end already;
     # its last row may be discarded.)
     place = jnp.where(n > 0, n, recorder.rows)
     return rows._replace(whole=put_row(rows.whole, end.whole, place))
+
+
+def _state_of_row(system: System, like: State, data: Data, record: Tape, index: Any) -> State:
+    """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+    memory = row.memory
+    if not system.method.stores_memory:
+        form, method, _ = system.parts(with_held(data, row.held))
+        memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
+    return window_start(system, record, index, memory, like)
 
 
 def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:
@@ -535,9 +562,12 @@ def _replay_tangent(system: System, rows: tuple, consts: tuple, carried: tuple) 
 
 
 def first_carry(
-    system: System, recorder: Recorder | None, safe_point: SafePoint, data: Data,
+    system: System,
+    recorder: Recorder | None,
+    safe_point: SafePoint,
+    data: Data,
     state: Any,
-) -> tuple[Any, list, list]:  # fmt: skip
+) -> tuple[Any, list, list]:
     """The method's memory, the rows of output and the history before the first step, evaluated at
     finite values, so that the zero derivative of an unused NaN does not become NaN.
     """

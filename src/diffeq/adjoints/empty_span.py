@@ -27,9 +27,13 @@ def midpoint_step(system: System, data: Data, past: Any, t1: Array, t0: Array, y
 
 
 def initial_tangents(
-    system: System, recorder: Any, safe_point: SafePoint, data: Data, start: Any,
+    system: System,
+    recorder: Any,
+    safe_point: SafePoint,
+    data: Data,
+    start: Any,
     dots: tuple,
-) -> list:  # fmt: skip
+) -> list:
     """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there
     is none. Where the span has no length they are those of the end, t1 and y(t1).
     """

@@ -90,8 +90,15 @@ class Forward(OneWay):
     """
 
     serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "reverse", "steps", "dense", "by hand", "multistep", "turns", "events", "held",
-    }  # fmt: skip
+        "reverse",
+        "steps",
+        "dense",
+        "by hand",
+        "multistep",
+        "turns",
+        "events",
+        "held",
+    }
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
@@ -413,8 +420,9 @@ class _TangentProcess:
         status = jnp.where(spent, Status.max_steps, status)
         return eqx.tree_at(
             lambda s: (s.dt, s.status, s.rejected),
-            back, (dt, status.astype(jnp.int32), back.rejected + refused),
-        )  # fmt: skip
+            back,
+            (dt, status.astype(jnp.int32), back.rejected + refused),
+        )
 
     def _measured(
         self, data: Data, controller: Any, primal: tuple, errors: list, sizes: list
@@ -520,9 +528,13 @@ def _replace_by_tangents(tree: Any, dots: list) -> Any:
 
 
 def push_through(
-    function: Callable, operands: list, flags: list, tangents: list, directions: int | None,
+    function: Callable,
+    operands: list,
+    flags: list,
+    tangents: list,
+    directions: int | None,
     cache: tuple,
-) -> tuple[Any, list]:  # fmt: skip
+) -> tuple[Any, list]:
     """`function(operands)`, and the tangents of its inexact leaves; directions, if any, are last.
 
     Traced once for one direction; several are a batch of the same equations, so a value that does

@@ -78,8 +78,10 @@ def _solve_with_tangents_jvp(
 ) -> tuple[Any, Any]:
     (leaves,), (dots,) = primals, tangents
     system.check_differentiable()
-    dots = [None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
-            for d, x in zip(dots, leaves, strict=True)]  # fmt: skip
+    dots = [
+        None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
+        for d, x in zip(dots, leaves, strict=True)
+    ]
     data, start = jax.tree.unflatten(tree, leaves)
     of_data, of_start = jax.tree.unflatten(tree, list(range(len(dots))))
     safe_point = _finite_start(start)
@@ -89,9 +91,11 @@ def _solve_with_tangents_jvp(
     data = with_presampled_noise(system, data)
     state = start.state(system, data)
     # An element that has failed makes no given step any more; each attempt records which failed.
-    data = data if state.failed is None else eqx.tree_at(
-        lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None
-    )  # fmt: skip
+    data = (
+        data
+        if state.failed is None
+        else eqx.tree_at(lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None)
+    )
     consts = data, safe_point.with_step(state.dt), []
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
@@ -151,9 +155,15 @@ class _TangentRecorder(NamedTuple):
             data = eqx.tree_at(lambda d: d.failed, data, _failed_step(state, tried))
         rows = single(((row, _next_row_integers(row, state, tried)), []))
         out, _ = self.tangent.run(
-            1, rows, (data, *rest), single(recorded), self.d_consts, dots,
-            [False] * len(self.tangent.live), 1,
-        )  # fmt: skip
+            1,
+            rows,
+            (data, *rest),
+            single(recorded),
+            self.d_consts,
+            dots,
+            [False] * len(self.tangent.live),
+            1,
+        )
         return out
 
     def run(

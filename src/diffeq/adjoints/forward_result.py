@@ -116,6 +116,8 @@ def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list
     count = len(channels)
     result = replace(end, written=end.written[:count]), buffers[:count]
     rest = iter(buffers[count:])
-    states = [b[0] if setting.is_state(c) else next(rest)[0]
-              for c, b in zip(channels, buffers, strict=False)]  # fmt: skip
+    states = [
+        b[0] if setting.is_state(c) else next(rest)[0]
+        for c, b in zip(channels, buffers, strict=False)
+    ]
     return result, ForwardResult(leaves, end, [*states, *(b[0] for b in rest)], record)

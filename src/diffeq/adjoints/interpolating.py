@@ -66,8 +66,9 @@ class AlongTape(ContinuousAdjoint):
 
         solve = back.first((back.kept.end.y,))
         if not recorder.thins:
-            return walk(step, 0, record.attempts, rows=record.rows, carry=solve, length=length,
-                        reverse=True)[0]  # fmt: skip
+            return walk(
+                step, 0, record.attempts, rows=record.rows, carry=solve, length=length, reverse=True
+            )[0]
         windows = (record.attempts + record.stride - 1) >> record.shift
         count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 

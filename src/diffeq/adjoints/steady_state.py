@@ -114,9 +114,14 @@ class Rest(NamedTuple):
         atol: Any = jnp.min(tolerance.atol)
         linear = self.linear or lx.AutoLinearSolver(well_posed=None)
         search = ox.root_find(
-            lambda z, leaves: self.residual(leaves, z), ox.Dogleg(rtol, atol, linear_solver=linear),
-            guess, leaves, max_steps=self.most, throw=False, adjoint=ox.ImplicitAdjoint(),
-        )  # fmt: skip
+            lambda z, leaves: self.residual(leaves, z),
+            ox.Dogleg(rtol, atol, linear_solver=linear),
+            guess,
+            leaves,
+            max_steps=self.most,
+            throw=False,
+            adjoint=ox.ImplicitAdjoint(),
+        )
         z = search.value
         equation, y = partial(self.residual, leaves), self.state(z)
         value = equation(z)

@@ -409,9 +409,23 @@ def window_start(system: System, record: Tape, index: Array, memory: Any, end: S
     known, _, _ = system.events.read(row)
     given = end.failed is not None
     return State(
-        t=row.t, time_error=row.time_error, y=row.y, held=row.held, dt=row.dt,
-        control=_read_memory(row, end.control, channels), memory=memory, written=row.lo(channels),
-        stop=row.stop, events=known, steps=row.step if given else zero, rejected=zero, floored=zero,
-        last_dt=jnp.zeros_like(row.t), status=zero, evaluations=end.evaluations,
-        path=row.drawn.path, failed=jnp.full((), -1, jnp.int32) if given else None, why=end.why,
-    )  # fmt: skip
+        t=row.t,
+        time_error=row.time_error,
+        y=row.y,
+        held=row.held,
+        dt=row.dt,
+        control=_read_memory(row, end.control, channels),
+        memory=memory,
+        written=row.lo(channels),
+        stop=row.stop,
+        events=known,
+        steps=row.step if given else zero,
+        rejected=zero,
+        floored=zero,
+        last_dt=jnp.zeros_like(row.t),
+        status=zero,
+        evaluations=end.evaluations,
+        path=row.drawn.path,
+        failed=jnp.full((), -1, jnp.int32) if given else None,
+        why=end.why,
+    )

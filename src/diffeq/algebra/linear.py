@@ -115,9 +115,13 @@ def _solve_columns(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool
         columns = columns if transposed else columns[order]
         for lower in (not transposed, transposed):  # L and then U, or the other way round
             columns = lax.linalg.triangular_solve(
-                lu, columns, left_side=True, lower=lower, transpose_a=transposed,
+                lu,
+                columns,
+                left_side=True,
+                lower=lower,
+                transpose_a=transposed,
                 unit_diagonal=lower,
-            )  # fmt: skip
+            )
         columns = columns[jnp.argsort(order)] if transposed else columns
         return columns.reshape(b.shape)
 

@@ -32,8 +32,9 @@ def over_lanes(jaxpr: Any, size: int) -> Callable:
             outputs = _equation(equation, inputs, size)
             values.update(zip(equation.outvars, outputs, strict=True))
         known = lambda v: jnp.asarray(v.val, v.aval.dtype)  # noqa: E731
-        found = [(known(v), False) if isinstance(v, Literal) else read(v)
-                 for v in jaxpr.jaxpr.outvars]  # fmt: skip
+        found = [
+            (known(v), False) if isinstance(v, Literal) else read(v) for v in jaxpr.jaxpr.outvars
+        ]
         return [x for x, _ in found], [flag for _, flag in found]
 
     return run
@@ -112,8 +113,10 @@ def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) 
 
 
 def _all(xs: Sequence, flags: Sequence[bool], size: int) -> list:
-    return [x if f else jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size))
-            for x, f in zip(xs, flags, strict=True)]  # fmt: skip
+    return [
+        x if f else jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size))
+        for x, f in zip(xs, flags, strict=True)
+    ]
 
 
 def _concatenate(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list:

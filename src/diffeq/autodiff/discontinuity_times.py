@@ -382,21 +382,34 @@ def _any_of(equation: Any, *xs: _Lines) -> _Lines:
     for x in xs:
         if x is None:
             return None
-        found += [Line(*(v if v is None else jnp.broadcast_to(v, shape) for v in line))
-                  for line in x]  # fmt: skip
+        found += [
+            Line(*(v if v is None else jnp.broadcast_to(v, shape) for v in line)) for line in x
+        ]
     return found
 
 
 _OF_LINES: dict[str, Callable] = {
     **dict.fromkeys(
-        ("neg", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "slice",
-         "transpose", "copy", "stop_gradient", "concatenate", "stack"), _mapped,
+        (
+            "neg",
+            "convert_element_type",
+            "reshape",
+            "squeeze",
+            "broadcast_in_dim",
+            "slice",
+            "transpose",
+            "copy",
+            "stop_gradient",
+            "concatenate",
+            "stack",
+        ),
+        _mapped,
     ),
     **dict.fromkeys(("add", "add_any", "sub"), _sum_of_lines),
     **dict.fromkeys(("mul", "div"), _product_of_lines),
     **dict.fromkeys(("max", "min", "clamp"), _any_of),
     "abs": lambda equation, x: [*x, *(Line(s if s is None else -s, -o) for s, o in x)],
-}  # fmt: skip
+}
 
 
 # --- the primitive --------------------------------------------------------------------------------
@@ -410,8 +423,10 @@ def _jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple[list, li
 def _batch(size: int, xs: Sequence, axes: Sequence, *, levels: Any, **params: Any) -> Any:
     """Axes of queries come first; `levels` says of each of the data which of these it has."""
     s = jnp.broadcast_to(xs[0], (size, *xs[0].shape)) if axes[0] is None else xs[0]
-    first = [x if axis is None else jnp.moveaxis(x, axis, 0)
-             for x, axis in zip((s, *xs[1:]), (axes[0] or 0, *axes[1:]), strict=True)]  # fmt: skip
+    first = [
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip((s, *xs[1:]), (axes[0] or 0, *axes[1:]), strict=True)
+    ]
     levels = tuple((axis is not None, *level) for axis, level in zip(axes[1:], levels, strict=True))
     return jumping_p.bind(*first, levels=levels, **params), [0]
 

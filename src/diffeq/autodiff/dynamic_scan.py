@@ -166,9 +166,20 @@ def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
 
 
 def _implementation(
-    lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, shared: Any, lanes: Any, length: int,
-    linear: bool, reverse: bool, fresh: bool, masked: bool, stable: Any,
-) -> list:  # fmt: skip
+    lo: Any,
+    n: Any,
+    *xs: Any,
+    step: Any,
+    sizes: Any,
+    shared: Any,
+    lanes: Any,
+    length: int,
+    linear: bool,
+    reverse: bool,
+    fresh: bool,
+    masked: bool,
+    stable: Any,
+) -> list:
     del masked, stable
     rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
     run = staged(step)
@@ -226,8 +237,10 @@ def _is_inexact(x: Any) -> bool:
 
 def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list[bool]]:
     """Which operands carry a tangent; the carry's and the buffers' flags are a fixed point."""
-    flags = [[not is_zero(t) and _is_inexact(x) for x, t in zip(g, ts, strict=True)]
-             for g, ts in zip(groups, tangents, strict=True)]  # fmt: skip
+    flags = [
+        [not is_zero(t) and _is_inexact(x) for x, t in zip(g, ts, strict=True)]
+        for g, ts in zip(groups, tangents, strict=True)
+    ]
     while True:
         out = dependents(step, [False, *(f for group in flags for f in group)])
         carry, buffers = split_by_sizes(out, (len(groups[2]), len(groups[5])))
@@ -245,9 +258,15 @@ def _select_flagged(xs: Sequence, flags: Sequence[bool]) -> list:
 
 
 def _jvp(
-    primals: Sequence, tangents: Sequence, *, step: Any, sizes: Any, linear: bool, stable: Any,
+    primals: Sequence,
+    tangents: Sequence,
+    *,
+    step: Any,
+    sizes: Any,
+    linear: bool,
+    stable: Any,
     **params: Any,
-) -> Any:  # fmt: skip
+) -> Any:
     lo, n, *xs = primals
     groups, dots = split_by_sizes(xs, sizes), split_by_sizes(tangents[2:], sizes)
     shared = params.pop("shared")
@@ -286,12 +305,22 @@ def _jvp(
             for t, s in zip(moving[0], _select_flagged(shared, flags[0]), strict=True)
         ]
     dot = _bind(
-        lo, n,
-        [residual_rows, residual_consts, moving[2],
-         moving[1] + moving[3], moving[0] + moving[4], moving[5]],
-        step=tangent_step, shared=tuple(kept_shared), linear=True,
-        stable=tuple(_select_flagged(stable, flags[2])), **params,
-    )  # fmt: skip
+        lo,
+        n,
+        [
+            residual_rows,
+            residual_consts,
+            moving[2],
+            moving[1] + moving[3],
+            moving[0] + moving[4],
+            moving[5],
+        ],
+        step=tangent_step,
+        shared=tuple(kept_shared),
+        linear=True,
+        stable=tuple(_select_flagged(stable, flags[2])),
+        **params,
+    )
     found = iter(dot)
     return out, [
         next(found) if flag else zero_tangent(x)
@@ -369,8 +398,15 @@ def _tangent_step(
     kept = split_by_sizes(avals, sizes)
     recording, lasting = _split_stable(used[2], stable)
     # Residual rows first, then residual constants: a group, and which of it.
-    order = ((0, used[0]), (2, recording), (4, used[4]), (5, used[5]), (1, used[1]), (3, used[3]),
-             (2, lasting))  # fmt: skip
+    order = (
+        (0, used[0]),
+        (2, recording),
+        (4, used[4]),
+        (5, used[5]),
+        (1, used[1]),
+        (3, used[3]),
+        (2, lasting),
+    )
     residual = [a for g, which in order for a in _select_flagged(kept[g], which)]
     live = split_by_sizes(live_avals, [sum(f) for f in flags])
     moving_order = (2, 1, 3, 0, 4, 5)  # carry, linear consts, linear rows, buffers
@@ -424,20 +460,30 @@ def _transpose(
         _select_flagged(ct_buffers, [not c for c in cleared]),
     )
     out = _bind(
-        lo, n, [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
+        lo,
+        n,
+        [groups[0], groups[1], [*ct_carry, *sums], [], read, [*blank, *written]],
         step=_transposed_step(step, sizes, unknown, cleared),
-        linear=True, reverse=not reverse, length=length, fresh=fresh,
-        stable=(*stable, *(False for _ in sums)), **params,
-    )  # fmt: skip
+        linear=True,
+        reverse=not reverse,
+        length=length,
+        fresh=fresh,
+        stable=(*stable, *(False for _ in sums)),
+        **params,
+    )
     d_carry, d_consts, d_rows, d_buffers = (
         iter(g) for g in split_by_sizes(out, (sizes[2], len(sums), len(blank), len(written)))
     )
     d_carry = [d if u else None for d, u in zip(d_carry, unknown[2], strict=True)]
-    rest = [next(found) if u else None
-            for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4]))
-            for u in us]  # fmt: skip
-    passed = [(next(d_buffers) if c else ct) if u else None
-              for ct, u, c in zip(ct_buffers, unknown[5], cleared, strict=True)]  # fmt: skip
+    rest = [
+        next(found) if u else None
+        for found, us in ((d_consts, unknown[3]), (d_rows, unknown[4]))
+        for u in us
+    ]
+    passed = [
+        (next(d_buffers) if c else ct) if u else None
+        for ct, u, c in zip(ct_buffers, unknown[5], cleared, strict=True)
+    ]
     return [None, None, *[None] * (sizes[0] + sizes[1]), *d_carry, *rest, *passed]
 
 
@@ -463,9 +509,11 @@ def _transposed_step(
         def linear_part(*live: Any) -> list:
             values = iter(live)
             moves = ([True] * sizes[2], unknown[3], unknown[4], cleared)
-            fill = [next(values) if m else zero_like(a)
-                    for g, ms in zip((2, 3, 4, 5), moves, strict=True)
-                    for a, m in zip(kinds[g], ms, strict=True)]  # fmt: skip
+            fill = [
+                next(values) if m else zero_like(a)
+                for g, ms in zip((2, 3, 4, 5), moves, strict=True)
+                for a, m in zip(kinds[g], ms, strict=True)
+            ]
             return run(active, *rows, *consts, *fill)
 
         live = [*kinds[2], *sums, *blank, *written]
@@ -610,9 +658,17 @@ class Tangent:
         ]
 
     def run(  # noqa: PLR0917 - the groups of a walk
-        self, n: Any, rows: Any, consts: Any, recorded: Sequence, const_tangents: Sequence,
-        start: Sequence, keep: Sequence[bool], length: int, lo: Any = 0,
-    ) -> tuple[list, list]:  # fmt: skip
+        self,
+        n: Any,
+        rows: Any,
+        consts: Any,
+        recorded: Sequence,
+        const_tangents: Sequence,
+        start: Sequence,
+        keep: Sequence[bool],
+        length: int,
+        lo: Any = 0,
+    ) -> tuple[list, list]:
         """Walks n rows, from row lo on, from the live tangents `start`: the last ones, and for
         leaves of the carry flagged by `keep` the rows of their tangents. `recorded` has None where
         carries only pass, and what it is at the end where one is stable.
@@ -633,8 +689,18 @@ class Tangent:
         groups = [residual, constant, list(start), moving, [], []]
         wanted = _select_flagged(keep, self.live)
         out, kept = _recorded(
-            lo, n, groups, wanted, step=self.step, shared=(False,) * len(residual),
-            linear=True, lanes=(), length=length, reverse=False, fresh=True, masked=True,
+            lo,
+            n,
+            groups,
+            wanted,
+            step=self.step,
+            shared=(False,) * len(residual),
+            linear=True,
+            lanes=(),
+            length=length,
+            reverse=False,
+            fresh=True,
+            masked=True,
             stable=tuple(_select_flagged(self.stable, self.live)),
-        )  # fmt: skip
+        )
         return out, _select_flagged(kept, wanted)

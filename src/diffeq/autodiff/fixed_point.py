@@ -74,9 +74,17 @@ def _settled_jvp(jaxpr: Any, most: int, primals: Any, tangents: Any) -> tuple[li
         return [a + b for a, b in zip(direct, through, strict=True)], ()
 
     dot, _ = walk(
-        again, 0, turns, consts=(consts, at), carry=direct, linear_consts=direct, length=most,
+        again,
+        0,
+        turns,
+        consts=(consts, at),
+        carry=direct,
+        linear_consts=direct,
+        length=most,
         linear=True,
-    )  # fmt: skip
+    )
     found = iter(dot)
-    return out, [next(found) if r else np.zeros(x.shape, jax.dtypes.float0)
-                 for x, r in zip(out, real, strict=True)]  # fmt: skip
+    return out, [
+        next(found) if r else np.zeros(x.shape, jax.dtypes.float0)
+        for x, r in zip(out, real, strict=True)
+    ]

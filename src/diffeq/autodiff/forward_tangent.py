@@ -44,7 +44,13 @@ def push_tangent(
 
     blank = [jnp.zeros((1, *x.shape), x.dtype) for x in map(shape_of, jaxpr.out_avals)]
     _, rows = walk(
-        step, 0, 1, consts=[*closed, *primals], linear_consts=list(dots), buffers=blank, length=1,
+        step,
+        0,
+        1,
+        consts=[*closed, *primals],
+        linear_consts=list(dots),
+        buffers=blank,
+        length=1,
         linear=True,
-    )  # fmt: skip
+    )
     return [row[0] for row in rows]

@@ -32,8 +32,9 @@ def split_invariant(jaxpr: Jaxpr, fixed: Sequence[bool]) -> tuple[Jaxpr, Jaxpr] 
     inputs = [v for v, flag in zip(inner.invars, fixed, strict=True) if flag]
     known, costly = {*inner.constvars, *inputs}, []
     for equation in inner.eqns:
-        if equation.effects or not all(isinstance(v, Literal) or v in known
-                                       for v in equation.invars):  # fmt: skip
+        if equation.effects or not all(
+            isinstance(v, Literal) or v in known for v in equation.invars
+        ):
             continue
         known.update(equation.outvars)
         if is_or_contains(equation, *_COSTLY):

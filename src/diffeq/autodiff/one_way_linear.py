@@ -87,9 +87,12 @@ def one_way_linear(rule: Map, residuals: Sequence, tangents: Sequence, like: Seq
     residuals = [jnp.asarray(x) for x in residuals]
     tangents = [jnp.asarray(x) for x in tangents]
     return one_way_linear_p.bind(
-        *residuals, *tangents, rule=rule, sizes=(len(residuals), len(tangents)),
+        *residuals,
+        *tangents,
+        rule=rule,
+        sizes=(len(residuals), len(tangents)),
         like=tuple((shape_of(x).shape, jnp.dtype(shape_of(x).dtype)) for x in like),
-    )  # fmt: skip
+    )
 
 
 def undifferentiable(function: Any, sentence: str) -> Any:

@@ -246,8 +246,10 @@ def _close_jaxpr(jaxpr: Any) -> Jaxpr:
 def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Jaxpr:
     """Returns the jaxpr with its inputs in another order; None is an input that is not used."""
     inner = jaxpr.jaxpr
-    inputs = [Var(ShapedArray(a.shape, a.dtype)) if i is None else inner.invars[i]
-              for i, a in zip(order, avals, strict=True)]  # fmt: skip
+    inputs = [
+        Var(ShapedArray(a.shape, a.dtype)) if i is None else inner.invars[i]
+        for i, a in zip(order, avals, strict=True)
+    ]
     assert not jaxpr.consts
     debug = inner.debug_info._replace(arg_names=None)
     return _close_jaxpr(_jaxpr_like(inner, inputs, inner.outvars, inner.eqns, inner.effects, debug))
@@ -294,8 +296,10 @@ def _not_theirs() -> tuple[str, ...]:
     """
     specs = map(find_spec, ("equinox", "jaxtyping", "beartype"))
     folders = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
-    return (*(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *folders)),
-            "<@beartype")  # fmt: skip
+    return (
+        *(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *folders)),
+        "<@beartype",
+    )
 
 
 def user_line(equation: Any) -> str:

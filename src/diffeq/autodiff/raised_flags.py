@@ -172,9 +172,11 @@ def _loop(equation: Any, xs: Sequence) -> _Found:
     operands = [*given, blank, *rest]
     avals = [shape_of(x) for x in operands]
     bits, *out = loop_p.bind(
-        *operands, condition=trace(test, *avals), body=trace(turn, body.in_avals[0], *avals),
+        *operands,
+        condition=trace(test, *avals),
+        body=trace(turn, body.in_avals[0], *avals),
         sizes=(consts, 1 + state, buffers),
-    )  # fmt: skip
+    )
     return out, _all_of(bits)
 
 

@@ -225,8 +225,9 @@ def _add_batch(
     size: int, xs: Sequence, axes: Sequence, *, queries: int, primitive: Any = None
 ) -> tuple[list, list[int]]:
     own = axes[2] is not None or xs[2].ndim > queries
-    wide = [lanes_last(x, a, size, force=f)
-            for x, a, f in zip(xs, axes, (True, True, own), strict=True)]  # fmt: skip
+    wide = [
+        lanes_last(x, a, size, force=f) for x, a, f in zip(xs, axes, (True, True, own), strict=True)
+    ]
     out = (primitive or add_p).bind(*wide, queries=queries)
     return out, [out[0].ndim - 1]
 
@@ -235,8 +236,9 @@ def _spread_batch(
     size: int, xs: Sequence, axes: Sequence, *, queries: int, rows: int
 ) -> tuple[list, list[int]]:
     own = axes[1] is not None or xs[1].ndim > queries
-    row, i = (lanes_last(x, a, size, force=f)
-              for x, a, f in zip(xs, axes, (True, own), strict=True))  # fmt: skip
+    row, i = (
+        lanes_last(x, a, size, force=f) for x, a, f in zip(xs, axes, (True, own), strict=True)
+    )
     out = spread_p.bind(row, i, queries=queries, rows=rows)
     return out, [out[0].ndim - 1]
 

@@ -74,8 +74,10 @@ def loop(
         flat, sizes = ([*outer, *flat[0]], *flat[1:]), (len(outer) + sizes[0], *sizes[1:])
     out = loop_p.bind(
         *(x for group in flat for x in group),
-        condition=condition_jaxpr, body=body_jaxpr, sizes=sizes,
-    )  # fmt: skip
+        condition=condition_jaxpr,
+        body=body_jaxpr,
+        sizes=sizes,
+    )
     state, buffers = split_by_sizes(out, sizes[1:])
     return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
 
@@ -180,8 +182,10 @@ def _widened(
 
 def _add_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size: int) -> list:
     """Outputs with lanes where they are wanted; where they are not, there are none."""
-    return [lanes_last(x, None, size, force=True) if w and not f else x
-            for x, f, w in zip(xs, flags, wanted, strict=True)]  # fmt: skip
+    return [
+        lanes_last(x, None, size, force=True) if w and not f else x
+        for x, f, w in zip(xs, flags, wanted, strict=True)
+    ]
 
 
 def lane_dependence(

@@ -136,9 +136,11 @@ class _Original:
 
 @user_promotion()
 def captured(
-    f: Callable, *args: Any, guard: Callable[..., AbstractContextManager] | None = None,
+    f: Callable,
+    *args: Any,
+    guard: Callable[..., AbstractContextManager] | None = None,
     name: str = "",
-) -> Captured:  # fmt: skip
+) -> Captured:
     """`f`, traced for arguments like these: trees of arrays, or of their shapes and dtypes.
 
     `guard(*args)` surrounds the trace: it may check it, and explain what fails in it. `name`

@@ -45,8 +45,9 @@ def no_writes(name: str, *roots: Any) -> Iterator[None]:
         # Flax has seen the write before us. It names the kind of variable.
         kinds = [place for place in places if type(place.x).__name__ in str(error)]
         raise TypeError(_message(name, kinds, [place.path for place in kinds])) from error
-    written = [name for place, old in zip(places, before, strict=True)
-               for name in _restored(place, old)]  # fmt: skip
+    written = [
+        name for place, old in zip(places, before, strict=True) for name in _restored(place, old)
+    ]
     if written:
         owner = next(p for p, old in zip(places, before, strict=True) if old)
         raise TypeError(_message(name, [owner], written))
@@ -96,9 +97,10 @@ def _numbers_of(x: Any) -> dict[str, Any]:
     """The arrays and numbers of an object."""
     numbers = (jax.Array, np.ndarray, int, float, complex)
     return {
-        name: value for name, value in attributes_of(x)
+        name: value
+        for name, value in attributes_of(x)
         if isinstance(value, numbers) and not isinstance(value, bool)
-    }  # fmt: skip
+    }
 
 
 def _reached_objects(place: _ReachedObject, seen: set[int]) -> Iterator[_ReachedObject]:

@@ -128,13 +128,31 @@ _C_CALLABLES = (
     np.ufunc,
 )
 # Entries of a class that say nothing of what its objects do.
-_BOOKKEEPING = frozenset({
-    "__dict__", "__weakref__", "__module__", "__doc__", "__annotations__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__",
-    "__match_args__", "__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__",
-    "__static_attributes__", "__firstlineno__", "__slots__", "__slotnames__", "__qualname__",
-    "__type_params__",
-})  # fmt: skip
+_BOOKKEEPING = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__doc__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__match_args__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__parameters__",
+        "__orig_bases__",
+        "__static_attributes__",
+        "__firstlineno__",
+        "__slots__",
+        "__slotnames__",
+        "__qualname__",
+        "__type_params__",
+    }
+)
 
 
 class Reader:

@@ -119,8 +119,11 @@ def without_held(value: Any, like: Any) -> Any:
     if not jax.tree.leaves(moving_leaves(like)):
         return moving_leaves(like)
     if isinstance(like, dict) and isinstance(value, dict) and not value.keys() - like.keys():
-        found = {k: without_held(value.get(k), x) for k, x in like.items()
-                 if k in value or not jax.tree.leaves(moving_leaves(x))}  # fmt: skip
+        found = {
+            k: without_held(value.get(k), x)
+            for k, x in like.items()
+            if k in value or not jax.tree.leaves(moving_leaves(x))
+        }
         return type(value)(found) if type(value) is dict else found
     if isinstance(like, (tuple, list)) and isinstance(value, (tuple, list)):
         if len(value) == len(like):
@@ -259,8 +262,9 @@ class Packing(Treelike):
         if self.single:
             return self.matrix_view(jnp.concatenate([b.ravel() for b in blocks]).reshape(sizes * 2))
         found = iter(blocks)
-        return self.matrix_view(jnp.block([[next(found).reshape(m, n) for n in sizes]
-                                           for m in sizes]))  # fmt: skip
+        return self.matrix_view(
+            jnp.block([[next(found).reshape(m, n) for n in sizes] for m in sizes])
+        )
 
     @property
     def real_mask(self) -> np.ndarray:

@@ -244,7 +244,7 @@ def _joint_solve(
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _pull_ensemble(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any, cotangents: list
-) -> list:  # fmt: skip
+) -> list:
     """The cotangents of the moving inputs."""
     sums, found = run_parallel(plan, structure, leaves, [*rows, *cotangents], index, costs)
     return [*sums, *found]

@@ -314,8 +314,9 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
 
     def ends(rows: list) -> Any:
         own = placed(problem, filled(inputs.given, inputs.places, rows))
-        return jnp.stack([jnp.asarray(evaluated(t, own.args), float)
-                          for t in evaluated(own.tspan, own.args)])  # fmt: skip
+        return jnp.stack(
+            [jnp.asarray(evaluated(t, own.args), float) for t in evaluated(own.tspan, own.args)]
+        )
 
     return np.asarray(known_here(jax.vmap(ends)(known), mesh))
 

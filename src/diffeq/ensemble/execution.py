@@ -98,7 +98,7 @@ def with_statistics(
 
 def run_parallel(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Runs on all cores if the numbers are known; else in the program that they are part of.
     Returns the state of the statistics (empty if there are none), and the solution of each
     trajectory. By `costs`, if they are known, trajectories of similar cost are grouped.
@@ -151,7 +151,7 @@ def _run_chunks(
 @partial(jax.jit, static_argnums=(0, 1))
 def in_program(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Runs all trajectories in one program, on one core; those of similar cost in one chunk."""
     if plan.even:
         return _run_chunks(plan, structure, leaves, rows, index)
@@ -166,7 +166,7 @@ def in_program(
 
 def _run_on_cores(
     plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """Runs a share of the chunks on each core. The two programs are compiled at the same
     time, too.
     """

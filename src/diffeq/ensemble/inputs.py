@@ -164,8 +164,10 @@ def _leaves(field: str, value: Any, axes: Any) -> list[tuple[str, Any, int | Non
     try:
         spread = jax.tree.map(
             lambda axis, part: jax.tree.map(lambda _: _Axis(axis), part),
-            axes, value, is_leaf=lambda x: x is None,
-        )  # fmt: skip
+            axes,
+            value,
+            is_leaf=lambda x: x is None,
+        )
     except ValueError as error:
         raise ValueError(
             f"in_axes[{field!r}] is {axes!r}, which is no prefix of {field}: {error}"

@@ -81,9 +81,16 @@ class Reduction:
     def kept(self, sol: Solution) -> Solution:
         """The solution without its rows: the status and the numbers of each trajectory."""
         return replace(
-            sol, ts=None, ys=None, saved=None, num=None, y1=None, polynomial=None, events=(),
+            sol,
+            ts=None,
+            ys=None,
+            saved=None,
+            num=None,
+            y1=None,
+            polynomial=None,
+            events=(),
             weight=None,
-        )  # fmt: skip
+        )
 
     def finished(self, state: tuple, sol: Solution) -> Solution:
         """The solution with the results of the statistics, and the times of their rows."""

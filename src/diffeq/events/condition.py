@@ -24,9 +24,17 @@ class Condition:
     """
 
     def __init__(
-        self, f: Callable, name: str, t: Any, tree: Any, leaves: list, structure: Any,
-        direction: Any = 0, *, boolean: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        f: Callable,
+        name: str,
+        t: Any,
+        tree: Any,
+        leaves: list,
+        structure: Any,
+        direction: Any = 0,
+        *,
+        boolean: bool = False,
+    ) -> None:
         check = _truth if boolean else _number_or_truth
         traced = Traced(f, name, "t, y, args", t, (tree,), leaves, structure, fits=check)
         aval: Any = traced.jaxpr.out_avals[0]

@@ -17,9 +17,15 @@ class Watch:
     """Evaluates the signs of all conditions after each event of a round."""
 
     def __init__(
-        self, bound: Any, known: EventMemory, truncation: StepTruncation, fired: Array, t1: Array,
-        y: Array, reinitialize: Reinitialization,
-    ) -> None:  # fmt: skip
+        self,
+        bound: Any,
+        known: EventMemory,
+        truncation: StepTruncation,
+        fired: Array,
+        t1: Array,
+        y: Array,
+        reinitialize: Reinitialization,
+    ) -> None:
         self.t1, self.reinitialize = t1, reinitialize
         self.events, self.count = bound.events, bound.events.count
         if not self.count:

@@ -282,12 +282,16 @@ def _extended_problem(
     held.
     """
     count, dtype = sum(c.count for c in channels), rates.low.dtype
-    waits = [exponentials(c.words, jnp.zeros(c.count, jnp.int32), jnp.arange(c.count), dtype)
-             for c in channels]  # fmt: skip
+    waits = [
+        exponentials(c.words, jnp.zeros(c.count, jnp.int32), jnp.arange(c.count), dtype)
+        for c in channels
+    ]
     state = {
-        "y": tree, "hazards": jnp.zeros(count, dtype), "waits": hold(jnp.concatenate(waits)),
+        "y": tree,
+        "hazards": jnp.zeros(count, dtype),
+        "waits": hold(jnp.concatenate(waits)),
         "counts": hold(jnp.zeros(count, jnp.int32)),
-    }  # fmt: skip
+    }
     state |= {"logs": hold(jnp.zeros((), dtype))} if score else {}
     held = tuple(Packing(tree).held)
     field = lambda name, rates: _Field(getattr(plain, name), name, rates, held)  # noqa: E731
@@ -435,9 +439,10 @@ class _VariableRateJump:
         counts = counts + fired.astype(counts.dtype)
         drawn = exponentials(self.words, counts, jnp.arange(count), waits.dtype)
         new = {
-            "counts": counts, "hazards": jnp.where(fired, 0, hazards),
+            "counts": counts,
+            "hazards": jnp.where(fired, 0, hazards),
             "waits": jnp.where(fired, drawn, waits),
-        }  # fmt: skip
+        }
         return {**after, **{name: z[name].at[here].set(x) for name, x in new.items()}}
 
 

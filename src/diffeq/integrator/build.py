@@ -1,6 +1,6 @@
-"""The door of the loop: from a checked call to a `System`, its `Data` and the first `State`.
+"""`build` makes of a checked call the `System` of the loop, its `Data` and the first `State`.
 
-`solve` and `stepping` both enter here, so that a solve by hand is the same solve.
+`solve` and `stepping` both call it, so that a solve by hand is the same solve.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from ..core.norm import in_dtype_of
 from ..core.packing import as_state
 from ..core.status import Status
 from ..events import NO_EVENTS, Events, JumpProcess, lower_events
+from ..events.lowered import LoweredEvent
 from ..methods import Method
 from ..methods.delayed import MethodOfSteps
 from ..output import Output
@@ -89,63 +90,112 @@ class BuiltSolve:
 
 def build(call: Call, static: StaticOptions) -> BuiltSolve:
     """The integrator of a call, with nothing to save yet."""
-    problem, method, events = call.problem, call.method, call.events
-    rtol, atol, jump_process = call.rtol, call.atol, None
-    if isinstance(problem, JumpProblem):
-        jump_process = JumpProcess.of(problem, call.key, static.max_events, rtol)
-        problem, events = jump_process.problem, jump_process.events(events)
-        rtol, atol = jump_process.tolerances(rtol, atol)
+    call, jump_process = _with_jumps_as_events(call, static)
+    problem = call.problem
     direction = 1 if problem.stochastic or jump_process is not None else static.direction
-    entry = canonical(problem, partial(_polynomial, method), direction, real=method.real_view)
+    real, polynomial = call.method.real_view, partial(_polynomial, call.method)
+    entry = canonical(problem, polynomial, direction, real=real)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed_time(sign, t) for t in (entry.t0, entry.t1))
     controller = call.controller if call.dt is None else Constant()
-    if problem.stochastic:
-        form = entry.form(entry.parameters, sign, entry.held)
-        method = method.chosen(form, controlled=controller.is_adaptive)
-    tolerance, delays = _tolerance(entry, rtol, atol, static.floored), entry.delays
-    area, order = method.area, method.order
-    if delays is not None:
-        method = MethodOfSteps(method, tolerance, controller.norm, not controller.is_adaptive)
+    tolerance, delays = _tolerance(entry, call.rtol, call.atol, static.floored), entry.delays
+    method = _method(call.method, entry, sign, tolerance, controller)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method.form, repr(method), direction)
-    parts, own = lower_events(events, problem, entry, (t0, t1), sign, static.max_events)
-    stops = Stops.of(entry, parts, order, sign, call.stops)
+    parts, own = lower_events(call.events, problem, entry, (t0, t1), sign, static.max_events)
+    stops = Stops.of(entry, parts, method.order, sign, call.stops)
     # Each stop that is found cuts one of the steps of `dt` in two.
     max_steps = static.max_steps + (stops.found if static.counted else 0)
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
-    lost = Status.inconsistent if algebraic else Status.nonfinite
-    noisy = entry.noise is not None
-    untracked = delays is not None and not stops.levels
-    lowered_events = NO_EVENTS
-    if parts:
-        lowered_events = Events(
-            parts, entry.packing, lost, noisy=noisy, untracked_discontinuities=untracked
-        )
+    lowered_events = _events(parts, entry, algebraic, stops)
     lands = static.by_hand or stops.times is not None or bool(parts)
-    noise = _noise(entry, controller, area=area, lands=lands, cuts=bool(lowered_events.crossings))
+    cuts = bool(lowered_events.crossings)
+    noise = _noise(entry, controller, area=method.area, lands=lands, cuts=cuts)
     system = System(
-        form, method_rest, controller_rest, Output(()), stops.times is not None, direction,
+        form,
+        method_rest,
+        controller_rest,
+        Output(()),
+        stops.times is not None,
+        direction,
         rows=None if delays is None else _power(static.max_history or _ROWS),
         levels=stops.levels if any(part.affect for part in parts) else 0,
-        events=lowered_events, algebraic=algebraic, noise=noise,
-        refusal=_refusal(entry), jump_hides=bool(_hides(entry)),
-    )  # fmt: skip
+        events=lowered_events,
+        algebraic=algebraic,
+        noise=noise,
+        refusal=_refusal(entry),
+        jump_hides=bool(_hides(entry)),
+    )
     data = Data(
-        parameters=entry.parameters, held=entry.held, sign=sign if direction is None else (),
-        t0=t0, t1=t1, stops=() if stops.times is None else stops.times, events=own,
-        tolerance=tolerance, kept=_kept(problem, entry),
+        parameters=entry.parameters,
+        held=entry.held,
+        sign=sign if direction is None else (),
+        t0=t0,
+        t1=t1,
+        stops=() if stops.times is None else stops.times,
+        events=own,
+        tolerance=tolerance,
+        kept=_kept(problem, entry),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
-        times=(), max_steps=jnp.int32(max_steps), goal=jnp.int32(2**31 - 1),
+        times=(),
+        max_steps=jnp.int32(max_steps),
+        goal=jnp.int32(2**31 - 1),
         noise=noise.source(call.key, t0, t1),
-        lags=() if delays is None else delays.lags, shift=stops.shift,
-    )  # fmt: skip
-    if jump_process is not None and jump_process.hazards:  # the user sees a part of the state
-        entry = replace(entry, packing=entry.packing.with_view("y"))
+        lags=() if delays is None else delays.lags,
+        shift=stops.shift,
+    )
+    entry = _with_view(entry, jump_process)
     return BuiltSolve(
         entry, sign, t0, t1, method, controller, system, data, jump_process, max_steps
+    )
+
+
+def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, JumpProcess | None]:
+    """The call with the jumps of its problem among its events, and what draws them."""
+    problem, rtol = call.problem, call.rtol
+    if not isinstance(problem, JumpProblem):
+        return call, None
+    process = JumpProcess.of(problem, call.key, static.max_events, rtol)
+    rtol, atol = process.tolerances(rtol, call.atol)
+    events = process.events(call.events)
+    return call._replace(problem=process.problem, events=events, rtol=rtol, atol=atol), process
+
+
+def _method(
+    method: Method, entry: Canonical, sign: Any, tolerance: Tolerance, controller: Any
+) -> Method:
+    """The method for an equation: of an SDE by its kind of noise, of a DDE with its stages found
+    by iteration where a lag is shorter than a step.
+    """
+    if entry.noise is not None:
+        form = entry.form(entry.parameters, sign, entry.held)
+        method = method.chosen(form, controlled=controller.is_adaptive)
+    if entry.delays is not None:
+        method = MethodOfSteps(method, tolerance, controller.norm, not controller.is_adaptive)
+    return method
+
+
+def _with_view(entry: Canonical, process: JumpProcess | None) -> Canonical:
+    """The problem as its user sees it: without the hazards that its state carries."""
+    if process is None or not process.hazards:
+        return entry
+    return replace(entry, packing=entry.packing.with_view("y"))
+
+
+def _events(
+    parts: tuple[LoweredEvent, ...], entry: Canonical, algebraic: bool, stops: Stops
+) -> Any:
+    """The events of a problem; a state that they leave without consistent values says so."""
+    if not parts:
+        return NO_EVENTS
+    return Events(
+        parts,
+        entry.packing,
+        Status.inconsistent if algebraic else Status.nonfinite,
+        noisy=entry.noise is not None,
+        untracked_discontinuities=entry.delays is not None and not stops.levels,
     )
 
 

@@ -65,18 +65,26 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
     known = events.start(t0, y0, restart(system, data))
     given = not controller.is_adaptive and not system.events.live
     return State(
-        t=t0, time_error=jnp.zeros_like(t0), y=y0, held=data.held, dt=dt,
+        t=t0,
+        time_error=jnp.zeros_like(t0),
+        y=y0,
+        held=data.held,
+        dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(right_limit_form(system, data, form, t0), t0, y0),
         written=system.output.first(data.times, events.shown(known, t0)),
         stop=count_passed(data.stops, t0) if system.has_stops else zero,
-        events=known, steps=zero, rejected=zero, floored=zero, last_dt=jnp.zeros_like(t0),
+        events=known,
+        steps=zero,
+        rejected=zero,
+        floored=zero,
+        last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
         path=system.noise.start(data.noise, t0, dt),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
-    )  # fmt: skip
+    )
 
 
 def with_presampled_noise(system: System, data: Data) -> Data:

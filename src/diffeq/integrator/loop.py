@@ -85,9 +85,14 @@ def integrate(
 
 
 def alternate_methods(
-    system: System, running: Any, turn: Any, data: Data, state: State, carried: Any,
+    system: System,
+    running: Any,
+    turn: Any,
+    data: Data,
+    state: State,
+    carried: Any,
     noted: Any = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """The loop, with `turn(system, active, data, state, carried)`.
 
     Where methods take turns it is a loop over laps, in which each of them has a loop of its own,
@@ -188,9 +193,16 @@ def rewind_failed_clock(system: System, data: Data, first: State, end: State) ->
     start = replace(first, y=end.y, memory=(), path=(), evaluations=())
     there, _ = loop(before, turn, start, consts=(data, count))
     there = replace(
-        there, y=end.y, memory=end.memory, path=end.path, evaluations=end.evaluations,
-        failed=count, why=end.why, rejected=end.rejected + 1, status=end.why,
-    )  # fmt: skip
+        there,
+        y=end.y,
+        memory=end.memory,
+        path=end.path,
+        evaluations=end.evaluations,
+        failed=count,
+        why=end.why,
+        rejected=end.rejected + 1,
+        status=end.why,
+    )
     return jax.tree.map(partial(jnp.where, count >= 0), there, end)
 
 

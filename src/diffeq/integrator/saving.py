@@ -39,9 +39,14 @@ def write_rows(
     # A walk of at most one turn: a step in which nothing is saved makes no polynomial. Lanes that
     # save nothing have no rows to write, so that no buffer needs a mask.
     buffers, _ = walk(
-        save, 0, output.any(tried.cursors), consts=(data, t, y, tried), carry=buffers,
-        length=1, masked=False,
-    )  # fmt: skip
+        save,
+        0,
+        output.any(tried.cursors),
+        consts=(data, t, y, tried),
+        carry=buffers,
+        length=1,
+        masked=False,
+    )
     return buffers
 
 

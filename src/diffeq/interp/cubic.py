@@ -106,8 +106,9 @@ class Cubic(_Curve):
             return jnp.concatenate([rise, rise])
         if x.shape[0] == 3 and self.ends == "not-a-knot":
             return _parabola(wide, rise)
-        first, last = (self._end(*side) for side in ((h, wide, rise),
-                       (h[::-1], wide[::-1], rise[::-1])))  # fmt: skip
+        first, last = (
+            self._end(*side) for side in ((h, wide, rise), (h[::-1], wide[::-1], rise[::-1]))
+        )
         inner = 3 * (wide[1:] * rise[:-1] + wide[:-1] * rise[1:])
         join = lambda a, b, c: jnp.concatenate([a[None], b, c[None]])  # noqa: E731
         diagonal = join(first[0], 2 * (h[:-1] + h[1:]), last[0])

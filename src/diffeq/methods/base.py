@@ -103,7 +103,6 @@ class Method(eqx.Module):
     form: ClassVar[Any] = "ode"  # or a tuple of names
     real_view: ClassVar[bool] = False
     reference: ClassVar[str] = ""
-    area: ClassVar[bool] = False  # whether a step with noise uses H as well as W
 
     @property
     def order(self) -> int | float:
@@ -139,6 +138,11 @@ class Method(eqx.Module):
     def evaluations(self) -> int | None:
         """Evaluations of the field in a step; None where each step counts its own."""
         return 1
+
+    @property
+    def area(self) -> bool:
+        """True if a step with noise uses H, the space-time area, as well as W."""
+        return False
 
     @property
     def evaluates_inside_step(self) -> bool:

@@ -142,10 +142,15 @@ class BDF(ImplicitMethod):
         reached = past.extended(d)
         after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
         return Step(
-            (predicted + d).reshape(y.shape), (error * d).reshape(y.shape),
-            _Differences(reached.differences, after), reached,
-            found.found, found.turns, order=k + 1, growth=growth,
-        )  # fmt: skip
+            (predicted + d).reshape(y.shape),
+            (error * d).reshape(y.shape),
+            _Differences(reached.differences, after),
+            reached,
+            found.found,
+            found.turns,
+            order=k + 1,
+            growth=growth,
+        )
 
     def _next(
         self, past: "_Differences", d: Array, found: Any, bounds: Bounds

@@ -51,9 +51,17 @@ class Bridge(Interpolant):
         bend = form.milstein_term(t, y0) if curved else None
         noise, source, drawn, _ = form.bound
         return cls(
-            y0, y1, form.diffusion(t, y0), bend, dt, source, drawn, noise,
-            type(form), form.kind,
-        )  # fmt: skip
+            y0,
+            y1,
+            form.diffusion(t, y0),
+            bend,
+            dt,
+            source,
+            drawn,
+            noise,
+            type(form),
+            form.kind,
+        )
 
     def __call__(self, theta: Real[Array, ""], mark: Any = None) -> Inexact[Array, "..."]:
         """The state at θ; `mark` is what the noise knows of that time ahead."""

@@ -79,6 +79,11 @@ class MethodOfSteps(Method):
         return self.method.adaptive
 
     @property
+    def area(self) -> bool:
+        """True if the method uses H of its noise."""
+        return self.method.area
+
+    @property
     def stores_memory(self) -> bool:
         """As the method does."""
         return self.method.stores_memory
@@ -219,8 +224,10 @@ class MethodOfSteps(Method):
     def _near(self, shape: Any, y: Array, before: Any, after: Any) -> Any:
         """True if two turns agree, in the middle and at the end of the step."""
         real = jnp.finfo(y.dtype).dtype
-        ends = [[s.y, shape.unpack(row).polynomial(jnp.asarray(0.5, real))]
-                for row, s in (before, after)]  # fmt: skip
+        ends = [
+            [s.y, shape.unpack(row).polynomial(jnp.asarray(0.5, real))]
+            for row, s in (before, after)
+        ]
         found = jnp.array(True)
         for a, b in zip(*ends, strict=True):
             if self.given:  # there is no tolerance: to rounding

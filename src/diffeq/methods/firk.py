@@ -443,9 +443,18 @@ def _stage_coefficients(table: Tableau) -> _StageCoefficients:
     )
     dense = None if table.dense is None else table.dense[first:].T @ coupling
     return _StageCoefficients(
-        table.c[first:], bool(first), coupling, start, values, vectors, duals, end, error, inside,
+        table.c[first:],
+        bool(first),
+        coupling,
+        start,
+        values,
+        vectors,
+        duals,
+        end,
+        error,
+        inside,
         dense,
-    )  # fmt: skip
+    )
 
 
 def _eigen(matrix: np.ndarray) -> tuple[tuple, tuple, tuple]:

@@ -101,9 +101,15 @@ class Rosenbrock(Method):
 
 
 def step_from(
-    table: RosenbrockTableau, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""],
-    found: Slopes, *, rolled: bool = False,
-) -> Step:  # fmt: skip
+    table: RosenbrockTableau,
+    form: Any,
+    t: Real[Array, ""],
+    y: Array,
+    dt: Real[Array, ""],
+    found: Slopes,
+    *,
+    rolled: bool = False,
+) -> Step:
     """One step, from the field and its derivatives at (t, y). Its stages are straight code, or in a
     loop, where the field is large or the step is asked to be `rolled`: then the field is compiled
     once, not s times, and small steps take half as long again.
@@ -125,9 +131,14 @@ def step_from(
 
 
 def _unrolled_stages(
-    table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
+    table: RosenbrockTableau,
+    form: Any,
+    t: Array,
+    y: Array,
+    dt: Array,
+    found: Slopes,
     factors: Factors,
-) -> tuple:  # fmt: skip
+) -> tuple:
     rate, by_t = found.value, found.by_t
     scale = table.gamma * dt
     stages: list[Array] = []
@@ -145,9 +156,14 @@ def _unrolled_stages(
 
 
 def _in_a_loop(
-    table: RosenbrockTableau, form: Any, t: Array, y: Array, dt: Array, found: Slopes,
+    table: RosenbrockTableau,
+    form: Any,
+    t: Array,
+    y: Array,
+    dt: Array,
+    found: Slopes,
     factors: Factors,
-) -> tuple:  # fmt: skip
+) -> tuple:
     """The stages in a loop over the rows of the table, which has all columns in each."""
     by_t, scale = found.by_t, table.gamma * dt
     rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))

@@ -205,8 +205,12 @@ class _Tabled(Stochastic):
     rejected because of that, what is accepted has noise of another law, and means are wrong.
     """
 
-    area: ClassVar[bool] = True
     tableau: StochasticTableau = eqx.field(static=True, converter=table_of(StochasticTableau))
+
+    @property
+    def area(self) -> bool:
+        """True: the tables have rows for H."""
+        return True
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.tableau.name})"
@@ -319,8 +323,10 @@ class SRI(_Tabled):
             return (f, form.diffusion(t + c1 * step, point)), carry
 
         matrices = (table.A0, table.B0, table.A1, table.B1)
-        rows = (*(jnp.asarray(x, dt.dtype) for x in matrices),
-                *(jnp.asarray(c, t.dtype) for c in (table.c0, table.c1)))  # fmt: skip
+        rows = (
+            *(jnp.asarray(x, dt.dtype) for x in matrices),
+            *(jnp.asarray(c, t.dtype) for c in (table.c0, table.c1)),
+        )
         blank = blank_stages(table.stages, y)
         (fs, gs), _ = stages_in_loop(stage, rows, (blank, blank))
         return list(fs), list(gs)

@@ -647,8 +647,10 @@ def _lower_inverse(M: Matrix) -> Matrix:
 
 
 def _row_times_matrix(row: Row, M: Matrix) -> Row:
-    return tuple(sum((x * y for x, y in zip(row, column, strict=True)), _ZERO)
-                 for column in zip(*M, strict=True))  # fmt: skip
+    return tuple(
+        sum((x * y for x, y in zip(row, column, strict=True)), _ZERO)
+        for column in zip(*M, strict=True)
+    )
 
 
 def _strictly_lower(named: dict[str, Row], letter: str, s: int) -> Matrix:
@@ -788,8 +790,10 @@ class RosenbrockTableau(_Text):
         exact = self.exact
         Gamma = _lower_inverse(_with_diagonal(exact.C, 1 / exact.gamma, -1))
         alpha = tuple(_row_times_matrix(row, Gamma) for row in exact.A)
-        beta = tuple(tuple(x + y for x, y in zip(*rows, strict=True))
-                     for rows in zip(alpha, Gamma, strict=True))  # fmt: skip
+        beta = tuple(
+            tuple(x + y for x, y in zip(*rows, strict=True))
+            for rows in zip(alpha, Gamma, strict=True)
+        )
         b_hat = None if exact.b_hat is None else _row_times_matrix(exact.b_hat, Gamma)
         return alpha, beta, _row_times_matrix(exact.b, Gamma), b_hat
 

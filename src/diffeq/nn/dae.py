@@ -66,9 +66,15 @@ class NeuralDAE(Layer):
 
     @keywords
     def __init__(
-        self, net: Any, constraints: Any, *, differential: Any, tspan: Any = None,
-        field: Callable | None = None, **solve_options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        net: Any,
+        constraints: Any,
+        *,
+        differential: Any,
+        tspan: Any = None,
+        field: Callable | None = None,
+        **solve_options: Any,
+    ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         check_constraints(constraints)
         flags = np.asarray(None if isinstance(differential, Tracer) else differential)
@@ -91,9 +97,13 @@ class NeuralDAE(Layer):
             )
         dy0 = jnp.zeros(start.shape, jnp.result_type(start, float)) if dy0 is None else dy0
         return ImplicitDAEProblem(
-            self._equation(key), y0, self._span(tspan), args, dy0=dy0,
+            self._equation(key),
+            y0,
+            self._span(tspan),
+            args,
+            dy0=dy0,
             differential=np.array(self.differential),
-        )  # fmt: skip
+        )
 
     def _equation(self, key: Any) -> Callable:
         call = self._function(key)
@@ -106,9 +116,15 @@ class NeuralDAE(Layer):
         return _Residual(call, self.constraints, self.differential, False)
 
     def __call__(
-        self, y0: Any, args: Any = None, *, dy0: Any = None, tspan: Any = None, saveat: Any = None,
+        self,
+        y0: Any,
+        args: Any = None,
+        *,
+        dy0: Any = None,
+        tspan: Any = None,
+        saveat: Any = None,
         key: Any = None,
-    ) -> Solution:  # fmt: skip
+    ) -> Solution:
         """Solves for one sample.
 
         Args:

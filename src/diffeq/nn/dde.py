@@ -48,9 +48,15 @@ class NeuralDDE(Layer):
 
     @keywords
     def __init__(
-        self, net: Any, *, lags: Any, history: Callable | None = None, tspan: Any = None,
-        field: Callable | None = None, **solve_options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        net: Any,
+        *,
+        lags: Any,
+        history: Callable | None = None,
+        tspan: Any = None,
+        field: Callable | None = None,
+        **solve_options: Any,
+    ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         self.lags, self.history = lags, history
 
@@ -74,6 +80,10 @@ class NeuralDDE(Layer):
         # Without a history of its own the equation has always been where it starts.
         constant = self.history is None
         return DDEProblem(
-            plain if field is None else given, None if constant else ode.y0, ode.tspan, args,
-            history=ode.y0 if constant else self.history, lags=lags,
-        )  # fmt: skip
+            plain if field is None else given,
+            None if constant else ode.y0,
+            ode.tspan,
+            args,
+            history=ode.y0 if constant else self.history,
+            lags=lags,
+        )

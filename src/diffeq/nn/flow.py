@@ -86,10 +86,16 @@ class FFJORD(Layer):
 
     @keywords
     def __init__(
-        self, net: Any, shape: int | tuple[int, ...], *, tspan: Any = (0.0, 1.0),
-        field: Callable | None = None, base: Any = None, noise: str = "rademacher",
+        self,
+        net: Any,
+        shape: int | tuple[int, ...],
+        *,
+        tspan: Any = (0.0, 1.0),
+        field: Callable | None = None,
+        base: Any = None,
+        noise: str = "rademacher",
         **solve_options: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         if noise not in _NOISE:
             raise ValueError(

@@ -61,9 +61,15 @@ class NeuralODE(Layer):
 
     @keywords
     def __init__(
-        self, net: Any, *, tspan: Any = None, field: Callable | None = None,
-        constraints: Any = None, mass_matrix: Any = None, **solve_options: Any,
-    ) -> None:  # fmt: skip
+        self,
+        net: Any,
+        *,
+        tspan: Any = None,
+        field: Callable | None = None,
+        constraints: Any = None,
+        mass_matrix: Any = None,
+        **solve_options: Any,
+    ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         if constraints is not None:
             check_constraints(constraints)

@@ -92,9 +92,14 @@ class NeuralSDE(Layer):
         drift: Any = super().problem(y0, args, tspan=tspan)
         noise = "general" if isinstance(self.noise, int) else self.noise
         return SDEProblem(
-            drift.f, self._diffusion(), y0, drift.tspan, args,
-            noise=noise, interpretation=self.interpretation,
-        )  # fmt: skip
+            drift.f,
+            self._diffusion(),
+            y0,
+            drift.tspan,
+            args,
+            noise=noise,
+            interpretation=self.interpretation,
+        )
 
     def _diffusion(self) -> Callable:
         net, field, count = self.diffusion, self.diffusion_field, self.noise

@@ -212,8 +212,11 @@ class Output:
     def full(self, written: Any, cursors: Any, shown: Any, *, events: bool) -> list:
         """Flags the channels (those of events, or the others) that have no more room."""
         each = zip(self.channels, written, cursors, strict=True)
-        return [c.full(w, r, shown) for c, w, r in each
-                if c.kind != "times" and (c.kind == "event") == events]  # fmt: skip
+        return [
+            c.full(w, r, shown)
+            for c, w, r in each
+            if c.kind != "times" and (c.kind == "event") == events
+        ]
 
     def any(self, cursors: tuple[Cursor, ...]) -> Array:
         """1 when the step has a row to write, else 0."""

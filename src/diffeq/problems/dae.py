@@ -96,9 +96,17 @@ class DAEProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
     def __init__(
-        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, mass_matrix: Any,
-        differential: Any = None, jac: Any = None, index: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        f: Callable,
+        y0: Any,
+        tspan: Any,
+        args: Any = None,
+        *,
+        mass_matrix: Any,
+        differential: Any = None,
+        jac: Any = None,
+        index: Any = None,
+    ) -> None:
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
         self.index = index
@@ -159,9 +167,15 @@ class ImplicitDAEProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"residual": "t, y, dy, args"}
 
     def __init__(
-        self, residual: Callable, y0: Any, tspan: Any, args: Any = None, *, dy0: Any,
+        self,
+        residual: Callable,
+        y0: Any,
+        tspan: Any,
+        args: Any = None,
+        *,
+        dy0: Any,
         differential: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.residual, self.y0, self.tspan, self.args = residual, as_state(y0), tspan, args
         self.dy0, self.differential = as_state(dy0), differential
 

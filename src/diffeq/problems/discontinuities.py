@@ -161,9 +161,15 @@ class DiscontinuityTracker(eqx.Module):
         )
 
     def after(
-        self, past: Any, span: tuple[Array, Array], lags: Array, landed: Array,
-        accept: Bool[Array, ""], jumped: Bool[Array, ""], levels: int,
-    ) -> "DiscontinuityTracker":  # fmt: skip
+        self,
+        past: Any,
+        span: tuple[Array, Array],
+        lags: Array,
+        landed: Array,
+        accept: Bool[Array, ""],
+        jumped: Bool[Array, ""],
+        levels: int,
+    ) -> "DiscontinuityTracker":
         """After an attempt, which is the next row of the past: it `landed` on what came back after
         this lag (−1: on nothing that did), and an event has changed the state at its end if that
         has `jumped`. What has come back makes a mark in its turn, while it is of one of so many

@@ -233,8 +233,9 @@ class Past:
         start = self._turned(seen.origin)
         early, kept = self.before(jnp.where(before, s, lax.stop_gradient(start)))
         each = zip(self.held, stored.held, kept, strict=True)
-        held = tuple(jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype)))
-                     for a, b, c in each)  # fmt: skip
+        held = tuple(
+            jnp.where(beyond, a, jnp.where(before, c, b.astype(a.dtype))) for a, b, c in each
+        )
         ahead = fixed > now + slack
         accessed = {PastAccess.step: beyond, PastAccess.future: ahead, PastAccess.lost: lost}
         bits = sum(jnp.where(flag, jnp.int32(bit), 0) for bit, flag in accessed.items())

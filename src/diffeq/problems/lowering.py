@@ -108,9 +108,12 @@ class Delays(eqx.Module):
 
 
 def canonical(
-    problem: Problem, polynomial: Callable | None = None, direction: int | None = 1, *,
+    problem: Problem,
+    polynomial: Callable | None = None,
+    direction: int | None = 1,
+    *,
     real: bool = False,
-) -> Canonical:  # fmt: skip
+) -> Canonical:
     """The problem's canonical form, initial state and interval, checked.
 
     `real`: a complex state is seen as its real view. An equation with delays has to know its steps:
@@ -274,9 +277,18 @@ class Traced:
     """
 
     def __init__(
-        self, f: Callable, name: str, arguments: str, t: Any, parts: tuple, leaves: list,
-        structure: Any, *, extra: tuple = (), fits: Callable | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        f: Callable,
+        name: str,
+        arguments: str,
+        t: Any,
+        parts: tuple,
+        leaves: list,
+        structure: Any,
+        *,
+        extra: tuple = (),
+        fits: Callable | None = None,
+    ) -> None:
         fits = as_rate if fits is None else fits
         self.name = name
         self.count = [len(jax.tree.leaves(p)) for p in parts]
@@ -793,9 +805,15 @@ class _DelayRule(_ProblemRule):
 
     @classmethod
     def ready(
-        cls, problem: Any, tree: Any, packing: Packing, t0: Array, y0: Array, polynomial: Any,
+        cls,
+        problem: Any,
+        tree: Any,
+        packing: Packing,
+        t0: Array,
+        y0: Array,
+        polynomial: Any,
         direction: int | None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """The rule, once the state is known."""
         shape = StepLayout(polynomial(t0, y0), t0, packing.held_of(released(tree)))
         constant = not depends_on_state(problem.lags)

@@ -75,12 +75,21 @@ class SDDEProblem(Noisy):
     """
 
     fields = (
-        "drift", "diffusion", "y0", "tspan", "args", "history", "lags", "noise", "additive",
+        "drift",
+        "diffusion",
+        "y0",
+        "tspan",
+        "args",
+        "history",
+        "lags",
+        "noise",
+        "additive",
         "interpretation",
-    )  # fmt: skip
+    )
     functions: ClassVar[dict[str, str]] = {
-        "drift": "t, y, past, args", "diffusion": "t, y, past, args",
-    }  # fmt: skip
+        "drift": "t, y, past, args",
+        "diffusion": "t, y, past, args",
+    }
     delayed: ClassVar[bool] = True
 
     def __init__(

@@ -87,8 +87,15 @@ class SDEProblem(Noisy):
     """
 
     fields = (
-        "drift", "diffusion", "y0", "tspan", "args", "noise", "additive", "interpretation",
-    )  # fmt: skip
+        "drift",
+        "diffusion",
+        "y0",
+        "tspan",
+        "args",
+        "noise",
+        "additive",
+        "interpretation",
+    )
     functions: ClassVar[dict[str, str]] = {"drift": "t, y, args", "diffusion": "t, y, args"}
 
     def __init__(

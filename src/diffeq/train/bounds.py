@@ -52,8 +52,9 @@ class Interval(NamedTuple):
         return *known, *sides
 
 
-def intervals(bounds: Any, model: Any, counts: Sequence[int], names: Sequence[str],
-              values: Sequence[Array]) -> list[Interval | None]:  # fmt: skip
+def intervals(
+    bounds: Any, model: Any, counts: Sequence[int], names: Sequence[str], values: Sequence[Array]
+) -> list[Interval | None]:
     """The interval of each trained array; `counts`: how many of them a piece of the model has."""
     if bounds is None:
         return [None] * len(values)
@@ -69,8 +70,10 @@ def spread_prefix(prefix: Any, model: Any) -> list:
     """The leaf of a prefix tree that stands for each piece of a model."""
     wide = jax.tree.map(
         lambda leaf, part: [leaf] * len(jax.tree.leaves(part, is_leaf=is_nnx_module)),
-        prefix, model, is_leaf=lambda x: x is None,
-    )  # fmt: skip
+        prefix,
+        model,
+        is_leaf=lambda x: x is None,
+    )
     return jax.tree.leaves(wide, is_leaf=lambda x: x is None)
 
 

@@ -154,9 +154,12 @@ def _initial_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry 
         refusals = Refusals(zero, zero, zero - 1, codes)
         carry = FitCarry(theta, state, None, best, theta, state, refusals, zero)
     start = carry._replace(
-        theta=theta, state=state, optimizer=init(theta), still=zero,
+        theta=theta,
+        state=state,
+        optimizer=init(theta),
+        still=zero,
         refusals=carry.refusals._replace(row=zero),
-    )  # fmt: skip
+    )
     return _with_dtypes_of(jax.tree.map(jnp.copy, start), start)
 
 
@@ -242,9 +245,13 @@ def optimizer_step(
         gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
         update = optax.with_extra_args_support(optimizer).update
         updates, state = update(
-            gradient, noted.optimizer, noted.theta, value=evaluation.value, grad=gradient,
+            gradient,
+            noted.optimizer,
+            noted.theta,
+            value=evaluation.value,
+            grad=gradient,
             value_fn=loss,
-        )  # fmt: skip
+        )
         moved = optax.apply_updates(noted.theta, updates)
         return _with_dtypes_of((moved, state), (noted.theta, noted.optimizer))
 

@@ -301,16 +301,23 @@ class _FitLoop:
             ended = f"interrupted in step {len(self.history)} of {self.steps}"
             message = f"{ended}; {message}" if message else ended
         return Fit(
-            stepper.best_model(), np.asarray(self.history), self.status,
-            self.history[0] if np.isinf(best) else best, tuple(self.starts), message,
-        )  # fmt: skip
+            stepper.best_model(),
+            np.asarray(self.history),
+            self.status,
+            self.history[0] if np.isinf(best) else best,
+            tuple(self.starts),
+            message,
+        )
 
     def _message(self, *, finite: bool) -> str:
         """The report of refused steps."""
         refusals = jax.device_get(self.stepper.carry.refusals)
         message = message_of(
-            refusals, self.stepper.parameters.names, self.history, finite=finite,
+            refusals,
+            self.stepper.parameters.names,
+            self.history,
+            finite=finite,
             ended=self.status == "nonfinite",
-        )  # fmt: skip
+        )
         of_the_loss = not finite and refusals.codes[0] != FINITE
         return message + self.stepper.cause() if of_the_loss else message

@@ -37,5 +37,6 @@ class Interrupts:
         self.asked = True
         print(
             "\nfit: ends after this step and returns the best so far; Ctrl-C again ends at once",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )

@@ -82,9 +82,15 @@ def multiple_shooting(
     if observe is not None and starts is None:
         raise TypeError("observe says that data are no states: give starts= for the groups.")
     return Shooting(
-        data, ts, group_size, starts=starts, observe=observe, loss=loss, continuity=continuity,
+        data,
+        ts,
+        group_size,
+        starts=starts,
+        observe=observe,
+        loss=loss,
+        continuity=continuity,
         solver=_solver(solve, args, solve_options),
-    )  # fmt: skip
+    )
 
 
 class Shooting:
@@ -102,9 +108,17 @@ class Shooting:
     """
 
     def __init__(
-        self, data: Any, ts: Array, group_size: int, *, starts: Any, observe: Callable | None,
-        loss: Callable, continuity: Any, solver: Callable,
-    ) -> None:  # fmt: skip
+        self,
+        data: Any,
+        ts: Array,
+        group_size: int,
+        *,
+        starts: Any,
+        observe: Callable | None,
+        loss: Callable,
+        continuity: Any,
+        solver: Callable,
+    ) -> None:
         self.observe, self.loss, self.continuity = observe, loss, continuity
         self.solver = solver
         n = len(ts)

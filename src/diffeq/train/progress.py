@@ -52,8 +52,9 @@ class Progress:
         print(
             f"fit: step {step} of {self.total}, loss {loss:.4g}, {_clock(spent)} spent, at most "
             f"{_clock(left)} left",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
         self.written = True
         self.pause = min(1.5 * self.pause, LONGEST_PAUSE)
         self.due = now + self.pause

@@ -117,9 +117,18 @@ def _with_defaults(problem: Any, plain: Any, options: SolveOptions) -> Call:
     if plain.delayed:
         check_delayed(plain, method, controlled=controlled)
     return Call(
-        problem, method, controller, rtol, atol, arrays_of(options.saveat), options.save, dt,
-        options.dt0, stops_of(problem, options.stops), options.key,
-    )  # fmt: skip
+        problem,
+        method,
+        controller,
+        rtol,
+        atol,
+        arrays_of(options.saveat),
+        options.save,
+        dt,
+        options.dt0,
+        stops_of(problem, options.stops),
+        options.key,
+    )
 
 
 def _check_against_state(call: Call, options: SolveOptions, state: Any, span: Any) -> None:

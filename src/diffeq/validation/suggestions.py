@@ -92,9 +92,10 @@ def check_adjoint_is_one(adjoint: Any) -> None:
 
 def _refuse_class(argument: str, kind: type) -> None:
     required = [
-        p.name for p in inspect.signature(kind).parameters.values()
+        p.name
+        for p in inspect.signature(kind).parameters.values()
         if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-    ]  # fmt: skip
+    ]
     made = f"de.{kind.__name__}({', '.join(f'{name}=…' for name in required)})"
     raise TypeError(f"{argument} is the class {kind.__name__}; an instance is wanted: {made}.")
 

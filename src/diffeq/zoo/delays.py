@@ -63,9 +63,13 @@ class DelayCase:
         """The problem, in the default precision of JAX."""
         known = callable(self.history)
         return problems.DDEProblem(
-            self.field, None, self.tspan, None if self.args is None else jnp.asarray(self.args),
-            history=self.history if known else jnp.asarray(self.history), lags=self.lags,
-        )  # fmt: skip
+            self.field,
+            None,
+            self.tspan,
+            None if self.args is None else jnp.asarray(self.args),
+            history=self.history if known else jnp.asarray(self.history),
+            lags=self.lags,
+        )
 
 
 def _decay(t, y, past, args):
@@ -89,10 +93,16 @@ def delayed_decay() -> DelayCase:
         array([-0.5])
     """
     return DelayCase(
-        name="delayed_decay", title="delayed decay, polynomials", field=_decay,
-        history=vector(1.0), tspan=(0.0, 5.0), lags=1.0, source="hairer1993",
-        y1=_decay_exact(5.0), exact=_decay_exact,
-    )  # fmt: skip
+        name="delayed_decay",
+        title="delayed decay, polynomials",
+        field=_decay,
+        history=vector(1.0),
+        tspan=(0.0, 5.0),
+        lags=1.0,
+        source="hairer1993",
+        y1=_decay_exact(5.0),
+        exact=_decay_exact,
+    )
 
 
 def _hutchinson(t, y, past, args):
@@ -113,10 +123,16 @@ def hutchinson() -> DelayCase:
         (0.0, 8.0)
     """
     return DelayCase(
-        name="hutchinson", title="Hutchinson's logistic equation", field=_hutchinson,
-        history=vector(0.5), tspan=(0.0, 8.0), args=vector(2.0, 1.0), lags=lambda args: args[1],
-        source="hutchinson1948", y1=vector(0.201025492962589),
-    )  # fmt: skip
+        name="hutchinson",
+        title="Hutchinson's logistic equation",
+        field=_hutchinson,
+        history=vector(0.5),
+        tspan=(0.0, 8.0),
+        args=vector(2.0, 1.0),
+        lags=lambda args: args[1],
+        source="hutchinson1948",
+        y1=vector(0.201025492962589),
+    )
 
 
 def _mackey_glass(t, y, past, args):
@@ -138,10 +154,16 @@ def mackey_glass() -> DelayCase:
         array([ 0.2,  0.1, 10. , 17. ])
     """
     return DelayCase(
-        name="mackey_glass", title="Mackey–Glass, chaotic", field=_mackey_glass,
-        history=vector(0.5), tspan=(0.0, 102.0), args=vector(0.2, 0.1, 10.0, 17.0),
-        lags=lambda args: args[3], source="mackey1977", y1=vector(0.954171538594944),
-    )  # fmt: skip
+        name="mackey_glass",
+        title="Mackey–Glass, chaotic",
+        field=_mackey_glass,
+        history=vector(0.5),
+        tspan=(0.0, 102.0),
+        args=vector(0.2, 0.1, 10.0, 17.0),
+        lags=lambda args: args[3],
+        source="mackey1977",
+        y1=vector(0.954171538594944),
+    )
 
 
 def _neves(t, y, past, args):
@@ -167,11 +189,16 @@ def neves() -> DelayCase:
         array([0., 1.])
     """
     return DelayCase(
-        name="neves", title="a lag that depends on the state", field=_neves,
-        history=lambda t, args: jnp.stack([jnp.log(t), 1 / t]), tspan=(0.1, 5.0),
-        lags=lambda t, y, args: t - jnp.exp(1 - y[1]), source="neves1975",
-        y1=_neves_exact(5.0), exact=_neves_exact,
-    )  # fmt: skip
+        name="neves",
+        title="a lag that depends on the state",
+        field=_neves,
+        history=lambda t, args: jnp.stack([jnp.log(t), 1 / t]),
+        tspan=(0.1, 5.0),
+        lags=lambda t, y, args: t - jnp.exp(1 - y[1]),
+        source="neves1975",
+        y1=_neves_exact(5.0),
+        exact=_neves_exact,
+    )
 
 
 def _pantograph(t, y, past, args):
@@ -195,10 +222,16 @@ def pantograph() -> DelayCase:
         array([1.])
     """
     return DelayCase(
-        name="pantograph", title="pantograph, a lag that vanishes", field=_pantograph,
-        history=vector(1.0), tspan=(0.0, 6.0), lags=(), source="ockendon1971",
-        y1=_pantograph_exact(6.0), exact=_pantograph_exact,
-    )  # fmt: skip
+        name="pantograph",
+        title="pantograph, a lag that vanishes",
+        field=_pantograph,
+        history=vector(1.0),
+        tspan=(0.0, 6.0),
+        lags=(),
+        source="ockendon1971",
+        y1=_pantograph_exact(6.0),
+        exact=_pantograph_exact,
+    )
 
 
 def delay_cases() -> Iterator[DelayCase]:

@@ -66,9 +66,14 @@ class NoisyCase:
     def problem(self) -> "problems.SDEProblem":
         """The problem, in the default precision of JAX."""
         return problems.SDEProblem(
-            self.drift, self.diffusion, jnp.asarray(self.y0), self.tspan, jnp.asarray(self.args),
-            noise=self.noise, additive=self.additive,
-        )  # fmt: skip
+            self.drift,
+            self.diffusion,
+            jnp.asarray(self.y0),
+            self.tspan,
+            jnp.asarray(self.args),
+            noise=self.noise,
+            additive=self.additive,
+        )
 
 
 _register: list[Callable[[], NoisyCase]] = []

@@ -98,9 +98,14 @@ class _LoopCarry:
 
 
 def looped(
-    context: Any, test: Callable, turn: Callable, state: list, buffers: list,
-    varies: Callable, avals: Sequence,
-) -> list:  # fmt: skip
+    context: Any,
+    test: Callable,
+    turn: Callable,
+    state: list,
+    buffers: list,
+    varies: Callable,
+    avals: Sequence,
+) -> list:
     """Repeats `state, buffers = turn(context, active, state, buffers)` while `test(context, state,
     buffers)`.
 
@@ -178,8 +183,9 @@ def _propagate_flags(grown: Callable, flags: list[bool]) -> list[bool]:
 # --- loops ----------------------------------------------------------------------------------------
 
 
-def _while(context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int,
-           body_nconsts: int) -> list:  # fmt: skip
+def _while(
+    context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int, body_nconsts: int
+) -> list:
     """JAX's own loop: all of its carry is masked."""
     consts = cond_nconsts + body_nconsts
     xs = (*map(read_only, xs[:consts]), *xs[consts:])
@@ -232,8 +238,9 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
 
     state = [all_entries(x) for x in state]
     if not _starts_with_known_iterations(context, test, state, buffers):
-        buffers = [_loop_buffer(x, context, a)
-                   for x, a in zip(buffers, avals[sizes[1] :], strict=True)]  # fmt: skip
+        buffers = [
+            _loop_buffer(x, context, a) for x, a in zip(buffers, avals[sizes[1] :], strict=True)
+        ]
     return looped(context, test, turn, state, buffers, varies, avals)
 
 
@@ -291,8 +298,11 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
         return False, _propagate_flags(grown, flags)
 
     counter = jax.ShapeDtypeStruct((), jnp.int32)
-    avals = [counter, *jaxpr.out_avals[:num_carry],
-             *(jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in out)]  # fmt: skip
+    avals = [
+        counter,
+        *jaxpr.out_avals[:num_carry],
+        *(jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in out),
+    ]
     found = looped(context, test, turn, [np.asarray(np.int32(0)), *carry], written, varies, avals)
     return found[1:]
 
@@ -315,15 +325,38 @@ def _unroll_scan(
     written = written[::-1] if reverse else written
     outs = zip(*written, strict=True) if written else [() for _ in jaxpr.out_avals[count:]]
     avals = jaxpr.out_avals[count:]
-    return [*carry, *(np.stack(x) if x else np.zeros((0, *a.shape), a.dtype)
-                      for x, a in zip(outs, avals, strict=True))]  # fmt: skip
+    return [
+        *carry,
+        *(
+            np.stack(x) if x else np.zeros((0, *a.shape), a.dtype)
+            for x, a in zip(outs, avals, strict=True)
+        ),
+    ]
 
 
 # --- walks (`autodiff/dynamic_scan.py`) -----------------------------------------------------------
 
 
-def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes: Any, length: int,
-          reverse: bool, fresh: bool, **_: Any) -> list | None:  # fmt: skip
+def _row_number(first: Any, i: Any, count: Any, length: int) -> Any:
+    """The number of the i-th row from `first`, or of the i-th from the end of `count` rows."""
+    place = i if count is None else apply("sub", apply("sub", count, np.int32(1)), i)
+    at_least = apply("max", apply("add", first, place), np.int32(0))
+    return apply("min", at_least, np.int32(length - 1))
+
+
+def _walk(
+    context: Any,
+    lo: Any,
+    n: Any,
+    *xs: Any,
+    step: Any,
+    sizes: Any,
+    lanes: Any,
+    length: int,
+    reverse: bool,
+    fresh: bool,
+    **_: Any,
+) -> list | None:
     """Reads and writes rows at the place of each lane; a lane that is done writes none."""
     if lanes or not length:
         return None
@@ -341,18 +374,19 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
 
     def turn(inner: Any, active: Any, state: list, buffers: list) -> tuple:
         i = objects(state[0])[()]
-        back = apply("sub", apply("sub", count, np.int32(1)), i) if reverse else i
-        j = apply("min", apply("max", apply("add", first, back), np.int32(0)), np.int32(length - 1))
-        here, linear_here = (
-            [clamped_row(x, j, inner.space) for x in g] for g in (rows, linear_rows)
-        )
-        old = [np.zeros(x.shape[1:], a.dtype) if fresh else clamped_row(x, j, inner.space)
-               for x, a in zip(buffers, full, strict=True)]  # fmt: skip
+        j = _row_number(first, i, count if reverse else None, length)
+        at_row = [clamped_row(x, j, inner.space) for x in (*rows, *linear_rows)]
+        here, linear_here = at_row[: len(rows)], at_row[len(rows) :]
+        old = [
+            np.zeros(x.shape[1:], a.dtype) if fresh else clamped_row(x, j, inner.space)
+            for x, a in zip(buffers, full, strict=True)
+        ]
         xs = [*here, *consts, *state[1:], *linear, *linear_here, *old]
         found = inner.run(step, [_scalar_array(active), *xs])
         after, written = split_by_sizes(found, (sizes[2], sizes[5]))
-        buffers = [write_row(x, j, y, inner.on, inner.space)
-                   for x, y in zip(buffers, written, strict=True)]  # fmt: skip
+        buffers = [
+            write_row(x, j, y, inner.on, inner.space) for x, y in zip(buffers, written, strict=True)
+        ]
         return [_scalar_array(apply("add", i, np.int32(1))), *after], buffers
 
     own = [has_lanes(x) for x in (full_array((), first), full_array((), count))]
@@ -362,12 +396,21 @@ def _walk(context: Any, lo: Any, n: Any, *xs: Any, step: Any, sizes: Any, lanes:
         tests, places = own[1] or flags[0], any(own) or flags[0]
 
         def grown(flags: list[bool]) -> list[bool]:
-            inputs = [[f or places for f in fixed[0]], fixed[1], flags[1 : sizes[2] + 1], fixed[2],
-                      [f or places for f in fixed[3]], flags[sizes[2] + 1 :]]  # fmt: skip
+            inputs = [
+                [f or places for f in fixed[0]],
+                fixed[1],
+                flags[1 : sizes[2] + 1],
+                fixed[2],
+                [f or places for f in fixed[3]],
+                flags[sizes[2] + 1 :],
+            ]
             found = dependents(step, [tests, *(f for g in inputs for f in g)])
             found = [a or b or tests for a, b in zip(flags[1:], found, strict=True)]
-            return [flags[0] or tests, *found[: sizes[2]],
-                    *(f or places for f in found[sizes[2] :])]  # fmt: skip
+            return [
+                flags[0] or tests,
+                *found[: sizes[2]],
+                *(f or places for f in found[sizes[2] :]),
+            ]
 
         return tests, _propagate_flags(grown, flags)
 

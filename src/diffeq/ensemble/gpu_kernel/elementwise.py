@@ -28,8 +28,11 @@ def fits(equation: Any) -> bool:
     are broadcast.
     """
     shape = equation.outvars[0].aval.shape
-    pairs = [zip(v.aval.shape, shape, strict=True) if v.aval.shape else () for v in equation.invars
-             if len(v.aval.shape) in (0, len(shape))]  # fmt: skip
+    pairs = [
+        zip(v.aval.shape, shape, strict=True) if v.aval.shape else ()
+        for v in equation.invars
+        if len(v.aval.shape) in (0, len(shape))
+    ]
     return len(pairs) == len(equation.invars) and all(a in (1, b) for p in pairs for a, b in p)
 
 

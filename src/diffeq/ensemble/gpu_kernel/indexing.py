@@ -147,8 +147,17 @@ def _combine_window(
 # --- gathers and scatters -------------------------------------------------------------------------
 
 
-def _gather(context: Any, x: Any, indices: Any, *, dimension_numbers: Any,
-            slice_sizes: Any, mode: Any, fill_value: Any, **_: Any) -> list:  # fmt: skip
+def _gather(
+    context: Any,
+    x: Any,
+    indices: Any,
+    *,
+    dimension_numbers: Any,
+    slice_sizes: Any,
+    mode: Any,
+    fill_value: Any,
+    **_: Any,
+) -> list:
     """A slice for each of the indices."""
     numbers, batch = dimension_numbers, indices.shape[:-1]
     offset, indices = numbers.offset_dims, objects(all_entries(indices))
@@ -158,8 +167,14 @@ def _gather(context: Any, x: Any, indices: Any, *, dimension_numbers: Any,
     fills = mode == lax.GatherScatterMode.FILL_OR_DROP
     out = np.empty(_with_offset(batch, kept_sizes, offset), object)
     for b in np.ndindex(batch):
-        starts = _window_starts(b, indices, numbers.start_index_map, numbers.operand_batching_dims,
-                         numbers.start_indices_batching_dims, len(x.shape))  # fmt: skip
+        starts = _window_starts(
+            b,
+            indices,
+            numbers.start_index_map,
+            numbers.operand_batching_dims,
+            numbers.start_indices_batching_dims,
+            len(x.shape),
+        )
         window = objects(dynamic_slice(x, starts, slice_sizes, context.space)).reshape(kept_sizes)
         if fills:
             inside = _is_inside(starts, room)
@@ -217,17 +232,30 @@ def _fill_value(dtype: Any, given: Any) -> Any:
 def _scatter(name: str | None) -> Callable:
     combine = (lambda old, new: apply(name, old, new)) if name else (lambda old, new: new)
 
-    def rule(context: Any, x: Any, indices: Any, updates: Any, *,
-             dimension_numbers: Any, mode: Any, **_: Any) -> list:  # fmt: skip
+    def rule(
+        context: Any,
+        x: Any,
+        indices: Any,
+        updates: Any,
+        *,
+        dimension_numbers: Any,
+        mode: Any,
+        **_: Any,
+    ) -> list:
         del context
         numbers, x = dimension_numbers, all_entries(x)
         indices, updates = objects(all_entries(indices)), objects(all_entries(updates))
         window_axes = numbers.update_window_dims
         gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
         for b in np.ndindex(indices.shape[:-1]):
-            starts = _window_starts(b, indices, numbers.scatter_dims_to_operand_dims,
-                             numbers.operand_batching_dims, numbers.scatter_indices_batching_dims,
-                             x.ndim)  # fmt: skip
+            starts = _window_starts(
+                b,
+                indices,
+                numbers.scatter_dims_to_operand_dims,
+                numbers.operand_batching_dims,
+                numbers.scatter_indices_batching_dims,
+                x.ndim,
+            )
             at = iter(b)
             place = tuple(
                 slice(None) if d in window_axes else next(at) for d in range(updates.ndim)

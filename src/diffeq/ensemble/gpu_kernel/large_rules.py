@@ -86,8 +86,10 @@ def _reader(context: Any, x: Any, shape: tuple) -> Callable | None:
         return None
 
     def read(place: Any) -> Any:
-        at = [i if n > 1 else np.int32(0)
-              for i, n in zip(coordinates(place, shape), small.shape, strict=True)]  # fmt: skip
+        at = [
+            i if n > 1 else np.int32(0)
+            for i, n in zip(coordinates(place, shape), small.shape, strict=True)
+        ]
         counted = _arithmetic_sequence(small)
         if counted is not None:
             axis, first, step = counted
@@ -181,8 +183,10 @@ def _from_transpose(index: list, shape: tuple, params: dict) -> list:
 
 
 def _from_rev(index: list, shape: tuple, params: dict) -> list:
-    return [apply("sub", np.int32(n - 1), i) if axis in params["dimensions"] else i
-            for axis, (i, n) in enumerate(zip(index, shape, strict=True))]  # fmt: skip
+    return [
+        apply("sub", np.int32(n - 1), i) if axis in params["dimensions"] else i
+        for axis, (i, n) in enumerate(zip(index, shape, strict=True))
+    ]
 
 
 def _split_parts(x: Stored, *, sizes: Sequence[int], axis: int) -> list:

@@ -328,9 +328,14 @@ class Kernel:
 
     @classmethod
     def of(
-        cls, one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning,
+        cls,
+        one: Callable,
+        shared: Sequence,
+        rows: Sequence,
+        index: Any,
+        tuning: Tuning,
         sums: int = 0,
-    ) -> "Kernel":  # fmt: skip
+    ) -> "Kernel":
         """The kernel of `one(shared, rows[i], index[i])`."""
         *rows, index = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (*rows, index))
         jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(
@@ -368,23 +373,34 @@ class Kernel:
         block, avals = self.tuning.block, self.jaxpr.out_avals
         size = index.shape[0]
         lanes = -(-size // block) * block
-        args = [i.laid_out(x, lanes) for i, x in zip(self.inputs, [*shared, *rows, index],
-                                                     strict=True)]  # fmt: skip
+        args = [
+            i.laid_out(x, lanes) for i, x in zip(self.inputs, [*shared, *rows, index], strict=True)
+        ]
         args += [jnp.asarray(t.reshape(-1)).astype(_memory_dtype(t.dtype)) for t in self.tables]
         kinds = [(a.size, a.dtype) for a in avals] + self.memories
-        shapes = [jax.ShapeDtypeStruct(
-            (max(n, 1), lanes // block if k < self.sums else lanes), _memory_dtype(d)
-        ) for k, (n, d) in enumerate(kinds)]  # fmt: skip
+        shapes = [
+            jax.ShapeDtypeStruct(
+                (max(n, 1), lanes // block if k < self.sums else lanes), _memory_dtype(d)
+            )
+            for k, (n, d) in enumerate(kinds)
+        ]
         specs = [self._spec(x, 1 if k < self.sums else block) for k, x in enumerate(shapes)]
         found = pallas.pallas_call(
-            partial(self._kernel, size), grid=(lanes // block,), out_shape=shapes,
-            in_specs=[self._spec(x, block) for x in args], out_specs=specs,
-            interpret=self.tuning.interpreted(), name="solve_ensemble",
+            partial(self._kernel, size),
+            grid=(lanes // block,),
+            out_shape=shapes,
+            in_specs=[self._spec(x, block) for x in args],
+            out_specs=specs,
+            interpret=self.tuning.interpreted(),
+            name="solve_ensemble",
             compiler_params=self.tuning.params(remembers=bool(self.memories), threads=self.threads),
-        )(*args)  # fmt: skip
-        out = [jnp.sum(x[: a.size], axis=1).reshape(a.shape) if k < self.sums else
-               _from_memory(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
-               for k, (x, a) in enumerate(zip(found, avals, strict=False))]  # fmt: skip
+        )(*args)
+        out = [
+            jnp.sum(x[: a.size], axis=1).reshape(a.shape)
+            if k < self.sums
+            else _from_memory(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
+            for k, (x, a) in enumerate(zip(found, avals, strict=False))
+        ]
         return jax.tree.unflatten(self.tree, out)
 
     @staticmethod

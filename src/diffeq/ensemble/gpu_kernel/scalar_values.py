@@ -128,13 +128,30 @@ def map_entries(function: Callable, *xs: np.ndarray) -> np.ndarray:
 
 # Operations that NumPy evaluates as XLA does; others on known values are compiled by XLA.
 _FOLDS: dict[str, Callable] = {
-    "add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "neg": np.negative,
-    "abs": np.abs, "max": np.maximum, "min": np.minimum, "eq": np.equal, "ne": np.not_equal,
-    "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "is_finite": np.isfinite, "sqrt": np.sqrt, "stop_gradient": lambda x: x, "copy": lambda x: x,
-    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "add": np.add,
+    "add_any": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "abs": np.abs,
+    "max": np.maximum,
+    "min": np.minimum,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "is_finite": np.isfinite,
+    "sqrt": np.sqrt,
+    "stop_gradient": lambda x: x,
+    "copy": lambda x: x,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "not": np.invert,
     "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
-}  # fmt: skip
+}
 
 _PRIMITIVES = {
     "add": lax.add_p, "and": lax.and_p, "div": lax.div_p, "eq": lax.eq_p, "ge": lax.ge_p,

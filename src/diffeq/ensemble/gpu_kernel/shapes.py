@@ -192,8 +192,9 @@ def products(
     return out.reshape(shape)
 
 
-def _dot(a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_element_type: Any,
-         **_: Any) -> list:  # fmt: skip
+def _dot(
+    a: np.ndarray, b: np.ndarray, *, dimension_numbers: Any, preferred_element_type: Any, **_: Any
+) -> list:
     dtype = preferred_element_type or next(a.flat, np.float32(0)).dtype
     wide = summed_in(dtype)
     found = products(cast_entries(a, wide), cast_entries(b, wide), dimension_numbers)
@@ -209,8 +210,9 @@ def _sort(*xs: np.ndarray, dimension: int, is_stable: bool, num_keys: int) -> li
         for low in range(turn % 2, length - 1, 2):
             for i in np.ndindex(moved[0].shape[1:]):
                 here, there = (low, *i), (low + 1, *i)
-                later = _later([x[here] for x in moved[:num_keys]],
-                               [x[there] for x in moved[:num_keys]])  # fmt: skip
+                later = _later(
+                    [x[here] for x in moved[:num_keys]], [x[there] for x in moved[:num_keys]]
+                )
                 for x in moved:
                     a, b = x[here], x[there]
                     x[here], x[there] = select(later, b, a), select(later, a, b)
