@@ -29,7 +29,7 @@ class OutputPlan:
         self, built: BuiltSolve, saveat: Any, save: Any, dense: bool, max_saves: int
     ) -> None:
         self.equation, self.sign, self.dense = built.canonical, built.sign, dense
-        events = built.system.events
+        parts = built.system.events.parts if built.system.events else ()
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
         self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
@@ -46,10 +46,10 @@ class OutputPlan:
             self.kinds.append((_DENSE, Channel("dense", max_saves, self._polynomial())))
         self.records = [
             Channel("event", part.length, _occurrence(part.count), i, part.kind == "after")
-            for i, part in enumerate(events.parts)
+            for i, part in enumerate(parts)
         ]
         self.kinds += [((_EVENT, channel.place), channel) for channel in self.records]
-        self.vectors = [part.vector for part in events.parts]
+        self.vectors = [part.vector for part in parts]
 
     @property
     def channels(self) -> tuple[Channel, ...]:

@@ -250,7 +250,7 @@ def _advanced(state: State, t: Array) -> State:
     built, inner, most = _rebuilt(state), state.inner, state.static.max_steps
     goal, bad = _inside(signed_time(built.sign, t), inner.t, built.t1)
     events = built.system.bound_events(built.data)
-    shown = events.shown(inner.events, inner.t)
+    shown = events.shown(inner.events, inner.t) if events else inner.t
     here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
     inner = mark_failed(inner, bad, Status.bad_times)
@@ -269,7 +269,8 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     new = initial_state(built.system, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "time_error", "memory", "control", "events")
-    new = replace(new, events=built.system.events.moved(old.events, new.events, t == old.t))
+    if built.system.events:
+        new = replace(new, events=built.system.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 

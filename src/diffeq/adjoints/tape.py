@@ -153,16 +153,19 @@ def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
     # A step that ends at a stop is cut short, and takes its length from the stop when it is
     # replayed; the next attempt goes on with the dt that was proposed. So does the attempt after a
     # round without a step, and the one after the remainder of a step that an event has cut.
-    remainder = system.noise.is_remainder(tried.drawn)
-    kept = system.events.keeps_dt(state.events, tried.landing) | remainder
+    kept, events = tried.landing, system.events
+    if events:
+        kept = kept | events.is_waiting(state.events)
+    if system.noise:
+        kept = kept | system.noise.is_remainder(tried.drawn)
     dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
     low = [state.time_error] if is_compensated(dt.dtype) else []
-    reals = [*reals, *system.events.thetas(tried.end)]
+    reals = [*reals, tried.end.theta] if events else reals
     reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
     step = [] if state.failed is None else [state.steps]
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
-    if happened := system.events.coded(state.events, tried.end):
-        whole = jnp.concatenate([whole, *happened])
+    if events:
+        whole = jnp.concatenate([whole, *events.coded(state.events, tried.end)])
     memory = state.memory if system.method.stores_memory else ()
     discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
@@ -209,7 +212,7 @@ class Recorder:
         at a stop or not, and a flag for each event (a power of two, so that a decision lies in one
         word or fills several); or, where the step size is one of a few, its code.
         """
-        flags, code = self.system.events.bits, self.system.noise.bits
+        flags, code = self.system.event_bits, self.system.draw_bits
         if flags:
             return 1 << (2 + flags + code - 1).bit_length()
         return 1 + code if code else 2 if self.system.has_stops else 1
@@ -227,7 +230,7 @@ class Recorder:
         fresh = jnp.zeros if self.thins or self.system.one_step else unset
         rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
         count = -(-self.capacity * self.bits // (_WORD * self.words))
-        count = count if self.thins and (self.is_adaptive or self.system.events.bits) else 0
+        count = count if self.thins and (self.is_adaptive or self.system.events) else 0
         several = (self.words,) if self.words > 1 else ()
         decisions = jnp.zeros((count, *several), jnp.uint32)
         zero, phases = jnp.zeros((), jnp.int32), len(self.system.submethods)
@@ -285,8 +288,8 @@ class Recorder:
 
     def _flags(self, row: TapeRow, state: State, tried: Attempt) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
-        events, draws = self.system.events, self.system.noise.bits
-        if not events.bits:
+        events, draws = self.system.events, self.system.draw_bits
+        if not events:
             if draws:
                 return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
             return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
@@ -306,7 +309,7 @@ class Recorder:
         if not record.decisions.shape[0]:
             return None
         code, flags = self._code(record.decisions, i), None
-        count, draws = self.system.events.bits, self.system.noise.bits
+        count, draws = self.system.event_bits, self.system.draw_bits
         drawn = (code >> 1) & (2**draws - 1)
         if count:
             places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
@@ -326,7 +329,7 @@ class Recorder:
         if not record.decisions.shape[0]:
             return first + n - 1
         # A round of events that took no time ends at the end of the previous step.
-        mask = 5 if self.system.events.bits else 1
+        mask = 5 if self.system.events else 1
 
         def rejected(consts: Any, i: Array, _: Any) -> Array:
             decisions, first = consts
@@ -406,7 +409,7 @@ def window_start(system: System, record: Tape, index: Array, memory: Any, end: S
     """The state at the start of a window; `end` is a state of equal structure and shapes."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
-    known, _, _ = system.events.read(row)
+    known = system.events.read(row)[0] if system.events else ()
     given = end.failed is not None
     return State(
         t=row.t,
@@ -425,7 +428,7 @@ def window_start(system: System, record: Tape, index: Array, memory: Any, end: S
         last_dt=jnp.zeros_like(row.t),
         status=zero,
         evaluations=end.evaluations,
-        path=row.drawn.path,
+        path=row.drawn.path if system.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=end.why,
     )

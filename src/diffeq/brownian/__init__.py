@@ -2,11 +2,10 @@
 
 from .brownian_tree import Tree
 from .counter_rng import exponentials, key_words, threefry
-from .increments import Drawn, Noise, NoNoise, StepDraw, StepNoise, Steps
+from .increments import Drawn, Noise, StepDraw, StepNoise, Steps
 
 __all__ = [
     "Drawn",
-    "NoNoise",
     "Noise",
     "StepDraw",
     "StepNoise",

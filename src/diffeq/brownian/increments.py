@@ -1,14 +1,13 @@
 """Brownian motion by key: increments for the loop, and the path at any time.
 
-Three kinds share one protocol, so that the loop asks no questions: `NoNoise` (what an ODE has: it
-hands back what it was given), `Steps` (given steps: the increments of step i are draw number i) and
+Two kinds share one protocol: `Steps` (given steps: the increments of step i are draw number i) and
 `Tree` (controlled steps, `brownian_tree.py`). The loop carries a *path*, a few numbers that say
 where on it the solve is; an attempt gets a `StepDraw`, of which the tape keeps what is `Drawn`.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,6 @@ __all__ = [
     "LEVELS",
     "TICKS",
     "Drawn",
-    "NoNoise",
     "Noise",
     "StepDraw",
     "StepNoise",
@@ -71,17 +69,21 @@ class StepNoise(NamedTuple):
     root: Any
 
 
-class NoNoise:
-    """The noise of an ODE: none."""
+@dataclass(frozen=True)
+class Noise:
+    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
 
-    bits = 0  # of the code of a draw
+    bits: ClassVar[int] = 0  # of the code of a draw
+
+    shape: tuple[int, ...]
+    dtype: str
+    area: bool
 
     def source(self, key: Any, t0: Array, t1: Array) -> Any:
         """Returns the source of the noise, which the key determines."""
-        del key, t0, t1
-        return ()
+        raise NotImplementedError
 
-    def writing(self, within: bool) -> "NoNoise":
+    def writing(self, within: bool) -> "Noise":
         """Returns the noise for a solve that saves rows, perhaps `within` steps."""
         del within
         return self
@@ -98,8 +100,7 @@ class NoNoise:
 
     def start(self, source: Any, t: Array, dt: Array) -> Any:
         """The path at t, before an attempt of about dt."""
-        del source, t, dt
-        return ()
+        raise NotImplementedError
 
     def draw(
         self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
@@ -107,28 +108,20 @@ class NoNoise:
         """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
         far that is). Here `source` is a pair: the source, and the numbers that were drawn ahead.
         """
-        del source, code
-        return StepDraw(jnp.where(landing, target[1], dt), landing, Drawn(path, ()), path, path)
+        raise NotImplementedError
 
     def cut(self, source: Any, draw: StepDraw, theta: Array) -> Any:
         """The path from θ inside an attempt, where an event has cut it off."""
-        del draw, source, theta
-        return ()
+        raise NotImplementedError
 
     def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
         """The dt of an attempt that is replayed, as a function of the source."""
-        del source, drawn
-        return dt
+        raise NotImplementedError
 
     def is_remainder(self, drawn: Drawn) -> Any:
         """True if an attempt is the rest of a step that an event has cut."""
         del drawn
         return False
-
-    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
-        """The form with the noise of a step of dt in place; no noise where the step is not made."""
-        del source, drawn, dt, made
-        return form
 
     def longest(self, dt: Array) -> Array:
         """The longest step that is made when dt is proposed."""
@@ -139,17 +132,8 @@ class NoNoise:
         del source
         return tiny
 
-
-@dataclass(frozen=True)
-class Noise(NoNoise):
-    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    area: bool
-
     def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
-        """The form with the noise of a step in place."""
+        """The form with the noise of a step of dt in place; no noise where the step is not made."""
         some = dt > 0
         root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
         return form.with_noise(StepNoise(self, source, drawn, root.astype(self.dtype)))

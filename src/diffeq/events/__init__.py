@@ -4,21 +4,20 @@ from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes, doses
 from .handling import Events
 from .jump_process import JumpProcess
 from .lowered import lower_events
-from .no_events import NO_EVENTS, NoEvents
-from .step_end import Reinitialization, StepEnd
+from .step_end import Reinitialization, StepEnd, StepPlan, StepTruncation
 
 __all__ = [
-    "NO_EVENTS",
     "AbstractEvent",
     "AfterStep",
     "Event",
     "Events",
     "JumpProcess",
-    "NoEvents",
     "Periodic",
     "PresetTimes",
     "Reinitialization",
     "StepEnd",
+    "StepPlan",
+    "StepTruncation",
     "doses",
     "lower_events",
 ]

@@ -28,7 +28,15 @@ from ..problems.lowering import flip_time
 from .condition_signs import Watch
 from .locate import ConditionSign, Crossing, first_crossing, located, ripe
 from .lowered import LoweredEvent
-from .step_end import EventMemory, Happened, OutputWindow, Reinitialization, StepEnd, StepTruncation
+from .step_end import (
+    EventMemory,
+    Happened,
+    OutputWindow,
+    Reinitialization,
+    StepEnd,
+    StepPlan,
+    StepTruncation,
+)
 
 __all__ = ["BoundEvents", "Events"]
 
@@ -41,8 +49,6 @@ class Events:
 
     Flags are in the order: conditions, lists of times, conditions after steps.
     """
-
-    live = True
 
     def __init__(
         self,
@@ -101,17 +107,13 @@ class Events:
 
     # --- on the tape ---
 
-    def keeps_dt(self, known: EventMemory, landing: Array) -> Array:
-        """After a landing, or a round without a step, the dt goes on that was proposed."""
-        return landing | jnp.any(known.pending)
+    def is_waiting(self, known: EventMemory) -> Array:
+        """True before a round without a step."""
+        return jnp.any(known.pending)
 
     def coded(self, known: EventMemory, end: StepEnd) -> list[Array]:
         """Returns what is known before a step and what happened at its end, as integers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
-
-    def thetas(self, end: StepEnd) -> list:
-        """The θ at which a step was cut."""
-        return [end.theta]
 
     def read(self, row: Any) -> tuple[EventMemory, Array, Array]:
         """Returns what is known, what happened and at which θ, from the ends of a tape's row."""
@@ -301,26 +303,31 @@ class BoundEvents:
 
     # --- how far a step goes ---
 
-    def reach(
-        self,
-        known: EventMemory,
-        accept: Array,
-        start: tuple,
-        dt: Array,
-        landing: Array,
-        polynomial: Callable,
-        fired: Any,
+    def truncate(
+        self, plan: StepPlan, accept: Array, start: tuple[Array, Array], polynomial: Callable
     ) -> StepTruncation:
-        """Truncates the step at its first crossing, if there is one; a decision, which is not
-        differentiated.
+        """Truncates the step of a plan at its first crossing, if there is one: a decision, which is
+        not differentiated; or where it was recorded that it was cut.
         """
-        e, none, (t, y) = self.events, jnp.zeros(0, bool), start
-        if not e.crossings:
-            one = in_dtype_of(jnp.ones_like(dt), y)
-            return StepTruncation(
-                dt, landing, one, jnp.zeros((), bool), none, none, known.signs, none
-            )
-        path, waiting = polynomial(), jnp.any(known.pending)
+        (t, y), one = start, in_dtype_of(jnp.ones_like(plan.dt), start[1])
+        if not self.events.crossings:
+            none = jnp.zeros(0, bool)
+            signs, cut = plan.known.signs, jnp.zeros((), bool)
+            return StepTruncation(plan.dt, plan.landing, one, cut, none, none, signs, none)
+        if plan.theta is None:
+            return self._located(plan, accept, (t, y), polynomial())
+        crossed = plan.fired[: self.events.count] & ~jnp.any(plan.known.pending)
+        cut = jnp.any(crossed) & ~(plan.landing & (plan.theta >= 1))
+        theta = jnp.where(cut, plan.theta, 1).astype(plan.dt.dtype)
+        short, landing = jnp.where(cut, theta * plan.dt, plan.dt), plan.landing & ~cut
+        return StepTruncation(short, landing, in_dtype_of(theta, y), cut, polynomial=polynomial())
+
+    def _located(
+        self, plan: StepPlan, accept: Array, start: tuple[Array, Array], path: Any
+    ) -> StepTruncation:
+        """The step up to its first crossing on the path that its polynomial takes."""
+        e, (t, y), dt, landing, fired = self.events, start, plan.dt, plan.landing, plan.fired
+        known, waiting = plan.known, jnp.any(plan.known.pending)
         still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
         values = lambda theta: still.numbers(_time_at(t0, theta, length), line(theta))  # noqa: E731
         moving = accept & ~waiting & (length > 0)
@@ -395,60 +402,31 @@ class BoundEvents:
 
     # --- what happens there ---
 
-    def happen(  # noqa: PLR0917
+    def happen(
         self,
-        known: EventMemory,
+        plan: StepPlan,
         truncation: StepTruncation,
-        span: Any,
-        target: Array,
+        span: tuple[Array, Array, Array],
         accept: Array,
         step: Any,
         reinitialize: Reinitialization,
-        fired: Any,
     ) -> tuple[Array, StepEnd]:
-        """Applies all events of this round; `span` is (t, dt, t1), dt of the whole step."""
+        """Applies all events of this round, or those that the plan has recorded; `span` is
+        (t, dt, t1), dt of the whole step.
+        """
+        fired = plan.fired
         if fired is None:
             t, _, t1 = span
             y = step.y
             if self.events.afters and truncation.polynomial is not None:
                 y = jnp.where(truncation.cut, truncation.polynomial(truncation.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
-            landing = (
-                truncation.landing
-                if truncation.alone is False
-                else truncation.landing & ~truncation.alone
-            )
-            due = self._due(known.passed, landing, target)
+            landing = truncation.landing
+            if plan.returned is not False:  # given times that are due there have to wait
+                landing = landing & ~plan.returned
+            due = self._due(plan.known.passed, landing, plan.target)
             fired = jnp.concatenate([truncation.first, due, after])
-        return self._applied(known, fired & accept, truncation, span, step, reinitialize)
-
-    def again(  # noqa: PLR0917
-        self,
-        known: EventMemory,
-        fired: Array,
-        theta: Array,
-        span: tuple,
-        landing: Array,
-        step: Any,
-        polynomial: Callable,
-        reinitialize: Reinitialization,
-    ) -> tuple[Array, StepEnd]:
-        """Applies the events of `fired`, known from a previous run; t1 in `span` is where the whole
-        step ends.
-        """
-        e, (t, dt, t1) = self.events, span
-        crossed = fired[: e.count] & ~jnp.any(known.pending)
-        cut = jnp.any(crossed) & ~(landing & (theta >= 1))
-        theta = jnp.where(cut, theta, 1).astype(dt.dtype)
-        t1 = jnp.where(cut, t + theta * dt, t1)
-        truncation = StepTruncation(
-            jnp.where(cut, theta * dt, dt),
-            landing & ~cut,
-            in_dtype_of(theta, step.y),
-            cut,
-            polynomial=polynomial() if e.crossings else None,
-        )
-        return self._applied(known, fired, truncation, (t, dt, t1), step, reinitialize)
+        return self._applied(plan.known, fired & accept, truncation, span, step, reinitialize)
 
     def _due(self, index: Array, landing: Array, target: Array) -> Array:
         """Flags the list of times that has its next here: of several the first one."""

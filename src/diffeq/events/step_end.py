@@ -14,6 +14,7 @@ __all__ = [
     "OutputWindow",
     "Reinitialization",
     "StepEnd",
+    "StepPlan",
     "StepTruncation",
 ]
 
@@ -42,14 +43,35 @@ class Reinitialization(NamedTuple):
     settled: Callable | None = None
 
 
+class StepPlan(NamedTuple):
+    """A step that is to be made: its length, whether that is `landing` on the `target`, and the
+    noise that was `drawn` for it. `accepted` is its judgement, where that was recorded; `noisy` is
+    False for an attempt whose result is not wanted, so that its noise is not.
+
+    `known` is the memory of the events. Those that happen are `fired`, and cut the step at `theta`,
+    where that was recorded; else they are located. `returned`: the target is the time at which a
+    discontinuity comes back.
+    """
+
+    dt: Array
+    target: Array
+    landing: Array
+    drawn: Any
+    known: Any = ()
+    fired: Any = None
+    theta: Any = None
+    returned: Any = False
+    accepted: Any = None
+    noisy: Any = True
+
+
 class StepTruncation(NamedTuple):
     """The length of a step after the search for events: it ends at `theta` if it is `cut` there,
     else it is complete, and ends on a landing or not.
 
     `first` flags the condition that crosses at θ (or those that are pending in this round),
     `crossed` all that cross at the same time, `signs` are those of all conditions there, `scale`
-    has their largest values in the step, and `polynomial` is the step's. `alone`: the step lands on
-    something else, and given times that are due there have to wait.
+    has their largest values in the step, and `polynomial` is the step's.
     """
 
     dt: Array
@@ -61,7 +83,6 @@ class StepTruncation(NamedTuple):
     signs: Any = ()
     scale: Any = ()
     polynomial: Any = None
-    alone: Any = False
 
 
 class OutputWindow(NamedTuple):

@@ -12,13 +12,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..brownian import NoNoise, Steps, Tree
+from ..brownian import Noise, Steps, Tree
 from ..controllers import Constant
 from ..controllers.tolerance import Tolerance
 from ..core.norm import in_dtype_of
 from ..core.packing import as_state
 from ..core.status import Status
-from ..events import NO_EVENTS, Events, JumpProcess, lower_events
+from ..events import Events, JumpProcess, lower_events
 from ..events.lowered import LoweredEvent
 from ..methods import Method
 from ..methods.delayed import MethodOfSteps
@@ -58,7 +58,8 @@ class BuiltSolve:
 
     def writing(self, output: Output, times: tuple, save: Any) -> "BuiltSolve":
         """The integrator with rows to save, of the part of a state that `save` returns."""
-        noise = self.system.noise.writing(output.needs_interpolant)
+        noise = self.system.noise
+        noise = noise.writing(output.needs_interpolant) if noise else None
         system = replace(self.system, output=output, noise=noise)
         return replace(self, system=system, data=replace(self.data, times=times, save=save))
 
@@ -110,7 +111,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lowered_events = _events(parts, entry, algebraic, stops)
     lands = static.by_hand or stops.times is not None or bool(parts)
-    cuts = bool(lowered_events.crossings)
+    cuts = bool(lowered_events and lowered_events.crossings)
     noise = _noise(entry, controller, area=method.area, lands=lands, cuts=cuts)
     system = System(
         form,
@@ -142,7 +143,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         times=(),
         max_steps=jnp.int32(max_steps),
         goal=jnp.int32(2**31 - 1),
-        noise=noise.source(call.key, t0, t1),
+        noise=noise.source(call.key, t0, t1) if noise else (),
         lags=() if delays is None else delays.lags,
         shift=stops.shift,
     )
@@ -189,7 +190,7 @@ def _events(
 ) -> Any:
     """The events of a problem; a state that they leave without consistent values says so."""
     if not parts:
-        return NO_EVENTS
+        return None
     return Events(
         parts,
         entry.packing,
@@ -240,12 +241,14 @@ def _kept(problem: Any, entry: Canonical) -> Any:
     return packed_differential(problem, entry.packing)
 
 
-def _noise(entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool) -> NoNoise:
+def _noise(
+    entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool
+) -> Noise | None:
     """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
     steps land on times of their own, and whether they are cut where a condition crosses.
     """
     if entry.noise is None:
-        return NoNoise()
+        return None
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.is_adaptive:
         return Tree(entry.noise, dtype, True, lands, cuts)

@@ -62,8 +62,11 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     events = system.bound_events(data)
-    known = events.start(t0, y0, restart(system, data))
-    given = not controller.is_adaptive and not system.events.live
+    known, shown = (), t0
+    if events:
+        known = events.start(t0, y0, restart(system, data))
+        shown = events.shown(known, t0)
+    given = not controller.is_adaptive and not system.events
     return State(
         t=t0,
         time_error=jnp.zeros_like(t0),
@@ -72,7 +75,7 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
         dt=dt,
         control=controller.init(t0.dtype),
         memory=method.init(right_limit_form(system, data, form, t0), t0, y0),
-        written=system.output.first(data.times, events.shown(known, t0)),
+        written=system.output.first(data.times, shown),
         stop=count_passed(data.stops, t0) if system.has_stops else zero,
         events=known,
         steps=zero,
@@ -81,7 +84,7 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
         last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
-        path=system.noise.start(data.noise, t0, dt),
+        path=system.noise.start(data.noise, t0, dt) if system.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
     )
@@ -89,6 +92,8 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
 
 def with_presampled_noise(system: System, data: Data) -> Data:
     """The data with what the noise draws ahead, for the loop and for the rows that are saved."""
+    if system.noise is None:
+        return data
     each = zip(system.output.channels, data.times, strict=True)
     marks = [system.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
     return replace(data, presampled=system.noise.ahead(data.noise), marks=tuple(marks))

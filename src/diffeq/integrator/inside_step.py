@@ -47,7 +47,7 @@ def evaluate_inside(
     path, counts, seen = None, later, () if controller.is_adaptive else step.data
     if method.interpolant_evaluates(form):
         make = lambda: method.interpolant(form, state.t, state.y, dt, step)  # noqa: E731
-        path = seen = make() if system.events.crossings else _where(read, make)
+        path = seen = make() if system.crosses else _where(read, make)
         counts = read
     finite = ~read | _finite(seen) if jax.tree.leaves(seen) else None
     error = None
@@ -63,7 +63,7 @@ def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, 
     """True if a step that ends at `end` is interpolated anywhere; and true if it is, or a later
     step before the end of the solve.
     """
-    if system.events.crossings or system.rows is not None:
+    if system.crosses or system.rows is not None:
         return jnp.ones((), bool), jnp.ones((), bool)
     ahead = lambda t: system.output.ahead(data.times, state.written, t)  # noqa: E731
     end, last = lax.stop_gradient((end, data.t1))

@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from ..autodiff.primitive import trace_once
 from ..autodiff.while_loop import loop
-from ..brownian import NoNoise
 from ..core.status import Status
 from ..methods import Method, Step
 from ..output import Cursor
@@ -54,7 +53,7 @@ def integrate(
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
-            end=system.events.masked_by(active, tried.end),
+            end=system.events.masked_by(active, tried.end) if system.events else tried.end,
             past=None,
         )
         write = partial(write_rows, system)
@@ -179,7 +178,7 @@ def rewind_failed_clock(system: System, data: Data, first: State, end: State) ->
     """
     if end.failed is None:
         return end
-    still = replace(system, method=_IdentityMethod(), noise=NoNoise(), meter=None)
+    still = replace(system, method=_IdentityMethod(), noise=None, meter=None)
     data = replace(data, method=still.method, noise=())
     count = end.failed
 

@@ -1,5 +1,6 @@
 """An attempt that was recorded, as a function that can be differentiated."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ from jaxtyping import Array
 from ..autodiff.known_value import with_known_value
 from ..autodiff.nonfinite_cotangents import tripwire
 from ..autodiff.primitive import trace_once
-from ..core.norm import in_dtype_of
+from ..events import StepPlan
+from ..methods import Step
 from ..problems.discontinuities import discontinuity_time
 from ..problems.history import History
-from .restart import clip_to_discontinuity, limited_form, restart, right_limit_form, target_of
+from .restart import clip_to_discontinuity, needs_restart, right_limit_form, target_of
 from .saving import write_rows
 from .state import Attempt, Data, System, with_held
+from .take_step import JudgedStep, StepStart, step_form, take_step
 
 __all__ = ["SafePoint", "replay"]
 
@@ -74,49 +77,64 @@ def replay(
         made = [jnp.where(accept, x, 0) for x in made]
         before = History(ends, rows, count)
     form, method, _ = system.parts(data, before, made, final=True)
-    events = system.bound_events(data)
-    known, fired, theta = system.events.read(row)
-    comes = discontinuity_time(before, t, data.lags, *row.discontinuity) if system.levels else None
-    target = events.target(known, target_of(system, data, row.stop))
-    target, _ = clip_to_discontinuity(data, comes, target)
-    landed = accept & row.landing
-    whole = system.noise.length(data.noise, row.drawn, row.dt)
-    whole = jnp.where(row.landing, target - t, whole)
-    dt, landed = events.paused(known, jnp.where(accept, whole, safe.dt), landed)
-    limited = limited_form(system, data, form, t)
-    limited = system.noise.bound(limited, data.noise, row.drawn, whole, accept)
+    plan = _recorded_plan(system, data, safe, row, (t, before), accept)
+    limited = step_form(system, data, form, t, plan)
     memory = _remembered(method, limited, t, y, row, memory)
-    scaled = in_dtype_of(dt, y)
-    step = method.step(limited, t, y, scaled, memory)
-    step = step._replace(y=_kept_if_accepted(accept, step.y, y))
-    t1 = jnp.where(landed, target, t + dt)
-    if before is not None:
-        before = before.with_row(form.shape.pack(step.data.stored), accept)
-        rows = before.rows
-    t1, end = events.again(
-        known,
-        fired,
-        theta,
-        (t, dt, t1),
-        landed,
-        step,
-        partial(method.interpolant, limited, t, y, scaled, step),
-        restart(system, data, before),
-    )
+
+    def judge(step: Step, polynomial: Callable) -> JudgedStep:
+        step = step._replace(y=_kept_if_accepted(accept, step.y, y))
+        return JudgedStep(step, accept, accept, polynomial)
+
+    def remember(judged: JudgedStep, t1: Array) -> History | None:
+        del t1
+        if before is None:
+            return None
+        return before.with_row(form.shape.pack(judged.step.data.stored), accept)
+
+    point = StepStart(t, y, memory, jnp.zeros_like(t))
+    taken = take_step(system, data, (limited, method), point, plan, judge, remember)
+    t1, end, step = taken.t1, taken.end, taken.judged.step
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
-    if before is not None:
-        form, _, _ = system.parts(data, before)
     if system.has_stops and jax.tree.leaves(after):
-        reinitialize = method.init(right_limit_form(system, data, form, t1), t1, end.y)
-        at_stop = end.landing & (t1 < data.t1)
-        if system.events.live:
-            stopped = target_of(system, data, row.stop) == t1
-            at_stop = at_stop & (stopped if comes is None else stopped | (comes == t1))
-        after = jax.tree.map(lambda a, b: jnp.where(at_stop, a, b), reinitialize, after)
-    tried = Attempt(dt, t1, accept, row.landing, cursors, step, end, row.drawn)
+        form = form if before is None else system.parts(data, taken.past)[0]
+        fresh = method.init(right_limit_form(system, data, form, t1), t1, end.y)
+        landed = needs_restart(system, data, row.stop, t1, end.landing, plan.returned)
+        after = jax.tree.map(partial(jnp.where, landed), fresh, after)
+    tried = Attempt(plan.dt, t1, accept, row.landing, cursors, step, end, row.drawn)
     write = partial(write_rows, system)
     buffers = trace_once(system.traces, "write", write, data, t, y, tried, buffers)
-    return t1, end.y, end.held, after, buffers, rows
+    return t1, end.y, end.held, after, buffers, taken.past.rows if taken.past else rows
+
+
+def _recorded_plan(
+    system: System,
+    data: Data,
+    safe: SafePoint,
+    row: Any,
+    start: tuple[Array, History | None],
+    accept: Array,
+) -> StepPlan:
+    """The plan of a recorded attempt: of the same length, except that a step that landed follows
+    its target; of a rejected one, a step from the safe point.
+    """
+    (t, before), events = start, system.bound_events(data)
+    target, recorded = target_of(system, data, row.stop), None
+    if events:
+        recorded = events.events.read(row)
+        target = events.target(recorded[0], target)
+    comes = discontinuity_time(before, t, data.lags, *row.discontinuity) if system.levels else None
+    target, returned = clip_to_discontinuity(data, comes, target)
+    dt = row.dt
+    if system.noise:
+        dt = system.noise.length(data.noise, row.drawn, dt)
+    dt = jnp.where(row.landing, target - t, dt)
+    dt, landing = jnp.where(accept, dt, safe.dt), accept & row.landing
+    plan = StepPlan(dt, target, landing, row.drawn, returned=returned, noisy=accept)
+    if events is None or recorded is None:
+        return plan
+    known, fired, theta = recorded
+    dt, landing = events.paused(known, dt, landing)
+    return plan._replace(dt=dt, landing=landing, known=known, fired=fired, theta=theta)
 
 
 def _grafted(value: Array, like: Array) -> Array:

@@ -15,7 +15,9 @@ from .stops import count_passed, left_of, right_of, stop_at
 
 __all__ = [
     "clip_to_discontinuity",
+    "is_at_stop",
     "limited_form",
+    "needs_restart",
     "next_discontinuity",
     "restart",
     "right_limit_form",
@@ -28,6 +30,26 @@ def target_of(system: System, data: Data, stop: Any) -> Array:
     if not system.has_stops:
         return data.t1
     return jnp.minimum(stop_at(data.stops, stop), data.t1)
+
+
+def is_at_stop(system: System, data: Data, stop: Any, t1: Array, landing: Array) -> Array:
+    """True if a step that is `landing` ends at the next stop; not at the end, nor at an event."""
+    inside = landing & (t1 < data.t1)
+    if not (system.events and system.has_stops):
+        return inside
+    return inside & (target_of(system, data, stop) == t1)
+
+
+def needs_restart(
+    system: System, data: Data, stop: Any, t1: Array, landing: Array, returned: Any
+) -> Array:
+    """True if the method is initialized again at the end of a step: at a stop, or where it is
+    `returned` that a discontinuity comes back.
+    """
+    at_stop = is_at_stop(system, data, stop, t1, landing)
+    if returned is False:
+        return at_stop
+    return at_stop | (landing & (t1 < data.t1) & returned)
 
 
 def next_discontinuity(

@@ -26,7 +26,7 @@ def write_rows(
     output = system.output
     if not output.channels:
         return buffers
-    tried = tried if system.events.live else tried._replace(end=None)
+    tried = tried if system.events else tried._replace(end=None)
 
     def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
         del active
@@ -58,7 +58,8 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
     if system.output.needs_interpolant and interpolant is None:
         form, method, _ = system.parts(data)
         form = limited_form(system, data, form, t)
-        form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
+        if system.noise:
+            form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
     if end is None:
         held = (data.held, data.held)
@@ -70,7 +71,7 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
         part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
         interpolant = TruncatedInterpolant(interpolant, with_known_value(end.theta, part))
     dt = jnp.where(end.dt > 0, dt, 1)
-    held, happened = (data.held, end.held), system.events.happened(end)
+    held, happened = (data.held, end.held), system.events.happened(end) if system.events else None
     return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
 
 
@@ -89,8 +90,11 @@ def _written_at_start(system: System, data: Data, start: Start) -> tuple:
     """The rows that are there before the first step, which an event may change."""
     data = with_held(data, start.held)
     events = system.bound_events(data)
-    known = events.start(start.t, start.y, restart(system, data))
-    return system.output.first(data.times, events.shown(known, start.t))
+    shown = start.t
+    if events:
+        known = events.start(start.t, start.y, restart(system, data))
+        shown = events.shown(known, start.t)
+    return system.output.first(data.times, shown)
 
 
 def _example(system: System, data: Data, state: "State | Start") -> Any:
@@ -102,7 +106,7 @@ def _example(system: System, data: Data, state: "State | Start") -> Any:
         data, state = with_presampled_noise(system, data), state.state(system, data)
         data = with_held(data, state.held)
         _, tried = attempt(system, data, state)
-        tried = tried if system.events.live else tried._replace(end=None)
+        tried = tried if system.events else tried._replace(end=None)
         piece = _piece(system, data, state.t, state.y, tried)
         return state.t, tried.t1, piece.interpolant, data.held
 

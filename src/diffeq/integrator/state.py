@@ -9,8 +9,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Int
 
-from ..brownian import NoNoise
-from ..events import NO_EVENTS
+from ..brownian import Noise
+from ..events.handling import BoundEvents, Events
 from ..output import Cursor, Output
 
 __all__ = [
@@ -111,9 +111,9 @@ class System:
     meter: Any = None
     checks_cotangents: bool = False
     raises: bool = False
-    events: Any = NO_EVENTS
+    events: Events | None = None
     algebraic: bool = False
-    noise: Any = field(default_factory=NoNoise)
+    noise: Noise | None = None
     submethod: int = 0  # of a method that takes turns with another
     refusal: str = ""  # why it has no derivative
     jump_hides: bool = False  # whether it has none where a jump at its start has come back
@@ -144,16 +144,34 @@ class System:
     @property
     def reads_inside(self) -> bool:
         """True if steps are interpolated between their ends, for rows, events or the past."""
-        return self.output.needs_interpolant or bool(self.events.crossings) or self.rows is not None
+        return self.output.needs_interpolant or self.crosses or self.rows is not None
+
+    @property
+    def draw_bits(self) -> int:
+        """The number of bits of the code of a draw of noise."""
+        return self.noise.bits if self.noise else 0
+
+    @property
+    def event_bits(self) -> int:
+        """The number of flags of events in a recorded decision."""
+        return self.events.bits if self.events else 0
+
+    @property
+    def crosses(self) -> bool:
+        """True if a step may end where a condition crosses."""
+        return self.events is not None and bool(self.events.crossings)
 
     def check_differentiable(self) -> None:
         """Refuses what has no derivative, or whose derivative would be wrong."""
         if self.refusal:
             raise TypeError(self.refusal)
-        self.events.check_differentiable()
+        if self.events:
+            self.events.check_differentiable()
 
-    def bound_events(self, data: Data) -> Any:
-        """The events with their parameters."""
+    def bound_events(self, data: Data) -> BoundEvents | None:
+        """The events with their parameters; None where there are none."""
+        if self.events is None:
+            return None
         leaves = data.parameters[0][0]
         return self.events.bound(data.events, leaves, time_direction(self, data), data.held)
 

@@ -1,4 +1,4 @@
-"""One attempt: propose, step, judge; and the state after it."""
+"""`attempt`: a step that the controller proposes and judges; and the state after it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,24 +8,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from ..autodiff.primitive import if_unbatched, trace_once
+from ..brownian import StepDraw
 from ..core.norm import in_dtype_of
 from ..core.status import Status
+from ..methods import Step
+from ..problems.discontinuities import PropagatedDiscontinuity
 from ..problems.history import History, PastAccess
 from .inside_step import InsideStep, evaluate_inside
 from .restart import (
     clip_to_discontinuity,
-    limited_form,
+    is_at_stop,
+    needs_restart,
     next_discontinuity,
     restart,
     right_limit_form,
     target_of,
 )
 from .state import Attempt, Data, Decision, State, System, time_direction, with_held
+from .take_step import (
+    JudgedStep,
+    StepPlan,
+    StepStart,
+    TakenStep,
+    end_time,
+    is_compensated,
+    step_form,
+    take_step,
+)
 
-__all__ = ["attempt", "is_compensated"]
+__all__ = ["attempt", "start_of"]
 
 
 def attempt(
@@ -41,18 +55,80 @@ def attempt(
 
 
 def _attempt(
-    system: System, data: Data, state: State, decision: Any, past: Any = None
+    system: System, data: Data, state: State, decision: Decision | None, past: Any
 ) -> tuple[State, Attempt]:
     data = with_held(data, state.held)
-    seen: Any = (None, None) if past is None else past
-    past, active = seen
-    form, method, controller = system.parts(data, past)
-    events = system.bound_events(data)
+    history, active = (None, True) if past is None else past
+    form, method, controller = system.parts(data, history)
     decision = decision or Decision()
-    known, fired = system.events.followed(state.events, decision.flags)
-    target, discontinuity, comes = _target(system, data, state, past, events.target, known)
+    plan, draw, discontinuity = _proposed_plan(system, data, state, controller, decision, history)
+    limited = step_form(system, data, form, state.t, plan)
+    judge = partial(_judge, system, data, state, (limited, method, controller), plan)
+
+    def remember(judged: JudgedStep, t1: Array) -> History | None:
+        if history is None:
+            return None
+        row, on = form.shape.pack(judged.step.data.stored), judged.sound & active
+        return history.with_step(row, jnp.where(on, t1, state.t), on)
+
+    taken = take_step(system, data, (limited, method), start_of(state), plan, judge, remember)
+    judged, end, past = taken.judged, taken.end, taken.past
+    events, accept = system.bound_events(data), judged.accept
+    if events:
+        still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
+        span = (state.t, plan.dt, taken.t1)
+        end = events.settle_signs(plan.known, taken.truncation, span, end, still, accept)
+    if past is not None:
+        found = (form, discontinuity, plan.returned)
+        past = _past_after(
+            system, data, state, found, (history, past, active), taken._replace(end=end)
+        )
+    cursors = system.output.cursors(data.times, state.written, taken.t1, accept, end.shown)
+    tried = Attempt(
+        plan.dt,
+        taken.t1,
+        accept,
+        plan.landing,
+        cursors,
+        judged.step,
+        end,
+        plan.drawn,
+        None if draw is None else draw.code,
+        past,
+        () if discontinuity is None else discontinuity,
+        judged.inside,
+    )
+    path = state.path if draw is None else _path_after(system, data, plan, draw, taken)
+    after = _after(system, data, state, plan, taken, tried)
+    return _record_failure(replace(after, path=path), state, judged.step, judged.sound), tried
+
+
+def start_of(state: State) -> StepStart:
+    """The start of the step that is attempted from a state."""
+    return StepStart(state.t, state.y, state.memory, state.time_error)
+
+
+def _proposed_plan(
+    system: System,
+    data: Data,
+    state: State,
+    controller: Any,
+    decision: Decision,
+    past: History | None,
+) -> tuple[StepPlan, StepDraw | None, PropagatedDiscontinuity | None]:
+    """The step that the controller proposes, cut to the next landing; or the one that was recorded.
+    With it the noise that was drawn, and the next discontinuity that comes back.
+    """
+    events, known, fired = system.bound_events(data), state.events, None
+    target = target_of(system, data, state.stop)
+    if events:
+        known, fired = events.events.followed(known, decision.flags)
+        target = events.target(known, target)
+    discontinuity = next_discontinuity(system, data, past, state.t, target)
+    time = None if discontinuity is None else discontinuity.time
+    target, returned = clip_to_discontinuity(data, time, target)
     remaining = (target - state.t) - state.time_error
-    longest = system.noise.longest(state.dt)
+    longest = system.noise.longest(state.dt) if system.noise else state.dt
     proposed = controller.propose(
         _user_time(system, data, state), longest, time_direction(system, data)
     )
@@ -60,71 +136,58 @@ def _attempt(
     landing = proposed * slack >= remaining
     if decision.closes is not None:
         proposed, landing = _apply_decision(system, data, state, decision, proposed, landing, fired)
-    draw = system.noise.draw(
-        (data.noise, data.presampled), state.path, lax.stop_gradient(proposed), landing,
-        (target, remaining), decision.code,
-    )  # fmt: skip
-    dt, landing = events.paused(known, draw.dt, draw.landing)
-    limited = system.noise.bound(
-        limited_form(system, data, form, state.t), data.noise, draw.drawn, dt
+    proposed = lax.stop_gradient(proposed)
+    draw, dt = None, jnp.where(landing, remaining, proposed)
+    if system.noise:
+        draw = system.noise.draw(
+            (data.noise, data.presampled),
+            state.path,
+            proposed,
+            landing,
+            (target, remaining),
+            decision.code,
+        )
+        dt, landing = draw.dt, draw.landing
+    if events:
+        dt, landing = events.paused(known, dt, landing)
+    drawn = draw.drawn if draw else ()
+    plan = StepPlan(
+        dt, target, landing, drawn, known, fired, returned=returned, accepted=decision.accept
     )
-    scaled = in_dtype_of(dt, state.y)
-    step = method.step(limited, state.t, state.y, scaled, state.memory)
-    polynomial = partial(method.interpolant, limited, state.t, state.y, scaled, step)
-    span, parts = (scaled, _advanced(state, dt, target, landing)[0]), (limited, method, controller)
-    inside = evaluate_inside(system, data, state, parts, step, span)
-    verdict, floored = _judge(parts, data, state, step, inside, dt, decision.accept)
-    sound = verdict.accept if decision.accept is None else decision.accept
-    accept = sound if state.failed is None else jnp.ones((), bool)
-    polynomial = polynomial if inside.path is None else lambda: inside.path
-    truncation = events.reach(known, accept, (state.t, state.y), dt, landing, polynomial, fired)
-    truncation = truncation._replace(alone=comes)
-    t1, low = _advanced(state, truncation.dt, target, truncation.landing)
-    span = (state.t, dt, t1)
-    before, on = past, sound & active if past is not None else sound
-    if past is not None:  # what follows an event may look at the step that led to it
-        past = past.with_step(form.shape.pack(step.data.stored), jnp.where(on, t1, state.t), on)
-    reinitialize = restart(system, data, past)
-    t1, end = events.happen(known, truncation, span, target, accept, step, reinitialize, fired)
-    still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
-    end = events.settle_signs(known, truncation, span, end, still, accept)
-    cursors = system.output.cursors(data.times, state.written, t1, accept, end.shown)
-    if discontinuity is not None and before is not None and past is not None:
-        landed = jnp.where(end.landing & comes, discontinuity.lag, -1)
+    return plan, draw, discontinuity
+
+
+def _path_after(
+    system: System, data: Data, plan: StepPlan, draw: StepDraw, taken: TakenStep
+) -> Any:
+    """The path of the noise after the attempt."""
+    path, events = draw.accepted, system.bound_events(data)
+    if events:
+        path = events.advance_noise(plan.known, taken.truncation, system.noise, data.noise, draw)
+    return jax.tree.map(partial(jnp.where, taken.judged.accept), path, draw.rejected)
+
+
+def _past_after(
+    system: System, data: Data, state: State, found: tuple, pasts: tuple, taken: TakenStep
+) -> History:
+    """The past with the discontinuities that are to come back after the step; with what the last
+    attempt read that is not there (of given steps, the one that failed); and whether in any a jump
+    at the start has come back at a time that is not known.
+    """
+    (form, discontinuity, returned), (before, past, active) = found, pasts
+    (judged, t1), end = (taken.judged, taken.t1), taken.end
+    on = judged.sound & active
+    if discontinuity is not None and system.events:
+        landed = jnp.where(end.landing & returned, discontinuity.lag, -1)
         jumped = system.events.affected(end.fired)
         discontinuities = before.discontinuities.after(
             before, (state.t, t1), data.lags, landed, on, jumped, system.levels
         )
         past = replace(past, discontinuities=discontinuities)
-    past = None if past is None else _noted(form, state, past, step, (t1, end.y, on, active))
-    tried = Attempt(dt, t1, accept, landing, cursors, step, end, draw.drawn, draw.code, past,
-                    () if discontinuity is None else discontinuity, inside)  # fmt: skip
-    after = _after(system, data, state, tried, verdict, low, floored)
-    path_after = events.advance_noise(known, truncation, system.noise, data.noise, draw)
-    path = jax.tree.map(partial(jnp.where, accept), path_after, draw.rejected)
-    return _record_failure(replace(after, path=path), state, step, sound), tried
-
-
-def _target(
-    system: System, data: Data, state: State, past: Any, events: Callable, known: Any
-) -> tuple:
-    """The time beyond which the step does not go, and the return of a jump that may be it."""
-    target = events(known, target_of(system, data, state.stop))
-    discontinuity = next_discontinuity(system, data, past, state.t, target)
-    time = None if discontinuity is None else discontinuity.time
-    target, comes = clip_to_discontinuity(data, time, target)
-    return target, discontinuity, comes
-
-
-def _noted(form: Any, state: State, past: History, step: Any, end: tuple) -> History:
-    """The past with what the last attempt read that is not there (of given steps, the one that
-    failed); and whether in any a jump at the start has come back at a time that is not known.
-    """
-    t1, y1, accept, active = end
     made = active if state.failed is None else active & (state.failed < 0)
-    accessed = step.data.accessed
+    accessed = judged.step.data.accessed
     if form.since is not None:
-        back = accept & (form.since(state.t, state.y) < 0) & (form.since(t1, y1) > 0)
+        back = on & (form.since(state.t, state.y) < 0) & (form.since(t1, end.y) > 0)
         jumped = jnp.where(jnp.any(back), PastAccess.jump, 0)
         accessed = accessed | (past.accessed & PastAccess.jump) | jumped
     return replace(past, accessed=jnp.where(made, accessed.astype(jnp.int32), past.accessed))
@@ -150,31 +213,78 @@ def _record_failure(after: State, before: State, step: Any, sound: Array) -> Sta
 
 
 def _apply_decision(
-    system: System, data: Data, state: State, decision: Decision, proposed: Array, landing: Array,
+    system: System,
+    data: Data,
+    state: State,
+    decision: Decision,
+    proposed: Array,
+    landing: Array,
     fired: Any,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Array, Array]:
     """The dt to try, and true if it lands, as they were recorded."""
     closes = decision.closes & decision.accept
     left = (decision.end - state.t) + (decision.end_low - state.time_error)
     # A step that was cut off went further, and is cut off again where the condition crosses.
-    left = jnp.where(system.events.cuts(fired), jnp.maximum(proposed, left), left)
+    if system.events:
+        left = jnp.where(system.events.cuts(fired), jnp.maximum(proposed, left), left)
     proposed = jnp.where(closes, left, proposed)
-    if system.has_stops or system.events.live:
+    if system.has_stops or system.events:
         return proposed, decision.landing
     # Without stops there is one landing that is accepted: the end.
     return proposed, jnp.where(decision.accept, closes & (decision.end >= data.t1), landing)
 
 
 def _judge(
-    parts: tuple, data: Data, state: State, step: Any, inside: InsideStep, dt: Array, accepted: Any
-) -> tuple[Any, Array]:
-    _, method, controller = parts
-    if not controller.is_adaptive:
-        finite = jnp.isfinite(jnp.sum(step.y)) if state.y.ndim else jnp.isfinite(step.y)
-        finite = finite if step.solved is None else finite & step.solved
-        finite = finite if inside.finite is None else finite & inside.finite
-        verdict = controller.judge(None, dt, state.control, 1)
-        return verdict._replace(accept=finite), jnp.zeros((), bool)
+    system: System,
+    data: Data,
+    state: State,
+    parts: tuple,
+    plan: StepPlan,
+    step: Step,
+    polynomial: Callable,
+) -> JudgedStep:
+    """The step with its judgement: by its error, at its end and where it is interpolated, or as it
+    was decided. Given steps are judged by whether they are finite and solved.
+    """
+    dt, end = (
+        in_dtype_of(plan.dt, state.y),
+        end_time(start_of(state), plan.dt, plan.target, plan.landing),
+    )
+    inside = evaluate_inside(system, data, state, parts, step, (dt, end[0]))
+    method, controller = parts[1:]
+    if controller.is_adaptive:
+        verdict, floored = _error_control(
+            data, state, (method, controller), step, inside, plan.dt, plan.accepted
+        )
+        sound = verdict.accept
+    else:
+        verdict = controller.judge(None, plan.dt, state.control, 1)
+        sound, floored = _is_sound(step, inside), jnp.zeros((), bool)
+        verdict = verdict._replace(accept=sound)
+    sound = sound if plan.accepted is None else plan.accepted
+    accept = sound if state.failed is None else jnp.ones((), bool)
+    polynomial = polynomial if inside.path is None else lambda: inside.path
+    return JudgedStep(step, accept, sound, polynomial, inside, verdict, floored)
+
+
+def _is_sound(step: Step, inside: InsideStep) -> Bool[Array, ""]:
+    """True if a step is finite, where it is interpolated too, and its equations are solved."""
+    sound = jnp.isfinite(jnp.sum(step.y)) if step.y.ndim else jnp.isfinite(step.y)
+    sound = sound if step.solved is None else sound & step.solved
+    return sound if inside.finite is None else sound & inside.finite
+
+
+def _error_control(
+    data: Data,
+    state: State,
+    parts: tuple,
+    step: Step,
+    inside: InsideStep,
+    dt: Array,
+    accepted: Array | None,
+) -> tuple[Any, Bool[Array, ""]]:
+    """The controller's verdict on the error of a step, and whether that is mostly rounding."""
+    method, controller = parts
     step = lax.stop_gradient(step)
     error2, floored = data.tolerance.squared(
         step.error, lax.stop_gradient(state.y), step.y, controller.norm
@@ -199,22 +309,6 @@ def _judge(
     return verdict, floored
 
 
-def is_compensated(dtype: Any) -> bool:
-    """True if the rounding errors of time are summed: in double precision they are negligible."""
-    return dtype != jnp.float64
-
-
-def _advanced(state: State, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
-    """T + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
-    if not is_compensated(state.t.dtype):
-        return jnp.where(landing, target, state.t + dt), state.time_error
-    increment = dt + state.time_error
-    total = state.t + increment
-    back = total - state.t
-    lost = (state.t - (total - back)) + (increment - back)
-    return jnp.where(landing, target, total), jnp.where(landing, 0, lax.stop_gradient(lost))
-
-
 def _resolution(dtype: Any) -> float:
     """The smallest relative step that a time of this dtype can take."""
     eps = float(jnp.finfo(dtype).eps)
@@ -236,58 +330,81 @@ def _after(
     system: System,
     data: Data,
     state: State,
+    plan: StepPlan,
+    taken: TakenStep,
     tried: Attempt,
-    verdict: Any,
-    low: Array,
-    floored: Array,
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
     form, method, controller = system.parts(data, tried.past)
-    accept, end = tried.accept, tried.end
+    accept, end, low, verdict = tried.accept, tried.end, taken.time_error, taken.judged.verdict
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
-    at_stop = accept & end.landing & (tried.t1 < data.t1)
-    landed = at_stop
-    if system.events.live and system.has_stops:
-        at_stop = at_stop & (target_of(system, data, state.stop) == tried.t1)
-        returned = landed & (tried.discontinuity.time == tried.t1) if system.levels else False
-        landed = at_stop | returned
+    at_stop = accept & is_at_stop(system, data, state.stop, tried.t1, end.landing)
     memory = end.memory
     if system.has_stops and jax.tree.leaves(memory):
         fresh = right_limit_form(system, data, form, tried.t1)
+        landed = accept & needs_restart(
+            system, data, state.stop, tried.t1, end.landing, plan.returned
+        )
         memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     unmoved = state.memory if tried.step.rejected is None else tried.step.rejected
     memory = keep(memory, unmoved)
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(
-        system, data, state, tried, verdict,
-        method=method, controller=controller, attempts=steps + rejected, memory=memory,
+        system,
+        data,
+        state,
+        tried,
+        verdict,
+        method=method,
+        controller=controller,
+        attempts=steps + rejected,
+        memory=memory,
         reached=_reached(tried.t1, low, data.t1),
-    )  # fmt: skip
+    )
     evaluations = tried.step.evaluations
     # A landing cuts dt short; the step before it knows better how long the next can be.
     cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.is_adaptive))
-    following = partial(system.events.following, end, accept, tried.dt, state.dt, controller)
+    dt, control = jnp.where(cut, state.dt, verdict.dt), verdict.state
+    if system.events:
+        dt = system.events.following(end, accept, tried.dt, state.dt, controller, dt)
+        control = system.events.reset_controller(end, controller, control)
     return State(
-        t=keep(tried.t1, state.t), time_error=keep(low, state.time_error), y=keep(end.y, state.y),
+        t=keep(tried.t1, state.t),
+        time_error=keep(low, state.time_error),
+        y=keep(end.y, state.y),
         held=keep(end.held, state.held),
-        dt=following(jnp.where(cut, state.dt, verdict.dt)),
-        control=system.events.reset_controller(end, controller, verdict.state),
+        dt=dt,
+        control=control,
         memory=memory,
         written=tuple(w + c.n for w, c in zip(state.written, tried.cursors, strict=True)),
-        stop=state.stop + at_stop, events=keep(end.known, state.events),
-        steps=steps, rejected=rejected,
-        floored=state.floored + (accept & floored),
-        last_dt=keep(lax.stop_gradient(end.dt), state.last_dt), status=status,
+        stop=state.stop + at_stop,
+        events=keep(end.known, state.events),
+        steps=steps,
+        rejected=rejected,
+        floored=state.floored + (accept & taken.judged.floored),
+        last_dt=keep(lax.stop_gradient(end.dt), state.last_dt),
+        status=status,
         evaluations=() if evaluations is None else state.evaluations + evaluations,
-        path=state.path, failed=state.failed, why=state.why,
-    )  # fmt: skip
+        path=state.path,
+        failed=state.failed,
+        why=state.why,
+    )
 
 
 def _status(
-    system: System, data: Data, state: State, tried: Attempt, verdict: Any, *,
-    method: Any, controller: Any, attempts: Array, memory: Any, reached: Array,
-) -> Array:  # fmt: skip
+    system: System,
+    data: Data,
+    state: State,
+    tried: Attempt,
+    verdict: Any,
+    *,
+    method: Any,
+    controller: Any,
+    attempts: Array,
+    memory: Any,
+    reached: Array,
+) -> Array:
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)
     finite, unsolved = jnp.isfinite(jnp.sum(jnp.abs(tried.step.y))), Status.newton_failed
     finite = finite if tried.inside.finite is None else finite & tried.inside.finite
@@ -295,19 +412,21 @@ def _status(
     if controller.is_adaptive:
         tiny = 2 * _resolution(state.t.dtype) * jnp.abs(state.t)
         tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
-        lost = verdict.dt <= system.noise.shortest(data.noise, tiny)
+        tiny = system.noise.shortest(data.noise, tiny) if system.noise else tiny
+        lost = verdict.dt <= tiny
         small = jnp.where(solved, Status.step_too_small, unsolved)
         small = jnp.where(finite, small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
         stuck = controller.stuck(_user_time(system, data, state), tried.dt)
         status = jnp.where(~tried.accept & stuck, jnp.where(solved, Status.dtmin, unsolved), status)
-    elif system.events.live:  # without them, steps that are given are never rejected
+    elif system.events:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
     gives_up = method.gives_up(memory)
     if gives_up is not None:
         status = jnp.where(gives_up, Status.stiff, status)
-    done = system.events.over(tried.end, tried.accept & reached)
+    done = tried.accept & reached
+    done = system.events.over(tried.end, done) if system.events else done
     status = jnp.where(done, Status.success, status)
     full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)
     if overflow := full(events=False):
@@ -316,4 +435,6 @@ def _status(
     if overflow := full(events=True):
         many = jnp.any(jnp.stack(overflow))
         status = jnp.where(many & tried.accept, Status.too_many_events, status)
-    return system.events.status(tried.end, tried.accept, status).astype(jnp.int32)
+    if system.events:
+        status = system.events.status(tried.end, tried.accept, status)
+    return status.astype(jnp.int32)
