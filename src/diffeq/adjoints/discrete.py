@@ -37,12 +37,15 @@ from ..integrator import (
     SafePoint,
     State,
     System,
+    TapeRow,
     attempt,
     blank_buffers,
     empty_history,
     integrate,
     replay,
     right_limit_form,
+    state_of_row,
+    tape_row_of,
     with_held,
     with_presampled_noise,
 )
@@ -52,7 +55,7 @@ from .base import Adjoint, register_adjoint
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
-from .tape import Recorder, Tape, TapeRow, capacity, rows_for, tape_row_of, window_start
+from .tape import Recorder, Tape, capacity, rows_for
 
 __all__ = [
     "Discrete",
@@ -475,7 +478,7 @@ def replay_window(
 ) -> TapeRow:
     """The rows of a window, computed again from its first one; the tape itself when n is 0."""
     system = recorder.system
-    state = _state_of_row(system, like, data, record, index)
+    state = _window_start(system, like, data, record, index)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
@@ -535,14 +538,14 @@ def replay_window(
     return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
-def _state_of_row(system: System, like: State, data: Data, record: Tape, index: Any) -> State:
+def _window_start(system: System, like: State, data: Data, record: Tape, index: Any) -> State:
     """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
     if not system.method.stores_memory:
         form, method, _ = system.parts(with_held(data, row.held))
         memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
-    return window_start(system, record, index, memory, like)
+    return state_of_row(system, row, memory, like)
 
 
 def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:

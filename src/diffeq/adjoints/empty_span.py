@@ -42,10 +42,8 @@ def initial_tangents(
     here, past = with_held(data, start.held), empty_history(system, data, recorder)
 
     def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
-        point = [
-            with_known_value(value, like) for value, like in zip(safe_point, (t0, y0), strict=False)
-        ]
-        return [t1, midpoint_step(system, here, past, with_known_value(safe_point[0], t1), *point)]
+        points = (safe_point.t, t1), (safe_point.t, t0), (safe_point.y, y0)
+        return [t1, midpoint_step(system, here, past, *(with_known_value(*x) for x in points))]
 
     points = data.t1, start.t, start.y
     known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]

@@ -26,9 +26,11 @@ from ..integrator import (
     SafePoint,
     State,
     System,
+    TapeRow,
     alternate_methods,
     attempt,
     integrate,
+    tape_row_of,
     with_presampled_noise,
 )
 from .base import Adjoint, is_inexact, scatter_live
@@ -43,7 +45,6 @@ from .discrete import (
     tangents_of_consts,
 )
 from .empty_span import initial_tangents
-from .tape import TapeRow, tape_row_of
 
 __all__ = ["ForwardAccumulation"]
 
@@ -141,7 +142,7 @@ class _TangentRecorder(NamedTuple):
     start: list
     rows: int = 0
 
-    def write(self, dots: list, state: State, tried: Attempt) -> list:
+    def write(self, record: list, state: State, tried: Attempt) -> list:
         """The tangents after an attempt; unchanged where it was rejected or the solve of a batch
         element has ended.
         """
@@ -160,7 +161,7 @@ class _TangentRecorder(NamedTuple):
             (data, *rest),
             single(recorded),
             self.d_consts,
-            dots,
+            record,
             [False] * len(self.tangent.live),
             1,
         )

@@ -16,90 +16,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from ..autodiff.row_buffers import get_row, put_row, unset
 from ..autodiff.while_loop import loop
 from ..integrator import (
     MOST_LAPS,
+    STOP_BIT,
     Attempt,
     Data,
     Decision,
     State,
     System,
+    TapeRow,
     alternate_methods,
     attempt,
     is_compensated,
+    tape_row_of,
 )
 
-__all__ = ["Recorder", "Tape", "TapeRow", "capacity"]
+__all__ = ["Recorder", "Tape", "capacity"]
 
 _WORD = 32
-_MEMORY, _STOP = 2, 8  # of the bits of a row, where the controller's and the stop's begin
-
-
-class TapeRow(NamedTuple):
-    """The data that replay one attempt, as three arrays (and the held leaves): a tape is written in
-    every iteration of the loop, and three writes cost less than one for each number.
-
-    `reals` is t, dt, the compensation of t (in float32), and the controller's memory. `whole` is a
-    word of bits (0: accepted, 1: ended at a stop or at the end, from 2: the controller's flags,
-    from 8: the number of the next stop), the number of rows of output written before the attempt
-    (the next row gives the number after it), the controller's other integers, and the number of a
-    given step. Where there are events, their memory before the attempt and the events that happened
-    are at the end of `whole`, and their places in the step at the end of `reals`. `memory` is the
-    method's, if it `stores_memory`; `drawn` is the noise: to read it costs less than to draw it
-    again. `discontinuity` is the next propagated discontinuity: its row of the history, and its
-    lag.
-    """
-
-    reals: Float[Array, "..."]
-    whole: Int[Array, "..."]
-    y: Array
-    held: tuple = ()
-    memory: Any = ()
-    drawn: Any = ()
-    discontinuity: Any = ()
-
-    @property
-    def t(self) -> Array:
-        """The time at which the attempt started."""
-        return self.reals[..., 0]
-
-    @property
-    def dt(self) -> Array:
-        """The step size of the attempt; of one that was cut to end at a stop, the proposed one."""
-        return self.reals[..., 1]
-
-    @property
-    def time_error(self) -> Array:
-        """The compensation of t: its rounding error, zero where none is kept."""
-        kept = is_compensated(self.reals.dtype)
-        return self.reals[..., 2] if kept else jnp.zeros_like(self.reals[..., 0])
-
-    @property
-    def accept(self) -> Bool[Array, "..."]:
-        """True if the attempt was accepted."""
-        return (self.whole[..., 0] & 1) == 1
-
-    @property
-    def landing(self) -> Bool[Array, "..."]:
-        """True if the attempt ended at a stop or at the end."""
-        return (self.whole[..., 0] & 2) == 2
-
-    @property
-    def stop(self) -> Array:
-        """The number of the next stop."""
-        return self.whole[..., 0] >> _STOP
-
-    @property
-    def step(self) -> Array:
-        """The number of a given step."""
-        return self.whole[..., -1]
-
-    def lo(self, channels: int) -> tuple:
-        """The rows of output written before the attempt, per channel."""
-        return tuple(self.whole[..., 1 + i] for i in range(channels))
 
 
 class Tape(NamedTuple):
@@ -142,54 +80,6 @@ def rows_for(attempts: int) -> int:
     while capacity(rows) < attempts:
         rows += 2 - rows % 2
     return rows
-
-
-def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
-    """The row of an attempt made from a state."""
-    reals, flags, whole = _split_memory(state.control)
-    word = state.stop << _STOP
-    for place, flag in enumerate([tried.accept, tried.landing, *flags]):
-        word = word | (flag.astype(jnp.int32) << place)
-    # A step that ends at a stop is cut short, and takes its length from the stop when it is
-    # replayed; the next attempt goes on with the dt that was proposed. So does the attempt after a
-    # round without a step, and the one after the remainder of a step that an event has cut.
-    kept, events = tried.landing, system.events
-    if events:
-        kept = kept | events.is_waiting(state.events)
-    if system.noise:
-        kept = kept | system.noise.is_remainder(tried.drawn)
-    dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
-    low = [state.time_error] if is_compensated(dt.dtype) else []
-    reals = [*reals, tried.end.theta] if events else reals
-    reals = jnp.stack([state.t, dt, *low, *(x.astype(dt.dtype) for x in reals)])
-    step = [] if state.failed is None else [state.steps]
-    whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
-    if events:
-        whole = jnp.concatenate([whole, *events.coded(state.events, tried.end)])
-    memory = state.memory if system.method.stores_memory else ()
-    discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
-    drawn = lax.stop_gradient(tried.drawn)
-    return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)
-
-
-def _split_memory(memory: Any) -> tuple[list, list, list]:
-    """The leaves of a controller's memory: reals, flags, and the rest."""
-    leaves = jax.tree.leaves(memory)
-    flags = [x for x in leaves if x.dtype == bool][: _STOP - _MEMORY]
-    reals = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
-    taken = {id(x) for x in (*flags, *reals)}
-    return reals, flags, [x for x in leaves if id(x) not in taken]
-
-
-def _read_memory(row: TapeRow, like: Any, channels: int) -> Any:
-    """The controller's memory in a row."""
-    leaves, tree = jax.tree.flatten(like)
-    reals, flags, whole = _split_memory(like)
-    first = 2 + is_compensated(row.reals.dtype)
-    found = {id(x): row.reals[first + i] for i, x in enumerate(reals)}
-    found |= {id(x): (row.whole[0] >> (_MEMORY + i)) & 1 for i, x in enumerate(flags)}
-    found |= {id(x): row.whole[1 + channels + i] for i, x in enumerate(whole)}
-    return jax.tree.unflatten(tree, [found[id(x)].astype(x.dtype) for x in leaves])
 
 
 @dataclass(frozen=True)
@@ -373,7 +263,7 @@ class Recorder:
         place of the next row.
         """
         rows, place = record.rows, jnp.where(record.thinned, self.rows, record.attempts)
-        end = jnp.stack([state.stop << _STOP, *state.written])  # and no event, which are all 0
+        end = jnp.stack([state.stop << STOP_BIT, *state.written])  # and no event, which are all 0
         end = jnp.pad(end, (0, rows.whole.shape[-1] - end.shape[0]))
         t = jnp.stack(
             [state.t, state.dt, *([state.time_error] if is_compensated(state.t.dtype) else [])]
@@ -403,32 +293,3 @@ class Recorder:
         count = full.astype(jnp.int32)
         _, rows = loop(lambda _, todo, rows: todo > 0, thin, count, record.rows)
         return record._replace(rows=rows, shift=record.shift + count)
-
-
-def window_start(system: System, record: Tape, index: Array, memory: Any, end: State) -> State:
-    """The state at the start of a window; `end` is a state of equal structure and shapes."""
-    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-    zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
-    known = system.events.read(row)[0] if system.events else ()
-    given = end.failed is not None
-    return State(
-        t=row.t,
-        time_error=row.time_error,
-        y=row.y,
-        held=row.held,
-        dt=row.dt,
-        control=_read_memory(row, end.control, channels),
-        memory=memory,
-        written=row.lo(channels),
-        stop=row.stop,
-        events=known,
-        steps=row.step if given else zero,
-        rejected=zero,
-        floored=zero,
-        last_dt=jnp.zeros_like(row.t),
-        status=zero,
-        evaluations=end.evaluations,
-        path=row.drawn.path if system.noise else (),
-        failed=jnp.full((), -1, jnp.int32) if given else None,
-        why=end.why,
-    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from .locate import ConditionSign
 
@@ -17,6 +17,10 @@ __all__ = [
     "StepPlan",
     "StepTruncation",
 ]
+
+
+type Returned = Bool[Array, ""] | bool
+"""True where a step lands on the time at which a discontinuity comes back; False if none can."""
 
 
 class EventMemory(NamedTuple):
@@ -56,13 +60,13 @@ class StepPlan(NamedTuple):
     dt: Array
     target: Array
     landing: Array
-    drawn: Any
-    known: Any = ()
-    fired: Any = None
-    theta: Any = None
-    returned: Any = False
-    accepted: Any = None
-    noisy: Any = True
+    drawn: PyTree
+    known: PyTree = ()
+    fired: PyTree = None
+    theta: PyTree = None
+    returned: Returned = False
+    accepted: PyTree = None
+    noisy: Bool[Array, ""] | bool = True
 
 
 class StepTruncation(NamedTuple):

@@ -13,12 +13,15 @@ from .replay import SafePoint, replay
 from .restart import right_limit_form
 from .saving import blank_buffers, step_interpolant, written
 from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, State, System, with_held
-from .step import attempt, is_compensated
+from .step import attempt
 from .stops import Stops, count_passed, left_of, right_of
+from .take_step import is_compensated
+from .tape_row import STOP_BIT, TapeRow, state_of_row, tape_row_of
 
 __all__ = [
     "DRAWN_OR_FOUND",
     "MOST_LAPS",
+    "STOP_BIT",
     "Attempt",
     "Data",
     "Decision",
@@ -27,6 +30,7 @@ __all__ = [
     "State",
     "Stops",
     "System",
+    "TapeRow",
     "alternate_methods",
     "attempt",
     "blank_buffers",
@@ -42,7 +46,9 @@ __all__ = [
     "rewind_failed_clock",
     "right_limit_form",
     "right_of",
+    "state_of_row",
     "step_interpolant",
+    "tape_row_of",
     "with_held",
     "with_presampled_noise",
     "written",

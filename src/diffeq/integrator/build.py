@@ -6,14 +6,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, PyTree
 
 from ..brownian import Noise, Steps, Tree
-from ..controllers import Constant
+from ..controllers import Constant, Controller
 from ..controllers.tolerance import Tolerance
 from ..core.norm import in_dtype_of
 from ..core.packing import as_state
@@ -24,14 +25,17 @@ from ..methods import Method
 from ..methods.delayed import MethodOfSteps
 from ..output import Output
 from ..output.progress import Meter
-from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem
+from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from ..problems.dae import packed_differential
-from ..problems.forms import lower
+from ..problems.forms import Form, lower
 from ..problems.lowering import Canonical, canonical
 from . import Data, Start, Stops, System, count_passed
 from .call import MAX_STEPS, Call, StaticOptions
+from .state import Held
 
 __all__ = ["BuiltSolve", "build", "signed_time"]
+
+type ShapeOf = Array | jax.ShapeDtypeStruct
 
 _ROWS = 1024  # of the past: steps within the largest lag
 
@@ -41,22 +45,22 @@ class BuiltSolve:
     """A call that is ready for the loop; t0 and t1 are in the loop's time, which runs forwards."""
 
     canonical: Canonical
-    sign: Any
-    t0: Any
-    t1: Any
+    sign: Array | int
+    t0: Array
+    t1: Array
     method: Method
-    controller: Any
+    controller: Controller
     system: System
     data: Data
     jump_process: JumpProcess | None = None  # of jumps
     max_steps: int = MAX_STEPS
 
     @property
-    def first_stop(self) -> Any:
+    def first_stop(self) -> Array | int:
         """The number of stops up to the start of the first step."""
         return count_passed(self.data.stops, self.t0) if self.system.has_stops else 0
 
-    def writing(self, output: Output, times: tuple, save: Any) -> "BuiltSolve":
+    def writing(self, output: Output, times: tuple, save: PyTree) -> "BuiltSolve":
         """The integrator with rows to save, of the part of a state that `save` returns."""
         noise = self.system.noise
         noise = noise.writing(output.needs_interpolant) if noise else None
@@ -73,7 +77,14 @@ class BuiltSolve:
         )
         return replace(self, system=system)
 
-    def start(self, dt: Any, dt0: Any, *, bad: Any = False, status: Any = Status.running) -> Start:
+    def start(
+        self,
+        dt: ArrayLike | None,
+        dt0: ArrayLike | None,
+        *,
+        bad: Array | bool = False,
+        status: Array | int = Status.running,
+    ) -> Start:
         """Where the loop starts; its first step is given, or found there.
 
         `bad`: times are wrong; `status`: of the initial values.
@@ -165,7 +176,11 @@ def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, Jump
 
 
 def _method(
-    method: Method, entry: Canonical, sign: Any, tolerance: Tolerance, controller: Any
+    method: Method,
+    entry: Canonical,
+    sign: Array | int,
+    tolerance: Tolerance,
+    controller: Controller,
 ) -> Method:
     """The method for an equation: of an SDE by its kind of noise, of a DDE with its stages found
     by iteration where a lag is shorter than a step.
@@ -187,7 +202,7 @@ def _with_view(entry: Canonical, process: JumpProcess | None) -> Canonical:
 
 def _events(
     parts: tuple[LoweredEvent, ...], entry: Canonical, algebraic: bool, stops: Stops
-) -> Any:
+) -> Events | None:
     """The events of a problem; a state that they leave without consistent values says so."""
     if not parts:
         return None
@@ -220,10 +235,10 @@ def _refusal(entry: Canonical) -> str:
     )
 
 
-def _polynomial(method: Method, t: Any, y: Any) -> Any:
+def _polynomial(method: Method, t: ShapeOf, y: ShapeOf) -> PyTree:
     """The shapes of what a method's step leaves to the past."""
 
-    def still(t: Any, y: Any) -> Any:
+    def still(t: Array, y: Array) -> PyTree:
         return method.constant_step(t, y, in_dtype_of(jnp.ones_like(t), y))
 
     return jax.eval_shape(still, t, y)
@@ -234,7 +249,7 @@ def _power(rows: int) -> int:
     return 1 << (rows - 1).bit_length()
 
 
-def _kept(problem: Any, entry: Canonical) -> Any:
+def _kept(problem: Problem, entry: Canonical) -> Array | None:
     """Which components of a state are differential, where a user says so."""
     if not isinstance(problem, DAEProblem):
         return None
@@ -242,7 +257,7 @@ def _kept(problem: Any, entry: Canonical) -> Any:
 
 
 def _noise(
-    entry: Canonical, controller: Any, *, area: bool, lands: bool, cuts: bool
+    entry: Canonical, controller: Controller, *, area: bool, lands: bool, cuts: bool
 ) -> Noise | None:
     """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
     steps land on times of their own, and whether they are cut where a condition crosses.
@@ -259,34 +274,34 @@ def _lowered(
     form: Callable,
     wanted: str | tuple[str, ...],
     method: str,
-    direction: Any,
-    parameters: Any,
-    sign: Any,
-    held: Any = (),
-) -> Any:
+    direction: int | None,
+    parameters: PyTree,
+    sign: PyTree,  # (), where the direction is known
+    held: Held = (),
+) -> Form:
     """The form that the method steps; a direction of time that is known costs nothing."""
     sign = sign if direction is None else direction
     return lower(form(parameters, sign, held), wanted, method)
 
 
-def signed_time(sign: Any, x: Any) -> Any:
+def signed_time(sign: Array | int, x: Array) -> Array:
     """A time (or a rate) of the problem in the loop's time, or back."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, x.dtype) * x
 
 
-def _tolerance(entry: Canonical, rtol: Any, atol: Any, floored: bool) -> Tolerance:
+def _tolerance(entry: Canonical, rtol: PyTree, atol: PyTree, floored: bool) -> Tolerance:
     real = jnp.finfo(entry.y0.dtype).dtype
     return Tolerance(_prefix(entry, rtol, real), _prefix(entry, atol, real), floored)
 
 
-def _prefix(entry: Canonical, value: Any, dtype: Any) -> Any:
+def _prefix(entry: Canonical, value: PyTree, dtype: np.dtype) -> Array:
     """A scalar, or a prefix tree of y0, as an array that broadcasts against the packed state."""
     value = as_state(value) if entry.packing.single else value  # [1e-6, 1e-9] for a vector
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jnp.asarray(value, dtype)
     like = entry.packing.rates_of(jnp.zeros(entry.y0.shape, dtype))
 
-    def spread(v: Any, part: Any) -> Any:
+    def spread(v: ArrayLike, part: PyTree) -> PyTree:
         return jax.tree.map(lambda y: jnp.broadcast_to(jnp.asarray(v, dtype), y.shape), part)
 
     leaves = jax.tree.leaves(jax.tree.map(spread, value, like))

@@ -1,7 +1,6 @@
 """The state before the first attempt."""
 
 from dataclasses import replace
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from ..controllers import initial_step
 from ..core.status import Status
 from ..methods.mass import initial_step_rates
 from .restart import restart, right_limit_form
-from .state import Data, State, System, with_held
+from .state import Data, Held, State, System, with_held
 from .stops import count_passed
 
 __all__ = ["Start", "initial_state", "mark_failed", "with_presampled_noise"]
@@ -25,8 +24,8 @@ class Start(eqx.Module):
 
     t: Array
     y: Array
-    held: Any
-    dt: Any
+    held: Held
+    dt: Array | None
     status: Int[Array, ""]
 
     def state(self, system: "System", data: Data) -> State:
@@ -49,7 +48,7 @@ class Start(eqx.Module):
         )
 
 
-def mark_failed(state: State, bad: Any, status: Any) -> State:
+def mark_failed(state: State, bad: Array | bool, status: Array | int) -> State:
     """The state with a status, where something is bad and nothing failed before."""
     found = jnp.where(bad & (state.status <= Status.running), status, state.status)
     return replace(state, status=found.astype(jnp.int32))

@@ -7,15 +7,17 @@ stiffly accurate method can step as far as it likes. So where something is read 
 interpolant is looked at together with the error at the end, and the step is shortened for it.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import rounding
+from ..methods import Step
 from .state import Data, State, System
 
 __all__ = ["InsideStep", "evaluate_inside"]
@@ -26,13 +28,13 @@ class InsideStep(NamedTuple):
     of its scaled error; and whether it is finite. None where nothing has to be known.
     """
 
-    path: Any = None
+    path: PyTree = None
     error2: Array | None = None
     finite: Array | None = None
 
 
 def evaluate_inside(
-    system: System, data: Data, state: State, parts: tuple, step: Any, span: tuple
+    system: System, data: Data, state: State, parts: tuple, step: Step, span: tuple
 ) -> InsideStep:
     """The interpolant of a step of `parts`, a form, a method and a controller, over `span`: the
     length as a number of the state, and the time at its end.
@@ -59,7 +61,9 @@ def evaluate_inside(
     return InsideStep(path, jnp.where(counts, error2, 0), finite)
 
 
-def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, Any]:
+def _wanted(
+    system: System, data: Data, state: State, end: Array
+) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """True if a step that ends at `end` is interpolated anywhere; and true if it is, or a later
     step before the end of the solve.
     """
@@ -70,7 +74,7 @@ def _wanted(system: System, data: Data, state: State, end: Array) -> tuple[Any, 
     return ahead(end + rounding(end)), ahead(last - rounding(last))
 
 
-def _where(wanted: Bool[Array, ""], make: Any) -> Any:
+def _where(wanted: Bool[Array, ""], make: Callable[[], PyTree]) -> PyTree:
     """The value of `make()` where it is wanted; else zeros."""
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
     # A walk of at most one turn: elsewhere nothing is evaluated.
@@ -78,7 +82,7 @@ def _where(wanted: Bool[Array, ""], make: Any) -> Any:
     return made
 
 
-def _finite(tree: Any) -> Bool[Array, ""]:
+def _finite(tree: PyTree) -> Bool[Array, ""]:
     """True if all numbers of a tree are finite."""
     leaves = (x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact))
     return jnp.isfinite(sum(jnp.sum(jnp.abs(x)) for x in lax.stop_gradient(list(leaves))))

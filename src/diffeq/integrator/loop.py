@@ -4,13 +4,14 @@
 each attempt and what became of it; the loop knows no more of derivatives than that.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.primitive import trace_once
 from ..autodiff.while_loop import loop
@@ -18,9 +19,10 @@ from ..core.status import Status
 from ..methods import Method, Step
 from ..output import Cursor
 from ..problems.discontinuities import DiscontinuityTracker
+from ..problems.forms import Form
 from ..problems.history import History, PastAccess
 from .saving import blank_buffers, write_rows
-from .state import Data, State, System, with_held
+from .state import Attempt, Data, Memory, State, System, with_held
 from .step import attempt
 
 __all__ = [
@@ -36,16 +38,47 @@ __all__ = [
 MOST_LAPS = 64  # of methods that take turns
 
 
+@runtime_checkable
+class AttemptRecorder(Protocol):
+    """A recorder of attempts, which an adjoint gives to `integrate`. Its record goes through the
+    loop: `write` sees each attempt, and `run` is the loop, which it may run in parts. `rows` is the
+    number of attempts for which it has room.
+    """
+
+    @property
+    def rows(self) -> int:
+        """The number of attempts for which it has room."""
+        ...
+
+    def write(self, record: PyTree, state: State, tried: Attempt) -> PyTree:
+        """Returns the record with an attempt that was made from a state."""
+        ...
+
+    def run(
+        self,
+        running: Callable,
+        turn: Callable,
+        data: Data,
+        state: State,
+        buffers: list,
+        rest: PyTree,
+    ) -> tuple[State, list, PyTree, PyTree]:
+        """Runs the loop; returns the last state, the buffers, the record and the rest."""
+        ...
+
+
 def integrate(
-    system: System, data: Data, state: State, recorder: Any = None
-) -> tuple[State, list, Any]:
+    system: System, data: Data, state: State, recorder: AttemptRecorder | None = None
+) -> tuple[State, list, PyTree]:
     """Runs the loop to the end: the last state, the output buffers, and what the recorder kept."""
 
-    def running(data: Data, state: State, _: Any) -> Any:
+    def running(data: Data, state: State, _: PyTree) -> Array:
         on = state.status == Status.running
         return on & (state.steps < data.goal) if system.one_step else on
 
-    def turn(system: System, active: Any, data: Data, state: State, carried: Any) -> Any:
+    def turn(
+        system: System, active: Array, data: Data, state: State, carried: tuple
+    ) -> tuple[State, tuple]:
         buffers, record, (shown, past, lap) = carried
         seen = None if past is None else (past, active)
         after, tried = attempt(system, data, state, past=seen)
@@ -85,13 +118,13 @@ def integrate(
 
 def alternate_methods(
     system: System,
-    running: Any,
-    turn: Any,
+    running: Callable[[Data, State, PyTree], Array],
+    turn: Callable[[System, Array, Data, State, PyTree], tuple[State, PyTree]],
     data: Data,
     state: State,
-    carried: Any,
-    noted: Any = None,
-) -> Any:
+    carried: PyTree,
+    noted: Callable[[PyTree, Array, int], PyTree] | None = None,
+) -> tuple[State, PyTree]:
     """The loop, with `turn(system, active, data, state, carried)`.
 
     Where methods take turns it is a loop over laps, in which each of them has a loop of its own,
@@ -104,15 +137,17 @@ def alternate_methods(
         return loop(running, partial(turn, system), state, carried, consts=data)
     last = len(phases) - 1
 
-    def own(phase: int, consts: Any, state: State, carried: Any) -> Any:
+    def own(phase: int, consts: tuple, state: State, carried: PyTree) -> Array:
         data, stays = consts
         on = system.method.submethod(state.memory) == phase
         return running(data, state, carried) & (on | stays if phase == last else on)
 
-    def one(phase: int, active: Any, consts: Any, state: State, carried: Any) -> Any:
+    def one(
+        phase: int, active: Array, consts: tuple, state: State, carried: PyTree
+    ) -> tuple[State, PyTree]:
         return turn(phases[phase], active, consts[0], state, carried)
 
-    def lap(active: Any, data: Data, state: State, carried: Any) -> Any:
+    def lap(active: Array, data: Data, state: State, carried: tuple) -> tuple[State, tuple]:
         del active
         buffers, record, rest = carried
         number = rest[2]
@@ -127,7 +162,7 @@ def alternate_methods(
     return loop(running, lap, state, carried, consts=data)
 
 
-def empty_history(system: System, data: Data, recorder: Any) -> Any:
+def empty_history(system: System, data: Data, recorder: AttemptRecorder | None) -> History | None:
     """The past before the first attempt, if the field looks at one: of a tape, with room for each
     of its rows.
     """
@@ -163,11 +198,11 @@ def lane_status(state: State) -> Array:
 class _IdentityMethod(Method):
     """Stays where it is: what runs a clock alone."""
 
-    def step(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> Step:
+    def step(self, form: Form, t: Array, y: Array, dt: Array, memory: Memory) -> Step:
         """No step."""
         return Step(y, None, (), ())
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Form) -> bool:
         """There is nothing to interpolate."""
         return False
 
@@ -182,10 +217,10 @@ def rewind_failed_clock(system: System, data: Data, first: State, end: State) ->
     data = replace(data, method=still.method, noise=())
     count = end.failed
 
-    def before(consts: Any, state: State, _: Any) -> Any:
+    def before(consts: tuple, state: State, _: PyTree) -> Array:
         return state.steps < consts[1]
 
-    def turn(active: Any, consts: Any, state: State, _: Any) -> Any:
+    def turn(active: Array, consts: tuple, state: State, _: PyTree) -> tuple[State, tuple]:
         del active
         return attempt(still, consts[0], state)[0], ()
 

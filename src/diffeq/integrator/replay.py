@@ -2,24 +2,27 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.known_value import with_known_value
 from ..autodiff.nonfinite_cotangents import tripwire
 from ..autodiff.primitive import trace_once
 from ..events import StepPlan
-from ..methods import Step
+from ..methods import Method, Step
+from ..output import Cursor
 from ..problems.discontinuities import discontinuity_time
+from ..problems.forms import Form
 from ..problems.history import History
 from .restart import clip_to_discontinuity, needs_restart, right_limit_form, target_of
 from .saving import write_rows
-from .state import Attempt, Data, System, with_held
+from .state import Attempt, Data, Held, Memory, System, with_held
 from .take_step import JudgedStep, StepStart, step_form, take_step
+from .tape_row import TapeRow
 
 __all__ = ["SafePoint", "replay"]
 
@@ -31,8 +34,8 @@ class SafePoint(NamedTuple):
 
     t: Array
     y: Array
-    held: Any
-    dt: Any = ()
+    held: Held
+    dt: PyTree = ()
 
     def with_step(self, first: Array) -> "SafePoint":
         """The point with the length of its step: a small part of the `first` dt that was tried
@@ -48,11 +51,11 @@ def replay(
     system: System,
     data: Data,
     safe: SafePoint,
-    row: Any,
-    cursors: Any,
-    carried: tuple[Array, Array, Any, Any, list, list],
-    past: Any = None,
-) -> tuple[Array, Array, Any, Any, list, list]:
+    row: TapeRow,
+    cursors: tuple[Cursor, ...],
+    carried: tuple[Array, Array, Held, Memory, list, list],
+    past: tuple | None = None,
+) -> tuple[Array, Array, Held, Memory, list, list]:
     """The recorded attempt again, as a differentiable function of data and of what the step before
     has left: t, y, what is held beside it, the method's memory, the rows of output, and the rows of
     the past.
@@ -63,13 +66,15 @@ def replay(
     The memory at (t, y) is known, or recorded; only its derivative comes from the step before.
     `past` is what is known of the past: the ends of its rows, the number of this one, and it.
     """
-    *start, memory, buffers, rows = carried
+    t, y, held, memory, buffers, rows = carried
     accept = row.accept  # not that of a lane which had ended, nor of one which had failed
     if data.failed is not None:
         accept = accept & ((data.failed < 0) | (row.step < data.failed))
     if system.checks_cotangents:
-        start[1] = tripwire(start[1], start[0])
-    t, y, held = jax.tree.map(partial(_unless_rejected, accept), tuple(start), tuple(safe[:3]))
+        y = tripwire(y, t)
+    t, y, held = jax.tree.map(
+        partial(_unless_rejected, accept), (t, y, held), (safe.t, safe.y, safe.held)
+    )
     data = with_held(data, held)
     before, made = None, None
     if past is not None:
@@ -110,7 +115,7 @@ def _recorded_plan(
     system: System,
     data: Data,
     safe: SafePoint,
-    row: Any,
+    row: TapeRow,
     start: tuple[Array, History | None],
     accept: Array,
 ) -> StepPlan:
@@ -157,7 +162,9 @@ def _kept_if_accepted(accept: Array, y1: Array, y: Array) -> Array:
     return with_known_value(jnp.where(accept, y1, y), kept * y1 + (1 - kept) * y)
 
 
-def _remembered(method: Any, form: Any, t: Array, y: Array, row: Any, memory: Any) -> Any:
+def _remembered(
+    method: Method, form: Form, t: Array, y: Array, row: TapeRow, memory: Memory
+) -> Memory:
     """The memory at (t, y), known or recorded, with the derivative that the step before left."""
     if method.multistep:
         return memory  # the past itself, recorded like y

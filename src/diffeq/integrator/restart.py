@@ -1,16 +1,19 @@
 """Where a step lands, what the field is beside a stop, and how to go on after one."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from ..events import Reinitialization
+from ..events.step_end import Returned
+from ..methods import Method
 from ..methods.mass import consistent_state, slope_of
 from ..problems.discontinuities import PropagatedDiscontinuity
-from .state import Data, System, with_held
+from ..problems.forms import Form
+from ..problems.history import History
+from .state import Data, Held, Memory, System, with_held
 from .stops import count_passed, left_of, right_of, stop_at
 
 __all__ = [
@@ -25,14 +28,14 @@ __all__ = [
 ]
 
 
-def target_of(system: System, data: Data, stop: Any) -> Array:
+def target_of(system: System, data: Data, stop: Array) -> Array:
     """Where the next landing is: a stop, or the end."""
     if not system.has_stops:
         return data.t1
     return jnp.minimum(stop_at(data.stops, stop), data.t1)
 
 
-def is_at_stop(system: System, data: Data, stop: Any, t1: Array, landing: Array) -> Array:
+def is_at_stop(system: System, data: Data, stop: Array, t1: Array, landing: Array) -> Array:
     """True if a step that is `landing` ends at the next stop; not at the end, nor at an event."""
     inside = landing & (t1 < data.t1)
     if not (system.events and system.has_stops):
@@ -41,7 +44,7 @@ def is_at_stop(system: System, data: Data, stop: Any, t1: Array, landing: Array)
 
 
 def needs_restart(
-    system: System, data: Data, stop: Any, t1: Array, landing: Array, returned: Any
+    system: System, data: Data, stop: Array, t1: Array, landing: Array, returned: Returned
 ) -> Array:
     """True if the method is initialized again at the end of a step: at a stop, or where it is
     `returned` that a discontinuity comes back.
@@ -53,7 +56,7 @@ def needs_restart(
 
 
 def next_discontinuity(
-    system: System, data: Data, past: Any, t: Array, target: Array
+    system: System, data: Data, past: History | None, t: Array, target: Array
 ) -> PropagatedDiscontinuity | None:
     """The next propagated discontinuity, if it is before the next forced step end."""
     if not system.levels:
@@ -63,7 +66,7 @@ def next_discontinuity(
     return past.discontinuities.following(past, t, data.lags, target)
 
 
-def clip_to_discontinuity(data: Data, time: Array | None, target: Array) -> tuple[Array, Any]:
+def clip_to_discontinuity(data: Data, time: Array | None, target: Array) -> tuple[Array, Returned]:
     """The next landing, and whether it is where something comes back: that is first where an event
     is at the same time, which then has a step of length zero, so that each has its derivative.
     """
@@ -73,7 +76,7 @@ def clip_to_discontinuity(data: Data, time: Array | None, target: Array) -> tupl
     return jnp.where(own, time, target), own
 
 
-def _field_between(form: Any, low: Any, high: Any) -> Any:
+def _field_between(form: Form, low: Array, high: Array | None) -> Form:
     """The form with stage times held between two discontinuities; they move along with t."""
 
     def clipped(f: Callable) -> Callable:
@@ -82,14 +85,14 @@ def _field_between(form: Any, low: Any, high: Any) -> Any:
     return form.mapped(clipped)
 
 
-def right_limit_form(system: System, data: Data, form: Any, t: Array) -> Any:
+def right_limit_form(system: System, data: Data, form: Form, t: Array) -> Form:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
     if not system.has_stops:
         return form
     return _field_between(form, _limits(data, t)[0], None)
 
 
-def limited_form(system: System, data: Data, form: Any, t: Array) -> Any:
+def limited_form(system: System, data: Data, form: Form, t: Array) -> Form:
     """The form for a step from t: its limit from the right at a stop there, from the left at the
     next; also where a stage lies outside of its step, as in SOSRI and Kvaerno5.
     """
@@ -105,24 +108,24 @@ def _limits(data: Data, t: Array) -> tuple[Array, Array]:
     return right_of(stop_at(stops, i - 1), shift), left_of(stop_at(stops, i), shift)
 
 
-def restart(system: System, data: Data, past: Any = None) -> Reinitialization:
+def restart(system: System, data: Data, past: History | None = None) -> Reinitialization:
     """The reinitialization after an event: as at a start, with the dt that was proposed, which is
     tried like any other (Hairer's first step, where a component is zero, would be far too short).
     `past` is all there is until then, if the field looks at it.
     """
 
-    def at(t: Array, held: Any) -> tuple[Any, Any]:
+    def at(t: Array, held: Held) -> tuple[Form, Method]:
         form, method, _ = system.parts(with_held(data, held), past)
         return right_limit_form(system, data, form, t), method
 
-    def memory(t: Array, y: Array, held: Any) -> Any:
+    def memory(t: Array, y: Array, held: Held) -> Memory:
         form, method = at(t, held)
         return method.init(form, t, y)
 
-    def rate(t: Array, y: Array, held: Any) -> Array:
+    def rate(t: Array, y: Array, held: Held) -> Array:
         return slope_of(at(t, held)[0], t, y)
 
-    def settled(t: Array, y: Array, held: Any) -> tuple[Array, Array]:
+    def settled(t: Array, y: Array, held: Held) -> tuple[Array, Array]:
         return consistent_state(at(t, held)[0], t, y, data.kept, data.tolerance)
 
     return Reinitialization(memory, rate, settled if system.algebraic else None)

@@ -1,14 +1,13 @@
 """Saving: the rows of output that an accepted step fills."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
+from ..methods import Step
 from ..methods.interpolant import TruncatedInterpolant
 from ..output import Piece
 from .init import Start, with_presampled_noise
@@ -28,7 +27,9 @@ def write_rows(
         return buffers
     tried = tried if system.events else tried._replace(end=None)
 
-    def save(active: Any, _: Any, consts: Any, buffers: list, *__: Any) -> tuple[list, Any]:
+    def save(
+        active: Array, _: PyTree, consts: tuple, buffers: list, *__: PyTree
+    ) -> tuple[list, tuple]:
         del active
         data, t, y, tried = consts
         piece = _piece(system, data, t, y, tried)
@@ -97,12 +98,12 @@ def _written_at_start(system: System, data: Data, start: Start) -> tuple:
     return system.output.first(data.times, shown)
 
 
-def _example(system: System, data: Data, state: "State | Start") -> Any:
+def _example(system: System, data: Data, state: "State | Start") -> PyTree:
     """The shapes of one dense row."""
     if all(c.kind != "dense" for c in system.output.channels):
         return None
 
-    def row(data: Data, state: Any) -> Any:
+    def row(data: Data, state: "State | Start") -> PyTree:
         data, state = with_presampled_noise(system, data), state.state(system, data)
         data = with_held(data, state.held)
         _, tried = attempt(system, data, state)
@@ -119,8 +120,8 @@ def written(system: System, data: Data, state: State, tried: Attempt, buffers: l
 
 
 def step_interpolant(
-    system: System, data: Data, t: Array, y: Array, t1: Array, step: Any = None
-) -> Any:
+    system: System, data: Data, t: Array, y: Array, t1: Array, step: Step | None = None
+) -> PyTree:
     """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
     form, method, _ = system.parts(data)
     limited = limited_form(system, data, form, t)

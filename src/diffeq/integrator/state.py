@@ -7,17 +7,26 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ..brownian import Noise
+from ..controllers import Controller
+from ..controllers.tolerance import Tolerance
 from ..events.handling import BoundEvents, Events
+from ..methods import Method, Step
+from ..methods.delayed import MethodOfSteps
 from ..output import Cursor, Output
+from ..output.progress import Meter
+from ..problems.discontinuities import PropagatedDiscontinuity
+from ..problems.history import History
 
 __all__ = [
     "DRAWN_OR_FOUND",
     "Attempt",
     "Data",
     "Decision",
+    "Held",
+    "Memory",
     "State",
     "System",
     "time_direction",
@@ -25,32 +34,39 @@ __all__ = [
 ]
 
 
+type Memory = PyTree
+"""The memory of a method, of a controller, of events or of a path, in a structure of its own."""
+
+type Held = tuple[Array, ...]
+"""The leaves of a state that are held between events: flags and integers."""
+
+
 class Data(eqx.Module):
     """Everything traced that stays the same during a solve. `presampled` and `marks` are what its
     noise has drawn ahead (`with_presampled_noise`); `failed` is known when it is replayed.
     """
 
-    parameters: Any
-    held: Any
-    sign: Any
+    parameters: PyTree
+    held: Held
+    sign: PyTree
     t0: Array
     t1: Array
-    stops: Any
-    events: Any
-    tolerance: Any
-    kept: Any
-    method: Any
-    controller: Any
-    times: Any
+    stops: PyTree
+    events: PyTree
+    tolerance: Tolerance
+    kept: Array | None
+    method: PyTree
+    controller: PyTree
+    times: tuple
     max_steps: Int[Array, ""]
     goal: Int[Array, ""]
-    noise: Any = ()
-    presampled: Any = ()
-    marks: Any = ()
-    failed: Any = None
-    lags: Any = ()  # of a field that looks at its past, as they are at the start
-    shift: Any = ()  # of what jumps at the stops: by how much it is called at other times than t
-    save: Any = None  # what is kept of a state in a row, where that is not the state
+    noise: PyTree = ()
+    presampled: PyTree = ()
+    marks: PyTree = ()
+    failed: PyTree = None
+    lags: PyTree = ()  # of a field that looks at its past, as they are at the start
+    shift: PyTree = ()  # of what jumps at the stops: by how much it is called at other times than t
+    save: PyTree = None  # what is kept of a state in a row, where that is not the state
 
 
 DRAWN_OR_FOUND = frozenset({"presampled", "marks", "failed"})
@@ -70,22 +86,22 @@ class State(eqx.Module):
     t: Array
     time_error: Array
     y: Array
-    held: Any
+    held: Held
     dt: Array
-    control: Any
-    memory: Any
+    control: Memory
+    memory: Memory
     written: tuple
     stop: Int[Array, ""]
-    events: Any
+    events: Memory
     steps: Int[Array, ""]
     rejected: Int[Array, ""]
     floored: Int[Array, ""]
     last_dt: Array
     status: Int[Array, ""]
-    evaluations: Any
-    path: Any
-    failed: Any
-    why: Any
+    evaluations: PyTree
+    path: Memory
+    failed: PyTree
+    why: PyTree
 
     def state(self, system: "System", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -100,15 +116,15 @@ class System:
     """
 
     form: Callable
-    method: Any
-    controller: Any
+    method: Method
+    controller: Controller
     output: Output
     has_stops: bool
     direction: int | None = None
     one_step: bool = False
     rows: int | None = None  # how many steps the past keeps, if the field looks at it
     levels: int = 0  # how often what an event has changed comes back by each of the lags
-    meter: Any = None
+    meter: Meter | None = None
     checks_cotangents: bool = False
     raises: bool = False
     events: Events | None = None
@@ -120,8 +136,13 @@ class System:
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(
-        self, data: Data, past: Any = None, known: Any = None, *, final: bool = False
-    ) -> tuple[Any, Any, Any]:
+        self,
+        data: Data,
+        past: History | None = None,
+        known: list[Array] | None = None,
+        *,
+        final: bool = False,
+    ) -> tuple[Any, Any, Controller]:
         """The form, the method and the controller with their arrays in place; with a past, if the
         field looks at one, and with the step that is `known`, when it is made again.
         """
@@ -129,11 +150,10 @@ class System:
         final = final or not self.controller.is_adaptive
         method = eqx.combine(data.method, self.method).submethods[self.submethod]
         method = method.with_tolerance(data.tolerance, final=final)
-        return (
-            form if self.rows is None else form.over(data.t0, past),
-            method if known is None else method.knowing(known),
-            eqx.combine(data.controller, self.controller),
-        )
+        if known is not None and isinstance(method, MethodOfSteps):
+            method = method.knowing(known)
+        form = form if self.rows is None else form.over(data.t0, past)
+        return form, method, eqx.combine(data.controller, self.controller)
 
     @cached_property
     def submethods(self) -> "tuple[System, ...]":
@@ -184,13 +204,15 @@ class Attempt(NamedTuple):
     accept: Bool[Array, ""]
     landing: Bool[Array, ""]
     cursors: tuple[Cursor, ...]
-    step: Any
-    end: Any
-    drawn: Any = ()
-    code: Any = None
-    past: Any = None
-    discontinuity: Any = ()  # what came back next, as it is written on a tape
-    inside: Any = None  # what was looked at between its ends, before it was judged
+    step: Step
+    end: PyTree
+    drawn: PyTree = ()
+    code: PyTree = None
+    past: History | None = None
+    discontinuity: (
+        PropagatedDiscontinuity | tuple[()]
+    ) = ()  # what came back next, as it is written on a tape
+    inside: PyTree = None  # what was looked at between its ends, before it was judged
 
 
 class Decision(NamedTuple):
@@ -201,20 +223,22 @@ class Decision(NamedTuple):
     did.
     """
 
-    accept: Any = None
-    landing: Any = None  # known where there are stops
-    closes: Any = None
-    end: Any = None
-    end_low: Any = None
-    flags: Any = None  # what happened, where there are events
-    code: Any = None  # of a draw whose length is one of a few: its end follows from that
+    accept: PyTree = None
+    landing: PyTree = None  # known where there are stops
+    closes: PyTree = None
+    end: PyTree = None
+    end_low: PyTree = None
+    flags: PyTree = None  # what happened, where there are events
+    code: Int[Array, ""] | None = (
+        None  # of a draw whose length is one of a few: its end follows from that
+    )
 
 
-def with_held(data: Data, held: Any) -> Data:
+def with_held(data: Data, held: Held) -> Data:
     """The data with what is held now in place."""
     return replace(data, held=held) if jax.tree.leaves(held) else data
 
 
-def time_direction(system: System, data: Data) -> Any:
+def time_direction(system: System, data: Data) -> Array | int:
     """1 or −1, the direction of time in the problem: a number where it is known."""
     return data.sign if system.direction is None else system.direction

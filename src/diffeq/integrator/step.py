@@ -3,18 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
 
 from ..autodiff.primitive import if_unbatched, trace_once
 from ..brownian import StepDraw
+from ..controllers import Controller, Verdict
 from ..core.norm import in_dtype_of
 from ..core.status import Status
-from ..methods import Step
+from ..events import StepPlan
+from ..methods import Method, Step
 from ..problems.discontinuities import PropagatedDiscontinuity
 from ..problems.history import History, PastAccess
 from .inside_step import InsideStep, evaluate_inside
@@ -27,10 +29,9 @@ from .restart import (
     right_limit_form,
     target_of,
 )
-from .state import Attempt, Data, Decision, State, System, time_direction, with_held
+from .state import Attempt, Data, Decision, Memory, State, System, time_direction, with_held
 from .take_step import (
     JudgedStep,
-    StepPlan,
     StepStart,
     TakenStep,
     end_time,
@@ -41,9 +42,16 @@ from .take_step import (
 
 __all__ = ["attempt", "start_of"]
 
+type Past = tuple[History, Bool[Array, ""]]
+"""What the field looks at, and whether the attempt is to be added to it."""
+
 
 def attempt(
-    system: System, data: Data, state: State, decision: Any = None, past: Any = None
+    system: System,
+    data: Data,
+    state: State,
+    decision: Decision | None = None,
+    past: Past | None = None,
 ) -> tuple[State, Attempt]:
     """One attempt: the state after it, accepted or not. A `Decision` that was recorded is followed,
     so that a second run never takes another path than the first. `past` is what the field looks at,
@@ -55,7 +63,7 @@ def attempt(
 
 
 def _attempt(
-    system: System, data: Data, state: State, decision: Decision | None, past: Any
+    system: System, data: Data, state: State, decision: Decision | None, past: Past | None
 ) -> tuple[State, Attempt]:
     data = with_held(data, state.held)
     history, active = (None, True) if past is None else past
@@ -72,17 +80,15 @@ def _attempt(
         return history.with_step(row, jnp.where(on, t1, state.t), on)
 
     taken = take_step(system, data, (limited, method), start_of(state), plan, judge, remember)
-    judged, end, past = taken.judged, taken.end, taken.past
+    judged, end, after_step = taken.judged, taken.end, taken.past
     events, accept = system.bound_events(data), judged.accept
     if events:
-        still = lambda: restart(system, *lax.stop_gradient((data, past)))  # noqa: E731
+        still = lambda: restart(system, *lax.stop_gradient((data, after_step)))  # noqa: E731
         span = (state.t, plan.dt, taken.t1)
         end = events.settle_signs(plan.known, taken.truncation, span, end, still, accept)
-    if past is not None:
-        found = (form, discontinuity, plan.returned)
-        past = _past_after(
-            system, data, state, found, (history, past, active), taken._replace(end=end)
-        )
+    if after_step is not None:
+        found, pasts = (form, discontinuity, plan.returned), (history, after_step, active)
+        after_step = _past_after(system, data, state, found, pasts, taken._replace(end=end))
     cursors = system.output.cursors(data.times, state.written, taken.t1, accept, end.shown)
     tried = Attempt(
         plan.dt,
@@ -94,7 +100,7 @@ def _attempt(
         end,
         plan.drawn,
         None if draw is None else draw.code,
-        past,
+        after_step,
         () if discontinuity is None else discontinuity,
         judged.inside,
     )
@@ -112,7 +118,7 @@ def _proposed_plan(
     system: System,
     data: Data,
     state: State,
-    controller: Any,
+    controller: Controller,
     decision: Decision,
     past: History | None,
 ) -> tuple[StepPlan, StepDraw | None, PropagatedDiscontinuity | None]:
@@ -159,7 +165,7 @@ def _proposed_plan(
 
 def _path_after(
     system: System, data: Data, plan: StepPlan, draw: StepDraw, taken: TakenStep
-) -> Any:
+) -> Memory:
     """The path of the noise after the attempt."""
     path, events = draw.accepted, system.bound_events(data)
     if events:
@@ -193,7 +199,7 @@ def _past_after(
     return replace(past, accessed=jnp.where(made, accessed.astype(jnp.int32), past.accessed))
 
 
-def _record_failure(after: State, before: State, step: Any, sound: Array) -> State:
+def _record_failure(after: State, before: State, step: Step, sound: Array) -> State:
     """The state after a given step: y stays from the first step on that fails."""
     if before.failed is None:
         return after
@@ -219,7 +225,7 @@ def _apply_decision(
     decision: Decision,
     proposed: Array,
     landing: Array,
-    fired: Any,
+    fired: Array | None,
 ) -> tuple[Array, Array]:
     """The dt to try, and true if it lands, as they were recorded."""
     closes = decision.closes & decision.accept
@@ -282,7 +288,7 @@ def _error_control(
     inside: InsideStep,
     dt: Array,
     accepted: Array | None,
-) -> tuple[Any, Bool[Array, ""]]:
+) -> tuple[Verdict, Bool[Array, ""]]:
     """The controller's verdict on the error of a step, and whether that is mostly rounding."""
     method, controller = parts
     step = lax.stop_gradient(step)
@@ -309,7 +315,7 @@ def _error_control(
     return verdict, floored
 
 
-def _resolution(dtype: Any) -> float:
+def _resolution(dtype: np.dtype) -> float:
     """The smallest relative step that a time of this dtype can take."""
     eps = float(jnp.finfo(dtype).eps)
     return eps**2 if is_compensated(dtype) else eps
@@ -397,12 +403,12 @@ def _status(
     data: Data,
     state: State,
     tried: Attempt,
-    verdict: Any,
+    verdict: Verdict,
     *,
-    method: Any,
-    controller: Any,
+    method: Method,
+    controller: Controller,
     attempts: Array,
-    memory: Any,
+    memory: Memory,
     reached: Array,
 ) -> Array:
     status = jnp.where(attempts >= data.max_steps, Status.max_steps, Status.running)

@@ -3,11 +3,11 @@ which of them are next to a time.
 """
 
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Int, PyTree, Real
 
 from ..autodiff.discontinuity_times import join_jumps
 from ..autodiff.tables import find, pick_row
@@ -37,12 +37,14 @@ class Stops(NamedTuple):
     """
 
     times: Real[Array, " stops"] | None
-    shift: Any = ()
+    shift: PyTree = ()
     found: int = 0
     levels: int = 0
 
     @staticmethod
-    def of(entry: Canonical, events: tuple, order: Any, sign: Any, given: Any) -> "Stops":
+    def of(
+        entry: Canonical, events: tuple, order: int | float, sign: Array | int, given: PyTree
+    ) -> "Stops":
         """Those that are given; those at which an input jumps that the equation calls, or the
         condition of an event; and after each of these and the start the returns by constant lags.
         """
@@ -66,7 +68,7 @@ class Stops(NamedTuple):
 
 
 def _returns(
-    entry: Canonical, t0: Array, times: Array, order: Any, sign: Any
+    entry: Canonical, t0: Array, times: Array, order: int | float, sign: Array | int
 ) -> tuple[Array, int, int]:
     """When discontinuities come back by constant lags, up to which level, and how many are those of
     the start by lags that are declared.
@@ -133,17 +135,17 @@ def stop_at(stops: Real[Array, " stops"], i: Int[Array, ""]) -> Real[Array, ""]:
     return jnp.where(i < 0, -jnp.inf, jnp.where(i < count, found, jnp.inf))
 
 
-def right_of(t: Array, shift: Any) -> Array:
+def right_of(t: Array, shift: PyTree) -> Array:
     """Next to t, where all that jumps at t has done so: what is shifted rounds otherwise."""
     return _next_to(t, shift, 1.0)
 
 
-def left_of(t: Array, shift: Any) -> Array:
+def left_of(t: Array, shift: PyTree) -> Array:
     """Next to t, where nothing that jumps at t has done so."""
     return _next_to(t, shift, -1.0)
 
 
-def _next_to(t: Array, shift: Any, side: float) -> Array:
+def _next_to(t: Array, shift: PyTree, side: float) -> Array:
     limits = jnp.finfo(t.dtype)
     margin = 4 * float(limits.eps) * (jnp.abs(t) + shift)
     margin = jnp.maximum(margin, float(limits.tiny))  # a denormal may pass for zero

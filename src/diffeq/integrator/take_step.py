@@ -4,19 +4,21 @@ derivative, which follows those that were recorded, both step here.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from ..core.norm import in_dtype_of
 from ..events import StepEnd, StepPlan, StepTruncation
 from ..methods import Method, Step
+from ..problems.forms import Form
 from ..problems.history import History
 from .inside_step import InsideStep
 from .restart import limited_form, restart
-from .state import Data, System
+from .state import Data, Memory, System
 
 __all__ = [
     "JudgedStep",
@@ -34,7 +36,7 @@ class StepStart(NamedTuple):
 
     t: Array
     y: Array
-    memory: Any
+    memory: Memory
     time_error: Array
 
 
@@ -48,8 +50,8 @@ class JudgedStep(NamedTuple):
     sound: Bool[Array, ""]
     polynomial: Callable
     inside: InsideStep = InsideStep()
-    verdict: Any = None
-    floored: Any = None
+    verdict: PyTree = None
+    floored: PyTree = None
 
 
 class TakenStep(NamedTuple):
@@ -66,7 +68,7 @@ class TakenStep(NamedTuple):
 def take_step(
     system: System,
     data: Data,
-    parts: tuple[Any, Method],
+    parts: tuple[Form, Method],
     start: StepStart,
     plan: StepPlan,
     judge: Callable[[Step, Callable], JudgedStep],
@@ -97,7 +99,7 @@ def take_step(
     return TakenStep(judged, truncation, t1, time_error, end, past)
 
 
-def step_form(system: System, data: Data, form: Any, t: Array, plan: StepPlan) -> Any:
+def step_form(system: System, data: Data, form: Form, t: Array, plan: StepPlan) -> Form:
     """The form of the step from t: with its noise, between the stops beside it."""
     limited = limited_form(system, data, form, t)
     if system.noise is None:
@@ -116,6 +118,6 @@ def end_time(start: StepStart, dt: Array, target: Array, landing: Array) -> tupl
     return jnp.where(landing, target, total), jnp.where(landing, 0, lax.stop_gradient(lost))
 
 
-def is_compensated(dtype: Any) -> bool:
+def is_compensated(dtype: np.dtype) -> bool:
     """True if the rounding errors of time are summed: in double precision they are negligible."""
     return dtype != jnp.float64
