@@ -25,8 +25,8 @@ ADJOINTS = {
     "Discrete": de.Discrete(),
     "Forward": de.Forward(),
     "Gauss": de.Gauss(),
-    "Quadrature": de.Quadrature(),
-    "Interpolating": de.Interpolating(),
+    "Gauss, adaptive": de.Gauss(integral="adaptive"),
+    "Gauss, augmented": de.Gauss(integral="augmented"),
     "Backsolve": de.Backsolve(),
     "Backsolve, no checkpoints": de.Backsolve(checkpoints=0),
 }

@@ -391,18 +391,17 @@ through the same tape.
 | Reason for another | Take |
 |---|---|
 | `de.check_gradient` finds the norm trap, and parameters are few | `Forward`, `jax.jacfwd` |
-| the same, and they are many | `Gauss` |
+| the same, and they are many | `Gauss(integral="adaptive")` |
 | a gradient to tolerances of its own (`rtol=`, `atol=`, `method=`) | `Gauss` |
-| the same with an error control of dL/dp, or to check `Gauss` | `Quadrature` |
-| the classical adjoint, with dL/dp in the error norm | `Interpolating` |
+| the same with an error control of dL/dp, or to check `Gauss` | `Gauss(integral=…)`, below |
 | memory that no number of steps increases | `Backsolve`; it says when it is lost |
 | a state of rest | `SteadyState`, which a `SteadyStateProblem` takes by itself |
 
-All continuous adjoints (`Gauss`, `Quadrature`, `Interpolating`, `Backsolve`) differentiate the
-solution and not the numbers: their gradients differ from `Discrete`'s by the error of both, and one
-that cannot be had is NaN, and an error outside a trace. At loose tolerances that is no small thing:
-on the cubic spiral of the DiffEqFlux paper, at rtol = 1e-3, y is 3 % off at the end, the gradient
-of its sum by `Discrete` 0.5 %, by `Gauss` 10 %, however tight λ is. Give them tight tolerances.
+The continuous adjoints (`Gauss`, `Backsolve`) differentiate the solution and not the numbers: their
+gradients differ from `Discrete`'s by the error of both, and one that cannot be had is NaN, and an
+error outside a trace. At loose tolerances that is no small thing: on the cubic spiral of the
+DiffEqFlux paper, at rtol = 1e-3, y is 3 % off at the end, the gradient of its sum by `Discrete`
+0.5 %, by `Gauss` 10 %, however tight λ is. Give them tight tolerances.
 
 All adjoints differentiate by y0, args (any pytree, networks included), both ends of tspan, save
 times and stops, whatever of these the method and the problem have; complex states are served, too.
@@ -418,11 +417,22 @@ Milliseconds of a compiled gradient on two shared cores, and megabytes besides i
 | `Discrete` | 0.35 | 0.07 | 0.16 | 18 |
 | `Forward` | 2,700 | 0.05 | 0.67 | 1.8 |
 | `Gauss` | 0.98 | 0.10 | 0.28 | 18 |
-| `Quadrature` | 1.7 | 0.11 | 0.29 | 21 |
-| `Interpolating` | 0.97 | 0.10 | 0.40 | 18 |
+| `Gauss(integral="adaptive")` | 1.7 | 0.11 | 0.29 | 21 |
+| `Gauss(integral="augmented")` | 0.97 | 0.10 | 0.40 | 18 |
 | `Backsolve` | 1.2 | 0.09 | NaN | 6.7 |
 
 So `Forward` is for a handful of parameters: its steps suit the most demanding of all tangents.
+
+**The integral of `Gauss`.** dL/dp = ∫ (∂f/∂p)ᵀλ dt does not act back on λ, and a Gauss–Legendre
+rule on each step resolves what the solve has resolved. That fails where ∂f/∂p varies faster than f
+does: dy(3)/da of y' = −y + a sin 60t at a = 0 is 0.0106, and `Gauss()` gives 0.12, with as little
+notice as `Discrete` (−0.014): λ and y are smooth, and no step sees the sine. `de.check_gradient`
+shows it, and two values of `integral` have an error control of it:
+
+* `"adaptive"`, by Gauss–Kronrod rules on panels of each step. λ stays an equation of n unknowns:
+  take it for an implicit method.
+* `"augmented"`, by solving dL/dp along with λ. It is cheaper for an explicit method with many
+  parameters; the matrices of an implicit method become as large as states and parameters together.
 
 ## What each serves
 

@@ -15,8 +15,8 @@ from diffeq import adjoints
 ALL = {
     "Forward": de.Forward(),
     "Gauss": de.Gauss(),
-    "Quadrature": de.Quadrature(),
-    "Interpolating": de.Interpolating(),
+    "Gauss, adaptive": de.Gauss(integral="adaptive"),
+    "Gauss, augmented": de.Gauss(integral="augmented"),
     "Backsolve": de.Backsolve(checkpoints=16),
 }
 EACH = pytest.mark.parametrize("name", ALL)
@@ -232,6 +232,21 @@ def test_tolerances_of_its_own():
     np.testing.assert_allclose(derivative(end, tight)(1.0), np.exp(-1), rtol=1e-10)
 
 
+@pytest.mark.parametrize("integral", ["adaptive", "augmented"])
+def test_an_integrand_that_the_solve_does_not_resolve(integral):
+    """Of y' = −y + a sin 60t at a = 0, whose steps do not see the sine: dy(3)/da =
+    ∫ e^(t−3) sin 60t dt. The integral has an error control of its own, or is 0.12 (`Gauss()`).
+    """
+
+    def end(a):
+        problem = de.ODEProblem(lambda t, y, a: -y + a * jnp.sin(60 * t), 1.0, (0.0, 3.0), a)
+        adjoint = de.Gauss(integral=integral)
+        return de.solve(problem, de.Tsit5(), adjoint=adjoint, rtol=1e-6, atol=1e-8).y1
+
+    wanted = (np.sin(180) - 60 * np.cos(180) + 60 * np.exp(-3)) / (1 + 60**2)
+    np.testing.assert_allclose(jax.grad(end)(0.0), wanted, rtol=1e-5)
+
+
 # --- what must never be wrong ---------------------------------------------------------------------
 
 
@@ -401,8 +416,10 @@ def test_what_is_not_served_is_refused_with_those_that_do(name):
         (lambda: de.Gauss(rtol=-1.0), "rtol is -1.0; a positive number"),
         (lambda: de.Gauss(points=0), "points is 0"),
         (lambda: de.Gauss(rows=0), "rows is 0"),
+        (lambda: de.Gauss(integral="simpson"), "integral is 'simpson'; one of 'gauss'"),
+        (lambda: de.Gauss(3, integral="adaptive"), "points is 3, and integral is 'adaptive'"),
         (lambda: de.Forward(rtol=0.0), "rtol is 0.0; a positive number"),
-        (lambda: de.Interpolating(method=de.RK4()), "no error estimate"),
+        (lambda: de.Gauss(method=de.RK4(), integral="augmented"), "no error estimate"),
         (lambda: de.Gauss(method=de.BDF()), "a one-step method is wanted"),
         (lambda: de.Backsolve(checkpoints=-1), "checkpoints is -1"),
         (lambda: de.Backsolve(drift=0.0), "drift is 0.0"),

@@ -44,7 +44,7 @@ def test_methods_of_other_equations_are_refused(method):
 def test_what_has_not_been_worked_out_is_refused():
     with pytest.raises(TypeError, match="by hand"):
         de.init(problem())
-    for adjoint in (de.Forward(), de.Backsolve(), de.Gauss(), de.Interpolating(), de.Quadrature()):
+    for adjoint in (de.Forward(), de.Backsolve(), de.Gauss()):
         with pytest.raises(TypeError, match=r"does not serve a DDEProblem.*Discrete"):
             de.solve(problem(), adjoint=adjoint)
     with pytest.raises(TypeError, match="has no noise"):

@@ -155,7 +155,7 @@ def test_what_a_pair_does_not_do():
     with pytest.raises(TypeError, match=r"methods that take turns.*those that do: Discrete\."):
         de.solve(HILL, PAIR, adjoint=de.Gauss())
     with pytest.raises(ValueError, match="one of both is wanted"):
-        de.Interpolating(method=PAIR)
+        de.Gauss(method=PAIR, integral="augmented")
 
 
 # --- the limit of stability -----------------------------------------------------------------------

@@ -6,8 +6,6 @@ from .check_gradient import GradientReport, check_gradient, overridden
 from .discrete import Discrete
 from .forward import Forward
 from .gauss import Gauss
-from .interpolating import Interpolating
-from .quadrature import Quadrature
 from .steady_state import SteadyState
 
 __all__ = [
@@ -18,8 +16,6 @@ __all__ = [
     "Forward",
     "Gauss",
     "GradientReport",
-    "Interpolating",
-    "Quadrature",
     "SteadyState",
     "check_gradient",
     "known_adjoints",

@@ -48,7 +48,6 @@ class ContinuousAdjoint(OneWay):
         "events",
         "held",
     }
-    carries: ClassVar[bool] = True  # dL/dp is part of the state of the backward solve
     restores: ClassVar[bool] = False  # y is part of it, and is restored at nodes
 
     rtol: float | None = eqx.field(static=True, default=None, kw_only=True)
@@ -86,6 +85,11 @@ class ContinuousAdjoint(OneWay):
             )
 
     # Defined by each adjoint.
+
+    @property
+    def augmented(self) -> bool:
+        """True if dL/dp is part of the state of the backward solve."""
+        return True
 
     def checkpoint_times(self, setting: "AdjointContext") -> list[Array]:
         """Further times at which the forward solve stores y for the backward solve."""

@@ -148,7 +148,9 @@ class AdjointSystem:
         status = jnp.where(ok, Status.success, Status.nonfinite).astype(jnp.int32)
         zero = jnp.zeros((), state.t.dtype)
         node = jnp.sum(self.nodes.times <= state.t, dtype=jnp.int32)
-        total = [] if self.adjoint.carries else [jnp.zeros_like(p) for p in self.setting.parameters]
+        total = (
+            [] if self.adjoint.augmented else [jnp.zeros_like(p) for p in self.setting.parameters]
+        )
         lam = self.parts[0]
         seen = jnp.zeros((self.nodes.times.shape[0] + 1, *lam.shape), lam.dtype)
         seen = (seen,) if self.setting.system.has_stops else ()

@@ -86,7 +86,7 @@ _KNOWN: dict[str, type[Adjoint]] = {}
 
 
 # The order in which adjoints are tried.
-_ORDER = ("Discrete", "Forward", "Gauss", "Quadrature", "Interpolating", "Backsolve", "SteadyState")
+_ORDER = ("Discrete", "Forward", "Gauss", "Backsolve", "SteadyState")
 
 
 def register_adjoint[A: type[Adjoint]](cls: A) -> A:

@@ -301,8 +301,8 @@ def _cause(off: dict, apart: Callable, settled: bool, tangent_error: float, rtol
         return (
             f"The norm trap: the steps were chosen for y, whose error is within tolerance, and the "
             f"error of a tangent in them is {tangent_error:.3g} tolerances. Take adjoint="
-            "de.Forward() (for few parameters), a continuous adjoint such as de.Gauss(), which "
-            "controls its own error, or steps that suit both (controller=de.PI(dtmax=…))."
+            'de.Forward() (for few parameters), de.Gauss(integral="adaptive"), which controls the '
+            "errors of λ and of the integral, or steps that suit both (controller=de.PI(dtmax=…))."
         )
     if not settled:
         return (

@@ -197,7 +197,7 @@ def _tolerances(
         for p in setting.parameters
     ]
     parts = [of_lam]
-    if adjoint.carries:
+    if adjoint.augmented:
         parts += of_parameters
     if adjoint.restores:
         parts.append(given)
@@ -223,7 +223,7 @@ def _pack_tolerances(setting: AdjointContext, parts: list[Tolerance]) -> Toleran
     y = setting.start.y
     if len(parts) == 1:
         return parts[0]
-    like = [y, *(setting.parameters if setting.adjoint.carries else [])]
+    like = [y, *(setting.parameters if setting.adjoint.augmented else [])]
     like += [y] if setting.adjoint.restores else []
 
     def join(name: str) -> Array:
@@ -253,7 +253,7 @@ def _cotangents(
     found: dict[int, Any] = {}
     of_data, of_start = setting.index
     lam, *others = back.packing.unpack(solve.state.y)
-    total = others[0] if setting.adjoint.carries else solve.total
+    total = others[0] if setting.adjoint.augmented else solve.total
     for k, i in enumerate(setting.moving):
         found[i] = sum((row.parameters[k] for row in rows), total[k])
     for i, row in zip(of_data.times, rows, strict=True):
@@ -334,7 +334,7 @@ def _backward_failure_message(
             f"{name} has lost y on its way back: at t = {place:.6g} the state that was solved "
             f"backwards differs from the one of the forward solve by {drift:.3g} tolerances, and "
             f"{adjoint.drift:g} are allowed. What contracts forwards grows backwards: give more "
-            "checkpoints=, or take de.Interpolating(), de.Gauss() or de.Discrete()."
+            "checkpoints=, or take de.Gauss() or de.Discrete()."
         )
     why = Status(status).reason if status in set(Status) else "it did not reach its end"
     return (

@@ -1,6 +1,12 @@
-"""`Gauss`: λ alone is solved backwards; dL/dp is a Gauss quadrature on each of its steps."""
+"""`Gauss`: λ is solved backwards along the interpolated solution, and dL/dp is an integral.
 
-from typing import Any, ClassVar
+    λ' = −(∂f/∂y)ᵀ λ,   dL/dp = ∫ (∂f/∂p)ᵀ λ dt
+
+The integral does not act back on λ. So it is taken on each step of λ by a quadrature rule
+(`quadrature.py`), or solved along with λ as further unknowns. y(t) is in `tape_interpolants.py`.
+"""
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,92 +15,23 @@ import numpy as np
 from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import walk
-from ..core.norm import in_dtype_of
-from ..integrator import Data, step_interpolant
+from ..integrator import Attempt, Data, System
+from .adjoint_equation import ContinuousAdjoint
 from .backward_solve import AdjointSystem, BackwardSolve
 from .base import register_adjoint
+from .discrete import Discrete
 from .forward_result import AdjointContext
-from .interpolating import AlongTape
+from .quadrature import Integrand, gauss_kronrod, gauss_legendre
+from .tape import Recorder
+from .tape_interpolants import solve_along_tape, state_at
 
-__all__ = ["AdjointOnly", "Gauss"]
+__all__ = ["Gauss"]
 
-
-class AdjointOnly(AlongTape):
-    """An adjoint that solves λ' = −(∂f/∂y)ᵀλ alone, and sums dL/dp = ∫ (∂f/∂p)ᵀλ dt over
-    its steps.
-    """
-
-    carries: ClassVar[bool] = False
-
-    def parts(self, lam: Array, y: Array, moving: list) -> tuple:
-        """λ."""
-        del y, moving
-        return (lam,)
-
-    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
-        """(∂f/∂y)ᵀλ."""
-        y = self.state(where, t)
-        return jax.vjp(lambda y: setting.field(setting.parameters, t, y), y)[1](parts[0])
-
-    def accumulate(self, back: AdjointSystem, data: Data, solve: BackwardSolve, tried: Any) -> list:
-        """The integral dL/dp after an attempt: an accepted step adds its own integral."""
-        if not solve.total:
-            return []
-
-        # A walk of at most one iteration: a rejected step is not integrated.
-        def gather(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
-            del active
-            data, t, y, tried = consts
-            polynomial = step_interpolant(back.system, data, t, y, tried.t1, tried.step)
-            setting = AdjointContext(back.setting.spec, data.parameters[0], back.setting.live)
-            integrand = _Integrand(self, setting, data.parameters[1], t, tried.dt, polynomial)
-            return self.integrated(back, integrand, total), ()
-
-        consts = data, solve.state.t, solve.state.y, tried
-        once = tried.accept.astype(jnp.int32)
-        return walk(gather, 0, once, consts=consts, carry=solve.total, length=1)[0]
-
-    def integrated(self, back: AdjointSystem, integrand: "_Integrand", total: list) -> list:
-        """The total after the integral over one step of the backward solve is added."""
-        raise NotImplementedError
-
-
-class _Integrand:
-    """(∂f/∂p)ᵀλ on a step of the backward solve, as a function of θ."""
-
-    def __init__(
-        self,
-        adjoint: Any,
-        setting: AdjointContext,
-        where: Any,
-        start: Array,
-        dt: Array,
-        polynomial: Any,
-    ) -> None:
-        self.adjoint, self.setting, self.where = adjoint, setting, where
-        self.start, self.dt, self.polynomial = start, dt, polynomial
-
-    def pulled(self, thetas: Array) -> Any:
-        """The map from weights w to dt Σ w_i (∂f/∂p)ᵀλ(θ_i); the fields are evaluated once."""
-        y0 = self.polynomial.y0
-        lam = jax.vmap(self.polynomial)(in_dtype_of(thetas, y0))
-        times = -(self.start + thetas * self.dt)
-        states = jax.vmap(lambda t: self.adjoint.state(self.where, t))(times)
-
-        def fields(moving: list) -> Array:
-            return jax.vmap(lambda t, y: self.setting.field(moving, t, y))(times, states)
-
-        pull = jax.vjp(fields, self.setting.parameters)[1]
-
-        def weighted(weights: Array) -> list:
-            factor = in_dtype_of(weights * self.dt, y0)
-            return pull(lam * factor.reshape(-1, *(1,) * (lam.ndim - 1)))[0]
-
-        return weighted
+_INTEGRALS = "gauss", "adaptive", "augmented"
 
 
 @register_adjoint
-class Gauss(AdjointOnly):
+class Gauss(ContinuousAdjoint):
     """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by a
     Gauss–Legendre rule on each step.
 
@@ -104,13 +41,24 @@ class Gauss(AdjointOnly):
 
     A rule of m points is exact for polynomials of degree 2m − 1 on each step. No step of the
     backward solve is longer than the forward step, so it resolves what the forward solve resolved.
+    Where ∂f/∂p varies faster than f (the amplitude of a forcing that is zero, say) the integral
+    needs an error control of its own, which the other two values of `integral` give.
 
     Args:
         points: the number of points of the rule. None: half the order of the method and one more,
             so that the rule is more accurate than the solution.
-        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`.
-        rtol, atol: tolerances of λ; None: those of the solve. atol is meant in units of y: for λ it
-            is relative to the largest adjoint jump.
+        integral: "gauss": one rule on each step of λ, without an error estimate. "adaptive":
+            Gauss–Kronrod rules of 7 and 15 points on panels of each step, halved until their
+            difference is within tolerance, at the price of at least 15 evaluations a step.
+            "augmented": dL/dp is solved along with λ and is in the error norm, as a part of its own
+            (many weights do not hide a few states), at the price of a vector–Jacobian product by
+            all parameters at each stage, and of larger matrices of an implicit method. SciML calls
+            the three GaussAdjoint, QuadratureAdjoint and InterpolatingAdjoint.
+        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`:
+            the forward solution is stored whole up to there, and beyond in checkpoints, from which
+            it is solved again window by window.
+        rtol, atol: tolerances of λ and of the integral; None: those of the solve. atol is meant in
+            units of y: for λ it is relative to the largest adjoint jump.
         method: the method of the backward solve; it must estimate its error. None: the method of
             the solve.
 
@@ -120,7 +68,7 @@ class Gauss(AdjointOnly):
         TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
         RuntimeError: (outside a trace) λ could not be solved.
 
-    Reference: norcliffe2023.
+    Reference: norcliffe2023, kim2021, piessens1983, sapienza2024.
 
     Example:
         >>> import jax, diffeq as de
@@ -131,17 +79,70 @@ class Gauss(AdjointOnly):
     """
 
     points: int | None = eqx.field(static=True, default=None)
+    integral: str = eqx.field(static=True, default="gauss", kw_only=True)
+    rows: int | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        whole = isinstance(self.points, (int, np.integer)) and not isinstance(self.points, bool)
-        if self.points is not None and not (whole and self.points > 0):
+        Discrete(self.rows)  # raises an error if rows is no positive whole number
+        if self.integral not in _INTEGRALS:
+            names = ", ".join(map(repr, _INTEGRALS))
+            raise ValueError(f"integral is {self.integral!r}; one of {names} is wanted.")
+        if self.points is None:
+            return
+        if isinstance(self.points, bool) or not (
+            isinstance(self.points, (int, np.integer)) and self.points > 0
+        ):
             raise ValueError(f"points is {self.points!r}; a positive whole number, or None.")
+        if self.integral != "gauss":
+            raise ValueError(
+                f"points is {self.points!r}, and integral is {self.integral!r}, which has an error "
+                'control and no number of points; give points= with integral="gauss".'
+            )
 
-    def integrated(self, back: AdjointSystem, integrand: _Integrand, total: list) -> list:
-        """Adds Σ w_i dt (∂f/∂p)ᵀλ to the total."""
-        nodes, weights = np.polynomial.legendre.leggauss(self.points or back.order // 2 + 1)
-        dtype = integrand.dt.dtype
-        found = integrand.pulled(jnp.asarray((nodes + 1) / 2, dtype))(
-            jnp.asarray(weights / 2, dtype)
-        )
-        return [a + b for a, b in zip(total, found, strict=True)]
+    @property
+    def augmented(self) -> bool:
+        """True if dL/dp is part of the state of the backward solve."""
+        return self.integral == "augmented"
+
+    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+        """The recorder of the tape, that of `Discrete`."""
+        return Discrete(self.rows).recorder(system, max_steps, size)
+
+    def parts(self, lam: Array, y: Array, moving: list) -> tuple:
+        """λ, or (λ, dL/dp)."""
+        del y
+        return (lam, [jnp.zeros_like(p) for p in moving]) if self.augmented else (lam,)
+
+    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
+        """(∂f/∂y)ᵀλ, or that and (∂f/∂p)ᵀλ."""
+        lam, y = parts[0], state_at(where, t)
+        if not self.augmented:
+            return jax.vjp(lambda y: setting.field(setting.parameters, t, y), y)[1](lam)
+        pull = jax.vjp(lambda p, y: setting.field(p, t, y), setting.parameters, y)[1]
+        of_parameters, of_y = pull(lam)
+        return of_y, of_parameters
+
+    def accumulate(
+        self, back: AdjointSystem, data: Data, solve: BackwardSolve, tried: Attempt
+    ) -> list:
+        """The integral dL/dp after an attempt: an accepted step adds its own integral."""
+        if not solve.total:
+            return []
+
+        # A walk of at most one iteration: a rejected step is not integrated.
+        def add(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
+            del active
+            integrand = Integrand(back, *consts)
+            if self.integral == "adaptive":
+                return gauss_kronrod(integrand, total), ()
+            return gauss_legendre(integrand, total, self.points or back.order // 2 + 1), ()
+
+        consts = data, solve.state.t, solve.state.y, tried
+        once = tried.accept.astype(jnp.int32)
+        return walk(add, 0, once, consts=consts, carry=solve.total, length=1)[0]
+
+    def solve_backwards(self, back: AdjointSystem) -> BackwardSolve:
+        """Solves backwards over the steps of the tape."""
+        spec, start = back.setting.spec, back.setting.start
+        system, _ = back.setting.storing_states()
+        return solve_along_tape(back, self.recorder(system, spec.max_steps, start.y.nbytes))

@@ -1,18 +1,20 @@
-"""`Quadrature`: λ is solved backwards; dL/dp is an adaptive quadrature of its polynomials."""
+"""Quadrature rules for dL/dp = ∫ (∂f/∂p)ᵀλ dt over one step of a backward solve."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from ..autodiff.while_loop import loop
-from ..core.norm import magnitude
+from ..core.norm import in_dtype_of, magnitude
+from ..integrator import Attempt, Data, step_interpolant
 from .backward_solve import AdjointSystem
-from .base import register_adjoint
-from .gauss import AdjointOnly
+from .forward_result import AdjointContext
+from .tape_interpolants import state_at
 
-__all__ = ["Quadrature"]
+__all__ = ["Integrand", "gauss_kronrod", "gauss_legendre"]
 
 _SMALLEST = 2.0**-12  # of a step; a panel is not halved further
 
@@ -35,78 +37,80 @@ _GAUSS = (
 )  # fmt: skip
 
 
+class Integrand:
+    """(∂f/∂p)ᵀλ on a step of the backward solve, as a function of θ."""
+
+    def __init__(self, back: AdjointSystem, data: Data, t: Array, y: Array, tried: Attempt) -> None:
+        leaves, self.where = data.parameters
+        self.setting = AdjointContext(back.setting.spec, leaves, back.setting.live)
+        self.start, self.dt, self.tolerances = t, tried.dt, back.of_parameters
+        self.polynomial = step_interpolant(back.system, data, t, y, tried.t1, tried.step)
+
+    def pulled(self, thetas: Array) -> Any:
+        """The map from weights w to dt Σ w_i (∂f/∂p)ᵀλ(θ_i); the fields are evaluated once."""
+        y0 = self.polynomial.y0
+        lam = jax.vmap(self.polynomial)(in_dtype_of(thetas, y0))
+        times = -(self.start + thetas * self.dt)
+        states = jax.vmap(lambda t: state_at(self.where, t))(times)
+
+        def fields(moving: list) -> Array:
+            return jax.vmap(lambda t, y: self.setting.field(moving, t, y))(times, states)
+
+        pull = jax.vjp(fields, self.setting.parameters)[1]
+
+        def weighted(weights: Array) -> list:
+            factor = in_dtype_of(weights * self.dt, y0)
+            return pull(lam * factor.reshape(-1, *(1,) * (lam.ndim - 1)))[0]
+
+        return weighted
+
+
+def gauss_legendre(integrand: Integrand, total: list, points: int) -> list:
+    """The total with the integral over the step, by one Gauss–Legendre rule."""
+    nodes, weights = np.polynomial.legendre.leggauss(points)
+    dtype = integrand.dt.dtype
+    found = integrand.pulled(jnp.asarray((nodes + 1) / 2, dtype))(jnp.asarray(weights / 2, dtype))
+    return [a + b for a, b in zip(total, found, strict=True)]
+
+
+def gauss_kronrod(integrand: Integrand, total: list) -> list:
+    """The total with the integrals over panels of the step, each as long as its error allows; NaN
+    where a panel is too short.
+    """
+    dtype = integrand.dt.dtype
+    nodes = jnp.asarray((1 - _both_sides(_NODES, -1.0)) / 2, dtype)
+    kronrod = jnp.asarray(_both_sides(_KRONROD) / 2, dtype)
+    difference = kronrod - jnp.asarray(_both_sides(_GAUSS) / 2, dtype)
+    one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
+
+    def ahead(consts: Any, panel: Any, _: Any) -> Array:
+        del consts
+        return panel[0] < 1
+
+    def turn(active: Any, consts: Any, panel: Any, _: Any) -> tuple:
+        del active, consts
+        place, length, total = panel
+        length = jnp.minimum(length, 1 - place)
+        pull = integrand.pulled(place + nodes * length)
+        found, error = pull(kronrod * length), pull(difference * length)
+        after = [a + b for a, b in zip(total, found, strict=True)]
+        parts = zip(integrand.tolerances, error, total, after, strict=True)
+        worst = jnp.max(jnp.stack([t.squared(e, a, b, None)[0] for t, e, a, b in parts]))
+        good = worst <= 1
+        gives_up = ~good & ((length <= _SMALLEST) | ~jnp.isfinite(worst))
+        refused = jnp.where(gives_up, jnp.nan, 1.0).astype(dtype)
+        after = [
+            jnp.where(good, b, a * refused.astype(magnitude(a).dtype))
+            for a, b in zip(total, after, strict=True)
+        ]
+        # The last panel ends on 1 exactly, whatever the rounding of sums.
+        last = gives_up | (good & (length >= 1 - place))
+        place = jnp.where(last, one, jnp.where(good, place + length, place))
+        return (place, length * jnp.where(good, 2.0, 0.5), after), ()
+
+    (_, _, total), _ = loop(ahead, turn, (zero, one, total))
+    return total
+
+
 def _both_sides(half: tuple, sign: float = 1.0) -> np.ndarray:
     return np.array([*half, *(sign * x for x in half[-2::-1])])
-
-
-@register_adjoint
-class Quadrature(AdjointOnly):
-    """Solves λ backwards, with y(t) from the polynomials of the forward solve, and takes dL/dp by
-    an adaptive quadrature.
-
-    λ is interpolated on each step of the backward solve; ∫ (∂f/∂p)ᵀλ dt over the step is taken by
-    Gauss–Kronrod rules of 7 and 15 points on panels that are halved until their difference is
-    within tolerance. So the integral has an error control of its own, which `Gauss` has not, at the
-    price of at least 15 evaluations a step. Step by step it needs no memory for λ.
-
-    Args:
-        rows: the number of attempts that the tape keeps before it is thinned, as for `Discrete`.
-        rtol, atol: tolerances of λ and of the integral; None: those of the solve. atol is meant in
-            units of y: for λ it is relative to the largest adjoint jump.
-        method: the method of the backward solve; it must estimate its error. None: the method of
-            the solve.
-
-    Reverse mode only; for rows at given times and the end.
-
-    Raises:
-        TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
-        RuntimeError: (outside a trace) λ could not be solved, or the integral not be taken.
-
-    Reference: kim2021, piessens1983.
-
-    Example:
-        >>> import jax, diffeq as de
-        >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
-        >>> adjoint = de.Quadrature()
-        >>> end = lambda k: de.solve(problem.replace(args=k), rtol=1e-5, adjoint=adjoint).y1
-        >>> round(float(jax.grad(end)(1.0)), 3)
-        -0.368
-    """
-
-    def integrated(self, back: AdjointSystem, integrand: Any, total: list) -> list:
-        """Adds the integrals over panels of the step to the total, each as long as its error
-        allows.
-        """
-        dtype = integrand.dt.dtype
-        nodes = jnp.asarray((1 - _both_sides(_NODES, -1.0)) / 2, dtype)
-        kronrod = jnp.asarray(_both_sides(_KRONROD) / 2, dtype)
-        difference = kronrod - jnp.asarray(_both_sides(_GAUSS) / 2, dtype)
-        one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-
-        def ahead(consts: Any, panel: Any, _: Any) -> Array:
-            del consts
-            return panel[0] < 1
-
-        def turn(active: Any, consts: Any, panel: Any, _: Any) -> tuple:
-            del active, consts
-            place, length, total = panel
-            length = jnp.minimum(length, 1 - place)
-            pull = integrand.pulled(place + nodes * length)
-            found, error = pull(kronrod * length), pull(difference * length)
-            after = [a + b for a, b in zip(total, found, strict=True)]
-            parts = zip(back.of_parameters, error, total, after, strict=True)
-            worst = jnp.max(jnp.stack([t.squared(e, a, b, None)[0] for t, e, a, b in parts]))
-            good = worst <= 1
-            gives_up = ~good & ((length <= _SMALLEST) | ~jnp.isfinite(worst))
-            refused = jnp.where(gives_up, jnp.nan, 1.0).astype(dtype)
-            after = [
-                jnp.where(good, b, a * refused.astype(magnitude(a).dtype))
-                for a, b in zip(total, after, strict=True)
-            ]
-            # The last panel ends on 1 exactly, whatever the rounding of sums.
-            last = gives_up | (good & (length >= 1 - place))
-            place = jnp.where(last, one, jnp.where(good, place + length, place))
-            return (place, length * jnp.where(good, 2.0, 0.5), after), ()
-
-        (_, _, total), _ = loop(ahead, turn, (zero, one, total))
-        return total

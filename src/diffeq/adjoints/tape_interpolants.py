@@ -1,0 +1,66 @@
+"""y(t) for a backward solve, from the interpolants of the recorded steps.
+
+The backward solve goes over the rows of the tape from the last to the first, forms the interpolant
+of each step, and solves λ along it: no step of it crosses an end of a forward step, where the
+interpolant is not smooth, and none is longer than the forward step. Where the tape was thinned its
+rows are checkpoints, and each window is repeated before the backward solve goes over it: memory is
+O(√steps).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.dynamic_scan import walk
+from ..core.norm import in_dtype_of
+from ..integrator import step_interpolant
+from .backward_solve import AdjointSystem, BackwardSolve
+from .discrete import replay_window
+from .tape import Recorder, TapeRow
+
+__all__ = ["solve_along_tape", "state_at"]
+
+
+def state_at(where: tuple, t: Array) -> Array:
+    """y(t) on a step; before the first step of the backward solve, y at the end."""
+    if len(where) == 1:
+        return where[0]
+    polynomial, start, length = where
+    return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
+
+
+def solve_along_tape(back: AdjointSystem, recorder: Recorder) -> BackwardSolve:
+    """Solves backwards from t1 to t0 over the windows of the tape, and in each over its rows."""
+    system, data = back.setting.storing_states()
+    record, length = back.kept.record, recorder.rows + 1
+
+    def step(
+        active: Any, row: TapeRow, _: Any, solve: BackwardSolve, *__: Any
+    ) -> tuple[BackwardSolve, tuple]:
+        t1 = -solve.state.t
+        where = step_interpolant(system, data, row.t, row.y, t1), row.t, t1 - row.t
+        floor = jnp.where(active & row.accept, -row.t, solve.state.t)
+        return back.solve_to(solve, where, floor), ()
+
+    def over(rows: TapeRow, n: Array, solve: BackwardSolve) -> BackwardSolve:
+        return walk(step, 0, n, rows=rows, carry=solve, length=length, reverse=True)[0]
+
+    solve = back.first((back.kept.end.y,))
+    if not recorder.thins:
+        return over(record.rows, record.attempts, solve)
+    windows = (record.attempts + record.stride - 1) >> record.shift
+    count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
+
+    def window(
+        active: Any, index: Array, _: Any, solve: BackwardSolve, *__: Any
+    ) -> tuple[BackwardSolve, tuple]:
+        del active
+        left = record.attempts - (index << record.shift)
+        n = jnp.where(record.thinned, jnp.minimum(record.stride, left), record.attempts)
+        again = jnp.where(record.thinned, n, 0)
+        rows = replay_window(recorder, back.kept.end, data, record, index, again)
+        return over(rows, n, solve), ()
+
+    places = jnp.arange(length, dtype=jnp.int32)
+    return walk(window, 0, count, rows=places, carry=solve, length=length, reverse=True)[0]
