@@ -386,7 +386,8 @@ returns, so gradients fit the losses that an optimiser sees to the last digit; i
 problem, every output, both modes and every order; it has no tolerance of its own to choose; its
 memory is O(√steps); and in reverse mode it is the fastest: a step is evaluated once more, and not
 solved for. Nor does the number of parameters matter: for few of them, `jax.jacfwd` goes forwards
-through the same tape.
+through the same tape. Where a solve is known to fit in its `rows`, `Discrete(checkpoint=False)`
+compiles in two thirds of the time.
 
 | Reason for another | Take |
 |---|---|

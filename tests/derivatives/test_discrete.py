@@ -103,6 +103,17 @@ def test_windows_keep_the_rows_that_lie_on_the_ends_of_steps():
     close(thinned, whole, rtol=1e-13)
 
 
+def test_without_checkpoints_a_solve_fits_in_the_rows_or_has_no_gradient():
+    def loss(a, rows):
+        problem = de.ODEProblem(lambda t, y, a: -a * y, 1.0, (0.0, 1.0), a)
+        adjoint = de.Discrete(rows, checkpoint=False)
+        return de.solve(problem, de.RK4(), dt=1 / 32, adjoint=adjoint, throw=False).y1
+
+    found, lost = (jax.grad(lambda a, rows=rows: loss(a, rows))(2.0) for rows in (None, 16))
+    np.testing.assert_allclose(found, -np.exp(-2), rtol=1e-6)
+    assert np.isnan(lost)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "options"),

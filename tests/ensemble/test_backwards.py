@@ -4,6 +4,7 @@ and what comes out is what the tapes of all give.
 
 from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +40,26 @@ def test_numbers_that_all_share_and_those_of_each(mode, chunks):
     known, slopes = jax.value_and_grad(IN_LOCKSTEP, (0, 1))(WEIGHTS, STARTS)
     np.testing.assert_allclose(value, known, rtol=1e-12)
     same(found, slopes, rtol=1e-12)
+
+
+class Zeroed(de.Discrete):
+    """`Discrete`, whose derivative by y0 is zero."""
+
+    def run(self, system, data, start, max_steps):
+        start = eqx.tree_at(lambda s: s.y, start, jax.lax.stop_gradient(start.y))
+        return super().run(system, data, start, max_steps)
+
+
+@pytest.mark.parametrize("strategy", ["lanes", "kernel"])
+def test_an_adjoint_that_changes_discrete_is_not_passed_over(strategy):
+    """By one number a trajectory, for which `Discrete` itself finds Jacobians without a tape."""
+    problem = de.ODEProblem(lambda t, y, a: -a * y, 1.0, (0.0, 1.0), 1.0)
+
+    def total(y0):
+        options = {"strategy": strategy, "adjoint": Zeroed(), "max_steps": 32}
+        return jnp.sum(de.solve_ensemble(problem, de.Bosh3(), y0=y0, dt=0.1, **options).y1)
+
+    assert jax.jit(jax.grad(total))(jnp.ones(2)).tolist() == [0.0, 0.0]
 
 
 @pytest.mark.thorough

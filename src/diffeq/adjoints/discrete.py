@@ -75,6 +75,7 @@ _KNOWN_ROWS = 1024
 # than so many attempts: there two rows a window cost more than a second forward solve.
 _LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
+_MOST_UNTHINNED = 4096  # rows of steps that are given, and so all used
 
 
 @register_adjoint
@@ -86,6 +87,10 @@ class Discrete(Adjoint):
             is 2·rows states, and rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if
             max_steps needs it; and all, up to 1,024, where dt fixes their number. For a state of a
             megabyte or more as few as max_steps needs, at most 128, which replay 16,384 attempts.
+        checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
+            with the status `tape_overflow` when it is differentiated. For a solve that is
+            known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
+            None are then all, up to 4,096, where dt fixes their number.
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that end at a stop or at t1, whose derivative they have. It is
@@ -104,6 +109,7 @@ class Discrete(Adjoint):
     """
 
     rows: int | None = eqx.field(static=True, default=None)
+    checkpoint: bool = eqx.field(static=True, default=True, kw_only=True)
 
     def __check_init__(self) -> None:
         whole = isinstance(self.rows, (int, np.integer)) and not isinstance(self.rows, bool)
@@ -119,15 +125,20 @@ class Discrete(Adjoint):
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
             return Recorder(system, min(rows, max_steps), False, is_adaptive)
         rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
-        thins = max_steps > rows
-        return Recorder(system, rows + rows % 2 if thins else max_steps, thins, is_adaptive)
+        if max_steps <= rows:
+            return Recorder(system, max_steps, False, is_adaptive)
+        return Recorder(system, rows + rows % 2, self.checkpoint, is_adaptive)
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""
-        return max_steps <= capacity(self._kept(max_steps, size, is_adaptive=is_adaptive))
+        rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
+        return max_steps <= (capacity(rows) if self.checkpoint else rows)
 
     def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
         """The number of rows of the tape of a solve of at most `max_steps` attempts."""
+        given = not is_adaptive and self.rows is None
+        if not self.checkpoint and given and max_steps <= _MOST_UNTHINNED:
+            return max_steps
         if size >= _LARGE:
             return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
         # Rows of a known number of steps are all used: none is filled with zeros in vain.

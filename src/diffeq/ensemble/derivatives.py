@@ -25,7 +25,6 @@ from jax.custom_derivatives import SymbolicZero
 from ..adjoints import Discrete
 from ..adjoints.base import is_inexact, pick_flagged
 from ..adjoints.forward_accumulation import ForwardAccumulation
-from ..adjoints.unthinned import Unthinned
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.primitive import is_key, split_by_sizes
 from ..autodiff.unreached_rows import Reached, mark_unreached
@@ -84,7 +83,8 @@ def _prefers_jacobians(plan: Plan, live: list, shared: int) -> bool:
     """True if Jacobians by the inputs `live`, of which the first are shared, cost less than reverse
     mode.
     """
-    if plan.wide or not live or not isinstance(plan.static.adjoint, Discrete):
+    # A subclass may change the derivative, which is then computed by its own `run`.
+    if plan.wide or not live or type(plan.static.adjoint) is not Discrete:
         return False
     count = sum(math.prod(jnp.shape(x)) for x in live[:shared])
     count += sum(math.prod(jnp.shape(x)[1:]) for x in live[shared:])
@@ -191,7 +191,12 @@ def _pulls_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any
     controlled = has_controlled_steps(structure, leaves)
     if plan.kernel is None:
         return adjoint.holds(most, is_adaptive=controlled)
-    tried = Unthinned(adjoint.rows).may_serve(most, is_adaptive=controlled)
+    if type(adjoint) is not Discrete:  # a subclass, of which a kernel has no tape
+        return False
+    # Most solves fit in a tape that is not thinned; a thinned one in lockstep holds the others.
+    unthinned = replace(adjoint, checkpoint=False)
+    tried = unthinned.holds(most, is_adaptive=controlled)
+    tried = tried or (controlled and adjoint.holds(most, is_adaptive=True))
     return tried and has_kernel(plan, structure, leaves, rows, index)
 
 

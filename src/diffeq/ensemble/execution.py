@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 
 from ..adjoints.base import pick_flagged
-from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import in_a_trace, is_key, split_by_sizes
 from ..closures import unflatten
 from ..solution import Solution
@@ -245,8 +244,8 @@ def _kernel_pull(plan: Plan, structure: Any, leaves: list, rows: list, index: An
     kernel = Kernel.of(
         one, leaves, rows, index, plan.kernel or Tuning(), count_shared(plan, leaves)
     )
-    flat, most = Unthinned(plan.static.adjoint.rows), plan.static.max_steps
-    whole = flat.serves_all(most, is_adaptive=has_controlled_steps(structure, leaves))
+    unthinned, most = replace(plan.static.adjoint, checkpoint=False), plan.static.max_steps
+    whole = unthinned.holds(most, is_adaptive=has_controlled_steps(structure, leaves))
 
     def pull(rows: list, index: Any) -> list:
         found, cut = kernel(leaves, rows, index)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adjoints.base import is_inexact, pick_flagged
-from ..adjoints.unthinned import Unthinned
 from ..autodiff.primitive import split_by_sizes
 from ..closures import unflatten
 from ..core.status import Status
@@ -110,11 +109,12 @@ def pull_trajectory(
     plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
 ) -> tuple[list, Any]:
     """The cotangents of the moving inputs of trajectory i, from the cotangents of its solution,
-    which follow its rows of inputs in `rows`; and True if the tape was too short for it.
+    which follow its rows of inputs in `rows`; and True if the tape was too short for it. The tape
+    of a kernel is in memory and its program should be short: it is not thinned.
     """
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
-    static = replace(plan.static, adjoint=Unthinned(plan.static.adjoint.rows))
+    static = replace(plan.static, adjoint=replace(plan.static.adjoint, checkpoint=False))
 
     def of(live: list) -> tuple[list, Any]:
         every = replace_flagged(inputs, plan.moving, live)
