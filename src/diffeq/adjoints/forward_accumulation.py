@@ -7,7 +7,9 @@ from step to step is the tangent: no rows to write, to thin and to run again. Th
 of `Discrete`. In a kernel (`ensemble/gpu_kernel/launch.py`) tangents stay in registers.
 
 It has no reverse mode, and no derivative of a derivative: it is for Jacobians that are then
-constant. Without a tape and a walk along it the program is smaller, too, and compiles sooner.
+constant. Without a tape and a walk along it the program is smaller, too, and compiles sooner. So it
+is no option of `Discrete`, which serves every mode and order; nor of `Forward`, which pushes
+tangents through the attempts of an ODE, and not through the accepted steps of any problem.
 """
 
 from functools import partial
