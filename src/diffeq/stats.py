@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Int, Num, Real
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Int, Num, PyTree, Real
 
 __all__ = ["Covariance", "Extremes", "Histogram", "Mean", "Quantile", "Range", "Variance"]
 
@@ -27,33 +28,33 @@ class _LeafState(eqx.Module):
 class _Leafwise(eqx.Module):
     """A statistic of every leaf on its own, by what a subclass knows of one leaf."""
 
-    def init(self, like: Any) -> Any:
+    def init(self, like: PyTree) -> PyTree:
         """The state before anything was seen; `like`: arrays, or their shapes and dtypes."""
         return jax.tree.map(lambda x: self._blank(x.shape, jnp.result_type(x.dtype, float)), like)
 
-    def update(self, state: Any, values: Any, counts: Bool[Array, "chunk ..."]) -> Any:
+    def update(self, state: PyTree, values: PyTree, counts: Bool[Array, "chunk ..."]) -> PyTree:
         """The state after another chunk."""
         found = jax.tree.map(lambda x: self._of(*_values_and_flags(x, counts)), values)
         return self.merge(state, found)
 
-    def merge(self, a: Any, b: Any) -> Any:
+    def merge(self, a: PyTree, b: PyTree) -> PyTree:
         """The state after the values of both."""
         return jax.tree.map(self._both, a, b, is_leaf=_is_state)
 
-    def result(self, state: Any) -> Any:
+    def result(self, state: PyTree) -> PyTree:
         """The statistic of the values so far, a leaf for each leaf; NaN where none counted."""
         return jax.tree.map(self._result, state, is_leaf=_is_state)
 
-    def _blank(self, shape: tuple, dtype: Any) -> Any:
+    def _blank(self, shape: tuple, dtype: DTypeLike) -> PyTree:
         return self._of(jnp.zeros((1, *shape), dtype), jnp.zeros((1, *shape), bool))
 
-    def _of(self, x: Array, flags: Array) -> Any:
+    def _of(self, x: Array, flags: Array) -> PyTree:
         raise NotImplementedError
 
-    def _both(self, a: Any, b: Any) -> Any:
+    def _both(self, a: PyTree, b: PyTree) -> PyTree:
         raise NotImplementedError
 
-    def _result(self, state: Any) -> Any:
+    def _result(self, state: PyTree) -> PyTree:
         raise NotImplementedError
 
 
@@ -100,7 +101,7 @@ def _merge_moments(a: _Moments, b: _Moments, product: Any) -> _Moments:
     return _Moments(count, a.mean + part * apart, squares)
 
 
-def _real_dtype(x: Array) -> Any:
+def _real_dtype(x: Array) -> np.dtype:
     return jnp.finfo(x.dtype).dtype
 
 
@@ -185,7 +186,7 @@ class Covariance(eqx.Module):
 
     ddof: int = eqx.field(static=True, default=0)
 
-    def init(self, like: Any) -> _Moments:
+    def init(self, like: PyTree) -> _Moments:
         """The state before anything was seen; `like`: arrays, or their shapes and dtypes."""
         shapes = [x.shape for x in jax.tree.leaves(like)]
         if not shapes or not all(shapes) or len({shape[0] for shape in shapes}) > 1:
@@ -199,7 +200,7 @@ class Covariance(eqx.Module):
         zeros = jnp.zeros((rows, d, d), dtype)
         return _Moments(jnp.zeros((rows, 1), jnp.int32), zeros[..., 0], zeros)
 
-    def update(self, state: _Moments, values: Any, counts: Bool[Array, "chunk ..."]) -> _Moments:
+    def update(self, state: _Moments, values: PyTree, counts: Bool[Array, "chunk ..."]) -> _Moments:
         """The state after another chunk."""
         leaves = [x.reshape(*x.shape[:2], -1) for x in jax.tree.leaves(values)]
         count, mean, left = _centred(*_values_and_flags(jnp.concatenate(leaves, -1), counts))
@@ -273,7 +274,7 @@ class Extremes(_Leafwise):
     def _both(self, a: _Ends, b: _Ends) -> _Ends:
         return _wider(a, b)
 
-    def result(self, state: Any) -> Range:
+    def result(self, state: PyTree) -> Range:
         """Both, each a tree like the values."""
         of = lambda name: jax.tree.map(  # noqa: E731
             lambda s: jnp.where(s.least <= s.greatest, getattr(s, name), jnp.nan),

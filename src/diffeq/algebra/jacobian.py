@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Real
 
 from ..autodiff.primitive import dependents
@@ -23,7 +24,7 @@ class Slopes(NamedTuple):
 
     value: Inexact[Array, " m"]
     by_y: Inexact[Array, "m n"]
-    by_t: Any
+    by_t: Inexact[Array, " m"] | None
 
 
 def jacobian(
@@ -72,7 +73,7 @@ def field_derivatives(
     return Slopes(value, matrix, rate)
 
 
-def identity(n: int, dtype: Any) -> Any:
+def identity(n: int, dtype: DTypeLike) -> Array | np.ndarray:
     """The unit matrix: small ones a literal. What is computed, and always the same, XLA moves out
     of all loops, as a task of its own.
 
@@ -82,6 +83,6 @@ def identity(n: int, dtype: Any) -> Any:
     return np.eye(n, dtype=dtype) if n <= _FEW else jnp.eye(n, dtype=dtype)
 
 
-def _depends_on_time(field: Callable, t: Any, y: Any) -> bool:
+def _depends_on_time(field: Callable, t: Array, y: Array) -> bool:
     """True if the field depends on t; known from its equations, before anything runs."""
     return any(dependents(jax.make_jaxpr(field)(t, y), [True, False]))

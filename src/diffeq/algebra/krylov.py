@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
 from ..autodiff.primitive import shape_of
@@ -57,7 +58,7 @@ def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Arra
     return lax.custom_linear_solve(matrix.times, b, solve=by, transpose_solve=by)
 
 
-def _bounded(matrix: Products, dtype: Any) -> Any:
+def _bounded(matrix: Products, dtype: DTypeLike) -> Any:
     """The solver with tolerances that can be reached."""
     least = float(jnp.finfo(dtype).eps) ** (2 / 3)
     known = {x: getattr(matrix.solver, x) for x in ("rtol", "atol") if hasattr(matrix.solver, x)}

@@ -6,7 +6,7 @@ every order, so that nothing is ever differentiated through an elimination; its 
 solve with Aᵀ; and the lanes of a batch stay the last axes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -60,18 +60,18 @@ def linear_solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
 # --- factors --------------------------------------------------------------------------------------
 
 
-def _factor(matrix: Any) -> tuple[Any, Any]:
+def _factor(matrix: Array) -> tuple[Array, Array]:
     if small_lu.is_small(matrix):
         return small_lu.lu(matrix)
 
-    def by_lapack(matrix: Any) -> tuple[Any, Any]:
+    def by_lapack(matrix: Array) -> tuple[Array, Array]:
         lu, _, order = lax.linalg.lu(matrix)
         return _convert_factors(lu), order
 
     return _each_lane(by_lapack, matrix.ndim - 2)(matrix)
 
 
-def _convert_factors(lu: Any) -> Any:
+def _convert_factors(lu: Array) -> Array:
     """From LAPACK's factors to ours, or back. What they look like depends on n alone, for factors
     without lanes may be given some later: where straight code may read them, the diagonal is 1/U.
     """
@@ -80,7 +80,7 @@ def _convert_factors(lu: Any) -> Any:
     return jnp.where(jnp.eye(len(lu), dtype=bool), 1 / lu, lu)
 
 
-def _each_lane(function: Any, lanes: int) -> Any:
+def _each_lane(function: Callable, lanes: int) -> Callable:
     """The function of arrays without lanes for each of the lanes, which are trailing axes."""
     return reduce(lambda f, _: jax.vmap(f, in_axes=-1, out_axes=-1), range(lanes), function)
 
@@ -104,13 +104,13 @@ factor_p = define(
 # --- solving --------------------------------------------------------------------------------------
 
 
-def _solve_columns(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool) -> list:
+def _solve_columns(matrix: Array, lu: Array, order: Array, b: Array, *, transposed: bool) -> list:
     """Columns of b, if any, are the axes between its first and its lanes."""
     del matrix
     if small_lu.is_small(lu):
         return [small_lu.lu_solve(lu, order, b, transposed=transposed)]
 
-    def by_lapack(lu: Any, order: Any, b: Any) -> Any:
+    def by_lapack(lu: Array, order: Array, b: Array) -> Array:
         lu, columns = _convert_factors(lu), b.reshape(len(b), -1)
         columns = columns if transposed else columns[order]
         for lower in (not transposed, transposed):  # L and then U, or the other way round
@@ -128,7 +128,7 @@ def _solve_columns(matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool
     return [_each_lane(by_lapack, lu.ndim - 2)(lu, order, b)]
 
 
-def _multiply(matrix: Any, x: Any) -> Any:
+def _multiply(matrix: Array, x: Array) -> Array:
     """A x, with columns and lanes as in `_solve_columns`."""
     lanes, columns = matrix.shape[2:], x.ndim - 1 - (matrix.ndim - 2)
     wide = matrix.reshape(*matrix.shape[:2], *(1,) * columns, *lanes)

@@ -5,11 +5,11 @@ equation, with the Jacobian at the root and not the matrix of the turns.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, Real
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
 from ..autodiff.while_loop import loop
@@ -26,7 +26,7 @@ class Bounds(NamedTuple):
     """
 
     size: Callable
-    limit: Any
+    limit: Array | float
     turns: int
     paired: bool = False
 
@@ -45,7 +45,7 @@ class NewtonResult(NamedTuple):
 
 
 def simplified_newton(
-    residual: Callable, solve: Callable, guess: Array, bounds: Bounds, factor: Any = 1.0
+    residual: Callable, solve: Callable, guess: Array, bounds: Bounds, factor: Array | float = 1.0
 ) -> NewtonResult:
     """Turns of x ← x + solve(residual(x)), until what is left is within the bounds.
 
@@ -67,11 +67,11 @@ def simplified_newton(
     (True, 4, 1.41421)
     """
 
-    def running(limit: Any, state: Any, _: Any) -> Any:
+    def running(limit: Array, state: PyTree, _: PyTree) -> Bool[Array, ""]:
         del limit
         return state[-1] == _RUNNING
 
-    def turn(active: Any, limit: Any, state: Any, buffers: Any) -> Any:
+    def turn(active: Bool[Array, "..."], limit: Array, state: PyTree, buffers: PyTree) -> tuple:
         del active
         x, (before, earlier), factor, worst, turns, _ = state
         delta = update(x)

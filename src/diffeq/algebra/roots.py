@@ -133,7 +133,7 @@ def _rooted_jvp(equation: _Equation, primals: tuple, tangents: tuple) -> tuple[A
     if not any(live):
         return x, jnp.zeros_like(x)
 
-    def of_live(*xs: Any) -> Array:
+    def of_live(*xs: Array) -> Array:
         found = iter(xs)
         full = [next(found) if on else v for on, v in zip(live, data, strict=True)]
         return jaxpr_as_fun(equation.residual)(*full, x)[0]

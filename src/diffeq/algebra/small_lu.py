@@ -12,7 +12,6 @@ stage is an operation on the whole matrix.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -151,7 +150,7 @@ def _unpermuted(x: Array, order: Array) -> Array:
     return jnp.stack([_select_by_label(i, order, x) for i in range(n)])
 
 
-def _select_by_label(wanted: Any, labels: Any, values: Any) -> Array:
+def _select_by_label(wanted: Array | int, labels: Array | range, values: Array) -> Array:
     """The value whose label is wanted."""
     found = values[0]
     for i in range(1, len(values)):

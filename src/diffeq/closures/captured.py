@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from ..autodiff.primitive import bound, eval_jaxpr
 from ..core.promotion import user_promotion
@@ -43,7 +45,7 @@ class CapturedProgram:
         self.jaxpr, self.constants, self.out = jaxpr, constants, out
         self.avals = jaxpr.in_avals[len(constants) :]
 
-    def __call__(self, inputs: Sequence, leaves: Sequence) -> Any:
+    def __call__(self, inputs: Sequence, leaves: Sequence) -> PyTree:
         return self.out.joined(eval_jaxpr(self.jaxpr.jaxpr, [], *self.operands(inputs, leaves)))
 
     def operands(self, inputs: Sequence, leaves: Sequence) -> list:
@@ -58,7 +60,7 @@ class CapturedProgram:
 class _OutputTree:
     """The tree that a function returns: its arrays are computed, and the rest is as it is."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: PyTree) -> None:
         leaves, self.tree = jax.tree.flatten(value)
         self.rest = [None if _is_array(x) else x for x in leaves]
         self.known = [not _is_array(x) for x in leaves]
@@ -67,7 +69,7 @@ class _OutputTree:
     def key(self) -> Hashable:
         return self.tree, tuple(self.known), reading_key(self.rest)
 
-    def joined(self, arrays: Sequence) -> Any:
+    def joined(self, arrays: Sequence) -> PyTree:
         found, each = iter(arrays), zip(self.rest, self.known, strict=True)
         return jax.tree.unflatten(self.tree, [x if known else next(found) for x, known in each])
 
@@ -78,19 +80,19 @@ class Captured:
     def __init__(self, program: CapturedProgram, inputs: list, function: "_Original") -> None:
         self.program, self.inputs, self.function = program, inputs, function
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: PyTree) -> PyTree:
         return self.program(self.inputs, flatten(args)[0])
 
-    def operands(self, *args: Any) -> list:
+    def operands(self, *args: PyTree) -> list:
         """All inputs of its jaxpr, for these arguments."""
         return self.program.operands(self.inputs, flatten(args)[0])
 
-    def result(self, arrays: Sequence) -> Any:
+    def result(self, arrays: Sequence) -> PyTree:
         """Returns the tree that the function returns, of the outputs of its jaxpr."""
         return self.program.out.joined(arrays)
 
     @property
-    def returned(self) -> Any:
+    def returned(self) -> PyTree:
         """The shapes and dtypes of what it returns."""
         avals = self.program.jaxpr.out_avals
         shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
@@ -120,7 +122,7 @@ class _Original:
     depends on them.
     """
 
-    def __init__(self, f: Any) -> None:
+    def __init__(self, f: Callable) -> None:
         self.name = getattr(f, "__name__", type(f).__name__)
         try:
             self.signature = inspect.signature(f)
@@ -137,7 +139,7 @@ class _Original:
 @user_promotion()
 def captured(
     f: Callable,
-    *args: Any,
+    *args: PyTree,
     guard: Callable[..., AbstractContextManager] | None = None,
     name: str = "",
 ) -> Captured:
@@ -178,7 +180,7 @@ def _trace_program(f: Callable, structure: Any, shapes: list, guard: Callable) -
     outputs: list[_OutputTree] = []
 
     @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function
-    def call(*leaves: Any) -> list:
+    def call(*leaves: PyTree) -> list:
         args = unflatten(structure, leaves)
         with guard(*args):
             value = f(*args)
@@ -198,21 +200,21 @@ def _trace_program(f: Callable, structure: Any, shapes: list, guard: Callable) -
     return Captured(program, inputs, _Original(f))
 
 
-def _argument_shape(x: Any) -> jax.ShapeDtypeStruct:
+def _argument_shape(x: PyTree) -> jax.ShapeDtypeStruct:
     """The shape and dtype of an argument; that of a Python number yields to those of arrays."""
     weak = getattr(x, "weak_type", type(x) in (int, float, complex))
     return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), weak_type=weak)
 
 
-def _dtype(x: Any) -> Any:
+def _dtype(x: PyTree) -> DTypeLike:
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
 
 
-def _is_array(x: Any) -> bool:
+def _is_array(x: PyTree) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic))
 
 
-def _is_input(x: Any) -> bool:
+def _is_input(x: PyTree) -> bool:
     return isinstance(x, jax.Array) or np.asarray(x).nbytes > _LARGE
 
 

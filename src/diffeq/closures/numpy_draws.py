@@ -1,7 +1,7 @@
 """`notice_draws`: a function that draws from NumPy while it is traced."""
 
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ _MOST = 1000  # things that are looked at
 
 
 @contextmanager
-def notice_draws(name: str, f: Any) -> Iterator[None]:
+def notice_draws(name: str, f: Callable) -> Iterator[None]:
     """Warns if what runs inside, a trace of f, draws a random number that is then a constant.
 
     >>> import warnings
@@ -38,7 +38,7 @@ def notice_draws(name: str, f: Any) -> Iterator[None]:
         )
 
 
-def _states(f: Any) -> list[Hashable]:
+def _states(f: Callable) -> list[Hashable]:
     """The states of NumPy's own generator, and of each that f can reach."""
     own = np.random.get_state(legacy=False)  # noqa: NPY002 - the generator that is looked at
     legacy = (own["state"]["pos"], own["has_gauss"], own["state"]["key"].tobytes())

@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from .reading import attributes_of, reading_key
 
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 
-def flatten(x: Any, *, functions: bool = False) -> tuple[list, Hashable]:
+def flatten(x: PyTree, *, functions: bool = False) -> tuple[list, Hashable]:
     """The arrays and numbers of `x`, and a hashable structure that `unflatten` needs. In what are
     `functions` (a network, a partial) arrays of JAX alone are leaves: their numbers are lengths and
     switches.
@@ -48,24 +49,24 @@ def flatten_fields(x: Any, names: Sequence[str], functions: Sequence[str]) -> tu
     return [*data, *arrays], (len(data), structure, programs)
 
 
-def unflatten_fields(structure: Any, leaves: Sequence) -> dict[str, Any]:
+def unflatten_fields(structure: Any, leaves: Sequence) -> dict[str, PyTree]:
     """The fields again."""
     count, data, programs = structure
     return unflatten(data, leaves[:count]) | unflatten(programs, leaves[count:])
 
 
-def unflatten(structure: Any, leaves: Sequence) -> Any:
+def unflatten(structure: Any, leaves: Sequence) -> PyTree:
     """The inverse of `flatten`, with other leaves of the same kinds."""
     tree, rest = structure
     found = iter(leaves)
     return jax.tree.unflatten(tree, [next(found) if s is None else s.value for s in rest])
 
 
-def _is_jax_array(x: Any) -> bool:
+def _is_jax_array(x: PyTree) -> bool:
     return isinstance(x, (jax.Array, jax.ShapeDtypeStruct))
 
 
-def is_numeric(x: Any) -> bool:
+def is_numeric(x: PyTree) -> bool:
     """True if x is an array or a number, or stands for one by its shape and dtype."""
     numbers = (jax.Array, np.ndarray, np.generic, float, int, complex, jax.ShapeDtypeStruct)
     return isinstance(x, numbers) and getattr(x, "dtype", None) != np.dtype(object)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Real
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 __all__ = ["Controller", "Verdict"]
 
@@ -22,7 +23,7 @@ class Verdict(NamedTuple):
 
     accept: Bool[Array, ""]
     dt: Real[Array, ""]
-    state: Any
+    state: PyTree
 
 
 class Controller(eqx.Module):
@@ -65,11 +66,11 @@ class Controller(eqx.Module):
         """True if a step can be rejected."""
         return True
 
-    def init(self, dtype: Any) -> Any:
+    def init(self, dtype: DTypeLike) -> PyTree:
         """The memory before the first step."""
         return ()
 
-    def propose(self, t: Array, dt: Array, sign: Any) -> Array:
+    def propose(self, t: Array, dt: Array, sign: Int[Array, ""] | int) -> Array:
         """The dt > 0 to attempt from t, inside the limits; `sign` is the direction of time."""
         del sign
         low, high = self._limit(self.dtmin, t), self._limit(self.dtmax, t)
@@ -82,10 +83,16 @@ class Controller(eqx.Module):
         return jnp.zeros((), bool) if low is None else dt <= low
 
     @staticmethod
-    def _limit(limit: Any, t: Array) -> Any:
+    def _limit(limit: Callable | ArrayLike | None, t: Array) -> Array | None:
         limit = limit(t) if callable(limit) else limit
         return None if limit is None else jnp.asarray(limit, t.dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
+    def judge(
+        self,
+        error2: Any,
+        dt: Array,
+        state: PyTree,
+        order: Real[Array, ""] | int | float,
+    ) -> Verdict:
         """The verdict on a step of dt with squared error norm `error2` (None: no estimate)."""
         raise NotImplementedError

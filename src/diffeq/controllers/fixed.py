@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Real
+from jaxtyping import Array, Int, PyTree, Real
 
 from ..autodiff.primitive import Tracer
 from .base import Controller, Verdict
@@ -20,7 +20,13 @@ class Constant(Controller):
         """Never: every step is accepted."""
         return False
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
+    def judge(
+        self,
+        error2: Real[Array, ""] | None,
+        dt: Array,
+        state: PyTree,
+        order: Real[Array, ""] | int | float,
+    ) -> Verdict:
         """Accepts."""
         return Verdict(jnp.ones((), bool), dt, state)
 
@@ -72,13 +78,19 @@ class Fixed(Controller):
         """Never: every step is accepted."""
         return False
 
-    def propose(self, t: Array, dt: Array, sign: Any) -> Array:
+    def propose(self, t: Array, dt: Array, sign: Int[Array, ""] | int) -> Array:
         """The distance to the next of the times; to the end when there is none."""
         distance = sign * (self.ts - t)
         # t + (target - t) may miss its target by a rounding: that is no step of its own.
         distance = jnp.where(distance <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(t), 0, distance)
         return jnp.min(jnp.where(distance > 0, distance, jnp.inf)).astype(dt.dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
+    def judge(
+        self,
+        error2: Real[Array, ""] | None,
+        dt: Array,
+        state: PyTree,
+        order: Real[Array, ""] | int | float,
+    ) -> Verdict:
         """Accepts."""
         return Verdict(jnp.ones((), bool), dt, state)

@@ -1,18 +1,24 @@
 """The first step, by Hairer, Nørsett and Wanner (Solving ODEs I, II.4)."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from ..core.norm import in_dtype_of
+from .tolerance import Tolerance
 
 __all__ = ["initial_step"]
 
 
 def initial_step(
-    paces: Any, t: Array, y: Array, span: Array, order: int | float, tolerance: Any
+    paces: Sequence[Callable],
+    t: Array,
+    y: Array,
+    span: Array,
+    order: int | float,
+    tolerance: Tolerance,
 ) -> Array:
     """A dt for which an Euler step and the change of slope along it are about 1 % of the scale.
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, Real
 
 from .base import Controller, Verdict
 
@@ -66,11 +67,17 @@ class MeanSquare(Controller):
         self.shrink, self.grow = shrink, grow
         self.dtmin, self.dtmax, self.norm = dtmin, dtmax, norm
 
-    def init(self, dtype: Any) -> Array:
+    def init(self, dtype: DTypeLike) -> Array:
         """The logarithm of κ / aim²: not known before the first step."""
         return jnp.full((), -jnp.inf, dtype)
 
-    def judge(self, error2: Any, dt: Array, state: Array, order: Any) -> Verdict:
+    def judge(
+        self,
+        error2: Real[Array, ""],
+        dt: Array,
+        state: Array,
+        order: Real[Array, ""] | int | float,
+    ) -> Verdict:
         """Accepts up to the limit; NaN is a rejection."""
         accept, finite = error2 <= self.limit**2, jnp.isfinite(error2)
         power = 2 * jnp.log(dt) * order

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree, Real
 
 from ..core.keywords import keywords
 from .base import Controller, Verdict
@@ -78,13 +79,19 @@ class PID(Controller):
         self.safety, self.shrink, self.grow = safety, shrink, grow
         self.dtmin, self.dtmax, self.norm = dtmin, dtmax, norm
 
-    def init(self, dtype: Any) -> Any:
+    def init(self, dtype: DTypeLike) -> PyTree:
         """Logarithms of the last accepted errors, and whether the last step was rejected."""
         zero = jnp.zeros((), dtype)
         memory = (zero,) * (2 if self.exponents[2] else 1 if self.exponents[1] else 0)
         return memory, jnp.zeros((), bool)
 
-    def judge(self, error2: Any, dt: Array, state: Any, order: Any) -> Verdict:
+    def judge(
+        self,
+        error2: Real[Array, ""],
+        dt: Array,
+        state: PyTree,
+        order: Real[Array, ""] | int | float,
+    ) -> Verdict:
         """Accepts when the norm is at most 1; NaN is a rejection."""
         memory, was_rejected = state
         accept = error2 <= 1.0

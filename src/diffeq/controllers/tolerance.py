@@ -1,7 +1,6 @@
 """The scale of an error: atol + rtol · max(|y0|, |y1|), per component."""
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ class Tolerance(eqx.Module):
     floored: bool = eqx.field(static=True, default=False)
 
     def squared(
-        self, error: Any, y0: Array, y1: Array, norm: Callable | None
+        self, error: Array | tuple[Array, Array], y0: Array, y1: Array, norm: Callable | None
     ) -> tuple[Array, Array]:
         """The squared norm of the scaled error, and whether the floor was touched."""
         scale, touched = self._floored(jnp.maximum(magnitude(y0), magnitude(y1)))

@@ -4,15 +4,15 @@ A process that asked for the rest would wait until all others ask, too. So what 
 solution on the host is said of the part that this process has.
 """
 
-from typing import Any
-
 import jax
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
 __all__ = ["here", "row_places"]
 
 
-def here(x: Any) -> np.ndarray:
+def here(x: ArrayLike) -> np.ndarray:
     """The numbers that this process has of an array; of one with parts elsewhere, whole rows.
 
     >>> here(jax.numpy.arange(3)).tolist()
@@ -24,7 +24,7 @@ def here(x: Any) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def row_places(x: Any) -> np.ndarray:
+def row_places(x: Array | np.ndarray) -> np.ndarray:
     """The places of these rows in the array; None of a number alone.
 
     >>> row_places(jax.numpy.zeros((3, 2))).tolist()
@@ -37,7 +37,7 @@ def row_places(x: Any) -> np.ndarray:
     return np.concatenate(ranges)
 
 
-def _shards(x: Any) -> list | None:
+def _shards(x: ArrayLike) -> list | None:
     """Of an array with parts elsewhere: the different ones that are here, as they follow."""
     if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
         return None

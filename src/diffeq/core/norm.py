@@ -1,7 +1,5 @@
 """Norms of scaled errors."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
@@ -27,7 +25,7 @@ def mean_square(x: Inexact[Array, "..."]) -> Float[Array, ""]:
     return jnp.mean(square) if x.ndim else square
 
 
-def in_dtype_of(x: Any, y: Any) -> Any:
+def in_dtype_of(x: Array, y: Array) -> Array:
     """X (a time, a position in a step) in the real dtype of y: time may be wider than the state.
 
     >>> in_dtype_of(jnp.array(1.0), jnp.zeros(2, jnp.complex64)).dtype

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, PyTree
 
 __all__ = [
     "Held",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-def as_state(y: Any) -> Any:
+def as_state(y: PyTree) -> PyTree:
     """A list or tuple of bare numbers is an array; every other tree is kept.
 
     >>> as_state([1.0, 2])
@@ -36,18 +37,18 @@ def as_state(y: Any) -> Any:
     return y
 
 
-def _is_scalar(v: Any) -> bool:
+def _is_scalar(v: PyTree) -> bool:
     return isinstance(v, (int, float, complex, np.generic)) or (_is_array(v) and v.ndim == 0)
 
 
-def _is_array(v: Any) -> bool:
+def _is_array(v: PyTree) -> bool:
     return isinstance(v, (jax.Array, np.ndarray))
 
 
 class Held:
     """A leaf of a state that only events change; `hold` makes it."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: PyTree) -> None:
         self.value = value
 
     def __repr__(self) -> str:
@@ -57,7 +58,7 @@ class Held:
 jax.tree_util.register_pytree_node(Held, lambda x: ((x.value,), None), lambda _, xs: Held(*xs))
 
 
-def hold(x: Any) -> Any:
+def hold(x: PyTree) -> PyTree:
     """Marks a leaf of y0 that stays as it is between events: a control, a mode, a count.
 
     Functions see it as a part of y like any other, and events change it. It is no part of what is
@@ -87,16 +88,16 @@ def hold(x: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf if held(leaf) else Held(leaf), x, is_leaf=held)
 
 
-def _is_held(x: Any) -> bool:
+def _is_held(x: PyTree) -> bool:
     return isinstance(x, Held)
 
 
-def holds(tree: Any) -> bool:
+def holds(tree: PyTree) -> bool:
     """True if any leaf is held."""
     return any(map(_is_held, jax.tree.leaves(tree, is_leaf=_is_held)))
 
 
-def released(tree: Any) -> Any:
+def released(tree: PyTree) -> PyTree:
     """The tree with plain values where leaves are held.
 
     >>> released({"x": 1.0, "u": hold(2.0)})
@@ -105,7 +106,7 @@ def released(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.value if _is_held(x) else x, tree, is_leaf=_is_held)
 
 
-def moving_leaves(tree: Any) -> Any:
+def moving_leaves(tree: PyTree) -> PyTree:
     """The tree with None where leaves are held: what has a rate.
 
     >>> moving_leaves({"x": 1.0, "u": hold(2.0)})
@@ -114,7 +115,7 @@ def moving_leaves(tree: Any) -> Any:
     return jax.tree.map(lambda x: None if _is_held(x) else x, tree, is_leaf=_is_held)
 
 
-def without_held(value: Any, like: Any) -> Any:
+def without_held(value: PyTree, like: PyTree) -> PyTree:
     """The value with None where `like` is held; dictionaries may leave such keys out."""
     if not jax.tree.leaves(moving_leaves(like)):
         return moving_leaves(like)
@@ -170,7 +171,7 @@ class Packing(Treelike):
            [2., 0.]], dtype=float32)
     """
 
-    def __init__(self, tree: Any, dtype: Any = None, *, real: bool = False) -> None:
+    def __init__(self, tree: PyTree, dtype: DTypeLike | None = None, *, real: bool = False) -> None:
         marked = jax.tree.leaves(tree, is_leaf=_is_held)
         self.held = [_is_held(leaf) for leaf in marked]
         self.tree = jax.tree.structure(released(tree))
@@ -186,7 +187,7 @@ class Packing(Treelike):
         self.shown: Any = None  # the key of what is shown, if that is a part of it (`with_view`)
 
     @property
-    def rates(self) -> Any:
+    def rates(self) -> PyTree:
         """The structure of what has a rate: None where leaves are held."""
         return jax.tree.structure(moving_leaves(self.marks))
 
@@ -223,7 +224,7 @@ class Packing(Treelike):
         return isinstance(other, Packing) and other._key() == self._key()
 
     @property
-    def marks(self) -> Any:
+    def marks(self) -> PyTree:
         """The tree with marks where leaves are held, and numbers elsewhere."""
         return jax.tree.unflatten(self.tree, [Held(0.0) if h else 0.0 for h in self.held])
 
@@ -232,7 +233,7 @@ class Packing(Treelike):
         """True if any leaf is held."""
         return any(self.held)
 
-    def pack(self, tree: Any) -> Array:
+    def pack(self, tree: PyTree) -> Array:
         """The tree (of all leaves, or of those that are not held) as one array of the common dtype,
         or its real view.
         """
@@ -247,7 +248,7 @@ class Packing(Treelike):
             return jnp.asarray(leaves[0], self.dtype)
         return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, self.dtype)) for leaf in leaves])
 
-    def matrix(self, rows: Any) -> Array:
+    def matrix(self, rows: PyTree) -> Array:
         """A tree of trees, as `jax.jacfwd` makes one, as a matrix over the ravelled array.
 
         >>> f = lambda y: {"x": y["x"] ** 2, "v": y["v"] * y["x"][0]}
@@ -283,12 +284,12 @@ class Packing(Treelike):
         re, im = matrix.real, matrix.imag
         return jnp.block([[re, -im], [im, re]]) * (self.real_mask[:, None] & self.real_mask)
 
-    def held_of(self, tree: Any) -> tuple:
+    def held_of(self, tree: PyTree) -> tuple:
         """The leaves that are held."""
         each = zip(jax.tree.leaves(tree), self.held, strict=True)
         return tuple(jnp.asarray(x) for x, held in each if held)
 
-    def unpack(self, array: Array, held: Any = ()) -> Any:
+    def unpack(self, array: Array, held: PyTree = ()) -> PyTree:
         """The array, and what is held, as the tree; leading axes (time) stay in front."""
         if self.viewed:
             depth = len(self.shapes[0]) if self.single else 1
@@ -308,16 +309,16 @@ class Packing(Treelike):
         tree = jax.tree.unflatten(self.tree, leaves)
         return tree if self.shown is None else tree[self.shown]
 
-    def marked(self, array: Array, held: Any = ()) -> Any:
+    def marked(self, array: Array, held: PyTree = ()) -> PyTree:
         """The tree with marks where leaves are held."""
         return self.unpack(array, [Held(x) for x in held or self.kept])
 
-    def rates_of(self, array: Array) -> Any:
+    def rates_of(self, array: Array) -> PyTree:
         """The array as the tree, with None where leaves are held."""
         held = [None] * sum(self.held)
         return self.unpack(array, held)
 
-    def with_view(self, key: Any) -> "Packing":
+    def with_view(self, key: str | int | None) -> "Packing":
         """Returns the packing of which `unpack` shows the subtree at this key: the rest is not the
         user's.
 
@@ -328,7 +329,7 @@ class Packing(Treelike):
         packing.shown = key
         return packing
 
-    def with_held(self, held: Any) -> "Packing":
+    def with_held(self, held: PyTree) -> "Packing":
         """Returns the packing with these leaves held, so that `unpack` takes the array alone."""
         if not self.holds:
             return self

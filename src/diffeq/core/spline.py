@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 __all__ = ["KINDS", "check_knots", "interpolated", "slope_matrix"]
@@ -65,7 +66,9 @@ def slope_matrix(knots: np.ndarray, kind: str) -> Float[np.ndarray, "n n"]:
     return np.linalg.solve(left, right)
 
 
-def interpolated(kind: str, knots: Any, values: Any, slopes: Any, t: Any) -> tuple[Array, Array]:
+def interpolated(
+    kind: str, knots: ArrayLike, values: ArrayLike, slopes: Any, t: ArrayLike
+) -> tuple[Array, Array]:
     """(value, derivative) at t; slopes are those of a spline, else None.
 
     Outside the knots, the pieces at the ends go on.

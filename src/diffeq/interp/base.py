@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Real
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PyTree, Real
 
 from ..autodiff.primitive import Tracer
 from ..core.promotion import standard_promotion
@@ -22,12 +23,12 @@ class InputFunction(eqx.Module):
     """The base of all inputs: called with t, a time or an array of times."""
 
     @standard_promotion()
-    def __call__(self, t: Any) -> Any:
+    def __call__(self, t: ArrayLike) -> PyTree:
         """The value at t."""
         t = jnp.asarray(t)
         return self.at(t) if t.ndim == 0 else jax.vmap(self)(t)
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         raise NotImplementedError
 
@@ -38,11 +39,11 @@ class Table(InputFunction):
     Before the first and after the last of the times it stays as it is there.
     """
 
-    ts: Any
-    xs: Any
+    ts: Real[Array, " rows"]
+    xs: PyTree
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: Any, *, padded: bool = False) -> None:
+    def __init__(self, ts: Any, xs: PyTree, *, padded: bool = False) -> None:
         self.ts = _increasing(ts, padded)
         try:
             self.xs = jax.tree.map(jnp.asarray, _list_as_array(xs))
@@ -104,12 +105,12 @@ def position(t: Real[Array, ""], t0: Real[Array, ""], t1: Real[Array, ""]) -> Re
     return jnp.where(t < t0, 0, jnp.where(t > t1, 1, inside))
 
 
-def tree_row(xs: Any, place: Int[Array, ""]) -> Any:
+def tree_row(xs: PyTree, place: Int[Array, ""]) -> PyTree:
     """A row of a tree."""
     return jax.tree.map(lambda x: x.at[place].get(mode="clip"), xs)
 
 
-def _list_as_array(x: Any) -> Any:
+def _list_as_array(x: PyTree) -> PyTree:
     """Lists of numbers are arrays; lists of arrays are trees."""
     numbers = isinstance(x, (list, tuple)) and all(np.ndim(v) == 0 for v in jax.tree.leaves(x))
     return jnp.asarray(x) if numbers else x

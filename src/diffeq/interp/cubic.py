@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..core.promotion import standard_promotion
 from .base import InputFunction, Table, index_not_after, position, tree_row
@@ -17,11 +17,11 @@ __all__ = ["Akima", "Cubic"]
 class _PiecewiseCubic(InputFunction):
     """Cubics with given values and slopes at given times."""
 
-    ts: Any
-    xs: Any
-    slopes: Any
+    ts: Real[Array, " rows"]
+    xs: PyTree
+    slopes: PyTree
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         i = jnp.minimum(index_not_after(self.ts, t), self.ts.shape[0] - 2)
         t0, t1 = self.ts[i], self.ts[i + 1]
@@ -47,7 +47,7 @@ class _Curve(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: Any) -> None:
+    def __init__(self, ts: Any, xs: PyTree) -> None:
         super().__init__(ts, xs)
         self.xs = jax.tree.map(lambda x: x * jnp.ones((), self.ts.dtype), self.xs)
         if self.ts.shape[0] < 2:
@@ -57,7 +57,7 @@ class _Curve(Table):
         """The slopes of one leaf at ts."""
         raise NotImplementedError
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         return _with_slopes(self).at(t)
 
@@ -91,7 +91,7 @@ class Cubic(_Curve):
     ends: str = eqx.field(static=True)
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: Any, *, ends: str = "not-a-knot") -> None:
+    def __init__(self, ts: Any, xs: PyTree, *, ends: str = "not-a-knot") -> None:
         if ends not in ("not-a-knot", "natural"):
             raise ValueError(f"ends is {ends!r}; 'not-a-knot' or 'natural' is wanted.")
         super().__init__(ts, xs)
@@ -136,7 +136,7 @@ def _tridiagonal(lower: Array, diagonal: Array, upper: Array, right: Array) -> A
     """Gauss, for one matrix and many right sides."""
     spread = lambda x: x.reshape(*(1,) * (right.ndim - 1))  # noqa: E731
 
-    def down(before: Any, now: Any) -> Any:
+    def down(before: tuple, now: tuple) -> tuple:
         ratio, value = before
         a, b, c, d = now
         pivot = b - a * ratio
@@ -146,7 +146,7 @@ def _tridiagonal(lower: Array, diagonal: Array, upper: Array, right: Array) -> A
     start = (jnp.zeros_like(diagonal[0]), jnp.zeros_like(right[0]))
     _, (ratio, value) = lax.scan(down, start, (lower, diagonal, upper, right))
 
-    def up(after: Array, now: Any) -> tuple[Array, Array]:
+    def up(after: Array, now: tuple) -> tuple[Array, Array]:
         x = now[1] - spread(now[0]) * after
         return x, x
 

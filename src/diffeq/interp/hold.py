@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..autodiff.discontinuity_times import jumping
 from ..autodiff.primitive import Tracer
@@ -41,10 +41,10 @@ class Hold(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: Any) -> None:
+    def __init__(self, ts: Any, xs: PyTree) -> None:
         super().__init__(ts, xs, padded=True)
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         return tree_row(self.xs, self.place(jumping(t, _changes, self.ts)))
 
@@ -57,11 +57,11 @@ def _changes(ts: Real[Array, " n"]) -> Real[Array, " n-1"]:
 class Infusions(InputFunction):
     """Rates that are on for a while; `infusions` makes it."""
 
-    starts: Any
-    rates: Any
-    durations: Any
+    starts: Array
+    rates: Array
+    durations: Array
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The sum of the rates that are on."""
         t = jumping(t, _switches, self.starts, self.durations)
         on = (t >= self.starts) & (t < self.starts + self.durations)

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Real
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, PyTree, Real
 
 from ..core.promotion import standard_promotion
 from .base import Table, position, tree_row
@@ -35,10 +36,10 @@ class Linear(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: Any) -> None:
+    def __init__(self, ts: Any, xs: PyTree) -> None:
         super().__init__(ts, xs, padded=True)
 
-    def at(self, t: Real[Array, ""]) -> Any:
+    def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         i = self.place(t)
         last = jnp.isinf(self._time(i + 1))  # where the slope is that of the piece before
@@ -57,5 +58,5 @@ class Linear(Table):
         return self.ts.at[i].get(mode="fill", fill_value=jnp.inf)
 
 
-def _real_dtype(x: Array) -> Any:
+def _real_dtype(x: Array) -> DTypeLike:
     return jnp.finfo(jnp.result_type(x, jnp.float32)).dtype

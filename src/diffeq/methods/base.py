@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, Bool, Inexact, Int, PyTree, Real
 
 from ..problems.forms import Ode, lower
 from .interpolant import Hermite, Interpolant
@@ -45,14 +45,14 @@ class Step(NamedTuple):
     """
 
     y: Inexact[Array, "..."]
-    error: Any
-    memory: Any
-    data: Any
-    solved: Any = None
-    evaluations: Any = None
-    order: Any = None
-    growth: Any = None
-    rejected: Any = None
+    error: PyTree
+    memory: PyTree
+    data: PyTree
+    solved: Bool[Array, ""] | None = None
+    evaluations: Int[Array, ""] | int | None = None
+    order: Real[Array, ""] | int | float | None = None
+    growth: Real[Array, ""] | None = None
+    rejected: PyTree = None
 
 
 class Method(eqx.Module):
@@ -162,7 +162,7 @@ class Method(eqx.Module):
         """The methods that alternate, each with a loop of its own: one, but for `Switching`."""
         return (self,)
 
-    def submethod(self, memory: Any) -> Any:
+    def submethod(self, memory: PyTree) -> Int[Array, ""] | int:
         """The index of the one of `submethods` that makes the step that starts with this memory."""
         del memory
         return 0
@@ -174,7 +174,7 @@ class Method(eqx.Module):
         """
         return None
 
-    def gives_up(self, memory: Any) -> Any:
+    def gives_up(self, memory: PyTree) -> Bool[Array, ""] | bool | None:
         """True if the attempt that left this memory is the last, since the problem is none for this
         method; None for methods that never ask.
         """
@@ -196,13 +196,13 @@ class Method(eqx.Module):
         del tolerance, final
         return self
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Any, t: Real[Array, ""], y: Array) -> PyTree:
         """The memory at (t, y): at the start, after a discontinuity, and in the reverse pass."""
         del form, t, y
         return ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         raise NotImplementedError
@@ -222,7 +222,9 @@ class Method(eqx.Module):
         del form
         return True
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """The estimated error of the interpolant inside the step, in the units of y: like that of
         the step it limits dt, where output is interpolated. None where the error of the step is
         enough. `path` is the interpolant where it evaluates the field, else None.

@@ -9,16 +9,18 @@ taken here because its arrays have one shape at every order.
 from fractions import Fraction
 from functools import cache
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Real
 
-from ..algebra.newton import Bounds, simplified_newton
+from ..algebra.newton import Bounds, NewtonResult, simplified_newton
 from ..algebra.roots import implicit_root
+from ..problems.forms import Implicit, Mass
 from .base import Step
 from .interpolant import Interpolant, Polynomial
 from .mass import divide_by_dt, residual_of_step, slope_of
@@ -103,7 +105,7 @@ class BDF(ImplicitMethod):
         """The memory is the past."""
         return True
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_Differences":
+    def init(self, form: Mass | Implicit, t: Real[Array, ""], y: Array) -> "_Differences":
         """No past but the slope: a straight line, which has the first difference at any spacing. An
         infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
         """
@@ -114,7 +116,12 @@ class BDF(ImplicitMethod):
         return _Differences(blank.at[0].set(slope), clock)
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: "_Differences"
+        self,
+        form: Mass | Implicit,
+        t: Real[Array, ""],
+        y: Array,
+        dt: Real[Array, ""],
+        memory: "_Differences",
     ) -> Step:
         """One step; its data are the past at its end."""
         past, bounds = memory.at(dt), self.aim.bounds(y)
@@ -153,7 +160,7 @@ class BDF(ImplicitMethod):
         )
 
     def _next(
-        self, past: "_Differences", d: Array, found: Any, bounds: Bounds
+        self, past: "_Differences", d: Array, found: NewtonResult, bounds: Bounds
     ) -> tuple[Array, Array]:
         """The clock of the next step, and how much dt should grow: what the best order allows."""
         k, dtype = past.order, d.dtype
@@ -177,12 +184,14 @@ class BDF(ImplicitMethod):
         clock = [past.clock[0], order, jnp.where(settled, 0, past.equal), rate]
         return lax.stop_gradient(jnp.stack([jnp.asarray(x, dtype) for x in clock])), growth
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Mass | Implicit) -> bool:
         """Never: it is the past."""
         del form
         return False
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Mass | Implicit, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The polynomial through the end and the k states before, of order k."""
         del form, t
         known = step.data.known[:ORDERS]
@@ -258,12 +267,12 @@ def _difference(differences: Array, j: Array) -> Array:
     return jnp.sum(jnp.where(jnp.arange(1, ORDERS + 3)[:, None] == j, differences, 0), axis=0)
 
 
-def _entry_or_zero(table: np.ndarray, k: Array, dtype: Any) -> Array:
+def _entry_or_zero(table: np.ndarray, k: Array, dtype: DTypeLike) -> Array:
     """An entry of a table; zero outside of it."""
     return jnp.sum(jnp.where(jnp.arange(len(table)) == k, jnp.asarray(table, dtype), 0))
 
 
-def _weighted(weights: Any, rows: Array) -> Array:
+def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
     # A product with a matrix could be a call of a library.
     return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 

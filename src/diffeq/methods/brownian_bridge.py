@@ -4,9 +4,9 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, Inexact, PyTree, Real
 
-from ..problems.forms import apply_diffusion
+from ..problems.forms import Sde, apply_diffusion
 from .interpolant import Interpolant
 
 __all__ = ["Bridge"]
@@ -33,17 +33,17 @@ class Bridge(Interpolant):
     y0: Array
     y1: Array
     g: Array
-    milstein_term: Any
+    milstein_term: Array | None
     dt: Array
-    source: Any
-    drawn: Any
+    source: PyTree
+    drawn: PyTree
     noise: Any = eqx.field(static=True)
     rule: type = eqx.field(static=True)
     kind: str = eqx.field(static=True)
 
     @classmethod
     def of(
-        cls, form: Any, span: tuple[Array, Array], ends: tuple[Array, Array], *, curved: bool
+        cls, form: Sde, span: tuple[Array, Array], ends: tuple[Array, Array], *, curved: bool
     ) -> "Bridge":
         """The bridge of a step over `span`, (t, dt), between the states at its ends."""
         (t, dt), (y0, y1) = span, ends
@@ -63,7 +63,7 @@ class Bridge(Interpolant):
             form.kind,
         )
 
-    def __call__(self, theta: Real[Array, ""], mark: Any = None) -> Inexact[Array, "..."]:
+    def __call__(self, theta: Real[Array, ""], mark: PyTree = None) -> Inexact[Array, "..."]:
         """The state at θ; `mark` is what the noise knows of that time ahead."""
         w = self.noise.within(self.source, self.drawn, theta, self.dt, mark)
         whole = self._part(jnp.sqrt(self.dt) * self.drawn.normal[0], self.dt)

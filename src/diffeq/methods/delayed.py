@@ -1,5 +1,6 @@
 """The method of steps: any one-step method, where the equation looks at the solution so far."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -7,14 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Real
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 from ..autodiff.fixed_point import fixed_point
 from ..autodiff.raised_flags import with_flags
 from ..autodiff.while_loop import loop
 from ..core.norm import mean_square
-from ..problems.forms import Delayed, lower
-from ..problems.history import PastAccess, StoredStep
+from ..problems.forms import Delayed, Form, lower
+from ..problems.history import PastAccess, StepLayout, StoredStep
 from .base import Method, Step
 from .interpolant import Interpolant
 
@@ -35,9 +36,9 @@ class Trace(NamedTuple):
     """
 
     stored: StoredStep
-    path: Any
-    error: Any
-    accessed: Any
+    path: Interpolant
+    error: Array | None
+    accessed: Int[Array, ""]
 
 
 class MethodOfSteps(Method):
@@ -59,7 +60,7 @@ class MethodOfSteps(Method):
     tolerance: Any
     norm: Any = eqx.field(static=True)
     given: bool = eqx.field(static=True)  # steps are given, and none can be rejected
-    known: Any = None  # the row of the step, where it was made before
+    known: list[Array] | None = None  # the row of the step, where it was made before
 
     form = "delayed"
 
@@ -112,7 +113,7 @@ class MethodOfSteps(Method):
         """
         return eqx.tree_at(lambda m: m.known, self, row, is_leaf=lambda x: x is None)
 
-    def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Delayed, t: Real[Array, ""], y: Array) -> PyTree:
         """The method's memory; at t the past is known. It is NaN where it took what is not there,
         which no step gets rid of.
         """
@@ -124,12 +125,14 @@ class MethodOfSteps(Method):
         real = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)  # noqa: E731
         return jax.tree.map(lambda x: spoilt(x) if real(x) else x, memory)
 
-    def _bound(self, form: Delayed, t: Array, middle: Any, ahead: Any = None) -> Any:
+    def _bound(
+        self, form: Delayed, t: Array, middle: Array | float, ahead: list[Array] | None = None
+    ) -> Form:
         """The equation of a step as the method steps it."""
         return lower(form.bind(t, middle, ahead), self.method.form, repr(self.method))
 
     def step(
-        self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Delayed, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; its data are its `Trace`, with how many turns that took."""
         shape = form.shape
@@ -157,17 +160,19 @@ class MethodOfSteps(Method):
         path, error = step.data
         return step._replace(data=Trace(stored, path or stored.polynomial, error, accessed))
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Delayed) -> bool:
         """Never: the step has made it."""
         del form
         return False
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """That of the method."""
         del y, dt, path
         return step.data.error
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(self, form: Delayed, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The step's path, which is there already."""
         del form, t, y, dt
         return step.data.path
@@ -176,7 +181,7 @@ class MethodOfSteps(Method):
     def _most(self) -> int:
         return _TURNS_OF_GIVEN_STEPS if self.given else _TURNS
 
-    def _iterated(self, form: Delayed, turn: Any, t: Array, y: Array, dt: Array) -> Any:
+    def _iterated(self, form: Delayed, turn: Callable, t: Array, y: Array, dt: Array) -> tuple:
         """The step as often as it takes: its row, itself, the number of turns (0, if it did not
         look at itself), and what it accessed for that is not there.
         """
@@ -186,7 +191,7 @@ class MethodOfSteps(Method):
         )
         most = self._most if self.method.evaluates_inside_step else 1
 
-        def again(active: Any, _: Any, state: Any, __: Any) -> Any:
+        def again(active: Bool[Array, "..."], _: PyTree, state: PyTree, __: PyTree) -> tuple:
             del active
             k, before, *_, evaluations = state
             ahead = [jnp.where(k == 0, g, b) for g, b in zip(guess, before[0], strict=True)]
@@ -221,7 +226,7 @@ class MethodOfSteps(Method):
         some = form.history.count > 0
         return [jnp.where(some, a, b) for a, b in zip(form.history.last(), row, strict=True)]
 
-    def _near(self, shape: Any, y: Array, before: Any, after: Any) -> Any:
+    def _near(self, shape: StepLayout, y: Array, before: tuple, after: tuple) -> Bool[Array, ""]:
         """True if two turns agree, in the middle and at the end of the step."""
         real = jnp.finfo(y.dtype).dtype
         ends = [
@@ -239,13 +244,13 @@ class MethodOfSteps(Method):
         return found
 
 
-def _turn_evaluations(turn: Any) -> Any:
+def _turn_evaluations(turn: tuple) -> Int[Array, ""]:
     """The evaluations of a turn, if it counts its own."""
     count = turn[1].evaluations
     return jnp.int32(0) if count is None else count
 
 
-def _sound(turn: Any) -> Any:
+def _sound(turn: tuple) -> Bool[Array, ""]:
     """True if a step, its error and its polynomial are finite, and its equations are solved."""
     row, step = turn
     total = sum(jnp.sum(x) for x in jax.tree.leaves((row, step.y, step.error)))

@@ -6,6 +6,7 @@ displacements here, once and in 60 digits. Hence no stiff field is evaluated at 
 by Newton's error, only to blow that up; and no mass matrix is ever inverted.
 """
 
+from collections.abc import Callable, Sequence
 from decimal import localcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -15,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Real
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
-from ..algebra.newton import simplified_newton
+from ..algebra.newton import NewtonResult, simplified_newton
 from ..algebra.roots import implicit_root
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
+from ..problems.forms import Mass, Split
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import apply_mass, slope_of
@@ -87,7 +89,7 @@ class DIRK(ImplicitMethod):
             raise ValueError(f"{name} has more than one number on its diagonal.")
 
     @property
-    def form(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def form(self) -> str | tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """A split form where the tableau is an additive pair, else one with a mass matrix."""
         return ("split", "mass") if self.tableau.explicit_A is not None else "mass"
 
@@ -107,16 +109,16 @@ class DIRK(ImplicitMethod):
         """True if the tableau has an embedded solution."""
         return self.tableau.b_hat is not None
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Mass | Split, t: Real[Array, ""], y: Array) -> PyTree:
         """f(t, y), where the last stage of the step before has found it already."""
-        return form.field(t, y) if self._carries(form) else ()
+        return _implicit(form)(t, y) if self._carries(form) else ()
 
-    def _carries(self, form: Any) -> bool:
+    def _carries(self, form: Mass | Split) -> bool:
         """True if the slope at the end of a step is known; not where y1 is no stage."""
         return self.tableau.fsal and _explicit(form) is None
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Mass | Split, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         table, mass = self.tableau, getattr(form, "mass", None)
@@ -137,7 +139,9 @@ class DIRK(ImplicitMethod):
         y1 = y + done.of(rows.end).reshape(y.shape)
         return Step(y1, error, after, (done, memory, after), report.solved, report.evaluations)
 
-    def _start(self, form: Any, t: Array, y: Array, dt: Array, memory: Any) -> "_Stages":
+    def _start(
+        self, form: Mass | Split, t: Array, y: Array, dt: Array, memory: PyTree
+    ) -> "_Stages":
         """Before the first implicit stage."""
         s, explicit = self.tableau.stages, _explicit(form)
         moves = jnp.zeros((s, y.size), y.dtype)
@@ -152,7 +156,7 @@ class DIRK(ImplicitMethod):
         return _Stages(first, moves, pushes)
 
     def _walk(
-        self, form: Any, at: tuple, inverse: Any, start: "_Stages"
+        self, form: Mass | Split, at: tuple, inverse: Callable[[Array], Array], start: "_Stages"
     ) -> tuple["_Stages", "_Report"]:
         """The implicit stages, one a turn of a walk, so that they are traced and compiled once."""
         (t, y, dt), table = at, self.tableau
@@ -162,7 +166,9 @@ class DIRK(ImplicitMethod):
         first = int(table.A[0, 0] == 0)
         tiny = float(jnp.finfo(y.dtype).eps)
 
-        def stage(active: Any, row: Any, _: Any, carry: Any, *__: Any) -> Any:
+        def stage(
+            active: Bool[Array, "..."], row: PyTree, _: PyTree, carry: PyTree, *__: PyTree
+        ) -> tuple:
             del active
             (known, guess, c), i = row
             done, factor, report = carry
@@ -194,7 +200,7 @@ class DIRK(ImplicitMethod):
         )
         return done, report
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Mass | Split) -> bool:
         """True if the interpolant takes slopes that are not known from the stages: of a mass
         matrix, or at the end of a split form, where that is no stage.
         """
@@ -204,7 +210,9 @@ class DIRK(ImplicitMethod):
             return not (plain and self._carries(form))
         return not plain and bool(np.any(dense.first))
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Mass | Split, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         done, before, after = step.data
         plain = getattr(form, "mass", None) is None
@@ -219,7 +227,9 @@ class DIRK(ImplicitMethod):
         parts = (done.of(jax.tree.map(lambda x, d=d: x[d], dense)) for d in range(degree))
         return Polynomial(y, tuple(part.reshape(y.shape) for part in parts), dt)
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """Σ of the tableau's row `dense_error`."""
         row = _step_coefficients(self.tableau, plain=True).inside
         if row is None:
@@ -234,14 +244,14 @@ class DIRK(ImplicitMethod):
 # --- forms --------------------------------------------------------------------------------------
 
 
-def _implicit(form: Any) -> Any:
+def _implicit(form: Mass | Split) -> Callable:
     """The part that is solved for."""
-    return getattr(form, "implicit", None) or form.field
+    return form.implicit if isinstance(form, Split) else form.field
 
 
-def _explicit(form: Any) -> Any:
+def _explicit(form: Mass | Split) -> Callable | None:
     """The part of a split form that is not; else None."""
-    return getattr(form, "explicit", None)
+    return form.explicit if isinstance(form, Split) else None
 
 
 # --- stages -------------------------------------------------------------------------------------
@@ -252,9 +262,9 @@ class _StageSum(NamedTuple):
     stages, and the slopes of their explicit parts. Or several of them, along a leading axis.
     """
 
-    first: Any
-    moves: Any
-    pushes: Any
+    first: np.ndarray | Array
+    moves: np.ndarray | Array
+    pushes: np.ndarray | Array
 
 
 class _Stages(NamedTuple):
@@ -264,9 +274,9 @@ class _Stages(NamedTuple):
 
     first: Array
     moves: Array
-    pushes: Any
+    pushes: Array | tuple
 
-    def of(self, row: _StageSum, mass: Any = None) -> Array:
+    def of(self, row: _StageSum, mass: Array | None = None) -> Array:
         """The sum of a row, times the mass matrix (which `first` and `pushes` have in them)."""
         total = apply_mass(mass, _weighted(row.moves, self.moves))
         if isinstance(row.first, jax.Array) or row.first != 0:
@@ -275,13 +285,15 @@ class _Stages(NamedTuple):
             total if isinstance(self.pushes, tuple) else total + _weighted(row.pushes, self.pushes)
         )
 
-    def put(self, i: Array, u: Array, push: Any) -> "_Stages":
+    def put(self, i: Array, u: Array, push: Array | None) -> "_Stages":
         """The stages with the i-th one found."""
-        pushes = self.pushes if push is None else put_row(self.pushes, push, i)
+        pushes = self.pushes
+        if push is not None and not isinstance(pushes, tuple):
+            pushes = put_row(pushes, push, i)
         return self._replace(moves=put_row(self.moves, u, i), pushes=pushes)
 
 
-def _weighted(weights: Any, rows: Array) -> Array:
+def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
     # A product with a matrix could be a call of a library.
     return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
@@ -291,10 +303,10 @@ class _Report(NamedTuple):
     field.
     """
 
-    solved: Any
-    evaluations: Any
+    solved: Bool[Array, ""]
+    evaluations: Int[Array, ""]
 
-    def after(self, found: Any) -> "_Report":
+    def after(self, found: NewtonResult) -> "_Report":
         return _Report(self.solved & found.found, self.evaluations + found.turns)
 
 
@@ -349,7 +361,7 @@ def _step_coefficients(table: Tableau, plain: bool) -> _StepCoefficients:
     )
 
 
-def _rounded_sum(decimals: Any) -> Any:
+def _rounded_sum(decimals: np.ndarray | Sequence | None) -> Any:
     """Rounded once; what is left of coefficients that cancel is zero."""
     if decimals is None:
         return None
@@ -359,7 +371,7 @@ def _rounded_sum(decimals: Any) -> Any:
     return _StageSum(exact[..., 0], exact[..., 1 : s + 1], exact[..., s + 1 :])
 
 
-def _guess(A: Any, c: Any, i: int, known: tuple, plain: bool) -> Any:
+def _guess(A: np.ndarray, c: np.ndarray, i: int, known: tuple, plain: bool) -> np.ndarray:
     """Where Newton starts in stage i: on the curve with the slope at the start, through the one or
     two stages nearest in time; without that slope, on the one through the start and through them.
     """
@@ -375,7 +387,7 @@ def _guess(A: Any, c: Any, i: int, known: tuple, plain: bool) -> Any:
     line = c[i] * slope if has_slope else 0 * slope
     power = 2 if has_slope else 1
 
-    def through(j: int) -> Any:
+    def through(j: int) -> np.ndarray:
         rest = u[j] - c[j] * slope if has_slope else u[j]
         return line + (c[i] / c[j]) ** power * rest
 

@@ -1,12 +1,11 @@
 """Explicit Runge–Kutta methods: one stepper for every explicit tableau."""
 
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
+from ..problems.forms import Mass, Ode
 from .base import Method, Step
 from .interpolant import ChebyshevInterpolant, Hermite, Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, stages_in_loop, weighted
@@ -68,12 +67,12 @@ class ExplicitRK(Method):
         """Evaluations of the field in a step."""
         return self.tableau.stages - self.tableau.fsal
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Ode | Mass, t: Real[Array, ""], y: Array) -> PyTree:
         """The first stage, when the last stage of the step before is the same."""
         return form.field(t, y) if self.tableau.fsal else ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Ode | Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; the error is dt Σ (b_i − b̂_i) k_i."""
         table = self.tableau
@@ -83,7 +82,7 @@ class ExplicitRK(Method):
         y1 = point if table.fsal else y + dt * combine(table.b, stages)
         return Step(y1, self._error(dt, stages), stages[-1] if table.fsal else (), stages)
 
-    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, first: Array) -> tuple:
+    def _unrolled(self, form: Ode | Mass, t: Array, y: Array, dt: Array, first: Array) -> tuple:
         """All stages, and the state at which the last one is evaluated."""
         stages, point = [first], y
         for row, c in zip(self.tableau.A[1:], self.tableau.c[1:], strict=True):
@@ -91,15 +90,15 @@ class ExplicitRK(Method):
             stages.append(form.field(t + float(c) * dt, point))
         return tuple(stages), point
 
-    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, first: Array) -> tuple:
+    def _in_a_loop(self, form: Ode | Mass, t: Array, y: Array, dt: Array, first: Array) -> tuple:
         table = self.tableau
         known = blank_stages(table.stages, y, first)
         stages, point = _stages_from(form, t, y, dt, known, table.A[1:], table.c[1:])
         return tuple(stages), point
 
-    def _error(self, dt: Array, stages: tuple) -> Any:
+    def _error(self, dt: Array, stages: tuple) -> Array | tuple[Array, Array] | None:
         table = self.tableau
-        if table.b_hat is None:
+        if table.b_error is None:
             return None
         error = dt * combine(table.b_error, stages)
         if table.b_error3 is None:
@@ -107,7 +106,7 @@ class ExplicitRK(Method):
         # Hairer's DOP853 divides the fifth-order estimate by a second one of third order.
         return error, dt * combine(table.b_error3, stages)
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Ode | Mass) -> bool:
         """True if the interpolant has stages of its own, or takes a slope at the end that no stage
         is.
         """
@@ -115,14 +114,18 @@ class ExplicitRK(Method):
         table = self.tableau
         return table.extra_stages > 0 if table.dense is not None else not table.fsal
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """The last term of its Chebyshev series, if it has stages of its own: these are in no error
         of the step, and at the limit of stability they may be off by far more than its end.
         """
         del y, dt, step
         return path.coefficients[-1] if isinstance(path, ChebyshevInterpolant) else None
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Ode | Mass, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         table = self.tableau
         if table.dense is None:
@@ -132,12 +135,14 @@ class ExplicitRK(Method):
         kind, rows = (Polynomial, table.dense) if turned is None else (ChebyshevInterpolant, turned)
         return kind(y, tuple(dt * combine(column, stages) for column in rows.T), dt)
 
-    def _hermite(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Hermite:
+    def _hermite(self, form: Ode | Mass, t: Array, y: Array, dt: Array, step: Step) -> Hermite:
         if self.tableau.fsal:
             return Hermite(y, step.y, step.data[0], step.data[-1], dt)
         return Hermite(y, step.y, step.data[0], form.field(t + dt, step.y), dt)
 
-    def _extra_stages(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
+    def _extra_stages(
+        self, form: Ode | Mass, t: Array, y: Array, dt: Array, stages: tuple
+    ) -> tuple:
         table, found = self.tableau, list(stages)
         if form.large and len(table.extra_c) > 1:
             known = blank_stages(table.stages + len(table.extra_c), y, *stages)
@@ -151,13 +156,19 @@ class ExplicitRK(Method):
 
 
 def _stages_from(
-    form: Any, t: Array, y: Array, dt: Array, known: Array, rows: np.ndarray, nodes: np.ndarray
+    form: Ode | Mass,
+    t: Array,
+    y: Array,
+    dt: Array,
+    known: Array,
+    rows: np.ndarray,
+    nodes: np.ndarray,
 ) -> tuple[Array, Array]:
     """The table of stages, of which the last, one for each of `rows`, are evaluated in a loop; and
     the state at which the last one is.
     """
 
-    def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+    def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
         del carry
         a, c = row
         point = y + dt * weighted(a, tables[0])

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..algebra import factored, linear_solve
 from ..algebra.newton import Bounds, simplified_newton, stop_closure_gradient
 from ..algebra.roots import implicit_root
 from ..autodiff.while_loop import loop
 from ..problems.forms import Implicit as Residual
+from ..problems.forms import Mass
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import apply_mass, combined, divide_by_dt, residual_of_step, slope_of
@@ -107,14 +108,19 @@ class FIRK(ImplicitMethod):
         several = len(_stage_coefficients(self.tableau).nodes) > 1
         return 3 if several and self.tableau.stiffly_accurate else 1
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> "_StageMemory":
+    def init(self, form: Mass | Residual, t: Real[Array, ""], y: Array) -> "_StageMemory":
         """The slope at the start; of the step before nothing is known."""
         slope = self._slope(form, t, y) if self.tableau.fsal else ()
         blank = jnp.zeros((len(_stage_coefficients(self.tableau).nodes), y.size), y.dtype)
         return _StageMemory(slope, blank, jnp.zeros_like(blank[0, 0]), jnp.ones_like(blank[0, 0]))
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self,
+        form: Mass | Residual,
+        t: Real[Array, ""],
+        y: Array,
+        dt: Real[Array, ""],
+        memory: PyTree,
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         numbers, bounds = _stage_coefficients(self.tableau), _bounds(self.aim, form, dt, y)
@@ -140,7 +146,7 @@ class FIRK(ImplicitMethod):
         data = moves, memory.slope, after.slope, system.jump(memory, moves)
         return Step(y1, error, after, data, found.found, count)
 
-    def _slope(self, form: Any, t: Array, y: Array) -> Array:
+    def _slope(self, form: Mass | Residual, t: Array, y: Array) -> Array:
         """M y' at the start, or y' where there is no M; zero where it is not asked for."""
         numbers = _stage_coefficients(self.tableau)
         if isinstance(form, Residual):
@@ -150,7 +156,7 @@ class FIRK(ImplicitMethod):
         return form.field(t, y) if numbers.starts else 0 * y
 
     def _after(
-        self, system: "_StageEquations", memory: Any, moves: Array, factor: Array
+        self, system: "_StageEquations", memory: PyTree, moves: Array, factor: Array
     ) -> "_StageMemory":
         slope = ()
         if self.tableau.fsal:
@@ -158,18 +164,22 @@ class FIRK(ImplicitMethod):
         hints = moves, system.dt, jnp.clip(factor, jnp.finfo(moves.dtype).eps, 1.0) ** 0.8
         return _StageMemory(slope, *lax.stop_gradient(hints))
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Mass | Residual) -> bool:
         """True if the interpolant takes slopes that are not known from the stages."""
         known = getattr(form, "mass", form) is None and self.tableau.fsal
         return _stage_coefficients(self.tableau).dense is None and not known
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """The jump of the slope from one polynomial to the next, by the tableau's row."""
         del dt, path
         jump = step.data[-1]
         return None if jump is None else jump.reshape(y.shape)
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Mass | Residual, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         moves, before, after, _ = step.data
         dense = _stage_coefficients(self.tableau).dense
@@ -186,13 +196,13 @@ class _StageMemory(NamedTuple):
     does without: the stages, the dt that they belong to, and the rate.
     """
 
-    slope: Any
+    slope: Array | tuple[()]
     moves: Array
     dt: Array
     factor: Array
 
 
-def _index_weighted(form: Any, dt: Array, x: Array) -> Array:
+def _index_weighted(form: Mass | Residual, dt: Array, x: Array) -> Array:
     """Errors and Newton's updates of each component, along the last axis, as they count: times
     h^(index − 1), for so much does a step magnify what perturbs its equations, without a part in
     the error of y. As in RADAU5, h is a number in the problem's unit of time; one above 1 is no
@@ -205,7 +215,7 @@ def _index_weighted(form: Any, dt: Array, x: Array) -> Array:
     return jnp.where(index == 1, x, jnp.where(index == 2, h * x, h * h * x))
 
 
-def _bounds(aim: Aim, form: Any, dt: Array, y: Array) -> Bounds:
+def _bounds(aim: Aim, form: Mass | Residual, dt: Array, y: Array) -> Bounds:
     """The norm of Newton's updates, and the bound at which it stops. Components that count times h
     have errors of velocities along the constraint, too, where nothing corrects them: so the
     iteration goes on to √rtol, as in RADAU5; but not below what rounding leaves of the equations
@@ -240,7 +250,7 @@ class _StageEquations(NamedTuple):
     y: Array
     dt: Array
     first: Array
-    mass: Any
+    mass: Array | None
 
     @property
     def is_residual(self) -> bool:
@@ -297,7 +307,7 @@ class _StageEquations(NamedTuple):
             at = lambda t, u: linearised(self.form, t, self._at(u)).by_y  # noqa: E731
             return [self.mass] * len(moves), jax.vmap(at)(self._times(), moves)
 
-        def near(t: Array, u: Array, path: Array) -> Any:
+        def near(t: Array, u: Array, path: Array) -> tuple[Array, Array]:
             linear = linearised(self.form, t, self._at(u), lambda: divide_by_dt(path, self.dt))
             return linear.mass, linear.by_y
 
@@ -353,7 +363,7 @@ class _StageEquations(NamedTuple):
         )
         return error, wanted
 
-    def jump(self, memory: _StageMemory, moves: Array) -> Any:
+    def jump(self, memory: _StageMemory, moves: Array) -> Array | None:
         """The row `dense_error` of the slope at the start and of the stages. With a mass matrix,
         where the slope is M y', y' is that at the end of the polynomial before; without one nothing
         is known.
@@ -388,7 +398,7 @@ class _StageEquations(NamedTuple):
         return self.t + jnp.asarray(self.numbers.nodes, self.dt.dtype) * self.dt
 
 
-def _weighted(weights: Any, rows: Array) -> Array:
+def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
     # A product with a matrix could be a call of a library.
     return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
@@ -425,7 +435,7 @@ class _StageCoefficients(NamedTuple):
     duals: tuple
     end: np.ndarray
     error: Any
-    inside: Any
+    inside: tuple[float, np.ndarray] | None
     dense: np.ndarray | None
 
 

@@ -44,7 +44,7 @@ class Nearest(NamedTuple):
     move: Float[Array, " n"]
 
 
-def nearest(form: Mass, t: Array, y: Array, kept: Any, scale: Array) -> Nearest:
+def nearest(form: Mass, t: Array, y: Array, kept: Array | None, scale: Array) -> Nearest:
     """The differential components nearest to those of y, in units of `scale`, that the constraints
     and their derivatives allow, with the algebraic ones that belong to them. Those that are `kept`
     stay, whatever the others become.

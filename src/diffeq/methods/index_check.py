@@ -1,12 +1,11 @@
 """A check that the equations have the index that they are solved as."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool
 
 from ..algebra.newton import stop_closure_gradient
+from ..problems.forms import Implicit, Mass
 from .mass import is_regular
 from .nearby_states import nearby
 
@@ -15,7 +14,7 @@ __all__ = ["is_determined"]
 _PLACES = 3
 
 
-def is_determined(form: Any, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
+def is_determined(form: Mass | Implicit, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
     """True if the algebraic equations determine the algebraic components at (t, y), or near it.
 
     Their matrix is singular at each point where the index is another. At a single one, such as a

@@ -1,13 +1,13 @@
 """A step as a polynomial in θ = (t − t0)/dt: output, events, delays and plots look through it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, Inexact, PyTree, Real
 
 __all__ = [
     "ChebyshevInterpolant",
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-def combine(weights: Any, terms: Any) -> Any:
+def combine(weights: Iterable, terms: Iterable) -> Any:
     """Σ w_i x_i over the weights that are not exactly zero; None when all are."""
     total = None
     for w, x in zip(weights, terms, strict=True):
@@ -198,7 +198,7 @@ class TruncatedInterpolant(Interpolant):
     whole: Any
     fraction: Array
 
-    def __call__(self, theta: Real[Array, ""], *mark: Any) -> Inexact[Array, "..."]:
+    def __call__(self, theta: Real[Array, ""], *mark: PyTree) -> Inexact[Array, "..."]:
         """The whole at θ · fraction."""
         return self.whole(theta * self.fraction, *mark)
 

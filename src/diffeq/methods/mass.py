@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from ..algebra import factored, field_derivatives, identity, is_singular, jacobian, linear_solve
 from ..algebra.roots import find_root, implicit_root
-from ..problems.forms import Delayed, Implicit, Mass, Sde, diffusion_magnitude, lower
+from ..problems.forms import Delayed, Form, Implicit, Mass, Sde, diffusion_magnitude, lower
 from . import higher_index, residual
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def apply_mass(mass: Any, x: Array) -> Array:
+def apply_mass(mass: Array | None, x: Array) -> Array:
     """M x.
 
     >>> apply_mass(jnp.array([2.0, 0.0]), jnp.array([1.0, 1.0]))
@@ -52,7 +52,7 @@ def projected(free: Array, x: Array) -> Array:
     return jnp.where(free.reshape(-1, *(1,) * (x.ndim - 1)) != 0, x, 0)
 
 
-def combined(mass: Any, matrix: Array) -> Array:
+def combined(mass: Array | None, matrix: Array) -> Array:
     """M + a matrix, the matrix of every linear system in a step.
 
     >>> combined(None, jnp.ones((2, 2)))
@@ -64,7 +64,7 @@ def combined(mass: Any, matrix: Array) -> Array:
     return matrix + (jnp.diag(mass) if mass.ndim == 1 else mass)
 
 
-def residual_of_step(form: Any, dt: Array, t: Array, y: Array, path: Array) -> Array:
+def residual_of_step(form: Mass | Implicit, dt: Array, t: Array, y: Array, path: Array) -> Array:
     """Evaluates dt f − M path, ravelled, where path is dt y': zero where the equation holds. Of a
     residual it is −dt F(t, y, path/dt), which is equal if F is M y' − f.
     """
@@ -82,7 +82,7 @@ def divide_by_dt(path: Array, dt: Array) -> Array:
     return path / jnp.where(dt == 0, 1, dt)
 
 
-def slope_of(form: Any, t: Array, y: Array) -> Array:
+def slope_of(form: Form, t: Array, y: Array) -> Array:
     """dy/dt at (t, y), for a first step and for dense output where there is no step.
 
     With a mass matrix, y is consistent, and the algebraic equations are differentiated once:
@@ -105,7 +105,7 @@ def slope_of(form: Any, t: Array, y: Array) -> Array:
     return linear_solve(factored(_determining_matrix(form, by_y)), rate).reshape(y.shape)
 
 
-def initial_step_rates(form: Any) -> tuple[Callable, ...]:
+def initial_step_rates(form: Form) -> tuple[Callable, ...]:
     """Returns the functions that determine the first step size: the slope, and of an equation with
     noise the size of what multiplies √dt.
     """
@@ -118,13 +118,13 @@ def initial_step_rates(form: Any) -> tuple[Callable, ...]:
     return (partial(slope_of, form),)
 
 
-def constrained(form: Any) -> bool:
+def constrained(form: Form) -> bool:
     """True if there are, or may be, algebraic equations for initial values to satisfy."""
     return isinstance(form, Implicit) or (isinstance(form, Mass) and form.mass is not None)
 
 
 def consistent_state(
-    form: Any, t0: Array, y0: Array, kept: Array | None, tolerance: Any
+    form: Mass | Implicit, t0: Array, y0: Array, kept: Array | None, tolerance: Any
 ) -> tuple[Array, Array]:
     """The y that obeys the algebraic equations, with the differential parts of y0, and whether it
     was found: the root of M (y − y0) + free · f(t0, y), both parts of which vanish, as they meet in
@@ -154,7 +154,7 @@ def _rank(projector: Array) -> Array:
     return jnp.sum(projector) if projector.ndim == 1 else jnp.trace(projector)
 
 
-def _holder(form: Mass, kept: Array | None) -> Any:
+def _holder(form: Mass, kept: Array | None) -> Array | None:
     """The matrix that is applied to y − y0: M, or a matrix of the same range that depends on the
     kept parts alone.
 
@@ -170,7 +170,7 @@ def _holder(form: Mass, kept: Array | None) -> Any:
 
 
 def newton_correction(
-    form: Any, t: Array, y: Array, span: Array, tolerance: Any
+    form: Mass | Implicit, t: Array, y: Array, span: Array, tolerance: Any
 ) -> tuple[Array, Array]:
     """The step of Newton's method from y towards the algebraic equations, M dy = 0, and the size
     that it is compared with: y, and for a slope that is corrected its change over the span;
@@ -185,7 +185,7 @@ def newton_correction(
     return -linear_solve(factors, apply_mass(form.free, value)), y.ravel()
 
 
-def is_regular(form: Any, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
+def is_regular(form: Mass | Implicit, t: Array, y: Array, dy: Array) -> tuple[Array, Array]:
     """Returns whether the equations determine what M leaves open, and whether that is known:
     whether a matrix is regular, and whether it is finite. It is M + P J at (t, y); of a residual,
     at (t, y, dy), ∂F/∂x, where x are the slopes of differential components and the algebraic ones.

@@ -1,17 +1,15 @@
 """Points near a state, where no number vanishes by chance."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
-from ..problems.forms import Implicit
+from ..problems.forms import Form, Implicit
 
 __all__ = ["nearby"]
 
 
 def nearby(
-    form: Any, turn: Real[Array, ""], t: Array, y: Array, span: Array
+    form: Form, turn: Real[Array, ""], t: Array, y: Array, span: Array
 ) -> tuple[Array, Array, Array]:
     """Returns (t, y, dy) at the turn 0, with the guess of a residual for dy; at other turns, points
     near it. No component changes its sign, for the domain of a field may end at 0.

@@ -29,6 +29,7 @@ from ..algebra.newton import Bounds, stop_closure_gradient
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
+from ..problems.forms import Mass, Ode, Split
 from .base import Method
 from .mass import apply_mass, combined
 
@@ -122,19 +123,29 @@ class LinearSystem(NamedTuple):
 
 
 def linearised(
-    form: Any, t: Array, y: Array, slope: Callable | None = None, solver: Any = None
+    form: Ode | Mass | Split | Residual,
+    t: Array,
+    y: Array,
+    slope: Callable | None = None,
+    solver: Any = None,
 ) -> LinearSystem:
     """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
     −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
     """
     if isinstance(form, Residual):
         return _of_residual(form, t, y, form.guess if slope is None else slope(), solver)
-    field, mass = getattr(form, "implicit", None) or form.field, getattr(form, "mass", None)
-    return of_field(field, t, y, form.jac, mass, solver)
+    if isinstance(form, Split):
+        return of_field(form.implicit, t, y, form.jac, solver=solver)
+    return of_field(form.field, t, y, form.jac, getattr(form, "mass", None), solver)
 
 
 def of_field(
-    field: Callable, t: Array, y: Array, jac: Any = None, mass: Any = None, solver: Any = None
+    field: Callable,
+    t: Array,
+    y: Array,
+    jac: Callable | None = None,
+    mass: Array | None = None,
+    solver: Any = None,
 ) -> LinearSystem:
     """Linearises M y' = f(t, y) at (t, y)."""
     if solver is None:
@@ -181,7 +192,9 @@ def inverse_of(factors: Factors | Products) -> Callable:
     return lambda r: jnp.sum(inverse * r, axis=1)
 
 
-def factors_of(linear: LinearSystem, dt: Array, scale: Any) -> Factors | Products:
+def factors_of(
+    linear: LinearSystem, dt: Array, scale: Array | float | complex
+) -> Factors | Products:
     """Factors M − dt scale J. In a step of dt = 0 (a rejected attempt, in a replay), which changes
     nothing, the matrix is 1, for M may be singular.
     """

@@ -119,7 +119,7 @@ def _deep[**P, R](function: Callable[P, R]) -> Callable[P, R]:
 
 
 @_deep
-def precise(rows: Any) -> Array:
+def precise(rows: np.ndarray | Sequence) -> Array:
     """Fractions, as a row or as rows, as an array of decimals of 60 digits."""
     array = np.array(rows, dtype=object)
     flat = [Decimal(x.numerator) / Decimal(x.denominator) for x in array.flat]

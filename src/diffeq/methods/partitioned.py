@@ -6,12 +6,14 @@ the formulas of second-order equations goes through `drift` here, and both direc
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
+from ..problems.forms import Partitioned
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .stage_loop import blank_stages, stages_in_loop, weighted
@@ -61,13 +63,13 @@ class Symplectic(Method):
         """Forces in a step."""
         return int((self.tableau.kick != 0).sum()) - self.tableau.fsal
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Partitioned, t: Real[Array, ""], y: Array) -> PyTree:
         """The first force, when the last force of the step before is the same."""
         _must_be_separable(self, form)
         return form.kick(t, *form.halves(y)) if self.tableau.fsal else ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Partitioned, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; its data are the forces at both ends, where they came along."""
         fsal = self.tableau.fsal
@@ -76,12 +78,14 @@ class Symplectic(Method):
         q, p, first, last = find(form, t, q, p, dt, memory if fsal else None)
         return Step(jnp.concatenate([q, p]), None, last if fsal else (), (first, last))
 
-    def _unrolled(self, form: Any, t: Array, q: Array, p: Array, dt: Array, force: Any) -> tuple:
+    def _unrolled(
+        self, form: Partitioned, t: Array, q: Array, p: Array, dt: Array, force: Array | None
+    ) -> tuple:
         """Positions and momenta after all stages; the forces at both ends, if they are known."""
         table, first = self.tableau, force
         for i in range(table.stages):
             if table.kick[i] != 0:
-                if i > 0 or not table.fsal:
+                if i > 0 or force is None:
                     force = form.kick(t + float(table.kick_c[i]) * dt, q, p)
                     first = force if i == 0 else first
                 p = p + float(table.kick[i]) * dt * force
@@ -91,12 +95,14 @@ class Symplectic(Method):
                 )
         return q, p, first, force if table.fsal else None
 
-    def _in_a_loop(self, form: Any, t: Array, q: Array, p: Array, dt: Array, force: Any) -> tuple:
+    def _in_a_loop(
+        self, form: Partitioned, t: Array, q: Array, p: Array, dt: Array, force: Array | None
+    ) -> tuple:
         table, step = self.tableau, dt.astype(t.dtype)
         shares = [jnp.asarray(x, dt.dtype) for x in (table.kick, table.drift)]
         nodes = [jnp.asarray(x, t.dtype) for x in (table.kick_c, table.drift_c)]
         first, start = force, int(table.fsal)
-        if table.fsal:  # whose first force is known
+        if force is not None:  # of a table whose last force is the next first one
             p = p + shares[0][0] * dt * force
             q = q + shares[1][0] * dt * form.drift(t + nodes[1][0] * step, q, p)
 
@@ -112,7 +118,9 @@ class Symplectic(Method):
         _, (q, p, last) = stages_in_loop(stage, rows, (), carry=(q, p, jnp.zeros_like(p)))
         return q, p, first, last if table.fsal else None
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Partitioned, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The quintic or the cubic with the exact slopes of both ends."""
         return _through_ends(self, form, (t, y, dt, step.y), step.data)
 
@@ -161,13 +169,13 @@ class Nystrom(Method):
         """Evaluations of f in a step."""
         return self.tableau.stages - self.tableau.fsal
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Partitioned, t: Real[Array, ""], y: Array) -> PyTree:
         """The first stage, when the last stage of the step before is the same."""
         _must_be_second_order(self, form)
         return form.kick(t, *form.halves(y)) if self.tableau.fsal else ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Partitioned, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; its data are the stages."""
         table = self.tableau
@@ -182,7 +190,7 @@ class Nystrom(Method):
         error = self._error(form, t, x, dt, stages)
         return Step(jnp.concatenate([point, v1]), error, last, stages)
 
-    def _unrolled(self, form: Any, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
+    def _unrolled(self, form: Partitioned, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
         """All stages, and the position at which the last one is evaluated."""
         (x, v), stages, point = y, [first], y[0]
         for row, c in zip(self.tableau.A[1:], self.tableau.c[1:], strict=True):
@@ -191,10 +199,10 @@ class Nystrom(Method):
             stages.append(form.kick(t + float(c) * dt, point, v))
         return tuple(stages), point
 
-    def _in_a_loop(self, form: Any, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
+    def _in_a_loop(self, form: Partitioned, t: Array, y: tuple, dt: Array, first: Array) -> tuple:
         table, (x, v) = self.tableau, y
 
-        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+        def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
             del carry
             (a, c), (ks,) = row, tables
             moved = c.astype(dt.dtype) * v + dt * weighted(a, ks)
@@ -206,19 +214,23 @@ class Nystrom(Method):
         (stages,), point = stages_in_loop(stage, rows, (known,), first=1, carry=x)
         return tuple(stages), point
 
-    def _error(self, form: Any, t: Array, x: Array, dt: Array, stages: tuple) -> Any:
+    def _error(
+        self, form: Partitioned, t: Array, x: Array, dt: Array, stages: tuple
+    ) -> Array | None:
         table = self.tableau
         if table.b_error is None or table.b_dot_error is None:
             return None
         of_x = form.drift(t, x, dt * combine(table.b_error, stages))
         return dt * jnp.concatenate([of_x, combine(table.b_dot_error, stages)])
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Partitioned) -> bool:
         """Not where the tableau has dense output."""
         del form
         return self.tableau.dense is None or self.tableau.dense_dot is None
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(
+        self, form: Partitioned, t: Array, y: Array, dt: Array, step: Step
+    ) -> Interpolant:
         """The tableau's own dense output, or the quintic through both ends."""
         table = self.tableau
         if table.dense is None or table.dense_dot is None:
@@ -226,7 +238,9 @@ class Nystrom(Method):
             return _through_ends(self, form, (t, y, dt, step.y), ends)
         return Polynomial(y, self._coefficients(form, t, y, dt, step.data), dt)
 
-    def _coefficients(self, form: Any, t: Array, y: Array, dt: Array, stages: tuple) -> tuple:
+    def _coefficients(
+        self, form: Partitioned, t: Array, y: Array, dt: Array, stages: tuple
+    ) -> tuple:
         """Those of θ, θ², … in x + θ dt v + dt² Σ b_i(θ) k_i and v + dt Σ ḃ_i(θ) k_i."""
         x, v = form.halves(y)
         table: Any = self.tableau
@@ -243,7 +257,7 @@ class Nystrom(Method):
 # --- what they ask of a form ---------------------------------------------------------------------
 
 
-def _must_be_separable(method: Method, form: Any) -> None:
+def _must_be_separable(method: Method, form: Partitioned) -> None:
     if form.separable:
         return
     needs = (
@@ -254,7 +268,7 @@ def _must_be_separable(method: Method, form: Any) -> None:
     raise TypeError(f"{method!r} {needs}; or choose a method for any ODE, such as de.Tsit5().")
 
 
-def _must_be_second_order(method: Method, form: Any) -> None:
+def _must_be_second_order(method: Method, form: Partitioned) -> None:
     if form.identity and form.separable:
         return
     needs = (
@@ -265,18 +279,18 @@ def _must_be_second_order(method: Method, form: Any) -> None:
     raise TypeError(f"{method!r} {needs}; or choose a method for any ODE, such as de.Tsit5().")
 
 
-def _scaled(dt: Array, x: Any) -> Any:
+def _scaled(dt: Array, x: Array | None) -> Array | None:
     return None if x is None else dt * x
 
 
-def _add_optional(x: Array, more: Any) -> Array:
+def _add_optional(x: Array, more: Array | None) -> Array:
     return x if more is None else x + more
 
 
 # --- the step as a polynomial --------------------------------------------------------------------
 
 
-def _through_ends(method: Method, form: Any, span: tuple, forces: tuple) -> Interpolant:
+def _through_ends(method: Method, form: Partitioned, span: tuple, forces: tuple) -> Interpolant:
     """The polynomial through both ends of (t, y, dt, y1); forces that are not known are None."""
     t, y, dt, y1 = span
     (q0, p0), (q1, p1) = form.halves(y), form.halves(y1)
@@ -301,7 +315,7 @@ def _through_ends(method: Method, form: Any, span: tuple, forces: tuple) -> Inte
     return Hermite(y, y1, first, last, dt)
 
 
-def _quintic(turned: Any, ends: tuple, dt: Array) -> tuple:
+def _quintic(turned: Callable[[Array], Array], ends: tuple, dt: Array) -> tuple:
     """The coefficients of θ, …, θ⁵: in x those of the quintic with the positions, velocities and
     accelerations of both ends, in v those of its slope. Its error is O(dt⁶) in x, O(dt⁵) in v.
 

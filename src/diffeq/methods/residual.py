@@ -7,7 +7,7 @@ that Brown, Hindmarsh and Petzold look for.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def closing_matrix(form: Implicit, t: Array, y: Array, dy: Array) -> Array:
 
 
 def _linearised_residual(
-    form: Implicit, t: Array, y: Array, dy: Array, shape: Any
+    form: Implicit, t: Array, y: Array, dy: Array, shape: tuple[int, ...]
 ) -> _LinearisedResidual:
     """F near a point."""
     value, matrix = _by_unknowns(form, t, y, dy, shape)
@@ -143,7 +143,9 @@ def _linearised_residual(
     return _LinearisedResidual(value, factored(matrix), along)
 
 
-def _by_unknowns(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> tuple[Array, Array]:
+def _by_unknowns(
+    form: Implicit, t: Array, y: Array, dy: Array, shape: tuple[int, ...]
+) -> tuple[Array, Array]:
     """F and K. An infinite ∂F/∂t, that of √t at 0, stays out of them."""
     flags = form.differential
     value, push = jax.linearize(lambda y, dy: _flat_residual(form, t, y, dy, shape), y, dy)
@@ -151,7 +153,7 @@ def _by_unknowns(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> t
     return value, jax.vmap(column, out_axes=1)(jnp.eye(y.size, dtype=y.dtype))
 
 
-def _flat_residual(form: Implicit, t: Array, y: Array, dy: Array, shape: Any) -> Array:
+def _flat_residual(form: Implicit, t: Array, y: Array, dy: Array, shape: tuple[int, ...]) -> Array:
     return form.residual(t, y.reshape(shape), dy.reshape(shape)).ravel()
 
 

@@ -1,12 +1,13 @@
 """Rosenbrock methods: implicit, yet without an iteration; one stepper for every table."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..algebra import Factors, Slopes, factored, field_derivatives, linear_solve
+from ..problems.forms import Mass
 from .base import Method, Step
 from .interpolant import Hermite, Interpolant, Polynomial, combine
 from .mass import apply_mass, combined, slope_of
@@ -65,7 +66,7 @@ class Rosenbrock(Method):
         return self.tableau.stages
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         del memory
@@ -73,12 +74,14 @@ class Rosenbrock(Method):
             self.tableau, form, t, y, dt, field_derivatives(form.field, t, y, form.jac)
         )
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Mass) -> bool:
         """Only where the tableau has no dense output."""
         del form
         return self.tableau.dense is None
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """Σ of the tableau's row `dense_error`, or half the last term of the Chebyshev series, if
         that is smaller: the one tells stiff components from others, the other how far they bend.
         """
@@ -90,7 +93,7 @@ class Rosenbrock(Method):
         terms = combine(row, step.data), combine(last, step.data)
         return jnp.minimum(*map(jnp.abs, terms)).reshape(y.shape)
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(self, form: Mass, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
         dense = self.tableau.dense
         if dense is None:
@@ -102,7 +105,7 @@ class Rosenbrock(Method):
 
 def step_from(
     table: RosenbrockTableau,
-    form: Any,
+    form: Mass,
     t: Real[Array, ""],
     y: Array,
     dt: Real[Array, ""],
@@ -132,7 +135,7 @@ def step_from(
 
 def _unrolled_stages(
     table: RosenbrockTableau,
-    form: Any,
+    form: Mass,
     t: Array,
     y: Array,
     dt: Array,
@@ -157,7 +160,7 @@ def _unrolled_stages(
 
 def _in_a_loop(
     table: RosenbrockTableau,
-    form: Any,
+    form: Mass,
     t: Array,
     y: Array,
     dt: Array,
@@ -168,7 +171,7 @@ def _in_a_loop(
     by_t, scale = found.by_t, table.gamma * dt
     rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))
 
-    def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+    def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
         (a, coupling, c, d), (us,) = row, tables
         point = y + weighted(a, us).reshape(y.shape)
         rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()

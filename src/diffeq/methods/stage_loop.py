@@ -6,10 +6,9 @@ takes each copy of it apart once more, and puts each together with its neighbour
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Bool, PyTree, Shaped
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
@@ -19,8 +18,8 @@ __all__ = ["blank_stages", "stages_in_loop", "weighted"]
 
 
 def stages_in_loop(
-    stage: Callable, rows: tuple, tables: tuple, *, first: int = 0, carry: Any = ()
-) -> tuple[tuple, Any]:
+    stage: Callable, rows: tuple, tables: tuple, *, first: int = 0, carry: PyTree = ()
+) -> tuple[tuple, PyTree]:
     """Fills the rows of `tables` from `first` on, which are zeros before: row i with what
     `stage(row, tables, carry)` returns, a tuple of values and the next carry.
 
@@ -36,7 +35,9 @@ def stages_in_loop(
     """
     count = rows[0].shape[0]
 
-    def turn(active: Any, row: Any, consts: Any, state: Any, *_: Any) -> tuple:
+    def turn(
+        active: Bool[Array, "..."], row: PyTree, consts: PyTree, state: PyTree, *_: PyTree
+    ) -> tuple:
         del active, consts
         i, tables, carry = state
         values, carry = stage(row, tables, carry)

@@ -4,14 +4,15 @@ The noise stays explicit: 1/(1 − g W) would have no mean, for W is normal and 
 denominator from zero.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..algebra.newton import simplified_newton
 from ..algebra.roots import implicit_root
+from ..problems.forms import Sde
 from .base import Step
 from .newton_based import ImplicitMethod, factors_of, inverse_of, named_solver, of_field, solved_by
 from .stochastic_rk import Stochastic
@@ -67,14 +68,14 @@ class ImplicitEM(Stochastic, ImplicitMethod):
         """There is nothing to remember."""
         return False
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Sde, t: Real[Array, ""], y: Array) -> PyTree:
         """Refuses a complex y; there is no memory."""
         if jnp.iscomplexobj(y):
             raise TypeError(f"{self!r} takes a real y; give the real and the imaginary part.")
         return ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; u = y1 − y solves u = W g + dt f(t + dt, y + u)."""
         noise = form.times(form.diffusion(t, y), form.increment).ravel()

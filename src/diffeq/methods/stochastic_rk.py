@@ -5,13 +5,14 @@ that a step of dt = 0, which is how the reverse pass skips what was rejected, is
 and divides by nothing.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jaxtyping import Array, PyTree, Real
 
 from ..core.norm import magnitude
+from ..problems.forms import Sde
 from .base import Method, Step
 from .brownian_bridge import Bridge
 from .interpolant import Interpolant, Polynomial, combine
@@ -45,12 +46,12 @@ class Stochastic(Method):
         """Order of the means of smooth functions of the solution."""
         return 1.0
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Sde) -> bool:
         """Only at the start, where the step did, too."""
         del form
         return False
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Bridge:
+    def interpolant(self, form: Sde, t: Array, y: Array, dt: Array, step: Step) -> Bridge:
         """The path from y to the end of the step, through the Brownian motion between."""
         return Bridge.of(form, (t, dt), (y, step.y), curved=self.order >= 1)
 
@@ -95,7 +96,7 @@ class EulerMaruyama(Stochastic):
         return False
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         y1 = y + dt * form.drift(t, y) + form.times(form.diffusion(t, y), form.increment)
@@ -135,7 +136,7 @@ class EulerHeun(Stochastic):
         return 2
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         w = form.increment
@@ -177,7 +178,7 @@ class Milstein(Stochastic):
         """All is evaluated at the start."""
         return False
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Sde, t: Real[Array, ""], y: Array) -> PyTree:
         """Refuses noise of other kinds; there is no memory."""
         other = "de.EulerMaruyama() or de.EulerHeun()"
         form.must_be(self, ("diagonal", "scalar"), other)
@@ -186,7 +187,7 @@ class Milstein(Stochastic):
         return ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         w = form.increment
@@ -247,7 +248,7 @@ class _Tabled(Stochastic):
         none = square == 0  # where a root has no slope
         return jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, square)))
 
-    def _stage(self, i: int) -> Any:
+    def _stage(self, i: int) -> tuple | None:
         """The arguments of drift i, as rows of the table; None where no stage uses it."""
         table = self.tableau
         used = [table.alpha[i], *table.A0[:, i], *([] if table.additive else table.A1[:, i])]
@@ -273,7 +274,7 @@ class SRI(_Tabled):
         1.5
     """
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Sde, t: Real[Array, ""], y: Array) -> PyTree:
         """Refuses noise of other kinds; there is no memory."""
         form.must_be(
             self, ("diagonal", "scalar"), "de.EulerMaruyama(), or de.SOSRA() if it is additive"
@@ -282,7 +283,7 @@ class SRI(_Tabled):
         return ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         table = self.tableau
@@ -298,7 +299,7 @@ class SRI(_Tabled):
         late2 = form.root**2 * (magnitude(thirds) ** 2 / 3 + magnitude(sixths) ** 2 / 6)
         return Step(y + flow + spread + late, self._error(flow - dt * fs[0], late2), (), ())
 
-    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
+    def _unrolled(self, form: Sde, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
         """Drifts and diffusions at all stages; equal ones are evaluated once."""
         table, drifts = self.tableau, {}
         fs, gs = [], []
@@ -312,10 +313,10 @@ class SRI(_Tabled):
             fs.append(drifts[at])
         return fs, gs
 
-    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
+    def _in_a_loop(self, form: Sde, t: Array, y: Array, dt: Array, i10: Array) -> tuple:
         table, step = self.tableau, dt.astype(t.dtype)
 
-        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+        def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
             (a0, b0, a1, b1, c0, c1), (fs, gs) = row, tables
             point = y + dt * weighted(a0, fs) + i10 * weighted(b0, gs)
             f = form.drift(t + c0 * step, point)
@@ -352,7 +353,7 @@ class SRA(_Tabled):
 
     form: ClassVar[str] = "sde"
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> Any:
+    def init(self, form: Sde, t: Real[Array, ""], y: Array) -> PyTree:
         """Refuses noise that is not additive; there is no memory."""
         if not form.additive:
             raise TypeError(
@@ -362,7 +363,7 @@ class SRA(_Tabled):
         return ()
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Sde, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step."""
         table = self.tableau
@@ -378,7 +379,7 @@ class SRA(_Tabled):
         late2 = form.root**2 / 3 * form.square_of(late)
         return Step(y + flow + spread, self._error(flow - dt * fs[0], late2), (), ())
 
-    def _unrolled(self, form: Any, t: Array, y: Array, dt: Array, pushes: list) -> list:
+    def _unrolled(self, form: Sde, t: Array, y: Array, dt: Array, pushes: list) -> list:
         """The drifts at all stages, which the noise has pushed so far."""
         table, fs = self.tableau, []
         for i, pushed in enumerate(pushes):
@@ -387,10 +388,10 @@ class SRA(_Tabled):
             fs.append(form.drift(t + float(table.c0[i]) * dt, point))
         return fs
 
-    def _in_a_loop(self, form: Any, t: Array, y: Array, dt: Array, pushes: list) -> list:
+    def _in_a_loop(self, form: Sde, t: Array, y: Array, dt: Array, pushes: list) -> list:
         table = self.tableau
 
-        def stage(row: tuple, tables: tuple, carry: Any) -> tuple:
+        def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
             (a0, c0, pushed), (fs,) = row, tables
             point = y + dt * weighted(a0, fs) + pushed
             return (form.drift(t + c0 * dt.astype(t.dtype), point),), carry
@@ -401,7 +402,7 @@ class SRA(_Tabled):
         return list(fs)
 
 
-def _noise_term(form: Any, g: Any, w: Array, y: Array) -> Any:
+def _noise_term(form: Sde, g: Array | None, w: Array, y: Array) -> Array | None:
     """The change of a state by the noise, of y's shape; None where g is None."""
     return None if g is None else jnp.broadcast_to(form.times(g, w), y.shape)
 
@@ -414,5 +415,5 @@ def _add_sums(y: Array, *sums: tuple) -> Array:
     return y
 
 
-def _sum_terms(*sums: tuple) -> Any:
+def _sum_terms(*sums: tuple) -> Array | int:
     return sum(factor * combine(weights, terms) for factor, weights, terms in sums)

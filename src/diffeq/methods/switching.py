@@ -4,9 +4,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 from ..algebra import field_derivatives
+from ..problems.forms import Mass
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
 from .interpolant import ChebyshevInterpolant, Interpolant, Polynomial
@@ -36,7 +37,7 @@ class _SwitchMemory(NamedTuple):
     on the stiff method is on, and votes beyond that speak against it.
     """
 
-    first: Any
+    first: PyTree
     signs: Signs
     wanted: Int[Array, ""]
 
@@ -137,11 +138,11 @@ class Switching(_Paired):
         """
         return _NonstiffProbe(self)
 
-    def submethod(self, memory: _SwitchMemory) -> Any:
+    def submethod(self, memory: _SwitchMemory) -> Int[Array, ""] | int:
         """The number of the method that makes the next step: 0 explicit, 1 stiff."""
         return jnp.where(memory.signs.votes < memory.wanted, 0, 1)
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _SwitchMemory:
+    def init(self, form: Mass, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
         return _SwitchMemory(
             self.nonstiff.init(form, t, y), no_signs(y), jnp.int32(_first_votes(y.size))
@@ -171,19 +172,21 @@ class _Phase(_Paired):
         """The power of dt of its estimate."""
         return self.own.error_order
 
-    def init(self, form: Any, t: Real[Array, ""], y: Array) -> _SwitchMemory:
+    def init(self, form: Mass, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
         return self.pair.init(form, t, y)
 
-    def interpolant_evaluates(self, form: Any) -> bool:
+    def interpolant_evaluates(self, form: Mass) -> bool:
         """As the method's."""
         return self.own.interpolant_evaluates(form)
 
-    def interpolation_error(self, y: Array, dt: Array, step: Step, path: Any) -> Any:
+    def interpolation_error(
+        self, y: Array, dt: Array, step: Step, path: Interpolant | None
+    ) -> Array | None:
         """That of the method."""
         return self.own.interpolation_error(y, dt, step, path)
 
-    def interpolant(self, form: Any, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
+    def interpolant(self, form: Mass, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The polynomial of the method, of as many terms as the longer of both."""
         found = self.own.interpolant(form, t, y, dt, step)
         degree = max(m.tableau.dense.shape[1] for m in (self.pair.nonstiff, self.pair.stiff))
@@ -206,7 +209,7 @@ class _NonstiffPhase(_Phase):
         return self.pair.nonstiff
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step, and the signs of stiffness in it."""
         if form.mass is not None:
@@ -228,7 +231,7 @@ class _NonstiffPhase(_Phase):
 class _NonstiffProbe(_NonstiffPhase):
     """The explicit method, while the problem is not stiff."""
 
-    def gives_up(self, memory: Any) -> Any:
+    def gives_up(self, memory: PyTree) -> Bool[Array, ""] | bool | None:
         """True once the stiff method is to make the next step."""
         return self.pair.submethod(memory) == 1
 
@@ -245,7 +248,7 @@ class _StiffPhase(_Phase):
         return self.pair.stiff
 
     def step(
-        self, form: Any, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: Any
+        self, form: Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step, and its count for or against the stiff method."""
         nonstiff = self.pair.nonstiff

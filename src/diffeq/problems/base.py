@@ -3,10 +3,11 @@ args.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
+from jaxtyping import PyTree
 
 from ..closures import flatten_fields, unflatten_fields
 from ..core.keywords import keywords
@@ -34,7 +35,7 @@ class Problem:
     delayed: ClassVar[bool] = False  # True if it evaluates its past
     is_ode: ClassVar[bool] = False  # True if y' is a function of t, y and args
     is_steady: ClassVar[bool] = False  # True if there is no time in it
-    args: Any
+    args: PyTree
     tspan: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -45,11 +46,11 @@ class Problem:
             cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
         )
 
-    def _flatten(self) -> tuple[list, Any]:
+    def _flatten(self) -> tuple[list, Hashable]:
         return flatten_fields(self, self.fields, (*self.functions, "jac"))
 
     @classmethod
-    def _unflatten(cls, structure: Any, leaves: Any) -> Any:
+    def _unflatten(cls, structure: Hashable, leaves: Sequence) -> Any:
         self = object.__new__(cls)
         self.__dict__.update(unflatten_fields(structure, leaves))
         return self
@@ -82,14 +83,14 @@ def data_of(problem: Problem) -> dict[str, Any]:
     return {name: getattr(problem, name) for name in names}
 
 
-def _abbreviated(x: Any) -> str:
+def _abbreviated(x: PyTree) -> str:
     if callable(x):
         return getattr(x, "__name__", type(x).__name__)
     text = repr(x)
     return text if len(text) < 60 else text[:57] + "…"
 
 
-def evaluated(value: Any, args: Any) -> Any:
+def evaluated(value: PyTree, args: PyTree) -> PyTree:
     """`value`, or `value(args)`: y0, tspan and others may be functions of the parameters."""
     is_function = isinstance(value, Callable) and not hasattr(value, "shape")
     return value(args) if is_function else value

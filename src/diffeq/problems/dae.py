@@ -2,13 +2,13 @@
 F(t, y, y', args) = 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields
@@ -98,9 +98,9 @@ class DAEProblem(Problem):
     def __init__(
         self,
         f: Callable,
-        y0: Any,
+        y0: PyTree,
         tspan: Any,
-        args: Any = None,
+        args: PyTree = None,
         *,
         mass_matrix: Any,
         differential: Any = None,
@@ -111,7 +111,7 @@ class DAEProblem(Problem):
         self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
         self.index = index
 
-    def _flatten(self) -> tuple[list, Any]:
+    def _flatten(self) -> tuple[list, Hashable]:
         # Methods differ by the index: as a function, it is a part of the program.
         problem = self.replace(index=_static(self.index))
         return flatten_fields(problem, self.fields, (*self.functions, "jac", "index"))
@@ -169,11 +169,11 @@ class ImplicitDAEProblem(Problem):
     def __init__(
         self,
         residual: Callable,
-        y0: Any,
+        y0: PyTree,
         tspan: Any,
-        args: Any = None,
+        args: PyTree = None,
         *,
-        dy0: Any,
+        dy0: PyTree,
         differential: Any,
     ) -> None:
         self.residual, self.y0, self.tspan, self.args = residual, as_state(y0), tspan, args
@@ -215,7 +215,9 @@ def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
     return packing.pack(without_held(value, packing.marks) if packing.holds else value)
 
 
-def packed_differential(problem: Any, packing: Packing) -> Any:
+def packed_differential(
+    problem: DAEProblem | ImplicitDAEProblem, packing: Packing
+) -> Bool[Array, " n"] | None:
     """Which components are kept, over the ravelled packed state; None: what the matrix says."""
     if problem.differential is None:
         return None
@@ -233,10 +235,10 @@ def packed_differential(problem: Any, packing: Packing) -> Any:
     return jnp.concatenate([flags, flags]) | ~packing.real_mask if packing.viewed else flags
 
 
-def _static(index: Any) -> Any:
+def _static(index: PyTree) -> PyTree:
     """An index that a user gave, without arrays of JAX, so that it is a constant of the program."""
 
-    def known(x: Any) -> Any:
+    def known(x: PyTree) -> PyTree:
         if isinstance(x, Tracer):
             raise TypeError("index is traced; whole numbers are wanted that are known: 1, 2 or 3.")
         return np.asarray(x) if isinstance(x, jax.Array) else x
@@ -244,7 +246,7 @@ def _static(index: Any) -> Any:
     return jax.tree.map(known, index)
 
 
-def packed_index(index: Any, packing: Packing) -> Int[np.ndarray, " n"] | None:
+def packed_index(index: PyTree, packing: Packing) -> Int[np.ndarray, " n"] | None:
     """The index of each component, over the ravelled packed state; None where all are 1."""
     if index is None:
         return None
@@ -259,7 +261,7 @@ def packed_index(index: Any, packing: Packing) -> Int[np.ndarray, " n"] | None:
     return found if found.max() > 1 else None
 
 
-def _index_of_leaves(value: Any, packing: Packing) -> list[np.ndarray] | None:
+def _index_of_leaves(value: PyTree, packing: Packing) -> list[np.ndarray] | None:
     """The numbers of each leaf that is not held, ravelled; None if they are something else."""
     try:
         parts = packing.tree.flatten_up_to(value)
@@ -297,7 +299,7 @@ def _real_view_of_mass(matrix: Array, packing: Packing) -> Array:
     return packing.matrix_view(matrix) + jnp.diag(~packing.real_mask).astype(matrix.real.dtype)
 
 
-def _as_diagonal(value: Any, packing: Packing) -> Array | None:
+def _as_diagonal(value: PyTree, packing: Packing) -> Array | None:
     """A tree like the state, ravelled; None if it is something else."""
     if packing.holds:
         value = without_held(value, packing.marks)
@@ -308,7 +310,7 @@ def _as_diagonal(value: Any, packing: Packing) -> Array | None:
     return jnp.concatenate([jnp.ravel(jnp.asarray(x, dtype)) for x in jax.tree.leaves(value)])
 
 
-def _is_arraylike(value: Any) -> bool:
+def _is_arraylike(value: PyTree) -> bool:
     if isinstance(value, (list, tuple)):
         try:
             jnp.asarray(value)
@@ -318,5 +320,5 @@ def _is_arraylike(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
-def _describe_value(value: Any) -> str:
+def _describe_value(value: PyTree) -> str:
     return repr(value) if isinstance(value, str) else described(value)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..core.packing import as_state
 from .base import Problem, evaluated
@@ -77,7 +77,7 @@ class DDEProblem(Problem):
     delayed: ClassVar[bool] = True
 
     def __init__(
-        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, history: Any, lags: Any
+        self, f: Callable, y0: PyTree, tspan: Any, args: PyTree = None, *, history: Any, lags: Any
     ) -> None:
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.history = history if callable(history) else as_state(history)
@@ -92,7 +92,7 @@ class SinceStart:
     def __init__(self, problem: DDEProblem) -> None:
         self.lags, self.tspan = problem.lags, problem.tspan
 
-    def __call__(self, t: Any, y: Any, args: Any) -> Array:
+    def __call__(self, t: Array, y: PyTree, args: PyTree) -> Array:
         """One number for each lag."""
         start, end = (evaluated(x, args) for x in evaluated(self.tspan, args))
         lags = [jnp.ravel(jnp.asarray(x, t.dtype)) for x in jax.tree.leaves(self.lags(t, y, args))]

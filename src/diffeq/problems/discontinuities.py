@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, Real
 from ..autodiff.known_value import with_known_value
 from ..autodiff.row_buffers import put_row
 from ..autodiff.tables import pick_row, ring_place
+from .history import History
 
 __all__ = [
     "DiscontinuityTracker",
@@ -99,7 +100,7 @@ def affordable_levels(lags: int, levels: int) -> int:
     return int(_multi_indices(lags, levels).sum(axis=1).max()) if lags and levels else 0
 
 
-def _multi_indices(lags: int, levels: int, most: int = _MOST) -> Any:
+def _multi_indices(lags: int, levels: int, most: int = _MOST) -> Int[np.ndarray, "count lags"]:
     """The multi-indices of 1 ≤ |n| ≤ levels, level by level, no more than there is room for."""
     unit = np.eye(lags, dtype=int)
     found, level = [*unit], [*unit]
@@ -148,7 +149,9 @@ class DiscontinuityTracker(eqx.Module):
         blank, zero = jnp.zeros(marks, jnp.int32), jnp.zeros((), jnp.int32)
         return DiscontinuityTracker(blank, blank, zero, jnp.zeros(lags, jnp.int32))
 
-    def following(self, past: Any, t: Array, lags: Array, target: Array) -> PropagatedDiscontinuity:
+    def following(
+        self, past: History, t: Array, lags: Array, target: Array
+    ) -> PropagatedDiscontinuity:
         """The first to come back from t on, and before the next stop."""
         waiting, jumps, times = self._waiting(past, t, lags)
         near = _near(t, target)
@@ -162,7 +165,7 @@ class DiscontinuityTracker(eqx.Module):
 
     def after(
         self,
-        past: Any,
+        past: History,
         span: tuple[Array, Array],
         lags: Array,
         landed: Array,
@@ -194,7 +197,7 @@ class DiscontinuityTracker(eqx.Module):
             self.next + back,
         )
 
-    def _waiting(self, past: Any, t: Array, lags: Array) -> tuple[Array, Array, Array]:
+    def _waiting(self, past: History, t: Array, lags: Array) -> tuple[Array, Array, Array]:
         """Flags each lag for which a mark waits, and those of them whose mark is a jump; and the
         times at which these come back.
         """
@@ -214,7 +217,7 @@ def discontinuity_time(past: Any, t: Array, lags: Array, row: Array, lag: Array)
     return jnp.where(row < 0, jnp.inf, with_known_value(jnp.maximum(time, t), time))
 
 
-def _first_level(past: Any, t: Array, rows: Array) -> Array:
+def _first_level(past: History, t: Array, rows: Array) -> Array:
     """The times at which rows of the past start, the first number in each; the next row starts at
     t.
     """

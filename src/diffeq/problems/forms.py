@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Int
 
 from ..core.norm import magnitude
 from .history import History, HistoryView, StepLayout
@@ -54,7 +54,7 @@ class Form:
 class Ode(Form):
     """y' = field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled state."""
 
-    field: Callable
+    field: Callable[..., Array]
     jac: Callable | None = None
 
 
@@ -62,8 +62,8 @@ class Ode(Form):
 class Split(Form):
     """y' = implicit(t, y) + explicit(t, y); `jac` is that of the implicit part."""
 
-    implicit: Callable
-    explicit: Callable
+    implicit: Callable[..., Array]
+    explicit: Callable[..., Array]
     jac: Callable | None = None
 
 
@@ -77,7 +77,7 @@ class Mass(Form):
     a row and a column of M are zero.
     """
 
-    field: Callable
+    field: Callable[..., Array]
     jac: Callable | None = None
     mass: Any = None
     free: Any = None
@@ -93,10 +93,10 @@ class Implicit(Form):
     long the whole interval is.
     """
 
-    residual: Callable
-    differential: Any
-    guess: Any
-    span: Any
+    residual: Callable[..., Array]
+    differential: Bool[Array, " n"]
+    guess: Array
+    span: Array
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Partitioned(Form):
     second-order equation (−p where time runs backwards).
     """
 
-    drift: Callable
-    kick: Callable
+    drift: Callable[..., Array]
+    kick: Callable[..., Array]
     separable: bool
     identity: bool
 
-    def halves(self, y: Any) -> tuple[Any, Any]:
+    def halves(self, y: Array) -> tuple[Array, Array]:
         """(q, p)."""
         half = y.shape[-1] // 2
         return y[..., :half], y[..., half:]
@@ -128,8 +128,8 @@ class Sde(Form):
     step.
     """
 
-    drift: Callable
-    diffusion: Callable
+    drift: Callable[..., Array]
+    diffusion: Callable[..., Array]
     kind: str
     additive: bool
     own: bool
@@ -141,35 +141,35 @@ class Sde(Form):
         return replace(self, bound=bound)
 
     @property
-    def normal(self) -> Any:
+    def normal(self) -> Array:
         """W/√dt, and where the method has `area` H/√dt: an array of shape (1 or 2, …)."""
         return self.bound.drawn.normal
 
     @property
-    def root(self) -> Any:
+    def root(self) -> Array:
         """√dt, and 0 in a step that is not made."""
         return self.bound.root
 
     @property
-    def increment(self) -> Any:
+    def increment(self) -> Array:
         """W over the step."""
         return self.root * self.normal[0]
 
-    def times(self, g: Any, w: Any) -> Any:
+    def times(self, g: Array, w: Array) -> Array:
         """The diffusion g, a value of it, times increments."""
         return apply_diffusion(self.kind, g, w)
 
-    def square_of(self, g: Any) -> Any:
+    def square_of(self, g: Array) -> Array:
         """The mean square of the diffusion g, a value of it, times standard normals."""
         square = magnitude(g) ** 2
         return jnp.sum(square, -1) if self.kind == "general" else square
 
     @staticmethod
-    def square(w: Any, dt: Any) -> Any:
+    def square(w: Array, dt: Array) -> Array:
         """Twice the iterated integral of W over a step: W² − dt, of Stratonovich's kind W²."""
         return w * w - dt
 
-    def must_be(self, method: Any, kinds: Any, other: str) -> None:
+    def must_be(self, method: Any, kinds: tuple[str, ...], other: str) -> None:
         """Refuses a method that does not take this kind of noise."""
         if self.kind not in kinds:
             raise TypeError(
@@ -199,7 +199,7 @@ class Sde(Form):
                 f"whose noise would come in by integrals over both: choose {other}."
             )
 
-    def milstein_term(self, t: Any, y: Any) -> Any:
+    def milstein_term(self, t: Array, y: Array) -> Array:
         """Twice the coefficient of W²: (g ∂g/∂y), for diagonal and for scalar noise.
 
         Where a component of a diagonal diffusion depends on others, this takes a derivative in
@@ -226,12 +226,12 @@ class Delayed(Form):
     equation: Any
     shape: StepLayout
     history: History
-    origin: Any
-    sign: Any
+    origin: Array | float
+    sign: Array | tuple
     held: tuple = ()
     since: Callable | None = None  # how far behind the start its lags reach, if that is watched
 
-    def over(self, origin: Any, history: History | None) -> "Delayed":
+    def over(self, origin: Array | float, history: History | None) -> "Delayed":
         """Returns the form with another past, if there is one yet."""
         history = self.history if history is None else history.seen()
         return replace(self, history=history, origin=origin)
@@ -252,7 +252,7 @@ class Delayed(Form):
         """Returns the form with the noise of a step in place."""
         return replace(self, equation=self.equation.with_noise(bound))
 
-    def bind(self, now: Any, middle: Any, ahead: list | None = None) -> Any:
+    def bind(self, now: Array | float, middle: Array | float, ahead: list | None = None) -> Any:
         """The equation of a step from `now`, with the row `ahead` for what lies beyond."""
         now, middle, origin = (jnp.asarray(x, self.shape.time) for x in (now, middle, self.origin))
         ahead = self.shape.filled(0.0) if ahead is None else ahead
@@ -272,7 +272,7 @@ class Stratonovich(Sde):
     """An `Sde` whose integrals take the diffusion at the middle, so that the chain rule holds."""
 
     @staticmethod
-    def square(w: Any, dt: Any) -> Any:
+    def square(w: Array, dt: Array) -> Array:
         del dt
         return w * w
 
@@ -280,7 +280,7 @@ class Stratonovich(Sde):
 _UNROLLED = 16  # sums of so many products are written out: straight code, also over lanes
 
 
-def apply_diffusion(kind: str, g: Any, w: Any) -> Any:
+def apply_diffusion(kind: str, g: Array, w: Array) -> Any:
     """A diffusion of some kind times increments."""
     if kind != "general":
         return g * w
@@ -299,7 +299,7 @@ def diffusion_magnitude(form: Sde) -> Callable:
 def _drift_correction(form: Sde) -> Callable:
     """½ Σ_j (∂g_j/∂y) g_j: what a Stratonovich equation has in its drift that Itô's has not."""
 
-    def half(t: Any, y: Any) -> Any:
+    def half(t: Array, y: Array) -> Any:
         if form.kind != "general":
             return form.milstein_term(t, y) / 2
         column = lambda y, j: form.diffusion(t, y)[..., j]  # noqa: E731
@@ -330,14 +330,14 @@ def _split_to_ode(form: Split) -> Ode:
 
 
 def _partitioned_to_ode(form: Partitioned) -> Ode:
-    def field(t: Any, y: Any) -> Any:
+    def field(t: Array, y: Array) -> Array:
         q, p = form.halves(y)
         return jnp.concatenate([form.drift(t, q, p), form.kick(t, q, p)])
 
     return Ode(field, large=form.large)
 
 
-def _same(form: Any) -> Any:
+def _same(form: Form) -> Any:
     return form
 
 
@@ -409,7 +409,7 @@ _REASONS = {
 }
 
 
-def lower(form: Any, wanted: str | tuple[str, ...], method: str) -> Any:
+def lower(form: Form, wanted: str | tuple[str, ...], method: str) -> Any:
     """`form` as the form that the method steps, or one sentence that says why not.
 
     Of several that are wanted, the one that the form has already, or else the last one.

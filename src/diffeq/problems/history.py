@@ -15,7 +15,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Real
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PyTree, Real
 
 from ..autodiff.discontinuity_times import concatenate_times, constant_lines, jumping
 from ..autodiff.raised_flags import flagged
@@ -48,17 +49,17 @@ class StoredStep(eqx.Module):
     A step that an event has cut off is over before its polynomial is: `History.ends` says where.
     """
 
-    t: Any
-    dt: Any
-    turns: Any
-    polynomial: Any
+    t: Array
+    dt: Array
+    turns: Array
+    polynomial: PyTree
     held: tuple = ()
 
 
 class StepLayout:
     """The layout of a `StoredStep` in rows, one for each dtype in it."""
 
-    def __init__(self, polynomial: Any, time: Any, held: tuple = ()) -> None:
+    def __init__(self, polynomial: PyTree, time: Array, held: tuple = ()) -> None:
         stored = StoredStep(time, time, time, polynomial, held)
         leaves, self.tree = jax.tree.flatten(stored)
         self.shapes = [x.shape for x in leaves]
@@ -118,11 +119,11 @@ class History(eqx.Module):
     rows: list[Array]
     count: Int[Array, ""]
     latest: Any = 0
-    accessed: Any = 0
-    discontinuities: Any = ()
+    accessed: Int[Array, ""] | int = 0
+    discontinuities: PyTree = ()
 
     @staticmethod
-    def blank(shape: StepLayout, rows: int, discontinuities: Any = ()) -> "History":
+    def blank(shape: StepLayout, rows: int, discontinuities: PyTree = ()) -> "History":
         """Returns a history without steps, with room for so many."""
         table = [jnp.zeros((rows, *x.shape), x.dtype) for x in shape.filled(0.0)]
         zero = jnp.zeros((), jnp.int32)
@@ -178,7 +179,7 @@ class HistoryView(eqx.Module):
     origin: Array
     sign: Any
 
-    def known(self, origin: Any, sign: Any) -> list:
+    def known(self, origin: Array, sign: Array | int) -> list:
         """Returns the leaves that are known before a solve, for `autodiff.discontinuity_times`."""
         unknown = jax.tree.leaves((self.history, self.ahead, self.now, self.middle))
         own = [constant_lines(origin), *(constant_lines(sign) for _ in jax.tree.leaves(self.sign))]
@@ -199,7 +200,7 @@ class Past:
     held: tuple = ()  # now
 
     @standard_promotion()
-    def __call__(self, s: Any) -> Any:
+    def __call__(self, s: ArrayLike) -> PyTree:
         """The state at s; for an array of times, with its axes in front."""
         s = jnp.asarray(s, self.t.dtype)
         if not s.ndim:
@@ -208,7 +209,7 @@ class Past:
         shaped = jax.tree.map(lambda x: x.reshape(*s.shape, *x.shape[1:]), flat)
         return self.packing.unpack(*shaped)
 
-    def _turned(self, x: Any) -> Any:
+    def _turned(self, x: Array) -> Array:
         sign = self.seen.sign if self.direction is None else self.direction
         return x if isinstance(sign, int) and sign == 1 else sign * x
 

@@ -1,11 +1,13 @@
 """Random jumps of an equation: what happens at a rate, and what becomes of the state."""
 
 import inspect
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..autodiff.primitive import Tracer
 from ..closures import flatten_fields, unflatten_fields
@@ -65,11 +67,11 @@ class Jump:
         """Returns the jump with another rate."""
         return Jump(rate, self.affect, mark=self.mark)
 
-    def _flatten(self) -> tuple[list, Any]:
+    def _flatten(self) -> tuple[list, Hashable]:
         return flatten_fields(self, self.fields, ("affect", "mark"))
 
     @classmethod
-    def _unflatten(cls, structure: Any, leaves: Any) -> "Jump":
+    def _unflatten(cls, structure: Hashable, leaves: Sequence) -> "Jump":
         self = object.__new__(cls)
         self.__dict__.update(unflatten_fields(structure, leaves))
         return self
@@ -150,7 +152,7 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
         self._check()
 
     @property
-    def args(self) -> Any:
+    def args(self) -> PyTree:
         """The parameters, which rates and affects see as the equation does."""
         return self.problem.args
 

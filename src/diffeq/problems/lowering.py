@@ -5,7 +5,7 @@ returns, and reverses time where it runs backwards. Methods never see a problem.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, PyTree
 
 from ..autodiff.component_dependence import own_components
 from ..autodiff.discontinuity_times import Jumps, concatenate_times, join_jumps, jumping, turns_of
@@ -42,7 +43,7 @@ from .dae import (
     packed_slope,
 )
 from .dde import DDEProblem, SinceStart, depends_on_state
-from .forms import Delayed, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
+from .forms import Delayed, Form, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
 from .history import History, HistoryView, Past, StepLayout
 from .input_discontinuities import jumps_of_traced
 from .ode import ODEProblem, SplitODEProblem
@@ -85,7 +86,7 @@ class Canonical(eqx.Module):
     held: tuple
     t0: Array
     t1: Array
-    parameters: Any
+    parameters: PyTree
     packing: Packing = eqx.field(static=True)
     form: Callable = eqx.field(static=True)
     args: Callable = eqx.field(static=True)
@@ -152,7 +153,7 @@ def canonical(
     large = any(f.large for f in traced)
     traced = traced if jac is None else [*traced, jac]
 
-    def form(parameters: Any, sign: Any, held: Any = ()) -> Any:
+    def form(parameters: Any, sign: Array | int, held: Sequence = ()) -> Form:
         *own, constants = parameters
         bound = [
             g.bind(leaves, hoisted, sign) for g, (leaves, hoisted) in zip(traced, own, strict=True)
@@ -182,7 +183,7 @@ def canonical(
 
 
 def equation_at(
-    problem: Problem, t: Any, y: Any, *, real: bool = True
+    problem: Problem, t: ArrayLike, y: PyTree, *, real: bool = True
 ) -> tuple[Any, Packing, Array, Array]:
     """The equation with a time and a state of it, to look into on the host; `real`: as implicit
     methods see them.
@@ -193,7 +194,7 @@ def equation_at(
     return form, entry.packing, jnp.asarray(t, entry.t0.dtype), entry.packing.pack(y)
 
 
-def initial_tree(problem: Problem) -> Any:
+def initial_tree(problem: Problem) -> PyTree:
     """The initial state as the user's tree: real or complex numbers, and at least one; and leaves
     that are marked as held, of any kind.
     """
@@ -222,7 +223,7 @@ def initial_tree(problem: Problem) -> Any:
     return tree
 
 
-def named_leaves(problem: Problem, state: Any) -> Iterator[tuple[str, Any]]:
+def named_leaves(problem: Problem, state: PyTree) -> Iterator[tuple[str, Any]]:
     """The leaves of a problem's state with their names: y0['x'], or x0 and v0."""
     names = _rule_of(problem).names
     parts = [state] if len(names) == 1 else state
@@ -231,7 +232,7 @@ def named_leaves(problem: Problem, state: Any) -> Iterator[tuple[str, Any]]:
             yield name + jax.tree_util.keystr(path), leaf
 
 
-def functions_of(problem: Any) -> Iterator[tuple[str, Any, str]]:
+def functions_of(problem: Problem | Separable) -> Iterator[tuple[str, Any, str]]:
     """(name, function, what it is called with), for each function of a problem."""
     for name, arguments in problem.functions.items():
         f = getattr(problem, name)
@@ -263,7 +264,7 @@ _FEW = 80
 _WORTH = {"dot_general": 8, "conv_general_dilated": 8}
 
 
-def _apart(tree: Any) -> Any:
+def _apart(tree: PyTree) -> PyTree:
     """Arrays behind barriers, each behind its own: in a derivative only some of them may move."""
     return jax.tree.map(lax.optimization_barrier, tree)
 
@@ -281,10 +282,10 @@ class Traced:
         f: Callable,
         name: str,
         arguments: str,
-        t: Any,
+        t: jax.ShapeDtypeStruct,
         parts: tuple,
         leaves: list,
-        structure: Any,
+        structure: Hashable,
         *,
         extra: tuple = (),
         fits: Callable | None = None,
@@ -296,7 +297,7 @@ class Traced:
 
         marked = parts
 
-        def call(t: Any, parts: tuple, leaves: list, extra: tuple) -> Any:
+        def call(t: Array, parts: tuple, leaves: list, extra: tuple) -> PyTree:
             args = unflatten(structure, leaves)
             shown = [p for p in parts if not isinstance(p, HistoryView)]
             with no_writes(name, f, args), annotate_errors(name, arguments, t, *shown):
@@ -327,10 +328,10 @@ class Traced:
             self.hoisted += eval_jaxpr(before.jaxpr, [], *self.hoisted, *leaves)
             self.jaxpr = with_constants(rest, self.hoisted)
 
-    def bind(self, leaves: list, hoisted: list, sign: Any) -> Callable:
+    def bind(self, leaves: list, hoisted: list, sign: Array | int) -> Callable:
         """The function of (τ, *parts) with its parameters in place."""
 
-        def bound(tau: Any, *parts: Any) -> Any:
+        def bound(tau: Array, *parts: PyTree) -> PyTree:
             value = self.at(leaves, hoisted, flip_time(sign, tau), *parts)
             return jax.tree.map(lambda x: flip_time(sign, x), value)
 
@@ -339,7 +340,9 @@ class Traced:
         bound.parts = self.parts  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
-    def at(self, leaves: list, hoisted: list, t: Any, *parts: Any, extra: tuple = ()) -> Any:
+    def at(
+        self, leaves: list, hoisted: list, t: Array, *parts: PyTree, extra: tuple = ()
+    ) -> PyTree:
         """The value at the problem's own time t, as it was returned."""
         # Barriers around it, or XLA puts a stage together with what makes its state, and computes
         # it again in each of the places that use it: a gradient is compiled in two thirds of the
@@ -376,7 +379,7 @@ class Traced:
         return own_components(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
 
 
-def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
+def _traced_again(call: Callable, inputs: PyTree, known: dict, flat: list) -> Any:
     """A function that was traced before, for arrays of other lengths."""
     lengths = tuple(x.shape for x in flat)
     if lengths not in known:
@@ -385,19 +388,19 @@ def _traced_again(call: Callable, inputs: Any, known: dict, flat: list) -> Any:
     return known[lengths]
 
 
-def as_rate(name: str, value: Any, parts: tuple, must: str = "dy/dt must match it") -> Any:
+def as_rate(name: str, value: PyTree, parts: tuple, must: str = "dy/dt must match it") -> PyTree:
     """Returns the value of a field, if it fits the state; leaves that are held have none."""
     like = moving_leaves(parts[0])
     holds = jax.tree.structure(like) != jax.tree.structure(released(parts[0]))
     return checked(name, without_held(value, parts[0]) if holds else as_state(value), like, must)
 
 
-def flip_time(sign: Any, x: Any) -> Any:
+def flip_time(sign: Array | int, x: Array) -> Array:
     """x, or −x where time runs backwards. A known direction costs nothing."""
     return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
 
 
-def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it") -> Any:
+def checked(name: str, value: PyTree, like: PyTree, must: str = "dy/dt must match it") -> PyTree:
     """Returns the value of a field, if it fits the state; a list of scalars stands for a vector."""
     check_numbers(name, value)
     if jax.tree.structure(value) != jax.tree.structure(like):
@@ -421,7 +424,9 @@ def checked(name: str, value: Any, like: Any, must: str = "dy/dt must match it")
     return value
 
 
-def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: Any) -> Any:
+def _traced_jacobian(
+    problem: Problem, t: jax.ShapeDtypeStruct, tree: PyTree, leaves: list, structure: Hashable
+) -> Traced | None:
     """The user's ∂f/∂y, if there is one, traced like a field."""
     jac = getattr(problem, "jac", None)
     if jac is None:
@@ -432,7 +437,7 @@ def _traced_jacobian(problem: Any, t: Any, tree: Any, leaves: list, structure: A
     return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, fits=_checked_jacobian)
 
 
-def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
+def _checked_jacobian(name: str, value: PyTree, parts: tuple) -> PyTree:
     """Returns the value of jac, if it has the tree of `jax.jacfwd` of the field by y."""
     value, like = as_state(value), parts[0]
     check_numbers(name, value)
@@ -450,7 +455,7 @@ def _checked_jacobian(name: str, value: Any, parts: tuple) -> Any:
     return value
 
 
-def time_interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
+def time_interval(tspan: Any, args: PyTree, dtype: DTypeLike) -> tuple[Array, Array]:
     """(t0, t1) in the real dtype of the state, promoted with arrays in tspan."""
     if not isinstance(tspan, (tuple, list)) and getattr(tspan, "shape", None) != (2,):
         raise TypeError(f"tspan is {tspan!r}; a pair (t0, t1) is wanted, or a function of args.")
@@ -464,7 +469,7 @@ def time_interval(tspan: Any, args: Any, dtype: Any) -> tuple[Array, Array]:
     return t0, t1
 
 
-def time_dtype(ends: Sequence, dtype: Any) -> Any:
+def time_dtype(ends: Sequence, dtype: DTypeLike) -> np.dtype:
     """The dtype of t: the real one of the state's, promoted with those of arrays in tspan."""
     real = jnp.finfo(dtype).dtype
     found = jnp.result_type(real, *(t for t in ends if hasattr(t, "dtype")))
@@ -493,26 +498,26 @@ class _ProblemRule:
 
 class _OdeRule(_ProblemRule):
     @staticmethod
-    def state(problem: Any, args: Any) -> Any:
+    def state(problem: Any, args: PyTree) -> PyTree:
         return as_state(evaluated(problem.y0, args))
 
     @staticmethod
-    def functions(problem: Any, tree: Any) -> list:
+    def functions(problem: Any, tree: PyTree) -> list:
         return [("f", problem.f, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Array | int, **known: Any) -> Form:
         del sign
         return Ode(_on_packed(at[0], packing), **known)
 
 
 class _SplitRule(_OdeRule):
     @staticmethod
-    def functions(problem: Any, tree: Any) -> list:
+    def functions(problem: SplitODEProblem, tree: PyTree) -> list:
         return [("implicit", problem.implicit, (tree,)), ("explicit", problem.explicit, (tree,))]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Array | int, **known: Any) -> Form:
         del sign
         return Split(_on_packed(at[0], packing), _on_packed(at[1], packing), **known)
 
@@ -527,16 +532,16 @@ class _DaeRule(_ProblemRule):
         self.index = index
 
     @classmethod
-    def of(cls, problem: Any) -> "_DaeRule":
+    def of(cls, problem: DAEProblem) -> "_DaeRule":
         return cls(problem.index)
 
     @staticmethod
-    def constants(problem: Any, packing: Packing) -> dict:
+    def constants(problem: DAEProblem, packing: Packing) -> dict:
         """M, and the projector on what it cannot reach: of a higher index rows of the equations."""
         mass, index = packed_mass(problem, packing), packed_index(problem.index, packing)
         return {"mass": mass, "free": (free_projector if index is None else algebraic_rows)(mass)}
 
-    def form(self, at: list, packing: Packing, sign: Any, **known: Any) -> Any:
+    def form(self, at: list, packing: Packing, sign: Array | int, **known: Any) -> Form:
         """M y' = f."""
         del sign
         return Mass(_on_packed(at[0], packing), **known, index=packed_index(self.index, packing))
@@ -544,20 +549,20 @@ class _DaeRule(_ProblemRule):
 
 class _ImplicitRule(_OdeRule):
     @staticmethod
-    def constants(problem: Any, packing: Packing) -> dict:
+    def constants(problem: ImplicitDAEProblem, packing: Packing) -> dict:
         guess, args = packed_slope(problem, packing), problem.args
         t0, t1 = time_interval(evaluated(problem.tspan, args), args, guess.dtype)
         flags, span = packed_differential(problem, packing), jnp.abs(t1 - t0).astype(guess.dtype)
         return {"differential": flags, "guess": guess, "span": lax.stop_gradient(span)}
 
     @staticmethod
-    def functions(problem: Any, tree: Any) -> list:
+    def functions(problem: ImplicitDAEProblem, tree: PyTree) -> list:
         fits = partial(as_rate, must="there is one equation for each component")
         return [("residual", problem.residual, (tree, moving_leaves(tree)), fits)]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any, **known: Any) -> Any:
-        def residual(t: Any, y: Any, dy: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Array | int, **known: Any) -> Form:
+        def residual(t: Array, y: Array, dy: Array) -> Array:
             value = at[0](t, packing.unpack(y), packing.rates_of(flip_time(sign, dy)))
             value = packing.pack(value)
             if not packing.viewed or packing.real_mask.all():
@@ -568,7 +573,7 @@ class _ImplicitRule(_OdeRule):
         return Implicit(residual, **{**known, "guess": flip_time(sign, known["guess"])})
 
 
-def _as_it_is(name: str, value: Any, parts: tuple) -> Any:
+def _as_it_is(name: str, value: PyTree, parts: tuple) -> PyTree:
     """Returns the value of a function of this package, which fits."""
     del name, parts
     return value
@@ -594,16 +599,18 @@ class _SdeRule(_ProblemRule):
         self.wanted = Ito if interpretation == "ito" else Stratonovich
 
     @classmethod
-    def of(cls, problem: Any) -> "_SdeRule":
+    def of(cls, problem: SDEProblem | SDDEProblem) -> "_SdeRule":
         return cls(problem.noise, problem.interpretation)
 
-    def functions(self, problem: Any, tree: Any, *seen: Any) -> list:
+    def functions(
+        self, problem: SDEProblem | SDDEProblem, tree: PyTree, *seen: HistoryView
+    ) -> list:
         """The functions, of the state and of what else is seen."""
         check = partial(_checked_diffusion, self.kind)
         parts = (tree, *seen)
         return [("drift", problem.drift, parts), ("diffusion", problem.diffusion, parts, check)]
 
-    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+    def form(self, at: list, packing: Packing, sign: Array | int) -> Form:
         del sign
         drift, diffusion = at
         pack = packing.pack if self.kind != "general" else partial(_columns, packing)
@@ -614,7 +621,7 @@ class _SdeRule(_ProblemRule):
         return self.wanted(_on_packed(drift, packing), g, self.kind, additive, own, recalls)
 
     @staticmethod
-    def noise(problem: Any, traced: list, y0: Array) -> tuple[int, ...]:
+    def noise(problem: SDEProblem | SDDEProblem, traced: list, y0: Array) -> tuple[int, ...]:
         diffusion = traced[1]
         parts = ("y", "past")[: diffusion.parts]
         used = [name for i, name in enumerate(parts) if diffusion.uses(i)]
@@ -629,7 +636,7 @@ class _SdeRule(_ProblemRule):
         return () if problem.noise == "scalar" else diffusion.shapes[0][-1:]
 
 
-def _columns(packing: Packing, tree: Any) -> Array:
+def _columns(packing: Packing, tree: PyTree) -> Array:
     """A diffusion whose leaves have a last axis more, packed along the others."""
     leaves = [jnp.asarray(leaf, packing.dtype) for leaf in jax.tree.leaves(tree)]
     if packing.single:
@@ -637,7 +644,7 @@ def _columns(packing: Packing, tree: Any) -> Array:
     return jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves])
 
 
-def _checked_diffusion(kind: str, name: str, value: Any, parts: tuple) -> Any:
+def _checked_diffusion(kind: str, name: str, value: PyTree, parts: tuple) -> PyTree:
     """Returns the value of a diffusion, if it fits the state and the noise that was declared."""
     like = moving_leaves(parts[0])
     value = as_state(value) if like is parts[0] else without_held(value, parts[0])
@@ -676,7 +683,7 @@ class _MotionRule(_ProblemRule):
     names: tuple[str, ...] = ("x0", "v0")
 
     @classmethod
-    def state(cls, problem: Any, args: Any) -> Any:
+    def state(cls, problem: Problem, args: PyTree) -> PyTree:
         q, p = (as_state(evaluated(getattr(problem, name), args)) for name in cls.names)
         if _shapes(moving_leaves(q)) != _shapes(moving_leaves(p)):
             first, second = cls.names
@@ -686,11 +693,11 @@ class _MotionRule(_ProblemRule):
         return q, p
 
     @staticmethod
-    def functions(problem: Any, tree: Any) -> list:
+    def functions(problem: SecondOrderProblem, tree: PyTree) -> list:
         return [("f", problem.f, tree)]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Array | int) -> Form:
         kick = _on_halves(at[0], packing)
         separable = not at[0].uses(1)
         return Partitioned(lambda t, q, p: flip_time(sign, p), kick, separable, identity=True)
@@ -700,7 +707,7 @@ class _HamiltonianRule(_MotionRule):
     names = ("q0", "p0")
 
     @staticmethod
-    def functions(problem: Any, tree: Any) -> list:
+    def functions(problem: Any, tree: PyTree) -> list:
         energy = problem.hamiltonian
         return [
             ("hamiltonian", _energy_gradient(energy, tree, of_momentum=True), tree),
@@ -708,7 +715,7 @@ class _HamiltonianRule(_MotionRule):
         ]
 
     @staticmethod
-    def form(at: list, packing: Packing, sign: Any) -> Any:
+    def form(at: list, packing: Packing, sign: Array | int) -> Form:
         del sign
         velocity, force = at
         drift = _on_halves(velocity, packing)
@@ -717,12 +724,12 @@ class _HamiltonianRule(_MotionRule):
         return Partitioned(drift, lambda t, q, p: -push(t, q, p), separable, identity=False)
 
 
-def _energy_gradient(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable:
+def _energy_gradient(energy: Callable, tree: tuple, *, of_momentum: bool) -> Callable:
     """The derivative of an energy by positions or momenta (but for those that are held)."""
     marked = tree[of_momentum]
 
-    def slope(t: Any, q: Any, p: Any, args: Any) -> Any:
-        def of_part(z: Any) -> Any:
+    def slope(t: Array, q: PyTree, p: PyTree, args: PyTree) -> PyTree:
+        def of_part(z: PyTree) -> PyTree:
             z = _with_moving(z, p if of_momentum else q, marked)
             if isinstance(energy, Separable):
                 part = energy.kinetic if of_momentum else energy.potential
@@ -736,7 +743,7 @@ def _energy_gradient(energy: Any, tree: tuple, *, of_momentum: bool) -> Callable
     return slope
 
 
-def _moving_of(tree: Any, marked: Any) -> Any:
+def _moving_of(tree: PyTree, marked: PyTree) -> PyTree:
     """Those leaves of the tree that are not held in the marked one."""
     packing = Packing(marked)
     if not packing.holds:
@@ -745,7 +752,7 @@ def _moving_of(tree: Any, marked: Any) -> Any:
     return [x for x, held in each if not held]
 
 
-def _with_moving(own: Any, tree: Any, marked: Any) -> Any:
+def _with_moving(own: PyTree, tree: PyTree, marked: PyTree) -> PyTree:
     """Returns the tree with `own` in the place of the leaves that are not held."""
     packing = Packing(marked)
     if not packing.holds:
@@ -754,14 +761,14 @@ def _with_moving(own: Any, tree: Any, marked: Any) -> Any:
     return jax.tree.unflatten(packing.tree, [x if held else next(found) for x, held in each])
 
 
-def _check_energy(energy: Any) -> Any:
+def _check_energy(energy: PyTree) -> PyTree:
     check_numbers("hamiltonian", energy)
     if jnp.shape(energy) != ():
         raise TypeError(f"hamiltonian returned shape {jnp.shape(energy)}; an energy is a scalar.")
     return energy
 
 
-def _shapes(tree: Any) -> Any:
+def _shapes(tree: PyTree) -> tuple:
     return jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)]
 
 
@@ -772,7 +779,7 @@ def _on_halves(f: Callable, packing: Packing) -> Callable:
     shape = of_q.shapes[0] if of_q.single else (-1,)
     count = sum(of_q.held)
 
-    def of_vectors(t: Any, q: Array, p: Array) -> Array:
+    def of_vectors(t: Array, q: Array, p: Array) -> Array:
         kept = (packing.kept[:count], packing.kept[count:])
         trees = (of_q.unpack(q.reshape(shape), kept[0]), of_p.unpack(p.reshape(shape), kept[1]))
         return of_q.pack(f(t, *trees)).ravel()
@@ -784,14 +791,18 @@ class _DelayRule(_ProblemRule):
     """A field that sees its past; what it is traced with is the past's arrays."""
 
     def __init__(
-        self, problem: Any, packing: Packing, delays: Delays, direction: int | None
+        self,
+        problem: DDEProblem | SDDEProblem,
+        packing: Packing,
+        delays: Delays,
+        direction: int | None,
     ) -> None:
         del problem
         self.packing, self.shape = packing, delays.shape
         self.delays, self.direction = delays, direction
 
     @staticmethod
-    def state(problem: Any, args: Any) -> Any:
+    def state(problem: DDEProblem | SDDEProblem, args: PyTree) -> PyTree:
         """y0, or where there is none the end of the history."""
         start = _history_at(problem, _start_time(problem, args), args)
         if problem.y0 is None:
@@ -806,14 +817,14 @@ class _DelayRule(_ProblemRule):
     @classmethod
     def ready(
         cls,
-        problem: Any,
-        tree: Any,
+        problem: DDEProblem | SDDEProblem,
+        tree: PyTree,
         packing: Packing,
         t0: Array,
         y0: Array,
-        polynomial: Any,
+        polynomial: Callable,
         direction: int | None,
-    ) -> Any:
+    ) -> "_DelayRule":
         """The rule, once the state is known."""
         shape = StepLayout(polynomial(t0, y0), t0, packing.held_of(released(tree)))
         constant = not depends_on_state(problem.lags)
@@ -824,17 +835,17 @@ class _DelayRule(_ProblemRule):
         delays = Delays(lags, shape, constant, problem.y0 is not None)
         return cls(problem, packing, delays, direction)
 
-    def functions(self, problem: Any, tree: Any) -> list:
+    def functions(self, problem: Any, tree: PyTree) -> list:
         """The field as a function of (t, y, seen, args)."""
         field = ("f", self._sees(problem.f, problem), (tree, self._seen()))
         return [field, *self._watched(problem, tree)]
 
-    def _watched(self, problem: Any, tree: Any) -> list:
+    def _watched(self, problem: Any, tree: PyTree) -> list:
         """Of lags that depend on the state whether they reach back to a jump at the start."""
         watched = self.delays.jumps and not self.delays.constant
         return [("lags", SinceStart(problem), (tree,), _as_it_is)] if watched else []
 
-    def _sees(self, f: Any, problem: Any) -> Any:
+    def _sees(self, f: Callable, problem: DDEProblem | SDDEProblem) -> Callable:
         """A function of (t, y, past, args) as one of (t, y, seen, args)."""
         known = (self.packing, self.shape, self.direction, self.delays.jumps)
         return partial(_call_with_past, f, problem.history, known)
@@ -844,7 +855,7 @@ class _DelayRule(_ProblemRule):
         sign = self.direction or jnp.where(t1 < t0, -1, 1).astype(t0.dtype)
         return self._seen().known(flip_time(sign, t0), sign)
 
-    def form(self, at: list, packing: Packing, sign: Any) -> Any:
+    def form(self, at: list, packing: Packing, sign: Array | int) -> Form:
         """The equation, with nothing in its past yet."""
         inside = jnp.asarray(sign, self.shape.time) if self.direction is None else ()
         blank = History.blank(self.shape, 1)
@@ -854,7 +865,7 @@ class _DelayRule(_ProblemRule):
         since = None if since is None else _unpacked(since, packing)
         return Delayed(equation, self.shape, blank, jnp.inf, inside, packing.kept, since)
 
-    def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
+    def _equation(self, at: list, packing: Packing, sign: Array | int) -> Form:
         """The equation whose functions are called with (t, y, seen)."""
         return _OdeRule.form(at, packing, sign)
 
@@ -871,31 +882,37 @@ class _NoisyDelayRule(_DelayRule):
     noise = staticmethod(_SdeRule.noise)
 
     def __init__(
-        self, problem: Any, packing: Packing, delays: Delays, direction: int | None
+        self, problem: SDDEProblem, packing: Packing, delays: Delays, direction: int | None
     ) -> None:
         super().__init__(problem, packing, delays, direction)
         self.noisy = _SdeRule.of(problem)
 
-    def functions(self, problem: Any, tree: Any) -> list:
+    def functions(self, problem: SDDEProblem, tree: PyTree) -> list:
         """Both as functions of (t, y, seen, args)."""
         seen = self._seen()
         named = self.noisy.functions(problem, tree, seen)
         found = [(name, self._sees(f, problem), *rest) for name, f, *rest in named]
         return [*found, *self._watched(problem, tree)]
 
-    def _equation(self, at: list, packing: Packing, sign: Any) -> Any:
+    def _equation(self, at: list, packing: Packing, sign: Array | int) -> Form:
         return self.noisy.form(at, packing, sign)
 
 
 def _call_with_past(
-    f: Any, history: Any, known: tuple, t: Any, y: Any, seen: HistoryView, args: Any
-) -> Any:
+    f: Callable,
+    history: Callable | PyTree,
+    known: tuple,
+    t: Array,
+    y: PyTree,
+    seen: HistoryView,
+    args: PyTree,
+) -> PyTree:
     """Evaluates f with the past that `seen` holds."""
     packing, shape, direction, jumps = known
     now = packing.held_of(y)
     turns = turns_of(lambda s: _history_at_time(history, s, args), t) if callable(history) else []
 
-    def before(s: Any) -> tuple[Array, tuple]:
+    def before(s: Array) -> tuple[Array, tuple]:
         s = jumping(s, concatenate_times, *turns) if turns else s
         then = _history_at_time(history, s, args)
         each = zip(packing.held_of(then), now, strict=True)
@@ -904,18 +921,18 @@ def _call_with_past(
     return f(t, y, Past(seen, t, shape, packing, before, direction, jumps, now), args)
 
 
-def _start_time(problem: Any, args: Any) -> Any:
+def _start_time(problem: DDEProblem | SDDEProblem, args: PyTree) -> PyTree:
     return evaluated(evaluated(problem.tspan, args)[0], args)
 
 
-def _history_at(problem: Any, t: Any, args: Any) -> Any:
+def _history_at(problem: DDEProblem | SDDEProblem, t: ArrayLike, args: PyTree) -> PyTree:
     if not callable(problem.history):
         return problem.history
     check_arguments(problem.history, "history", "t, args")
     return _history_at_time(problem.history, t, args)
 
 
-def _history_at_time(history: Any, t: Any, args: Any) -> Any:
+def _history_at_time(history: Callable | PyTree, t: ArrayLike, args: PyTree) -> PyTree:
     return as_state(history(t, args)) if callable(history) else history
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from jaxtyping import PyTree
+
 from ..core.packing import as_state
 from .base import Problem
 
@@ -42,7 +44,7 @@ class ODEProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
     def __init__(
-        self, f: Callable, y0: Any, tspan: Any, args: Any = None, *, jac: Any = None
+        self, f: Callable, y0: PyTree, tspan: Any, args: PyTree = None, *, jac: Any = None
     ) -> None:
         self.f, self.y0, self.tspan, self.args, self.jac = f, as_state(y0), tspan, args, jac
 
@@ -78,9 +80,9 @@ class SplitODEProblem(Problem):
         self,
         implicit: Callable,
         explicit: Callable,
-        y0: Any,
+        y0: PyTree,
         tspan: Any,
-        args: Any = None,
+        args: PyTree = None,
         *,
         jac: Any = None,
     ) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from jaxtyping import PyTree
+
 from ..core.packing import as_state
 from .sde import Noisy
 
@@ -96,9 +98,9 @@ class SDDEProblem(Noisy):
         self,
         drift: Callable,
         diffusion: Callable,
-        y0: Any,
+        y0: PyTree,
         tspan: Any,
-        args: Any = None,
+        args: PyTree = None,
         *,
         history: Any,
         lags: Any,

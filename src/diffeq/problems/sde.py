@@ -1,7 +1,9 @@
 """Stochastic differential equations: dy = drift(t, y, args) dt + diffusion(t, y, args) dW."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, TypeVar
+
+from jaxtyping import PyTree
 
 from ..core.packing import as_state
 from .base import Problem
@@ -27,7 +29,7 @@ class Noisy(Problem):
         other._check_words()
         return other
 
-    def _flatten(self) -> tuple[list, Any]:
+    def _flatten(self) -> tuple[list, Hashable]:
         # A flag among its fields would be traced like a number: a word takes its place.
         return Problem._flatten(self.replace(additive="yes" if self.additive else ""))
 
@@ -102,9 +104,9 @@ class SDEProblem(Noisy):
         self,
         drift: Callable,
         diffusion: Callable,
-        y0: Any,
+        y0: PyTree,
         tspan: Any,
-        args: Any = None,
+        args: PyTree = None,
         *,
         noise: str = "diagonal",
         additive: bool = False,

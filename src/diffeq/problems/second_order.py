@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
+
 from ..core.packing import as_state
 from .base import Problem
 
@@ -38,7 +41,9 @@ class SecondOrderProblem(Problem):
     fields = ("f", "x0", "v0", "tspan", "args")
     functions: ClassVar[dict[str, str]] = {"f": "t, x, v, args"}
 
-    def __init__(self, f: Callable, x0: Any, v0: Any, tspan: Any, args: Any = None) -> None:
+    def __init__(
+        self, f: Callable, x0: PyTree, v0: PyTree, tspan: Any, args: PyTree = None
+    ) -> None:
         self.f, self.x0, self.v0 = f, as_state(x0), as_state(v0)
         self.tspan, self.args = tspan, args
 
@@ -67,7 +72,7 @@ class Separable:
     def __init__(self, kinetic: Callable, potential: Callable) -> None:
         self.kinetic, self.potential = kinetic, potential
 
-    def __call__(self, t: Any, q: Any, p: Any, args: Any) -> Any:
+    def __call__(self, t: ArrayLike, q: PyTree, p: PyTree, args: PyTree) -> PyTree:
         """The energy."""
         return self.kinetic(t, p, args) + self.potential(t, q, args)
 
@@ -100,6 +105,8 @@ class HamiltonianProblem(Problem):
     fields = ("hamiltonian", "q0", "p0", "tspan", "args")
     functions: ClassVar[dict[str, str]] = {"hamiltonian": "t, q, p, args"}
 
-    def __init__(self, hamiltonian: Any, q0: Any, p0: Any, tspan: Any, args: Any = None) -> None:
+    def __init__(
+        self, hamiltonian: Any, q0: PyTree, p0: PyTree, tspan: Any, args: PyTree = None
+    ) -> None:
         self.hamiltonian, self.q0, self.p0 = hamiltonian, as_state(q0), as_state(p0)
         self.tspan, self.args = tspan, args

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from jaxtyping import PyTree
 
 from ..core.packing import as_state
 from .base import Problem
@@ -39,5 +41,5 @@ class SteadyStateProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
     tspan = (0.0, math.inf)
 
-    def __init__(self, f: Callable, y0: Any, args: Any = None) -> None:
+    def __init__(self, f: Callable, y0: PyTree, args: PyTree = None) -> None:
         self.f, self.y0, self.args = f, as_state(y0), args

@@ -1,13 +1,13 @@
 """Calls of a user's functions, and messages where they cannot be called, or fail when they are."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import errors
+from jaxtyping import PyTree
 
 __all__ = [
     "accepts",
@@ -36,7 +36,7 @@ _TENSORS = (
 _OTHERS = (TypeError, ValueError, LookupError, AttributeError)
 
 
-def accepts(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
+def accepts(f: Callable, name: str, counts: tuple[int, ...], wanted: str) -> int | None:
     """The first of these numbers of arguments that f can be called with; None where f does not say.
 
     >>> accepts(lambda t, y, args: y, "rate", (3, 1), "a number is wanted.")
@@ -55,7 +55,7 @@ def accepts(f: Any, name: str, counts: tuple[int, ...], wanted: str) -> int | No
     raise TypeError(f"{name}{signature} cannot be called; {wanted}")
 
 
-def check_arguments(f: Any, name: str, arguments: str) -> None:
+def check_arguments(f: Callable, name: str, arguments: str) -> None:
     """Refuses an f that cannot be called with these, or whose t is not the first of them.
 
     >>> check_arguments(lambda y, t, args: -y, "f", "t, y, args")
@@ -87,7 +87,7 @@ def check_arguments(f: Any, name: str, arguments: str) -> None:
 
 
 @contextmanager
-def annotate_errors(name: str, arguments: str, *given: Any) -> Iterator[None]:
+def annotate_errors(name: str, arguments: str, *given: PyTree) -> Iterator[None]:
     """Adds to an error of what runs inside, a call of `name`, what may have been meant."""
     try:
         yield
@@ -101,7 +101,7 @@ def annotate_errors(name: str, arguments: str, *given: Any) -> Iterator[None]:
         raise
 
 
-def _notes(error: Exception, given: dict[str, Any]) -> Iterator[str]:
+def _notes(error: Exception, given: dict[str, PyTree]) -> Iterator[str]:
     """Yields the likely causes of an error, in the order of how sure they are."""
     if isinstance(error, errors.TracerBoolConversionError):
         yield _BRANCHES
@@ -121,7 +121,7 @@ def _notes(error: Exception, given: dict[str, Any]) -> Iterator[str]:
         yield _ORDER
 
 
-def _missing(error: Exception, given: dict[str, Any]) -> Iterator[str]:
+def _missing(error: Exception, given: dict[str, PyTree]) -> Iterator[str]:
     """Yields the names that there are, where the error is that a name is not there."""
     if isinstance(error, KeyError):
         for letter, value in given.items():
@@ -144,7 +144,7 @@ def _describe_arguments(given: tuple, arguments: str) -> str:
     return ", ".join(f"{letter} is {value}" for letter, value in pairs)
 
 
-def is_of_torch(x: Any) -> bool:
+def is_of_torch(x: PyTree) -> bool:
     """True if x is an object of torch, which need not be installed.
 
     >>> is_of_torch(jnp.zeros(2))
@@ -153,7 +153,7 @@ def is_of_torch(x: Any) -> bool:
     return any(c.__module__.split(".")[0] == "torch" for c in type(x).__mro__)
 
 
-def check_numbers(name: str, value: Any) -> None:
+def check_numbers(name: str, value: PyTree) -> None:
     """Refuses what is not made of numbers, in what a function returned.
 
     >>> check_numbers("f", "a word")
@@ -185,7 +185,7 @@ def check_numbers(name: str, value: Any) -> None:
             )
 
 
-def paired_leaves(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
+def paired_leaves(value: PyTree, like: PyTree) -> Iterator[tuple[str, PyTree, PyTree]]:
     """The leaves of two trees of one structure side by side, and where: " at ['x']", or "".
 
     >>> list(paired_leaves({"x": 1.0}, {"x": 2.0}))
@@ -197,7 +197,7 @@ def paired_leaves(value: Any, like: Any) -> Iterator[tuple[str, Any, Any]]:
         yield f" at {where}" if where else "", new, old
 
 
-def described(tree: Any) -> str:
+def described(tree: PyTree) -> str:
     """A tree by the dtypes and shapes of its leaves.
 
     >>> described({"x": jnp.zeros(2)})
@@ -206,7 +206,7 @@ def described(tree: Any) -> str:
     return str(jax.tree.map(_type_name, tree)).replace("'", "")
 
 
-def _type_name(x: Any) -> str:
+def _type_name(x: PyTree) -> str:
     try:
         return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
     except TypeError:
