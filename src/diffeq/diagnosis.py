@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import ArrayLike
+from jaxtyping import Array, PyTree
 
 from .algebra import field_derivatives
 from .autodiff.primitive import Tracer
@@ -16,6 +18,7 @@ from .core.packing import Packing
 from .core.status import Status
 from .index_advice import index_advice
 from .methods import higher_index
+from .methods.base import Method
 from .methods.explicit_rk import ExplicitRK
 from .methods.mass import apply_mass
 from .methods.newton_based import ImplicitMethod, linearised
@@ -24,7 +27,7 @@ from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
 from .problems.base import evaluated
-from .problems.forms import Implicit, Mass, Split, lower
+from .problems.forms import Form, Implicit, Mass, Split, lower
 from .problems.lowering import equation_at
 
 __all__ = [
@@ -89,7 +92,7 @@ def advice(status: Status) -> str:
     return _ADVICE.get(status, "")
 
 
-def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
+def hint(status: Status, problem: Problem, method: Method | None, last: Any) -> str:
     """Returns advice by the status, the problem, the method and the last state of a failed
     solve.
     """
@@ -121,7 +124,7 @@ def hint(status: Status, problem: Any, method: Any, last: Any) -> str:
     return f"{why} {found or advice(status)}".strip()
 
 
-def not_finite(args: Any) -> str:
+def not_finite(args: PyTree) -> str:
     """A sentence if a number in args is NaN or infinite; else nothing.
 
     Said after a failure and not refused before: masked data and open bounds are such numbers, too.
@@ -138,7 +141,7 @@ def not_finite(args: Any) -> str:
     return ""
 
 
-def stiffness(problem: Any, method: Any, last: Any) -> str:
+def stiffness(problem: Problem, method: Method | None, last: Any) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing.
 
     The eigenvalue λ of the Jacobian that is largest by modulus is compared with the stability
@@ -168,7 +171,7 @@ def stiffness(problem: Any, method: Any, last: Any) -> str:
     )
 
 
-def _moves_slowly(problem: Any, last: Any, rate: float) -> bool:
+def _moves_slowly(problem: Problem, last: Any, rate: float) -> bool:
     """True if y'' is far smaller than that of a solution that moves at this rate."""
     field, t, y = _slope_at(problem, last.t, last.y)
     slope, bend = jax.jvp(field, (t, y), (jnp.ones_like(t), field(t, y)))
@@ -176,7 +179,7 @@ def _moves_slowly(problem: Any, last: Any, rate: float) -> bool:
     return bend_size < _SLOW * rate * slope_size
 
 
-def warn_of_stiffness(problem: Any, method: Any, sol: Any) -> None:
+def warn_of_stiffness(problem: Problem, method: Method, sol: Any) -> None:
     """Warns of a solve that succeeded in many steps of the explicit default, held down by
     stability: above 64 numbers no stiff method stands by.
     """
@@ -205,7 +208,7 @@ _SLIDING = (
 )
 
 
-def sliding(problem: Any, last: Any) -> str:
+def sliding(problem: Problem, last: Any) -> str:
     """A sentence if the field jumps where the solve stopped, and points there from both sides; else
     nothing.
 
@@ -230,7 +233,7 @@ def sliding(problem: Any, last: Any) -> str:
     return ""
 
 
-def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> bool:
+def _meets(component: Callable, ends: list[float], along: float, turns: int = 60) -> bool:
     """True if a component of the field along a line, of opposite signs at its ends, jumps between,
     and points to the jump from both sides.
     """
@@ -246,20 +249,20 @@ def _meets(component: Any, ends: list[float], along: float, turns: int = 60) -> 
     return bool(along * before > 0 > along * after and abs(after - before) > size)
 
 
-def _field_of(problem: Any, last: Any) -> tuple[Any, np.ndarray]:
+def _field_of(problem: Problem, last: Any) -> tuple[Callable, np.ndarray]:
     """The field at the last time, as a function of the state as a vector, and that."""
     field, t, state = _slope_at(problem, last.t, last.y)
     at = jax.jit(lambda y: field(t, y.reshape(state.shape)))
     return lambda y: np.asarray(at(jnp.asarray(y, state.dtype))).ravel(), np.ravel(state)
 
 
-def _slope_at(problem: Any, t: Any, y: Any) -> tuple[Any, Array, Array]:
+def _slope_at(problem: Problem, t: ArrayLike, y: PyTree) -> tuple[Callable, Array, Array]:
     """The whole field, with a time and a packed state of it, which may be complex."""
     form, _, t, state = equation_at(problem, t, y, real=False)
     return lower(form, "ode", "a diagnosis").field, t, state
 
 
-def nonfinite_derivative(problem: Problem, method: Any, last: Any) -> str:
+def nonfinite_derivative(problem: Problem, method: Method | None, last: Any) -> str:
     """A sentence if the field is finite where the solve ended, and a derivative of it that the
     method uses is not; else nothing.
     """
@@ -305,12 +308,12 @@ _INFINITE_SLOPE = (
 )
 
 
-def _solved_part(form: Any) -> Any:
+def _solved_part(form: Form) -> Callable:
     """The part of a field that implicit methods solve for."""
     return form.implicit if isinstance(form, Split) else lower(form, "mass", "a diagnosis").field
 
 
-def inconsistency(problem: Any, t: Any, y: Any) -> str:
+def inconsistency(problem: Problem, t: ArrayLike, y: PyTree) -> str:
     """A sentence on how far the algebraic equations are from being met at (t, y)."""
     form, packing, t, y = equation_at(problem, t, y)
     if isinstance(form, Mass) and form.index is not None:
@@ -345,7 +348,7 @@ def _hidden_inconsistency(form: Mass, packing: Packing, t: Array, y: Array) -> s
     )
 
 
-def dominant_eigenvalue(problem: Any, t: Any, y: Any, turns: int = 30) -> complex:
+def dominant_eigenvalue(problem: Problem, t: ArrayLike, y: PyTree, turns: int = 30) -> complex:
     """The eigenvalue of ∂f/∂y at (t, y) that is largest by modulus, or one of a pair.
 
     Power iteration with forward derivatives. Of the last three vectors the combination

@@ -1,5 +1,6 @@
 """The result of a solve."""
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Int, PyTree
 
 from .autodiff.primitive import Tracer
 from .core.addressable import here, row_places
@@ -24,7 +26,7 @@ class Last(NamedTuple):
     """Where the solve ended: always finite."""
 
     t: Any
-    y: Any
+    y: PyTree
     dt: Any
 
 
@@ -44,11 +46,11 @@ class EventRecord(NamedTuple):
     their number. Further rows are NaN, and are cut off outside of traces.
     """
 
-    ts: Any
-    before: Any
-    after: Any
-    fired: Any
-    num: Any
+    ts: PyTree
+    before: PyTree
+    after: PyTree
+    fired: PyTree
+    num: PyTree
 
 
 class SolveError(RuntimeError):
@@ -71,7 +73,15 @@ class SolveError(RuntimeError):
     """
 
     def __init__(
-        self, message: str, *, status: Status, t: Any, y: Any, dt: Any, index: tuple, solution: Any
+        self,
+        message: str,
+        *,
+        status: Status,
+        t: ArrayLike,
+        y: PyTree,
+        dt: ArrayLike,
+        index: tuple,
+        solution: Any,
     ) -> None:
         super().__init__(message)
         self.status, self.t, self.y, self.dt = status, t, y, dt
@@ -122,19 +132,19 @@ class Solution(eqx.Module):
         [1.0, 0.37, 0.14, 0.61]
     """
 
-    ts: Any
-    ys: Any
-    saved: Any
-    num: Any
-    y1: Any
+    ts: PyTree
+    ys: PyTree
+    saved: PyTree
+    num: PyTree
+    y1: PyTree
     last: Last
     stats: dict[str, Any]
     status: Int[Array, "..."]
-    polynomial: Any
+    polynomial: PyTree
     about: "SolutionInfo" = eqx.field(static=True)
     events: tuple = ()
-    weight: Any = None
-    reduced: Any = None
+    weight: Array | None = None
+    reduced: PyTree = None
     strategy: str | None = eqx.field(static=True, default=None)
 
     @property
@@ -143,7 +153,7 @@ class Solution(eqx.Module):
         return self.status <= Status.terminated
 
     @property
-    def t1(self) -> Any:
+    def t1(self) -> Array:
         """The last time reached."""
         return self.last.t
 
@@ -180,7 +190,7 @@ class Solution(eqx.Module):
         return here(self.status)
 
     @standard_promotion()
-    def __call__(self, t: Any) -> Any:
+    def __call__(self, t: Any) -> PyTree:
         """The state at t, a time or an array of times, from the dense output. A time outside of the
         interval is refused; inside `jit` and `vmap`, and after a solve that stopped short of its
         end, the state there is NaN.
@@ -188,11 +198,11 @@ class Solution(eqx.Module):
         return self._evaluate(t, slope=False)
 
     @standard_promotion()
-    def derivative(self, t: Any) -> Any:
+    def derivative(self, t: Any) -> PyTree:
         """dy/dt at t from the dense output."""
         return self._evaluate(t, slope=True)
 
-    def _evaluate(self, t: Any, *, slope: bool) -> Any:
+    def _evaluate(self, t: Any, *, slope: bool) -> PyTree:
         if self.polynomial is None:
             raise ValueError("sol(t) needs the solution everywhere: give dense=True to solve.")
         if self.status.ndim:
@@ -227,7 +237,7 @@ class Solution(eqx.Module):
             )
 
     @standard_promotion()
-    def filled(self, value: Any) -> Any:
+    def filled(self, value: ArrayLike) -> PyTree:
         """`ys` with `value`, of zero derivative, in the rows that were not reached.
 
         >>> import diffeq as de, jax.numpy as jnp
@@ -237,7 +247,7 @@ class Solution(eqx.Module):
         [2.0, 0.0]
         """
 
-        def fill(mask: Array, tree: Any) -> Any:
+        def fill(mask: Array, tree: PyTree) -> PyTree:
             return jax.tree.map(
                 lambda y: jnp.where(
                     mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim)), y, value
@@ -254,10 +264,10 @@ class Solution(eqx.Module):
         """The solution with only the rows that were reached (on the host)."""
         return self._cut(frozenset(self.saved) if isinstance(self.saved, dict) else {None})
 
-    def _cut(self, keys: Any) -> "Solution":
+    def _cut(self, keys: frozenset | set) -> "Solution":
         """Without the rows that were not reached, in these of its sets; a lone one has no key."""
 
-        def cut(key: Any, mask: Any, tree: Any) -> Any:
+        def cut(key: Hashable, mask: PyTree, tree: PyTree) -> PyTree:
             if key not in keys:
                 return tree
             keep = np.asarray(mask)
@@ -269,7 +279,7 @@ class Solution(eqx.Module):
             count = int(keep.sum())
             return jax.tree.map(lambda y: y[:count], tree)
 
-        def apply(tree: Any) -> Any:
+        def apply(tree: PyTree) -> PyTree:
             if isinstance(self.saved, dict):
                 return {k: cut(k, self.saved[k], tree[k]) for k in tree}
             return cut(None, self.saved, tree)
@@ -306,7 +316,7 @@ class Solution(eqx.Module):
         return jax.tree.map(lambda x: x[index], self)
 
     @standard_promotion()
-    def check(self, hint: Any = None) -> "Solution":
+    def check(self, hint: Callable[[Last], str] | None = None) -> "Solution":
         """Raises on the host if the solve (or one of a batch) failed, naming index, t, dt and why.
 
         `hint(last)` may add a sentence.
@@ -319,7 +329,9 @@ class Solution(eqx.Module):
         of = f" of the {status.size} here" if status.size < self.status.size else ""
         raise self._error(index, f"{len(bad)}{of} failed", self.status.size, hint)
 
-    def _error(self, index: tuple, failed: str, count: int, hint: Any) -> SolveError:
+    def _error(
+        self, index: tuple, failed: str, count: int, hint: Callable[[Last], str] | None
+    ) -> SolveError:
         known = jax.lax.stop_gradient((self.status, self.last, self.stats))  # under grad, too
         one = jax.tree.map(lambda x: here(x)[index], known)
         index = (int(row_places(self.status)[index[0]]), *index[1:]) if index else ()
@@ -356,11 +368,11 @@ def _trim_record(record: EventRecord) -> EventRecord:
     return EventRecord(ts, before, after, fired, record.num)
 
 
-def _index(index: Any) -> Any:
+def _index(index: Sequence[int]) -> Sequence[int] | int:
     return index if len(index) > 1 else index[0]
 
 
-def _shown_state(y: Any) -> str:
+def _shown_state(y: PyTree) -> str:
     text = str(y).replace("\n", " ")
     return text if len(text) < 80 else text[:77] + "…"
 
@@ -383,7 +395,7 @@ class SolutionInfo(Treelike):
         self.method, self.packing, self.adaptive = method, packing, adaptive
         self.tree, self.trims, self.smooth = tree, trims, smooth
 
-    def _key(self) -> Any:
+    def _key(self) -> tuple:
         return self.method, self.adaptive, self.tree, self.trims, self.smooth
 
     def __hash__(self) -> int:
@@ -392,7 +404,7 @@ class SolutionInfo(Treelike):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SolutionInfo) and other._key() == self._key()
 
-    def trimmed(self, sol: Any) -> Any:
+    def trimmed(self, sol: Solution) -> Solution:
         """The solution without rows that no step has filled, where their number is known."""
         if sol.status.ndim:
             return sol
@@ -400,7 +412,7 @@ class SolutionInfo(Treelike):
         sol = eqx.tree_at(lambda s: s.events, sol, events) if events else sol
         return sol._cut(self.trims) if self.trims else sol
 
-    def evaluate(self, polynomial: Any, t: Array, *, slope: bool) -> Any:
+    def evaluate(self, polynomial: PyTree, t: Array, *, slope: bool) -> PyTree:
         """The dense output at t."""
         sign, leaves, count, (start, y0, slope0, held0), end = polynomial
         tau = sign * t
@@ -408,7 +420,7 @@ class SolutionInfo(Treelike):
         # The time of an event is exact but for rounding, and the state after it counts there.
         slack = 0.0 if end is None else 4 * jnp.finfo(leaves[1].dtype).eps
 
-        def at(tau: Array) -> tuple[Array, Any]:
+        def at(tau: Array) -> tuple[Array, PyTree]:
             shown = tau + slack * jnp.abs(tau)
             row = jnp.clip(jnp.searchsorted(leaves[1], shown, side="right"), 0, count - 1)
             t0, t1, interpolant, held = jax.tree.unflatten(self.tree, [x[row] for x in leaves])

@@ -8,6 +8,7 @@ four functions is a statistic.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -58,7 +59,7 @@ class _Leafwise(eqx.Module):
         raise NotImplementedError
 
 
-def _is_state(x: Any) -> bool:
+def _is_state(x: PyTree) -> bool:
     return isinstance(x, _LeafState)
 
 
@@ -89,7 +90,7 @@ def _centred(x: Array, flags: Array) -> tuple[Array, Array, Array]:
     return count, mean, jnp.where(flags, x - mean, 0)
 
 
-def _merge_moments(a: _Moments, b: _Moments, product: Any) -> _Moments:
+def _merge_moments(a: _Moments, b: _Moments, product: Callable) -> _Moments:
     """The moments of both, without the cancellation of Σx² − nx̄².
 
     Reference: chan1983.
@@ -105,7 +106,7 @@ def _real_dtype(x: Array) -> np.dtype:
     return jnp.finfo(x.dtype).dtype
 
 
-def _square(x: Array, weight: Any) -> Array:
+def _square(x: Array, weight: Array | int) -> Array:
     return (jnp.abs(x) ** 2 * weight).astype(_real_dtype(x))
 
 
@@ -284,7 +285,7 @@ class Extremes(_Leafwise):
         return Range(of("least"), of("greatest"))
 
 
-def _check_real(statistic: Any, x: Array) -> None:
+def _check_real(statistic: "_Leafwise", x: Array) -> None:
     if jnp.iscomplexobj(x):
         raise TypeError(
             f"{type(statistic).__name__} of complex values is asked for, which have no order: save "

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from ..autodiff.primitive import bound, eval_jaxpr
@@ -206,7 +205,7 @@ def _argument_shape(x: PyTree) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(x), _dtype(x), weak_type=weak)
 
 
-def _dtype(x: PyTree) -> DTypeLike:
+def _dtype(x: PyTree) -> Any:
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
 
 

@@ -16,7 +16,7 @@ _MOST = 1000  # things that are looked at
 
 
 @contextmanager
-def notice_draws(name: str, f: Callable) -> Iterator[None]:
+def notice_draws(name: str, f: Callable | None) -> Iterator[None]:
     """Warns if what runs inside, a trace of f, draws a random number that is then a constant.
 
     >>> import warnings
@@ -38,7 +38,7 @@ def notice_draws(name: str, f: Callable) -> Iterator[None]:
         )
 
 
-def _states(f: Callable) -> list[Hashable]:
+def _states(f: Callable | None) -> list[Hashable]:
     """The states of NumPy's own generator, and of each that f can reach."""
     own = np.random.get_state(legacy=False)  # noqa: NPY002 - the generator that is looked at
     legacy = (own["state"]["pos"], own["has_gauss"], own["state"]["key"].tobytes())

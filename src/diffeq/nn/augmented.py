@@ -5,8 +5,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core.keywords import keywords
+from ..problems.base import Problem
 from ..solution import Solution
 from .layer import Layer
 
@@ -45,7 +47,7 @@ class Augmented(eqx.Module):
     cut: bool = eqx.field(static=True)
 
     @keywords
-    def __init__(self, layer: Any, extra: int, *, cut: bool = False) -> None:
+    def __init__(self, layer: PyTree, extra: int, *, cut: bool = False) -> None:
         if isinstance(extra, bool) or not isinstance(extra, int) or extra < 1:
             raise TypeError(f"extra is {extra!r}; a positive whole number is wanted.")
         if cut and layer.options.get("save") is not None:
@@ -57,11 +59,11 @@ class Augmented(eqx.Module):
         """The time span and what else is given to `de.solve`."""
         return self.layer.options
 
-    def problem(self, y0: Any, args: Any = None, **call: Any) -> Any:
+    def problem(self, y0: PyTree, args: PyTree = None, **call: Any) -> Problem:
         """The equation, from the state with its zeros."""
         return self.layer.problem(self._widened(y0), args, **call)
 
-    def __call__(self, y0: Any, args: Any = None, **call: Any) -> Solution:
+    def __call__(self, y0: PyTree, args: PyTree = None, **call: Any) -> Solution:
         """Solves for one sample; keywords as the layer's."""
         sol = self.layer(self._widened(y0), args, **call)
         if not self.cut:
@@ -69,10 +71,10 @@ class Augmented(eqx.Module):
         kept = jax.tree.map(lambda x: x[..., : -self.extra], (sol.ys, sol.y1))
         return eqx.tree_at(lambda s: (s.ys, s.y1), sol, kept)
 
-    def _widened(self, y0: Any) -> Any:
+    def _widened(self, y0: PyTree) -> PyTree:
         return jax.tree.map(self._longer, y0)
 
-    def _longer(self, x: Any) -> Any:
+    def _longer(self, x: PyTree) -> PyTree:
         if jnp.ndim(x) == 0:
             raise ValueError(
                 f"y0 has the number {x!r} in it; zeros are appended to arrays: write "

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Real
+from jax.typing import ArrayLike
+from jaxtyping import Array, PRNGKeyArray, Real
 
 __all__ = ["Basis", "Chebyshev", "Cos", "Fourier", "Legendre", "Polynomial", "Sin", "TensorLayer"]
 
@@ -37,7 +37,7 @@ class Basis(eqx.Module):
         if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
             raise TypeError(f"n is {self.n!r}; a positive whole number is wanted.")
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         """The n values at x."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its functions are.")
 
@@ -45,14 +45,14 @@ class Basis(eqx.Module):
 class _Recurrence(Basis):
     """P₀ = 1, P₁ = x, and the next from two before it."""
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         x = jnp.asarray(x)
         values = [jnp.ones_like(x), x]
         for j in range(1, self.n - 1):
             values.append(self._next(j, x, *values[-2:]))
         return jnp.stack(values[: self.n])
 
-    def _next(self, j: int, x: Any, before: Any, last: Any) -> Any:
+    def _next(self, j: int, x: Array, before: Array, last: Array) -> Array:
         raise NotImplementedError
 
 
@@ -67,7 +67,7 @@ class Chebyshev(_Recurrence):
         [ 1.   0.5 -0.5 -1. ]
     """
 
-    def _next(self, j: int, x: Any, before: Any, last: Any) -> Any:
+    def _next(self, j: int, x: Array, before: Array, last: Array) -> Array:
         return 2 * x * last - before
 
 
@@ -82,7 +82,7 @@ class Legendre(_Recurrence):
         [1. 1. 1.]
     """
 
-    def _next(self, j: int, x: Any, before: Any, last: Any) -> Any:
+    def _next(self, j: int, x: Array, before: Array, last: Array) -> Array:
         return ((2 * j + 1) * x * last - j * before) / (j + 1)
 
 
@@ -95,7 +95,7 @@ class Polynomial(_Recurrence):
         [1. 2. 4. 8.]
     """
 
-    def _next(self, j: int, x: Any, before: Any, last: Any) -> Any:
+    def _next(self, j: int, x: Array, before: Array, last: Array) -> Array:
         return x * last
 
 
@@ -108,7 +108,7 @@ class Sin(Basis):
         [1. 0.]
     """
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         return jnp.sin(jnp.arange(1, self.n + 1) * x)
 
 
@@ -121,7 +121,7 @@ class Cos(Basis):
         [1. 1. 1.]
     """
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         return jnp.cos(jnp.arange(self.n) * x)
 
 
@@ -134,7 +134,7 @@ class Fourier(Basis):
         [1. 1. 0. 1. 0.]
     """
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: ArrayLike) -> Array:
         waves = self.n // 2 + 1
         pairs = jnp.stack([jnp.cos(jnp.arange(waves) * x), jnp.sin(jnp.arange(waves) * x)], axis=1)
         return jnp.concatenate([pairs[0, :1], pairs[1:].ravel()])[: self.n]  # no sin 0
@@ -166,12 +166,12 @@ class TensorLayer(eqx.Module):
     weight: Real[Array, "out n"]
     bases: tuple[Basis, ...]
 
-    def __init__(self, bases: Sequence[Any], out: int, *, key: Any) -> None:
+    def __init__(self, bases: Sequence[Basis], out: int, *, key: PRNGKeyArray) -> None:
         self.bases = tuple(bases)
         count = math.prod(basis.n for basis in self.bases)
         self.weight = jax.random.normal(key, (out, count)) / math.sqrt(count)
 
-    def __call__(self, x: Any) -> Array:
+    def __call__(self, x: Array) -> Array:
         """The result for one x, a vector (d,)."""
         if jnp.shape(x) != (len(self.bases),):
             raise ValueError(

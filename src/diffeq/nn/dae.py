@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import ImplicitDAEProblem
@@ -61,13 +61,13 @@ class NeuralDAE(Layer):
         1.0
     """
 
-    constraints: Any
+    constraints: PyTree
     differential: tuple[bool, ...] = eqx.field(static=True)
 
     @keywords
     def __init__(
         self,
-        net: Any,
+        net: PyTree,
         constraints: Any,
         *,
         differential: Any,
@@ -86,7 +86,13 @@ class NeuralDAE(Layer):
         self.constraints, self.differential = constraints, tuple(flags.tolist())
 
     def problem(
-        self, y0: Any, args: Any = None, *, dy0: Any = None, tspan: Any = None, key: Any = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        dy0: PyTree = None,
+        tspan: Any = None,
+        key: PRNGKeyArray | None = None,
     ) -> ImplicitDAEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         start = checked_vector(y0, args)
@@ -105,7 +111,7 @@ class NeuralDAE(Layer):
             differential=np.array(self.differential),
         )
 
-    def _equation(self, key: Any) -> Callable:
+    def _equation(self, key: PRNGKeyArray | None) -> Callable:
         call = self._function(key)
         self._check_field(key, "net, t, y, dy, args")
         check_arguments(self.constraints, "constraints", "t, y, args")
@@ -117,13 +123,13 @@ class NeuralDAE(Layer):
 
     def __call__(
         self,
-        y0: Any,
-        args: Any = None,
+        y0: PyTree,
+        args: PyTree = None,
         *,
-        dy0: Any = None,
+        dy0: PyTree = None,
         tspan: Any = None,
         saveat: Any = None,
-        key: Any = None,
+        key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one sample.
 
@@ -150,7 +156,7 @@ class _Residual(eqx.Module):
     differential: tuple[bool, ...] = eqx.field(static=True)
     plain: bool = eqx.field(static=True)
 
-    def __call__(self, t: Any, y: Any, dy: Any, args: Any) -> Array:
+    def __call__(self, t: Array, y: PyTree, dy: PyTree, args: PyTree) -> Array:
         flags = np.array(self.differential)
         places, others = np.flatnonzero(flags), np.flatnonzero(~flags)
         dy = jnp.where(flags, dy, 0)

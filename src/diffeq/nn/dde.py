@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import DDEProblem
@@ -49,7 +50,7 @@ class NeuralDDE(Layer):
     @keywords
     def __init__(
         self,
-        net: Any,
+        net: PyTree,
         *,
         lags: Any,
         history: Callable | None = None,
@@ -61,7 +62,7 @@ class NeuralDDE(Layer):
         self.lags, self.history = lags, history
 
     def problem(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
     ) -> DDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         ode: Any = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key
@@ -69,12 +70,12 @@ class NeuralDDE(Layer):
         options = {} if key is None else {"key": key}
         one = for_one_sample(lambda y: net(y, **options), type(self).__name__)
 
-        def plain(t: Any, y: Any, past: Any, args: Any) -> Any:
+        def plain(t: Array, y: PyTree, past: Callable, args: PyTree) -> PyTree:
             now = lags(args) if callable(lags) else lags
             seen = [past(t - lag) for lag in jnp.ravel(jnp.asarray(now))]
             return one(jnp.concatenate([jnp.ravel(y), *map(jnp.ravel, seen)]))
 
-        def given(t: Any, y: Any, past: Any, args: Any) -> Any:
+        def given(t: Array, y: PyTree, past: Callable, args: PyTree) -> PyTree:
             return field(net, t, y, past, args, **options)
 
         # Without a history of its own the equation has always been where it starts.

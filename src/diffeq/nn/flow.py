@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import ODEProblem, Problem
@@ -34,9 +34,9 @@ class Regularised(NamedTuple):
         0.25
     """
 
-    log_prob: Any
-    kinetic: Any
-    jacobian: Any
+    log_prob: Array
+    kinetic: Array
+    jacobian: Array
 
 
 class FFJORD(Layer):
@@ -87,7 +87,7 @@ class FFJORD(Layer):
     @keywords
     def __init__(
         self,
-        net: Any,
+        net: PyTree,
         shape: int | tuple[int, ...],
         *,
         tspan: Any = (0.0, 1.0),
@@ -105,13 +105,15 @@ class FFJORD(Layer):
         self.base = StandardNormal(self.event_shape) if base is None else base
         self.noise = noise
 
-    def log_prob(self, x: Any, args: Any = None, *, key: Any = None) -> Array:
+    def log_prob(self, x: PyTree, args: PyTree = None, *, key: PRNGKeyArray | None = None) -> Array:
         """The logarithm of the density at x, a scalar: exact up to the tolerance; with a key by
         Hutchinson's estimate.
         """
         return self._backwards(x, args, key, costs=False)[0]
 
-    def regularised(self, x: Any, args: Any = None, *, key: Any = None) -> Regularised:
+    def regularised(
+        self, x: PyTree, args: PyTree = None, *, key: PRNGKeyArray | None = None
+    ) -> Regularised:
         """Returns log p(x) with the costs of Finlay et al. (2020), to add to a loss with a small
         weight.
 
@@ -121,18 +123,26 @@ class FFJORD(Layer):
         """
         return Regularised(*self._backwards(x, args, key, costs=True))
 
-    def sample(self, key: Any, args: Any = None) -> Array:
+    def sample(self, key: PRNGKeyArray, args: PyTree = None) -> Array:
         """A sample, an array of the flow's shape."""
         return self._end(self.problem(self.base.sample(key), args))
 
-    def sample_and_log_prob(self, key: Any, args: Any = None, *, noise_key: Any = None) -> tuple:
+    def sample_and_log_prob(
+        self,
+        key: PRNGKeyArray | None,
+        args: PyTree = None,
+        *,
+        noise_key: PRNGKeyArray | None = None,
+    ) -> tuple:
         """(x, log p(x)) from one solve: for losses that are expectations over the flow itself."""
         z = jnp.asarray(self.base.sample(key))
         start = jnp.sum(self.base.log_prob(z))
         x, change = self._solved(z, args, noise_key, costs=False, backwards=False)
         return x, start + change
 
-    def _backwards(self, x: Any, args: Any, key: Any, *, costs: bool) -> tuple:
+    def _backwards(
+        self, x: PyTree, args: PyTree, key: PRNGKeyArray | None, *, costs: bool
+    ) -> tuple:
         x = jnp.asarray(x)
         if x.shape != self.event_shape:
             raise ValueError(
@@ -143,7 +153,9 @@ class FFJORD(Layer):
         # The costs ran backwards; they are integrals of what is never negative.
         return jnp.sum(self.base.log_prob(z)) - change, *map(jnp.abs, spent)
 
-    def _solved(self, z: Array, args: Any, key: Any, *, costs: bool, backwards: bool) -> tuple:
+    def _solved(
+        self, z: Array, args: PyTree, key: PRNGKeyArray | None, *, costs: bool, backwards: bool
+    ) -> tuple:
         """(z, ∫ −tr ∂f/∂z dt, costs) at the other end."""
         span = self._span(None)
         if backwards:
@@ -154,17 +166,17 @@ class FFJORD(Layer):
         field = _transport(self._equation(None), noise, costs=costs)
         return self._end(ODEProblem(field, state, span, args))
 
-    def _end(self, problem: Problem) -> Any:
+    def _end(self, problem: Problem) -> PyTree:
         """The state at the end, which alone is of interest."""
         others = ("tspan", "saveat", "save", "dense")
         options = {name: x for name, x in self.options.items() if name not in others}
         return solve(problem, **with_method(problem, options)).y1
 
 
-def _transport(field: Callable, noise: Any, *, costs: bool) -> Callable:
+def _transport(field: Callable, noise: Array | None, *, costs: bool) -> Callable:
     """The field of (z, log p), and of the two costs after them."""
 
-    def transported(t: Any, state: Any, args: Any) -> Any:
+    def transported(t: Array, state: PyTree, args: PyTree) -> tuple:
         z = state[0]
         if noise is None:
             dz, trace, square = _exact(lambda z: field(t, z, args), z)
@@ -178,10 +190,10 @@ def _transport(field: Callable, noise: Any, *, costs: bool) -> Callable:
     return transported
 
 
-def _exact(field: Any, z: Any) -> Any:
+def _exact(field: Callable, z: Array) -> tuple:
     """(f, tr ∂f/∂z, |∂f/∂z|²) from the whole Jacobian."""
 
-    def flat(vector: Any) -> Any:
+    def flat(vector: Array) -> tuple:
         dz = jnp.asarray(field(vector.reshape(z.shape)))
         return dz.ravel(), dz
 
@@ -205,10 +217,10 @@ class StandardNormal(eqx.Module):
 
     shape: tuple[int, ...] = eqx.field(static=True)
 
-    def log_prob(self, z: Any) -> Array:
+    def log_prob(self, z: Array) -> Array:
         """−|z|²/2 − (n/2) log 2π."""
         return -jnp.sum(z**2) / 2 - math.prod(self.shape) * math.log(2 * math.pi) / 2
 
-    def sample(self, key: Any) -> Array:
+    def sample(self, key: PRNGKeyArray) -> Array:
         """One draw."""
         return jax.random.normal(key, self.shape)

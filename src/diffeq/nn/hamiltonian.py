@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import ArrayLike
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import HamiltonianProblem, Separable
@@ -53,7 +54,7 @@ class HamiltonianNN(Layer):
 
     @keywords
     def __init__(
-        self, net: Any, *, tspan: Any = None, hamiltonian: Any = None, **solve_options: Any
+        self, net: PyTree, *, tspan: Any = None, hamiltonian: Any = None, **solve_options: Any
     ) -> None:
         if hamiltonian is None and isinstance(net, (tuple, list)):
             pair(net, "(kinetic, potential) of networks", "net")
@@ -64,24 +65,24 @@ class HamiltonianNN(Layer):
         super().__init__(net, tspan=tspan, field=hamiltonian, **solve_options)
 
     def problem(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
     ) -> HamiltonianProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         q0, p0 = pair(y0, "(q0, p0)")
         return HamiltonianProblem(self._equation(key), q0, p0, self._span(tspan), args)
 
-    def energy(self, y: Any, args: Any = None, *, t: Any = 0.0) -> Array:
+    def energy(self, y: PyTree, args: PyTree = None, *, t: ArrayLike = 0.0) -> Array:
         """H at y = (q, p), a scalar."""
         q, p = pair(y, "(q, p)", "y")
         return self._equation(None)(t, q, p, args)
 
-    def derivative(self, y: Any, args: Any = None, *, t: Any = 0.0) -> Any:
+    def derivative(self, y: PyTree, args: PyTree = None, *, t: ArrayLike = 0.0) -> PyTree:
         """(∂H/∂p, −∂H/∂q) at y = (q, p): the field of the equation."""
         q, p = pair(y, "(q, p)", "y")
         of_q, of_p = jax.grad(self._equation(None), argnums=(1, 2))(t, q, p, args)
         return of_p, jax.tree.map(jnp.negative, of_q)
 
-    def _equation(self, key: Any) -> Callable:
+    def _equation(self, key: PRNGKeyArray | None) -> Callable:
         if isinstance(self.field, Separable):
             if key is not None:
                 raise TypeError("key was given, but the parts of a separable energy take none.")
@@ -97,12 +98,12 @@ class HamiltonianNN(Layer):
         return lambda t, q, p, args: _number(call(t, q, p, args))
 
 
-def _flat_pair(*parts: Any) -> Any:
+def _flat_pair(*parts: PyTree) -> PyTree:
     """All numbers of q and p as one vector."""
     return jnp.concatenate([jnp.ravel(x) for x in jax.tree.leaves(parts)])
 
 
-def _number(energy: Any) -> Any:
+def _number(energy: Array) -> Array:
     """An energy as a scalar: layers of many libraries return vectors, of length 1 here."""
     if jnp.size(energy) != 1:
         raise TypeError(f"the energy has shape {jnp.shape(energy)}; one number is wanted.")

@@ -1,7 +1,7 @@
 """`Layer`: a network, the equation it stands in, and how that is solved."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import PRNGKeyArray, PyTree
 
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
@@ -51,14 +52,14 @@ class Layer(eqx.Module):
         (1, 2)
     """
 
-    net: Any
-    field: Any
+    net: PyTree
+    field: PyTree
     traced: list  # options made inside a trace; else empty
     constants: "LayerConstants" = eqx.field(static=True)
 
     @keywords
     def __init__(
-        self, net: Any, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
+        self, net: PyTree, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
     ) -> None:
         check_instance("net", net)
         check_instance("field", field)
@@ -79,7 +80,9 @@ class Layer(eqx.Module):
         """The time span and what else is given to `de.solve`."""
         return _thaw(self.traced, self.constants)
 
-    def problem(self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None) -> Problem:
+    def problem(
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+    ) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
         return ODEProblem(self._equation(key), y0, self._span(tspan), args)
 
@@ -90,7 +93,7 @@ class Layer(eqx.Module):
             raise TypeError("tspan is not known: give it to the layer, or to its call.")
         return tspan
 
-    def _equation(self, key: Any) -> Callable:
+    def _equation(self, key: PRNGKeyArray | None) -> Callable:
         """The field as a problem takes it."""
         call = self._function(key)
         self._check_field(key, "net, t, y, args")
@@ -98,12 +101,12 @@ class Layer(eqx.Module):
             return lambda t, y, args: call(y)
         return lambda t, y, args: call(t, y, args)
 
-    def _check_field(self, key: Any, arguments: str) -> None:
+    def _check_field(self, key: PRNGKeyArray | None, arguments: str) -> None:
         if self.field is not None:
             field = self.field if key is None else partial(self.field, key=key)
             check_arguments(field, "field", arguments)
 
-    def _function(self, key: Any) -> Callable:
+    def _function(self, key: PRNGKeyArray | None) -> Callable:
         """`net`, or `field` with its net, and with the key in its place."""
         net, field = self.net, self.field
         if key is not None:
@@ -115,7 +118,13 @@ class Layer(eqx.Module):
         return for_one_sample(call, type(self).__name__)
 
     def __call__(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: Any = None,
+        saveat: Any = None,
+        key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one sample.
 
@@ -146,7 +155,7 @@ class LayerConstants:
     takes the place of options that are traced.
     """
 
-    def __init__(self, structure: Any, leaves: list) -> None:
+    def __init__(self, structure: Hashable, leaves: list) -> None:
         self.structure, self.leaves = structure, leaves
         self._key = (structure, Static(tuple(leaves)))
 
@@ -169,11 +178,11 @@ class Frozen(eqx.Module):
     traced: list
     constants: LayerConstants = eqx.field(static=True)
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: PyTree) -> None:
         self.traced, self.constants = _freeze({"value": value})
 
     @property
-    def value(self) -> Any:
+    def value(self) -> PyTree:
         """The constant."""
         return _thaw(self.traced, self.constants)["value"]
 
@@ -202,7 +211,7 @@ def _thaw(traced: list, constants: LayerConstants) -> dict[str, Any]:
     )
 
 
-def _short_repr(x: Any) -> str:
+def _short_repr(x: PyTree) -> str:
     return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
 
 
@@ -213,7 +222,7 @@ def _check_layer_options(options: dict[str, Any]) -> None:
             raise TypeError(unknown("Layer", name, ["tspan", "field", *known]))
 
 
-def _check_takes_key(f: Any) -> None:
+def _check_takes_key(f: Callable) -> None:
     try:
         parameters = inspect.signature(f).parameters
     except (TypeError, ValueError):

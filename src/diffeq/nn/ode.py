@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..core.packing import as_state
@@ -56,13 +56,13 @@ class NeuralODE(Layer):
         1.0
     """
 
-    constraints: Any
+    constraints: PyTree
     mass: Frozen
 
     @keywords
     def __init__(
         self,
-        net: Any,
+        net: PyTree,
         *,
         tspan: Any = None,
         field: Callable | None = None,
@@ -75,7 +75,9 @@ class NeuralODE(Layer):
             check_constraints(constraints)
         self.constraints, self.mass = constraints, Frozen(mass_matrix)
 
-    def problem(self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None) -> Problem:
+    def problem(
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+    ) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
         ode: Any = super().problem(y0, args, tspan=tspan, key=key)
         mass = self.mass.value
@@ -104,7 +106,7 @@ class NeuralODE(Layer):
         )
 
 
-def checked_vector(y0: Any, args: Any) -> Array:
+def checked_vector(y0: PyTree, args: PyTree) -> Array:
     """The initial state of a layer whose rows have an order."""
     start = as_state(y0(args) if callable(y0) else y0)
     if getattr(start, "ndim", None) != 1:
@@ -124,6 +126,6 @@ def check_constraints(constraints: Any) -> None:
         )
 
 
-def as_vector(value: Any) -> Array:
+def as_vector(value: PyTree) -> Array:
     """The value of a network or of constraints, as a vector."""
     return jnp.ravel(jnp.asarray(as_state(value)))

@@ -2,16 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 __all__ = ["check_instance", "for_one_sample"]
 
 _WIDEST = 64  # vectors up to here are tried, to name the one that a network takes
 
 
-def check_instance(name: str, x: Any) -> None:
+def check_instance(name: str, x: PyTree) -> None:
     """Refuses a class, whose call makes an instance and evaluates none.
 
     >>> check_instance("net", dict)
@@ -29,7 +29,7 @@ def for_one_sample(call: Callable, layer: str) -> Callable:
     layer solves for one sample, and what shape the network takes.
     """
 
-    def called(*z: Any) -> Any:
+    def called(*z: PyTree) -> PyTree:
         try:
             return call(*z)
         except (TypeError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import SDEProblem
@@ -56,16 +57,16 @@ class NeuralSDE(Layer):
         (5, 2)
     """
 
-    diffusion: Any
-    diffusion_field: Any
+    diffusion: PyTree
+    diffusion_field: PyTree
     noise: Any = eqx.field(static=True)
     interpretation: str = eqx.field(static=True)
 
     @keywords
     def __init__(
         self,
-        drift: Any,
-        diffusion: Any,
+        drift: PyTree,
+        diffusion: PyTree,
         *,
         tspan: Any = None,
         field: Callable | None = None,
@@ -85,7 +86,7 @@ class NeuralSDE(Layer):
         self.noise, self.interpretation = noise, interpretation
 
     def problem(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
     ) -> SDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         del key
@@ -111,7 +112,13 @@ class NeuralSDE(Layer):
         return lambda t, y, args: jax.tree.map(columns, value(t, y, args), y)
 
     def __call__(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, saveat: Any = None, key: Any = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: Any = None,
+        saveat: Any = None,
+        key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one path.
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import PRNGKeyArray, PyTree
+
 from ..problems import SecondOrderProblem
 from .layer import Layer
 
@@ -39,20 +41,20 @@ class SecondOrder(Layer):
     """
 
     def problem(
-        self, y0: Any, args: Any = None, *, tspan: Any = None, key: Any = None
+        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
     ) -> SecondOrderProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         x0, v0 = pair(y0, "(x0, v0)")
         return SecondOrderProblem(self._equation(key), x0, v0, self._span(tspan), args)
 
-    def _equation(self, key: Any) -> Callable:
+    def _equation(self, key: PRNGKeyArray | None) -> Callable:
         call = self._function(key)
         if self.field is None:
             return lambda t, x, v, args: call(x)
         return lambda t, x, v, args: call(t, x, v, args)
 
 
-def pair(value: Any, wanted: str, name: str = "y0") -> tuple[Any, Any]:
+def pair(value: PyTree, wanted: str, name: str = "y0") -> tuple[PyTree, PyTree]:
     """The two halves of a state.
 
     >>> pair([1.0, 2.0, 3.0], "(x0, v0)")

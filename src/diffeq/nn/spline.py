@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact
 
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
@@ -60,16 +61,16 @@ class Spline(eqx.Module):
         """Where the values are."""
         return np.asarray(self._knots)
 
-    def __call__(self, t: Any) -> Array:
+    def __call__(self, t: ArrayLike) -> Array:
         """The value at t, a scalar."""
         return self._at(t)[0]
 
-    def derivative(self, t: Any) -> Array:
+    def derivative(self, t: Array | float) -> Array:
         """The slope at t; 0 outside the knots, where the value is held."""
         inside = (t >= self._knots[0]) & (t <= self._knots[-1])
         return jnp.where(inside, self._at(t)[1], 0)
 
-    def _at(self, t: Any) -> tuple[Array, Array]:
+    def _at(self, t: ArrayLike) -> tuple[Array, Array]:
         rows = None
         if self.kind in ("quadratic", "cubic"):
             matrix = jnp.asarray(_cached_slope_matrix(self._knots, self.kind), self.values.dtype)

@@ -4,6 +4,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
+
+from ..solution import Solution
 
 __all__ = ["plot_solution"]
 
@@ -11,7 +14,7 @@ _FEW = 40  # up to so many rows are shown as points on their line
 _THIN = 12  # so many of an ensemble are drawn as lines; a band stands for more
 
 
-def plot_solution(sol: Any, ax: Any = None) -> Any:
+def plot_solution(sol: Solution, ax: Any = None) -> Any:
     """Every component of a solution against t; returns the matplotlib axes.
 
     Dense solutions are drawn smooth; others through their rows, with points where there are few.
@@ -48,7 +51,7 @@ def plot_solution(sol: Any, ax: Any = None) -> Any:
 # --- one solution ---------------------------------------------------------------------------------
 
 
-def _draw_one(sol: Any, ax: Any) -> None:
+def _draw_one(sol: Solution, ax: Any) -> None:
     ts, ys, rows = _curves(sol)
     for label, values in _components(ys):
         (line,) = ax.plot(ts, values, lw=1.6, label=label)
@@ -58,7 +61,7 @@ def _draw_one(sol: Any, ax: Any) -> None:
             ax.plot(ts[at], values[at], "o", ms=3.5, color=line.get_color())
 
 
-def _curves(sol: Any) -> tuple[np.ndarray, Any, np.ndarray | None]:
+def _curves(sol: Solution) -> tuple[np.ndarray, Any, np.ndarray | None]:
     """Times, values, and which times are rows to mark."""
     kept = np.asarray(sol.saved)
     rows = np.asarray(sol.ts)[kept]
@@ -74,7 +77,7 @@ def _curves(sol: Any) -> tuple[np.ndarray, Any, np.ndarray | None]:
 # --- an ensemble ----------------------------------------------------------------------------------
 
 
-def _draw_many(sol: Any, ax: Any) -> None:
+def _draw_many(sol: Solution, ax: Any) -> None:
     good, saved = np.asarray(sol.success), np.asarray(sol.saved)
     columns = saved[good].any(0)
     if columns.sum() < 2:
@@ -99,7 +102,7 @@ def _draw_many(sol: Any, ax: Any) -> None:
             lines[0].set_label(label)
 
 
-def _components(ys: Any, axes: int = 1) -> list[tuple[str, np.ndarray]]:
+def _components(ys: PyTree, axes: int = 1) -> list[tuple[str, np.ndarray]]:
     """(label, curve) of every scalar in a tree of rows; complex ones as two."""
     found = []
     for path, leaf in jax.tree.flatten_with_path(ys)[0]:

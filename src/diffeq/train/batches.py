@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ..autodiff.primitive import is_key
 from ..validation import check_no_torch
@@ -25,10 +26,10 @@ _COLLECT = (
 class StepInputs(NamedTuple):
     """The inputs of one step: arrays, and None for what there is not."""
 
-    data: Any
-    rows: Any  # the samples of the batch
+    data: PyTree
+    rows: Int[Array, " batch"] | None  # the samples of the batch
     key: Any
-    step: Any
+    step: ArrayLike
 
     def batch(self) -> PyTree:
         """The data of this step."""
@@ -48,7 +49,7 @@ class Draws:
         noisy: whether the loss differs from step to step.
     """
 
-    def __init__(self, data: Any, batch_size: Any, key: Any, *, keyed: bool) -> None:
+    def __init__(self, data: PyTree, batch_size: Any, key: Any, *, keyed: bool) -> None:
         self.data = None if data is None else _data_arrays(data)
         self.key = None if key is None else _checked_key(key)
         self.keyed = keyed
@@ -72,7 +73,7 @@ class Draws:
                 yield StepInputs(self.data, rows, key, np.int32(step))
                 step += 1
 
-    def _epoch(self, key: Any, epoch: int) -> Any:
+    def _epoch(self, key: PRNGKeyArray, epoch: int) -> Array | list:
         if self.size is None:
             return [None]
         batches = self.count // self.size
@@ -126,7 +127,7 @@ def _signature_hint(loss: Callable, given: list[str], key: bool) -> str:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _data_arrays(data: Any) -> PyTree:
+def _data_arrays(data: PyTree) -> PyTree:
     """The data as a tree of arrays."""
     check_no_torch("data", data)
     iterated = lambda x: hasattr(x, "__next__")  # noqa: E731

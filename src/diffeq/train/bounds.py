@@ -7,12 +7,12 @@ With a lower bound of 0 the optimiser works on log θ: a step of 0.1 is one of t
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, PyTree
 
 from ..core.flax_nnx import is_nnx_module
 
@@ -53,7 +53,11 @@ class Interval(NamedTuple):
 
 
 def intervals(
-    bounds: Any, model: Any, counts: Sequence[int], names: Sequence[str], values: Sequence[Array]
+    bounds: PyTree,
+    model: PyTree,
+    counts: Sequence[int],
+    names: Sequence[str],
+    values: Sequence[Array],
 ) -> list[Interval | None]:
     """The interval of each trained array; `counts`: how many of them a piece of the model has."""
     if bounds is None:
@@ -66,7 +70,7 @@ def intervals(
     return [_checked_interval(*each) for each in zip(lower, upper, names, values, strict=True)]
 
 
-def spread_prefix(prefix: Any, model: Any) -> list:
+def spread_prefix(prefix: PyTree, model: PyTree) -> list:
     """The leaf of a prefix tree that stands for each piece of a model."""
     wide = jax.tree.map(
         lambda leaf, part: [leaf] * len(jax.tree.leaves(part, is_leaf=is_nnx_module)),
@@ -77,7 +81,7 @@ def spread_prefix(prefix: Any, model: Any) -> list:
     return jax.tree.leaves(wide, is_leaf=lambda x: x is None)
 
 
-def _bound_of_each(side: Any, model: Any, counts: Sequence[int]) -> list:
+def _bound_of_each(side: PyTree, model: PyTree, counts: Sequence[int]) -> list:
     """One bound for each trained array, from a prefix tree."""
     if isinstance(side, (list, tuple)) and hasattr(model, "shape"):
         side = np.asarray([np.nan if x is None else x for x in side], float)
@@ -88,7 +92,7 @@ def _bound_of_each(side: Any, model: Any, counts: Sequence[int]) -> list:
     return [bound for bound, count in zip(each, counts, strict=True) for _ in range(count)]
 
 
-def _checked_interval(lower: Any, upper: Any, name: str, value: Array) -> Interval:
+def _checked_interval(lower: PyTree, upper: PyTree, name: str, value: Array) -> Interval:
     """The interval of one array, in which it has to start."""
     start = np.asarray(value)
     if np.iscomplexobj(start):
@@ -115,7 +119,7 @@ def _name_entry(at: tuple[int, ...], name: str) -> str:
     return f"entry {list(at)} of {name}" if at else name
 
 
-def _full_bound(bound: Any, blank: float, shape: tuple[int, ...]) -> np.ndarray:
+def _full_bound(bound: PyTree, blank: float, shape: tuple[int, ...]) -> np.ndarray:
     if bound is None:
         return np.full(shape, blank)
     wide = np.broadcast_to(np.asarray(bound, float), shape)

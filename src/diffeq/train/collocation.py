@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import ArrayLike
+from jaxtyping import Array, PyTree
 
 from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
@@ -31,9 +32,9 @@ class Collocation(NamedTuple):
         2.0
     """
 
-    ts: Any
-    ys: Any
-    dys: Any
+    ts: PyTree
+    ys: PyTree
+    dys: PyTree
 
 
 def _within(kernel: Callable) -> Callable:
@@ -41,13 +42,13 @@ def _within(kernel: Callable) -> Callable:
     return lambda u: jnp.where(jnp.abs(u) <= 1, kernel(jnp.clip(u, -1, 1)), 0)
 
 
-def _sech(u: Any) -> Any:
+def _sech(u: Array) -> Array:
     """1/cosh u, which does not overflow."""
     small = jnp.exp(-jnp.abs(u))
     return 2 * small / (1 + small**2)
 
 
-def _silverman(u: Any) -> Any:
+def _silverman(u: Array) -> Array:
     """Silverman's kernel of order 4: that which smoothing splines have far from the ends."""
     x = jnp.abs(u) / math.sqrt(2)
     return jnp.exp(-x) * jnp.sin(x + math.pi / 4) / 2
@@ -70,7 +71,7 @@ KERNELS: dict[str, Callable] = {
 
 @keywords
 def collocate(
-    data: Any,
+    data: PyTree,
     ts: Any,
     *,
     at: Any = None,
@@ -138,7 +139,7 @@ def _bandwidth(bandwidth: Any, ts: Array) -> Any:
     return n ** (-1 / 5 - 3 / 35) * math.log(n) ** (-1 / 16) * (jnp.nanmax(ts) - jnp.nanmin(ts))
 
 
-def _smoothing(ts: Array, at: Array, kernel: Callable, bandwidth: Any) -> Callable:
+def _smoothing(ts: Array, at: Array, kernel: Callable, bandwidth: ArrayLike) -> Callable:
     """Data as (states, slopes), by local polynomials."""
     again = jnp.any(jnp.tril(ts[:, None] == ts, -1), axis=1)  # times that came before
 
@@ -197,7 +198,7 @@ def _interpolating(ts: Array, at: Array, kind: str) -> Callable:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _check_data(data: Any, ts: Array, at: Array) -> None:
+def _check_data(data: PyTree, ts: Array, at: Array) -> None:
     if ts.ndim != 1 or len(ts) < 3:
         raise ValueError(f"ts has shape {ts.shape}; a vector of three or more is wanted.")
     if at.ndim != 1:

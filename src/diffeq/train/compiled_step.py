@@ -6,12 +6,13 @@ Only the last few programs are kept: they hold all that their closures hold, and
 of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..autodiff.primitive import is_key
@@ -57,7 +58,7 @@ def objective_of(loss: Callable, rest: UntrainedParts, layout: Layout, *, keyed:
     return objective
 
 
-def _check_scalar(value: Any) -> None:
+def _check_scalar(value: PyTree) -> None:
     if isinstance(value, (tuple, list)):
         raise TypeError(
             f"loss returned {len(value)} values; a real scalar is wanted. Of (value, others), as "
@@ -90,7 +91,7 @@ def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
 
 
 @lru_cache(maxsize=KEPT)
-def _evaluation(tree: Any) -> Callable[..., Evaluation]:
+def _evaluation(tree: Hashable) -> Callable[..., Evaluation]:
     del tree
     return jax.jit(partial(_evaluate_loss))  # a partial is a function of its own, forgotten with it
 
@@ -123,7 +124,7 @@ class FitCarry(NamedTuple):
 
     theta: PyTree
     state: tuple
-    optimizer: Any
+    optimizer: PyTree
     best: Float[Array, ""]
     best_theta: PyTree
     best_state: tuple
@@ -140,7 +141,7 @@ def initial_carry(optimizer: Any, theta: PyTree, state: tuple, carry: FitCarry |
 
 
 @lru_cache(maxsize=KEPT)
-def _compiled_initial_carry(tree: Any) -> Callable[..., FitCarry]:
+def _compiled_initial_carry(tree: Hashable) -> Callable[..., FitCarry]:
     del tree
     return jax.jit(partial(_initial_carry))
 
@@ -164,7 +165,7 @@ def _initial_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry 
 
 
 def step_of(
-    optimizer: Any, carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
+    optimizer: Any, carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
 ) -> Captured:
     """A step of an optimiser, a function of (carry, evaluation, step).
 
@@ -172,7 +173,7 @@ def step_of(
         LossWanted: the optimiser evaluates the loss itself.
     """
 
-    def move(carry: FitCarry, evaluation: Evaluation, step: Any) -> FitCarry:
+    def move(carry: FitCarry, evaluation: Evaluation, step: ArrayLike) -> FitCarry:
         return optimizer_step(
             optimizer, carry, evaluation, step, loss=_raise_loss_wanted, noisy=noisy
         )
@@ -180,22 +181,24 @@ def step_of(
     return captured(move, carry, evaluation, step)
 
 
-def next_carry(step: Captured, carry: FitCarry, evaluation: Evaluation, number: Any) -> FitCarry:
+def next_carry(
+    step: Captured, carry: FitCarry, evaluation: Evaluation, number: ArrayLike
+) -> FitCarry:
     """The carry after a step. The arrays of the one before are given away."""
     return advance_by(step)(step, carry, evaluation, number)
 
 
-def advance_by(step: Captured) -> Any:
+def advance_by(step: Captured) -> Callable:
     """The program of a step, for steps that differ in their arrays alone."""
     return _compiled_step(jax.tree.structure(step))
 
 
 @lru_cache(maxsize=KEPT)
-def _compiled_step(tree: Any) -> Any:
+def _compiled_step(tree: Hashable) -> Callable:
     del tree
 
     def advanced_once(
-        step: Captured, carry: FitCarry, evaluation: Evaluation, number: Any
+        step: Captured, carry: FitCarry, evaluation: Evaluation, number: ArrayLike
     ) -> FitCarry:
         return step(carry, evaluation, number)
 
@@ -204,7 +207,7 @@ def _compiled_step(tree: Any) -> Any:
 
 @partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
 def record_evaluation(
-    carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
+    carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
 ) -> FitCarry:
     """The carry that knows of an evaluation, without a step from it. The evaluation may be part of
     the optimiser's state, which the carry is to have none of.
@@ -216,7 +219,7 @@ class LossWanted(Exception):
     """An optimiser calls `value_fn`."""
 
 
-def _raise_loss_wanted(*given: Any) -> Any:
+def _raise_loss_wanted(*given: PyTree) -> Any:
     del given
     raise LossWanted
 
@@ -225,7 +228,7 @@ def optimizer_step(
     optimizer: Any,
     carry: FitCarry,
     evaluation: Evaluation,
-    step: Any,
+    step: ArrayLike,
     *,
     loss: Callable,
     noisy: bool,
@@ -241,7 +244,7 @@ def optimizer_step(
     noted, fine = _record_evaluation(carry, evaluation, step, noisy=noisy)
     noted = jax.lax.optimization_barrier(noted)
 
-    def forwards() -> tuple[PyTree, Any]:
+    def forwards() -> tuple[PyTree, PyTree]:
         gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
         update = optax.with_extra_args_support(optimizer).update
         updates, state = update(
@@ -255,7 +258,7 @@ def optimizer_step(
         moved = optax.apply_updates(noted.theta, updates)
         return _with_dtypes_of((moved, state), (noted.theta, noted.optimizer))
 
-    def back() -> tuple[PyTree, Any]:
+    def back() -> tuple[PyTree, PyTree]:
         return jax.tree.map(_halfway, noted.theta, noted.best_theta), noted.optimizer
 
     theta, state = jax.lax.cond(fine, forwards, back)
@@ -268,7 +271,7 @@ def _halfway(theta: Array, best: Array) -> Array:
 
 
 def _record_evaluation(
-    carry: FitCarry, evaluation: Evaluation, step: Any, *, noisy: bool
+    carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
 ) -> tuple[FitCarry, Bool[Array, ""]]:
     """The carry with the best parameters (the last finite ones of a noisy loss) and the counts; and
     whether all is finite.
@@ -292,7 +295,7 @@ def _record_evaluation(
 
 
 def _count_refusals(
-    refusals: Refusals, codes: Int[Array, " arrays"], step: Any, same: Bool[Array, ""]
+    refusals: Refusals, codes: Int[Array, " arrays"], step: ArrayLike, same: Bool[Array, ""]
 ) -> Refusals:
     """The counts after an evaluation; at the best parameters it is no progress, though finite."""
     bad = jnp.any(codes != FINITE)
@@ -308,14 +311,14 @@ def _count_refusals(
 def _codes(tree: PyTree) -> Int[Array, " arrays"]:
     """Of each array whether it is finite, has infinities, or has NaN."""
 
-    def code(x: Any) -> Any:
+    def code(x: PyTree) -> Int[Array, ""]:
         most = jnp.max(jnp.abs(x), initial=0)  # NaN is the largest of all
         return jnp.where(jnp.isnan(most), NAN, jnp.where(jnp.isinf(most), INFINITE, FINITE))
 
     return jnp.stack([code(x) for x in jax.tree.leaves(tree)])
 
 
-def _select_tree(choice: Any, a: Any, b: Any) -> Any:
+def _select_tree(choice: Bool[Array, ""], a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(partial(jnp.where, choice), a, b)
 
 

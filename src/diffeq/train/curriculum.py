@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core.keywords import keywords
 from .fit import Fit, fit
@@ -17,9 +18,9 @@ __all__ = ["fit_growing"]
 
 @keywords
 def fit_growing(
-    model: Any,
+    model: PyTree,
     loss: Callable,
-    data: Any,
+    data: PyTree,
     ts: Any,
     *,
     ends: Sequence[Any],

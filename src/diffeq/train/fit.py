@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
@@ -52,7 +53,7 @@ class Fit:
         Fit(finished after 3 steps, loss 4 → 0)
     """
 
-    model: Any
+    model: PyTree
     history: np.ndarray
     status: str
     loss: float
@@ -86,16 +87,16 @@ class Fit:
 
 @keywords
 def fit(
-    model: Any,
+    model: PyTree,
     loss: Callable,
-    data: Any = None,
+    data: PyTree = None,
     *,
     optimizer: Any,
     steps: Any = None,
     batch_size: int | None = None,
     key: Any = None,
-    trainable: Any = None,
-    bounds: Any = None,
+    trainable: PyTree = None,
+    bounds: PyTree = None,
     callback: Callable | None = None,
     progress: bool = True,
 ) -> Fit:
@@ -187,7 +188,7 @@ def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
     return phases
 
 
-def _is_optimizer(x: Any) -> bool:
+def _is_optimizer(x: PyTree) -> bool:
     return hasattr(x, "init") and hasattr(x, "update") and not isinstance(x, type)
 
 
@@ -202,7 +203,12 @@ class _FitLoop:
     """The loop on the host: which step is next, what is recorded, when it ends."""
 
     def __init__(
-        self, stepper: Stepper, callback: Any, phases: list[tuple[Any, int]], *, progress: bool
+        self,
+        stepper: Stepper,
+        callback: Any,
+        phases: list[tuple[Any, int]],
+        *,
+        progress: bool,
     ) -> None:
         self.stepper, self.callback, self.phases = stepper, callback, phases
         self.steps = sum(steps for _, steps in phases)

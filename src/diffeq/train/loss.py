@@ -1,15 +1,13 @@
 """Losses for data with missing values."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 __all__ = ["mse"]
 
 
-def mse(y: Any, data: Any, mask: Any = None) -> Array:
+def mse(y: PyTree, data: PyTree, mask: PyTree = None) -> Array:
     """The mean of |y − data|² over the numbers that were measured.
 
     A number that is masked, or NaN in `data`, counts in neither the sum nor the mean, and its
@@ -50,7 +48,7 @@ def mse(y: Any, data: Any, mask: Any = None) -> Array:
     return total / jnp.maximum(count, 1)
 
 
-def _masks(mask: Any, data: Any) -> list:
+def _masks(mask: PyTree, data: PyTree) -> list:
     """One mask a leaf of data, from a prefix tree."""
     if mask is None:
         return [True] * len(jax.tree.leaves(data))
@@ -59,7 +57,7 @@ def _masks(mask: Any, data: Any) -> list:
     )
 
 
-def _squared_error(y: Any, data: Any, mask: Any) -> tuple[Array, Array]:
+def _squared_error(y: PyTree, data: PyTree, mask: PyTree) -> tuple[Array, Array]:
     y, data, mask = jnp.asarray(y), jnp.asarray(data), jnp.asarray(mask, bool)
     if y.shape != data.shape:
         raise ValueError(

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.typing import ArrayLike
+from jaxtyping import Array, PyTree
 
 from ..autodiff.primitive import Tracer
 from ..core.keywords import keywords
@@ -20,14 +21,14 @@ __all__ = ["Shooting", "multiple_shooting"]
 
 @keywords
 def multiple_shooting(
-    data: Any,
+    data: PyTree,
     ts: Any,
     *,
     group_size: int,
     continuity: float = 100.0,
-    starts: Any = None,
+    starts: PyTree = None,
     observe: Callable | None = None,
-    args: Any = None,
+    args: PyTree = None,
     loss: Callable = mse,
     solve: Callable | None = None,
     **solve_options: Any,
@@ -109,14 +110,14 @@ class Shooting:
 
     def __init__(
         self,
-        data: Any,
+        data: PyTree,
         ts: Array,
         group_size: int,
         *,
-        starts: Any,
+        starts: PyTree,
         observe: Callable | None,
         loss: Callable,
-        continuity: Any,
+        continuity: ArrayLike,
         solver: Callable,
     ) -> None:
         self.observe, self.loss, self.continuity = observe, loss, continuity
@@ -137,23 +138,23 @@ class Shooting:
         self.spans = tuple(jnp.where(counts > 1, t, last) for t in (self.ts[:, 0], ends))
         self.joined = counts[1:] > 1
 
-    def __call__(self, model: Any) -> Array:
+    def __call__(self, model: PyTree) -> Array:
         """The loss with groups that start at the given starts."""
         return self._loss(model, self.starts)
 
-    def free(self, pair: Any) -> Array:
+    def free(self, pair: PyTree) -> Array:
         """The loss of the pair (model, starts): both can be trained."""
         model, starts = pair
         return self._loss(model, starts)
 
-    def solve(self, model: Any, starts: Any = None) -> Solution:
+    def solve(self, model: PyTree, starts: PyTree = None) -> Solution:
         """The solutions of all groups, as a batch; rows that a short group has not are NaN."""
         starts = self.starts if starts is None else starts
         each = lambda y0, t0, t1, ts: self.solver(model, y0, (t0, t1), ts)  # noqa: E731
         t0, t1 = self.spans
         return jax.vmap(each)(starts, t0, t1, self.ts)
 
-    def _loss(self, model: Any, starts: Any) -> Array:
+    def _loss(self, model: PyTree, starts: PyTree) -> Array:
         sol = self.solve(model, starts)
         fine = jnp.all(sol.success)
         ys = sol.filled(0.0)
@@ -163,11 +164,11 @@ class Shooting:
         return jnp.where(fine, self.loss(seen, self.data) + self.continuity * gaps, jnp.inf)
 
 
-def _solver(solve: Any, args: Any, options: dict) -> Callable:
+def _solver(solve: Callable | None, args: PyTree, options: dict) -> Callable:
     if solve is not None:
         return solve
 
-    def solved(model: Any, y0: Any, tspan: tuple, saveat: Any) -> Solution:
+    def solved(model: PyTree, y0: PyTree, tspan: tuple, saveat: Array) -> Solution:
         if isinstance(model, Problem):
             return solve_problem(_restarted(model, y0, tspan), saveat=saveat, **options)
         if options:
@@ -180,7 +181,7 @@ def _solver(solve: Any, args: Any, options: dict) -> Callable:
     return solved
 
 
-def _restarted(problem: Problem, y0: Any, tspan: tuple) -> Problem:
+def _restarted(problem: Problem, y0: PyTree, tspan: tuple) -> Problem:
     """The problem from another state and time."""
     for names in (("x0", "v0"), ("q0", "p0")):
         if names[0] in problem.fields:
@@ -192,7 +193,7 @@ def _restarted(problem: Problem, y0: Any, tspan: tuple) -> Problem:
     return problem.replace(y0=y0, tspan=tspan)
 
 
-def _initial_starts(starts: Any, data: Any, ts: Array, rows: np.ndarray) -> Any:
+def _initial_starts(starts: PyTree, data: PyTree, ts: Array, rows: np.ndarray) -> PyTree:
     """Those that were given, or the data at the first point of each group."""
     if starts is None:
         _check_measured(data)
@@ -231,11 +232,11 @@ def _masked(x: Array, there: Array) -> Array:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _dtypes(data: Any) -> list:
+def _dtypes(data: PyTree) -> list:
     return [x.real.dtype for x in jax.tree.leaves(data) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
-def _check_shooting(data: Any, ts: Array, group_size: Any) -> None:
+def _check_shooting(data: PyTree, ts: Array, group_size: Any) -> None:
     if ts.ndim != 1:
         raise ValueError(f"ts has shape {ts.shape}; a vector is wanted.")
     for path, x in jax.tree.leaves_with_path(data):
@@ -249,7 +250,7 @@ def _check_shooting(data: Any, ts: Array, group_size: Any) -> None:
         raise ValueError(f"group_size is {group_size!r}; 2 to {len(ts)} points are possible.")
 
 
-def _check_measured(data: Any) -> None:
+def _check_measured(data: PyTree) -> None:
     for path, x in jax.tree.leaves_with_path(data):
         if not isinstance(x, Tracer) and np.any(np.all(np.isnan(x), axis=0)):
             raise ValueError(

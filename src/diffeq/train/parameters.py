@@ -28,7 +28,7 @@ class UntrainedParts(NamedTuple):
         intervals: the bounds of each trained array.
     """
 
-    problem: Any
+    problem: Problem | None
     pieces: tuple
     intervals: tuple[Interval | None, ...]
 
@@ -48,7 +48,7 @@ class Parameters:
         layout, rest: how the model is made of these again.
     """
 
-    def __init__(self, model: Any, trainable: Any, bounds: Any) -> None:
+    def __init__(self, model: PyTree, trainable: PyTree, bounds: PyTree) -> None:
         problem = None
         if trainable is None and isinstance(model, Problem):
             problem, model = model.replace(args=None), model.args
@@ -66,7 +66,7 @@ class Parameters:
         self.layout = Layout(tree, tuple(part.module for part in parts))
         self.rest = UntrainedParts(problem, tuple(part.rest for part in parts), tuple(kinds))
 
-    def result(self, theta: PyTree, state: tuple) -> Any:
+    def result(self, theta: PyTree, state: tuple) -> PyTree:
         """The model with these parameters, with floats where floats were given."""
         made = self.layout.pieces(theta, state, self.rest)
         kept = [_as_given(*pair) for pair in zip(self.given, made, strict=True)]
@@ -90,7 +90,7 @@ class Layout:
             )
         ]
 
-    def whole(self, pieces: Sequence, rest: UntrainedParts) -> Any:
+    def whole(self, pieces: Sequence, rest: UntrainedParts) -> PyTree:
         """The model of these leaves."""
         model = self.tree.unflatten(pieces)
         return model if rest.problem is None else rest.problem.replace(args=model)
@@ -106,13 +106,13 @@ class Layout:
 class _SplitLeaf(NamedTuple):
     """A leaf of the model, or a Flax module, apart."""
 
-    values: Any  # what is trained, or None
-    rest: Any = None
+    values: PyTree  # what is trained, or None
+    rest: PyTree = None
     state: tuple = ()
     module: "_Module | None" = None
 
 
-def _split_leaf(piece: Any, wanted: Any) -> _SplitLeaf:
+def _split_leaf(piece: PyTree, wanted: Any) -> _SplitLeaf:
     if not is_nnx_module(piece):
         return _SplitLeaf(jnp.asarray(piece)) if wanted else _SplitLeaf(None, piece)
     from flax import nnx
@@ -132,13 +132,13 @@ class _Module:
     rest: Any
     wanted: Any = field(compare=False)  # the filter; what it lets through is in `params`
 
-    def made(self, values: Any, state: tuple) -> Any:
+    def made(self, values: PyTree, state: tuple) -> PyTree:
         from flax import nnx
 
         params = jax.tree.unflatten(self.params, jax.tree.leaves(values))
         return nnx.merge(self.graph, params, jax.tree.unflatten(self.rest, state))
 
-    def written(self, piece: Any, old: tuple) -> tuple:
+    def written(self, piece: PyTree, old: tuple) -> tuple:
         from flax import nnx
 
         _, _, rest = nnx.split(piece, self.wanted, ...)
@@ -146,7 +146,7 @@ class _Module:
         return tuple(leaves) if tree == self.rest else old  # a loss that sows keeps nothing
 
 
-def _as_given(given: Any, piece: Any) -> Any:
+def _as_given(given: PyTree, piece: PyTree) -> PyTree:
     """A trained number as the kind of number that was given."""
     if piece is given or not isinstance(piece, jax.Array):
         return piece
@@ -190,7 +190,7 @@ def _check_hashable(tree: Any) -> None:
 # --- what is trained ------------------------------------------------------------------------------
 
 
-def _flags(model: Any, pieces: Sequence, trainable: Any) -> list:
+def _flags(model: PyTree, pieces: Sequence, trainable: PyTree) -> list:
     """For each piece a bool; for each NNX module a filter."""
     if trainable is None:
         return [_default(piece, flag) for piece, flag in _by_default(model)]
@@ -204,7 +204,7 @@ def _flags(model: Any, pieces: Sequence, trainable: Any) -> list:
     ]
 
 
-def _default(piece: Any, flag: bool) -> Any:
+def _default(piece: PyTree, flag: bool) -> Any:
     """The flag, or for an NNX module the equivalent filter."""
     if not is_nnx_module(piece):
         return bool(flag)
@@ -213,7 +213,7 @@ def _default(piece: Any, flag: bool) -> Any:
     return nnx.Param if flag else nnx.Nothing()
 
 
-def _by_default(model: Any) -> list[tuple[Any, bool]]:
+def _by_default(model: PyTree) -> list[tuple[PyTree, bool]]:
     """The pieces of a model. Inside an Equinox module, a Python float is a setting."""
     whole = lambda x: is_nnx_module(x) or isinstance(x, eqx.Module)  # noqa: E731
     pairs = []
@@ -225,7 +225,7 @@ def _by_default(model: Any) -> list[tuple[Any, bool]]:
     return pairs
 
 
-def _is_float(x: Any) -> bool:
+def _is_float(x: PyTree) -> bool:
     return eqx.is_inexact_array_like(x) and not is_nnx_module(x)
 
 
@@ -236,7 +236,7 @@ class _LeafMarker:
         self.index = index
 
 
-def _flags_where(model: Any, where: Callable) -> list:
+def _flags_where(model: PyTree, where: Callable) -> list:
     """Flags the pieces of a model that `where(model)` returns, to be trained."""
     pieces, tree = jax.tree.flatten(model, is_leaf=is_nnx_module)
     places = [piece if is_nnx_module(piece) else _LeafMarker(i) for i, piece in enumerate(pieces)]

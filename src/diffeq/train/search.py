@@ -5,12 +5,13 @@ and its gradient are one compiled program, that of all other optimisers. Written
 would be compiled three times over, in loops and conditions: for a neural ODE 41 s, in place of 12.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from ..autodiff.host_segments import Segments, outside
@@ -41,7 +42,7 @@ class LineSearch:
         self.objective = objective
         given = (carry, _with_state(evaluation, carry))
 
-        def step(carry: FitCarry, evaluation: Evaluation, number: Any) -> FitCarry:
+        def step(carry: FitCarry, evaluation: Evaluation, number: ArrayLike) -> FitCarry:
             loss = _marked_loss(evaluation)
             return optimizer_step(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
 
@@ -100,7 +101,7 @@ def _marked_loss(evaluation: Evaluation) -> Callable[[PyTree], Array]:
 
 
 @lru_cache(maxsize=KEPT)
-def _whole(tree: Any) -> Callable[..., FitCarry]:
+def _whole(tree: Hashable) -> Callable[..., FitCarry]:
     del tree
     return jax.jit(lambda step, carry, evaluation, draw: step(carry, evaluation, draw))
 

@@ -93,11 +93,11 @@ class Stepper:
         noted = record_evaluation(carry, evaluation, draw.step, noisy=self.draws.noisy)
         self.carry = noted._replace(optimizer=state)
 
-    def model(self) -> Any:
+    def model(self) -> PyTree:
         """The model with the parameters that it has now, in arrays that no step gives away."""
         return self.parameters.result(*_copied((self.carry.theta, self.carry.state)))
 
-    def best_model(self) -> Any:
+    def best_model(self) -> PyTree:
         """The model with the best parameters; of a noisy loss with the last finite ones."""
         return self.parameters.result(self.carry.best_theta, self.carry.best_state)
 
@@ -119,7 +119,7 @@ def _copied(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def check_untraced(*given: Any) -> None:
+def check_untraced(*given: PyTree) -> None:
     """Raises an error for tracers: the loop of a fit is on the host."""
     if in_a_trace(given):
         raise TypeError(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jaxtyping import PyTree
+
 from ..adjoints import Discrete, refusal
 from ..controllers import PI, MeanSquare
 from ..core.packing import holds, moving_leaves
@@ -98,7 +100,7 @@ def checked_call(
     )
 
 
-def _with_defaults(problem: Any, plain: Any, options: SolveOptions) -> Call:
+def _with_defaults(problem: Problem, plain: Problem, options: SolveOptions) -> Call:
     """The call, with the method, the controller and the tolerances that are its defaults."""
     method, controller, dt = options.method, options.controller, options.dt
     if method is None:
@@ -131,7 +133,7 @@ def _with_defaults(problem: Any, plain: Any, options: SolveOptions) -> Call:
     )
 
 
-def _check_against_state(call: Call, options: SolveOptions, state: Any, span: Any) -> None:
+def _check_against_state(call: Call, options: SolveOptions, state: PyTree, span: PyTree) -> None:
     """Refuses tolerances that do not fit the state, and save times that do not fit the span."""
     state = moving_leaves(state)
     check_prefix("rtol", call.rtol, state)
@@ -141,7 +143,7 @@ def _check_against_state(call: Call, options: SolveOptions, state: Any, span: An
 
 
 def _counted_steps(
-    call: Call, plain: Any, span: Any, events: tuple
+    call: Call, plain: Problem, span: PyTree, events: tuple
 ) -> tuple[int | None, int | None]:
     """The number of steps of `dt`, and the number of attempts to allow, where they are known."""
     kinks = most_kinks(plain, call.method) if plain.delayed else 0
@@ -154,7 +156,7 @@ def checked_problem(problem: Any) -> None:
     check_state(problem, initial_tree(problem))
 
 
-def checked_rest(problem: Any, options: SolveOptions) -> tuple[Any, Any]:
+def checked_rest(problem: Any, options: SolveOptions) -> tuple[PyTree, PyTree]:
     """The tolerances of a search for a steady state, or the first thing that is wrong with it."""
     check_problem(problem)
     method = options.method

@@ -4,12 +4,14 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
-from ..adjoints import Discrete
+from ..adjoints import Adjoint, Discrete
+from ..controllers import Controller
 from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem
-from ..problems.forms import Ito
+from ..problems.forms import Ito, Sde
 from .values import concrete
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
 _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation choose better
 
 
-def default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Method:
+def default_method(
+    problem: Problem, rtol: PyTree, controller: Controller | None, dt: Any
+) -> Method:
     """The method for a problem, where none is named."""
     if problem.stochastic:
         return _default_noisy(problem, controller, dt)
@@ -34,20 +38,20 @@ def default_method(problem: Problem, rtol: Any, controller: Any, dt: Any) -> Met
     return explicit_for(rtol)
 
 
-def explicit_for(rtol: Any) -> Method:
+def explicit_for(rtol: PyTree) -> Method:
     """The explicit method for these relative tolerances (None: the default)."""
     known = [np.min(np.asarray(x)) for x in jax.tree.leaves(rtol)] if concrete(rtol) else []
     return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"]()
 
 
-def may_switch(problem: Problem, state: Any, adjoint: Any) -> bool:
+def may_switch(problem: Problem, state: PyTree, adjoint: Adjoint | None) -> bool:
     """True if the default method may switch to a stiff one, which has a dense Jacobian."""
     if not problem.is_ode or not isinstance(adjoint, Discrete | None):
         return False
     return Packing(moving_leaves(state)).size <= _MOST_TURNING
 
 
-def _default_noisy(problem: Any, controller: Any, dt: Any) -> Method:
+def _default_noisy(problem: Any, controller: Controller | None, dt: Any) -> Method:
     """The method for an equation with noise: of order 3/2, where there is one."""
     if not problem.delayed:
         return NoisyDefault()
@@ -79,7 +83,7 @@ class NoisyDefault(Stochastic):
         """Steps may be controlled, where the method that is chosen can do that."""
         return True
 
-    def chosen(self, form: Any, *, controlled: bool) -> Method:
+    def chosen(self, form: Sde, *, controlled: bool) -> Method:
         """SOSRA for additive noise, SOSRI for what commutes component by component, else Euler's
         methods, by given steps.
         """

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core.packing import Packing, holds, moving_leaves
 from ..methods import Method, Stochastic
@@ -21,9 +22,10 @@ from ..problems import (
 )
 from ..problems.base import data_of, evaluated
 from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
-from ..problems.dde import depends_on_state
+from ..problems.dde import DDEProblem, depends_on_state
 from ..problems.jump import rate_varies
 from ..problems.lowering import functions_of, initial_tree, named_leaves
+from ..problems.sdde import SDDEProblem
 from ..problems.user_functions import is_of_torch
 from .defaults import no_control
 from .values import concrete, is_real, shown
@@ -140,7 +142,7 @@ def check_noisy(problem: Problem, events: tuple) -> None:
         )
 
 
-def check_forwards(problem: Problem, span: Any) -> None:
+def check_forwards(problem: Problem, span: PyTree) -> None:
     """Time runs forwards where a path is drawn."""
     if problem.stochastic and span is not None and span[1] < span[0]:
         what = "jumps are" if isinstance(problem, JumpProblem) else "an SDE is"
@@ -149,7 +151,7 @@ def check_forwards(problem: Problem, span: Any) -> None:
         )
 
 
-def check_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
+def check_delayed(problem: Problem, method: Method, *, controlled: bool) -> None:
     """Refuses methods that cannot solve a delay equation."""
     if problem.stochastic:
         _check_noisy_delayed(problem, method, controlled=controlled)
@@ -168,7 +170,7 @@ def check_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
         )
 
 
-def _check_noisy_delayed(problem: Any, method: Method, *, controlled: bool) -> None:
+def _check_noisy_delayed(problem: Problem, method: Method, *, controlled: bool) -> None:
     """Between the ends of steps the past of a noisy path is a line, which is enough for order 1."""
     if not isinstance(method, Stochastic):
         raise TypeError(
@@ -185,7 +187,7 @@ def _check_noisy_delayed(problem: Any, method: Method, *, controlled: bool) -> N
         raise ValueError(f"{no_control(problem)}.")
 
 
-def check_history(problem: Any) -> None:
+def check_history(problem: DDEProblem | SDDEProblem) -> None:
     """A history that can be asked, and lags that are positive where they are known."""
     history, lags = problem.history, problem.lags
     if history is None or any(isinstance(x, str) for x in jax.tree.leaves(history)):
@@ -241,7 +243,7 @@ def check_key(problem: Problem, key: Any) -> None:
     )
 
 
-def _check_mass(problem: Any, state: Any) -> None:
+def _check_mass(problem: DAEProblem, state: PyTree) -> None:
     """A mass matrix and what is said to be differential, where they are known."""
     packing = Packing(state)
     mass, kept = packed_mass(problem, packing), packed_differential(problem, packing)
@@ -296,7 +298,7 @@ def check_index(problem: Problem, method: Method) -> None:
         )
 
 
-def _check_slopes(problem: Any, state: Any) -> None:
+def _check_slopes(problem: ImplicitDAEProblem, state: PyTree) -> None:
     """The slopes at the start, and which of them the residual has, where they are known."""
     packing = Packing(state)
     kept, slope = packed_differential(problem, packing), packed_slope(problem, packing)
@@ -309,7 +311,7 @@ def _check_slopes(problem: Any, state: Any) -> None:
         raise ValueError("dy0 has NaN or inf; finite numbers are wanted: zeros, if nothing better.")
 
 
-def check_state(problem: Problem, state: Any) -> None:
+def check_state(problem: Problem, state: PyTree) -> None:
     """Refuses states, masses and slopes that do not fit together."""
     if isinstance(problem, DAEProblem):
         _check_mass(problem, state)

@@ -5,13 +5,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from .values import concrete, digits_of, is_real, shown
 
 __all__ = ["arrays_of", "check_save", "check_saveat", "times_of"]
 
 
-def check_save(save: Any) -> None:
+def check_save(save: PyTree) -> None:
     """Refuses what is no function."""
     for key, f in save.items() if isinstance(save, dict) else [(None, save)]:
         name = "save" if key is None else f"save[{key!r}]"
@@ -21,7 +22,7 @@ def check_save(save: Any) -> None:
             )
 
 
-def check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
+def check_saveat(saveat: PyTree, save: PyTree, span: PyTree, eps: float) -> None:
     """Refuses times that are no times, or not in order and inside of the span."""
     if isinstance(save, dict) and not (isinstance(saveat, dict) and set(save) <= set(saveat)):
         raise ValueError(
@@ -38,7 +39,7 @@ def check_saveat(saveat: Any, save: Any, span: Any, eps: float) -> None:
         _check_times(name, at, span, eps)
 
 
-def _check_times(name: str, at: Any, span: Any, eps: float) -> None:
+def _check_times(name: str, at: Any, span: PyTree, eps: float) -> None:
     if np.ndim(at) != 1 or not is_real(at):
         raise ValueError(f"{name} is {shown(at)}; a sequence of times is wanted.")
     if np.size(at) == 0:
@@ -78,7 +79,7 @@ def times_of(name: str, x: Any) -> Any:
     return jnp.asarray(x) if np.size(x) else None
 
 
-def arrays_of(saveat: Any) -> Any:
+def arrays_of(saveat: PyTree) -> PyTree:
     """Save times as arrays, where they are lists of numbers."""
     if isinstance(saveat, dict):
         return {k: arrays_of(v) for k, v in saveat.items()}

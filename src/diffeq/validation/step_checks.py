@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, PyTree
 
 from ..controllers import Controller
 from ..events import AbstractEvent, Periodic
@@ -36,7 +37,7 @@ __all__ = [
 _FEW_STEPS = 16
 
 
-def check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
+def check_steps(method: Method, controller: Controller, dt: Any, dt0: Any) -> None:
     """Refuses steps that are no numbers, and methods that have to be given theirs."""
     if dt is not None and dt0 is not None:
         raise ValueError(
@@ -55,7 +56,7 @@ def check_steps(method: Method, controller: Any, dt: Any, dt0: Any) -> None:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
 
 
-def check_turns(problem: Problem, method: Method, controller: Any, dt: Any) -> None:
+def check_turns(problem: Problem, method: Method, controller: Controller, dt: Any) -> None:
     """Refuses a switching method if the problem is no ODE, or its steps do not show stiffness."""
     if len(method.submethods) == 1:
         return
@@ -86,7 +87,7 @@ def check_limits(controller: Controller) -> None:
         )
 
 
-def check_direction(name: str, dt: Any, span: Any) -> None:
+def check_direction(name: str, dt: Any, span: PyTree) -> None:
     """A dt > 0 is a length, right for both directions of time; dt < 0 says which it means."""
     if dt is not None and span is not None and concrete(dt) and dt < 0 and span[1] > span[0]:
         raise ValueError(
@@ -138,14 +139,14 @@ def listed(events: Any) -> tuple:
     return tuple(given)
 
 
-def counted(events: tuple, problem: Problem, span: Any) -> tuple:
+def counted(events: tuple, problem: Problem, span: PyTree) -> tuple:
     """The events, of which those that are periodic know how often they happen, as a power of two,
     where that can be told and is more often than is recorded by default.
     """
     return tuple(_counted(e, problem, span) if isinstance(e, Periodic) else e for e in events)
 
 
-def _counted(event: Periodic, problem: Problem, span: Any) -> Periodic:
+def _counted(event: Periodic, problem: Problem, span: PyTree) -> Periodic:
     given = (event.period, event.phase)
     if span is None or (any(map(callable, given)) and not concrete(problem.args)):
         return event
@@ -173,7 +174,7 @@ def most_kinks(problem: Any, method: Method) -> int:
 
 
 def known_steps(
-    span: Any, dt: Any, stops: Any, events: tuple, kinks: int = 0
+    span: PyTree, dt: Array | float | None, stops: PyTree, events: tuple, kinks: int = 0
 ) -> tuple[int | None, int | None]:
     """The largest number of steps of dt, where it is known: a power of two. A count is
     part of the program, and another dt need not compile another one. And how many to allow: each

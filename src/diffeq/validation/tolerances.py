@@ -1,15 +1,16 @@
 """Tolerances: what they are by default, and whether they fit the state and its precision."""
 
 import warnings
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core.notices import INSIDE
 from ..core.packing import as_state
 from ..methods import ExplicitRK
+from ..methods.base import Method
 from ..problems.user_functions import described
 from .values import concrete, is_real, shown
 
@@ -23,7 +24,9 @@ __all__ = [
 ]
 
 
-def tolerances_of(rtol: Any, atol: Any, *, noisy: bool, controlled: bool) -> tuple[Any, Any]:
+def tolerances_of(
+    rtol: PyTree, atol: PyTree, *, noisy: bool, controlled: bool
+) -> tuple[PyTree, PyTree]:
     """Both, or what they are by default. With steps that are given, they say how exactly an
     implicit method solves its equations.
     """
@@ -32,7 +35,7 @@ def tolerances_of(rtol: Any, atol: Any, *, noisy: bool, controlled: bool) -> tup
     return tolerance_of("rtol", rtol, relative), tolerance_of("atol", atol, absolute)
 
 
-def tolerance_of(name: str, value: Any, default: float) -> Any:
+def tolerance_of(name: str, value: PyTree, default: float) -> PyTree:
     """A tolerance, or what it is by default; refused where it is none."""
     if value is None:
         return default
@@ -52,7 +55,7 @@ def tolerance_of(name: str, value: Any, default: float) -> Any:
     return value
 
 
-def check_prefix(name: str, value: Any, state: Any) -> None:
+def check_prefix(name: str, value: PyTree, state: PyTree) -> None:
     """A tolerance is one for all of the state, or one for each of its parts."""
     single = jax.tree_util.all_leaves([state])
     try:
@@ -64,18 +67,18 @@ def check_prefix(name: str, value: Any, state: Any) -> None:
         ) from error
 
 
-def _check_fits(value: Any, part: Any) -> None:
+def _check_fits(value: PyTree, part: PyTree) -> None:
     for leaf in jax.tree.leaves(part):
         if np.broadcast_shapes(np.shape(value), np.shape(leaf)) != np.shape(leaf):
             raise ValueError("is larger than the part of the state that it is for")
 
 
-def eps_of(state: Any) -> float:
+def eps_of(state: PyTree) -> float:
     """The rounding unit of the state."""
     return float(jnp.finfo(jnp.result_type(float, *jax.tree.leaves(state))).eps)
 
 
-def below_eps(rtol: Any, eps: float) -> bool:
+def below_eps(rtol: PyTree, eps: float) -> bool:
     """True if rtol is, or may be, below the precision of the state."""
     if not concrete(rtol):
         return True
@@ -87,7 +90,7 @@ _noticed: set[str] = set()
 _LARGE = 50
 
 
-def notice_precision(method: Any, rtol: Any, state: Any) -> None:
+def notice_precision(method: Method, rtol: PyTree, state: PyTree) -> None:
     """Says once that a tolerance is below what the state's dtype can reach (the default one is of
     bfloat16 and float16); or what it can reach with this method, whose weights multiply rounding
     errors.
@@ -119,7 +122,7 @@ def _notice_dtype(smallest: float, eps: float, dtype: str) -> None:
     )
 
 
-def _notice_weights(method: Any, smallest: float, eps: float, dtype: str) -> None:
+def _notice_weights(method: Method, smallest: float, eps: float, dtype: str) -> None:
     if not isinstance(method, ExplicitRK):
         return
     size, name = float(np.abs(method.tableau.b).sum()), f"{method!r} in {dtype}"

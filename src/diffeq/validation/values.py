@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..autodiff.primitive import Tracer
 
 __all__ = ["concrete", "digits_of", "is_real", "shown"]
 
 
-def concrete(x: Any) -> bool:
+def concrete(x: PyTree) -> bool:
     """True if the numbers of a tree are known now."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(x))
 
@@ -28,7 +29,7 @@ def digits_of(t: float) -> str:
     return repr(float(t)).removesuffix(".0")
 
 
-def shown(x: Any) -> str:
+def shown(x: PyTree) -> str:
     """A value as a sentence shows it."""
     if inspect.isclass(x):
         return f"the class {x.__name__}"
