@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from .autodiff.primitive import Tracer
+from .autodiff.jax_internals import Tracer
 from .capture_call import captured_problem
 from .closures import flatten, unflatten
 from .controllers.tolerance import Tolerance

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
 from .algebra import field_derivatives
-from .autodiff.primitive import Tracer
+from .autodiff.jax_internals import Tracer
 from .core.notices import INSIDE
 from .core.packing import Packing
 from .core.status import Status

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, PyTree
 
-from .autodiff.primitive import Tracer
+from .autodiff.jax_internals import Tracer
 from .core.addressable import here, row_places
 from .core.norm import in_dtype_of
 from .core.packing import Treelike

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .algebra import field_derivatives
+from .autodiff.jax_internals import Tracer, in_a_trace
 from .autodiff.nonfinite_cotangents import call_host
-from .autodiff.primitive import Tracer, in_a_trace
 from .autodiff.unreached_rows import Reached as RowKind
 from .autodiff.unreached_rows import mark_unreached
 from .capture_call import captured_call

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .adjoints import SteadyState
 from .adjoints.steady_state import Rest, at_rest
-from .autodiff.primitive import Tracer, influences
+from .autodiff.jax_internals import Tracer, influences
 from .autodiff.unreached_rows import Reached, mark_unreached
 from .autodiff.while_loop import loop
 from .capture_call import captured_problem

@@ -16,7 +16,7 @@ from jaxtyping import jaxtyped
 
 from diffeq.algebra.linear import factored, linear_solve
 from diffeq.autodiff.dynamic_scan import walk
-from diffeq.autodiff.primitive import if_unbatched, rebind, user_line
+from diffeq.autodiff.jax_internals import if_unbatched, rebind, user_line
 from diffeq.autodiff.row_buffers import get_row, put_row, unset
 from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.unreached_rows import mark_unreached

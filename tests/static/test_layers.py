@@ -45,7 +45,7 @@ HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "scipy", "tqdm", "torch"
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot
 
 PRIVATE = ("jax._src", "jax.interpreters", "jax.extend", "equinox.internal")
-PRIVATE_HOMES = {"diffeq.autodiff.primitive", "diffeq.ensemble.chunks"}
+PRIVATE_HOMES = {"diffeq.autodiff.jax_internals", "diffeq.ensemble.chunks"}
 
 
 def module_name(path: Path) -> str:

@@ -24,8 +24,8 @@ from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import Tangent, walk
 from ..autodiff.forward_tangent import push_tangent
+from ..autodiff.jax_internals import dependents, jaxpr_as_fun
 from ..autodiff.known_value import with_known_value
-from ..autodiff.primitive import dependents, jaxpr_as_fun
 from ..autodiff.row_buffers import get_row, put_row
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion

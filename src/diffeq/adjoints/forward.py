@@ -24,9 +24,9 @@ from jax import lax
 from jaxtyping import Array
 
 from ..autodiff.batch_last import over_lanes
+from ..autodiff.jax_internals import jaxpr_as_fun, lanes_last, shape_of, trace
 from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
-from ..autodiff.primitive import jaxpr_as_fun, lanes_last, shape_of, trace
 from ..autodiff.while_loop import loop
 from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..autodiff.primitive import Jaxpr, trace
+from ..autodiff.jax_internals import Jaxpr, trace
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.status import Status
 from ..integrator import Data, State, System, integrate

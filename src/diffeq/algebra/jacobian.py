@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Real
 
-from ..autodiff.primitive import dependents
+from ..autodiff.jax_internals import dependents
 
 __all__ = ["Slopes", "field_derivatives", "identity", "jacobian"]
 

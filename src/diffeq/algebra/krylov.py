@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
-from ..autodiff.primitive import shape_of
+from ..autodiff.jax_internals import shape_of
 
 __all__ = ["Products", "check_solver", "solve_iteratively"]
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Int
 
-from ..autodiff.primitive import (
+from ..autodiff.jax_internals import (
     ShapedArray,
     define,
     instantiate,

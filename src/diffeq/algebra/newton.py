@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree, Real
 
-from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
+from ..autodiff.jax_internals import bound, jaxpr_as_fun, shape_of
 from ..autodiff.while_loop import loop
 
 __all__ = ["Bounds", "NewtonResult", "simplified_newton", "stop_closure_gradient"]

@@ -17,7 +17,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Inexact
 
-from ..autodiff.primitive import bound, jaxpr_as_fun, shape_of
+from ..autodiff.jax_internals import bound, jaxpr_as_fun, shape_of
 from ..core.promotion import standard_promotion
 from .jacobian import jacobian
 from .linear import factored, linear_solve

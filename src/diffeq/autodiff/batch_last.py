@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .primitive import Literal, dependence, inner_jaxpr, is_foreign, rebind
+from .jax_internals import Literal, dependence, inner_jaxpr, is_foreign, rebind
 
 __all__ = ["ELEMENTWISE", "over_lanes"]
 

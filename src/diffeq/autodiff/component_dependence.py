@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from .batch_last import ELEMENTWISE
-from .primitive import CALLS, Literal, Tracer, open_jaxpr, rebind
+from .jax_internals import CALLS, Literal, Tracer, open_jaxpr, rebind
 
 __all__ = ["own_components"]
 

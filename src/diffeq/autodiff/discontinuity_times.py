@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .dynamic_scan import walk_p
-from .primitive import (
+from .jax_internals import (
     CALLS,
     Literal,
     ShapedArray,

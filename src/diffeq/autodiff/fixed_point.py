@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from ..core.promotion import standard_promotion
 from .dynamic_scan import walk
-from .primitive import bound, jaxpr_as_fun
+from .jax_internals import bound, jaxpr_as_fun
 
 __all__ = ["fixed_point"]
 

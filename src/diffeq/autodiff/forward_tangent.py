@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .dynamic_scan import walk
-from .primitive import bound, contains, jaxpr_as_fun, shape_of
+from .jax_internals import bound, contains, jaxpr_as_fun, shape_of
 
 __all__ = ["push_tangent"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .primitive import Jaxpr, Literal, ShapedArray, define, inner_jaxpr, is_or_contains, rebind
+from .jax_internals import Jaxpr, Literal, ShapedArray, define, inner_jaxpr, is_or_contains, rebind
 
 __all__ = ["Segments", "outside"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Inexact
 
-from .primitive import ShapedArray, define, influence, is_zero, lanes_last, zero_tangent
+from .jax_internals import ShapedArray, define, influence, is_zero, lanes_last, zero_tangent
 
 __all__ = ["with_known_value"]
 

@@ -6,7 +6,7 @@ compiler moves some of them out of a loop, and none of those that are loops them
 
 from collections.abc import Sequence
 
-from .primitive import Jaxpr, Literal, is_or_contains, remade
+from .jax_internals import Jaxpr, Literal, is_or_contains, remade
 
 __all__ = ["split_invariant"]
 

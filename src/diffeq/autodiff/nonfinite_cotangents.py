@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-from .primitive import ShapedArray, define, is_unknown, is_zero, lanes_last, zero_tangent
+from .jax_internals import ShapedArray, define, is_unknown, is_zero, lanes_last, zero_tangent
 
 __all__ = ["call_host", "tripwire"]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.promotion import standard_promotion
-from .primitive import (
+from .jax_internals import (
     ShapedArray,
     define,
     instantiate,

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Int32
 
 from .dynamic_scan import walk_p
-from .primitive import (
+from .jax_internals import (
     CALLS,
     Literal,
     ShapedArray,

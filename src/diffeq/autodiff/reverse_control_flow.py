@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .primitive import (
+from .jax_internals import (
     CALLS,
     Jaxpr,
     Literal,

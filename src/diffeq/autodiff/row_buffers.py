@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Shaped
 
-from .primitive import (
+from .jax_internals import (
     ShapedArray,
     define,
     instantiate,

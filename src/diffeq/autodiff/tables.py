@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real, Shaped
 
-from .primitive import (
+from .jax_internals import (
     Literal,
     ShapedArray,
     define,

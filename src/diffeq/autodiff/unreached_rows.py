@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
-from .primitive import (
+from .jax_internals import (
     ShapedArray,
     define,
     instantiate,

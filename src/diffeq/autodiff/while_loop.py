@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .batch_last import over_lanes
-from .primitive import (
+from .jax_internals import (
     ShapedArray,
     bound,
     define,

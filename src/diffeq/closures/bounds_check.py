@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..autodiff.primitive import Jaxpr, Literal, subjaxprs, user_line
+from ..autodiff.jax_internals import Jaxpr, Literal, subjaxprs, user_line
 
 __all__ = ["check_indices"]
 

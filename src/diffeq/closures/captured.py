@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..autodiff.primitive import bound, eval_jaxpr
+from ..autodiff.jax_internals import bound, eval_jaxpr
 from ..core.promotion import user_promotion
 from .bounds_check import check_indices
 from .numpy_draws import notice_draws

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..autodiff.primitive import ShapedArray, Tracer
+from ..autodiff.jax_internals import ShapedArray, Tracer
 
 __all__ = [
     "HashedKey",

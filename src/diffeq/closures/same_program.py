@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..autodiff.primitive import Jaxpr, Literal
+from ..autodiff.jax_internals import Jaxpr, Literal
 from .reading import HashedKey, Identity, attributes_of, cell_content, reading_key
 
 __all__ = ["constant_key", "key_of_jaxpr", "same_program"]

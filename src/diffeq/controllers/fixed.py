@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, Real
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from .base import Controller, Verdict
 
 __all__ = ["Constant", "Fixed"]

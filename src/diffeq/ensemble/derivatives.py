@@ -25,8 +25,8 @@ from jax.custom_derivatives import SymbolicZero
 from ..adjoints import Discrete
 from ..adjoints.base import is_inexact, pick_flagged
 from ..adjoints.forward_accumulation import ForwardAccumulation
+from ..autodiff.jax_internals import is_key, split_by_sizes
 from ..autodiff.one_way_linear import Map, one_way_linear
-from ..autodiff.primitive import is_key, split_by_sizes
 from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
 from ..solution import Solution

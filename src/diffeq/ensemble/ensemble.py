@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..autodiff.primitive import Tracer, in_a_trace
+from ..autodiff.jax_internals import Tracer, in_a_trace
 from ..closures import captured
 from ..controllers import Controller
 from ..core.addressable import here

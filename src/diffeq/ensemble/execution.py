@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from ..adjoints.base import pick_flagged
-from ..autodiff.primitive import in_a_trace, is_key, split_by_sizes
+from ..autodiff.jax_internals import in_a_trace, is_key, split_by_sizes
 from ..closures import unflatten
 from ..solution import Solution
 from ..solve import first_step

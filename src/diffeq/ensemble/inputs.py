@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
 from .sharded import row_at
 

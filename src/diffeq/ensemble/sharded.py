@@ -20,7 +20,7 @@ from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 
 __all__ = [
     "alone",

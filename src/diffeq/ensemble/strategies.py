@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..autodiff.primitive import in_a_trace, is_key
+from ..autodiff.jax_internals import in_a_trace, is_key
 from ..closures import flatten
 from ..solution import Solution
 from .derivatives import solve_differentiably, solve_in_lanes

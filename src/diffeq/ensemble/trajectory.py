@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adjoints.base import is_inexact, pick_flagged
-from ..autodiff.primitive import split_by_sizes
+from ..autodiff.jax_internals import split_by_sizes
 from ..closures import unflatten
 from ..core.status import Status
 from ..integrator.call import Call, StaticOptions

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..autodiff.primitive import compared
+from ..autodiff.jax_internals import compared
 from ..problems.lowering import Traced
 
 __all__ = ["Condition"]

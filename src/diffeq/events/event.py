@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields, unflatten_fields
 from ..core.keywords import keywords
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ..autodiff.jax_internals import influences
 from ..autodiff.one_way_linear import undifferentiable
-from ..autodiff.primitive import influences
 from ..brownian import exponentials, key_words, threefry
 from ..closures import flatten, unflatten
 from ..core.packing import Held, Packing, as_state, hold, released

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Real
 
+from ..autodiff.jax_internals import shape_of
 from ..autodiff.one_way_linear import undifferentiable
-from ..autodiff.primitive import shape_of
 from ..closures import flatten
 from ..core.dispatch import entry_for
 from ..core.packing import as_state, released

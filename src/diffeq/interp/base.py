@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PyTree, Real
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..core.promotion import standard_promotion
 
 __all__ = ["InputFunction", "Table"]

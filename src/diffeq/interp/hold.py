@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from ..autodiff.discontinuity_times import jumping
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..core.promotion import standard_promotion
 from .base import InputFunction, Table, tree_row

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from ..algebra import Factors, factored, linear_solve
 from ..algebra.roots import find_root, implicit_root
-from ..autodiff.primitive import dependents
+from ..autodiff.jax_internals import dependents
 from ..problems.forms import Implicit
 
 __all__ = [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from ..autodiff.primitive import ShapedArray, define, dependence
+from ..autodiff.jax_internals import ShapedArray, define, dependence
 
 __all__ = ["Meter"]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields
 from ..core.packing import Packing, as_state, without_held
 from .base import Problem, evaluated

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields, unflatten_fields
 from .base import Problem
 from .user_functions import accepts

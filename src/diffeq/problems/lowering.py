@@ -19,14 +19,14 @@ from jaxtyping import Array, PyTree
 
 from ..autodiff.component_dependence import own_components
 from ..autodiff.discontinuity_times import Jumps, concatenate_times, join_jumps, jumping, turns_of
-from ..autodiff.loop_invariant import split_invariant
-from ..autodiff.primitive import (
+from ..autodiff.jax_internals import (
     count_equations,
     eval_jaxpr,
     influences,
     shape_of,
     with_constants,
 )
+from ..autodiff.loop_invariant import split_invariant
 from ..closures import check_indices, flatten, no_writes, unflatten
 from ..core.dispatch import entry_for
 from ..core.packing import Packing, as_state, moving_leaves, released, without_held

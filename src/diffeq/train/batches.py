@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from ..autodiff.primitive import is_key
+from ..autodiff.jax_internals import is_key
 from ..validation import check_no_torch
 from ..validation.values import shown
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..autodiff.primitive import is_key
+from ..autodiff.jax_internals import is_key
 from ..closures import Captured, captured
 from .batches import StepInputs
 from .parameters import Layout, UntrainedParts

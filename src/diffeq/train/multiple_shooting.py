@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..problems import Problem
 from ..solution import Solution

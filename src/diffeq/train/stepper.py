@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..autodiff.primitive import in_a_trace
+from ..autodiff.jax_internals import in_a_trace
 from ..closures import Captured, captured
 from .batches import Draws, StepInputs
 from .compiled_step import (

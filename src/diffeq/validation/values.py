@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..autodiff.primitive import Tracer
+from ..autodiff.jax_internals import Tracer
 
 __all__ = ["concrete", "digits_of", "is_real", "shown"]
 

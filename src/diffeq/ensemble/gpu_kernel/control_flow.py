@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...autodiff.primitive import dependents, scan_counts, split_by_sizes, subjaxprs
+from ...autodiff.jax_internals import dependents, scan_counts, split_by_sizes, subjaxprs
 from ...autodiff.while_loop import lane_dependence
 from .indexing import clamped_row, write_row
 from .large_arrays import (

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...autodiff.batch_last import ELEMENTWISE as COMMON
-from ...autodiff.primitive import rebind
+from ...autodiff.jax_internals import rebind
 from .scalar_values import apply_operation, fold_operation, is_known, is_known_entry, map_entries
 
 __all__ = ["ELEMENTWISE", "elementwise", "fits", "on_entries"]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...algebra import small_lu
-from ...autodiff.primitive import (
+from ...autodiff.jax_internals import (
     Literal,
     implementation_of,
     is_key,
