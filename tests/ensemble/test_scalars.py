@@ -15,8 +15,9 @@ from jax import lax
 from jaxtyping import jaxtyped
 
 from diffeq.algebra.linear import factored, linear_solve
+from diffeq.autodiff.batch_last import if_unbatched
 from diffeq.autodiff.dynamic_scan import walk
-from diffeq.autodiff.jax_internals import if_unbatched, rebind, user_line
+from diffeq.autodiff.jax_internals import evaluate_equation, user_line
 from diffeq.autodiff.row_buffers import get_row, put_row, unset
 from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.unreached_rows import mark_unreached
@@ -369,7 +370,7 @@ def test_a_line_of_the_user_is_in_none_of_the_packages_that_it_calls():
 
 def test_what_is_made_of_an_equation_is_from_its_line():
     (sine,) = jax.make_jaxpr(lambda v: jnp.sin(v))(V[0]).eqns
-    again = lambda v: jax.jvp(lambda v: rebind(sine, [v])[0], (v,), (v,))
+    again = lambda v: jax.jvp(lambda v: evaluate_equation(sine, [v])[0], (v,), (v,))
     made = jax.make_jaxpr(jax.jit(again))(V[0]).eqns[0].params["jaxpr"].eqns
     assert [e.primitive.name for e in made] == ["sin", "cos", "mul"]
     assert {user_line(sine)} == set(map(user_line, made)) != {""}

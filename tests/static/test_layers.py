@@ -1,4 +1,5 @@
-"""Imports go strictly down, in no cycle; few hide in functions; private corners have two homes.
+"""Imports go strictly down, in no cycle; few hide in functions; what JAX does not document is used
+in one file.
 
 The layers are those of the design. A part of the package (a folder, or a module at the top) has one
 level, and imports only parts of a lower level; inside a part, modules import each other freely, but
@@ -6,11 +7,13 @@ in no cycle. The modules of the level `solve` are one part.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
+from inspect import Signature
 from pathlib import Path
 
 import pytest
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
 
 ROOT = Path(__file__).parents[2] / "src" / "diffeq"
 
@@ -44,8 +47,24 @@ ONE_PART = dict.fromkeys(SOLVE, "solve")
 HEAVY = {"lineax", "matplotlib", "optax", "optimistix", "scipy", "tqdm", "torch", "flax"}
 LAZY_INSIDE = {("diffeq.solution", "plot"): "diffeq.plot"}  # Solution.plot
 
-PRIVATE = ("jax._src", "jax.interpreters", "jax.extend", "equinox.internal")
-PRIVATE_HOMES = {"diffeq.autodiff.jax_internals", "diffeq.ensemble.chunks"}
+# What JAX does not document, used in one file, and by the kernels of a GPU for themselves.
+PRIVATE = (
+    "jax._src",
+    "jax.api_util",
+    "jax.core",
+    "jax.extend",
+    "jax.interpreters",
+    "jax.linear_util",
+)
+PRIVATE_HOME = "diffeq.autodiff.jax_internals"
+KERNELS = "diffeq.ensemble.gpu_kernel"
+# The attributes of a jaxpr and of its parts, but for names that objects of Python have as well.
+JAXPR_ATTRIBUTES = {
+    name
+    for kind in (Jaxpr, JaxprEqn, Literal, Primitive, Var)
+    for name in dir(kind)
+    if not name.startswith("_")
+} - {*dir(str), *dir(Signature)}
 
 
 def module_name(path: Path) -> str:
@@ -191,11 +210,47 @@ def used_names(module: str) -> Iterator[str]:
             yield f"{known.get(first, first)}.{rest}"
 
 
-@MODULES
-def test_private_corners_of_jax_and_equinox_have_two_homes(module: str) -> None:
-    used = {
-        name
-        for name in used_names(module)
-        if f"{name}.".startswith(tuple(f"{p}." for p in PRIVATE))
-    }
-    assert not used or module in PRIVATE_HOMES, f"{module} uses {sorted(used)}"
+def homes_aside(test: Callable) -> Callable:
+    """For each module that knows JAX by its documentation alone."""
+    others = [m for m in TREES if m != PRIVATE_HOME and not f"{m}.".startswith(f"{KERNELS}.")]
+    return pytest.mark.parametrize("module", others)(test)
+
+
+@homes_aside
+def test_what_jax_does_not_document_is_imported_in_one_file(module: str) -> None:
+    private = tuple(f"{p}." for p in (*PRIVATE, "equinox.internal"))
+    used = {name for name in used_names(module) if f"{name}.".startswith(private)}
+    assert not used, f"{module} uses {sorted(used)}; {PRIVATE_HOME} is the place for it"
+
+
+def declared(module: str) -> set[str]:
+    """The attributes that the classes of a module declare."""
+    classes = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.ClassDef)]
+    fields = [f for node in classes for f in node.body if isinstance(f, ast.AnnAssign)]
+    return {f.target.id for f in fields if isinstance(f.target, ast.Name)}
+
+
+def jaxpr_attributes(module: str) -> list[str]:
+    """Where a module reads an attribute of a jaxpr or of an equation: one of that name which is
+    neither of `self` nor of a class that declares it in this module.
+    """
+    ours = declared(module)
+    return [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        and node.attr in JAXPR_ATTRIBUTES - ours
+        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    ]
+
+
+@homes_aside
+def test_a_jaxpr_and_its_equations_are_read_in_one_file(module: str) -> None:
+    used = jaxpr_attributes(module)
+    assert not used, f"{module} looks into a jaxpr: {used}; {PRIVATE_HOME} has functions for it"
+
+
+def test_attributes_of_a_jaxpr_are_seen() -> None:
+    assert {"eqns", "invars", "outvars", "constvars", "jaxpr", "consts"} <= JAXPR_ATTRIBUTES
+    assert {"primitive", "params", "aval", "val", "in_avals", "impl"} <= JAXPR_ATTRIBUTES
+    assert len(jaxpr_attributes(PRIVATE_HOME)) > 50

@@ -23,8 +23,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from ..autodiff.batch_last import over_lanes
-from ..autodiff.jax_internals import jaxpr_as_fun, lanes_last, shape_of, trace
+from ..autodiff.batch_last import lanes_last, over_lanes
+from ..autodiff.jax_internals import jaxpr_as_fun, shape_of, trace
 from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.while_loop import loop

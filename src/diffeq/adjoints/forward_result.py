@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..autodiff.jax_internals import Jaxpr, trace
+from ..autodiff.jax_internals import Jaxpr, input_types, interpret, output_types, trace
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.status import Status
 from ..integrator import Data, State, System, integrate
@@ -78,8 +78,11 @@ class AdjointContext:
     def is_state(self, channel: Channel) -> bool:
         """True if a channel's rows are the states themselves."""
         shapes = self.data, self.start.t, self.start.y
-        jaxpr = jax.make_jaxpr(channel.value)(*shapes).jaxpr
-        return list(jaxpr.outvars) == [jaxpr.invars[-1]]
+        jaxpr = trace(channel.value, *shapes)
+        count = len(input_types(jaxpr))
+        made = lambda equation, _: [None for _ in output_types(equation)]  # noqa: E731
+        found = interpret(jaxpr, list(range(count)), made, lambda x, aval: None)
+        return found == [count - 1]
 
     def storage_times(self) -> tuple[list[Array], list[Array]]:
         """The times at which the forward solve stores the state for the backward solve: those of

@@ -15,14 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact, Int
 
-from ..autodiff.jax_internals import (
-    ShapedArray,
-    define,
-    instantiate,
-    is_zero,
-    lanes_last,
-    zero_tangent,
-)
+from ..autodiff.batch_last import lanes_last
+from ..autodiff.jax_internals import ShapedArray, define, instantiate, is_zero, zero_tangent
 from . import small_lu
 
 __all__ = ["Factors", "factored", "linear_solve"]

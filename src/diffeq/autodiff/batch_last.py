@@ -12,69 +12,81 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
-from .jax_internals import Literal, dependence, inner_jaxpr, is_foreign, rebind
+from .jax_internals import (
+    Equation,
+    Jaxpr,
+    ShapedArray,
+    as_array,
+    define,
+    evaluate_equation,
+    inlinable,
+    interpret,
+    is_foreign,
+    name_of,
+    output_types,
+    own_dependence,
+    parameters,
+)
 
-__all__ = ["ELEMENTWISE", "over_lanes"]
+__all__ = ["ELEMENTWISE", "if_unbatched", "lanes_last", "over_lanes"]
 
 
-def over_lanes(jaxpr: Any, size: int) -> Callable:
+def over_lanes(jaxpr: Jaxpr, size: int) -> Callable:
     """`f(flags, operands) -> (outputs, flags)`: a jaxpr whose flagged operands have lanes."""
 
     def run(flags: Sequence[bool], operands: Sequence) -> tuple[list, list[bool]]:
-        values = dict(zip(jaxpr.jaxpr.invars, zip(operands, flags, strict=True), strict=True))
-        values.update(
-            {v: (c, False) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)}
+        found = interpret(
+            jaxpr,
+            list(zip(operands, flags, strict=True)),
+            lambda equation, inputs: _equation(equation, inputs, size),
+            lambda x, aval: (x, False),
         )
-        read = lambda v: (v.val, False) if isinstance(v, Literal) else values[v]  # noqa: E731
-        for equation in jaxpr.jaxpr.eqns:
-            inputs = [read(v) for v in equation.invars]
-            outputs = _equation(equation, inputs, size)
-            values.update(zip(equation.outvars, outputs, strict=True))
-        known = lambda v: jnp.asarray(v.val, v.aval.dtype)  # noqa: E731
-        found = [
-            (known(v), False) if isinstance(v, Literal) else read(v) for v in jaxpr.jaxpr.outvars
-        ]
-        return [x for x, _ in found], [flag for _, flag in found]
+        outputs = [as_array(x, a) for (x, _), a in zip(found, output_types(jaxpr), strict=True)]
+        return outputs, [flag for _, flag in found]
 
     return run
 
 
-def _equation(equation: Any, inputs: Sequence, size: int) -> list:
+def _equation(equation: Equation, inputs: Sequence, size: int) -> list:
     xs, flags = [x for x, _ in inputs], [flag for _, flag in inputs]
-    inner = inner_jaxpr(equation)
+    inner = inlinable(equation)
     if inner is not None:
         return list(zip(*over_lanes(inner, size)(flags, xs), strict=True))
     if not any(flags):
-        return [(x, False) for x in rebind(equation, xs)]
-    rule = _RULES.get(equation.primitive.name)
-    if equation.primitive.name in ELEMENTWISE:
+        return [(x, False) for x in evaluate_equation(equation, xs)]
+    rule = _RULES.get(name_of(equation))
+    if name_of(equation) in ELEMENTWISE:
         return [(_elementwise(equation, xs, flags, size), True)]
     if rule is not None:
-        out = rule(xs, flags, size, equation.params)
+        out = rule(xs, flags, size, parameters(equation))
         if out is not None:
             return [(x, True) for x in out]
     axes = [-1 if flag else None for flag in flags]
-    knows = dependence.get(equation.primitive)
-    found = knows(flags, **equation.params) if knows else _have_lanes(equation, xs, axes, size)
+    found = own_dependence(equation, flags)
+    found = _have_lanes(equation, xs, axes, size) if found is None else found
     out_axes = [-1 if flag else None for flag in found]
     out = jax.vmap(
-        lambda *xs: rebind(equation, xs), in_axes=axes, out_axes=out_axes, axis_size=size
+        lambda *xs: evaluate_equation(equation, xs),
+        in_axes=axes,
+        out_axes=out_axes,
+        axis_size=size,
     )(*xs)
     return list(zip(out, found, strict=True))
 
 
-def _have_lanes(equation: Any, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
+def _have_lanes(equation: Equation, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
     """Which outputs have lanes. With the rules of JAX all do. Another library may have a primitive
     whose answer is one for all lanes (equinox has, so that an error is raised by those lanes alone
     that are in error): a lane axis there would make a branch of them all.
     """
-    count = len(equation.outvars)
-    if not is_foreign(equation.primitive):
+    count = len(output_types(equation))
+    if not is_foreign(equation):
         return [True] * count
 
     def lanes_in(k: int) -> bool:
-        one = jax.vmap(lambda *xs: rebind(equation, xs)[k], axes, None, axis_size=size)
+        one = jax.vmap(lambda *xs: evaluate_equation(equation, xs)[k], axes, None, axis_size=size)
         try:
             jax.eval_shape(one, *xs)
         except ValueError:  # "vmap has mapped output but out_axes is None"
@@ -96,11 +108,11 @@ ELEMENTWISE = frozenset(
 )
 
 
-def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) -> Any:
+def _elementwise(equation: Equation, xs: Sequence, flags: Sequence[bool], size: int) -> Any:
     """Evaluates an elementwise operation on numbers with lanes and an array with lanes; JAX would
     put the lanes first.
     """
-    shape = (*equation.outvars[0].aval.shape, size)
+    shape = (*output_types(equation)[0].shape, size)
 
     def wide(x: Any, flag: bool) -> Any:
         x = jnp.asarray(x)
@@ -109,7 +121,7 @@ def _elementwise(equation: Any, xs: Sequence, flags: Sequence[bool], size: int) 
         at = (len(shape) - 1,) if flag else range(x.ndim)
         return lax.broadcast_in_dim(x, shape, at)
 
-    return rebind(equation, [wide(x, flag) for x, flag in zip(xs, flags, strict=True)])[0]
+    return evaluate_equation(equation, list(map(wide, xs, flags)))[0]
 
 
 def _all(xs: Sequence, flags: Sequence[bool], size: int) -> list:
@@ -171,3 +183,30 @@ _RULES: dict[str, Callable] = {
     "stack": _stack,
     "dynamic_slice": _dynamic_slice,
 }
+
+
+def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
+    """The batch axis moved to the end, where the lanes of one component lie side by side."""
+    if axis is None:  # a number, it may be
+        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size)) if force else x
+    return jnp.moveaxis(x, axis, -1)
+
+
+def if_unbatched(flag: Any) -> Array:
+    """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
+    when it is the only one, and go on with the others when it is one of many.
+
+    >>> both = jnp.array([True, False])
+    >>> bool(if_unbatched(both[0])), jax.vmap(if_unbatched)(both).tolist()
+    (True, [False, False])
+    """
+    return _alone_p.bind(flag)[0]
+
+
+_alone_p = define(
+    "alone",
+    lambda flag: [flag],
+    lambda flag: [ShapedArray(flag.shape, flag.dtype)],
+    batch=lambda size, xs, axes: ([jnp.zeros((), bool)], [None]),
+    dependence=lambda flags: [False],
+)

@@ -6,14 +6,29 @@ numbers to one; what is not known here is taken to depend on all that goes in.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Int32
 
 from .batch_last import ELEMENTWISE
-from .jax_internals import CALLS, Literal, Tracer, open_jaxpr, rebind
+from .jax_internals import (
+    CALLS,
+    Equation,
+    Jaxpr,
+    ShapedArray,
+    Tracer,
+    branches_of,
+    called,
+    evaluate_equation,
+    input_types,
+    interpret,
+    name_of,
+    output_types,
+    parameters,
+)
 
 __all__ = ["own_components"]
 
@@ -27,7 +42,7 @@ _ELEMENTWISE = ELEMENTWISE | frozenset(
 )
 
 
-def own_components(jaxpr: Any, inputs: Sequence[bool]) -> bool:
+def own_components(jaxpr: Jaxpr, inputs: Sequence[bool]) -> bool:
     """True if each component of the outputs depends on its own component of the flagged inputs
     alone, all of them in order, as far as the equations tell: False may also mean that they do not.
 
@@ -38,59 +53,74 @@ def own_components(jaxpr: Any, inputs: Sequence[bool]) -> bool:
     (False, False)
     """
     labels, first = [], 0
-    for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True):
-        size = v.aval.size if flag else 0
-        own = np.arange(first, first + size, dtype=np.int32).reshape(v.aval.shape if flag else (0,))
-        labels.append(own if flag else _unlabelled(v))
-        first += size
+    for aval, flag in zip(input_types(jaxpr), inputs, strict=True):
+        own = np.arange(first, first + aval.size, dtype=np.int32).reshape(aval.shape)
+        labels.append(own if flag else _unlabelled(aval))
+        first += aval.size if flag else 0
     found = np.concatenate([np.ravel(x) for x in _labels_of(jaxpr, labels)])
     return found.size == first and bool(np.all((found == NONE) | (found == np.arange(first))))
 
 
-def _unlabelled(v: Any) -> Labels:
-    return np.full(v.aval.shape, NONE, np.int32)
+class _Labelled(NamedTuple):
+    """A number of a jaxpr: its labels, and a function that returns its value, or None where that
+    is not known here.
+    """
+
+    labels: Labels
+    value: Callable[[], Any]
 
 
-def _labels_of(jaxpr: Any, inputs: Sequence[Labels]) -> list[Labels]:
-    """The labels of the outputs of a closed jaxpr."""
-    labels: dict[Any, Labels] = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
-    makers: dict[Any, Any] = {}  # of constants, the equations that make them
-    consts = dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
-
-    def read(v: Any) -> Labels:
-        return _unlabelled(v) if isinstance(v, Literal) or v not in labels else labels[v]
-
-    def value(v: Any) -> Any:
-        """The numbers of a constant; None where they are not known here."""
-        if isinstance(v, Literal):
-            return v.val
-        if v in consts:
-            return None if isinstance(consts[v], Tracer) else consts[v]
-        if v not in makers:
-            return None
-        equation, inner = makers[v], [value(x) for x in makers[v].invars]
-        if any(x is None for x in inner):
-            return None
-        with jax.ensure_compile_time_eval():
-            made = rebind(equation, inner)
-        return made[equation.outvars.index(v)]
-
-    for equation in jaxpr.jaxpr.eqns:
-        found = [read(v) for v in equation.invars]
-        if all((x == NONE).all() for x in found):
-            makers.update(dict.fromkeys(equation.outvars, equation))
-            continue
-        known = lambda i, equation=equation: value(equation.invars[i])  # noqa: E731
-        labels.update(zip(equation.outvars, _equation(equation, found, known), strict=True))
-    return [read(v) for v in jaxpr.jaxpr.outvars]
+def _unlabelled(aval: ShapedArray) -> Labels:
+    return np.full(aval.shape, NONE, np.int32)
 
 
-def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels]:
+def _unknown() -> None:
+    return None
+
+
+def _constant(x: Any, aval: ShapedArray) -> _Labelled:
+    return _Labelled(_unlabelled(aval), lambda: None if isinstance(x, Tracer) else x)
+
+
+def _labels_of(jaxpr: Jaxpr, inputs: Sequence[Labels]) -> list[Labels]:
+    """The labels of the outputs of a jaxpr."""
+    given = [_Labelled(x, _unknown) for x in inputs]
+    return [x.labels for x in interpret(jaxpr, given, _labelled, _constant)]
+
+
+def _labelled(equation: Equation, inputs: list[_Labelled]) -> list[_Labelled]:
+    """What an equation makes: its labels, or, of constants, what it makes of their values."""
+    labels = [x.labels for x in inputs]
+    if any((x != NONE).any() for x in labels):
+        found = _equation(equation, labels, lambda i: inputs[i].value())
+        return [_Labelled(x, _unknown) for x in found]
+    made = cache(lambda: _evaluate_known(equation, inputs))
+    return [
+        _Labelled(_unlabelled(a), partial(_output, made, i))
+        for i, a in enumerate(output_types(equation))
+    ]
+
+
+def _evaluate_known(equation: Equation, inputs: list[_Labelled]) -> list | None:
+    """The outputs of an equation, where its inputs are known."""
+    values = [x.value() for x in inputs]
+    if any(x is None for x in values):
+        return None
+    with jax.ensure_compile_time_eval():
+        return evaluate_equation(equation, values)
+
+
+def _output(made: Callable[[], list | None], i: int) -> Any:
+    found = made()
+    return None if found is None else found[i]
+
+
+def _equation(equation: Equation, inputs: list[Labels], known: Callable) -> list[Labels]:
     """The labels of what an equation makes."""
-    name, params = equation.primitive.name, equation.params
-    inner = open_jaxpr(equation) if name in CALLS else None
-    if inner is not None and len(inner.jaxpr.invars) == len(inputs):
-        return _labels_of(inner, inputs)
+    name, params = name_of(equation), parameters(equation)
+    found = _inside(equation, inputs)
+    if found is not None:
+        return found
     if name in _MOVES:
         return _MOVES[name](inputs, params)
     moved = _indexed(equation, inputs, known) if name in _INDEXED else None
@@ -101,12 +131,18 @@ def _equation(equation: Any, inputs: list[Labels], known: Callable) -> list[Labe
     if name.startswith(("reduce_", "arg")) and "axes" in params and len(inputs) == 1:
         return [_met(inputs[0], params["axes"])]
     whole = _met(np.concatenate([x.ravel() for x in inputs]), (0,))
-    return [np.broadcast_to(whole, v.aval.shape) for v in equation.outvars]
+    return [np.broadcast_to(whole, a.shape) for a in output_types(equation)]
 
 
-def _branches(inputs: list[Labels], params: dict) -> list[Labels]:
-    """Of a choice among branches: what it is made by meets what each of them makes."""
-    found = [_labels_of(branch, inputs[1:]) for branch in params["branches"]]
+def _inside(equation: Equation, inputs: list[Labels]) -> list[Labels] | None:
+    """The labels of what a call makes; of a choice among branches, what it is made by meets what
+    each of them makes. None of another equation.
+    """
+    if name_of(equation) in CALLS and len(input_types(called(equation))) == len(inputs):
+        return _labels_of(called(equation), inputs)
+    if name_of(equation) != "cond":
+        return None
+    found = [_labels_of(branch, inputs[1:]) for branch in branches_of(equation)]
     return [_met(_stack_labels(inputs[0], *xs), (0,)) for xs in zip(*found, strict=True)]
 
 
@@ -141,14 +177,14 @@ def _contracted(inputs: list[Labels], params: dict) -> list[Labels]:
     return [_met(_stack_labels(left, right), (0,))]
 
 
-def _indexed(equation: Any, inputs: list[Labels], known: Callable) -> list[Labels] | None:
+def _indexed(equation: Equation, inputs: list[Labels], known: Callable) -> list[Labels] | None:
     """The operation itself on labels, where it is known which numbers it takes."""
-    operands = _INDEXED[equation.primitive.name]
+    operands = _INDEXED[name_of(equation)]
     xs = [inputs[i] if i in operands else known(i) for i in range(len(inputs))]
-    if any(x is None for x in xs) or equation.params.get("update_jaxpr") is not None:
+    if any(x is None for x in xs) or parameters(equation).get("update_jaxpr") is not None:
         return None
     with jax.ensure_compile_time_eval():
-        return [np.maximum(np.asarray(x), SEVERAL) for x in rebind(equation, xs)]
+        return [np.maximum(np.asarray(x), SEVERAL) for x in evaluate_equation(equation, xs)]
 
 
 def _broadcast(inputs: list[Labels], params: dict) -> list[Labels]:
@@ -171,7 +207,6 @@ def _split(inputs: list[Labels], params: dict) -> list[Labels]:
 # What moves numbers about, and what makes several of one or one of several by its parameters.
 _MOVES: dict[str, Callable] = {
     "broadcast_in_dim": _broadcast,
-    "cond": _branches,
     "concatenate": lambda xs, p: [np.concatenate(xs, p["dimension"])],
     "dot_general": _contracted,
     "expand_dims": lambda xs, p: [np.expand_dims(xs[0], p["dimensions"])],

@@ -15,23 +15,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..core.split import split_by_sizes
 from .dynamic_scan import walk_p
 from .jax_internals import (
     CALLS,
-    Literal,
+    Equation,
+    Jaxpr,
     ShapedArray,
+    as_array,
+    branches_of,
+    called,
     contains,
     define,
-    dependence,
-    influence,
+    evaluate_equation,
+    input_types,
+    interpret,
     is_or_contains,
     is_zero,
-    literal,
-    open_jaxpr,
-    rebind,
-    scan_counts,
-    split_by_sizes,
+    name_of,
+    output_types,
+    parameters,
+    pruned,
+    scan_of,
     user_line,
+    while_of,
     zero_tangent,
 )
 from .while_loop import loop_p
@@ -113,10 +120,10 @@ def jumping(s: Any, times: Callable, *data: Array, kind: str = "input") -> Array
     return jumping_p.bind(jnp.asarray(s), *data, times=times, kind=kind, levels=levels)[0]
 
 
-def jumps_of(jaxpr: Any, inputs: Sequence[_Lines]) -> Jumps:
-    """Returns the jumps of the function of a closed jaxpr, given the lines of its inputs."""
+def jumps_of(jaxpr: Jaxpr, inputs: Sequence[_Lines]) -> Jumps:
+    """Returns the jumps of the function of a jaxpr, given the lines of its inputs."""
     found = Jumps([], [], [], [])
-    if contains(jaxpr.jaxpr, jumping_p.name):
+    if contains(jaxpr, jumping_p.name):
         _follow_lines(jaxpr, inputs, _JumpSearch(found), outputs=False)
     return found
 
@@ -162,7 +169,7 @@ class _JumpSearch(NamedTuple):
     found: Jumps
     at: frozenset[str] = frozenset(("jumping",))
 
-    def here(self, equation: Any) -> bool:
+    def here(self, equation: Equation) -> bool:
         """True if there may be more in an equation."""
         return is_or_contains(equation, *self.at)
 
@@ -171,46 +178,30 @@ class _JumpSearch(NamedTuple):
 
 
 def _follow_lines(
-    jaxpr: Any, inputs: Sequence[_Lines], search: _JumpSearch, *, outputs: bool = True
+    jaxpr: Jaxpr, inputs: Sequence[_Lines], search: _JumpSearch, *, outputs: bool = True
 ) -> list[_Lines]:
-    """The lines of the outputs of a closed jaxpr; equations that lead to no place where something
-    jumps are left out.
+    """The lines of the outputs of a jaxpr; equations that lead to no place where something jumps
+    are left out.
     """
-    known: dict = dict(zip(jaxpr.jaxpr.invars, inputs, strict=True))
-    known.update(
-        (v, constant_lines(c)) for v, c in zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    return interpret(
+        pruned(jaxpr, search.here, outputs=outputs),
+        inputs,
+        lambda equation, xs: _equation(equation, xs, search),
+        lambda x, aval: constant_lines(as_array(x, aval)),
     )
-    needed = _needed(jaxpr.jaxpr, search, outputs=outputs)
-
-    def read(v: Any) -> _Lines:
-        return constant_lines(literal(v)) if isinstance(v, Literal) else known[v]
-
-    for equation in jaxpr.jaxpr.eqns:
-        if search.here(equation) or any(v in needed for v in equation.outvars):
-            out = _equation(equation, [read(v) for v in equation.invars], search)
-            known.update(zip(equation.outvars, out, strict=True))
-    return [read(v) for v in jaxpr.jaxpr.outvars] if outputs else []
 
 
-def _needed(jaxpr: Any, search: _JumpSearch, *, outputs: bool) -> set:
-    """The variables that are to be followed."""
-    needed = {v for v in jaxpr.outvars if not isinstance(v, Literal)} if outputs else set()
-    for equation in reversed(jaxpr.eqns):
-        if search.here(equation) or any(v in needed for v in equation.outvars):
-            needed.update(v for v in equation.invars if not isinstance(v, Literal))
-    return needed
-
-
-def _equation(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
-    name = equation.primitive.name
+def _equation(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    name = name_of(equation)
     if _all_constant(xs) and not search.here(equation):
-        return [constant_lines(x) for x in rebind(equation, [x[0].offset for x in xs if x])]
+        offsets = [x[0].offset for x in xs if x]
+        return list(map(constant_lines, evaluate_equation(equation, offsets)))
     if name in _RULES:
         return _RULES[name](equation, xs, search)
     if search.here(equation):
         search.found.hidden.append(Hidden("input", user_line(equation)))
     if any(x is None for x in xs) or name not in _OF_LINES:
-        return [None] * len(equation.outvars)
+        return [None] * len(output_types(equation))
     lines = _OF_LINES[name](equation, *xs)
     return [lines if lines is None or len(lines) <= _MOST else None]
 
@@ -219,44 +210,44 @@ def _is_constant(x: _Lines) -> bool:
     return x is not None and len(x) == 1 and x[0].slope is None
 
 
-def _called(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
-    return _follow_lines(open_jaxpr(equation), xs, search)
+def _called(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    return _follow_lines(called(equation), xs, search)
 
 
-def _branches(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
-    each = [_follow_lines(branch, xs[1:], search) for branch in equation.params["branches"]]
+def _branches(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    each = [_follow_lines(branch, xs[1:], search) for branch in branches_of(equation)]
     return [_any_of(equation, *lines) for lines in zip(*each, strict=True)]
 
 
-def _selected(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _selected(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """One of several, whatever chooses it."""
     del search
     lines = _any_of(equation, *xs[1:])
     return [lines if lines is None or len(lines) <= _MOST else None]
 
 
-def _scan(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _scan(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """Of a loop what goes from turn to turn is not followed."""
-    consts = sum(scan_counts(equation.params)[:1])
-    inside = [*xs[:consts], *(None for _ in xs[consts:])]
-    _follow_lines(equation.params["jaxpr"], inside, search, outputs=False)
-    return [None] * len(equation.outvars)
+    scan = scan_of(equation)
+    inside = [*xs[: scan.constants], *(None for _ in xs[scan.constants :])]
+    _follow_lines(scan.step, inside, search, outputs=False)
+    return [None] * len(output_types(equation))
 
 
-def _while(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
-    params = equation.params
-    sizes = params["cond_nconsts"], params["body_nconsts"]
+def _while(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+    loop = while_of(equation)
+    sizes = loop.of_test, loop.of_body
     of_test, of_body, carry = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
     carry = [None for _ in carry]
-    for consts, name in ((of_test, "cond_jaxpr"), (of_body, "body_jaxpr")):
-        _follow_lines(params[name], [*consts, *carry], search, outputs=False)
-    return [None] * len(equation.outvars)
+    for consts, part in ((of_test, loop.test), (of_body, loop.body)):
+        _follow_lines(part, [*consts, *carry], search, outputs=False)
+    return [None] * len(output_types(equation))
 
 
-def _jumping_call(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _jumping_call(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """A place where something is called that jumps."""
     s, *data = xs
-    kind, found = equation.params["kind"], search.found
+    kind, found = parameters(equation)["kind"], search.found
     if kind == "past":
         lines = [(x.slope.ravel(), x.offset.ravel()) for x in s or () if x.slope is not None]
         found.lines.extend(lines)
@@ -274,11 +265,11 @@ def _jumping_call(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> l
     return [s]
 
 
-def _comparison(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _comparison(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     """A comparison, whose outcome is no line."""
     if not search.here(equation):
         return [None]
-    out: Any = equation.outvars[0].aval
+    out = output_types(equation)[0]
     a, *rest = xs
     b = rest[0] if rest else constant_lines(jnp.zeros(out.shape, out.dtype))
     if a is None or b is None or out.size > _FEW:
@@ -295,9 +286,10 @@ def _all_constant(xs: Sequence[_Lines]) -> bool:
     return all(_is_constant(x) for x in xs)
 
 
-def _jump_times(equation: Any, data: Sequence[Array]) -> Array:
+def _jump_times(equation: Equation, data: Sequence[Array]) -> Array:
     """The times of its own, for each query."""
-    s, of, levels = equation.invars[0].aval, *(equation.params[k] for k in ("times", "levels"))
+    s, params = input_types(equation)[0], parameters(equation)
+    of, levels = params["times"], params["levels"]
     for i in reversed(range(s.ndim)):
         axes = [0 if level[i] else None for level in levels]
         of = jax.vmap(of, axes) if any(level[i] for level in levels) else of
@@ -306,15 +298,15 @@ def _jump_times(equation: Any, data: Sequence[Array]) -> Array:
     return times.reshape(*shape, -1)
 
 
-def _lines_of_first(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _lines_of_first(equation: Equation, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
     del equation, search
     return [xs[0]]
 
 
-def _inside_of_a_solve(equation: Any, xs: Sequence[_Lines], search: _JumpSearch) -> list[_Lines]:
+def _inside_of_a_solve(equation: Equation, xs: Sequence, search: _JumpSearch) -> list[_Lines]:
     """A solve within a field has steps and a time of its own."""
     del xs, search
-    return [None] * len(equation.outvars)
+    return [None] * len(output_types(equation))
 
 
 _RULES: dict[str, Callable] = {
@@ -334,7 +326,7 @@ _RULES: dict[str, Callable] = {
 # --- what becomes of lines ------------------------------------------------------------------------
 
 
-def _mapped(equation: Any, *xs: list[Line]) -> _Lines:
+def _mapped(equation: Equation, *xs: list[Line]) -> _Lines:
     """A linear function of all its inputs, of shapes that it may change."""
     if any(len(x) > 1 for x in xs[1:]) or not _is_floating(equation):
         return None
@@ -342,17 +334,17 @@ def _mapped(equation: Any, *xs: list[Line]) -> _Lines:
     for first in xs[0]:
         each = [first, *(x[0] for x in xs[1:])]
         slopes = [jnp.zeros_like(x.offset) if x.slope is None else x.slope for x in each]
-        offset = rebind(equation, [x.offset for x in each])[0]
+        offset = evaluate_equation(equation, [x.offset for x in each])[0]
         moves = any(x.slope is not None for x in each)
-        lines.append(Line(rebind(equation, slopes)[0] if moves else None, offset))
+        lines.append(Line(evaluate_equation(equation, slopes)[0] if moves else None, offset))
     return lines
 
 
-def _is_floating(equation: Any) -> bool:
-    return jnp.issubdtype(equation.outvars[0].aval.dtype, jnp.floating)
+def _is_floating(equation: Equation) -> bool:
+    return jnp.issubdtype(output_types(equation)[0].dtype, jnp.floating)
 
 
-def _sum_of_lines(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+def _sum_of_lines(equation: Equation, a: list[Line], b: list[Line]) -> _Lines:
     found: list[Line] = []
     for x in a:
         for y in b:
@@ -360,24 +352,24 @@ def _sum_of_lines(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
     return found
 
 
-def _product_of_lines(equation: Any, a: list[Line], b: list[Line]) -> _Lines:
+def _product_of_lines(equation: Equation, a: list[Line], b: list[Line]) -> _Lines:
     """A product of which at most one factor moves, or a quotient whose denominator does not."""
-    quotient = equation.primitive.name == "div"
+    quotient = name_of(equation) == "div"
     found = []
     for x in a:
         for y in b:
             if y.slope is not None and (quotient or x.slope is not None):
                 return None
-            by = lambda p, q: rebind(equation, [p, q])[0]  # noqa: E731
+            by = lambda p, q: evaluate_equation(equation, [p, q])[0]  # noqa: E731
             slope = None if x.slope is None else by(x.slope, y.offset)
             slope = slope if y.slope is None else by(x.offset, y.slope)
             found.append(Line(slope, by(x.offset, y.offset)))
     return found
 
 
-def _any_of(equation: Any, *xs: _Lines) -> _Lines:
+def _any_of(equation: Equation, *xs: _Lines) -> _Lines:
     """One of several."""
-    shape = equation.outvars[0].aval.shape
+    shape = output_types(equation)[0].shape
     found: list[Line] = []
     for x in xs:
         if x is None:
@@ -437,6 +429,6 @@ jumping_p = define(
     lambda s, *data, **params: [ShapedArray(s.shape, s.dtype)],
     jvp=_jvp,
     batch=_batch,
+    dependence=lambda flags, **params: [any(flags)],  # lanes of the data are of s too
+    influence=[True],
 )
-dependence[jumping_p] = lambda flags, **params: [any(flags)]  # lanes of the data are of s too
-influence[jumping_p] = [True]

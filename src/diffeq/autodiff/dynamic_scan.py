@@ -35,21 +35,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .batch_last import over_lanes
+from ..core.split import split_by_sizes
+from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
     ShapedArray,
     bound,
     define,
     dependents,
     influences,
+    input_types,
     instantiate,
     is_unknown,
     is_zero,
     jaxpr_as_fun,
-    lanes_last,
     rearranged,
     shape_of,
-    split_by_sizes,
     staged,
     trace,
     zero_like,
@@ -137,9 +137,9 @@ def walk(
 
 def _consts_after_rows(jaxpr: Any, extra: int, rows: int) -> Any:
     """Re-orders the inputs (closed…, active, rows, …) to (active, rows, closed…, …)."""
-    cut, count = extra + 1 + rows, len(jaxpr.in_avals)
+    cut, count = extra + 1 + rows, len(input_types(jaxpr))
     order = [*range(extra, cut), *range(extra), *range(cut, count)]
-    return rearranged(jaxpr, order, [jaxpr.in_avals[i] for i in order])
+    return rearranged(jaxpr, order, [input_types(jaxpr)[i] for i in order])
 
 
 def _row_shape(x: Any) -> jax.ShapeDtypeStruct:
@@ -362,7 +362,7 @@ def _recorded(
         parts = split_by_sizes(xs, (*sizes, len(kept)))
         return [*run(active, *xs[: sum(sizes)]), *_select_flagged(parts[2], wanted)]
 
-    avals = [*step.in_avals, *map(shape_of, kept)]
+    avals = [*input_types(step), *map(shape_of, kept)]
     blank = [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
     extended = [*groups[:5], [*groups[5], *blank]]
     out = _bind(lo, n, extended, step=trace(with_carry, *avals), shared=shared, **params)
@@ -382,7 +382,7 @@ def _tangent_step(
     run = jaxpr_as_fun(drop_writes(step) if any(stable) else step)
     flat_flags = [f for group in flags for f in group]
     out_flags = flags[2] + flags[5]
-    active_aval, *avals = step.in_avals
+    active_aval, *avals = input_types(step)
     live_avals = _select_flagged(avals, flat_flags)
 
     def tangent(active: Any, primals: Sequence, dots: Sequence) -> list:
@@ -492,7 +492,7 @@ def _transposed_step(
 ) -> Any:
     """(active, rows, consts, λ and sums, –, read ct rows, (blank, ct) rows) → the step before."""
     run = jaxpr_as_fun(step)
-    active_aval, *avals = step.in_avals
+    active_aval, *avals = input_types(step)
     kinds = split_by_sizes(avals, sizes)
     sums, blank = _select_flagged(kinds[3], unknown[3]), _select_flagged(kinds[4], unknown[4])
     written, read = (
@@ -587,7 +587,7 @@ def _widened(
     flags = [active is not None, *[a is not None for g in in_axes for a in g]]
     avals = [
         jax.ShapeDtypeStruct((*a.shape, size), a.dtype) if flag else a
-        for a, flag in zip(step.in_avals, flags, strict=True)
+        for a, flag in zip(input_types(step), flags, strict=True)
     ]
 
     def wide(active: Any, *xs: Any) -> list:

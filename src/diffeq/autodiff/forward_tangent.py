@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .dynamic_scan import walk
-from .jax_internals import bound, contains, jaxpr_as_fun, shape_of
+from .jax_internals import bound, contains, jaxpr_as_fun, output_types, shape_of
 
 __all__ = ["push_tangent"]
 
@@ -33,7 +33,7 @@ def push_tangent(
 
     jaxpr, closed = bound(moved, *map(shape_of, (*primals, *dots)))
     run = jaxpr_as_fun(jaxpr)
-    if not contains(jaxpr.jaxpr, "cond"):
+    if not contains(jaxpr, "cond"):
         return [jnp.asarray(x) for x in run(*closed, *primals, *dots)]
 
     def step(
@@ -42,7 +42,7 @@ def push_tangent(
         del active, row
         return carry, run(*consts, *dots)
 
-    blank = [jnp.zeros((1, *x.shape), x.dtype) for x in map(shape_of, jaxpr.out_avals)]
+    blank = [jnp.zeros((1, *x.shape), x.dtype) for x in map(shape_of, output_types(jaxpr))]
     _, rows = walk(
         step,
         0,

@@ -7,14 +7,28 @@ around them run in Python, and at a mark a function of the host is called, whose
 all of them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .jax_internals import Jaxpr, Literal, ShapedArray, define, inner_jaxpr, is_or_contains, rebind
+from ..core.split import split_by_sizes
+from .jax_internals import (
+    Equation,
+    Jaxpr,
+    ShapedArray,
+    branches_of,
+    define,
+    equations,
+    grouped,
+    inlinable,
+    interpret,
+    is_or_contains,
+    jaxpr_as_fun,
+    name_of,
+    while_of,
+)
 
 __all__ = ["Segments", "outside"]
 
@@ -52,113 +66,47 @@ class Segments:
     """
 
     def __init__(self, jaxpr: Jaxpr) -> None:
-        self.jaxpr = jaxpr
-        self.parts: list[_Compiled | _Marked] = []
-        run: list = []
-        for equation in jaxpr.jaxpr.eqns:
-            if is_or_contains(equation, outside_p.name):
-                self._close(run)
-                self.parts.append(_Marked(equation))
-                run = []
-            else:
-                run.append(equation)
-        self._close(run)
-        self._name_outputs()
-
-    def _close(self, equations: list) -> None:
-        if equations:
-            self.parts.append(_Compiled(equations))
-
-    def _name_outputs(self) -> None:
-        """Sets the outputs of each compiled part: the variables that are read after it."""
-        read = set(_variables(self.jaxpr.jaxpr.outvars))
-        for part in reversed(self.parts):
-            part.outputs = [v for v in part.made if v in read]
-            read.update(part.inputs)
+        self.program = grouped(jaxpr, _has_marks)
+        self.steps = list(map(_step, equations(self.program)))
 
     def __call__(self, call: Callable, *inputs: Any) -> list:
         """The outputs; `call(*arrays)` is made at each mark."""
-        inner = self.jaxpr.jaxpr
-        values = dict(zip(inner.constvars, self.jaxpr.consts, strict=True))
-        values.update(zip(inner.invars, inputs, strict=True))
-        for part in self.parts:
-            values.update(part.run(call, values))
-        return [_value(v, values) for v in inner.outvars]
+        steps = iter(self.steps)
+        step = lambda _, given: next(steps)(call, given)  # noqa: E731
+        return interpret(self.program, inputs, step, lambda x, aval: x)
 
 
-class _Compiled:
-    """Equations without marks."""
-
-    def __init__(self, equations: list) -> None:
-        self.equations = equations
-        self.made = [v for equation in equations for v in equation.outvars]
-        known = set(self.made)
-        read = [v for equation in equations for v in _variables(equation.invars)]
-        self.inputs = [v for v in dict.fromkeys(read) if v not in known]
-        self.outputs: list = []
-
-    def run(self, call: Callable, values: dict) -> Iterable:
-        del call
-        given = [values[v] for v in self.inputs]
-        return zip(self.outputs, self._program(*given), strict=True)
-
-    @cached_property
-    def _program(self) -> Callable:
-        def program(*given: Any) -> list:
-            values = dict(zip(self.inputs, given, strict=True))
-            for equation in self.equations:
-                out = rebind(equation, [_value(v, values) for v in equation.invars])
-                values.update(zip(equation.outvars, out, strict=True))
-            return [values[v] for v in self.outputs]
-
-        return jax.jit(program)
+def _has_marks(equation: Equation) -> bool:
+    return is_or_contains(equation, outside_p.name)
 
 
-class _Marked:
-    """An equation that is a mark, or holds marks."""
-
-    def __init__(self, equation: Any) -> None:
-        self.equation = equation
-        self.made, self.inputs = list(equation.outvars), _variables(equation.invars)
-        self.outputs: list = []
-        self._run = self._runner()
-
-    def run(self, call: Callable, values: dict) -> Iterable:
-        given = [_value(v, values) for v in self.equation.invars]
-        return zip(self.made, self._run(call, given), strict=True)
-
-    def _runner(self) -> Callable[[Callable, list], list]:
-        name, params = self.equation.primitive.name, self.equation.params
-        if name == outside_p.name:
-            return lambda call, given: call(*given)
-        if name == "cond":
-            branches = [Segments(branch) for branch in params["branches"]]
-            return lambda call, given: branches[int(given[0])](call, *given[1:])
-        if name == "while":
-            return _loop_on_host(params)
-        inner = inner_jaxpr(self.equation)
-        if inner is None:
-            raise NotImplementedError(f"a mark inside {name}")
-        segments = Segments(inner)
-        return lambda call, given: segments(call, *given)
+def _step(equation: Equation) -> Callable[[Callable, list], list]:
+    """An equation on the host: what is compiled of it is compiled once."""
+    name, inner = name_of(equation), inlinable(equation)
+    if name == outside_p.name:
+        return lambda call, given: call(*given)
+    if name == "cond":
+        branches = list(map(Segments, branches_of(equation)))
+        return lambda call, given: branches[int(given[0])](call, *given[1:])
+    if name == "while":
+        return _loop_on_host(equation)
+    if inner is None:
+        raise NotImplementedError(f"a mark inside {name}")
+    if not _has_marks(equation):
+        compiled = jax.jit(jaxpr_as_fun(inner))
+        return lambda call, given: compiled(*given)
+    segments = Segments(inner)
+    return lambda call, given: segments(call, *given)
 
 
-def _loop_on_host(params: dict) -> Callable[[Callable, list], list]:
-    test, body = Segments(params["cond_jaxpr"]), Segments(params["body_jaxpr"])
-    ends = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+def _loop_on_host(equation: Equation) -> Callable[[Callable, list], list]:
+    loop = while_of(equation)
+    test, body, sizes = Segments(loop.test), Segments(loop.body), (loop.of_test, loop.of_body)
 
     def run(call: Callable, given: list) -> list:
-        of_test, of_body, carry = given[: ends[0]], given[ends[0] : ends[1]], given[ends[1] :]
+        of_test, of_body, carry = split_by_sizes(given, (*sizes, len(given) - sum(sizes)))
         while bool(test(call, *of_test, *carry)[0]):
             carry = body(call, *of_body, *carry)
         return carry
 
     return run
-
-
-def _variables(xs: Sequence) -> list:
-    return [x for x in xs if not isinstance(x, Literal)]
-
-
-def _value(v: Any, values: dict) -> Any:
-    return v.val if isinstance(v, Literal) else values[v]

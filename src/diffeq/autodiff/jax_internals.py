@@ -1,7 +1,10 @@
-"""The one place that touches private corners of JAX: primitives, jaxprs and their dependence.
+"""The one place that uses what JAX does not document: primitives, and the equations of a jaxpr.
 
-`walk` and `loop` are written against the few functions of this module, so a change in JAX is
-mended here and nowhere else; `tests/parts/test_contract.py` holds the behaviour that we rely on.
+To every other module a jaxpr and its equations are opaque. What is asked of them falls into few
+families, each with its functions here: the name, types and subprograms of an equation; the
+evaluation of all equations one by one, over values of any kind (`interpret`); which outputs depend
+on which inputs (`dependents`, `influences`); a jaxpr made of the equations of another one. A change
+in JAX is mended here and nowhere else; `tests/parts/test_contract.py` holds what is relied on.
 """
 
 import os
@@ -9,17 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax._src import source_info_util
-from jax._src.core import jaxprs_in_params
+from jax._src.core import Trace, jaxprs_in_params
+from jax._src.linear_util import WrappedFun
 from jax.core import ShapedArray, Tracer, eval_jaxpr
-from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, subjaxprs
+from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun
+from jax.extend.core import JaxprEqn as Equation
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
@@ -27,66 +33,72 @@ from ..core.promotion import standard_promotion
 
 __all__ = [
     "CALLS",
+    "Equation",
     "Jaxpr",
-    "Literal",
     "Primitive",
     "ShapedArray",
     "Tracer",
+    "as_array",
     "bound",
-    "compared",
+    "branches_of",
+    "called",
+    "constants_of",
     "contains",
     "contains_inside",
     "count_equations",
     "define",
-    "dependence",
     "dependents",
-    "eval_jaxpr",
-    "if_unbatched",
+    "equations",
+    "evaluate",
+    "evaluate_equation",
+    "grouped",
     "implementation_of",
     "in_a_trace",
-    "influence",
     "influences",
-    "inner_jaxpr",
+    "inlinable",
+    "input_types",
     "instantiate",
+    "interpret",
     "is_foreign",
     "is_key",
     "is_or_contains",
+    "is_trace",
     "is_unknown",
     "is_zero",
     "jaxpr_as_fun",
-    "jaxprs_inside",
-    "key_kind",
-    "lanes_last",
     "line_of",
-    "literal",
     "lower_jaxpr",
-    "once_traced",
-    "open_jaxpr",
+    "name_of",
+    "operation_of",
+    "output_types",
+    "own_dependence",
+    "parameters",
+    "parts_of_rule",
+    "pruned",
     "rearranged",
-    "rebind",
-    "remade",
     "replace_primitive",
     "scan_counts",
+    "scan_of",
     "shape_of",
-    "split_by_sizes",
+    "split_known",
     "staged",
-    "subjaxprs",
+    "subprograms",
     "trace",
-    "trace_once",
     "user_line",
+    "while_of",
     "with_constants",
     "zero_like",
+    "zero_tangent",
 ]
 
-is_unknown = ad.is_undefined_primal
 
-
-def in_a_trace(leaves: Sequence) -> bool:
-    """True if a computation with these is traced: by them, or by the `jit` that it stands in."""
-    return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
-
+# --- primitives -----------------------------------------------------------------------------------
 
 _implementations: dict[Primitive, Callable] = {}
+# Which outputs depend on flagged inputs, for primitives that know better than "all on any".
+_dependence: dict[Primitive, Callable] = {lax.optimization_barrier_p: lambda flags: flags}
+# Flags of the inputs, from the first on, that a primitive's value is made of, if not of all.
+_influence: dict[Primitive, Sequence[bool]] = {}
 
 
 def define(
@@ -97,11 +109,15 @@ def define(
     jvp: Callable | None = None,
     transpose: Callable | None = None,
     batch: Callable | None = None,
+    dependence: Callable | None = None,
+    influence: Sequence[bool] | None = None,
 ) -> Primitive:
     """A primitive with several results, lowered by tracing its `implementation`.
 
     `jvp(primals, tangents, **params)`, `transpose(cotangents, *operands, **params)` and
     `batch(size, operands, axes, **params) -> (outputs, axes)` are JAX's own contracts.
+    `dependence(flags, **params)` returns which outputs depend on the flagged inputs, where that is
+    not each on any; `influence` flags the inputs, from the first on, that its value is made of.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -123,31 +139,23 @@ def define(
     if transpose is not None:
         ad.primitive_transposes[primitive] = standard_promotion()(transpose)
     if batch is not None:
-
-        @standard_promotion()
-        def rule(axis_data: Any, operands: Sequence, axes: Sequence, **params: Any) -> Any:
-            if all(axis is None for axis in axes):
-                out = primitive.bind(*operands, **params)
-                return out, [None] * len(out)
-            return batch(axis_data.size, operands, axes, **params)
-
-        batching.fancy_primitive_batchers[primitive] = rule
+        batching.fancy_primitive_batchers[primitive] = _batch_rule(primitive, batch)
+    if dependence is not None:
+        _dependence[primitive] = dependence
+    if influence is not None:
+        _influence[primitive] = influence
     return primitive
 
 
-def is_foreign(primitive: Primitive) -> bool:
-    """True if a primitive is of a library that is neither JAX nor this package."""
-    runs: Any = primitive.impl
-    module = getattr(getattr(runs, "func", runs), "__module__", None) or "jax"
-    return module.split(".")[0] not in ("jax", "jaxlib", __name__.split(".", maxsplit=1)[0])
+def _batch_rule(primitive: Primitive, batch: Callable) -> Callable:
+    @standard_promotion()
+    def rule(axis_data: Any, operands: Sequence, axes: Sequence, **params: Any) -> Any:
+        if all(axis is None for axis in axes):
+            out = primitive.bind(*operands, **params)
+            return out, [None] * len(out)
+        return batch(axis_data.size, operands, axes, **params)
 
-
-def implementation_of(equation: Any) -> Callable | None:
-    """Returns the implementation of an equation whose primitive was defined here, as a function of
-    its inputs; of another one None.
-    """
-    found = _implementations.get(equation.primitive)
-    return None if found is None else lambda *xs: found(*xs, **equation.params)
+    return rule
 
 
 def _lower_params(params: dict) -> dict:
@@ -158,8 +166,8 @@ def _lower_params(params: dict) -> dict:
 
 
 def lower_jaxpr(jaxpr: Jaxpr) -> Jaxpr:
-    """A closed jaxpr without primitives of a higher kind."""
-    return partial_eval.lower_jaxpr2(jaxpr) if getattr(jaxpr, "is_high", False) else jaxpr
+    """The jaxpr without primitives of a higher kind."""
+    return partial_eval.lower_jaxpr2(jaxpr) if jaxpr.is_high else jaxpr
 
 
 def staged(jaxpr: Jaxpr) -> Callable:
@@ -169,7 +177,7 @@ def staged(jaxpr: Jaxpr) -> Callable:
 
 _staged_p = Primitive("staged")
 _staged_p.multiple_results = True
-_staged_p.def_impl(lambda *xs, jaxpr: eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *xs))
+_staged_p.def_impl(lambda *xs, jaxpr: evaluate(jaxpr, xs))
 _staged_p.def_abstract_eval(
     lambda *_, jaxpr: [ShapedArray(a.shape, a.dtype) for a in jaxpr.out_avals]
 )
@@ -177,6 +185,21 @@ mlir.register_lowering(
     _staged_p,
     lambda ctx, *xs, jaxpr: mlir.core_call_lowering(ctx, *xs, name="staged", call_jaxpr=jaxpr),
 )
+
+
+# --- operands of the rules of a primitive ---------------------------------------------------------
+
+is_unknown = ad.is_undefined_primal
+
+
+def in_a_trace(leaves: Sequence) -> bool:
+    """True if a computation with these is traced: by them, or by the `jit` that it stands in."""
+    return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
+
+
+def is_key(x: Any) -> bool:
+    """True if an array is one of typed random keys."""
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def is_zero(tangent: Any) -> bool:
@@ -200,29 +223,18 @@ def zero_tangent(like: Any) -> Any:
     return ad.Zero(jax.typeof(like).to_tangent_aval())
 
 
-def literal(v: Any) -> Array:
-    """The value of a literal, as an array."""
-    return jnp.asarray(v.val, v.aval.dtype)
-
-
 def shape_of(x: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of an array, a tracer, an abstract value, a literal or an unknown operand."""
-    aval: Any = x.aval if is_unknown(x) or isinstance(x, Literal) else x
+    """Shape and dtype of an array, a tracer, an abstract value or an unknown operand."""
+    aval: Any = x.aval if is_unknown(x) else x
     aval = aval if hasattr(aval, "shape") else jax.typeof(aval)
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
-def split_by_sizes(xs: Sequence, sizes: Sequence[int]) -> list[list]:
-    """Consecutive pieces of `xs`, with lengths `sizes`."""
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(list(xs[start : start + size]))
-        start += size
-    return pieces
+# --- a jaxpr as a function ------------------------------------------------------------------------
 
 
 def trace(function: Callable, *avals: Any) -> Jaxpr:
-    """The closed jaxpr of `function` at these shapes; it must not close over tracers."""
+    """The jaxpr of `function` at these shapes; it must not close over tracers."""
     return jax.make_jaxpr(function)(*avals)
 
 
@@ -231,62 +243,93 @@ def bound(function: Callable, *avals: Any) -> tuple[Jaxpr, list]:
 
     This is what makes a closed-over tracer an ordinary operand, hence differentiable.
     """
-    closed = jax.make_jaxpr(function)(*avals)
-    consts = list(closed.consts)
-    return (
-        _close_jaxpr(partial_eval.convert_constvars_jaxpr(closed.jaxpr)) if consts else closed
-    ), consts
+    jaxpr = jax.make_jaxpr(function)(*avals)
+    return with_constants(jaxpr, []), constants_of(jaxpr)
 
 
-def _close_jaxpr(jaxpr: Any) -> Jaxpr:
-    """Closed over nothing. One class serves for both kinds of jaxpr from JAX 0.12 on."""
-    return jaxpr if hasattr(jaxpr, "consts") else partial_eval.close_jaxpr(jaxpr)
+def constants_of(jaxpr: Jaxpr) -> list:
+    """The arrays that a traced function closes over."""
+    return list(jaxpr.consts)
 
 
-def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Jaxpr:
-    """Returns the jaxpr with its inputs in another order; None is an input that is not used."""
-    inner = jaxpr.jaxpr
-    inputs = [
-        Var(ShapedArray(a.shape, a.dtype)) if i is None else inner.invars[i]
-        for i, a in zip(order, avals, strict=True)
-    ]
-    assert not jaxpr.consts
-    debug = inner.debug_info._replace(arg_names=None)
-    return _close_jaxpr(_jaxpr_like(inner, inputs, inner.outvars, inner.eqns, inner.effects, debug))
+def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
+    """The jaxpr with these values as its constants: of these and of its inputs, in one row, the
+    constants are the first ones.
+
+    >>> jaxpr = trace(lambda a, x: a * x, 1.0, 1.0)
+    >>> evaluate(with_constants(jaxpr, [3.0]), [2.0])
+    [Array(6., dtype=float32, weak_type=True)]
+    """
+    return jaxpr.with_consts(values)
 
 
-def _jaxpr_like(
-    inner: Any, inputs: Sequence, outputs: Sequence, equations: Sequence, effects: Any, debug: Any
-) -> Any:
-    """A jaxpr of some of the equations of another one, which are of the same kind of primitives."""
-    high = getattr(inner, "is_high", False)
-    return type(inner)((), inputs, outputs, equations, effects, debug, is_high=high)
+def evaluate(jaxpr: Jaxpr, inputs: Sequence) -> list:
+    """The outputs of a jaxpr."""
+    return eval_jaxpr(jaxpr, jaxpr.consts, *inputs)
 
 
-def inner_jaxpr(equation: Any) -> Jaxpr | None:
-    """The jaxpr of an equation that only calls it (a nested jit)."""
-    inner = (
-        equation.params.get("jaxpr")
-        if equation.primitive.name in ("jit", "pjit", "closed_call")
-        else None
-    )
-    return inner if inner is not None and hasattr(inner, "consts") else None
+# --- an equation ----------------------------------------------------------------------------------
 
 
-# Equations that only call a jaxpr, also one with a derivative of its own; and their names for it.
-CALLS = frozenset(("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"))
-_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+def equations(jaxpr: Jaxpr) -> Sequence[Equation]:
+    """The equations of a jaxpr, without those inside of others."""
+    return jaxpr.eqns
 
 
-def open_jaxpr(equation: Any) -> Jaxpr:
-    """The closed jaxpr that an equation calls, also one with a derivative of its own."""
-    return _close_jaxpr(next(equation.params[name] for name in _CALLED if name in equation.params))
+def name_of(equation: Equation) -> str:
+    """The name of the primitive of an equation."""
+    return equation.primitive.name
 
 
-def scan_counts(params: dict) -> tuple[int, int]:
-    """The number of constants and the number of carries of a scan."""
-    consts, carry, _ = params["ft_in"].unpack()
-    return len(consts), len(carry)
+def parameters(equation: Equation) -> dict[str, Any]:
+    """The parameters of the primitive of an equation."""
+    return equation.params
+
+
+def input_types(of: Jaxpr | Equation) -> list[ShapedArray]:
+    """The types (shape and dtype) of the inputs of a jaxpr or of an equation."""
+    return list(map(_type_of, of.invars))
+
+
+def output_types(of: Jaxpr | Equation) -> list[ShapedArray]:
+    """The types (shape and dtype) of the outputs of a jaxpr or of an equation."""
+    return list(map(_type_of, of.outvars))
+
+
+def _type_of(v: Var | Literal) -> ShapedArray:
+    return cast("ShapedArray", v.aval)
+
+
+def operation_of(equation: Equation) -> tuple:
+    """An equation without inputs and parameters: its primitive, and the settings of JAX under which
+    it is evaluated.
+    """
+    context = equation.ctx
+    settings = context.compute_type, context.xla_metadata, context.threefry_partitionable
+    return equation.primitive, *settings
+
+
+def implementation_of(equation: Equation) -> Callable | None:
+    """The implementation of an equation whose primitive is of `define`, as a function of its
+    inputs; None of another one.
+    """
+    found = _implementations.get(equation.primitive)
+    return None if found is None else lambda *xs: found(*xs, **equation.params)
+
+
+def is_foreign(equation: Equation) -> bool:
+    """True if its primitive is of a library that is neither JAX nor this package."""
+    runs: Any = equation.primitive.impl
+    module = getattr(getattr(runs, "func", runs), "__module__", None) or "jax"
+    return module.split(".")[0] not in ("jax", "jaxlib", __name__.split(".", maxsplit=1)[0])
+
+
+def user_line(equation: Equation) -> str:
+    """The user's line that an equation is from, "file:number", or that of ours if there is none."""
+    frames = list(source_info_util.user_frames(equation.source_info.traceback))
+    theirs = [f for f in frames if not f.file_name.startswith(_not_theirs())]
+    frame = next(iter([*theirs, *frames]), None)
+    return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
 
 
 @cache
@@ -302,85 +345,257 @@ def _not_theirs() -> tuple[str, ...]:
     )
 
 
-def user_line(equation: Any) -> str:
-    """The user's line that an equation is from, "file:number", or that of ours if there is none."""
-    frames = list(source_info_util.user_frames(equation.source_info.traceback))
-    theirs = [f for f in frames if not f.file_name.startswith(_not_theirs())]
-    frame = next(iter([*theirs, *frames]), None)
-    return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
-
-
-def line_of(equation: Any) -> AbstractContextManager:
+def line_of(equation: Equation) -> AbstractContextManager:
     """Within it, what is traced is from the line that an equation is from."""
     names = source_info_util.current_name_stack() + equation.source_info.name_stack
     return source_info_util.user_context(equation.source_info.traceback, name_stack=names)
 
 
-def is_key(x: Any) -> bool:
-    """True if an array is one of typed random keys."""
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+# --- the jaxprs inside of an equation -------------------------------------------------------------
+
+# Equations that only call a jaxpr, also one with a derivative of its own; and their names for it.
+CALLS = frozenset(("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"))
+_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def key_kind(aval: Any) -> Any:
-    """The functions of keys of this kind."""
-    return getattr(aval.dtype, "_impl", None)
+def subprograms(equation: Equation) -> Iterator[Jaxpr]:
+    """The jaxprs that an equation runs."""
+    return jaxprs_in_params(equation.params)
 
 
-def contains(jaxpr: Any, *names: str) -> bool:
+def called(equation: Equation) -> Jaxpr:
+    """The jaxpr that an equation of `CALLS` calls."""
+    return next(equation.params[name] for name in _CALLED if name in equation.params)
+
+
+def inlinable(equation: Equation) -> Jaxpr | None:
+    """The jaxpr of a call that may be replaced by its equations (a nested jit); None of another
+    equation.
+    """
+    return called(equation) if equation.primitive.name in ("jit", "closed_call") else None
+
+
+def branches_of(equation: Equation) -> Sequence[Jaxpr]:
+    """The branches of a `cond`: functions of its inputs after the first, which chooses."""
+    return equation.params["branches"]
+
+
+class Scan(NamedTuple):
+    """A `scan`: its step takes `constants`, then what is `carried`, then rows."""
+
+    step: Jaxpr
+    constants: int
+    carried: int
+    length: int
+    reverse: bool
+    unroll: int
+
+
+def scan_of(equation: Equation) -> Scan:
+    """The parts of an equation that is a `scan`."""
+    params = equation.params
+    options = (params[name] for name in ("length", "reverse", "unroll"))
+    return Scan(params["jaxpr"], *scan_counts(params), *options)
+
+
+def scan_counts(params: dict) -> tuple[int, int]:
+    """The number of constants and the number of carries of a scan with these parameters."""
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+class While(NamedTuple):
+    """A `while`: the inputs are `of_test` constants, `of_body` constants, and the carry."""
+
+    test: Jaxpr
+    body: Jaxpr
+    of_test: int
+    of_body: int
+
+
+def while_of(equation: Equation) -> While:
+    """The parts of an equation that is a `while`."""
+    names = ("cond_jaxpr", "body_jaxpr", "cond_nconsts", "body_nconsts")
+    return While(*(equation.params[name] for name in names))
+
+
+def contains(jaxpr: Jaxpr, *names: str) -> bool:
     """True if an equation of one of these primitives is somewhere in a jaxpr.
 
-    >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).jaxpr, "rev")
+    >>> contains(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)), "rev")
     True
     """
     return any(is_or_contains(equation, *names) for equation in jaxpr.eqns)
 
 
-def remade(
-    jaxpr: Jaxpr, constants: Sequence, inputs: Sequence, outputs: Sequence, equations: Sequence
-) -> Any:
-    """A jaxpr of some of the equations of another one: those that the outputs depend on, and those
-    with effects. Its constants are its first inputs.
-    """
-    needed, kept = set(_variables(outputs)), []
-    for equation in reversed(equations):
-        if equation.effects or any(v in needed for v in equation.outvars):
-            kept.append(equation)
-            needed.update(_variables(equation.invars))
-    inner = jaxpr.jaxpr
-    debug = inner.debug_info._replace(arg_names=None, result_paths=None)
-    effects = frozenset().union(*(e.effects for e in kept))
-    inputs = [*constants, *inputs]
-    return _close_jaxpr(_jaxpr_like(inner, inputs, outputs, kept[::-1], effects, debug))
-
-
-def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
-    """A jaxpr whose first inputs are constants of these values."""
-    return jaxpr.with_consts(values)
-
-
-def contains_inside(equation: Any, *names: str) -> bool:
+def contains_inside(equation: Equation, *names: str) -> bool:
     """True if an equation of one of these primitives is somewhere in the jaxprs that another
     equation runs.
 
-    >>> nested = jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)).eqns[0]
+    >>> (nested,) = equations(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)))
     >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
     (True, False)
     """
-    return any(contains(inner, *names) for inner in jaxprs_inside(equation))
+    return any(contains(inner, *names) for inner in subprograms(equation))
 
 
-def jaxprs_inside(equation: Any) -> Iterator[Any]:
-    """The open jaxprs that an equation runs."""
-    return jaxprs_in_params(equation.params)
-
-
-def is_or_contains(equation: Any, *names: str) -> bool:
+def is_or_contains(equation: Equation, *names: str) -> bool:
     """True if an equation is of one of these primitives, or has one of them somewhere inside."""
     return equation.primitive.name in names or contains_inside(equation, *names)
 
 
+def count_equations(jaxpr: Jaxpr, worth: Mapping[str, int] = MappingProxyType({})) -> int:
+    """The number of equations of a jaxpr, those of the jaxprs inside included; one of some
+    primitives is `worth` several.
+
+    >>> count_equations(jax.make_jaxpr(jax.jit(lambda x: x + x * x))(1.0))
+    3
+    """
+    return sum(
+        worth.get(equation.primitive.name, 1)
+        + sum(count_equations(inner, worth) for inner in subprograms(equation))
+        for equation in jaxpr.eqns
+    )
+
+
+# --- evaluation, equation by equation -------------------------------------------------------------
+
+
+def evaluate_equation(equation: Equation, inputs: Sequence) -> list:
+    """The outputs of an equation at other inputs; what is made of it is from the same line."""
+    primitive = equation.primitive
+    with line_of(equation):
+        out = primitive.bind(*inputs, **primitive.get_bind_params(equation.params))
+    return list(out) if primitive.multiple_results else [out]
+
+
+def as_array(x: Any, aval: ShapedArray) -> Array:
+    """A constant of a jaxpr as an array."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x, aval.dtype)
+
+
+def interpret[T](
+    jaxpr: Jaxpr,
+    inputs: Sequence[T],
+    rule: Callable[[Equation, list[T]], Sequence[T]],
+    constant: Callable[[Any, ShapedArray], T],
+) -> list[T]:
+    """The outputs of a jaxpr over values of any kind: arrays with a flag, labels, flags alone, what
+    is known of an array before it is there.
+
+    `rule(equation, inputs)` returns the outputs of an equation, and `constant(x, aval)` the
+    value of a number x that is written in the jaxpr, or that it closes over.
+
+    >>> jaxpr = trace(lambda x, y: (x + 1.0) * y, 1.0, 1.0)
+    >>> interpret(jaxpr, ["x", "y"], lambda e, xs: [f"{name_of(e)}({', '.join(xs)})"],
+    ...     lambda x, aval: str(x))
+    ['mul(add(x, 1.0), y)']
+    """
+    values = dict(zip(jaxpr.invars, inputs, strict=True))
+    constants = dict(zip(jaxpr.constvars, jaxpr.consts, strict=True))
+
+    def read(v: Var | Literal) -> T:
+        if isinstance(v, Literal):
+            return constant(v.val, _type_of(v))
+        return constant(constants[v], _type_of(v)) if v in constants else values[v]
+
+    for equation in jaxpr.eqns:
+        out = rule(equation, list(map(read, equation.invars)))
+        values.update(zip(equation.outvars, out, strict=True))
+    return list(map(read, jaxpr.outvars))
+
+
+# --- dependence -----------------------------------------------------------------------------------
+
+
+def own_dependence(equation: Equation, inputs: Sequence[bool]) -> list[bool] | None:
+    """Which outputs of an equation depend on the flagged inputs, by a rule of its primitive; None
+    if it has none, so that each depends on any.
+    """
+    rule = _dependence.get(equation.primitive)
+    return rule(inputs, **equation.params) if rule else None
+
+
+def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
+    """Which outputs depend on the flagged inputs.
+
+    An equation passes on what any of its inputs has, unless its primitive has a rule of its own.
+    """
+
+    def passed_on(equation: Equation, flags: list[bool]) -> list[bool]:
+        found = own_dependence(equation, flags) if any(flags) else None
+        return [any(flags)] * len(equation.outvars) if found is None else found
+
+    return interpret(jaxpr, inputs, passed_on, lambda x, aval: False)
+
+
+def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool]:
+    """Which inputs the (flagged) outputs depend on: the same relation, read backwards."""
+    out = jaxpr.outvars
+    flags = [True] * len(out) if outputs is None else outputs
+    flagged = [v for v, flag in zip(out, flags, strict=True) if flag]
+    _, needed = _needed(jaxpr.eqns, flagged, reads=_influential)
+    return [v in needed for v in jaxpr.invars]
+
+
+def _influential(equation: Equation) -> list:
+    """The inputs that the value of an equation is made of."""
+    flags = _influence.get(equation.primitive)
+    pairs = zip(equation.invars, flags or (), strict=False)
+    return equation.invars if flags is None else [v for v, flag in pairs if flag]
+
+
+def _needed(
+    equations: Sequence[Equation],
+    outputs: Sequence,
+    wanted: Callable[[Equation], bool] = lambda equation: False,
+    reads: Callable[[Equation], Sequence] = lambda equation: equation.invars,
+) -> tuple[list[Equation], set[Var]]:
+    """The equations that are wanted, and those that they or the outputs depend on; and the
+    variables that are read by them or are outputs.
+    """
+    needed, kept = set(_variables(outputs)), []
+    for equation in reversed(equations):
+        if any(v in needed for v in equation.outvars) or wanted(equation):
+            kept.append(equation)
+            needed.update(_variables(reads(equation)))
+    return kept[::-1], needed
+
+
+def _variables(xs: Sequence) -> list[Var]:
+    return [x for x in xs if not isinstance(x, Literal)]
+
+
+# --- rules of derivatives, among the parameters of an equation -----------------------------------
+
+
+def parts_of_rule(x: Any) -> tuple | None:
+    """The function of a user that JAX has wrapped for a rule of a derivative, and what it has
+    wrapped around it; None of another object.
+    """
+    return (x.f, x.transforms, x.params) if isinstance(x, WrappedFun) else None
+
+
+def is_trace(x: Any) -> bool:
+    """True if x is what a tracer belongs to."""
+    return isinstance(x, Trace)
+
+
+# --- a jaxpr made of another one ------------------------------------------------------------------
+
+
+def rearranged(jaxpr: Jaxpr, order: Sequence[int | None], avals: Sequence) -> Jaxpr:
+    """The jaxpr with its inputs in another order; None is an input that is not used."""
+    inputs = [
+        Var(ShapedArray(a.shape, a.dtype)) if i is None else jaxpr.invars[i]
+        for i, a in zip(order, avals, strict=True)
+    ]
+    assert not jaxpr.consts
+    return _part_of(jaxpr, inputs, jaxpr.outvars, jaxpr.eqns)
+
+
 def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
-    """A jaxpr in which all equations of one primitive, inside of others too, are of another one
+    """The jaxpr in which all equations of one primitive, inside of others too, are of another one
     that has no parameters.
     """
 
@@ -389,7 +604,7 @@ def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
             return tuple(map(new, x))
         return replace_primitive(x, name, primitive) if isinstance(x, Jaxpr) else x
 
-    def turned(equation: Any) -> Any:
+    def turned(equation: Equation) -> Equation:
         if equation.primitive.name == name:
             return equation.replace(primitive=primitive, params={})
         if not contains_inside(equation, name):
@@ -399,185 +614,85 @@ def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
     return jaxpr.replace(eqns=[turned(equation) for equation in jaxpr.eqns])
 
 
-def count_equations(jaxpr: Any, worth: Mapping[str, int] = MappingProxyType({})) -> int:
-    """The number of equations of a jaxpr, those of the jaxprs inside included; one of some
-    primitives is `worth` several.
-
-    >>> count_equations(jax.make_jaxpr(jax.jit(lambda x: x + x * x))(1.0).jaxpr)
-    3
+def pruned(jaxpr: Jaxpr, wanted: Callable[[Equation], bool], *, outputs: bool) -> Jaxpr:
+    """The jaxpr, with its outputs or without any, of the equations that are wanted and those that
+    are needed for them or for the outputs.
     """
-    own = sum(worth.get(equation.primitive.name, 1) for equation in jaxpr.eqns)
-    return own + sum(count_equations(inner, worth) for inner in subjaxprs(jaxpr))
+    returned = jaxpr.outvars if outputs else []
+    kept, _ = _needed(jaxpr.eqns, returned, wanted)
+    inputs = [*jaxpr.constvars, *jaxpr.invars]
+    return with_constants(_part_of(jaxpr, inputs, returned, kept), jaxpr.consts)
 
 
-# What an array passes through as it is, but for its shape; and comparisons, with the sign of a − b.
-_SHAPES = ("broadcast_in_dim", "concatenate", "copy", "reshape", "squeeze", "stack")
-_COMPARISONS = {"gt": 1, "ge": 1, "lt": -1, "le": -1}
-
-
-def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
-    """Returns the kind of the comparisons of numbers a ⋚ b that a jaxpr's boolean ends in, if it
-    does: "order", and a function of (consts, *inputs) that returns a − b, positive where the
-    boolean is true; or "equality", for a == b.
-
-    >>> jaxpr = jax.make_jaxpr(lambda x: jnp.less(x, 2.0))(1.0)
-    >>> float(compared(jaxpr)[1]([], 5.0))
-    -3.0
+def split_known(
+    jaxpr: Jaxpr, known: Sequence[bool], early: Callable[[Equation], bool]
+) -> tuple[Jaxpr, Jaxpr] | None:
+    """(before, rest) of a jaxpr: `before` is a function of the constants and of the inputs that are
+    known, and computes all equations of these alone that are to be evaluated `early`; `rest` is a
+    function of the constants, of what `before` returns, and of all inputs. None if there are none.
     """
-    consts = [shape_of(jnp.asarray(c)) for c in jaxpr.consts]
-    flat = trace(lambda cs, *xs: _inlined(jaxpr, cs, xs), consts, *jaxpr.in_avals)
-    made = {v: equation for equation in flat.jaxpr.eqns for v in equation.outvars}
-    needed = [flat.jaxpr.outvars[0]]
-    while needed:
-        equation = None if isinstance(needed[-1], Literal) else made.get(needed[-1])
-        needed.pop()
-        name = equation.primitive.name if equation is not None else ""
-        if equation is not None and name in (*_SHAPES, "not"):
-            needed += equation.invars
-        elif (
-            equation is None
-            or name not in _COMPARISONS
-            or not all(map(_is_floating_variable, equation.invars))
-        ):
-            return ("equality", lambda *_: None) if name == "eq" else None
-
-    def difference(consts: Sequence, *xs: Any) -> Any:
-        values = _values(flat, flat.consts, (*consts, *xs))
-
-        def number(v: Any) -> Any:
-            equation = made[v]
-            if equation.primitive.name in _COMPARISONS:
-                a, b = (x.val if isinstance(x, Literal) else values[x] for x in equation.invars)
-                return jnp.asarray(_COMPARISONS[equation.primitive.name] * (a - b))
-            inner = [number(x) for x in equation.invars]
-            return -inner[0] if equation.primitive.name == "not" else rebind(equation, inner)[0]
-
-        return number(flat.jaxpr.outvars[0])
-
-    return "order", difference
+    inputs = [v for v, flag in zip(jaxpr.invars, known, strict=True) if flag]
+    found, first = {*jaxpr.constvars, *inputs}, []
+    for equation in jaxpr.eqns:
+        if not equation.effects and found.issuperset(_variables(equation.invars)):
+            found.update(equation.outvars)
+            first += [equation] if early(equation) else []
+    if not first:
+        return None
+    rest = [e for e in jaxpr.eqns if not any(e is f for f in first)]
+    used = {*_variables([v for e in rest for v in e.invars]), *_variables(jaxpr.outvars)}
+    cut = [v for e in first for v in e.outvars if v in used]
+    before, _ = _needed(jaxpr.eqns, cut, _has_effects)
+    rest, _ = _needed(rest, jaxpr.outvars, _has_effects)
+    consts = jaxpr.constvars
+    return (
+        _part_of(jaxpr, [*consts, *inputs], cut, before),
+        _part_of(jaxpr, [*consts, *cut, *jaxpr.invars], jaxpr.outvars, rest),
+    )
 
 
-def _is_floating_variable(v: Any) -> bool:
-    return jnp.issubdtype(v.aval.dtype, jnp.floating)
+def _has_effects(equation: Equation) -> bool:
+    return bool(equation.effects)
 
 
-def _inlined(jaxpr: Jaxpr, consts: Sequence, xs: Sequence) -> list:
-    """The outputs of a jaxpr, with nested calls opened."""
-    values = _values(jaxpr, consts, xs)
-    return [v.val if isinstance(v, Literal) else values[v] for v in jaxpr.jaxpr.outvars]
+def grouped(jaxpr: Jaxpr, apart: Callable[[Equation], bool]) -> Jaxpr:
+    """The same function, in which all equations between those that stand `apart` are inside of one
+    nested jit.
 
-
-def _values(jaxpr: Jaxpr, consts: Sequence, xs: Sequence) -> dict:
-    """The values of all variables of a jaxpr, with nested calls opened."""
-    values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
-    values.update(zip(jaxpr.jaxpr.constvars, consts, strict=True))
-    for equation in jaxpr.jaxpr.eqns:
-        inputs = [v.val if isinstance(v, Literal) else values[v] for v in equation.invars]
-        inner = inner_jaxpr(equation)
-        out = rebind(equation, inputs) if inner is None else _inlined(inner, inner.consts, inputs)
-        values.update(zip(equation.outvars, out, strict=True))
-    return values
-
-
-def rebind(equation: Any, xs: Sequence) -> list:
-    """The outputs of an equation at other inputs; what is made of it is from the same line."""
-    params = equation.primitive.get_bind_params(equation.params)
-    functions, params = (
-        params if isinstance(params, tuple) else ((), params)
-    )  # a tuple before JAX 0.12
-    with line_of(equation):
-        out = equation.primitive.bind(*functions, *xs, **params)
-    return list(out) if equation.primitive.multiple_results else [out]
-
-
-def trace_once(cache: dict, key: Any, function: Callable, *args: Any) -> Any:
-    """`function(*args)`, traced once for these shapes; later calls replay its equations.
-
-    Replaying costs a tenth of tracing, and a step is wanted in the loop, in its taped twin, in
-    their tangents and transposes. `function` must not close over tracers.
+    >>> jaxpr = trace(lambda x: jnp.sin(x + 1.0) * 2.0 - 1.0, 1.0)
+    >>> list(map(name_of, equations(grouped(jaxpr, lambda e: name_of(e) == "sin"))))
+    ['jit', 'sin', 'jit']
     """
-    leaves, tree = jax.tree.flatten(args)
-    avals = [shape_of(jnp.asarray(x)) for x in leaves]
-    key = (key, tree, tuple((a.shape, a.dtype) for a in avals))
-    if key not in cache:
-        cache[key] = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), avals)
-    jaxpr, out = cache[key]
-    leaves = [jnp.asarray(x, a.dtype) for x, a in zip(leaves, avals, strict=True)]
-    return jax.tree.unflatten(out, eval_jaxpr(jaxpr.jaxpr, jaxpr.consts, *leaves))
+    runs = [list(run) for _, run in groupby(jaxpr.eqns, apart)]
+    returned, read_later = [], set(_variables(jaxpr.outvars))
+    for run in reversed(runs):
+        returned.insert(0, [v for e in run for v in e.outvars if v in read_later])
+        read_later.update(_variables([v for e in run for v in e.invars]))
+
+    def evaluated(*inputs: Any) -> list:
+        values = dict(zip(jaxpr.invars, inputs, strict=True))
+        values.update(zip(jaxpr.constvars, jaxpr.consts, strict=True))
+        read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
+        for run, outputs in zip(runs, returned, strict=True):
+            if apart(run[0]):
+                for equation in run:
+                    out = evaluate_equation(equation, list(map(read, equation.invars)))
+                    values.update(zip(equation.outvars, out, strict=True))
+            else:
+                made = {v for e in run for v in e.outvars}
+                known = dict.fromkeys(_variables([v for e in run for v in e.invars]))
+                given = [v for v in known if v not in made]
+                part = jax.jit(jaxpr_as_fun(_part_of(jaxpr, given, outputs, run)))
+                values.update(zip(outputs, part(*map(read, given)), strict=True))
+        return list(map(read, jaxpr.outvars))
+
+    return trace(evaluated, *jaxpr.in_avals)
 
 
-def once_traced(function: Callable, avals: Sequence) -> tuple[Jaxpr, Any]:
-    """The jaxpr of a function of a list of arrays, and the tree of what it returns."""
-    jaxpr, shape = jax.make_jaxpr(function, return_shape=True)([shape_of(a) for a in avals])
-    return jaxpr, jax.tree.structure(shape)
-
-
-def _variables(xs: Sequence) -> list:
-    return [x for x in xs if not isinstance(x, Literal)]
-
-
-# Primitives that know better which of their outputs depend on which inputs.
-dependence: dict[Primitive, Callable] = {lax.optimization_barrier_p: lambda flags: flags}
-
-
-# Primitives whose value is made of some of their inputs alone: flags, from the first input on.
-influence: dict[Primitive, Sequence[bool]] = {}
-
-
-def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
-    """Which outputs depend on the flagged inputs.
-
-    An equation passes on what any of its inputs has, unless its primitive has a rule of its own.
-    """
-    marked = {v for v, flag in zip(jaxpr.jaxpr.invars, inputs, strict=True) if flag}
-    for equation in jaxpr.jaxpr.eqns:
-        flags = [not isinstance(v, Literal) and v in marked for v in equation.invars]
-        if any(flags):
-            rule = dependence.get(equation.primitive)
-            out = rule(flags, **equation.params) if rule else [True] * len(equation.outvars)
-            marked.update(v for v, flag in zip(equation.outvars, out, strict=True) if flag)
-    return [not isinstance(v, Literal) and v in marked for v in jaxpr.jaxpr.outvars]
-
-
-def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool]:
-    """Which inputs the (flagged) outputs depend on: the same relation, read backwards."""
-    out = jaxpr.jaxpr.outvars
-    flags = [True] * len(out) if outputs is None else outputs
-    marked = set(_variables([v for v, flag in zip(out, flags, strict=True) if flag]))
-    for equation in reversed(jaxpr.jaxpr.eqns):
-        if any(v in marked for v in equation.outvars):
-            count = len(equation.invars)
-            relevant = [*influence.get(equation.primitive, [True] * count), *[False] * count][
-                :count
-            ]
-            marked.update(
-                _variables([v for v, a in zip(equation.invars, relevant, strict=True) if a])
-            )
-    return [v in marked for v in jaxpr.jaxpr.invars]
-
-
-def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
-    """The batch axis moved to the end, where the lanes of one component lie side by side."""
-    if axis is None:  # a number, it may be
-        return jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size)) if force else x
-    return jnp.moveaxis(x, axis, -1)
-
-
-def if_unbatched(flag: Any) -> Array:
-    """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
-    when it is the only one, and go on with the others when it is one of many.
-
-    >>> both = jnp.array([True, False])
-    >>> bool(if_unbatched(both[0])), jax.vmap(if_unbatched)(both).tolist()
-    (True, [False, False])
-    """
-    return _alone_p.bind(flag)[0]
-
-
-_alone_p = define(
-    "alone",
-    lambda flag: [flag],
-    lambda flag: [ShapedArray(flag.shape, flag.dtype)],
-    batch=lambda size, xs, axes: ([jnp.zeros((), bool)], [None]),
-)
-dependence[_alone_p] = lambda flags: [False]
+def _part_of(
+    jaxpr: Jaxpr, inputs: Sequence, outputs: Sequence, equations: Sequence[Equation]
+) -> Jaxpr:
+    """A jaxpr of some of the equations of another one, without constants."""
+    effects = frozenset().union(*(e.effects for e in equations))
+    debug = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+    return Jaxpr((), inputs, outputs, equations, effects, debug, is_high=jaxpr.is_high)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Inexact
 
-from .jax_internals import ShapedArray, define, influence, is_zero, lanes_last, zero_tangent
+from .batch_last import lanes_last
+from .jax_internals import ShapedArray, define, is_zero, zero_tangent
 
 __all__ = ["with_known_value"]
 
@@ -47,5 +48,5 @@ with_known_value_p = define(
     lambda value, like: [ShapedArray(value.shape, value.dtype)],
     jvp=_jvp,
     batch=_batch,
+    influence=[True, False],
 )
-influence[with_known_value_p] = [True, False]

@@ -6,7 +6,7 @@ compiler moves some of them out of a loop, and none of those that are loops them
 
 from collections.abc import Sequence
 
-from .jax_internals import Jaxpr, Literal, is_or_contains, remade
+from .jax_internals import Jaxpr, is_or_contains, split_known
 
 __all__ = ["split_invariant"]
 
@@ -23,27 +23,10 @@ def split_invariant(jaxpr: Jaxpr, fixed: Sequence[bool]) -> tuple[Jaxpr, Jaxpr] 
     depends on them alone.
 
     >>> import jax, jax.numpy as jnp
+    >>> from diffeq.autodiff.jax_internals import input_types
     >>> f = jax.make_jaxpr(lambda t, a: t * jnp.sort(a)[0])(0.0, jnp.ones(3))
     >>> before, rest = split_invariant(f, [False, True])
-    >>> len(before.in_avals), len(rest.in_avals)
+    >>> len(input_types(before)), len(input_types(rest))
     (1, 3)
     """
-    inner = jaxpr.jaxpr
-    inputs = [v for v, flag in zip(inner.invars, fixed, strict=True) if flag]
-    known, costly = {*inner.constvars, *inputs}, []
-    for equation in inner.eqns:
-        if equation.effects or not all(
-            isinstance(v, Literal) or v in known for v in equation.invars
-        ):
-            continue
-        known.update(equation.outvars)
-        if is_or_contains(equation, *_COSTLY):
-            costly.append(equation)
-    if not costly:
-        return None
-    rest = [e for e in inner.eqns if not any(e is c for c in costly)]
-    used = {v for e in rest for v in e.invars if not isinstance(v, Literal)}
-    used |= {v for v in inner.outvars if not isinstance(v, Literal)}
-    cut = [v for e in costly for v in e.outvars if v in used]
-    before = remade(jaxpr, inner.constvars, inputs, cut, inner.eqns)
-    return before, remade(jaxpr, [*inner.constvars, *cut], inner.invars, inner.outvars, rest)
+    return split_known(jaxpr, fixed, lambda equation: is_or_contains(equation, *_COSTLY))

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Real
 
-from .jax_internals import ShapedArray, define, is_unknown, is_zero, lanes_last, zero_tangent
+from .batch_last import lanes_last
+from .jax_internals import ShapedArray, define, is_unknown, is_zero, zero_tangent
 
 __all__ = ["call_host", "tripwire"]
 

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 
 from ..core.promotion import standard_promotion
+from ..core.split import split_by_sizes
+from .batch_last import lanes_last
 from .jax_internals import (
     ShapedArray,
     define,
     instantiate,
     is_unknown,
     is_zero,
-    lanes_last,
     shape_of,
-    split_by_sizes,
     zero_like,
 )
 

@@ -17,26 +17,31 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int32
 
+from ..core.split import split_by_sizes
 from .dynamic_scan import walk_p
 from .jax_internals import (
     CALLS,
-    Literal,
+    Equation,
+    Jaxpr,
     ShapedArray,
+    as_array,
+    branches_of,
+    called,
     contains,
     contains_inside,
     define,
-    dependence,
-    influence,
+    evaluate_equation,
+    input_types,
+    interpret,
     is_zero,
     jaxpr_as_fun,
-    literal,
-    open_jaxpr,
-    rebind,
-    scan_counts,
+    name_of,
+    parameters,
+    scan_of,
     shape_of,
-    split_by_sizes,
     trace,
     user_line,
+    while_of,
     zero_tangent,
 )
 from .while_loop import loop_p
@@ -77,86 +82,81 @@ def with_flags(function: Callable, *args: Any) -> tuple[Any, Int32[Array, ""]]:
 # --- equation by equation -------------------------------------------------------------------------
 
 
-def _evaluate_with_bits(jaxpr: Any, xs: Sequence) -> _Found:
-    """The outputs of a closed jaxpr, and its bits."""
-    values = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
-    values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
-
-    def read(v: Any) -> Any:
-        return literal(v) if isinstance(v, Literal) else values[v]
-
+def _evaluate_with_bits(jaxpr: Jaxpr, xs: Sequence) -> _Found:
+    """The outputs of a jaxpr, and its bits."""
     bits = jnp.int32(0)
-    for equation in jaxpr.jaxpr.eqns:
-        inputs = [read(v) for v in equation.invars]
+
+    def outputs(equation: Equation, inputs: list) -> list:
+        nonlocal bits
         if contains_inside(equation, flagged_p.name):
             out, found = _rule(equation)(equation, inputs)
             bits = bits | found
-        else:
-            out = rebind(equation, inputs)
-            if equation.primitive is flagged_p:
-                bits = bits | _all_of(inputs[1])
-        values.update(zip(equation.outvars, out, strict=True))
-    return [read(v) for v in jaxpr.jaxpr.outvars], bits
+            return out
+        if name_of(equation) == flagged_p.name:
+            bits = bits | _all_of(inputs[1])
+        return evaluate_equation(equation, inputs)
+
+    return interpret(jaxpr, xs, outputs, as_array), bits
 
 
 def _all_of(bits: _Bits) -> Int32[Array, ""]:
     return jnp.bitwise_or.reduce(bits, axis=None)
 
 
-def _called(equation: Any, xs: Sequence) -> _Found:
+def _called(equation: Equation, xs: Sequence) -> _Found:
     """Evaluates the equations of a jaxpr that is only called. A derivative of its own is lost with
     that, and no function that is evaluated for its flags is differentiated.
     """
-    return _evaluate_with_bits(open_jaxpr(equation), xs)
+    return _evaluate_with_bits(called(equation), xs)
 
 
-def _branches(equation: Any, xs: Sequence) -> _Found:
+def _branches(equation: Equation, xs: Sequence) -> _Found:
     index, *operands = xs
-    branches = [lambda *xs, b=b: _evaluate_with_bits(b, xs) for b in equation.params["branches"]]
+    branches = [lambda *xs, b=b: _evaluate_with_bits(b, xs) for b in branches_of(equation)]
     return lax.switch(index, branches, *operands)
 
 
-def _scan(equation: Any, xs: Sequence) -> _Found:
-    params = equation.params
-    consts, carried = scan_counts(params)
-    consts, carry, rows = split_by_sizes(xs, (consts, carried, len(xs) - consts - carried))
+def _scan(equation: Equation, xs: Sequence) -> _Found:
+    scan = scan_of(equation)
+    sizes, carried = (scan.constants, scan.carried), scan.carried
+    consts, carry, rows = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
 
     def turn(state: tuple, row: list) -> tuple[tuple, list]:
         carry, bits = state
-        out, found = _evaluate_with_bits(params["jaxpr"], [*consts, *carry, *row])
+        out, found = _evaluate_with_bits(scan.step, [*consts, *carry, *row])
         return (out[:carried], bits | found), out[carried:]
 
     (carry, bits), rows = lax.scan(
-        turn, (carry, jnp.int32(0)), rows, params["length"], params["reverse"], params["unroll"]
+        turn, (carry, jnp.int32(0)), rows, scan.length, scan.reverse, scan.unroll
     )
     return [*carry, *rows], bits
 
 
-def _while(equation: Any, xs: Sequence) -> _Found:
+def _while(equation: Equation, xs: Sequence) -> _Found:
     """A loop whose condition may raise flags, too: that runs once more than the body."""
-    params = equation.params
-    sizes = params["cond_nconsts"], params["body_nconsts"]
+    loop = while_of(equation)
+    sizes = loop.of_test, loop.of_body
     of_test, of_body, carry = split_by_sizes(xs, (*sizes, len(xs) - sum(sizes)))
 
     def test(carry: list) -> _Found:
-        return _evaluate_with_bits(params["cond_jaxpr"], [*of_test, *carry])
+        return _evaluate_with_bits(loop.test, [*of_test, *carry])
 
     def turn(state: tuple) -> _Found:
         carry, bits = state
         bits = bits | test(carry)[1]
-        carry, found = _evaluate_with_bits(params["body_jaxpr"], [*of_body, *carry])
+        carry, found = _evaluate_with_bits(loop.body, [*of_body, *carry])
         return carry, bits | found
 
     carry, bits = lax.while_loop(lambda s: test(s[0])[0][0], turn, (carry, jnp.int32(0)))
     return carry, bits | test(carry)[1]
 
 
-def _loop(equation: Any, xs: Sequence) -> _Found:
+def _loop(equation: Equation, xs: Sequence) -> _Found:
     """A loop of ours: the bits are in its state, those of each lane by themselves."""
     condition, body, (consts, state, buffers) = (
-        equation.params[name] for name in ("condition", "body", "sizes")
+        parameters(equation)[name] for name in ("condition", "body", "sizes")
     )
-    assert not contains(condition.jaxpr, flagged_p.name)
+    assert not contains(condition, flagged_p.name)
     sizes, blank = (consts, 1, state + buffers), _no_bits(body)
 
     def test(*xs: Any) -> list:
@@ -174,15 +174,15 @@ def _loop(equation: Any, xs: Sequence) -> _Found:
     bits, *out = loop_p.bind(
         *operands,
         condition=trace(test, *avals),
-        body=trace(turn, body.in_avals[0], *avals),
+        body=trace(turn, input_types(body)[0], *avals),
         sizes=(consts, 1 + state, buffers),
     )
     return out, _all_of(bits)
 
 
-def _walk(equation: Any, xs: Sequence) -> _Found:
+def _walk(equation: Equation, xs: Sequence) -> _Found:
     """A walk: the bits are carried."""
-    params = dict(equation.params)
+    params = dict(parameters(equation))
     step, sizes, blank = params["step"], params["sizes"], _no_bits(params["step"])
     assert not params["linear"]
     ahead = sum(sizes[:2])  # rows and consts, before what is carried
@@ -192,7 +192,7 @@ def _walk(equation: Any, xs: Sequence) -> _Found:
         out, found = _evaluate_with_bits(step, [active, *head, *rest])
         return [bits | jnp.where(active, found, 0), *out]
 
-    active, *avals = step.in_avals
+    active, *avals = input_types(step)
     params["step"] = trace(turn, active, *avals[:ahead], shape_of(blank), *avals[ahead:])
     params["stable"] = (False, *params["stable"])
     params["sizes"] = (*sizes[:2], 1 + sizes[2], *sizes[3:])
@@ -201,9 +201,9 @@ def _walk(equation: Any, xs: Sequence) -> _Found:
     return out, _all_of(bits)
 
 
-def _no_bits(turn: Any) -> _Bits:
+def _no_bits(turn: Jaxpr) -> _Bits:
     """No bits, for each of the lanes of a turn, whose first input says whether it is active."""
-    return jnp.zeros(turn.in_avals[0].shape, jnp.int32)
+    return jnp.zeros(input_types(turn)[0].shape, jnp.int32)
 
 
 _RULES: dict[str, Callable] = {
@@ -216,11 +216,11 @@ _RULES: dict[str, Callable] = {
 }
 
 
-def _rule(equation: Any) -> Callable:
-    found = _RULES.get(equation.primitive.name)
+def _rule(equation: Equation) -> Callable:
+    found = _RULES.get(name_of(equation))
     if found is None:
         raise TypeError(
-            f"past(s) is asked for inside of a {equation.primitive.name} ({user_line(equation)}), "
+            f"past(s) is asked for inside of a {name_of(equation)} ({user_line(equation)}), "
             "where a step cannot see that it is: ask for it outside, and hand the value in."
         )
     return found
@@ -240,6 +240,6 @@ flagged_p = define(
     lambda x, bits: [ShapedArray(x.shape, x.dtype)],
     jvp=_jvp,
     batch=lambda size, xs, axes: (flagged_p.bind(*xs), [axes[0]]),
+    dependence=lambda flags: flags[:1],
+    influence=[True, False],
 )
-dependence[flagged_p] = lambda flags: flags[:1]
-influence[flagged_p] = [True, False]

@@ -7,20 +7,25 @@ came after the derivative: `transposable` mends that.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from .jax_internals import (
     CALLS,
+    Equation,
     Jaxpr,
-    Literal,
     ShapedArray,
+    branches_of,
+    called,
     contains,
     define,
-    dependence,
-    jaxprs_inside,
-    open_jaxpr,
+    input_types,
+    interpret,
+    name_of,
+    output_types,
+    own_dependence,
+    parameters,
     replace_primitive,
-    scan_counts,
+    scan_of,
+    subprograms,
     user_line,
     zero_tangent,
 )
@@ -46,7 +51,7 @@ def loops_named(linear: Callable[[], tuple[Jaxpr, Sequence[bool]]]) -> Iterator[
         if not str(error).startswith(_OF_JAX):
             raise
         jaxpr, flags = linear()
-        equation = _first_dependent("while", jaxpr.jaxpr, flags)
+        equation = _first_dependent("while", jaxpr, flags)
         where = f" ({user_line(equation)})" if equation is not None else ""
         raise ValueError(
             "reverse mode (grad, vjp, jacrev) has come to a while loop in the field, or in another "
@@ -62,56 +67,54 @@ def transposable(wide: Jaxpr, narrow: Jaxpr, flags: Sequence[bool]) -> Jaxpr:
     stop_gradient(x) elsewhere, so that no derivative of the others is seen, NaN perhaps. Where x is
     itself a tangent, a flagged input, that has no transpose. Here it has, and adds nothing.
     """
-    if not contains(narrow.jaxpr, "cond"):
+    if not contains(narrow, "cond"):
         return wide
-    if _first_dependent("stop_gradient", narrow.jaxpr, flags) is not None:
+    if _first_dependent("stop_gradient", narrow, flags) is not None:
         return wide  # a rule of the user's, which means to say something else
     return replace_primitive(wide, "stop_gradient", _blocked_p)
 
 
-def _first_dependent(name: str, jaxpr: Any, flags: Sequence[bool]) -> Any:
+def _first_dependent(name: str, jaxpr: Jaxpr, flags: Sequence[bool]) -> Equation | None:
     """The first equation of this primitive that depends on the flagged inputs, or None."""
-    found: list = []
-    _dependent_outputs(
-        jaxpr, flags, lambda e: found.append(e) if e.primitive.name == name else None
-    )
+    found: list[Equation] = []
+    _dependent_outputs(jaxpr, flags, lambda e: found.append(e) if name_of(e) == name else None)
     return found[0] if found else None
 
 
-def _dependent_outputs(jaxpr: Any, flags: Sequence[bool], see: Callable) -> list[bool]:
+def _dependent_outputs(jaxpr: Jaxpr, flags: Sequence[bool], see: Callable) -> list[bool]:
     """Which outputs depend on the flagged inputs; calls `see` with each equation that does."""
-    moving = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
-    is_moving = lambda v: not isinstance(v, Literal) and v in moving  # noqa: E731
-    for equation in jaxpr.eqns:
-        moved = list(map(is_moving, equation.invars))
-        if any(moved):
-            see(equation)
-            out = _equation_outputs(equation, moved, see)
-            moving.update(v for v, flag in zip(equation.outvars, out, strict=True) if flag)
-    return list(map(is_moving, jaxpr.outvars))
+
+    def passed_on(equation: Equation, moved: list[bool]) -> list[bool]:
+        if not any(moved):
+            return [False] * len(output_types(equation))
+        see(equation)
+        return _equation_outputs(equation, moved, see)
+
+    return interpret(jaxpr, flags, passed_on, lambda x, aval: False)
 
 
-def _equation_outputs(equation: Any, moved: list[bool], see: Callable) -> list[bool]:
+def _equation_outputs(equation: Equation, moved: list[bool], see: Callable) -> list[bool]:
     """Which outputs of an equation depend on its flagged inputs; with what is inside seen, too."""
-    name, params, all_of = equation.primitive.name, equation.params, [True] * len(equation.outvars)
+    name, all_of = name_of(equation), [True] * len(output_types(equation))
     if name in CALLS:
-        return _dependent_outputs(open_jaxpr(equation), moved, see)
+        return _dependent_outputs(called(equation), moved, see)
     if name == "cond":
-        each = [_dependent_outputs(branch, moved[1:], see) for branch in params["branches"]]
+        each = [_dependent_outputs(branch, moved[1:], see) for branch in branches_of(equation)]
         return all_of if moved[0] else [any(flags) for flags in zip(*each, strict=True)]
     if name == "scan":
-        consts, carried = scan_counts(params)
-        carry, out = slice(consts, consts + carried), []
-        for _ in range(carried + 1):  # from turn to turn
-            out = _dependent_outputs(params["jaxpr"], moved, see)
-            moved[carry] = [a or b for a, b in zip(moved[carry], out[:carried], strict=True)]
+        scan, out = scan_of(equation), []
+        carry = slice(scan.constants, scan.constants + scan.carried)
+        for _ in range(scan.carried + 1):  # from turn to turn
+            out = _dependent_outputs(scan.step, moved, see)
+            moved[carry] = [a or b for a, b in zip(moved[carry], out[: scan.carried], strict=True)]
         return out
-    for inner in jaxprs_inside(equation):
+    params = parameters(equation)
+    for inner in subprograms(equation):
         of_walk = params.get("linear") is True
-        flags = linear_inputs(params["sizes"]) if of_walk else [True] * len(inner.invars)
+        flags = linear_inputs(params["sizes"]) if of_walk else [True] * len(input_types(inner))
         _dependent_outputs(inner, flags, see)
-    rule = dependence.get(equation.primitive)
-    return rule(moved, **params) if rule else all_of
+    found = own_dependence(equation, moved)
+    return all_of if found is None else found
 
 
 def linear_inputs(sizes: Sequence[int]) -> list[bool]:

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Shaped
 
+from .batch_last import lanes_last
 from .jax_internals import (
     ShapedArray,
     define,
     instantiate,
     is_unknown,
     is_zero,
-    lanes_last,
     zero_like,
     zero_tangent,
 )

@@ -14,24 +14,29 @@ chooses. Three primitives keep that cheap under every transformation:
 An index may have query axes in front (several rows at a time), which come first in the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, Real, Shaped
 
+from .batch_last import lanes_last
 from .jax_internals import (
-    Literal,
+    Equation,
+    Jaxpr,
+    Primitive,
     ShapedArray,
     define,
-    influence,
+    equations,
+    evaluate_equation,
+    input_types,
     instantiate,
+    interpret,
     is_unknown,
     is_zero,
-    lanes_last,
-    rebind,
+    name_of,
+    parameters,
     shape_of,
     trace,
     zero_tangent,
@@ -285,8 +290,8 @@ written_p = define(
     batch=lambda size, xs, axes, *, queries: _add_batch(
         size, xs, axes, queries=queries, primitive=written_p
     ),
+    influence=[True, False, False],
 )
-influence[written_p] = [True, False, False]
 
 
 def _filed_jvp(primals: Sequence, tangents: Sequence, queries: int) -> tuple[list, list]:
@@ -300,29 +305,30 @@ def _filed_jvp(primals: Sequence, tangents: Sequence, queries: int) -> tuple[lis
 class _DeferredWrite:
     """A `spread` that has not been made: perhaps it is added to something."""
 
-    def __init__(self, equation: Any, row: Any, i: Any) -> None:
+    def __init__(self, equation: Equation, row: Any, i: Any) -> None:
         self.equation, self.row, self.i = equation, row, i
 
     def made(self) -> Any:
-        return rebind(self.equation, [self.row, self.i])[0]
+        return evaluate_equation(self.equation, [self.row, self.i])[0]
 
     def onto(self, table: Any) -> Any:
-        return add_p.bind(table, self.row, self.i, queries=self.equation.params["queries"])[0]
+        queries = parameters(self.equation)["queries"]
+        return add_p.bind(table, self.row, self.i, queries=queries)[0]
 
 
-def in_place(jaxpr: Any) -> Any:
+def in_place(jaxpr: Jaxpr) -> Jaxpr:
     """Returns the function, in which a sum with a `spread` is an addition to one row.
 
     A transposition makes table + spread(row, i) of every read: a table of zeros and a sum over all
     rows, where one row changes.
     """
-    if not any(e.primitive is spread_p for e in jaxpr.jaxpr.eqns):
+    if not any(_is(spread_p, e) for e in equations(jaxpr)):
         return jaxpr
 
-    def special(equation: Any, xs: list) -> list | None:
-        if equation.primitive is spread_p:
+    def special(equation: Equation, xs: list) -> list | None:
+        if _is(spread_p, equation):
             return [_DeferredWrite(equation, *map(_made, xs))]
-        if equation.primitive.name == "add_any" and any(isinstance(x, _DeferredWrite) for x in xs):
+        if name_of(equation) == "add_any" and any(isinstance(x, _DeferredWrite) for x in xs):
             table, later = xs if isinstance(xs[1], _DeferredWrite) else xs[::-1]
             return [later.onto(_made(table))]
         return None
@@ -330,33 +336,33 @@ def in_place(jaxpr: Any) -> Any:
     return _rewritten(jaxpr, special)
 
 
-def drop_writes(jaxpr: Any) -> Any:
+def drop_writes(jaxpr: Jaxpr) -> Jaxpr:
     """Returns the function of tables that have their final contents: adding a row to them has a
     derivative, and no effect.
     """
-    if not any(e.primitive is add_p for e in jaxpr.jaxpr.eqns):
+    if not any(_is(add_p, e) for e in equations(jaxpr)):
         return jaxpr
     return _rewritten(
-        jaxpr, lambda e, xs: written_p.bind(*xs, **e.params) if e.primitive is add_p else None
+        jaxpr, lambda e, xs: written_p.bind(*xs, **parameters(e)) if _is(add_p, e) else None
     )
+
+
+def _is(primitive: Primitive, equation: Equation) -> bool:
+    return name_of(equation) == primitive.name
 
 
 def _made(x: Any) -> Any:
     return x.made() if isinstance(x, _DeferredWrite) else x
 
 
-def _rewritten(jaxpr: Any, special: Any) -> Any:
+def _rewritten(jaxpr: Jaxpr, special: Callable[[Equation, list], list | None]) -> Jaxpr:
     """The jaxpr with other outputs for the equations that `special(equation, inputs)` answers."""
 
-    def run(*xs: Any) -> list:
-        values: dict = dict(zip(jaxpr.jaxpr.invars, xs, strict=True))
-        values.update(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))
-        read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
-        for equation in jaxpr.jaxpr.eqns:
-            inputs = [read(v) for v in equation.invars]
-            out = special(equation, inputs)
-            out = rebind(equation, [_made(x) for x in inputs]) if out is None else out
-            values.update(zip(equation.outvars, out, strict=True))
-        return [_made(read(v)) for v in jaxpr.jaxpr.outvars]
+    def outputs(equation: Equation, inputs: list) -> list:
+        out = special(equation, inputs)
+        return evaluate_equation(equation, list(map(_made, inputs))) if out is None else out
 
-    return trace(run, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in jaxpr.in_avals))
+    def run(*xs: Any) -> list:
+        return list(map(_made, interpret(jaxpr, xs, outputs, lambda x, aval: x)))
+
+    return trace(run, *map(shape_of, input_types(jaxpr)))

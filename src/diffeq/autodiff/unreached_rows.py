@@ -13,13 +13,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
 
+from .batch_last import lanes_last
 from .jax_internals import (
     ShapedArray,
     define,
     instantiate,
     is_unknown,
     is_zero,
-    lanes_last,
     shape_of,
     zero_tangent,
 )

@@ -14,23 +14,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .batch_last import over_lanes
+from ..core.split import split_by_sizes
+from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
     ShapedArray,
     bound,
     define,
-    dependence,
     dependents,
+    input_types,
     jaxpr_as_fun,
-    lanes_last,
-    once_traced,
+    output_types,
     rearranged,
     shape_of,
-    split_by_sizes,
     staged,
     trace,
     zero_like,
 )
+from .trace_once import once_traced
 
 
 def loop(
@@ -92,7 +92,7 @@ def single_iteration_loop(function: Callable, *args: Any) -> Any:
     """
     leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
     run, out = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), leaves)
-    blank = [zero_like(a) for a in run.out_avals]
+    blank = [zero_like(a) for a in output_types(run)]
     evaluate = jaxpr_as_fun(run)
 
     def turn(active: Any, consts: Any, i: Any, _: Any) -> tuple[Any, list]:
@@ -112,10 +112,10 @@ def single_iteration_loop(function: Callable, *args: Any) -> Any:
 def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tuple[Any, Any]:
     """Both jaxprs with what the body closes over (its first inputs) as their first consts."""
     count = len(avals)
-    outer, rest = body.in_avals[:extra], range(extra + 1, extra + 1 + count)
+    outer, rest = input_types(body)[:extra], range(extra + 1, extra + 1 + count)
     return (
         rearranged(condition, [*[None] * extra, *range(count)], [*outer, *avals]),
-        rearranged(body, [extra, *range(extra), *rest], [body.in_avals[extra], *outer, *avals]),
+        rearranged(body, [extra, *range(extra), *rest], [input_types(body)[extra], *outer, *avals]),
     )
 
 
@@ -157,7 +157,7 @@ def _widened(
     """Condition and body of `size` lanes side by side; the state of a finished lane is kept."""
     test_flag = dependents(condition, mapped)[0]
     grown = lambda a, m: jax.ShapeDtypeStruct((*a.shape, size) if m else a.shape, a.dtype)  # noqa: E731
-    avals = [grown(a, m) for a, m in zip(condition.in_avals, mapped, strict=True)]
+    avals = [grown(a, m) for a, m in zip(input_types(condition), mapped, strict=True)]
     test, run = over_lanes(condition, size), over_lanes(body, size)
 
     def wide_test(*xs: Any) -> list:
@@ -176,7 +176,7 @@ def _widened(
         return [*state, *buffers]
 
     return trace(wide_test, *avals), trace(
-        wide_body, grown(condition.out_avals[0], test_flag), *avals
+        wide_body, grown(output_types(condition)[0], test_flag), *avals
     )
 
 
@@ -209,5 +209,4 @@ def _dependence(flags: list[bool], *, condition: Any, body: Any, sizes: Any) -> 
     return lane_dependence(condition, body, sizes, flags)[sizes[0] :]
 
 
-loop_p = define("loop", _implementation, _abstract, batch=_batch)
-dependence[loop_p] = _dependence
+loop_p = define("loop", _implementation, _abstract, batch=_batch, dependence=_dependence)

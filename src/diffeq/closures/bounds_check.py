@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..autodiff.jax_internals import Jaxpr, Literal, subjaxprs, user_line
+from ..autodiff.jax_internals import (
+    Equation,
+    Jaxpr,
+    input_types,
+    interpret,
+    name_of,
+    output_types,
+    parameters,
+    subprograms,
+    user_line,
+)
 
 __all__ = ["check_indices"]
 
@@ -41,33 +51,39 @@ def check_indices(name: str, jaxpr: Jaxpr, constants: Sequence) -> None:
     `constants` are the first of these, with None for those that are not known.
 
     >>> program = jax.make_jaxpr(lambda y: y[5] * y)(np.zeros(2))
-    >>> check_indices("f", program.jaxpr, [])
+    >>> check_indices("f", program, [])
     Traceback (most recent call last):
     IndexError: f reads index 5 of an array of shape (2,), whose axis 0 has 2 entries, ...
     """
-    known = dict(
-        zip([*jaxpr.constvars, *jaxpr.invars], map(_constant_index, constants), strict=False)
-    )
-    for equation in jaxpr.eqns:
-        inputs = [_looked_up(x, known) for x in equation.invars]
-        kind = equation.primitive.name
-        found = [x for x in inputs if x is not None]
-        if kind in _EVALUATED and len(found) == len(inputs):
-            known.update(dict.fromkeys(equation.outvars, _evaluate_index(kind, found)))
-        elif kind == "dynamic_slice":
-            shape, sizes = _shape(equation), equation.params["slice_sizes"]
-            for axis, index in enumerate(inputs[1:]):
-                _check_bounds(name, equation, index, shape, axis, sizes[axis])
-        elif kind == "gather" and "PROMISE_IN_BOUNDS" in str(equation.params["mode"]):
-            numbers = equation.params["dimension_numbers"].start_index_map
-            _check_rows(name, equation, inputs[1], numbers, equation.params["slice_sizes"])
-    for inner in subjaxprs(jaxpr):
+    unknown = len(input_types(jaxpr)) - len(constants)
+    given = [*map(_constant_index, constants), *[None] * unknown]
+    check = lambda equation, inputs: _check_equation(name, equation, inputs)  # noqa: E731
+    interpret(jaxpr, given, check, lambda x, aval: _constant_index(x))
+
+
+def _check_equation(
+    name: str, equation: Equation, inputs: list[_Index | None]
+) -> Sequence[_Index | None]:
+    """Returns the outputs of an equation as far as they are known, if all it reads is there."""
+    for inner in subprograms(equation):
         check_indices(name, inner, ())
+    kind, params = name_of(equation), parameters(equation)
+    found = [x for x in inputs if x is not None]
+    if kind in _EVALUATED and len(found) == len(inputs):
+        return [_evaluate_index(kind, found)]
+    if kind == "dynamic_slice":
+        shape, sizes = _shape(equation), params["slice_sizes"]
+        for axis, index in enumerate(inputs[1:]):
+            _check_bounds(name, equation, index, shape, axis, sizes[axis])
+    elif kind == "gather" and "PROMISE_IN_BOUNDS" in str(params["mode"]):
+        numbers = params["dimension_numbers"].start_index_map
+        _check_rows(name, equation, inputs[1], numbers, params["slice_sizes"])
+    return [None for _ in output_types(equation)]
 
 
-def _shape(equation: Any) -> tuple[int, ...]:
+def _shape(equation: Equation) -> tuple[int, ...]:
     """That of the array which is read."""
-    return equation.invars[0].aval.shape
+    return input_types(equation)[0].shape
 
 
 def _constant_index(x: Any) -> _Index | None:
@@ -78,10 +94,6 @@ def _constant_index(x: Any) -> _Index | None:
     return _Index(x, x) if x.dtype.kind in "biu" and x.size <= _MOST else None
 
 
-def _looked_up(x: Any, known: dict) -> _Index | None:
-    return _constant_index(x.val) if isinstance(x, Literal) else known.get(x)
-
-
 def _evaluate_index(kind: str, inputs: list[_Index]) -> _Index | None:
     value = _EVALUATED[kind](*(x.value for x in inputs))
     written = inputs[1].written if kind == "select_n" else inputs[0].written
@@ -89,7 +101,7 @@ def _evaluate_index(kind: str, inputs: list[_Index]) -> _Index | None:
 
 
 def _check_bounds(
-    name: str, equation: Any, index: _Index | None, shape: Sequence, axis: int, size: int
+    name: str, equation: Equation, index: _Index | None, shape: Sequence, axis: int, size: int
 ) -> None:
     if index is None or index.value.ndim or 0 <= index.value <= shape[axis] - size:
         return
@@ -97,7 +109,7 @@ def _check_bounds(
 
 
 def _check_rows(
-    name: str, equation: Any, index: _Index | None, axes: Sequence, sizes: Sequence
+    name: str, equation: Equation, index: _Index | None, axes: Sequence, sizes: Sequence
 ) -> None:
     """Indices of a gather along one axis."""
     if index is None or len(axes) != 1:
@@ -108,7 +120,7 @@ def _check_rows(
         raise IndexError(_message(name, int(index.written.flat[wrong[0]]), shape, axis, equation))
 
 
-def _message(name: str, index: int, shape: Sequence, axis: int, equation: Any) -> str:
+def _message(name: str, index: int, shape: Sequence, axis: int, equation: Equation) -> str:
     entries = "1 entry" if shape[axis] == 1 else f"{shape[axis]} entries, 0 to {shape[axis] - 1}"
     place = user_line(equation)
     return (

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..autodiff.jax_internals import bound, eval_jaxpr
+from ..autodiff.jax_internals import Jaxpr, bound, evaluate, input_types, output_types
 from ..core.promotion import user_promotion
 from .bounds_check import check_indices
 from .numpy_draws import notice_draws
@@ -36,22 +36,22 @@ _LARGE = 1024
 
 
 class CapturedProgram:
-    """The equations of a function: its inputs are `avals` after `inputs` arrays that it closes
-    over. Equal programs are one object (`same_program`).
+    """The equations of a function: its inputs are of `types` after the `constants`, where None is
+    an array that it closes over. Equal programs are one object (`same_program`).
     """
 
-    def __init__(self, jaxpr: Any, constants: list, out: "_OutputTree") -> None:
-        self.jaxpr, self.constants, self.out = jaxpr, constants, out
-        self.avals = jaxpr.in_avals[len(constants) :]
+    def __init__(self, equations: Jaxpr, constants: list, out: "_OutputTree") -> None:
+        self.equations, self.constants, self.out = equations, constants, out
+        self.types = input_types(equations)[len(constants) :]
 
     def __call__(self, inputs: Sequence, leaves: Sequence) -> PyTree:
-        return self.out.joined(eval_jaxpr(self.jaxpr.jaxpr, [], *self.operands(inputs, leaves)))
+        return self.out.joined(evaluate(self.equations, self.operands(inputs, leaves)))
 
     def operands(self, inputs: Sequence, leaves: Sequence) -> list:
         """All inputs of its jaxpr: constants, what it closes over, and the arguments."""
         found = iter(inputs)
         consts = [next(found) if c is None else c for c in self.constants]
-        pairs = zip(leaves, self.avals, strict=True)
+        pairs = zip(leaves, self.types, strict=True)
         leaves = [x if _dtype(x) == a.dtype else jnp.asarray(x, a.dtype) for x, a in pairs]
         return [*consts, *leaves]
 
@@ -93,8 +93,8 @@ class Captured:
     @property
     def returned(self) -> PyTree:
         """The shapes and dtypes of what it returns."""
-        avals = self.program.jaxpr.out_avals
-        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+        types = output_types(self.program.equations)
+        shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in types]
         return self.program.out.joined(shapes)
 
     @property
@@ -167,7 +167,7 @@ def captured(
     # What reads the same each time draws nothing.
     with nullcontext() if reading.certain else notice_draws(name, f):
         found = _trace_program(f, structure, shapes, guard or (lambda *_: nullcontext()))
-    check_indices(name, found.program.jaxpr.jaxpr, found.program.constants)
+    check_indices(name, found.program.equations, found.program.constants)
     if reading.certain:
         _captured[key] = found
         if len(_captured) > _KEPT:

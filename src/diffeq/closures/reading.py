@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..autodiff.jax_internals import ShapedArray, Tracer
+from ..autodiff.jax_internals import ShapedArray, Tracer, is_trace, parts_of_rule
 
 __all__ = [
     "HashedKey",
@@ -214,9 +214,9 @@ class Reader:
             return "cell", self.read(cell_content(x), names)
         if type(x).__module__.startswith("jaxlib"):  # what jit returns: JAX keeps its traces by it
             return Identity(x)
-        if type(x).__name__ == "WrappedFun":  # of JAX, in the rule of a derivative
-            return "wrapped", self.read(x.f), self.read(x.transforms), self.read(x.params)
-        if hasattr(type(x), "process_primitive"):  # the trace that met that rule
+        if (rule := parts_of_rule(x)) is not None:
+            return "rule", *map(self.read, rule)
+        if is_trace(x):  # that met such a rule
             return type(x)
         return self._object(x)
 

@@ -8,13 +8,25 @@ literals, how the equations are joined), and of all equal ones the first is used
 import types
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from itertools import count
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..autodiff.jax_internals import Jaxpr, Literal
+from ..autodiff.jax_internals import (
+    Equation,
+    Jaxpr,
+    ShapedArray,
+    input_types,
+    interpret,
+    name_of,
+    operation_of,
+    output_types,
+    parameters,
+    parts_of_rule,
+)
 from .reading import HashedKey, Identity, attributes_of, cell_content, reading_key
 
 __all__ = ["constant_key", "key_of_jaxpr", "same_program"]
@@ -32,7 +44,7 @@ def same_program(key: Hashable, made: Any) -> Any:
     return found
 
 
-def key_of_jaxpr(jaxpr: Any, constants: Hashable = None) -> HashedKey:
+def key_of_jaxpr(jaxpr: Jaxpr, constants: Hashable = None) -> HashedKey:
     """The key of a jaxpr. Its constants count by value, arrays of JAX by identity; or they count as
     `constants` says.
 
@@ -40,56 +52,44 @@ def key_of_jaxpr(jaxpr: Any, constants: Hashable = None) -> HashedKey:
     >>> twice() == twice(), key_of_jaxpr(twice()) == key_of_jaxpr(twice())
     (False, True)
     """
-    return _Equations().key(jaxpr, constants)
+    numbers, read = count(), []
+
+    def numbered(types: Sequence[ShapedArray]) -> list[Hashable]:
+        """The variables of these types: numbered in the order of their appearance."""
+        read.append(tuple(map(_type_key, types)))
+        return [next(numbers) for _ in types]
+
+    def outputs(equation: Equation, inputs: list[Hashable]) -> list[Hashable]:
+        read.append((_equation_key(equation), *inputs))
+        return numbered(output_types(equation))
+
+    def constant(x: Any, aval: ShapedArray) -> Hashable:
+        return _type_key(aval), constant_key(x)
+
+    returned = interpret(jaxpr, numbered(input_types(jaxpr)), outputs, constant)
+    return HashedKey((constants, tuple(read), tuple(returned)))
 
 
 # Keys of nested jaxprs, which JAX keeps for functions under `jax.jit`.
 _known: "weakref.WeakKeyDictionary[Any, HashedKey]" = weakref.WeakKeyDictionary()
 
 
-class _Equations:
-    """One jaxpr that is being read: its variables are numbered in the order of their appearance."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[Any, int] = {}
-
-    def key(self, jaxpr: Any, constants: Hashable = None) -> HashedKey:
-        inner = jaxpr.jaxpr
-        inputs = tuple(self._defined(v) for v in (*inner.constvars, *inner.invars))
-        equations = tuple(map(self._equation, inner.eqns))
-        outputs = tuple(map(self._atom, inner.outvars))
-        held = tuple(map(constant_key, jaxpr.consts)) if constants is None else constants
-        return HashedKey((inputs, held, equations, outputs))
-
-    def _defined(self, v: Any) -> Hashable:
-        self.numbers[v] = len(self.numbers)
-        return _aval(v.aval)
-
-    def _atom(self, v: Any) -> Hashable:
-        if isinstance(v, Literal):
-            return _aval(v.aval), np.asarray(v.val).tobytes()
-        return self.numbers[v]
-
-    def _equation(self, equation: Any) -> Hashable:
-        inputs = tuple(map(self._atom, equation.invars))
-        params = tuple(
-            (name, _parameter(value, equation.primitive.name))
-            for name, value in sorted(equation.params.items())
-        )
-        context = equation.ctx
-        where = (context.compute_type, context.xla_metadata, context.threefry_partitionable)
-        outputs = tuple(map(self._defined, equation.outvars))
-        return equation.primitive, inputs, params, _parameter(where, ""), outputs
+def _equation_key(equation: Equation) -> Hashable:
+    """The key of an equation, inputs aside."""
+    name = name_of(equation)
+    each = sorted(parameters(equation).items())
+    params = tuple((key, _parameter(value, name)) for key, value in each)
+    return params, _parameter(operation_of(equation), "")
 
 
-def _aval(aval: Any) -> Hashable:
+def _type_key(aval: Any) -> Hashable:
     return getattr(aval, "shape", None), getattr(aval, "dtype", aval), getattr(aval, "weak_type", 0)
 
 
 def _nested_key(jaxpr: Jaxpr) -> HashedKey:
     found = _known.get(jaxpr)
     if found is None:
-        found = _known[jaxpr] = _Equations().key(jaxpr)
+        found = _known[jaxpr] = key_of_jaxpr(jaxpr)
     return found
 
 
@@ -116,7 +116,7 @@ def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a tab
         return constant_key(value)
     if primitive in _CALLBACKS and callable(value):
         return _callback(value)
-    if callable(value) or type(value).__name__ == "WrappedFun":  # the rule of a derivative
+    if callable(value) or parts_of_rule(value) is not None:
         return reading_key(value)
     try:
         hash(value)

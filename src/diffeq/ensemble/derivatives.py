@@ -25,10 +25,11 @@ from jax.custom_derivatives import SymbolicZero
 from ..adjoints import Discrete
 from ..adjoints.base import is_inexact, pick_flagged
 from ..adjoints.forward_accumulation import ForwardAccumulation
-from ..autodiff.jax_internals import is_key, split_by_sizes
+from ..autodiff.jax_internals import is_key
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
+from ..core.split import split_by_sizes
 from ..solution import Solution
 from .execution import (
     has_controlled_steps,

@@ -14,8 +14,9 @@ import numpy as np
 from jax import lax
 
 from ..adjoints.base import pick_flagged
-from ..autodiff.jax_internals import in_a_trace, is_key, split_by_sizes
+from ..autodiff.jax_internals import in_a_trace, is_key
 from ..closures import unflatten
+from ..core.split import split_by_sizes
 from ..solution import Solution
 from ..solve import first_step
 from .chunks import (

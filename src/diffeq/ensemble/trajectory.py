@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adjoints.base import is_inexact, pick_flagged
-from ..autodiff.jax_internals import split_by_sizes
 from ..closures import unflatten
+from ..core.split import split_by_sizes
 from ..core.status import Status
 from ..integrator.call import Call, StaticOptions
 from ..solution import Solution

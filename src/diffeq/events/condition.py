@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..autodiff.jax_internals import compared
+from ..autodiff.comparison import compared
+from ..autodiff.jax_internals import input_types, output_types
 from ..problems.lowering import Traced
 
 __all__ = ["Condition"]
@@ -37,11 +38,11 @@ class Condition:
     ) -> None:
         check = _truth if boolean else _number_or_truth
         traced = Traced(f, name, "t, y, args", t, (tree,), leaves, structure, fits=check)
-        aval: Any = traced.jaxpr.out_avals[0]
+        aval = output_types(traced.equations)[0]
         self.traced, self.vector = traced, aval.ndim == 1
         self.count = aval.shape[0] if self.vector else 1
         self.level = np.full(self.count, aval.dtype == bool)
-        how = compared(traced.jaxpr) if aval.dtype == bool else None
+        how = compared(traced.equations) if aval.dtype == bool else None
         if how is not None and how[0] == "equality" and not boolean:
             raise TypeError(
                 f"{name} ends in a == b, which is true at single points: no step would end on one. "
@@ -60,7 +61,7 @@ class Condition:
         """Evaluates the numbers that cross zero: (k,)."""
         if self.difference is not None:
             flat = [t, *jax.tree.leaves(tree), *leaves]
-            avals: list[Any] = self.traced.jaxpr.in_avals
+            avals = input_types(self.traced.equations)
             flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, avals, strict=True)]
             return jnp.atleast_1d(self.difference(hoisted, *flat))
         value = jnp.asarray(self.traced.at(leaves, hoisted, t, tree))

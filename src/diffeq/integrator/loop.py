@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..autodiff.jax_internals import trace_once
+from ..autodiff.trace_once import trace_once
 from ..autodiff.while_loop import loop
 from ..core.status import Status
 from ..methods import Method, Step

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from ..autodiff.jax_internals import trace_once
 from ..autodiff.known_value import with_known_value
 from ..autodiff.nonfinite_cotangents import tripwire
+from ..autodiff.trace_once import trace_once
 from ..events import StepPlan
 from ..methods import Method, Step
 from ..output import Cursor

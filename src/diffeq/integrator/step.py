@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool
 
-from ..autodiff.jax_internals import if_unbatched, trace_once
+from ..autodiff.batch_last import if_unbatched
+from ..autodiff.trace_once import trace_once
 from ..brownian import StepDraw
 from ..controllers import Controller, Verdict
 from ..core.norm import in_dtype_of

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..problems import ImplicitDAEProblem
 from ..problems.user_functions import check_arguments

@@ -8,9 +8,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import PRNGKeyArray, PyTree
 
+from ..autodiff.jax_internals import Tracer
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
 from ..problems import ODEProblem, Problem

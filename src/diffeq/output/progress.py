@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from ..autodiff.jax_internals import ShapedArray, define, dependence
+from ..autodiff.jax_internals import ShapedArray, define
 
 __all__ = ["Meter"]
 
@@ -61,6 +61,10 @@ def _batch(size: int, xs: Sequence, axes: Sequence, *, tell: Callable) -> tuple[
     return report_p.bind(slowest, xs[1], tell=tell), [None]
 
 
-report_p = define("report", _implementation, _abstract, batch=_batch)
-# All lanes share one bar.
-dependence[report_p] = lambda flags, tell: [False]
+report_p = define(
+    "report",
+    _implementation,
+    _abstract,
+    batch=_batch,
+    dependence=lambda flags, tell: [False],  # all lanes share one bar
+)

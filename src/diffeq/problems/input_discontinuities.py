@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autodiff.discontinuity_times import Jumps, constant_lines, jumps_of, time
+from ..autodiff.jax_internals import input_types
 
 __all__ = ["jumps_of_traced"]
 
@@ -12,7 +13,8 @@ def jumps_of_traced(traced: Any, leaves: Sequence, seen: Sequence = ()) -> Jumps
     """Where a `Traced` function of (t, *parts, args) jumps: of the leaves of args all is known, of
     those of the state nothing, and of what else it sees what is given.
     """
-    count = len(traced.jaxpr.in_avals) - 1 - len(leaves) - len(seen)
+    types = input_types(traced.equations)
+    count = len(types) - 1 - len(leaves) - len(seen)
     state = [None] * count
-    inputs = [time(traced.jaxpr.in_avals[0].dtype), *state, *seen, *map(constant_lines, leaves)]
-    return jumps_of(traced.jaxpr, inputs)
+    inputs = [time(types[0].dtype), *state, *seen, *map(constant_lines, leaves)]
+    return jumps_of(traced.equations, inputs)

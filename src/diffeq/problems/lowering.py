@@ -20,9 +20,11 @@ from jaxtyping import Array, PyTree
 from ..autodiff.component_dependence import own_components
 from ..autodiff.discontinuity_times import Jumps, concatenate_times, join_jumps, jumping, turns_of
 from ..autodiff.jax_internals import (
+    constants_of,
     count_equations,
-    eval_jaxpr,
+    evaluate,
     influences,
+    input_types,
     shape_of,
     with_constants,
 )
@@ -306,27 +308,27 @@ class Traced:
                 return fits(name, value, marked)
 
         shaped = jax.make_jaxpr(call, return_shape=True)
-        self.jaxpr, shape = shaped(t, tuple(arrays), leaves, extra)
+        self.equations, shape = shaped(t, tuple(arrays), leaves, extra)
         # A past is longer in a solve than here, and may be looked at within a loop of the user's.
         looks = any(isinstance(p, HistoryView) for p in parts)
         if looks:  # any other was a program before, and looked at then
-            check_indices(name, self.jaxpr.jaxpr, [])
+            check_indices(name, self.equations, [])
         inputs = jax.tree.structure((t, tuple(arrays), leaves, extra))
         self.again = partial(_traced_again, call, inputs, {}) if looks else None
         self.tree = jax.tree.structure(shape)
         self.shapes = [x.shape for x in jax.tree.leaves(shape)]
-        self.hoisted = list(self.jaxpr.consts)
+        self.hoisted = constants_of(self.equations)
         self._hoist(sum(self.count) + 1, leaves)
 
     def _hoist(self, first: int, leaves: list) -> None:
         """Computes now what depends on parameters alone: those are the inputs from the `first`."""
-        count = len(self.jaxpr.in_avals)
+        count = len(input_types(self.equations))
         fixed = [first <= i < first + len(leaves) for i in range(count)]
-        found = None if self.again is not None else split_invariant(self.jaxpr, fixed)
+        found = None if self.again is not None else split_invariant(self.equations, fixed)
         if found is not None:
             before, rest = found
-            self.hoisted += eval_jaxpr(before.jaxpr, [], *self.hoisted, *leaves)
-            self.jaxpr = with_constants(rest, self.hoisted)
+            self.hoisted += evaluate(before, [*self.hoisted, *leaves])
+            self.equations = with_constants(rest, self.hoisted)
 
     def bind(self, leaves: list, hoisted: list, sign: Array | int) -> Callable:
         """The function of (τ, *parts) with its parameters in place."""
@@ -349,16 +351,16 @@ class Traced:
         # time, and runs in as much (of 20 reactions, in a fifth of the time and a quarter).
         t, parts = _apart((t, parts))
         flat = [t, *jax.tree.leaves(parts), *leaves, *jax.tree.leaves(extra)]
-        wanted: list[Any] = self.jaxpr.in_avals
+        wanted = input_types(self.equations)
         flat = [jnp.asarray(x, a.dtype) for x, a in zip(flat, wanted, strict=True)]
-        jaxpr = self.jaxpr.jaxpr if self.again is None else self.again(flat)
-        out = eval_jaxpr(jaxpr, hoisted, *flat)
+        equations = self.equations if self.again is None else self.again(flat)
+        out = evaluate(with_constants(equations, hoisted), flat)
         return jax.tree.unflatten(self.tree, _apart(out))
 
     @property
     def large(self) -> bool:
         """True if it has so many equations that steps evaluate it in a loop over their stages."""
-        return count_equations(self.jaxpr.jaxpr, _WORTH) > _FEW
+        return count_equations(self.equations, _WORTH) > _FEW
 
     @property
     def parts(self) -> int:
@@ -368,7 +370,7 @@ class Traced:
     def uses(self, part: int) -> bool:
         """True if the value depends on this part of the state."""
         start = 1 + sum(self.count[:part])
-        return any(influences(self.jaxpr)[start : start + self.count[part]])
+        return any(influences(self.equations)[start : start + self.count[part]])
 
     def pointwise(self, part: int, held: Sequence[bool] = ()) -> bool:
         """True if each component of the value depends on its own of this part alone, leaves of it
@@ -376,7 +378,8 @@ class Traced:
         """
         start = 1 + sum(self.count[:part])
         own = {start + i for i in range(self.count[part]) if not (held and held[i])}
-        return own_components(self.jaxpr, [i in own for i in range(len(self.jaxpr.in_avals))])
+        count = len(input_types(self.equations))
+        return own_components(self.equations, [i in own for i in range(count)])
 
 
 def _traced_again(call: Callable, inputs: PyTree, known: dict, flat: list) -> Any:
@@ -384,7 +387,7 @@ def _traced_again(call: Callable, inputs: PyTree, known: dict, flat: list) -> An
     lengths = tuple(x.shape for x in flat)
     if lengths not in known:
         shapes = [shape_of(x) for x in flat]
-        known[lengths] = jax.make_jaxpr(call)(*jax.tree.unflatten(inputs, shapes)).jaxpr
+        known[lengths] = jax.make_jaxpr(call)(*jax.tree.unflatten(inputs, shapes))
     return known[lengths]
 
 

@@ -79,7 +79,7 @@ def _with_state(evaluation: Evaluation, carry: FitCarry) -> Evaluation:
 
 @lru_cache(maxsize=KEPT)
 def _segments(program: CapturedProgram) -> Segments:
-    return Segments(program.jaxpr)
+    return Segments(program.equations)
 
 
 def _marked_loss(evaluation: Evaluation) -> Callable[[PyTree], Array]:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...autodiff.jax_internals import dependents, scan_counts, split_by_sizes, subjaxprs
+from ...autodiff.jax_internals import count_equations, dependents, scan_counts
 from ...autodiff.while_loop import lane_dependence
+from ...core.split import split_by_sizes
 from .indexing import clamped_row, write_row
 from .large_arrays import (
     REGISTERS,
@@ -266,7 +267,7 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
         list(xs[num_consts:count]),
         list(xs[count:]),
     )
-    size = length * _count_equations(jaxpr.jaxpr)
+    size = length * count_equations(jaxpr)
     if size <= _UNROLLED or length <= 1:
         return _unroll_scan(context, jaxpr, consts, carry, rows, length, reverse)
     out = jaxpr.out_avals[num_carry:]
@@ -305,11 +306,6 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
     ]
     found = looped(context, test, turn, [np.asarray(np.int32(0)), *carry], written, varies, avals)
     return found[1:]
-
-
-def _count_equations(jaxpr: Any) -> int:
-    """The number of equations, those of nested jaxprs included."""
-    return len(jaxpr.eqns) + sum(map(_count_equations, subjaxprs(jaxpr)))
 
 
 def _unroll_scan(

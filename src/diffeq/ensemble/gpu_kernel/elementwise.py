@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...autodiff.batch_last import ELEMENTWISE as COMMON
-from ...autodiff.jax_internals import rebind
+from ...autodiff.jax_internals import evaluate_equation
 from .scalar_values import apply_operation, fold_operation, is_known, is_known_entry, map_entries
 
 __all__ = ["ELEMENTWISE", "elementwise", "fits", "on_entries"]
@@ -47,7 +47,7 @@ def elementwise(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
 def on_entries(equation: Any) -> Callable:
     """An elementwise equation, as a function of entries."""
     name = equation.primitive.name
-    bind = lambda *entries: rebind(equation, entries)[0]  # noqa: E731
+    bind = lambda *entries: evaluate_equation(equation, entries)[0]  # noqa: E731
 
     def one(*entries: Any) -> Any:
         if all(map(is_known_entry, entries)):
@@ -63,7 +63,8 @@ def _fold_equation(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
     if name == "convert_element_type" and not _to_whole(xs[0].dtype, dtype):
         return xs[0].astype(dtype)
     wide = list(np.broadcast_arrays(*xs)) if len({x.shape for x in xs}) > 1 else list(xs)
-    return np.asarray(fold_operation(name, lambda *ys: rebind(equation, ys)[0], wide), dtype)
+    each = lambda *ys: evaluate_equation(equation, ys)[0]  # noqa: E731
+    return np.asarray(fold_operation(name, each, wide), dtype)
 
 
 def _to_whole(old: Any, new: Any) -> bool:

@@ -13,17 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from ...algebra import small_lu
 from ...autodiff.jax_internals import (
-    Literal,
+    called,
+    evaluate_equation,
     implementation_of,
     is_key,
-    key_kind,
     line_of,
     lower_jaxpr,
-    open_jaxpr,
-    rebind,
     user_line,
 )
 from .control_flow import LOOPS
@@ -114,7 +113,7 @@ class LaneContext:
     def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
         """The outputs of an equation; None where there is no rule."""
         if name in _CALLS:
-            return self.run(open_jaxpr(equation), xs)
+            return self.run(called(equation), xs)
         if name == "optimization_barrier":
             return _barrier(self, *xs)
         rule, function = LOOPS.get(name) or INDEXING.get(name), implementation_of(equation)
@@ -156,7 +155,8 @@ class LaneContext:
             return REDUCTIONS[name](*xs, **params)
         if name not in KEYS:
             return None
-        kind = {} if "impl" in params else {"impl": key_kind(equation.invars[0].aval)}
+        dtype: Any = equation.invars[0].aval.dtype
+        kind = {} if "impl" in params else {"impl": getattr(dtype, "_impl", None)}
         return KEYS[name](self, *xs, **params, **kind)
 
 
@@ -205,7 +205,7 @@ def _as_views(equation: Any, xs: Iterable, last: dict, number: int) -> list:
 def _evaluate_known(equation: Any, xs: Sequence[np.ndarray]) -> list:
     """Evaluates an equation of known arrays while tracing."""
     with at_once():
-        return [np.asarray(x) for x in rebind(equation, [jnp.asarray(x) for x in xs])]
+        return [np.asarray(x) for x in evaluate_equation(equation, [jnp.asarray(x) for x in xs])]
 
 
 # --- our own, where a rule is simpler than the implementation -------------------------------------

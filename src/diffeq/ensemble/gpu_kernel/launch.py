@@ -28,7 +28,8 @@ from jax.experimental import pallas
 from jax.experimental.pallas import triton
 from jaxtyping import Int
 
-from ...autodiff.jax_internals import is_key, split_by_sizes
+from ...autodiff.jax_internals import is_key
+from ...core.split import split_by_sizes
 from ..sharded import platform
 from . import LaneArray, NoKernel, Read, Space, Stored, View, WritableArray, scalarised
 from .large_arrays import REGISTERS
