@@ -57,7 +57,9 @@ def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
 
     def difference(constants: Sequence, *inputs: Any) -> Any:
         terms = [_Term(x) for x in inputs]
-        return _difference(_result(with_constants(jaxpr, constants), terms, evaluate_equation))
+        return _compared_difference(
+            _result(with_constants(jaxpr, constants), terms, evaluate_equation)
+        )
 
     return "order", difference
 
@@ -67,13 +69,13 @@ def _compares_floats(term: _Term) -> bool:
     return all(jnp.issubdtype(a.dtype, jnp.floating) for a in input_types(term.equation))
 
 
-def _difference(term: _Term) -> Any:
+def _compared_difference(term: _Term) -> Any:
     """A − b of the comparisons that a term is made of."""
     assert term.equation is not None
     if term.name in _COMPARISONS:
         a, b = (x.value for x in term.inputs)
         return jnp.asarray(_COMPARISONS[term.name] * (a - b))
-    inner = list(map(_difference, term.inputs))
+    inner = list(map(_compared_difference, term.inputs))
     return -inner[0] if term.name == "not" else evaluate_equation(term.equation, inner)[0]
 
 

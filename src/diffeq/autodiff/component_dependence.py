@@ -89,19 +89,19 @@ def _labels_of(jaxpr: Jaxpr, inputs: Sequence[Labels]) -> list[Labels]:
 
 
 def _labelled(equation: Equation, inputs: list[_Labelled]) -> list[_Labelled]:
-    """What an equation makes: its labels, or, of constants, what it makes of their values."""
+    """The outputs of an equation: labelled, or, of constants alone, with their values."""
     labels = [x.labels for x in inputs]
     if any((x != NONE).any() for x in labels):
         found = _equation(equation, labels, lambda i: inputs[i].value())
         return [_Labelled(x, _unknown) for x in found]
-    made = cache(lambda: _evaluate_known(equation, inputs))
+    made = cache(lambda: _known_outputs(equation, inputs))
     return [
         _Labelled(_unlabelled(a), partial(_output, made, i))
         for i, a in enumerate(output_types(equation))
     ]
 
 
-def _evaluate_known(equation: Equation, inputs: list[_Labelled]) -> list | None:
+def _known_outputs(equation: Equation, inputs: list[_Labelled]) -> list | None:
     """The outputs of an equation, where its inputs are known."""
     values = [x.value() for x in inputs]
     if any(x is None for x in values):
@@ -118,7 +118,7 @@ def _output(made: Callable[[], list | None], i: int) -> Any:
 def _equation(equation: Equation, inputs: list[Labels], known: Callable) -> list[Labels]:
     """The labels of what an equation makes."""
     name, params = name_of(equation), parameters(equation)
-    found = _inside(equation, inputs)
+    found = _subprogram_labels(equation, inputs)
     if found is not None:
         return found
     if name in _MOVES:
@@ -134,7 +134,7 @@ def _equation(equation: Equation, inputs: list[Labels], known: Callable) -> list
     return [np.broadcast_to(whole, a.shape) for a in output_types(equation)]
 
 
-def _inside(equation: Equation, inputs: list[Labels]) -> list[Labels] | None:
+def _subprogram_labels(equation: Equation, inputs: list[Labels]) -> list[Labels] | None:
     """The labels of what a call makes; of a choice among branches, what it is made by meets what
     each of them makes. None of another equation.
     """

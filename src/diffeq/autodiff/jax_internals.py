@@ -656,8 +656,8 @@ def _has_effects(equation: Equation) -> bool:
 
 
 def grouped(jaxpr: Jaxpr, apart: Callable[[Equation], bool]) -> Jaxpr:
-    """The same function, in which all equations between those that stand `apart` are inside of one
-    nested jit.
+    """A jaxpr of the same function, in which all equations between those that stand `apart` are
+    inside of one nested jit.
 
     >>> jaxpr = trace(lambda x: jnp.sin(x + 1.0) * 2.0 - 1.0, 1.0)
     >>> list(map(name_of, equations(grouped(jaxpr, lambda e: name_of(e) == "sin"))))
