@@ -44,7 +44,6 @@ __all__ = [
     "called",
     "constants_of",
     "contains",
-    "contains_inside",
     "count_equations",
     "define",
     "dependents",
@@ -264,7 +263,7 @@ def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
 
 
 def evaluate(jaxpr: Jaxpr, inputs: Sequence) -> list:
-    """The outputs of a jaxpr."""
+    """The outputs of a jaxpr; other than by `jaxpr_as_fun`, NaNs inside may be looked for."""
     return eval_jaxpr(jaxpr, jaxpr.consts, *inputs)
 
 
@@ -428,20 +427,10 @@ def contains(jaxpr: Jaxpr, *names: str) -> bool:
     return any(is_or_contains(equation, *names) for equation in jaxpr.eqns)
 
 
-def contains_inside(equation: Equation, *names: str) -> bool:
-    """True if an equation of one of these primitives is somewhere in the jaxprs that another
-    equation runs.
-
-    >>> (nested,) = equations(jax.make_jaxpr(jax.jit(lambda x: x[::-1]))(jnp.zeros(2)))
-    >>> contains_inside(nested, "rev"), contains_inside(nested, "jit")
-    (True, False)
-    """
-    return any(contains(inner, *names) for inner in subprograms(equation))
-
-
 def is_or_contains(equation: Equation, *names: str) -> bool:
     """True if an equation is of one of these primitives, or has one of them somewhere inside."""
-    return equation.primitive.name in names or contains_inside(equation, *names)
+    inside = (contains(inner, *names) for inner in subprograms(equation))
+    return equation.primitive.name in names or any(inside)
 
 
 def count_equations(jaxpr: Jaxpr, worth: Mapping[str, int] = MappingProxyType({})) -> int:
@@ -607,7 +596,7 @@ def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
     def turned(equation: Equation) -> Equation:
         if equation.primitive.name == name:
             return equation.replace(primitive=primitive, params={})
-        if not contains_inside(equation, name):
+        if not is_or_contains(equation, name):
             return equation
         return equation.replace(params={k: new(v) for k, v in equation.params.items()})
 
@@ -642,17 +631,13 @@ def split_known(
     rest = [e for e in jaxpr.eqns if not any(e is f for f in first)]
     used = {*_variables([v for e in rest for v in e.invars]), *_variables(jaxpr.outvars)}
     cut = [v for e in first for v in e.outvars if v in used]
-    before, _ = _needed(jaxpr.eqns, cut, _has_effects)
-    rest, _ = _needed(rest, jaxpr.outvars, _has_effects)
+    before, _ = _needed(jaxpr.eqns, cut)
+    rest, _ = _needed(rest, jaxpr.outvars, wanted=lambda equation: bool(equation.effects))
     consts = jaxpr.constvars
     return (
         _part_of(jaxpr, [*consts, *inputs], cut, before),
         _part_of(jaxpr, [*consts, *cut, *jaxpr.invars], jaxpr.outvars, rest),
     )
-
-
-def _has_effects(equation: Equation) -> bool:
-    return bool(equation.effects)
 
 
 def grouped(jaxpr: Jaxpr, apart: Callable[[Equation], bool]) -> Jaxpr:
@@ -663,30 +648,33 @@ def grouped(jaxpr: Jaxpr, apart: Callable[[Equation], bool]) -> Jaxpr:
     >>> list(map(name_of, equations(grouped(jaxpr, lambda e: name_of(e) == "sin"))))
     ['jit', 'sin', 'jit']
     """
-    runs = [list(run) for _, run in groupby(jaxpr.eqns, apart)]
-    returned, read_later = [], set(_variables(jaxpr.outvars))
-    for run in reversed(runs):
-        returned.insert(0, [v for e in run for v in e.outvars if v in read_later])
-        read_later.update(_variables([v for e in run for v in e.invars]))
+    steps: list[tuple[Callable, list, list]] = []  # functions of variables, the last one first
+    read_later = set(_variables(jaxpr.outvars))
+    for alone, run in reversed([(k, list(run)) for k, run in groupby(jaxpr.eqns, apart)]):
+        reads = [v for e in run for v in e.invars]
+        if alone:
+            steps += [(_function_of(e), e.invars, e.outvars) for e in reversed(run)]
+        else:
+            made = dict.fromkeys(v for e in run for v in e.outvars)
+            given = [v for v in dict.fromkeys(_variables(reads)) if v not in made]
+            returned = [v for v in made if v in read_later]
+            part = _part_of(jaxpr, given, returned, run)
+            steps.append((jax.jit(jaxpr_as_fun(part)), given, returned))
+        read_later.update(_variables(reads))
 
     def evaluated(*inputs: Any) -> list:
         values = dict(zip(jaxpr.invars, inputs, strict=True))
         values.update(zip(jaxpr.constvars, jaxpr.consts, strict=True))
         read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
-        for run, outputs in zip(runs, returned, strict=True):
-            if apart(run[0]):
-                for equation in run:
-                    out = evaluate_equation(equation, list(map(read, equation.invars)))
-                    values.update(zip(equation.outvars, out, strict=True))
-            else:
-                made = {v for e in run for v in e.outvars}
-                known = dict.fromkeys(_variables([v for e in run for v in e.invars]))
-                given = [v for v in known if v not in made]
-                part = jax.jit(jaxpr_as_fun(_part_of(jaxpr, given, outputs, run)))
-                values.update(zip(outputs, part(*map(read, given)), strict=True))
+        for function, given, returned in reversed(steps):
+            values.update(zip(returned, function(*map(read, given)), strict=True))
         return list(map(read, jaxpr.outvars))
 
     return trace(evaluated, *jaxpr.in_avals)
+
+
+def _function_of(equation: Equation) -> Callable[..., list]:
+    return lambda *inputs: evaluate_equation(equation, inputs)
 
 
 def _part_of(

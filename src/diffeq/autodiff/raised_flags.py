@@ -28,11 +28,11 @@ from .jax_internals import (
     branches_of,
     called,
     contains,
-    contains_inside,
     define,
     evaluate_equation,
     input_types,
     interpret,
+    is_or_contains,
     is_zero,
     jaxpr_as_fun,
     name_of,
@@ -88,12 +88,12 @@ def _evaluate_with_bits(jaxpr: Jaxpr, xs: Sequence) -> _Found:
 
     def outputs(equation: Equation, inputs: list) -> list:
         nonlocal bits
-        if contains_inside(equation, flagged_p.name):
+        if name_of(equation) == flagged_p.name:
+            bits = bits | _all_of(inputs[1])
+        elif is_or_contains(equation, flagged_p.name):
             out, found = _rule(equation)(equation, inputs)
             bits = bits | found
             return out
-        if name_of(equation) == flagged_p.name:
-            bits = bits | _all_of(inputs[1])
         return evaluate_equation(equation, inputs)
 
     return interpret(jaxpr, xs, outputs, as_array), bits
