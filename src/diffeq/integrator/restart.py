@@ -1,6 +1,7 @@
 """Where a step lands, what the field is beside a stop, and how to go on after one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -114,7 +115,7 @@ def restart(system: System, data: Data, past: History | None = None) -> Reinitia
     `past` is all there is until then, if the field looks at it.
     """
 
-    def at(t: Array, held: Held) -> tuple[Form, Method]:
+    def at(t: Array, held: Held) -> tuple[Any, Method]:
         form, method, _ = system.parts(with_held(data, held), past)
         return right_limit_form(system, data, form, t), method
 
