@@ -396,7 +396,7 @@ compiles in two thirds of the time.
 | a gradient to tolerances of its own (`rtol=`, `atol=`, `method=`) | `Gauss` |
 | the same with an error control of dL/dp, or to check `Gauss` | `Gauss(integral=…)`, below |
 | memory that no number of steps increases | `Backsolve`; it says when it is lost |
-| a state of rest | `SteadyState`, which a `SteadyStateProblem` takes by itself |
+| a steady state | `SteadyState`, which a `SteadyStateProblem` takes by itself |
 
 The continuous adjoints (`Gauss`, `Backsolve`) differentiate the solution and not the numbers: their
 gradients differ from `Discrete`'s by the error of both, and one that cannot be had is NaN, and an

@@ -69,7 +69,7 @@ def _start(t: Any, y: Any, dt: Any = None) -> Start:
 def _check_timeless(built: BuiltSolve) -> None:
     """Refuses an f in which t appears."""
     form = built.system.form(built.data.parameters, built.data.sign)
-    field = lower(form, "ode", "a state of rest").field
+    field = lower(form, "ode", "a steady state").field
     jaxpr = jax.make_jaxpr(field)(built.t0, built.canonical.y0)
     if influences(jaxpr)[0]:
         raise TypeError(
@@ -88,7 +88,7 @@ def _followed(built: BuiltSolve) -> tuple:
     system = built.system
     data, y0, t0 = jax.lax.stop_gradient((built.data, built.canonical.y0, built.t0))
     data = replace(data, t1=jnp.full_like(t0, float(jnp.finfo(t0.dtype).max) / 4))
-    form = lower(system.form(data.parameters, data.sign), "ode", "a state of rest")
+    form = lower(system.form(data.parameters, data.sign), "ode", "a steady state")
     first = _size(data.tolerance, form.field(t0, y0), y0).astype(t0.dtype)
     unit = 1 / jnp.where(first > 0, first, 1)
     state = _start(t0, y0, 0.1 * unit).state(system, data)

@@ -343,7 +343,7 @@ def test_a_solve_without_an_accepted_step_has_no_derivative(name):
 
 
 def trapped(a, adjoint, tolerance=1e-12):
-    """From a state of rest: the error of y is zero, that of its tangent is not."""
+    """From a steady state: the error of y is zero, that of its tangent is not."""
     rates = lambda t, y, a: jnp.stack([a * y[0] - y[0] * y[1], -a * y[1] + y[0] * y[1]])
     sol = de.solve(
         de.ODEProblem(rates, jnp.array([1.0, 1.0]), (0.0, 10.0), a), de.Tsit5(), adjoint=adjoint,

@@ -10,7 +10,7 @@ from diffeq.adjoints.check_gradient import make_report
 
 
 def at_rest(a, tolerance=1e-5):
-    """From a state of rest: the error of y is zero, that of its tangent is not."""
+    """From a steady state: the error of y is zero, that of its tangent is not."""
     rates = lambda t, y, a: jnp.stack([a * y[0] - y[0] * y[1], -a * y[1] + y[0] * y[1]])
     problem = de.ODEProblem(rates, jnp.array([1.0, 1.0]), (0.0, 10.0), a)
     ts = jnp.linspace(0, 10, 101)

@@ -73,7 +73,7 @@ def test_rest_of_a_complex_state_and_of_the_guess():
 
 def test_no_rest_is_a_status():
     none = de.SteadyStateProblem(lambda t, y, k: k + y**2, 1.0, 1.0)
-    with pytest.raises(de.SolveError, match="no state of rest was found") as error:
+    with pytest.raises(de.SolveError, match="no steady state was found") as error:
         de.solve(none)
     assert error.value.status == de.Status.not_at_rest
 
@@ -86,7 +86,7 @@ def test_no_rest_is_a_status():
     np.testing.assert_allclose(found[0], -1 / 4, rtol=1e-10)
     assert found[1] == 0
     assert np.isnan(found[2])
-    with pytest.raises(de.SolveError, match="no state of rest"):  # a limit cycle is none
+    with pytest.raises(de.SolveError, match="no steady state"):  # a limit cycle is none
         de.solve(REST.replace(args=jnp.array([1.0, 3.0])), de.Tsit5(), max_steps=2000)
 
 

@@ -76,7 +76,7 @@ class Rest(NamedTuple):
     def residual(self, leaves: list, z: Array) -> Array:
         """The field f(y, p) at a real vector, as a real vector."""
         data, start = jax.tree.unflatten(self.tree, leaves)
-        form = lower(self.system.form(data.parameters, data.sign), "ode", "a state of rest")
+        form = lower(self.system.form(data.parameters, data.sign), "ode", "a steady state")
         return self.flat(form.field(start.t, self.state(z)))
 
     def flat(self, y: Array) -> Array:

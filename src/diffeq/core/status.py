@@ -64,7 +64,7 @@ _REASONS = {
     Status.tape_overflow: "the solve took more steps than its tape can replay",
     Status.inconsistent: "the initial values do not satisfy the algebraic equations",
     Status.newton_failed: "the equations of an implicit step could not be solved",
-    Status.not_at_rest: "no state of rest was found",
+    Status.not_at_rest: "no steady state was found",
     Status.zeno: "events went on happening without time going on",
     Status.too_many_events: "more events happened than max_events",
     Status.history_overflow: "the field asked for a past that is no longer kept",

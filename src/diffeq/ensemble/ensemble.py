@@ -221,7 +221,7 @@ def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(
             "problem is a SteadyStateProblem, which is not followed in time: jax.vmap of de.solve "
-            "finds many states of rest."
+            "finds many steady states."
         )
     if strategy not in STRATEGIES:
         known = ", ".join(map(repr, STRATEGIES))
