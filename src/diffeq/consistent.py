@@ -92,7 +92,7 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
     """The solve with initial values that obey the algebraic equations, if there are any; and the
     status of the search: `running`, or what is wrong with the equations or with the values.
     """
-    form, _, _ = built.system.parts(built.data)
+    form, _, _ = built.integrator.parts(built.data)
     running = jnp.int32(Status.running)
     if not constrained(form):
         return built, running

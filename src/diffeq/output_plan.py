@@ -29,7 +29,7 @@ class OutputPlan:
         self, built: BuiltSolve, saveat: Any, save: Any, dense: bool, max_saves: int
     ) -> None:
         self.equation, self.sign, self.dense = built.canonical, built.sign, dense
-        parts = built.system.events.parts if built.system.events else ()
+        parts = built.integrator.events.parts if built.integrator.events else ()
         self.is_dict = isinstance(saveat, dict)
         keys = list(saveat) if self.is_dict else [None]
         self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}

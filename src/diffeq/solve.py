@@ -203,7 +203,7 @@ def run(static: StaticOptions, call: Call) -> Solution:
     meter = Meter() if static.progress else None
     built = built.writing(Output(plan.channels), times, call.save).watching(static, meter)
     start = built.start(call.dt, call.dt0, bad=bad, status=status)
-    end, buffers = static.adjoint.run(built.system, built.data, start, built.max_steps)
+    end, buffers = static.adjoint.run(built.integrator, built.data, start, built.max_steps)
     sol = _answer(built, plan, end, buffers)
     if static.raises_inside_jit:
         call_host(_raise_if_failed, sol.status, sol.last, sol.stats)
@@ -216,7 +216,7 @@ def first_step(static: StaticOptions, call: Call) -> tuple[Array, Array]:
     """
     built, status = _build(static, call)
     start = built.start(call.dt, call.dt0, status=status)
-    first = start.dt if start.dt is not None else start.first_step(built.system, built.data)
+    first = start.dt if start.dt is not None else start.first_step(built.integrator, built.data)
     length = jnp.maximum(jnp.abs(first), jnp.finfo(first.dtype).tiny)
     return first, jnp.abs(built.t1 - built.t0) / length
 
@@ -234,7 +234,7 @@ def _has_slopes(built: BuiltSolve) -> bool:
     """True if the field has the derivatives that a stiff method evaluates: a `jax.custom_vjp` has
     none, nor has a callback. Whatever else is wrong with it is said where it is evaluated.
     """
-    form, _, _ = built.system.parts(built.data)
+    form, _, _ = built.integrator.parts(built.data)
     try:
         place = built.t0, built.canonical.y0
         jax.eval_shape(lambda: field_derivatives(form.field, *place, form.jac))

@@ -57,7 +57,7 @@ def _compiled(static: StaticOptions, follows: bool, structure: Hashable, leaves:
     y0 = built.canonical.y0
     t, y, steps, still = _followed(built) if follows else (built.t0, y0, 0, True)
     inputs, tree = jax.tree.flatten((built.data, _start(built.t0, y0)))
-    rest = Rest(built.system, tree, y0.shape, y0.dtype, static.adjoint.linear, _MOST)
+    rest = Rest(built.integrator, tree, y0.shape, y0.dtype, static.adjoint.linear, _MOST)
     z, good, count = at_rest(rest, inputs, jax.lax.stop_gradient(rest.flat(y)))
     return _answer(built, rest, (t, z), good & still, steps + count, inputs)
 
@@ -68,7 +68,7 @@ def _start(t: Any, y: Any, dt: Any = None) -> Start:
 
 def _check_timeless(built: BuiltSolve) -> None:
     """Refuses an f in which t appears."""
-    form = built.system.form(built.data.parameters, built.data.sign)
+    form = built.integrator.form(built.data.parameters, built.data.sign)
     field = lower(form, "ode", "a steady state").field
     jaxpr = jax.make_jaxpr(field)(built.t0, built.canonical.y0)
     if influences(jaxpr)[0]:
@@ -85,13 +85,13 @@ def _followed(built: BuiltSolve) -> tuple:
     (f is no measure: at its stability limit an explicit method keeps it from zero for ever.) The
     first look is when y has had time to change by some tolerances at the rate that it starts with.
     """
-    system = built.system
+    integrator = built.integrator
     data, y0, t0 = jax.lax.stop_gradient((built.data, built.canonical.y0, built.t0))
     data = replace(data, t1=jnp.full_like(t0, float(jnp.finfo(t0.dtype).max) / 4))
-    form = lower(system.form(data.parameters, data.sign), "ode", "a steady state")
+    form = lower(integrator.form(data.parameters, data.sign), "ode", "a steady state")
     first = _size(data.tolerance, form.field(t0, y0), y0).astype(t0.dtype)
     unit = 1 / jnp.where(first > 0, first, 1)
-    state = _start(t0, y0, 0.1 * unit).state(system, data)
+    state = _start(t0, y0, 0.1 * unit).state(integrator, data)
 
     def running(consts: Any, carried: _Followed, _: Any) -> Any:
         del consts
@@ -100,7 +100,7 @@ def _followed(built: BuiltSolve) -> tuple:
     def turn(active: Any, consts: Any, carried: _Followed, _: Any) -> Any:
         del active
         data, t0 = consts
-        state, _ = attempt(system, data, carried.state)
+        state, _ = attempt(integrator, data, carried.state)
         look = state.t - t0 >= 2 * carried.passed
         changed = _size(data.tolerance, state.y - carried.y, state.y)
         return _Followed(

@@ -232,7 +232,7 @@ def _begun(static: StaticOptions, throw: bool, structure: Hashable, leaves: list
     built = build(call, static)
     sign = () if static.direction else jnp.asarray(built.sign, built.t0.dtype)
     built, status = with_consistent_values(built, static.init)
-    inner = built.start(call.dt, call.dt0, status=status).state(built.system, built.data)
+    inner = built.start(call.dt, call.dt0, status=status).state(built.integrator, built.data)
     return State(inner, leaves, sign, built.canonical.packing, structure, static, throw)
 
 
@@ -240,8 +240,8 @@ def _begun(static: StaticOptions, throw: bool, structure: Hashable, leaves: list
 def _stepped(state: State) -> State:
     built, inner = _rebuilt(state), state.inner
     data = replace(built.data, goal=inner.steps + 1, max_steps=_attempts(inner) + _ATTEMPTS)
-    system = replace(built.system, one_step=True)
-    end, _ = state.static.adjoint.run(system, data, inner, _ATTEMPTS)
+    integrator = replace(built.integrator, one_step=True)
+    end, _ = state.static.adjoint.run(integrator, data, inner, _ATTEMPTS)
     return replace(state, inner=_open(built, end))
 
 
@@ -249,13 +249,13 @@ def _stepped(state: State) -> State:
 def _advanced(state: State, t: Array) -> State:
     built, inner, most = _rebuilt(state), state.inner, state.static.max_steps
     goal, bad = _inside(signed_time(built.sign, t), inner.t, built.t1)
-    events = built.system.bound_events(built.data)
+    events = built.integrator.bound_events(built.data)
     shown = events.shown(inner.events, inner.t) if events else inner.t
     here = (goal <= shown) & (inner.status == Status.running)
     inner = replace(inner, status=jnp.where(here, Status.success, inner.status).astype(jnp.int32))
     inner = mark_failed(inner, bad, Status.bad_times)
     data = replace(built.data, t1=goal, max_steps=_attempts(inner) + most)
-    end, _ = state.static.adjoint.run(built.system, data, inner, most)
+    end, _ = state.static.adjoint.run(built.integrator, data, inner, most)
     return replace(state, inner=_past_stops(built, _open(built, end)))
 
 
@@ -266,11 +266,11 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
     data = with_held(built.data, changes.get("held", old.held))
-    new = initial_state(built.system, data, t, changes.get("y", old.y), dt)
+    new = initial_state(built.integrator, data, t, changes.get("y", old.y), dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "time_error", "memory", "control", "events")
-    if built.system.events:
-        new = replace(new, events=built.system.events.moved(old.events, new.events, t == old.t))
+    if built.integrator.events:
+        new = replace(new, events=built.integrator.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
     return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 
@@ -295,11 +295,11 @@ def _open(built: BuiltSolve, inner: Inner) -> Inner:
 
 def _past_stops(built: BuiltSolve, inner: Inner) -> Inner:
     """A goal may be a stop: what follows starts afresh on its right."""
-    if not built.system.has_stops:
+    if not built.integrator.has_stops:
         return inner
     stop = count_passed(built.data.stops, inner.t)
-    form, method, _ = built.system.parts(with_held(built.data, inner.held))
-    fresh = right_limit_form(built.system, built.data, form, inner.t)
+    form, method, _ = built.integrator.parts(with_held(built.data, inner.held))
+    fresh = right_limit_form(built.integrator, built.data, form, inner.t)
     memory = jax.lax.cond(
         stop > inner.stop, lambda: method.init(fresh, inner.t, inner.y), lambda: inner.memory
     )

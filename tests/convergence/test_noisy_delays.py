@@ -86,12 +86,12 @@ def ends(method, problem):
         call = Call(problem, method, PI(), 1e-12, 1e-14, dt=dt, key=jax.random.key(0))
         static = StaticOptions(1, None, max_steps=2 * FINE, max_events=1, floored=False)
         built = build(call, static)
-        noise = Given(built.system.noise.shape, "float64", area=False)
-        system = replace(built.system, noise=noise)
+        noise = Given(built.integrator.noise.shape, "float64", area=False)
+        integrator = replace(built.integrator, noise=noise)
 
         def end(path):
             data = replace(built.data, noise=(path, stride))
-            return integrate(system, data, built.start(dt, None).state(system, data))[0].y
+            return integrate(integrator, data, built.start(dt, None).state(integrator, data))[0].y
 
         return jax.vmap(end)(paths)
 

@@ -45,9 +45,9 @@ def test_numbers_that_all_share_and_those_of_each(mode, chunks):
 class Zeroed(de.Discrete):
     """`Discrete`, whose derivative by y0 is zero."""
 
-    def run(self, system, data, start, max_steps):
+    def run(self, integrator, data, start, max_steps):
         start = eqx.tree_at(lambda s: s.y, start, jax.lax.stop_gradient(start.y))
-        return super().run(system, data, start, max_steps)
+        return super().run(integrator, data, start, max_steps)
 
 
 @pytest.mark.parametrize("strategy", ["lanes", "kernel"])

@@ -19,10 +19,10 @@ from jaxtyping import Array
 
 from ..autodiff.one_way_linear import Map, undifferentiable
 from ..autodiff.reverse_control_flow import loops_named
-from ..integrator import Data, State, System
+from ..integrator import Data, Integrator, State
 from ..methods import Method
 from ..problems import Problem
-from .backward_solve import AdjointSystem, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve
 from .base import FEATURES, OneWay, SolveSpec, check_tolerance, refusal
 from .cotangents import backward
 from .forward_result import AdjointContext, solved_with_states
@@ -96,9 +96,9 @@ class ContinuousAdjoint(OneWay):
         del setting
         return []
 
-    def recorder(self, system: System, max_steps: int, size: int = 0) -> Any:
+    def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Any:
         """The recorder of the tape that the backward solve reads; None where it reads none."""
-        del system, max_steps
+        del integrator, max_steps
 
     def parts(self, lam: Array, y: Array, moving: list) -> tuple:
         """The unknowns of the backward solve at t1: λ first."""
@@ -114,13 +114,13 @@ class ContinuousAdjoint(OneWay):
         return parts, None
 
     def accumulate(
-        self, back: "AdjointSystem", data: Data, solve: "BackwardSolve", tried: Any
+        self, back: "AdjointIntegrator", data: Data, solve: "BackwardSolve", tried: Any
     ) -> list:
         """The integral dL/dp after an attempt."""
         del back, data, tried
         return solve.total
 
-    def solve_backwards(self, back: "AdjointSystem") -> "BackwardSolve":
+    def solve_backwards(self, back: "AdjointIntegrator") -> "BackwardSolve":
         """Solves backwards from t1 to t0."""
         raise NotImplementedError
 

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ..core.norm import mean_square
 from .adjoint_equation import ContinuousAdjoint
-from .backward_solve import AdjointSystem, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve
 from .base import register_adjoint
 from .forward_result import AdjointContext
 
@@ -95,6 +95,6 @@ class Backsolve(ContinuousAdjoint):
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))
 
-    def solve_backwards(self, back: AdjointSystem) -> BackwardSolve:
+    def solve_backwards(self, back: AdjointIntegrator) -> BackwardSolve:
         """Solves backwards from t1 to t0 in one loop."""
         return back.solve_to(back.first(()), (), back.floor)

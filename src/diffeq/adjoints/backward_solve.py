@@ -1,9 +1,10 @@
 """The backward solve of a continuous adjoint: from t1 to t0, with a step end and an adjoint jump at
 each observation time.
 
-The adjoint equation is a `System` of its own, in the time σ = −t, solved by the attempts of the
-forward loop under the same controller. A node is a time at which a step has to end: an observation
-time, where λ jumps by the cotangent of the observation, or a time at which y is known or λ wanted.
+The adjoint equation is an `Integrator` of its own, in the time σ = −t, solved by the attempts of
+the forward loop under the same controller. A node is a time at which a step has to end: an
+observation time, where λ jumps by the cotangent of the observation, or a time at which y is known
+or λ wanted.
 """
 
 from dataclasses import replace
@@ -24,8 +25,8 @@ from ..core.packing import Packing
 from ..core.status import Status
 from ..integrator import (
     Data,
+    Integrator,
     State,
-    System,
     attempt,
     count_passed,
     initial_state,
@@ -38,7 +39,7 @@ from ..problems.forms import Ode, lower
 from .base import SolveSpec
 from .forward_result import AdjointContext, ForwardResult
 
-__all__ = ["DRIFTED", "AdjointSystem", "BackwardSolve", "BackwardStart", "Nodes"]
+__all__ = ["DRIFTED", "AdjointIntegrator", "BackwardSolve", "BackwardStart", "Nodes"]
 
 DRIFTED = -1  # the status of a backward solve whose y differs too much from the checkpoints
 
@@ -77,8 +78,8 @@ class BackwardSolve(NamedTuple):
     lam_at_nodes: Any
 
 
-class AdjointSystem:
-    """The adjoint equation as a `System` that the loop can step, and the nodes of its solve."""
+class AdjointIntegrator:
+    """The adjoint equation as an `Integrator` of the loop, and the nodes of its solve."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class AdjointSystem:
         self.parts = self.adjoint.parts(origin.lam, origin.y, setting.parameters)
         self.packing = Packing(self.parts)
         self.tolerance, self.of_parameters = tolerances
-        forward, data = setting.system, setting.data
+        forward, data = setting.integrator, setting.data
         own = eqx.combine(data.method, forward.method)
         controller = eqx.combine(data.controller, forward.controller)
         method = self.adjoint.method or (own if _solves_odes(own) else METHODS["Tsit5"]())
@@ -111,7 +112,7 @@ class AdjointSystem:
         self.controller, judge = eqx.partition(controller, eqx.is_array_like)
         form = partial(_adjoint_form, setting.spec, setting.live, self.packing, method.form)
         direction = None if forward.direction is None else -forward.direction
-        self.system = System(form, rest, judge, Output(()), forward.has_stops, direction)
+        self.integrator = Integrator(form, rest, judge, Output(()), forward.has_stops, direction)
 
     @property
     def floor(self) -> Array:
@@ -126,10 +127,10 @@ class AdjointSystem:
             held=(),
             events=(),
             kept=None,
-            sign=() if self.system.direction is not None else -data.sign,
+            sign=() if self.integrator.direction is not None else -data.sign,
             t0=self.origin.t,
             t1=self.floor,
-            stops=-data.stops[::-1] if self.system.has_stops else (),
+            stops=-data.stops[::-1] if self.integrator.has_stops else (),
             shift=data.shift,
             tolerance=self.tolerance,
             method=self.method,
@@ -143,7 +144,7 @@ class AdjointSystem:
         """The state before the first step."""
         y = self.packing.pack(self.parts)
         data = self.data(where)
-        state = initial_state(self.system, data, self.origin.t, y, self.kept.end.dt)
+        state = initial_state(self.integrator, data, self.origin.t, y, self.kept.end.dt)
         ok = jnp.all(jnp.isfinite(y))
         status = jnp.where(ok, Status.success, Status.nonfinite).astype(jnp.int32)
         zero = jnp.zeros((), state.t.dtype)
@@ -153,7 +154,7 @@ class AdjointSystem:
         )
         lam = self.parts[0]
         seen = jnp.zeros((self.nodes.times.shape[0] + 1, *lam.shape), lam.dtype)
-        seen = (seen,) if self.setting.system.has_stops else ()
+        seen = (seen,) if self.setting.integrator.has_stops else ()
         return BackwardSolve(replace(state, status=status), node, total, zero, state.t, seen)
 
     def solve_to(self, solve: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
@@ -172,7 +173,7 @@ class AdjointSystem:
             data, floor, nodes = consts
             node, time = _next_node(nodes, solve.node)
             data = replace(data, t1=jnp.minimum(time, floor))
-            after, tried = attempt(self.system, data, solve.state)
+            after, tried = attempt(self.integrator, data, solve.state)
             total = self.adjoint.accumulate(self, data, solve, tried)
             status = lane_status(after)
             landed = status == Status.success
@@ -207,12 +208,12 @@ class AdjointSystem:
 
     def _with_new_memory(self, data: Data, there: Array, state: State) -> State:
         """The state with the method's memory initialised again where λ has jumped."""
-        if self.system.has_stops:
+        if self.integrator.has_stops:
             state = replace(state, stop=count_passed(data.stops, state.t))
         if not jax.tree.leaves(state.memory):
             return state
-        form, method, _ = self.system.parts(data)
-        fresh = right_limit_form(self.system, data, form, state.t)
+        form, method, _ = self.integrator.parts(data)
+        fresh = right_limit_form(self.integrator, data, form, state.t)
         memory = jax.lax.cond(
             there, lambda: method.init(fresh, state.t, state.y), lambda: state.memory
         )

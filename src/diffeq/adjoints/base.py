@@ -20,7 +20,7 @@ from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
-from ..integrator import Data, State, System, integrate
+from ..integrator import Data, Integrator, State, integrate
 from ..problems import ODEProblem, Problem
 
 __all__ = [
@@ -77,7 +77,9 @@ class Adjoint(eqx.Module):
         """True if it differentiates problems of this class: all that are followed in time."""
         return not problem.is_steady
 
-    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+    def run(
+        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+    ) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
         raise NotImplementedError
 
@@ -128,7 +130,7 @@ class SolveSpec(NamedTuple):
     """The static part of a solve, hashable and compared by value, for `custom_jvp`."""
 
     adjoint: Any
-    system: System
+    integrator: Integrator
     max_steps: int
     tree: Any
 
@@ -139,10 +141,12 @@ class OneWay(Adjoint):
     outputs, where `tree` is the tree structure of the residuals.
     """
 
-    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+    def run(
+        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+    ) -> tuple[State, list]:
         """`integrate` from a `Start`, with a derivative."""
         leaves, tree = jax.tree.flatten((data, start))
-        return solve_one_way(SolveSpec(self, system, max_steps, tree), leaves)
+        return solve_one_way(SolveSpec(self, integrator, max_steps, tree), leaves)
 
     def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
         """The solve, and the residuals of its derivative."""
@@ -159,7 +163,7 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     data, start = jax.tree.unflatten(spec.tree, leaves)
 
     def run(data: Data, start: Any) -> Any:
-        return integrate(spec.system, data, start.state(spec.system, data))[:2]
+        return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
     return single_iteration_loop(run, data, start)
 
@@ -231,11 +235,11 @@ def scatter_live(xs: Iterable, flags: Iterable[bool]) -> list:
     return [next(found) if flag else None for flag in flags]
 
 
-def raise_if(system: System, bad: Any, sentence: Any, *values: Any) -> None:
+def raise_if(integrator: Integrator, bad: Any, sentence: Any, *values: Any) -> None:
     """Raises a RuntimeError of `sentence(*values)` if `bad`: outside a trace, or where
     `throw="compiled"`.
     """
-    if not system.raises:
+    if not integrator.raises:
         return
 
     def host(bad: Any, *values: Any) -> None:

@@ -14,7 +14,7 @@ from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
 from ..integrator import left_of, right_of
-from .backward_solve import DRIFTED, AdjointSystem, BackwardSolve, BackwardStart, Nodes
+from .backward_solve import DRIFTED, AdjointIntegrator, BackwardSolve, BackwardStart, Nodes
 from .base import is_inexact, raise_if, size_of
 from .forward_result import AdjointContext, ForwardResult
 
@@ -31,7 +31,7 @@ def backward(setting: AdjointContext, kept: ForwardResult, cotangents: list) -> 
     nodes, places = _nodes(setting, kept, rows)
     origin = _origin(setting, kept, ct_y, nodes)
     tolerances = _tolerances(setting, kept, origin.lam, [row.jumps for row in rows])
-    back = AdjointSystem(setting, kept, origin, nodes, tolerances)
+    back = AdjointIntegrator(setting, kept, origin, nodes, tolerances)
     solve = setting.adjoint.solve_backwards(back)
     found = _cotangents(setting, kept, (ct_t, ct_y), rows, back, solve, places)
     return _mask_failed(setting, solve, cotangents, found)
@@ -53,7 +53,7 @@ def _per_channel(setting: AdjointContext, cotangents: list) -> list[list]:
     integers).
     """
     found, out = iter(cotangents), []
-    for channel in setting.system.output.channels:
+    for channel in setting.integrator.output.channels:
         row = jax.eval_shape(channel.value, setting.data, setting.start.t, setting.start.y)
         out.append([next(found) if is_inexact(x) else None for x in row])
     return out
@@ -63,7 +63,7 @@ def _channel_cotangents(
     setting: AdjointContext, kept: ForwardResult, i: int, cotangents: list
 ) -> ChannelCotangents:
     """The cotangents of y, the parameters and the times, from those of a channel's rows."""
-    channel, times = setting.system.output.channels[i], setting.data.times[i]
+    channel, times = setting.integrator.output.channels[i], setting.data.times[i]
     states, there = kept.states[i], jnp.arange(times.shape[0]) < kept.end.written[i]
     moves = setting.live[setting.index[0].times[i]]
     wide = there.reshape(-1, *(1,) * (states.ndim - 1))
@@ -109,7 +109,7 @@ def _nodes(
     the number of the node of each stop.
     """
     further = setting.storage_times()
-    count = len(setting.system.output.channels)
+    count = len(setting.integrator.output.channels)
     first = count + len(further[0])
     times = [*setting.data.times, *further[1]]
     there = [row.real_mask for row in rows]
@@ -138,7 +138,9 @@ def _nodes(
         states = jnp.zeros_like(known).at[of_row].set(known)
     lead = sum(t.shape[0] for t in setting.data.times)
     stops = (
-        of_row[lead : lead + setting.data.stops.shape[0]] if setting.system.has_stops else of_row
+        of_row[lead : lead + setting.data.stops.shape[0]]
+        if setting.integrator.has_stops
+        else of_row
     )
     return Nodes(unique, jumps, states), stops
 
@@ -207,7 +209,7 @@ def _tolerances(
 def _count_rows(setting: AdjointContext, kept: ForwardResult) -> list:
     """The number of rows that were reached, of each buffer of states."""
     rows, _ = setting.storage_times()
-    count = len(setting.system.output.channels)
+    count = len(setting.integrator.output.channels)
     written = kept.end.written
     return [*written[:count], *written[count + len(rows) :]]
 
@@ -244,7 +246,7 @@ def _cotangents(
     kept: ForwardResult,
     at_end: tuple,
     rows: list[ChannelCotangents],
-    back: AdjointSystem,
+    back: AdjointIntegrator,
     solve: BackwardSolve,
     places: Array,
 ) -> list:
@@ -262,15 +264,15 @@ def _cotangents(
     found[of_start.y] = lam
     shift = setting.data.shift
     if setting.live[of_start.t]:
-        t0 = right_of(setting.start.t, shift) if setting.system.has_stops else setting.start.t
+        t0 = right_of(setting.start.t, shift) if setting.integrator.has_stops else setting.start.t
         found[of_start.t] = -_real_inner_product(lam, slope(t0, setting.start.y))
     if setting.live[of_data.t1]:
-        t1 = left_of(kept.end.t, shift) if setting.system.has_stops else kept.end.t
+        t1 = left_of(kept.end.t, shift) if setting.integrator.has_stops else kept.end.t
         landed = kept.end.status == Status.success
         found[of_data.t1] = jnp.where(
             landed, ct_t + _real_inner_product(ct_y, slope(t1, kept.end.y)), 0
         )
-    if setting.system.has_stops and setting.live[of_data.stops]:
+    if setting.integrator.has_stops and setting.live[of_data.stops]:
         found[of_data.stops] = _stop_cotangents(setting, kept, solve.lam_at_nodes[0][places])
     zero = lambda i: jnp.zeros_like(setting.leaves[i])  # noqa: E731
     return [
@@ -285,7 +287,7 @@ def _stop_cotangents(setting: AdjointContext, kept: ForwardResult, lam: Array) -
     the field before it for longer.
     """
     stops = setting.data.stops
-    y = kept.states[len(setting.system.output.channels)]
+    y = kept.states[len(setting.integrator.output.channels)]
     inside = (stops > setting.start.t) & (stops < kept.end.t)
     wide = inside.reshape(-1, *(1,) * (y.ndim - 1))
     s, y = jnp.where(inside, stops, setting.start.t), jnp.where(wide, y, setting.start.y)
@@ -304,7 +306,7 @@ def _mask_failed(
     status = solve.state.status
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))
     bad = (status != Status.success) & ~silent
-    sign = setting.system.direction or setting.data.sign
+    sign = setting.integrator.direction or setting.data.sign
     name = repr(setting.adjoint)
 
     def sentence(status: Any, t: Any, drift: Any, place: Any) -> str:
@@ -314,7 +316,7 @@ def _mask_failed(
         )
 
     raise_if(
-        setting.system,
+        setting.integrator,
         bad,
         sentence,
         status,

@@ -34,9 +34,9 @@ from ..integrator import (
     DRAWN_OR_FOUND,
     Data,
     Decision,
+    Integrator,
     SafePoint,
     State,
-    System,
     TapeRow,
     attempt,
     blank_buffers,
@@ -116,18 +116,18 @@ class Discrete(Adjoint):
         if self.rows is not None and not (whole and self.rows > 0):
             raise ValueError(f"rows is {self.rows!r}; a positive whole number is wanted, or None.")
 
-    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+    def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder:
         """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
-        if system.one_step:
-            return Recorder(system, 2, False, system.controller.is_adaptive)
-        is_adaptive = system.controller.is_adaptive
-        if system.rows is not None:
+        if integrator.one_step:
+            return Recorder(integrator, 2, False, integrator.controller.is_adaptive)
+        is_adaptive = integrator.controller.is_adaptive
+        if integrator.rows is not None:
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
-            return Recorder(system, min(rows, max_steps), False, is_adaptive)
+            return Recorder(integrator, min(rows, max_steps), False, is_adaptive)
         rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
         if max_steps <= rows:
-            return Recorder(system, max_steps, False, is_adaptive)
-        return Recorder(system, rows + rows % 2, self.checkpoint, is_adaptive)
+            return Recorder(integrator, max_steps, False, is_adaptive)
+        return Recorder(integrator, rows + rows % 2, self.checkpoint, is_adaptive)
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""
@@ -145,11 +145,13 @@ class Discrete(Adjoint):
         default = _DEFAULT_ROWS if is_adaptive or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
         return self.rows or max(default, rows_for(max_steps))
 
-    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+    def run(
+        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+    ) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
-        recorder = self.recorder(system, max_steps, start.y.nbytes)
+        recorder = self.recorder(integrator, max_steps, start.y.nbytes)
         leaves, tree = jax.tree.flatten((data, start))
-        spec = _DiscreteSpec(system, recorder, tree, taped=False)
+        spec = _DiscreteSpec(integrator, recorder, tree, taped=False)
         result = _solve_with_tape(spec, leaves)
         return result.state, result.buffers
 
@@ -157,7 +159,7 @@ class Discrete(Adjoint):
 class _DiscreteSpec(NamedTuple):
     """The static part of a solve; hashable by identity, for `custom_jvp`."""
 
-    system: System
+    integrator: Integrator
     recorder: Recorder
     tree: Any
     taped: bool
@@ -177,21 +179,21 @@ def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
     recorder = spec.recorder if spec.taped else None
 
     def run(data: Data, start: Any) -> Any:
-        data = with_presampled_noise(spec.system, data)
-        found = integrate(spec.system, data, start.state(spec.system, data), recorder)
+        data = with_presampled_noise(spec.integrator, data)
+        found = integrate(spec.integrator, data, start.state(spec.integrator, data), recorder)
         return found, (data.presampled, data.marks) if spec.taped else ()
 
     (state, buffers, record), ahead = single_iteration_loop(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
-        cut = cut & (state.steps < data.goal) if spec.system.one_step else cut
+        cut = cut & (state.steps < data.goal) if spec.integrator.one_step else cut
         status = jnp.where(cut, Status.tape_overflow, state.status)
-        if spec.system.jump_hides:
+        if spec.integrator.jump_hides:
             jumped = (record[1].accessed & PastAccess.jump) > 0
             status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
         state = eqx.tree_at(lambda s: s.status, state, status)
-    record, past = record if spec.taped and spec.system.rows is not None else (record, None)
+    record, past = record if spec.taped and spec.integrator.rows is not None else (record, None)
     return _DiscreteResult(state, buffers, record, ahead, past)
 
 
@@ -201,7 +203,7 @@ def _solve_with_tape_jvp(
     spec: _DiscreteSpec, primals: Any, tangents: Any
 ) -> tuple[_DiscreteResult, _DiscreteResult]:
     (leaves,), (dots,) = primals, tangents
-    spec.system.check_differentiable()
+    spec.integrator.check_differentiable()
     data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve_with_tape(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
@@ -224,7 +226,7 @@ def _solve_with_tape_jvp(
         many = 2 + len(record.rows.held)
         held = fill_zeros(tuple(d_rows[2:many]), record.rows.held)
         rows = record.rows._replace(reals=reals, y=fill_zeros(d_rows[1], y), held=held)
-        if spec.system.method.multistep:
+        if spec.integrator.method.multistep:
             before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
             rows = rows._replace(memory=fill_zeros(before, rows.memory))
         record = record._replace(rows=rows)
@@ -263,9 +265,9 @@ def _tangents(
     """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
     rows of the tape.
     """
-    system, recorder, record = spec.system, spec.recorder, result.record
+    integrator, recorder, record = spec.integrator, spec.recorder, result.record
     safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0])
-    first = partial(first_carry, system, recorder, safe_point)
+    first = partial(first_carry, integrator, recorder, safe_point)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
     of_data, of_state = jax.tree.unflatten(spec.tree, list(range(len(dots))))
@@ -278,15 +280,15 @@ def _tangents(
     d_first = first_tangents(spec.tree, first, leaves, dots, (memory, buffers, past))
     d_carry = [dots[i] for i in (of_state.t, of_state.y, *of_state.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_state.t], dots[of_state.y]
-    d_carry[:2] = initial_tangents(system, recorder, safe_point, data, state, by_ends)
+    d_carry[:2] = initial_tangents(integrator, recorder, safe_point, data, state, by_ends)
     row = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype),
         (_with_next(record.rows), history.rows),
     )
     stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
-    tangents = tangents_of(system, row, consts, carry, d_consts, d_carry, stable)
+    tangents = tangents_of(integrator, row, consts, carry, d_consts, d_carry, stable)
     tangent = tangents[0]
-    known = len(jax.tree.leaves(memory)) if system.method.multistep else 0
+    known = len(jax.tree.leaves(memory)) if integrator.method.multistep else 0
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
     unknown = [None] * (others - len(past))
@@ -315,7 +317,13 @@ def tangents_of_consts(dots: list, of_data: Data, consts: tuple) -> list:
 
 
 def tangents_of(
-    system: System, row: Any, consts: Any, carry: Any, d_consts: list, d_carry: list, stable: list
+    integrator: Integrator,
+    row: Any,
+    consts: Any,
+    carry: Any,
+    d_consts: list,
+    d_carry: list,
+    stable: list,
 ) -> list[Tangent]:
     """The tangent of a step of each of the alternating methods: all with the same live leaves of
     the carry.
@@ -324,7 +332,7 @@ def tangents_of(
     while True:
         found = [
             Tangent(partial(_replay_tangent, phase), row, consts, carry, d_consts, d_carry, stable)
-            for phase in system.submethods
+            for phase in integrator.submethods
         ]
         if all(tangent.live == found[0].live for tangent in found):
             return found
@@ -395,7 +403,7 @@ class _TangentReplay(NamedTuple):
         each method.
         """
         record, first, n = place
-        past = jax.tree.leaves(rows.memory) if self.recorder.system.method.multistep else []
+        past = jax.tree.leaves(rows.memory) if self.recorder.integrator.method.multistep else []
         recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.history.tables]
         each = (_with_next(rows), self.history.rows)
         length = self.recorder.rows + 1
@@ -488,31 +496,29 @@ def replay_window(
     recorder: Recorder, like: State, data: Data, record: Tape, index: Any, n: Any
 ) -> TapeRow:
     """The rows of a window, computed again from its first one; the tape itself when n is 0."""
-    system = recorder.system
-    state = _window_start(system, like, data, record, index)
+    integrator = recorder.integrator
+    state = _window_start(integrator, like, data, record, index)
     windows = (record.attempts + record.stride - 1) >> record.shift
     following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
     first = index << record.shift
     last = recorder.last_accepted(record, first, n)
 
-    def step(system: System, _: Any, place: Any, consts: Any, state: State, *__: Any) -> Any:
+    def step(
+        integrator: Integrator, _: Any, place: Any, consts: Any, state: State, *__: Any
+    ) -> Any:
         data, record, first, last, end, busy = consts
         decision = recorder.decision(record, first + place, last, end)
         if data.failed is not None:
             decision = Decision((data.failed < 0) | (state.steps < data.failed))
-        after, tried = attempt(system, data, state, decision)
-        row = tape_row_of(system, state, tried)
+        after, tried = attempt(integrator, data, state, decision)
+        row = tape_row_of(integrator, state, tried)
         if busy is not None:  # an element that waits for those of another method does not change
             after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
         return after, row
 
-    again = partial(
-        walk,
-        rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32),
-        length=recorder.rows + 1,
-        fresh=False,
-    )
+    numbers = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
+    again = partial(walk, rows=numbers, length=recorder.rows + 1, fresh=False)
     consts = (data, record, first, last, end)
 
     def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
@@ -520,17 +526,17 @@ def replay_window(
         state, rows = carried
         record, first = consts[1:3]
         spans = recorder.spans(record, number, first, n)
-        for phase, (lo, n) in zip(system.submethods, spans, strict=True):
+        for phase, (lo, n) in zip(integrator.submethods, spans, strict=True):
             busy = recorder.last_accepted(record, first + lo, n)
             state, rows = again(
                 partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
             )
         return (state, rows), ()
 
-    if len(system.submethods) == 1:
+    if len(integrator.submethods) == 1:
         consts = (*consts, None)
         _, rows = again(
-            partial(step, system), 0, n, consts=consts, carry=state, buffers=record.rows
+            partial(step, integrator), 0, n, consts=consts, carry=state, buffers=record.rows
         )
     else:
         (_, rows), _ = walk(
@@ -549,14 +555,16 @@ def replay_window(
     return rows._replace(whole=put_row(rows.whole, end.whole, place))
 
 
-def _window_start(system: System, like: State, data: Data, record: Tape, index: Any) -> State:
+def _window_start(
+    integrator: Integrator, like: State, data: Data, record: Tape, index: Any
+) -> State:
     """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
-    if not system.method.stores_memory:
-        form, method, _ = system.parts(with_held(data, row.held))
-        memory = method.init(right_limit_form(system, data, form, row.t), row.t, row.y)
-    return state_of_row(system, row, memory, like)
+    if not integrator.method.stores_memory:
+        form, method, _ = integrator.parts(with_held(data, row.held))
+        memory = method.init(right_limit_form(integrator, data, form, row.t), row.t, row.y)
+    return state_of_row(integrator, row, memory, like)
 
 
 def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:
@@ -564,19 +572,19 @@ def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:
     return rows, jnp.roll(rows.whole, -1, axis=0)
 
 
-def _replay_tangent(system: System, rows: tuple, consts: tuple, carried: tuple) -> Any:
+def _replay_tangent(integrator: Integrator, rows: tuple, consts: tuple, carried: tuple) -> Any:
     data, safe_point, ends = consts
     (row, after), made = rows
     past = (*ends, *made) if made else None
-    channels = len(system.output.channels)
+    channels = len(integrator.output.channels)
     ends = row._replace(whole=after).lo(channels)
     each = zip(row.lo(channels), ends, strict=True)
     cursors = tuple(Cursor(lo, jnp.maximum(end - lo, 0)) for lo, end in each)
-    return replay(system, data, safe_point, row, cursors, carried, past)
+    return replay(integrator, data, safe_point, row, cursors, carried, past)
 
 
 def first_carry(
-    system: System,
+    integrator: Integrator,
     recorder: Recorder | None,
     safe_point: SafePoint,
     data: Data,
@@ -585,14 +593,14 @@ def first_carry(
     """The method's memory, the rows of output and the history before the first step, evaluated at
     finite values, so that the zero derivative of an unused NaN does not become NaN.
     """
-    past = empty_history(system, data, recorder)
-    form, method, _ = system.parts(with_held(data, state.held), past)
+    past = empty_history(integrator, data, recorder)
+    form, method, _ = integrator.parts(with_held(data, state.held), past)
     method = method if past is None else method.knowing(form.shape.filled(0.0))
     t, y = with_known_value(safe_point[0], state.t), with_known_value(safe_point[1], state.y)
-    memory = method.init(right_limit_form(system, data, form, t), t, y)
+    memory = method.init(right_limit_form(integrator, data, form, t), t, y)
     finite = jax.lax.stop_gradient(jnp.where(jnp.isfinite(state.y), state.y, 0))
     state = eqx.tree_at(lambda s: s.y, state, with_known_value(finite, state.y))
-    return memory, blank_buffers(system, data, state), [] if past is None else past.rows
+    return memory, blank_buffers(integrator, data, state), [] if past is None else past.rows
 
 
 def blank_like(function: Any, *args: Any) -> Any:

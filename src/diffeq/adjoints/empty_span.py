@@ -10,24 +10,26 @@ from jaxtyping import Array
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..integrator import Data, SafePoint, System, empty_history, with_held
+from ..integrator import Data, Integrator, SafePoint, empty_history, with_held
 from ..methods.mass import slope_of
 
 __all__ = ["initial_tangents", "midpoint_step"]
 
 
-def midpoint_step(system: System, data: Data, past: Any, t1: Array, t0: Array, y0: Array) -> Array:
+def midpoint_step(
+    integrator: Integrator, data: Data, past: Any, t1: Array, t0: Array, y0: Array
+) -> Array:
     """y0 + ∫ f from t0 to t1 by the midpoint rule, which is right to the second derivative at
     t1 = t0; y0 for an equation with noise, whose path has no slope.
     """
-    form, _, _ = system.parts(data, past)
+    form, _, _ = integrator.parts(data, past)
     half = in_dtype_of(t1 - t0, y0) / 2
     middle = y0 + half * slope_of(form, t0, y0)
     return y0 + 2 * half * slope_of(form, t0 + (t1 - t0) / 2, middle)
 
 
 def initial_tangents(
-    system: System,
+    integrator: Integrator,
     recorder: Any,
     safe_point: SafePoint,
     data: Data,
@@ -39,11 +41,11 @@ def initial_tangents(
     """
     if dots[0] is None and dots[1] is None:
         return list(dots[1:])
-    here, past = with_held(data, start.held), empty_history(system, data, recorder)
+    here, past = with_held(data, start.held), empty_history(integrator, data, recorder)
 
     def end(t1: Array, t0: Array, y0: Array) -> list[Array]:
         points = (safe_point.t, t1), (safe_point.t, t0), (safe_point.y, y0)
-        return [t1, midpoint_step(system, here, past, *(with_known_value(*x) for x in points))]
+        return [t1, midpoint_step(integrator, here, past, *(with_known_value(*x) for x in points))]
 
     points = data.t1, start.t, start.y
     known = [jnp.zeros_like(x) if d is None else d for x, d in zip(points, dots, strict=True)]

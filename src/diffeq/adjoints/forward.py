@@ -207,7 +207,7 @@ class _SolveProcess:
     """
 
     def __init__(self, spec: SolveSpec) -> None:
-        self.spec, self.system = spec, spec.system
+        self.spec, self.integrator = spec, spec.integrator
 
     @property
     def adjoint(self) -> Any:
@@ -225,9 +225,9 @@ class _SolveProcess:
     def begin(self, inputs: list) -> tuple[State, list]:
         """The state and the rows before the first attempt."""
         data, start = jax.tree.unflatten(self.spec.tree, inputs[:-1])
-        state = start.state(self.system, data)
-        buffers, empty = blank_buffers(self.system, data, state), state.t >= data.t1
-        y = midpoint_step(self.system, data, None, data.t1, state.t, state.y)
+        state = start.state(self.integrator, data)
+        buffers, empty = blank_buffers(self.integrator, data, state), state.t >= data.t1
+        y = midpoint_step(self.integrator, data, None, data.t1, state.t, state.y)
         y = jnp.where(empty, y, state.y)
         t = jnp.where(empty, data.t1, state.t)
         return replace(state, t=t, y=y), buffers
@@ -236,13 +236,13 @@ class _SolveProcess:
         """The state after an attempt, the attempt, and the tuples (error, y0, y1) of which the
         controller can take a norm.
         """
-        after, tried = attempt(self.system, self.data(inputs), state)
-        known = self.system.controller.is_adaptive
+        after, tried = attempt(self.integrator, self.data(inputs), state)
+        known = self.integrator.controller.is_adaptive
         return after, tried, [(tried.step.error, state.y, tried.step.y)] if known else []
 
     def write(self, inputs: list, state: State, tried: Any, buffers: list) -> list:
         """The rows with those of an attempt."""
-        return written(self.system, self.data(inputs), state, tried, buffers)
+        return written(self.integrator, self.data(inputs), state, tried, buffers)
 
     def outputs(self, state: State, buffers: list) -> list:
         """The outputs that have tangents."""
@@ -253,7 +253,7 @@ class _SolveProcess:
         done = state.status <= Status.terminated
         rows = []
         for channel, count, leaves in zip(
-            self.system.output.channels, state.written, buffers, strict=True
+            self.integrator.output.channels, state.written, buffers, strict=True
         ):
             there = jnp.arange(channel.length) < count
             rows += [there.reshape(-1, *(1,) * (x.ndim - 1)) for x in leaves if is_inexact(x)]
@@ -295,7 +295,7 @@ class _TangentProcess:
 
     def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
         self.inner, self.live, self.directions = inner, list(live), directions
-        self.system = inner.system
+        self.integrator = inner.integrator
         self.traces: dict = {}
 
     @property
@@ -338,7 +338,7 @@ class _TangentProcess:
         return along, (buffers, dots[count:])
 
     def _controller(self, inputs: list) -> Any:
-        return self.system.parts(self.data(inputs))[2]
+        return self.integrator.parts(self.data(inputs))[2]
 
     def _sizes(self, inputs: list, state: Any) -> list:
         """A size of almost zero for each tangent that will be measured."""
@@ -378,7 +378,7 @@ class _TangentProcess:
         """
         known, errors = lax.stop_gradient(measured)
         data, base = self.data(inputs), self.inner.tried(tried)
-        _, method, controller = self.system.parts(data)
+        _, method, controller = self.integrator.parts(data)
         error2, sizes = self._measured(data, controller, known[0], errors, before.sizes)
         dt = lax.stop_gradient(base.dt)
         verdict = controller.judge(error2.astype(dt.dtype), dt, before.control, method.error_order)
@@ -408,7 +408,7 @@ class _TangentProcess:
     ) -> State:
         """The loop's own state: the shorter of two steps is the next one."""
         old, new = self.inner.core(before.state), self.inner.core(after.state)
-        _, _, controller = self.system.parts(data)
+        _, _, controller = self.integrator.parts(data)
         cut = base.landing & ~refused & ((verdict.dt < old.dt) | (not controller.is_adaptive))
         dt = jnp.minimum(new.dt, jnp.where(base.accept & ~cut, verdict.dt, new.dt))
         eps = jnp.finfo(old.t.dtype)
@@ -494,7 +494,7 @@ class _TangentProcess:
         first, rows = self.begin(inputs)
         along, buffers = loop(running, turn, first, rows, consts=inputs)
         end = rewind_failed_clock(
-            self.system, self.data(inputs), self.core(first), self.core(along)
+            self.integrator, self.data(inputs), self.core(first), self.core(along)
         )
         along = self.with_core(along, end)
         self._report(inputs, along)
@@ -507,9 +507,9 @@ class _TangentProcess:
         data, core = self.data(inputs), self.core(along)
         if self.adjoint.callback is not None:
             call_host(self.adjoint.callback, jnp.sqrt(along.worst))
-        sign = self.system.direction or data.sign
+        sign = self.integrator.direction or data.sign
         bad = (core.status > Status.terminated) & (self.status(inputs) <= Status.terminated)
-        raise_if(self.system, bad, _tangent_failure_message, sign * core.t, core.status)
+        raise_if(self.integrator, bad, _tangent_failure_message, sign * core.t, core.status)
 
 
 def _tangent_failure_message(t: Any, status: Any) -> str:

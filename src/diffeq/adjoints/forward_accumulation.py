@@ -25,9 +25,9 @@ from ..core.promotion import standard_promotion
 from ..integrator import (
     Attempt,
     Data,
+    Integrator,
     SafePoint,
     State,
-    System,
     TapeRow,
     alternate_methods,
     attempt,
@@ -58,29 +58,31 @@ class ForwardAccumulation(Adjoint):
 
     tape: Adjoint = Discrete()
 
-    def run(self, system: System, data: Data, start: Any, max_steps: int) -> tuple[State, list]:
+    def run(
+        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+    ) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a forward derivative."""
-        if len(system.submethods) > 1 or system.rows is not None or system.one_step:
-            return self.tape.run(system, data, start, max_steps)
+        if len(integrator.submethods) > 1 or integrator.rows is not None or integrator.one_step:
+            return self.tape.run(integrator, data, start, max_steps)
         leaves, tree = jax.tree.flatten((data, start))
-        return _solve_with_tangents(system, tree, leaves)
+        return _solve_with_tangents(integrator, tree, leaves)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solve_with_tangents(system: System, tree: Any, leaves: list) -> tuple[State, list]:
+def _solve_with_tangents(integrator: Integrator, tree: Any, leaves: list) -> tuple[State, list]:
     data, start = jax.tree.unflatten(tree, leaves)
-    data = with_presampled_noise(system, data)
-    state, buffers, _ = integrate(system, data, start.state(system, data))
+    data = with_presampled_noise(integrator, data)
+    state, buffers, _ = integrate(integrator, data, start.state(integrator, data))
     return state, buffers
 
 
 @partial(_solve_with_tangents.defjvp, symbolic_zeros=True)
 @standard_promotion()
 def _solve_with_tangents_jvp(
-    system: System, tree: Any, primals: Any, tangents: Any
+    integrator: Integrator, tree: Any, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
     (leaves,), (dots,) = primals, tangents
-    system.check_differentiable()
+    integrator.check_differentiable()
     dots = [
         None if isinstance(d, SymbolicZero) or not is_inexact(x) else d
         for d, x in zip(dots, leaves, strict=True)
@@ -88,11 +90,11 @@ def _solve_with_tangents_jvp(
     data, start = jax.tree.unflatten(tree, leaves)
     of_data, of_start = jax.tree.unflatten(tree, list(range(len(dots))))
     safe_point = _finite_start(start)
-    first = partial(first_carry, system, None, safe_point)
+    first = partial(first_carry, integrator, None, safe_point)
     like = blank_like(first, data, start)
     d_first = first_tangents(tree, first, leaves, dots, like)
-    data = with_presampled_noise(system, data)
-    state = start.state(system, data)
+    data = with_presampled_noise(integrator, data)
+    state = start.state(integrator, data)
     # An element that has failed makes no given step any more; each attempt records which failed.
     data = (
         data
@@ -103,17 +105,19 @@ def _solve_with_tangents_jvp(
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]
-    d_carry[:2] = initial_tangents(system, None, safe_point, data, start, by_ends)
+    d_carry[:2] = initial_tangents(integrator, None, safe_point, data, start, by_ends)
     carry = (start.t, start.y, start.held, *like)
-    row = jax.eval_shape(lambda d, s: tape_row_of(system, s, attempt(system, d, s)[1]), data, state)
+    row = jax.eval_shape(
+        lambda d, s: tape_row_of(integrator, s, attempt(integrator, d, s)[1]), data, state
+    )
     stable = [False] * len(d_carry)
     (tangent,) = tangents_of(
-        system, ((row, row.whole), []), consts, carry, d_consts, d_carry, stable
+        integrator, ((row, row.whole), []), consts, carry, d_consts, d_carry, stable
     )
     along = _TangentRecorder(
-        system, tangent, consts, d_consts, len(d_first), tangent.start(d_carry)
+        integrator, tangent, consts, d_consts, len(d_first), tangent.start(d_carry)
     )
-    state, buffers, end = integrate(system, data, state, along)
+    state, buffers, end = integrate(integrator, data, state, along)
     end = jax.tree.unflatten(jax.tree.structure(carry), scatter_live(end, tangent.live))
     d_t, d_y, d_held, _, d_buffers, _ = end
     zero, blank = dense_zero_tangent(state), dense_zero_tangent(buffers)
@@ -136,7 +140,7 @@ class _TangentRecorder(NamedTuple):
     accepted step.
     """
 
-    system: System
+    integrator: Integrator
     tangent: Any
     consts: tuple
     d_consts: list
@@ -148,8 +152,8 @@ class _TangentRecorder(NamedTuple):
         """The tangents after an attempt; unchanged where it was rejected or the solve of a batch
         element has ended.
         """
-        row = tape_row_of(self.system, state, tried)
-        known = jax.tree.leaves(state.memory) if self.system.method.multistep else []
+        row = tape_row_of(self.integrator, state, tried)
+        known = jax.tree.leaves(state.memory) if self.integrator.method.multistep else []
         recorded = [row.t, row.y, *row.held, *known]
         recorded += [None] * (self.unknown - len(known))
         single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
@@ -175,7 +179,7 @@ class _TangentRecorder(NamedTuple):
         """Runs the loop with the tangents in its carry."""
         carried = (buffers, self.start, rest)
         state, (buffers, dots, rest) = alternate_methods(
-            self.system, running, turn, data, state, carried
+            self.integrator, running, turn, data, state, carried
         )
         return state, buffers, dots, rest
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from ..autodiff.jax_internals import Jaxpr, input_types, interpret, output_types, trace
 from ..autodiff.while_loop import single_iteration_loop
 from ..core.status import Status
-from ..integrator import Data, State, System, integrate
+from ..integrator import Data, Integrator, State, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
 from .base import SolveSpec
@@ -38,7 +38,7 @@ class AdjointContext:
     def __init__(self, spec: SolveSpec, leaves: list, live: Sequence[bool] = ()) -> None:
         self.spec, self.leaves = spec, leaves
         self.live = list(live) or [False] * len(leaves)
-        self.system: System = spec.system
+        self.integrator: Integrator = spec.integrator
         self.adjoint: Any = spec.adjoint
         self.data, self.start = jax.tree.unflatten(spec.tree, leaves)
         self.index = jax.tree.unflatten(spec.tree, list(range(len(leaves))))
@@ -65,7 +65,9 @@ class AdjointContext:
     def field(self, moving: list, t: Array, y: Array) -> Array:
         """f(t, y, p), with p the perturbed parameters."""
         data = self.with_parameters(moving)
-        return lower(self.system.form(data.parameters, data.sign), "ode", "an adjoint").field(t, y)
+        return lower(self.integrator.form(data.parameters, data.sign), "ode", "an adjoint").field(
+            t, y
+        )
 
     def linear(self) -> tuple[Jaxpr, list[bool]]:
         """The field's jaxpr, and flags of the inputs by which the backward solve differentiates:
@@ -88,34 +90,34 @@ class AdjointContext:
         """The times at which the forward solve stores the state for the backward solve: those of
         rows that do not hold the state; and stops and checkpoint times.
         """
-        channels, times = self.system.output.channels, self.data.times
+        channels, times = self.integrator.output.channels, self.data.times
         rows = [t for c, t in zip(channels, times, strict=True) if not self.is_state(c)]
-        stops = [self.data.stops] if self.system.has_stops else []
+        stops = [self.data.stops] if self.integrator.has_stops else []
         return jax.lax.stop_gradient((rows, [*stops, *self.adjoint.checkpoint_times(self)]))
 
-    def storing_states(self) -> tuple[System, Data]:
-        """The system and the data of a solve that also writes the state at all `storage_times`."""
+    def storing_states(self) -> tuple[Integrator, Data]:
+        """The integrator and the data of a solve that also writes y at all `storage_times`."""
         further = [t for times in self.storage_times() for t in times]
         raw = [Channel("times", t.shape[0], lambda data, t, y, held: [y]) for t in further]
-        output = Output((*self.system.output.channels, *raw))
+        output = Output((*self.integrator.output.channels, *raw))
         data = replace(self.data, times=(*self.data.times, *further))
-        return replace(self.system, output=output), data
+        return replace(self.integrator, output=output), data
 
 
 def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], ForwardResult]:
     """The solve, with the states at all nodes of the backward solve."""
     setting = AdjointContext(spec, leaves)
-    system, data = setting.storing_states()
-    recorder = spec.adjoint.recorder(system, spec.max_steps, setting.start.y.nbytes)
+    integrator, data = setting.storing_states()
+    recorder = spec.adjoint.recorder(integrator, spec.max_steps, setting.start.y.nbytes)
 
     def run(data: Data, start: Any) -> Any:
-        return integrate(system, data, start.state(system, data), recorder)
+        return integrate(integrator, data, start.state(integrator, data), recorder)
 
     end, buffers, record = single_iteration_loop(run, data, setting.start)
     if recorder is not None:  # a tape that could not hold the solve
         cut = end.status == Status.running
         end = replace(end, status=jnp.where(cut, Status.tape_overflow, end.status))
-    channels = setting.system.output.channels
+    channels = setting.integrator.output.channels
     count = len(channels)
     result = replace(end, written=end.written[:count]), buffers[:count]
     rest = iter(buffers[count:])

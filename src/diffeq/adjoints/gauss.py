@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array
 
 from ..autodiff.dynamic_scan import walk
-from ..integrator import Attempt, Data, System
+from ..integrator import Attempt, Data, Integrator
 from .adjoint_equation import ContinuousAdjoint
-from .backward_solve import AdjointSystem, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve
 from .base import register_adjoint
 from .discrete import Discrete
 from .forward_result import AdjointContext
@@ -104,9 +104,9 @@ class Gauss(ContinuousAdjoint):
         """True if dL/dp is part of the state of the backward solve."""
         return self.integral == "augmented"
 
-    def recorder(self, system: System, max_steps: int, size: int = 0) -> Recorder:
+    def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder:
         """The recorder of the tape, that of `Discrete`."""
-        return Discrete(self.rows).recorder(system, max_steps, size)
+        return Discrete(self.rows).recorder(integrator, max_steps, size)
 
     def parts(self, lam: Array, y: Array, moving: list) -> tuple:
         """λ, or (λ, dL/dp)."""
@@ -123,7 +123,7 @@ class Gauss(ContinuousAdjoint):
         return of_y, of_parameters
 
     def accumulate(
-        self, back: AdjointSystem, data: Data, solve: BackwardSolve, tried: Attempt
+        self, back: AdjointIntegrator, data: Data, solve: BackwardSolve, tried: Attempt
     ) -> list:
         """The integral dL/dp after an attempt: an accepted step adds its own integral."""
         if not solve.total:
@@ -141,8 +141,8 @@ class Gauss(ContinuousAdjoint):
         once = tried.accept.astype(jnp.int32)
         return walk(add, 0, once, consts=consts, carry=solve.total, length=1)[0]
 
-    def solve_backwards(self, back: AdjointSystem) -> BackwardSolve:
+    def solve_backwards(self, back: AdjointIntegrator) -> BackwardSolve:
         """Solves backwards over the steps of the tape."""
         spec, start = back.setting.spec, back.setting.start
-        system, _ = back.setting.storing_states()
-        return solve_along_tape(back, self.recorder(system, spec.max_steps, start.y.nbytes))
+        integrator, _ = back.setting.storing_states()
+        return solve_along_tape(back, self.recorder(integrator, spec.max_steps, start.y.nbytes))

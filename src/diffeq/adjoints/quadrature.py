@@ -10,7 +10,7 @@ from jaxtyping import Array
 from ..autodiff.while_loop import loop
 from ..core.norm import in_dtype_of, magnitude
 from ..integrator import Attempt, Data, step_interpolant
-from .backward_solve import AdjointSystem
+from .backward_solve import AdjointIntegrator
 from .forward_result import AdjointContext
 from .tape_interpolants import state_at
 
@@ -40,11 +40,13 @@ _GAUSS = (
 class Integrand:
     """(∂f/∂p)ᵀλ on a step of the backward solve, as a function of θ."""
 
-    def __init__(self, back: AdjointSystem, data: Data, t: Array, y: Array, tried: Attempt) -> None:
+    def __init__(
+        self, back: AdjointIntegrator, data: Data, t: Array, y: Array, tried: Attempt
+    ) -> None:
         leaves, self.where = data.parameters
         self.setting = AdjointContext(back.setting.spec, leaves, back.setting.live)
         self.start, self.dt, self.tolerances = t, tried.dt, back.of_parameters
-        self.polynomial = step_interpolant(back.system, data, t, y, tried.t1, tried.step)
+        self.polynomial = step_interpolant(back.integrator, data, t, y, tried.t1, tried.step)
 
     def pulled(self, thetas: Array) -> Any:
         """The map from weights w to dt Σ w_i (∂f/∂p)ᵀλ(θ_i); the fields are evaluated once."""

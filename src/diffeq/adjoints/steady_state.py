@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ..algebra import check_solver
 from ..core.norm import mean_square
 from ..core.promotion import standard_promotion
-from ..integrator import System
+from ..integrator import Integrator
 from ..problems import Problem
 from ..problems.forms import lower
 from .base import Adjoint, register_adjoint
@@ -66,7 +66,7 @@ class Rest(NamedTuple):
     and imaginary parts.
     """
 
-    system: System
+    integrator: Integrator
     tree: Any
     shape: tuple
     dtype: Any
@@ -76,7 +76,7 @@ class Rest(NamedTuple):
     def residual(self, leaves: list, z: Array) -> Array:
         """The field f(y, p) at a real vector, as a real vector."""
         data, start = jax.tree.unflatten(self.tree, leaves)
-        form = lower(self.system.form(data.parameters, data.sign), "ode", "a steady state")
+        form = lower(self.integrator.form(data.parameters, data.sign), "ode", "a steady state")
         return self.flat(form.field(start.t, self.state(z)))
 
     def flat(self, y: Array) -> Array:

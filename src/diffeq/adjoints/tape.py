@@ -26,8 +26,8 @@ from ..integrator import (
     Attempt,
     Data,
     Decision,
+    Integrator,
     State,
-    System,
     TapeRow,
     alternate_methods,
     attempt,
@@ -86,7 +86,7 @@ def rows_for(attempts: int) -> int:
 class Recorder:
     """Writes the tape of a solve. `thins` is False when max_steps is known to fit in the rows."""
 
-    system: System
+    integrator: Integrator
     rows: int
     thins: bool
     is_adaptive: bool
@@ -102,10 +102,10 @@ class Recorder:
         at a stop or not, and a flag for each event (a power of two, so that a decision lies in one
         word or fills several); or, where the step size is one of a few, its code.
         """
-        flags, code = self.system.event_bits, self.system.draw_bits
+        flags, code = self.integrator.event_bits, self.integrator.draw_bits
         if flags:
             return 1 << (2 + flags + code - 1).bit_length()
-        return 1 + code if code else 2 if self.system.has_stops else 1
+        return 1 + code if code else 2 if self.integrator.has_stops else 1
 
     @property
     def words(self) -> int:
@@ -114,16 +114,16 @@ class Recorder:
 
     def blank(self, data: Data, state: State) -> Tape:
         """An empty tape, of the shapes that an attempt has."""
-        row = lambda d, s: tape_row_of(self.system, s, attempt(self.system, d, s)[1])  # noqa: E731
+        row = lambda d, s: tape_row_of(self.integrator, s, attempt(self.integrator, d, s)[1])  # noqa: E731
         shape = jax.eval_shape(row, data, state)
         # Where no row is dropped, each row is written before it is read.
-        fresh = jnp.zeros if self.thins or self.system.one_step else unset
+        fresh = jnp.zeros if self.thins or self.integrator.one_step else unset
         rows = jax.tree.map(lambda x: fresh((self.rows + 1, *x.shape), x.dtype), shape)
         count = -(-self.capacity * self.bits // (_WORD * self.words))
-        count = count if self.thins and (self.is_adaptive or self.system.events) else 0
+        count = count if self.thins and (self.is_adaptive or self.integrator.events) else 0
         several = (self.words,) if self.words > 1 else ()
         decisions = jnp.zeros((count, *several), jnp.uint32)
-        zero, phases = jnp.zeros((), jnp.int32), len(self.system.submethods)
+        zero, phases = jnp.zeros((), jnp.int32), len(self.integrator.submethods)
         if phases == 1:
             return Tape(rows, decisions, zero, zero)
         count = phases * (MOST_LAPS + _WORD)  # a tape is thinned less often
@@ -132,7 +132,7 @@ class Recorder:
 
     def _noted(self, record: Tape, lap: Array, phase: int) -> Tape:
         """The tape after a method has made its attempts of a lap."""
-        place = len(self.system.submethods) * lap + phase + 1
+        place = len(self.integrator.submethods) * lap + phase + 1
         return record._replace(laps=lap + 1, ends=put_row(record.ends, record.attempts, place))
 
     @property
@@ -144,19 +144,19 @@ class Recorder:
         """The attempts of each method in a lap, among n attempts from `first`: pairs of the first
         one (relative to `first`) and their number.
         """
-        count = len(self.system.submethods)
+        count = len(self.integrator.submethods)
         bounds = [get_row(record.ends, count * lap + i) for i in range(count + 1)]
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
     def write(self, record: Tape, state: State, tried: Attempt) -> Tape:
         """Writes an attempt to the tape, if its number is a multiple of the stride."""
-        if self.system.one_step:
+        if self.integrator.one_step:
             return self._only(record, state, tried)
         i = record.attempts
         kept = (i & (record.stride - 1)) == 0
         place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
-        row = tape_row_of(self.system, state, tried)
+        row = tape_row_of(self.integrator, state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
         if decisions.shape[0]:
@@ -169,7 +169,7 @@ class Recorder:
         """The tape of a single step is one row: its accepted attempt, or until then the last."""
         done = record.rows.accept[0]
         put = lambda rows, x: rows.at[0].set(jnp.where(done, rows[0], x))  # noqa: E731
-        rows = jax.tree.map(put, record.rows, tape_row_of(self.system, state, tried))
+        rows = jax.tree.map(put, record.rows, tape_row_of(self.integrator, state, tried))
         return record._replace(rows=rows, attempts=jnp.ones_like(record.attempts))
 
     def _place(self, i: Array) -> tuple[Array, Array]:
@@ -178,7 +178,7 @@ class Recorder:
 
     def _flags(self, row: TapeRow, state: State, tried: Attempt) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
-        events, draws = self.system.events, self.system.draw_bits
+        events, draws = self.integrator.events, self.integrator.draw_bits
         if not events:
             if draws:
                 return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
@@ -199,7 +199,7 @@ class Recorder:
         if not record.decisions.shape[0]:
             return None
         code, flags = self._code(record.decisions, i), None
-        count, draws = self.system.event_bits, self.system.draw_bits
+        count, draws = self.integrator.event_bits, self.integrator.draw_bits
         drawn = (code >> 1) & (2**draws - 1)
         if count:
             places = jnp.arange(min(self.bits, _WORD), dtype=jnp.uint32)
@@ -219,7 +219,7 @@ class Recorder:
         if not record.decisions.shape[0]:
             return first + n - 1
         # A round of events that took no time ends at the end of the previous step.
-        mask = 5 if self.system.events else 1
+        mask = 5 if self.integrator.events else 1
 
         def rejected(consts: Any, i: Array, _: Any) -> Array:
             decisions, first = consts
@@ -236,7 +236,7 @@ class Recorder:
         if not self.thins:
             limited = lambda d, s, c: running(d, s, c) & (c[1].attempts < self.rows)  # noqa: E731
             state, (buffers, record, rest) = alternate_methods(
-                self.system, limited, turn, data, state, (buffers, record, rest), self._noted
+                self.integrator, limited, turn, data, state, (buffers, record, rest), self._noted
             )
             return state, buffers, self._closed(record, state), rest
 
@@ -247,7 +247,7 @@ class Recorder:
         def fill(active: Any, data: Data, state: State, carried: Any) -> Any:
             del active
             state, (buffers, record, rest) = alternate_methods(
-                self.system, room, turn, data, state, carried, self._noted
+                self.integrator, room, turn, data, state, carried, self._noted
             )
             return state, (buffers, self._thinned(record), rest)
 

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import step_interpolant
-from .backward_solve import AdjointSystem, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve
 from .discrete import replay_window
 from .tape import Recorder, TapeRow
 
@@ -30,16 +30,16 @@ def state_at(where: tuple, t: Array) -> Array:
     return polynomial(in_dtype_of((t - start) / length, polynomial.y0))
 
 
-def solve_along_tape(back: AdjointSystem, recorder: Recorder) -> BackwardSolve:
+def solve_along_tape(back: AdjointIntegrator, recorder: Recorder) -> BackwardSolve:
     """Solves backwards from t1 to t0 over the windows of the tape, and in each over its rows."""
-    system, data = back.setting.storing_states()
+    integrator, data = back.setting.storing_states()
     record, length = back.kept.record, recorder.rows + 1
 
     def step(
         active: Any, row: TapeRow, _: Any, solve: BackwardSolve, *__: Any
     ) -> tuple[BackwardSolve, tuple]:
         t1 = -solve.state.t
-        where = step_interpolant(system, data, row.t, row.y, t1), row.t, t1 - row.t
+        where = step_interpolant(integrator, data, row.t, row.y, t1), row.t, t1 - row.t
         floor = jnp.where(active & row.accept, -row.t, solve.state.t)
         return back.solve_to(solve, where, floor), ()
 

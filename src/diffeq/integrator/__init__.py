@@ -12,7 +12,7 @@ from .loop import (
 from .replay import SafePoint, replay
 from .restart import right_limit_form
 from .saving import blank_buffers, step_interpolant, written
-from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, State, System, with_held
+from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, Integrator, State, with_held
 from .step import attempt
 from .stops import Stops, count_passed, left_of, right_of
 from .take_step import is_compensated
@@ -25,11 +25,11 @@ __all__ = [
     "Attempt",
     "Data",
     "Decision",
+    "Integrator",
     "SafePoint",
     "Start",
     "State",
     "Stops",
-    "System",
     "TapeRow",
     "alternate_methods",
     "attempt",

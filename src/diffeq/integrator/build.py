@@ -1,4 +1,4 @@
-"""`build` makes of a checked call the `System` of the loop, its `Data` and the first `State`.
+"""`build` makes of a checked call the `Integrator` of the loop, its `Data` and the first `State`.
 
 `solve` and `stepping` both call it, so that a solve by hand is the same solve.
 """
@@ -29,7 +29,7 @@ from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
 from ..problems.dae import packed_differential
 from ..problems.forms import Form, lower
 from ..problems.lowering import Canonical, canonical
-from . import Data, Start, Stops, System, count_passed
+from . import Data, Integrator, Start, Stops, count_passed
 from .call import MAX_STEPS, Call, StaticOptions
 from .state import Held
 
@@ -50,7 +50,7 @@ class BuiltSolve:
     t1: Array
     method: Method
     controller: Controller
-    system: System
+    integrator: Integrator
     data: Data
     jump_process: JumpProcess | None = None  # of jumps
     max_steps: int = MAX_STEPS
@@ -58,24 +58,24 @@ class BuiltSolve:
     @property
     def first_stop(self) -> Array | int:
         """The number of stops up to the start of the first step."""
-        return count_passed(self.data.stops, self.t0) if self.system.has_stops else 0
+        return count_passed(self.data.stops, self.t0) if self.integrator.has_stops else 0
 
     def writing(self, output: Output, times: tuple, save: PyTree) -> "BuiltSolve":
         """The integrator with rows to save, of the part of a state that `save` returns."""
-        noise = self.system.noise
+        noise = self.integrator.noise
         noise = noise.writing(output.needs_interpolant) if noise else None
-        system = replace(self.system, output=output, noise=noise)
-        return replace(self, system=system, data=replace(self.data, times=times, save=save))
+        integrator = replace(self.integrator, output=output, noise=noise)
+        return replace(self, integrator=integrator, data=replace(self.data, times=times, save=save))
 
     def watching(self, static: StaticOptions, meter: Meter | None) -> "BuiltSolve":
         """The integrator with a progress bar, and with checks of its derivative."""
-        system = replace(
-            self.system,
+        integrator = replace(
+            self.integrator,
             meter=meter,
             checks_cotangents=static.checks_cotangents,
             raises=static.raises,
         )
-        return replace(self, system=system)
+        return replace(self, integrator=integrator)
 
     def start(
         self,
@@ -124,7 +124,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     lands = static.by_hand or stops.times is not None or bool(parts)
     cuts = bool(lowered_events and lowered_events.crossings)
     noise = _noise(entry, controller, area=method.area, lands=lands, cuts=cuts)
-    system = System(
+    integrator = Integrator(
         form,
         method_rest,
         controller_rest,
@@ -160,7 +160,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     )
     entry = _with_view(entry, jump_process)
     return BuiltSolve(
-        entry, sign, t0, t1, method, controller, system, data, jump_process, max_steps
+        entry, sign, t0, t1, method, controller, integrator, data, jump_process, max_steps
     )
 
 

@@ -11,7 +11,7 @@ from ..controllers import initial_step
 from ..core.status import Status
 from ..methods.mass import initial_step_rates
 from .restart import restart, right_limit_form
-from .state import Data, Held, State, System, with_held
+from .state import Data, Held, Integrator, State, with_held
 from .stops import count_passed
 
 __all__ = ["Start", "initial_state", "mark_failed", "with_presampled_noise"]
@@ -28,18 +28,18 @@ class Start(eqx.Module):
     dt: Array | None
     status: Int[Array, ""]
 
-    def state(self, system: "System", data: Data) -> State:
+    def state(self, integrator: "Integrator", data: Data) -> State:
         """The state before the first attempt."""
         data = with_held(data, self.held)
-        dt = lax.stop_gradient(self.first_step(system, data) if self.dt is None else self.dt)
-        found = initial_state(system, data, self.t, self.y, dt)
+        dt = lax.stop_gradient(self.first_step(integrator, data) if self.dt is None else self.dt)
+        found = initial_state(integrator, data, self.t, self.y, dt)
         return mark_failed(found, self.status > Status.running, self.status)
 
-    def first_step(self, system: "System", data: Data) -> Array:
+    def first_step(self, integrator: "Integrator", data: Data) -> Array:
         """A dt to try first."""
-        form, method, _ = system.parts(data)
+        form, method, _ = integrator.parts(data)
         t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
-        if system.rows is not None:
+        if integrator.rows is not None:
             form = form.as_known()
             # One that vanishes at t0 limits nothing.
             span = jnp.minimum(span, jnp.min(lags, where=lags > 0, initial=jnp.inf))
@@ -54,18 +54,18 @@ def mark_failed(state: State, bad: Array | bool, status: Array | int) -> State:
     return replace(state, status=found.astype(jnp.int32))
 
 
-def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -> State:
+def initial_state(integrator: Integrator, data: Data, t0: Array, y0: Array, dt: Array) -> State:
     """The state before the first attempt."""
-    form, method, controller = system.parts(data)
+    form, method, controller = integrator.parts(data)
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
-    events = system.bound_events(data)
+    events = integrator.bound_events(data)
     known, shown = (), t0
     if events:
-        known = events.start(t0, y0, restart(system, data))
+        known = events.start(t0, y0, restart(integrator, data))
         shown = events.shown(known, t0)
-    given = not controller.is_adaptive and not system.events
+    given = not controller.is_adaptive and not integrator.events
     return State(
         t=t0,
         time_error=jnp.zeros_like(t0),
@@ -73,9 +73,9 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
         held=data.held,
         dt=dt,
         control=controller.init(t0.dtype),
-        memory=method.init(right_limit_form(system, data, form, t0), t0, y0),
-        written=system.output.first(data.times, shown),
-        stop=count_passed(data.stops, t0) if system.has_stops else zero,
+        memory=method.init(right_limit_form(integrator, data, form, t0), t0, y0),
+        written=integrator.output.first(data.times, shown),
+        stop=count_passed(data.stops, t0) if integrator.has_stops else zero,
         events=known,
         steps=zero,
         rejected=zero,
@@ -83,16 +83,16 @@ def initial_state(system: System, data: Data, t0: Array, y0: Array, dt: Array) -
         last_dt=jnp.zeros_like(t0),
         status=jnp.where(finite, status, Status.bad_times).astype(jnp.int32),
         evaluations=zero if method.evaluations is None else (),
-        path=system.noise.start(data.noise, t0, dt) if system.noise else (),
+        path=integrator.noise.start(data.noise, t0, dt) if integrator.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
     )
 
 
-def with_presampled_noise(system: System, data: Data) -> Data:
+def with_presampled_noise(integrator: Integrator, data: Data) -> Data:
     """The data with what the noise draws ahead, for the loop and for the rows that are saved."""
-    if system.noise is None:
+    if integrator.noise is None:
         return data
-    each = zip(system.output.channels, data.times, strict=True)
-    marks = [system.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
-    return replace(data, presampled=system.noise.ahead(data.noise), marks=tuple(marks))
+    each = zip(integrator.output.channels, data.times, strict=True)
+    marks = [integrator.noise.marks(data.noise, ts) if c.kind == "times" else () for c, ts in each]
+    return replace(data, presampled=integrator.noise.ahead(data.noise), marks=tuple(marks))

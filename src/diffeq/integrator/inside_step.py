@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, PyTree
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import rounding
 from ..methods import Step
-from .state import Data, State, System
+from .state import Data, Integrator, State
 
 __all__ = ["InsideStep", "evaluate_inside"]
 
@@ -34,22 +34,22 @@ class InsideStep(NamedTuple):
 
 
 def evaluate_inside(
-    system: System, data: Data, state: State, parts: tuple, step: Step, span: tuple
+    integrator: Integrator, data: Data, state: State, parts: tuple, step: Step, span: tuple
 ) -> InsideStep:
     """The interpolant of a step of `parts`, a form, a method and a controller, over `span`: the
     length as a number of the state, and the time at its end.
     """
-    if not system.reads_inside:
+    if not integrator.reads_inside:
         return InsideStep()
     (form, method, controller), (dt, end) = parts, span
-    read, later = _wanted(system, data, state, end)
+    read, later = _wanted(integrator, data, state, end)
     # The error limits all steps until the last row, also those in which there is none: so what a
     # row is depends on no other row, and no step spoils the slope that the next one begins with.
     # But where the interpolant costs evaluations, it is made in those with rows alone.
     path, counts, seen = None, later, () if controller.is_adaptive else step.data
     if method.interpolant_evaluates(form):
         make = lambda: method.interpolant(form, state.t, state.y, dt, step)  # noqa: E731
-        path = seen = make() if system.crosses else _where(read, make)
+        path = seen = make() if integrator.crosses else _where(read, make)
         counts = read
     finite = ~read | _finite(seen) if jax.tree.leaves(seen) else None
     error = None
@@ -62,14 +62,14 @@ def evaluate_inside(
 
 
 def _wanted(
-    system: System, data: Data, state: State, end: Array
+    integrator: Integrator, data: Data, state: State, end: Array
 ) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
     """True if a step that ends at `end` is interpolated anywhere; and true if it is, or a later
     step before the end of the solve.
     """
-    if system.crosses or system.rows is not None:
+    if integrator.crosses or integrator.rows is not None:
         return jnp.ones((), bool), jnp.ones((), bool)
-    ahead = lambda t: system.output.ahead(data.times, state.written, t)  # noqa: E731
+    ahead = lambda t: integrator.output.ahead(data.times, state.written, t)  # noqa: E731
     end, last = lax.stop_gradient((end, data.t1))
     return ahead(end + rounding(end)), ahead(last - rounding(last))
 

@@ -22,7 +22,7 @@ from ..problems.discontinuities import DiscontinuityTracker
 from ..problems.forms import Form
 from ..problems.history import History, PastAccess
 from .saving import blank_buffers, write_rows
-from .state import Attempt, Data, Memory, State, System, with_held
+from .state import Attempt, Data, Integrator, Memory, State, with_held
 from .step import attempt
 
 __all__ = [
@@ -68,48 +68,50 @@ class AttemptRecorder(Protocol):
 
 
 def integrate(
-    system: System, data: Data, state: State, recorder: AttemptRecorder | None = None
+    integrator: Integrator, data: Data, state: State, recorder: AttemptRecorder | None = None
 ) -> tuple[State, list, PyTree]:
     """Runs the loop to the end: the last state, the output buffers, and what the recorder kept."""
 
     def running(data: Data, state: State, _: PyTree) -> Array:
         on = state.status == Status.running
-        return on & (state.steps < data.goal) if system.one_step else on
+        return on & (state.steps < data.goal) if integrator.one_step else on
 
     def turn(
-        system: System, active: Array, data: Data, state: State, carried: tuple
+        integrator: Integrator, active: Array, data: Data, state: State, carried: tuple
     ) -> tuple[State, tuple]:
         buffers, record, (shown, past, lap) = carried
         seen = None if past is None else (past, active)
-        after, tried = attempt(system, data, state, past=seen)
+        after, tried = attempt(integrator, data, state, past=seen)
         past = tried.past
         tried = tried._replace(
             accept=tried.accept & active,
             cursors=tuple(Cursor(c.lo, jnp.where(active, c.n, 0)) for c in tried.cursors),
-            end=system.events.masked_by(active, tried.end) if system.events else tried.end,
+            end=integrator.events.masked_by(active, tried.end) if integrator.events else tried.end,
             past=None,
         )
-        write = partial(write_rows, system)
+        write = partial(write_rows, integrator)
         now = with_held(data, state.held)
-        buffers = trace_once(system.traces, "write", write, now, state.t, state.y, tried, buffers)
+        buffers = trace_once(
+            integrator.traces, "write", write, now, state.t, state.y, tried, buffers
+        )
         if recorder is not None:
             record = recorder.write(record, state, tried)
-        if system.meter is not None:
-            shown = system.meter.report(_percent(data, after), shown)
+        if integrator.meter is not None:
+            shown = integrator.meter.report(_percent(data, after), shown)
         return after, (buffers, record, (shown, past, lap))
 
-    buffers = blank_buffers(system, data, state)
-    shown = jnp.int32(-1) if system.meter is not None else ()
-    rest = (shown, empty_history(system, data, recorder), jnp.int32(0))
+    buffers = blank_buffers(integrator, data, state)
+    shown = jnp.int32(-1) if integrator.meter is not None else ()
+    rest = (shown, empty_history(integrator, data, recorder), jnp.int32(0))
     if recorder is None:
         carried = (buffers, (), rest)
         end, (buffers, _, (_, past, _)) = alternate_methods(
-            system, running, turn, data, state, carried
+            integrator, running, turn, data, state, carried
         )
         record = None
     else:
         end, buffers, record, (_, past, _) = recorder.run(running, turn, data, state, buffers, rest)
-    end = rewind_failed_clock(system, data, state, end)
+    end = rewind_failed_clock(integrator, data, state, end)
     if past is not None:
         end = _explained(end, past)
         record = record if recorder is None else (record, past)
@@ -117,29 +119,29 @@ def integrate(
 
 
 def alternate_methods(
-    system: System,
+    integrator: Integrator,
     running: Callable[[Data, State, PyTree], Array],
-    turn: Callable[[System, Array, Data, State, PyTree], tuple[State, PyTree]],
+    turn: Callable[[Integrator, Array, Data, State, PyTree], tuple[State, PyTree]],
     data: Data,
     state: State,
     carried: PyTree,
     noted: Callable[[PyTree, Array, int], PyTree] | None = None,
 ) -> tuple[State, PyTree]:
-    """The loop, with `turn(system, active, data, state, carried)`.
+    """The loop, with `turn(integrator, active, data, state, carried)`.
 
     Where methods take turns it is a loop over laps, in which each of them has a loop of its own,
     that goes on until another is to make the next step. A branch inside of one loop would be paid
     for at every turn. `noted(record, lap, phase)` is the record at the end of such a loop. From the
     last lap on the last method stays, so that there are never many.
     """
-    phases = system.submethods
+    phases = integrator.submethods
     if len(phases) == 1:
-        return loop(running, partial(turn, system), state, carried, consts=data)
+        return loop(running, partial(turn, integrator), state, carried, consts=data)
     last = len(phases) - 1
 
     def own(phase: int, consts: tuple, state: State, carried: PyTree) -> Array:
         data, stays = consts
-        on = system.method.submethod(state.memory) == phase
+        on = integrator.method.submethod(state.memory) == phase
         return running(data, state, carried) & (on | stays if phase == last else on)
 
     def one(
@@ -162,15 +164,19 @@ def alternate_methods(
     return loop(running, lap, state, carried, consts=data)
 
 
-def empty_history(system: System, data: Data, recorder: AttemptRecorder | None) -> History | None:
+def empty_history(
+    integrator: Integrator, data: Data, recorder: AttemptRecorder | None
+) -> History | None:
     """The past before the first attempt, if the field looks at one: of a tape, with room for each
     of its rows.
     """
-    if system.rows is None:
+    if integrator.rows is None:
         return None
-    form, _, _ = system.parts(data)
-    tracker = DiscontinuityTracker.none(system.rows, data.lags.shape[0]) if system.levels else ()
-    return History.blank(form.shape, recorder.rows + 1 if recorder else system.rows, tracker)
+    form, _, _ = integrator.parts(data)
+    tracker = (
+        DiscontinuityTracker.none(integrator.rows, data.lags.shape[0]) if integrator.levels else ()
+    )
+    return History.blank(form.shape, recorder.rows + 1 if recorder else integrator.rows, tracker)
 
 
 def _explained(state: State, past: History) -> State:
@@ -207,13 +213,13 @@ class _IdentityMethod(Method):
         return False
 
 
-def rewind_failed_clock(system: System, data: Data, first: State, end: State) -> State:
+def rewind_failed_clock(integrator: Integrator, data: Data, first: State, end: State) -> State:
     """The end of a solve by given steps: in a lane that failed, the clock is set back to where that
     was. It is run again for that, so that no lane has to keep it in every turn.
     """
     if end.failed is None:
         return end
-    still = replace(system, method=_IdentityMethod(), noise=None, meter=None)
+    still = replace(integrator, method=_IdentityMethod(), noise=None, meter=None)
     data = replace(data, method=still.method, noise=())
     count = end.failed
 

@@ -20,7 +20,7 @@ from ..problems.forms import Form
 from ..problems.history import History
 from .restart import clip_to_discontinuity, needs_restart, right_limit_form, target_of
 from .saving import write_rows
-from .state import Attempt, Data, Held, Memory, System, with_held
+from .state import Attempt, Data, Held, Integrator, Memory, with_held
 from .take_step import JudgedStep, StepStart, step_form, take_step
 from .tape_row import TapeRow
 
@@ -48,7 +48,7 @@ class SafePoint(NamedTuple):
 
 
 def replay(
-    system: System,
+    integrator: Integrator,
     data: Data,
     safe: SafePoint,
     row: TapeRow,
@@ -70,7 +70,7 @@ def replay(
     accept = row.accept  # not that of a lane which had ended, nor of one which had failed
     if data.failed is not None:
         accept = accept & ((data.failed < 0) | (row.step < data.failed))
-    if system.checks_cotangents:
+    if integrator.checks_cotangents:
         y = tripwire(y, t)
     t, y, held = jax.tree.map(
         partial(_unless_rejected, accept), (t, y, held), (safe.t, safe.y, safe.held)
@@ -81,9 +81,9 @@ def replay(
         ends, count, made = past
         made = [jnp.where(accept, x, 0) for x in made]
         before = History(ends, rows, count)
-    form, method, _ = system.parts(data, before, made, final=True)
-    plan = _recorded_plan(system, data, safe, row, (t, before), accept)
-    limited = step_form(system, data, form, t, plan)
+    form, method, _ = integrator.parts(data, before, made, final=True)
+    plan = _recorded_plan(integrator, data, safe, row, (t, before), accept)
+    limited = step_form(integrator, data, form, t, plan)
     memory = _remembered(method, limited, t, y, row, memory)
 
     def judge(step: Step, polynomial: Callable) -> JudgedStep:
@@ -97,22 +97,22 @@ def replay(
         return before.with_row(form.shape.pack(judged.step.data.stored), accept)
 
     point = StepStart(t, y, memory, jnp.zeros_like(t))
-    taken = take_step(system, data, (limited, method), point, plan, judge, remember)
+    taken = take_step(integrator, data, (limited, method), point, plan, judge, remember)
     t1, end, step = taken.t1, taken.end, taken.judged.step
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
-    if system.has_stops and jax.tree.leaves(after):
-        form = form if before is None else system.parts(data, taken.past)[0]
-        fresh = method.init(right_limit_form(system, data, form, t1), t1, end.y)
-        landed = needs_restart(system, data, row.stop, t1, end.landing, plan.returned)
+    if integrator.has_stops and jax.tree.leaves(after):
+        form = form if before is None else integrator.parts(data, taken.past)[0]
+        fresh = method.init(right_limit_form(integrator, data, form, t1), t1, end.y)
+        landed = needs_restart(integrator, data, row.stop, t1, end.landing, plan.returned)
         after = jax.tree.map(partial(jnp.where, landed), fresh, after)
     tried = Attempt(plan.dt, t1, accept, row.landing, cursors, step, end, row.drawn)
-    write = partial(write_rows, system)
-    buffers = trace_once(system.traces, "write", write, data, t, y, tried, buffers)
+    write = partial(write_rows, integrator)
+    buffers = trace_once(integrator.traces, "write", write, data, t, y, tried, buffers)
     return t1, end.y, end.held, after, buffers, taken.past.rows if taken.past else rows
 
 
 def _recorded_plan(
-    system: System,
+    integrator: Integrator,
     data: Data,
     safe: SafePoint,
     row: TapeRow,
@@ -122,16 +122,18 @@ def _recorded_plan(
     """The plan of a recorded attempt: of the same length, except that a step that landed follows
     its target; of a rejected one, a step from the safe point.
     """
-    (t, before), events = start, system.bound_events(data)
-    target, recorded = target_of(system, data, row.stop), None
+    (t, before), events = start, integrator.bound_events(data)
+    target, recorded = target_of(integrator, data, row.stop), None
     if events:
         recorded = events.events.read(row)
         target = events.target(recorded[0], target)
-    comes = discontinuity_time(before, t, data.lags, *row.discontinuity) if system.levels else None
+    comes = (
+        discontinuity_time(before, t, data.lags, *row.discontinuity) if integrator.levels else None
+    )
     target, returned = clip_to_discontinuity(data, comes, target)
     dt = row.dt
-    if system.noise:
-        dt = system.noise.length(data.noise, row.drawn, dt)
+    if integrator.noise:
+        dt = integrator.noise.length(data.noise, row.drawn, dt)
     dt = jnp.where(row.landing, target - t, dt)
     dt, landing = jnp.where(accept, dt, safe.dt), accept & row.landing
     plan = StepPlan(dt, target, landing, row.drawn, returned=returned, noisy=accept)

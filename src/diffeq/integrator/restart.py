@@ -14,7 +14,7 @@ from ..methods.mass import consistent_state, slope_of
 from ..problems.discontinuities import PropagatedDiscontinuity
 from ..problems.forms import Form
 from ..problems.history import History
-from .state import Data, Held, Memory, System, with_held
+from .state import Data, Held, Integrator, Memory, with_held
 from .stops import count_passed, left_of, right_of, stop_at
 
 __all__ = [
@@ -29,38 +29,38 @@ __all__ = [
 ]
 
 
-def target_of(system: System, data: Data, stop: Array) -> Array:
+def target_of(integrator: Integrator, data: Data, stop: Array) -> Array:
     """Where the next landing is: a stop, or the end."""
-    if not system.has_stops:
+    if not integrator.has_stops:
         return data.t1
     return jnp.minimum(stop_at(data.stops, stop), data.t1)
 
 
-def is_at_stop(system: System, data: Data, stop: Array, t1: Array, landing: Array) -> Array:
+def is_at_stop(integrator: Integrator, data: Data, stop: Array, t1: Array, landing: Array) -> Array:
     """True if a step that is `landing` ends at the next stop; not at the end, nor at an event."""
     inside = landing & (t1 < data.t1)
-    if not (system.events and system.has_stops):
+    if not (integrator.events and integrator.has_stops):
         return inside
-    return inside & (target_of(system, data, stop) == t1)
+    return inside & (target_of(integrator, data, stop) == t1)
 
 
 def needs_restart(
-    system: System, data: Data, stop: Array, t1: Array, landing: Array, returned: Returned
+    integrator: Integrator, data: Data, stop: Array, t1: Array, landing: Array, returned: Returned
 ) -> Array:
     """True if the method is initialized again at the end of a step: at a stop, or where it is
     `returned` that a discontinuity comes back.
     """
-    at_stop = is_at_stop(system, data, stop, t1, landing)
+    at_stop = is_at_stop(integrator, data, stop, t1, landing)
     if returned is False:
         return at_stop
     return at_stop | (landing & (t1 < data.t1) & returned)
 
 
 def next_discontinuity(
-    system: System, data: Data, past: History | None, t: Array, target: Array
+    integrator: Integrator, data: Data, past: History | None, t: Array, target: Array
 ) -> PropagatedDiscontinuity | None:
     """The next propagated discontinuity, if it is before the next forced step end."""
-    if not system.levels:
+    if not integrator.levels:
         return None
     if past is None:  # where only shapes are wanted
         return PropagatedDiscontinuity(jnp.full_like(t, jnp.inf), jnp.int32(-1), jnp.int32(0))
@@ -86,18 +86,18 @@ def _field_between(form: Form, low: Array, high: Array | None) -> Form:
     return form.mapped(clipped)
 
 
-def right_limit_form(system: System, data: Data, form: Form, t: Array) -> Form:
+def right_limit_form(integrator: Integrator, data: Data, form: Form, t: Array) -> Form:
     """The form for what starts at t: to the right of a stop, whatever the field is at the stop."""
-    if not system.has_stops:
+    if not integrator.has_stops:
         return form
     return _field_between(form, _limits(data, t)[0], None)
 
 
-def limited_form(system: System, data: Data, form: Form, t: Array) -> Form:
+def limited_form(integrator: Integrator, data: Data, form: Form, t: Array) -> Form:
     """The form for a step from t: its limit from the right at a stop there, from the left at the
     next; also where a stage lies outside of its step, as in SOSRI and Kvaerno5.
     """
-    if not system.has_stops:
+    if not integrator.has_stops:
         return form
     return _field_between(form, *_limits(data, t))
 
@@ -109,15 +109,15 @@ def _limits(data: Data, t: Array) -> tuple[Array, Array]:
     return right_of(stop_at(stops, i - 1), shift), left_of(stop_at(stops, i), shift)
 
 
-def restart(system: System, data: Data, past: History | None = None) -> Reinitialization:
+def restart(integrator: Integrator, data: Data, past: History | None = None) -> Reinitialization:
     """The reinitialization after an event: as at a start, with the dt that was proposed, which is
     tried like any other (Hairer's first step, where a component is zero, would be far too short).
     `past` is all there is until then, if the field looks at it.
     """
 
     def at(t: Array, held: Held) -> tuple[Any, Method]:
-        form, method, _ = system.parts(with_held(data, held), past)
-        return right_limit_form(system, data, form, t), method
+        form, method, _ = integrator.parts(with_held(data, held), past)
+        return right_limit_form(integrator, data, form, t), method
 
     def memory(t: Array, y: Array, held: Held) -> Memory:
         form, method = at(t, held)
@@ -129,4 +129,4 @@ def restart(system: System, data: Data, past: History | None = None) -> Reinitia
     def settled(t: Array, y: Array, held: Held) -> tuple[Array, Array]:
         return consistent_state(at(t, held)[0], t, y, data.kept, data.tolerance)
 
-    return Reinitialization(memory, rate, settled if system.algebraic else None)
+    return Reinitialization(memory, rate, settled if integrator.algebraic else None)

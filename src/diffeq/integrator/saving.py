@@ -12,27 +12,27 @@ from ..methods.interpolant import TruncatedInterpolant
 from ..output import Piece
 from .init import Start, with_presampled_noise
 from .restart import limited_form, restart
-from .state import Attempt, Data, State, System, with_held
+from .state import Attempt, Data, Integrator, State, with_held
 from .step import attempt
 
 __all__ = ["blank_buffers", "step_interpolant", "write_rows", "written"]
 
 
 def write_rows(
-    system: System, data: Data, t: Array, y: Array, tried: Attempt, buffers: list
+    integrator: Integrator, data: Data, t: Array, y: Array, tried: Attempt, buffers: list
 ) -> list:
     """The buffers with the rows of an attempt from (t, y)."""
-    output = system.output
+    output = integrator.output
     if not output.channels:
         return buffers
-    tried = tried if system.events else tried._replace(end=None)
+    tried = tried if integrator.events else tried._replace(end=None)
 
     def save(
         active: Array, _: PyTree, consts: tuple, buffers: list, *__: PyTree
     ) -> tuple[list, tuple]:
         del active
         data, t, y, tried = consts
-        piece = _piece(system, data, t, y, tried)
+        piece = _piece(integrator, data, t, y, tried)
         marks = data.marks or [()] * len(data.times)
         rows = [(ts, *known) for ts, known in zip(data.times, marks, strict=True)]
         return output.write(data, rows, tried.cursors, piece, buffers), ()
@@ -51,16 +51,16 @@ def write_rows(
     return buffers
 
 
-def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
+def _piece(integrator: Integrator, data: Data, t: Array, y: Array, tried: Attempt) -> Piece:
     """The part of an attempt that output reads."""
     end, interpolant = tried.end, None if tried.end is None else tried.end.path
     if interpolant is None and tried.inside is not None:
         interpolant = tried.inside.path
-    if system.output.needs_interpolant and interpolant is None:
-        form, method, _ = system.parts(data)
-        form = limited_form(system, data, form, t)
-        if system.noise:
-            form = system.noise.bound(form, data.noise, tried.drawn, tried.dt)
+    if integrator.output.needs_interpolant and interpolant is None:
+        form, method, _ = integrator.parts(data)
+        form = limited_form(integrator, data, form, t)
+        if integrator.noise:
+            form = integrator.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)
     if end is None:
         held = (data.held, data.held)
@@ -72,59 +72,64 @@ def _piece(system: System, data: Data, t: Array, y: Array, tried: Attempt) -> Pi
         part = in_dtype_of(dt / jnp.where(tried.dt > 0, tried.dt, 1), end.theta)
         interpolant = TruncatedInterpolant(interpolant, with_known_value(end.theta, part))
     dt = jnp.where(end.dt > 0, dt, 1)
-    held, happened = (data.held, end.held), system.events.happened(end) if system.events else None
+    held, happened = (
+        (data.held, end.held),
+        integrator.events.happened(end) if integrator.events else None,
+    )
     return Piece(t, tried.t1, y, end.y, dt, interpolant, held, happened)
 
 
-def blank_buffers(system: System, data: Data, state: "State | Start") -> list:
+def blank_buffers(integrator: Integrator, data: Data, state: "State | Start") -> list:
     """The output buffers before the first step."""
-    output = system.output
+    output = integrator.output
     if not output.channels:
         return []
     known = isinstance(state, State)
-    written = state.written if known else _written_at_start(system, data, state)
-    example = _example(system, data, state)
+    written = state.written if known else _written_at_start(integrator, data, state)
+    example = _example(integrator, data, state)
     return output.blank(data, state.t, state.y, state.held, example, written)
 
 
-def _written_at_start(system: System, data: Data, start: Start) -> tuple:
+def _written_at_start(integrator: Integrator, data: Data, start: Start) -> tuple:
     """The rows that are there before the first step, which an event may change."""
     data = with_held(data, start.held)
-    events = system.bound_events(data)
+    events = integrator.bound_events(data)
     shown = start.t
     if events:
-        known = events.start(start.t, start.y, restart(system, data))
+        known = events.start(start.t, start.y, restart(integrator, data))
         shown = events.shown(known, start.t)
-    return system.output.first(data.times, shown)
+    return integrator.output.first(data.times, shown)
 
 
-def _example(system: System, data: Data, state: "State | Start") -> PyTree:
+def _example(integrator: Integrator, data: Data, state: "State | Start") -> PyTree:
     """The shapes of one dense row."""
-    if all(c.kind != "dense" for c in system.output.channels):
+    if all(c.kind != "dense" for c in integrator.output.channels):
         return None
 
     def row(data: Data, state: "State | Start") -> PyTree:
-        data, state = with_presampled_noise(system, data), state.state(system, data)
+        data, state = with_presampled_noise(integrator, data), state.state(integrator, data)
         data = with_held(data, state.held)
-        _, tried = attempt(system, data, state)
-        tried = tried if system.events else tried._replace(end=None)
-        piece = _piece(system, data, state.t, state.y, tried)
+        _, tried = attempt(integrator, data, state)
+        tried = tried if integrator.events else tried._replace(end=None)
+        piece = _piece(integrator, data, state.t, state.y, tried)
         return state.t, tried.t1, piece.interpolant, data.held
 
     return jax.eval_shape(row, data, state)
 
 
-def written(system: System, data: Data, state: State, tried: Attempt, buffers: list) -> list:
+def written(
+    integrator: Integrator, data: Data, state: State, tried: Attempt, buffers: list
+) -> list:
     """The buffers with the rows of an attempt that was made from a state."""
-    return write_rows(system, with_held(data, state.held), state.t, state.y, tried, buffers)
+    return write_rows(integrator, with_held(data, state.held), state.t, state.y, tried, buffers)
 
 
 def step_interpolant(
-    system: System, data: Data, t: Array, y: Array, t1: Array, step: Step | None = None
+    integrator: Integrator, data: Data, t: Array, y: Array, t1: Array, step: Step | None = None
 ) -> PyTree:
     """A step from (t, y) to t1 as a polynomial; the step itself is made again, unless given."""
-    form, method, _ = system.parts(data)
-    limited = limited_form(system, data, form, t)
+    form, method, _ = integrator.parts(data)
+    limited = limited_form(integrator, data, form, t)
     dt = in_dtype_of(t1 - t, y)
     step = method.step(limited, t, y, dt, method.init(limited, t, y)) if step is None else step
     return method.interpolant(limited, t, y, dt, step)

@@ -26,9 +26,9 @@ __all__ = [
     "Data",
     "Decision",
     "Held",
+    "Integrator",
     "Memory",
     "State",
-    "System",
     "time_direction",
     "with_held",
 ]
@@ -103,14 +103,14 @@ class State(eqx.Module):
     failed: PyTree
     why: PyTree
 
-    def state(self, system: "System", data: Data) -> "State":
+    def state(self, integrator: "Integrator", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
-        del system, data
+        del integrator, data
         return self
 
 
 @dataclass(frozen=True, eq=False)
-class System:
+class Integrator:
     """Everything static: how to step, to judge and to write. Two are never equal, on purpose:
     one belongs to one trace.
     """
@@ -156,7 +156,7 @@ class System:
         return form, method, eqx.combine(data.controller, self.controller)
 
     @cached_property
-    def submethods(self) -> "tuple[System, ...]":
+    def submethods(self) -> "tuple[Integrator, ...]":
         """One for each of the methods that take turns; itself, where there is but one."""
         count = len(self.method.submethods)
         return tuple(replace(self, submethod=i) for i in range(count)) if count > 1 else (self,)
@@ -239,6 +239,6 @@ def with_held(data: Data, held: Held) -> Data:
     return replace(data, held=held) if jax.tree.leaves(held) else data
 
 
-def time_direction(system: System, data: Data) -> Array | int:
+def time_direction(integrator: Integrator, data: Data) -> Array | int:
     """1 or −1, the direction of time in the problem: a number where it is known."""
-    return data.sign if system.direction is None else system.direction
+    return data.sign if integrator.direction is None else integrator.direction

@@ -30,7 +30,7 @@ from .restart import (
     right_limit_form,
     target_of,
 )
-from .state import Attempt, Data, Decision, Memory, State, System, time_direction, with_held
+from .state import Attempt, Data, Decision, Integrator, Memory, State, time_direction, with_held
 from .take_step import (
     JudgedStep,
     StepStart,
@@ -48,7 +48,7 @@ type Past = tuple[History, Bool[Array, ""]]
 
 
 def attempt(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     decision: Decision | None = None,
@@ -59,20 +59,22 @@ def attempt(
     and whether the attempt is to be added to it.
     """
     return trace_once(
-        system.traces, "attempt", partial(_attempt, system), data, state, decision, past
+        integrator.traces, "attempt", partial(_attempt, integrator), data, state, decision, past
     )
 
 
 def _attempt(
-    system: System, data: Data, state: State, decision: Decision | None, past: Past | None
+    integrator: Integrator, data: Data, state: State, decision: Decision | None, past: Past | None
 ) -> tuple[State, Attempt]:
     data = with_held(data, state.held)
     history, active = (None, True) if past is None else past
-    form, method, controller = system.parts(data, history)
+    form, method, controller = integrator.parts(data, history)
     decision = decision or Decision()
-    plan, draw, discontinuity = _proposed_plan(system, data, state, controller, decision, history)
-    limited = step_form(system, data, form, state.t, plan)
-    judge = partial(_judge, system, data, state, (limited, method, controller), plan)
+    plan, draw, discontinuity = _proposed_plan(
+        integrator, data, state, controller, decision, history
+    )
+    limited = step_form(integrator, data, form, state.t, plan)
+    judge = partial(_judge, integrator, data, state, (limited, method, controller), plan)
 
     def remember(judged: JudgedStep, t1: Array) -> History | None:
         if history is None:
@@ -80,17 +82,17 @@ def _attempt(
         row, on = form.shape.pack(judged.step.data.stored), judged.sound & active
         return history.with_step(row, jnp.where(on, t1, state.t), on)
 
-    taken = take_step(system, data, (limited, method), start_of(state), plan, judge, remember)
+    taken = take_step(integrator, data, (limited, method), start_of(state), plan, judge, remember)
     judged, end, after_step = taken.judged, taken.end, taken.past
-    events, accept = system.bound_events(data), judged.accept
+    events, accept = integrator.bound_events(data), judged.accept
     if events:
-        still = lambda: restart(system, *lax.stop_gradient((data, after_step)))  # noqa: E731
+        still = lambda: restart(integrator, *lax.stop_gradient((data, after_step)))  # noqa: E731
         span = (state.t, plan.dt, taken.t1)
         end = events.settle_signs(plan.known, taken.truncation, span, end, still, accept)
     if after_step is not None:
         found, pasts = (form, discontinuity, plan.returned), (history, after_step, active)
-        after_step = _past_after(system, data, state, found, pasts, taken._replace(end=end))
-    cursors = system.output.cursors(data.times, state.written, taken.t1, accept, end.shown)
+        after_step = _past_after(integrator, data, state, found, pasts, taken._replace(end=end))
+    cursors = integrator.output.cursors(data.times, state.written, taken.t1, accept, end.shown)
     tried = Attempt(
         plan.dt,
         taken.t1,
@@ -105,8 +107,8 @@ def _attempt(
         () if discontinuity is None else discontinuity,
         judged.inside,
     )
-    path = state.path if draw is None else _path_after(system, data, plan, draw, taken)
-    after = _after(system, data, state, plan, taken, tried)
+    path = state.path if draw is None else _path_after(integrator, data, plan, draw, taken)
+    after = _after(integrator, data, state, plan, taken, tried)
     return _record_failure(replace(after, path=path), state, judged.step, judged.sound), tried
 
 
@@ -116,7 +118,7 @@ def start_of(state: State) -> StepStart:
 
 
 def _proposed_plan(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     controller: Controller,
@@ -126,27 +128,29 @@ def _proposed_plan(
     """The step that the controller proposes, cut to the next landing; or the one that was recorded.
     With it the noise that was drawn, and the next discontinuity that comes back.
     """
-    events, known, fired = system.bound_events(data), state.events, None
-    target = target_of(system, data, state.stop)
+    events, known, fired = integrator.bound_events(data), state.events, None
+    target = target_of(integrator, data, state.stop)
     if events:
         known, fired = events.events.followed(known, decision.flags)
         target = events.target(known, target)
-    discontinuity = next_discontinuity(system, data, past, state.t, target)
+    discontinuity = next_discontinuity(integrator, data, past, state.t, target)
     time = None if discontinuity is None else discontinuity.time
     target, returned = clip_to_discontinuity(data, time, target)
     remaining = (target - state.t) - state.time_error
-    longest = system.noise.longest(state.dt) if system.noise else state.dt
+    longest = integrator.noise.longest(state.dt) if integrator.noise else state.dt
     proposed = controller.propose(
-        _user_time(system, data, state), longest, time_direction(system, data)
+        _user_time(integrator, data, state), longest, time_direction(integrator, data)
     )
     slack = 1.01 if controller.is_adaptive else 1 + float(jnp.finfo(proposed.dtype).eps) ** 0.5
     landing = proposed * slack >= remaining
     if decision.closes is not None:
-        proposed, landing = _apply_decision(system, data, state, decision, proposed, landing, fired)
+        proposed, landing = _apply_decision(
+            integrator, data, state, decision, proposed, landing, fired
+        )
     proposed = lax.stop_gradient(proposed)
     draw, dt = None, jnp.where(landing, remaining, proposed)
-    if system.noise:
-        draw = system.noise.draw(
+    if integrator.noise:
+        draw = integrator.noise.draw(
             (data.noise, data.presampled),
             state.path,
             proposed,
@@ -165,17 +169,19 @@ def _proposed_plan(
 
 
 def _path_after(
-    system: System, data: Data, plan: StepPlan, draw: StepDraw, taken: TakenStep
+    integrator: Integrator, data: Data, plan: StepPlan, draw: StepDraw, taken: TakenStep
 ) -> Memory:
     """The path of the noise after the attempt."""
-    path, events = draw.accepted, system.bound_events(data)
+    path, events = draw.accepted, integrator.bound_events(data)
     if events:
-        path = events.advance_noise(plan.known, taken.truncation, system.noise, data.noise, draw)
+        path = events.advance_noise(
+            plan.known, taken.truncation, integrator.noise, data.noise, draw
+        )
     return jax.tree.map(partial(jnp.where, taken.judged.accept), path, draw.rejected)
 
 
 def _past_after(
-    system: System, data: Data, state: State, found: tuple, pasts: tuple, taken: TakenStep
+    integrator: Integrator, data: Data, state: State, found: tuple, pasts: tuple, taken: TakenStep
 ) -> History:
     """The past with the discontinuities that are to come back after the step; with what the last
     attempt read that is not there (of given steps, the one that failed); and whether in any a jump
@@ -184,11 +190,11 @@ def _past_after(
     (form, discontinuity, returned), (before, past, active) = found, pasts
     (judged, t1), end = (taken.judged, taken.t1), taken.end
     on = judged.sound & active
-    if discontinuity is not None and system.events:
+    if discontinuity is not None and integrator.events:
         landed = jnp.where(end.landing & returned, discontinuity.lag, -1)
-        jumped = system.events.affected(end.fired)
+        jumped = integrator.events.affected(end.fired)
         discontinuities = before.discontinuities.after(
-            before, (state.t, t1), data.lags, landed, on, jumped, system.levels
+            before, (state.t, t1), data.lags, landed, on, jumped, integrator.levels
         )
         past = replace(past, discontinuities=discontinuities)
     made = active if state.failed is None else active & (state.failed < 0)
@@ -220,7 +226,7 @@ def _record_failure(after: State, before: State, step: Step, sound: Array) -> St
 
 
 def _apply_decision(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     decision: Decision,
@@ -232,17 +238,17 @@ def _apply_decision(
     closes = decision.closes & decision.accept
     left = (decision.end - state.t) + (decision.end_low - state.time_error)
     # A step that was cut off went further, and is cut off again where the condition crosses.
-    if system.events:
-        left = jnp.where(system.events.cuts(fired), jnp.maximum(proposed, left), left)
+    if integrator.events:
+        left = jnp.where(integrator.events.cuts(fired), jnp.maximum(proposed, left), left)
     proposed = jnp.where(closes, left, proposed)
-    if system.has_stops or system.events:
+    if integrator.has_stops or integrator.events:
         return proposed, decision.landing
     # Without stops there is one landing that is accepted: the end.
     return proposed, jnp.where(decision.accept, closes & (decision.end >= data.t1), landing)
 
 
 def _judge(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     parts: tuple,
@@ -257,7 +263,7 @@ def _judge(
         in_dtype_of(plan.dt, state.y),
         end_time(start_of(state), plan.dt, plan.target, plan.landing),
     )
-    inside = evaluate_inside(system, data, state, parts, step, (dt, end[0]))
+    inside = evaluate_inside(integrator, data, state, parts, step, (dt, end[0]))
     method, controller = parts[1:]
     if controller.is_adaptive:
         verdict, floored = _error_control(
@@ -327,14 +333,14 @@ def _reached(t: Array, low: Array, end: Array) -> Array:
     return (t - end) + low >= 0 if is_compensated(t.dtype) else t >= end
 
 
-def _user_time(system: System, data: Data, state: State) -> Array:
+def _user_time(integrator: Integrator, data: Data, state: State) -> Array:
     """The time in the problem's own direction, which limits and lists of steps are given in."""
-    sign = time_direction(system, data)
+    sign = time_direction(integrator, data)
     return state.t if isinstance(sign, int) and sign == 1 else sign * state.t
 
 
 def _after(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     plan: StepPlan,
@@ -342,15 +348,15 @@ def _after(
     tried: Attempt,
 ) -> State:
     """The next state. One select an array: a rejected attempt changes dt and the counters alone."""
-    form, method, controller = system.parts(data, tried.past)
+    form, method, controller = integrator.parts(data, tried.past)
     accept, end, low, verdict = tried.accept, tried.end, taken.time_error, taken.judged.verdict
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
-    at_stop = accept & is_at_stop(system, data, state.stop, tried.t1, end.landing)
+    at_stop = accept & is_at_stop(integrator, data, state.stop, tried.t1, end.landing)
     memory = end.memory
-    if system.has_stops and jax.tree.leaves(memory):
-        fresh = right_limit_form(system, data, form, tried.t1)
+    if integrator.has_stops and jax.tree.leaves(memory):
+        fresh = right_limit_form(integrator, data, form, tried.t1)
         landed = accept & needs_restart(
-            system, data, state.stop, tried.t1, end.landing, plan.returned
+            integrator, data, state.stop, tried.t1, end.landing, plan.returned
         )
         memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
     unmoved = state.memory if tried.step.rejected is None else tried.step.rejected
@@ -358,7 +364,7 @@ def _after(
     steps = state.steps + accept
     rejected = state.rejected + ~accept
     status = _status(
-        system,
+        integrator,
         data,
         state,
         tried,
@@ -373,9 +379,9 @@ def _after(
     # A landing cuts dt short; the step before it knows better how long the next can be.
     cut = accept & tried.landing & ((verdict.dt < state.dt) | (not controller.is_adaptive))
     dt, control = jnp.where(cut, state.dt, verdict.dt), verdict.state
-    if system.events:
-        dt = system.events.following(end, accept, tried.dt, state.dt, controller, dt)
-        control = system.events.reset_controller(end, controller, control)
+    if integrator.events:
+        dt = integrator.events.following(end, accept, tried.dt, state.dt, controller, dt)
+        control = integrator.events.reset_controller(end, controller, control)
     return State(
         t=keep(tried.t1, state.t),
         time_error=keep(low, state.time_error),
@@ -400,7 +406,7 @@ def _after(
 
 
 def _status(
-    system: System,
+    integrator: Integrator,
     data: Data,
     state: State,
     tried: Attempt,
@@ -419,29 +425,29 @@ def _status(
     if controller.is_adaptive:
         tiny = 2 * _resolution(state.t.dtype) * jnp.abs(state.t)
         tiny = jnp.maximum(tiny, jnp.finfo(state.t.dtype).tiny)
-        tiny = system.noise.shortest(data.noise, tiny) if system.noise else tiny
+        tiny = integrator.noise.shortest(data.noise, tiny) if integrator.noise else tiny
         lost = verdict.dt <= tiny
         small = jnp.where(solved, Status.step_too_small, unsolved)
         small = jnp.where(finite, small, Status.nonfinite)
         status = jnp.where(~tried.accept & lost, small, status)
-        stuck = controller.stuck(_user_time(system, data, state), tried.dt)
+        stuck = controller.stuck(_user_time(integrator, data, state), tried.dt)
         status = jnp.where(~tried.accept & stuck, jnp.where(solved, Status.dtmin, unsolved), status)
-    elif system.events:  # without them, steps that are given are never rejected
+    elif integrator.events:  # without them, steps that are given are never rejected
         broken = jnp.where(finite & ~solved, unsolved, Status.nonfinite)
         status = jnp.where(tried.accept, status, broken)
     gives_up = method.gives_up(memory)
     if gives_up is not None:
         status = jnp.where(gives_up, Status.stiff, status)
     done = tried.accept & reached
-    done = system.events.over(tried.end, done) if system.events else done
+    done = integrator.events.over(tried.end, done) if integrator.events else done
     status = jnp.where(done, Status.success, status)
-    full = partial(system.output.full, state.written, tried.cursors, tried.end.shown)
+    full = partial(integrator.output.full, state.written, tried.cursors, tried.end.shown)
     if overflow := full(events=False):
         many = jnp.any(jnp.stack(overflow)) & ~done
         status = jnp.where(many & tried.accept, Status.too_many_saves, status)
     if overflow := full(events=True):
         many = jnp.any(jnp.stack(overflow))
         status = jnp.where(many & tried.accept, Status.too_many_events, status)
-    if system.events:
-        status = system.events.status(tried.end, tried.accept, status)
+    if integrator.events:
+        status = integrator.events.status(tried.end, tried.accept, status)
     return status.astype(jnp.int32)

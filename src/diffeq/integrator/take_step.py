@@ -18,7 +18,7 @@ from ..problems.forms import Form
 from ..problems.history import History
 from .inside_step import InsideStep
 from .restart import limited_form, restart
-from .state import Data, Memory, System
+from .state import Data, Integrator, Memory
 
 __all__ = [
     "JudgedStep",
@@ -66,7 +66,7 @@ class TakenStep(NamedTuple):
 
 
 def take_step(
-    system: System,
+    integrator: Integrator,
     data: Data,
     parts: tuple[Form, Method],
     start: StepStart,
@@ -82,7 +82,7 @@ def take_step(
     event makes of the state may look at that.
     """
     form, method = parts
-    events = system.bound_events(data)
+    events = integrator.bound_events(data)
     dt = in_dtype_of(plan.dt, start.y)
     step = method.step(form, start.t, start.y, dt, start.memory)
     polynomial = partial(method.interpolant, form, start.t, start.y, dt, step)
@@ -94,17 +94,17 @@ def take_step(
     past = remember(judged, t1)
     end = StepEnd(truncation.dt, truncation.landing, step.y, data.held, step.memory)
     if events:
-        span, reinitialize = (start.t, plan.dt, t1), restart(system, data, past)
+        span, reinitialize = (start.t, plan.dt, t1), restart(integrator, data, past)
         t1, end = events.happen(plan, truncation, span, judged.accept, step, reinitialize)
     return TakenStep(judged, truncation, t1, time_error, end, past)
 
 
-def step_form(system: System, data: Data, form: Form, t: Array, plan: StepPlan) -> Form:
+def step_form(integrator: Integrator, data: Data, form: Form, t: Array, plan: StepPlan) -> Form:
     """The form of the step from t: with its noise, between the stops beside it."""
-    limited = limited_form(system, data, form, t)
-    if system.noise is None:
+    limited = limited_form(integrator, data, form, t)
+    if integrator.noise is None:
         return limited
-    return system.noise.bound(limited, data.noise, plan.drawn, plan.dt, plan.noisy)
+    return integrator.noise.bound(limited, data.noise, plan.drawn, plan.dt, plan.noisy)
 
 
 def end_time(start: StepStart, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:

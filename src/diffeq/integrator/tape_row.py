@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .state import Attempt, Memory, State, System
+from .state import Attempt, Integrator, Memory, State
 from .take_step import is_compensated
 
 __all__ = ["STOP_BIT", "TapeRow", "state_of_row", "tape_row_of"]
@@ -81,7 +81,7 @@ class TapeRow(NamedTuple):
         return tuple(self.whole[..., 1 + i] for i in range(channels))
 
 
-def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
+def tape_row_of(integrator: Integrator, state: State, tried: Attempt) -> TapeRow:
     """The row of an attempt made from a state."""
     reals, flags, whole = _split_memory(state.control)
     word = state.stop << STOP_BIT
@@ -90,11 +90,11 @@ def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
     # A step that ends at a stop is cut short, and takes its length from the stop when it is
     # replayed; the next attempt goes on with the dt that was proposed. So does the attempt after a
     # round without a step, and the one after the remainder of a step that an event has cut.
-    kept, events = tried.landing, system.events
+    kept, events = tried.landing, integrator.events
     if events:
         kept = kept | events.is_waiting(state.events)
-    if system.noise:
-        kept = kept | system.noise.is_remainder(tried.drawn)
+    if integrator.noise:
+        kept = kept | integrator.noise.is_remainder(tried.drawn)
     dt = jnp.where(kept, state.dt, lax.stop_gradient(tried.dt))
     low = [state.time_error] if is_compensated(dt.dtype) else []
     reals = [*reals, tried.end.theta] if events else reals
@@ -103,7 +103,7 @@ def tape_row_of(system: System, state: State, tried: Attempt) -> TapeRow:
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
     if events:
         whole = jnp.concatenate([whole, *events.coded(state.events, tried.end)])
-    memory = state.memory if system.method.stores_memory else ()
+    memory = state.memory if integrator.method.stores_memory else ()
     discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
     return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)
@@ -129,10 +129,10 @@ def _read_memory(row: TapeRow, like: PyTree, channels: int) -> PyTree:
     return jax.tree.unflatten(tree, [found[id(x)].astype(x.dtype) for x in leaves])
 
 
-def state_of_row(system: System, row: TapeRow, memory: Memory, like: State) -> State:
+def state_of_row(integrator: Integrator, row: TapeRow, memory: Memory, like: State) -> State:
     """The state before the attempt of a row; `like` is a state of equal structure and shapes."""
-    zero, channels = jnp.zeros((), jnp.int32), len(system.output.channels)
-    known = system.events.read(row)[0] if system.events else ()
+    zero, channels = jnp.zeros((), jnp.int32), len(integrator.output.channels)
+    known = integrator.events.read(row)[0] if integrator.events else ()
     given = like.failed is not None
     return State(
         t=row.t,
@@ -151,7 +151,7 @@ def state_of_row(system: System, row: TapeRow, memory: Memory, like: State) -> S
         last_dt=jnp.zeros_like(row.t),
         status=zero,
         evaluations=like.evaluations,
-        path=row.drawn.path if system.noise else (),
+        path=row.drawn.path if integrator.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=like.why,
     )
