@@ -247,6 +247,22 @@ def test_an_integrand_that_the_solve_does_not_resolve(integral):
     np.testing.assert_allclose(jax.grad(end)(0.0), wanted, rtol=1e-5)
 
 
+def test_an_integrand_that_is_not_finite_at_a_node():
+    """√(a (t − ½)²) has no derivative by a at t = ½, a node of the rule on the whole step; halved
+    panels have none there. dy(1)/da = ∫ e^(t−1) |t − ½| dt / (2√a).
+    """
+
+    def end(a):
+        problem = de.ODEProblem(
+            lambda t, y, a: -y + jnp.sqrt(a * (t - 0.5) ** 2), 1.0, (0.0, 1.0), a
+        )
+        adjoint = de.Gauss(integral="adaptive")
+        return de.solve(problem, de.Tsit5(), dt=1.0, rtol=1e-2, atol=1e-2, adjoint=adjoint).y1
+
+    integral = 2 * np.exp(-0.5) - 0.5 - 1.5 * np.exp(-1)
+    np.testing.assert_allclose(jax.grad(end)(2.0), integral / (2 * np.sqrt(2)), rtol=2e-2)
+
+
 # --- what must never be wrong ---------------------------------------------------------------------
 
 

@@ -115,6 +115,11 @@ class Discrete(Adjoint):
         whole = isinstance(self.rows, (int, np.integer)) and not isinstance(self.rows, bool)
         if self.rows is not None and not (whole and self.rows > 0):
             raise ValueError(f"rows is {self.rows!r}; a positive whole number is wanted, or None.")
+        if not isinstance(self.checkpoint, bool):
+            raise ValueError(
+                f"checkpoint is {self.checkpoint!r}; True or False is wanted. The number of "
+                "checkpoints is rows=."
+            )
 
     def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder:
         """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
@@ -127,7 +132,8 @@ class Discrete(Adjoint):
         rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
         if max_steps <= rows:
             return Recorder(integrator, max_steps, False, is_adaptive)
-        return Recorder(integrator, rows + rows % 2, self.checkpoint, is_adaptive)
+        rows += rows % 2 if self.checkpoint else 0  # every second row of a full tape is dropped
+        return Recorder(integrator, rows, self.checkpoint, is_adaptive)
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""

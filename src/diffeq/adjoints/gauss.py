@@ -66,7 +66,8 @@ class Gauss(ContinuousAdjoint):
 
     Raises:
         TypeError: forward mode, second derivatives, or rows at the ends of steps were asked for.
-        RuntimeError: (outside a trace) λ could not be solved.
+        RuntimeError: (outside a trace) λ could not be solved. Where an adaptive integral cannot be
+            taken to its tolerance, dL/dp is NaN.
 
     Reference: norcliffe2023, kim2021, piessens1983, sapienza2024.
 

@@ -99,7 +99,7 @@ def gauss_kronrod(integrand: Integrand, total: list) -> list:
         parts = zip(integrand.tolerances, error, total, after, strict=True)
         worst = jnp.max(jnp.stack([t.squared(e, a, b, None)[0] for t, e, a, b in parts]))
         good = worst <= 1
-        gives_up = ~good & ((length <= _SMALLEST) | ~jnp.isfinite(worst))
+        gives_up = ~good & (length <= _SMALLEST)  # NaN is never good
         refused = jnp.where(gives_up, jnp.nan, 1.0).astype(dtype)
         after = [
             jnp.where(good, b, a * refused.astype(magnitude(a).dtype))

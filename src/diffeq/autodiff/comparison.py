@@ -70,7 +70,7 @@ def _compares_floats(term: _Term) -> bool:
 
 
 def _compared_difference(term: _Term) -> Any:
-    """A − b of the comparisons that a term is made of."""
+    """The difference a − b of the comparisons that a term is made of."""
     assert term.equation is not None
     if term.name in _COMPARISONS:
         a, b = (x.value for x in term.inputs)

@@ -54,9 +54,12 @@ def own_components(jaxpr: Jaxpr, inputs: Sequence[bool]) -> bool:
     """
     labels, first = [], 0
     for aval, flag in zip(input_types(jaxpr), inputs, strict=True):
-        own = np.arange(first, first + aval.size, dtype=np.int32).reshape(aval.shape)
-        labels.append(own if flag else _unlabelled(aval))
-        first += aval.size if flag else 0
+        if not flag:
+            labels.append(_unlabelled(aval))
+            continue
+        own = np.arange(first, first + aval.size, dtype=np.int32)
+        labels.append(own.reshape(aval.shape))
+        first += aval.size
     found = np.concatenate([np.ravel(x) for x in _labels_of(jaxpr, labels)])
     return found.size == first and bool(np.all((found == NONE) | (found == np.arange(first))))
 

@@ -41,13 +41,12 @@ MOST_LAPS = 64  # of methods that take turns
 @runtime_checkable
 class AttemptRecorder(Protocol):
     """A recorder of attempts, which an adjoint gives to `integrate`. Its record goes through the
-    loop: `write` sees each attempt, and `run` is the loop, which it may run in parts. `rows` is the
-    number of attempts for which it has room.
+    loop: `write` sees each attempt, and `run` is the loop, which it may run in parts.
     """
 
     @property
     def rows(self) -> int:
-        """The number of attempts for which it has room."""
+        """The number of attempts that a delay equation can look back at."""
         ...
 
     def write(self, record: PyTree, state: State, tried: Attempt) -> PyTree:

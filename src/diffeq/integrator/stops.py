@@ -6,6 +6,7 @@ import warnings
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, PyTree, Real
 
@@ -43,7 +44,11 @@ class Stops(NamedTuple):
 
     @staticmethod
     def of(
-        entry: Canonical, events: tuple, order: int | float, sign: Array | int, given: PyTree
+        entry: Canonical,
+        events: tuple,
+        order: int | float | np.number,
+        sign: Array | int,
+        given: PyTree,
     ) -> "Stops":
         """Those that are given; those at which an input jumps that the equation calls, or the
         condition of an event; and after each of these and the start the returns by constant lags.
@@ -68,7 +73,7 @@ class Stops(NamedTuple):
 
 
 def _returns(
-    entry: Canonical, t0: Array, times: Array, order: int | float, sign: Array | int
+    entry: Canonical, t0: Array, times: Array, order: int | float | np.number, sign: Array | int
 ) -> tuple[Array, int, int]:
     """When discontinuities come back by constant lags, up to which level, and how many are those of
     the start by lags that are declared.

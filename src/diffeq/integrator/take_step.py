@@ -108,7 +108,7 @@ def step_form(integrator: Integrator, data: Data, form: Form, t: Array, plan: St
 
 
 def end_time(start: StepStart, dt: Array, target: Array, landing: Array) -> tuple[Array, Array]:
-    """T + dt with the rounding error kept (Kahan–Babuška); exactly the target when landing."""
+    """The time t + dt with its rounding error (Kahan–Babuška); the exact target when landing."""
     if not is_compensated(start.t.dtype):
         return jnp.where(landing, target, start.t + dt), start.time_error
     increment = dt + start.time_error

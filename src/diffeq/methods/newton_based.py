@@ -195,8 +195,8 @@ def inverse_of(factors: Factors | Products) -> Callable:
 def factors_of(
     linear: LinearSystem, dt: Array, scale: Array | float | complex
 ) -> Factors | Products:
-    """Factors M − dt scale J. In a step of dt = 0 (a rejected attempt, in a replay), which changes
-    nothing, the matrix is 1, for M may be singular.
+    """Factors M − dt scale J. In a step of dt = 0 (of an idle lane, or between events at one
+    time), which changes nothing, the matrix is 1, for M may be singular.
     """
     if linear.solver is not None:
         by_mass, by_y = linear.mass, linear.by_y

@@ -1,8 +1,8 @@
 """Methods for equations with noise.
 
-A step sees its noise as standard numbers, ω = W/√dt and η = H/√dt, which `form.normal` holds; so
-that a step of dt = 0, which is how the reverse pass skips what was rejected, is a step of no noise
-and divides by nothing.
+A step sees its noise as standard numbers, ω = W/√dt and η = H/√dt, which `form.normal` holds, and
+√dt as `form.root`, which is 0 for an idle lane and for a rejected attempt in the reverse pass: such
+a step has no noise and divides by nothing.
 """
 
 from typing import ClassVar

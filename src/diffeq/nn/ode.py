@@ -114,7 +114,7 @@ def checked_vector(y0: PyTree, args: PyTree) -> Array:
             f"y0 is {start!r}; with constraints a vector is wanted, for the rows of the network "
             "and of the constraints to have their places."
         )
-    return start
+    return jnp.asarray(start)
 
 
 def check_constraints(constraints: Any) -> None:

@@ -78,7 +78,7 @@ def kinks_of(lags: int, levels: int) -> int:
     return len(_multi_indices(lags, levels)) if lags else 0
 
 
-def discontinuity_levels(order: int | float, *, jumps: bool, noisy: bool) -> int:
+def discontinuity_levels(order: int | float | np.number, *, jumps: bool, noisy: bool) -> int:
     """The number of levels of breaking points at which a method of this order ends steps; one more
     where the solution itself jumps at t0. Noise leaves no derivative that could jump: a jump alone
     counts there.

@@ -174,7 +174,11 @@ def most_kinks(problem: Any, method: Method) -> int:
 
 
 def known_steps(
-    span: PyTree, dt: Array | float | None, stops: PyTree, events: tuple, kinks: int = 0
+    span: PyTree,
+    dt: Array | float | int | np.generic | None,
+    stops: PyTree,
+    events: tuple,
+    kinks: int = 0,
 ) -> tuple[int | None, int | None]:
     """The largest number of steps of dt, where it is known: a power of two. A count is
     part of the program, and another dt need not compile another one. And how many to allow: each

@@ -100,8 +100,9 @@ def notice_precision(method: Method, rtol: PyTree, state: PyTree) -> None:
     given = [x for leaf in jax.tree.leaves(rtol) for x in np.ravel(leaf) if x > 0]
     if given:
         dtype = str(jnp.result_type(float, *jax.tree.leaves(state)))
-        _notice_dtype(min(given), eps_of(state), dtype)
-        _notice_weights(method, min(given), eps_of(state), dtype)
+        smallest = float(min(given))
+        _notice_dtype(smallest, eps_of(state), dtype)
+        _notice_weights(method, smallest, eps_of(state), dtype)
 
 
 def _notice_dtype(smallest: float, eps: float, dtype: str) -> None:
