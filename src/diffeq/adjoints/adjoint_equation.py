@@ -23,7 +23,7 @@ from ..integrator import Data, Integrator, State
 from ..methods import Method
 from ..problems import Problem
 from .backward_solve import AdjointIntegrator, BackwardSolve
-from .base import FEATURES, OneWay, SolveSpec, check_tolerance, refusal
+from .base import FEATURES, OF_STEPS, OneWay, SolveSpec, check_tolerance, refusal
 from .cotangents import backward
 from .forward_result import AdjointContext, solved_with_states
 
@@ -37,17 +37,7 @@ class ContinuousAdjoint(OneWay):
     (`slopes`), and the solve from t1 to t0 (`solve_backwards`).
     """
 
-    serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "forward",
-        "second",
-        "steps",
-        "dense",
-        "by hand",
-        "multistep",
-        "turns",
-        "events",
-        "held",
-    }
+    serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - OF_STEPS - {"forward", "second"}
     restores: ClassVar[bool] = False  # y is part of it, and is restored at nodes
 
     rtol: float | None = eqx.field(static=True, default=None, kw_only=True)

@@ -25,6 +25,7 @@ from ..problems import ODEProblem, Problem
 
 __all__ = [
     "FEATURES",
+    "OF_STEPS",
     "Adjoint",
     "OneWay",
     "SolveSpec",
@@ -60,6 +61,10 @@ FEATURES: dict[str, str] = {
     "turns": "methods that take turns, as in Switching",
     "no tolerance": "steps that are given (dt=, de.Fixed) without rtol= or atol=",
 }
+
+
+# The features of the steps that were made, which an adjoint that solves an equation does not know.
+OF_STEPS = frozenset({"steps", "dense", "by hand", "multistep", "turns", "events", "held"})
 
 
 class Adjoint(eqx.Module):

@@ -36,6 +36,7 @@ from ..integrator import Data, State, attempt, blank_buffers, rewind_failed_cloc
 from ..problems import Problem
 from .base import (
     FEATURES,
+    OF_STEPS,
     OneWay,
     SolveSpec,
     check_tolerance,
@@ -89,16 +90,7 @@ class Forward(OneWay):
         -0.368
     """
 
-    serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - {
-        "reverse",
-        "steps",
-        "dense",
-        "by hand",
-        "multistep",
-        "turns",
-        "events",
-        "held",
-    }
+    serves: ClassVar[frozenset[str]] = frozenset(FEATURES) - OF_STEPS - {"reverse"}
 
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)

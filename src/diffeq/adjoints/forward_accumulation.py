@@ -32,6 +32,7 @@ from ..integrator import (
     alternate_methods,
     attempt,
     integrate,
+    is_sound,
     tape_row_of,
     with_presampled_noise,
 )
@@ -194,8 +195,5 @@ def _next_row_integers(row: TapeRow, state: State, tried: Attempt) -> Array:
 
 def _failed_step(state: State, tried: Attempt) -> Array:
     """The number of the given step that failed, this one perhaps, or −1."""
-    sound = jnp.isfinite(jnp.sum(tried.step.y))
-    sound = sound if tried.step.solved is None else sound & tried.step.solved
-    finite = tried.inside.finite
-    sound = sound if finite is None else sound & finite
-    return jnp.where((state.failed < 0) & ~sound, state.steps, state.failed)
+    failed = (state.failed < 0) & ~is_sound(tried.step, tried.inside)
+    return jnp.where(failed, state.steps, state.failed)

@@ -49,7 +49,7 @@ def _fixed_times(ts: Any) -> Array:
     return found
 
 
-class Fixed(Controller):
+class Fixed(Constant):
     """Steps that end on the given times, in order; with t1 after them if they stop short of it.
 
     Args:
@@ -73,24 +73,9 @@ class Fixed(Controller):
         self.ts = _fixed_times(ts)
         self.dtmin = self.dtmax = self.norm = None
 
-    @property
-    def is_adaptive(self) -> bool:
-        """Never: every step is accepted."""
-        return False
-
     def propose(self, t: Array, dt: Array, sign: Int[Array, ""] | int) -> Array:
         """The distance to the next of the times; to the end when there is none."""
         distance = sign * (self.ts - t)
         # t + (target - t) may miss its target by a rounding: that is no step of its own.
         distance = jnp.where(distance <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(t), 0, distance)
         return jnp.min(jnp.where(distance > 0, distance, jnp.inf)).astype(dt.dtype)
-
-    def judge(
-        self,
-        error2: Real[Array, ""] | None,
-        dt: Array,
-        state: PyTree,
-        order: Real[Array, ""] | int | float,
-    ) -> Verdict:
-        """Accepts."""
-        return Verdict(jnp.ones((), bool), dt, state)

@@ -13,7 +13,7 @@ from .replay import SafePoint, replay
 from .restart import right_limit_form
 from .saving import blank_buffers, step_interpolant, written
 from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, Integrator, State, with_held
-from .step import attempt
+from .step import attempt, is_sound
 from .stops import Stops, count_passed, left_of, right_of
 from .take_step import is_compensated
 from .tape_row import STOP_BIT, TapeRow, state_of_row, tape_row_of
@@ -39,6 +39,7 @@ __all__ = [
     "initial_state",
     "integrate",
     "is_compensated",
+    "is_sound",
     "lane_status",
     "left_of",
     "mark_failed",

@@ -11,10 +11,10 @@ from ..controllers import initial_step
 from ..core.status import Status
 from ..methods.mass import initial_step_rates
 from .restart import restart, right_limit_form
-from .state import Data, Held, Integrator, State, with_held
+from .state import Data, Held, Integrator, Memory, State, with_held
 from .stops import count_passed
 
-__all__ = ["Start", "initial_state", "mark_failed", "with_presampled_noise"]
+__all__ = ["Start", "events_at_start", "initial_state", "mark_failed", "with_presampled_noise"]
 
 
 class Start(eqx.Module):
@@ -60,11 +60,7 @@ def initial_state(integrator: Integrator, data: Data, t0: Array, y0: Array, dt: 
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
-    events = integrator.bound_events(data)
-    known, shown = (), t0
-    if events:
-        known = events.start(t0, y0, restart(integrator, data))
-        shown = events.shown(known, t0)
+    known, shown = events_at_start(integrator, data, t0, y0)
     given = not controller.is_adaptive and not integrator.events
     return State(
         t=t0,
@@ -87,6 +83,17 @@ def initial_state(integrator: Integrator, data: Data, t0: Array, y0: Array, dt: 
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
     )
+
+
+def events_at_start(
+    integrator: Integrator, data: Data, t0: Array, y0: Array
+) -> tuple[Memory, Array]:
+    """The memory of the events before the first step, and the time up to which rows are shown."""
+    events = integrator.bound_events(data)
+    if events is None:
+        return (), t0
+    known = events.start(t0, y0, restart(integrator, data))
+    return known, events.shown(known, t0)
 
 
 def with_presampled_noise(integrator: Integrator, data: Data) -> Data:

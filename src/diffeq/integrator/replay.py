@@ -123,7 +123,7 @@ def _recorded_plan(
     its target; of a rejected one, a step from the safe point.
     """
     (t, before), events = start, integrator.bound_events(data)
-    target, recorded = target_of(integrator, data, row.stop), None
+    target, recorded = target_of(integrator, data, row.stop), ((), None, None)
     if events:
         recorded = events.events.read(row)
         target = events.target(recorded[0], target)
@@ -136,12 +136,10 @@ def _recorded_plan(
         dt = integrator.noise.length(data.noise, row.drawn, dt)
     dt = jnp.where(row.landing, target - t, dt)
     dt, landing = jnp.where(accept, dt, safe.dt), accept & row.landing
-    plan = StepPlan(dt, target, landing, row.drawn, returned=returned, noisy=accept)
-    if events is None or recorded is None:
-        return plan
-    known, fired, theta = recorded
-    dt, landing = events.paused(known, dt, landing)
-    return plan._replace(dt=dt, landing=landing, known=known, fired=fired, theta=theta)
+    plan = StepPlan(dt, target, landing, row.drawn, *recorded, returned=returned, noisy=accept)
+    if events:
+        dt, landing = events.paused(plan.known, dt, landing)
+    return plan._replace(dt=dt, landing=landing)
 
 
 def _grafted(value: Array, like: Array) -> Array:

@@ -10,8 +10,8 @@ from ..core.norm import in_dtype_of
 from ..methods import Step
 from ..methods.interpolant import TruncatedInterpolant
 from ..output import Piece
-from .init import Start, with_presampled_noise
-from .restart import limited_form, restart
+from .init import Start, events_at_start, with_presampled_noise
+from .restart import limited_form
 from .state import Attempt, Data, Integrator, State, with_held
 from .step import attempt
 
@@ -93,11 +93,7 @@ def blank_buffers(integrator: Integrator, data: Data, state: "State | Start") ->
 def _written_at_start(integrator: Integrator, data: Data, start: Start) -> tuple:
     """The rows that are there before the first step, which an event may change."""
     data = with_held(data, start.held)
-    events = integrator.bound_events(data)
-    shown = start.t
-    if events:
-        known = events.start(start.t, start.y, restart(integrator, data))
-        shown = events.shown(known, start.t)
+    _, shown = events_at_start(integrator, data, start.t, start.y)
     return integrator.output.first(data.times, shown)
 
 

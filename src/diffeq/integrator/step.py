@@ -41,7 +41,7 @@ from .take_step import (
     take_step,
 )
 
-__all__ = ["attempt", "start_of"]
+__all__ = ["attempt", "is_sound"]
 
 type Past = tuple[History, Bool[Array, ""]]
 """What the field looks at, and whether the attempt is to be added to it."""
@@ -82,7 +82,7 @@ def _attempt(
         row, on = form.shape.pack(judged.step.data.stored), judged.sound & active
         return history.with_step(row, jnp.where(on, t1, state.t), on)
 
-    taken = take_step(integrator, data, (limited, method), start_of(state), plan, judge, remember)
+    taken = take_step(integrator, data, (limited, method), _start_of(state), plan, judge, remember)
     judged, end, after_step = taken.judged, taken.end, taken.past
     events, accept = integrator.bound_events(data), judged.accept
     if events:
@@ -112,7 +112,7 @@ def _attempt(
     return _record_failure(replace(after, path=path), state, judged.step, judged.sound), tried
 
 
-def start_of(state: State) -> StepStart:
+def _start_of(state: State) -> StepStart:
     """The start of the step that is attempted from a state."""
     return StepStart(state.t, state.y, state.memory, state.time_error)
 
@@ -259,11 +259,9 @@ def _judge(
     """The step with its judgement: by its error, at its end and where it is interpolated, or as it
     was decided. Given steps are judged by whether they are finite and solved.
     """
-    dt, end = (
-        in_dtype_of(plan.dt, state.y),
-        end_time(start_of(state), plan.dt, plan.target, plan.landing),
-    )
-    inside = evaluate_inside(integrator, data, state, parts, step, (dt, end[0]))
+    t1, _ = end_time(_start_of(state), plan.dt, plan.target, plan.landing)
+    span = in_dtype_of(plan.dt, state.y), t1
+    inside = evaluate_inside(integrator, data, state, parts, step, span)
     method, controller = parts[1:]
     if controller.is_adaptive:
         verdict, floored = _error_control(
@@ -272,7 +270,7 @@ def _judge(
         sound = verdict.accept
     else:
         verdict = controller.judge(None, plan.dt, state.control, 1)
-        sound, floored = _is_sound(step, inside), jnp.zeros((), bool)
+        sound, floored = is_sound(step, inside), jnp.zeros((), bool)
         verdict = verdict._replace(accept=sound)
     sound = sound if plan.accepted is None else plan.accepted
     accept = sound if state.failed is None else jnp.ones((), bool)
@@ -280,7 +278,7 @@ def _judge(
     return JudgedStep(step, accept, sound, polynomial, inside, verdict, floored)
 
 
-def _is_sound(step: Step, inside: InsideStep) -> Bool[Array, ""]:
+def is_sound(step: Step, inside: InsideStep) -> Bool[Array, ""]:
     """True if a step is finite, where it is interpolated too, and its equations are solved."""
     sound = jnp.isfinite(jnp.sum(step.y)) if step.y.ndim else jnp.isfinite(step.y)
     sound = sound if step.solved is None else sound & step.solved
