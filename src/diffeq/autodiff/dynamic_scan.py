@@ -23,19 +23,23 @@ A carry may be `stable`: a table whose rows, where a step reads them, are alread
 at the end (it is only written where nobody has read, or only added to where nobody has read yet).
 A derivative then needs no record of it, step by step: what it is at the end serves for all steps.
 
+A walk that `keeps` records, for its derivative, what each step computes on the way to its result;
+another one has only the carries recorded, and its derivative computes the rest again.
+
 A walk whose `linear` flag is set is linear in the last four groups together; one without may be
 non-linear in all of them, and has a jvp but no transpose.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from ..core.split import split_by_sizes
+from .accumulators import accumulate_inside
 from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
     ShapedArray,
@@ -55,11 +59,12 @@ from .jax_internals import (
     zero_like,
     zero_tangent,
 )
+from .residuals import Linearized, keep_residuals
 from .reverse_control_flow import linear_inputs, loops_named, transposable
 from .row_buffers import read, write
 from .tables import drop_writes, in_place
 
-_WIDE = 256  # numbers in a row that is read where it is used
+_WIDE = 256  # numbers in a row
 
 GROUPS = ("rows", "consts", "carry", "linear_consts", "linear_rows", "buffers")
 
@@ -81,6 +86,7 @@ def walk(
     fresh: bool = True,
     masked: bool = True,
     stable: Sequence[bool] = (),
+    keeps: bool = False,
 ) -> tuple[Any, Any]:
     """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
 
@@ -130,6 +136,7 @@ def walk(
         fresh=fresh,
         masked=masked,
         stable=(*stable, *(False,) * (sizes[2] - len(stable))),
+        keeps=keeps,
     )
     out_carry, out_buffers = split_by_sizes(out, (sizes[2], sizes[5]))
     return jax.tree.unflatten(trees[2], out_carry), jax.tree.unflatten(trees[5], out_buffers)
@@ -165,6 +172,13 @@ def _fetch(row: Any, j: Any, shared: bool = False) -> Any:
     return read(row, j)
 
 
+def _read_once(row: Array) -> Array:
+    """A row behind a barrier: a linear step uses it in many places, and the compiler would read it
+    in each. A wide one would be copied for that, where reading it again costs no more.
+    """
+    return row if row.size > _WIDE else lax.optimization_barrier(row)
+
+
 def _implementation(
     lo: Any,
     n: Any,
@@ -179,46 +193,34 @@ def _implementation(
     fresh: bool,
     masked: bool,
     stable: Any,
+    keeps: bool,
 ) -> list:
-    del masked, stable
+    del masked, stable, keeps
     rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
     run = staged(step)
     last = jnp.max(n) if lanes else n
-    # A linear step uses its rows in many places, and the compiler would read them in each. A turn
-    # ahead, they are carried and read once; but wide ones are copied for that, where reading them
-    # again costs no more. Lanes with places of their own gather: not twice.
-    ahead = [
-        linear and not lanes and math.prod(r.shape[1:]) <= _WIDE for r in (*rows, *linear_rows)
-    ]
 
     def place(i: Any) -> Any:
         return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
 
-    def fetched(i: Any, wanted: bool) -> list:
-        """The rows that are (or are not) read a turn ahead; None for the others."""
-        j = place(i)
-        each = zip(
-            (*rows, *linear_rows), (*shared, *(False for _ in linear_rows)), ahead, strict=True
-        )
-        return [_fetch(r, j, s) if a is wanted else None for r, s, a in each]
-
     def body(state: Any) -> Any:
-        i, carry, buffers, now = state
+        i, carry, buffers = state
         j = place(i)
         active = i < n
-        read = [a if b is None else b for a, b in zip(now, fetched(i, False), strict=True)]
-        here, linear_here = split_by_sizes(read, (len(rows), len(linear_rows)))
+        here = [_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)]
+        linear_here = [_fetch(r, j) for r in linear_rows]
+        if linear and not lanes:
+            here, linear_here = jax.tree.map(_read_once, (here, linear_here))
         old = [zero_like(_row_shape(b)) if fresh else _fetch(b, j) for b in buffers]
         out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
         carry, written = split_by_sizes(out, (len(carry), len(buffers)))
         # A lane that is done writes past the end, which drops it.
         at = jnp.where(active, j, length) if lanes else j
         buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
-        return i + 1, carry, buffers, fetched(i + 1, True)
+        return i + 1, carry, buffers
 
-    zero = jnp.zeros((), jnp.int32)
-    state = (zero, carry, buffers, fetched(zero, True))
-    _, carry, buffers, _ = lax.while_loop(lambda s: s[0] < last, body, state)
+    state = (jnp.zeros((), jnp.int32), carry, buffers)
+    _, carry, buffers = lax.while_loop(lambda s: s[0] < last, body, state)
     return [*carry, *buffers]
 
 
@@ -241,6 +243,10 @@ def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list
         [not is_zero(t) and _is_inexact(x) for x, t in zip(g, ts, strict=True)]
         for g, ts in zip(groups, tangents, strict=True)
     ]
+    # What a step is given and makes nothing of: the parameters, where it writes a row.
+    uses = split_by_sizes(influences(step)[1:], [len(g) for g in groups])
+    for g in (0, 1, 3, 4):
+        flags[g] = [f and u for f, u in zip(flags[g], uses[g], strict=True)]
     while True:
         out = dependents(step, [False, *(f for group in flags for f in group)])
         carry, buffers = split_by_sizes(out, (len(groups[2]), len(groups[5])))
@@ -280,14 +286,28 @@ def _jvp(
         out = _bind(lo, n, groups, **params)
         dot = _bind(lo, n, [*groups[:2], *live], **params)
         return out, dot
-    tangent_step, used = _tangent_step(step, sizes, flags, stable)
+    kept = None
+    if params["keeps"] and not linear and not params["lanes"]:
+        kept = _kept_residuals(step, sizes, flags, params["length"])
+    tangent_step, used = _tangent_step(step, sizes, flags, stable, kept)
     recording, lasting = _split_stable(used[2], stable)
-    out, recorded = _recorded(
-        lo, n, groups, recording, step=step, shared=shared, linear=linear, stable=stable, **params
+    step, residuals = (step, []) if kept is None else (kept.step, kept.residuals)
+    out, recorded, residual_rows = _recorded(
+        lo,
+        n,
+        groups,
+        recording,
+        residuals,
+        step=step,
+        shared=shared,
+        linear=linear,
+        stable=stable,
+        **params,
     )
     in_rows = used[0] + recording + used[4] + used[5]
-    residual_rows = _select_flagged([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
-    kept_shared = _select_flagged(
+    residual_rows += _select_flagged([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
+    kept_shared = [False for _ in residuals]
+    kept_shared += _select_flagged(
         [*shared, *(False for g in (2, 4, 5) for _ in groups[g])], in_rows
     )
     residual_consts = _select_flagged(
@@ -328,6 +348,15 @@ def _jvp(
     ]
 
 
+def _kept_residuals(
+    step: Any, sizes: Sequence[int], flags: Sequence, length: int
+) -> Linearized | None:
+    """The step of a walk with its residuals; rows, carries and buffers differ from step to step."""
+    live = [f for group in flags for f in group]
+    moving = [g in {0, 2, 4, 5} for g, size in enumerate(sizes) for _ in range(size)]
+    return keep_residuals(step, live, flags[2] + flags[5], moving, length)
+
+
 def _split_stable(used: Sequence[bool], stable: Sequence[bool]) -> tuple[list, list]:
     """Of the carries that are used: those to be recorded at each step, and those that last."""
     each = list(zip(used, stable, strict=True))
@@ -344,37 +373,59 @@ def _recorded(
     n: Any,
     groups: Sequence,
     wanted: Sequence[bool],
+    residuals: Sequence[jax.ShapeDtypeStruct] = (),
     *,
     step: Any,
     shared: Any,
     **params: Any,
-) -> Any:
-    """The walk itself, and for each wanted carry the rows of its values at the start of a step."""
+) -> tuple[list, list, list]:
+    """The walk itself; for each wanted carry the rows of its values at the start of a step; and the
+    rows of the residuals, which a step returns after its buffers.
+    """
     sizes = tuple(len(g) for g in groups)
     carry = groups[2]
+    blank = [jnp.zeros((params["length"], *x.shape), x.dtype) for x in residuals]
     if not any(wanted):
-        out = _bind(lo, n, groups, step=step, shared=shared, **params)
-        return out, carry
+        extended = [*groups[:5], [*groups[5], *blank]]
+        step = _with_unread_buffers(step, sizes, residuals) if blank else step
+        out = _bind(lo, n, extended, step=step, shared=shared, **params)
+        out, rows = split_by_sizes(out, (len(out) - len(blank), len(blank)))
+        return out, carry, rows
     kept = _select_flagged(carry, wanted)
     run = jaxpr_as_fun(step)
 
     def with_carry(active: Any, *xs: Any) -> list:
-        parts = split_by_sizes(xs, (*sizes, len(kept)))
+        parts = split_by_sizes(xs, (*sizes, len(residuals) + len(kept)))
         return [*run(active, *xs[: sum(sizes)]), *_select_flagged(parts[2], wanted)]
 
-    avals = [*input_types(step), *map(shape_of, kept)]
-    blank = [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
+    avals = [*input_types(step), *residuals, *map(shape_of, kept)]
+    blank += [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
     extended = [*groups[:5], [*groups[5], *blank]]
     out = _bind(lo, n, extended, step=trace(with_carry, *avals), shared=shared, **params)
-    values, rows = split_by_sizes(out, (len(out) - len(kept), len(kept)))
+    values, of_residuals, rows = split_by_sizes(
+        out, (len(out) - len(blank), len(residuals), len(kept))
+    )
     rows = iter(rows)
-    return values, [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
+    recorded = [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
+    return values, recorded, of_residuals
+
+
+def _with_unread_buffers(step: Any, sizes: Sequence[int], buffers: Sequence) -> Any:
+    """A step that is given rows of further buffers, which it has outputs for and does not read."""
+    run = jaxpr_as_fun(step)
+    avals = [*input_types(step), *buffers]
+    return trace(lambda active, *xs: run(active, *xs[: sum(sizes)]), *avals)
 
 
 def _tangent_step(
-    step: Any, sizes: Sequence[int], flags: Sequence, stable: Sequence[bool]
+    step: Any,
+    sizes: Sequence[int],
+    flags: Sequence,
+    stable: Sequence[bool],
+    kept: Linearized | None = None,
 ) -> tuple[Any, list]:
-    """The tangent step, (active, residual rows, residual consts, tangents…) → tangents.
+    """The tangent step, (active, residual rows, residual consts, tangents…) → tangents. The rows
+    begin with the residuals that are `kept`, if any are.
 
     Only operands that it uses are kept, so that no carry is recorded for nothing. Those that are
     stable come last of the constants.
@@ -385,7 +436,10 @@ def _tangent_step(
     active_aval, *avals = input_types(step)
     live_avals = _select_flagged(avals, flat_flags)
 
-    def tangent(active: Any, primals: Sequence, dots: Sequence) -> list:
+    def tangent(active: Any, primals: Sequence, residuals: Sequence, dots: Sequence) -> list:
+        if kept is not None:
+            return jaxpr_as_fun(kept.tangent)(active, *primals, *residuals, *dots)
+
         def restricted(*live: Any) -> list:
             values = iter(live)
             full = [next(values) if f else x for x, f in zip(primals, flat_flags, strict=True)]
@@ -393,9 +447,10 @@ def _tangent_step(
 
         return jax.jvp(restricted, tuple(_select_flagged(primals, flat_flags)), tuple(dots))[1]
 
-    jaxpr = trace(tangent, active_aval, list(avals), live_avals)
+    residuals = [] if kept is None else kept.residuals
+    jaxpr = trace(tangent, active_aval, list(avals), residuals, live_avals)
     used = split_by_sizes(influences(jaxpr)[1 : 1 + len(avals)], sizes)
-    kept = split_by_sizes(avals, sizes)
+    groups = split_by_sizes(avals, sizes)
     recording, lasting = _split_stable(used[2], stable)
     # Residual rows first, then residual constants: a group, and which of it.
     order = (
@@ -407,27 +462,29 @@ def _tangent_step(
         (3, used[3]),
         (2, lasting),
     )
-    residual = [a for g, which in order for a in _select_flagged(kept[g], which)]
+    operands = [a for g, which in order for a in _select_flagged(groups[g], which)]
     live = split_by_sizes(live_avals, [sum(f) for f in flags])
     moving_order = (2, 1, 3, 0, 4, 5)  # carry, linear consts, linear rows, buffers
     evaluate = jaxpr_as_fun(jaxpr)
 
     def pruned(active: Any, *xs: Any) -> list:
         found = iter(xs)
-        primals: list = [[None] * len(group) for group in kept]
+        given = [next(found) for _ in residuals]
+        primals: list = [[None] * len(group) for group in groups]
         for g, which in order:
             primals[g] = [next(found) if w else x for w, x in zip(which, primals[g], strict=True)]
         primals = [
             [zero_like(a) if x is None else x for a, x in zip(group, xs, strict=True)]
-            for group, xs in zip(kept, primals, strict=True)
+            for group, xs in zip(groups, primals, strict=True)
         ]
         dots: list = [None] * 6
         for g in moving_order:
             dots[g] = [next(found) for _ in live[g]]
-        return evaluate(active, *[x for p in primals for x in p], *[d for g in dots for d in g])
+        flat = [x for group in primals for x in group]
+        return evaluate(active, *flat, *given, *[d for g in dots for d in g])
 
     moving = [a for g in moving_order for a in live[g]]
-    return trace(pruned, active_aval, *residual, *moving), used
+    return trace(pruned, active_aval, *residuals, *operands, *moving), used
 
 
 def _transpose(
@@ -525,7 +582,7 @@ def _transposed_step(
 
     avals = [*kinds[0], *kinds[1], *kinds[2], *sums, *read, *blank, *written]
     with loops_named(lambda: (step, linear_inputs(sizes))):
-        return in_place(trace(transposed, active_aval, *avals))
+        return accumulate_inside(in_place(trace(transposed, active_aval, *avals)))
 
 
 # --- many at once -------------------------------------------------------------------------------
@@ -688,7 +745,7 @@ class Tangent:
         moving = _select_flagged(const_tangents, self.flags[1])
         groups = [residual, constant, list(start), moving, [], []]
         wanted = _select_flagged(keep, self.live)
-        out, kept = _recorded(
+        out, kept, _ = _recorded(
             lo,
             n,
             groups,
@@ -702,5 +759,6 @@ class Tangent:
             fresh=True,
             masked=True,
             stable=tuple(_select_flagged(self.stable, self.live)),
+            keeps=False,
         )
         return out, _select_flagged(kept, wanted)

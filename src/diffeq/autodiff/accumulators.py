@@ -1,0 +1,157 @@
+"""`accumulate_inside`: sums over the steps of a walk that are added to an input start from it.
+
+The cotangent of a parameter is a sum over the stages of a step, over the steps of a window and over
+the windows. A transposition makes each of these from zero, and adds it to the next: three arrays of
+the parameters' size to fill and three to add, where one is enough.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Array
+
+from .jax_internals import (
+    Equation,
+    Jaxpr,
+    ShapedArray,
+    equations,
+    evaluate_equation,
+    input_types,
+    interpret,
+    name_of,
+    output_types,
+    parameters,
+    shape_of,
+    trace,
+)
+
+__all__ = ["accumulate_inside"]
+
+_ADDITIONS = ("add", "add_any")
+
+
+class _Value:
+    """A value of a jaxpr: an input, by its number, or an output of an equation, by its number."""
+
+    def __init__(
+        self,
+        number: int,
+        equation: Equation | None = None,
+        operands: "Sequence[_Value]" = (),
+        *,
+        zero: bool = False,
+    ) -> None:
+        self.number, self.equation, self.operands, self.zero = number, equation, operands, zero
+        self.uses = 0
+
+    @property
+    def is_input(self) -> bool:
+        return self.equation is None and not self.zero and self.number >= 0
+
+    def made_by(self, *names: str) -> bool:
+        return self.equation is not None and name_of(self.equation) in names
+
+
+def accumulate_inside(jaxpr: Jaxpr) -> Jaxpr:
+    """Returns the function, in which a sum that a walk makes from zero, and that is added to an
+    input and used nowhere else, is made from that input.
+    """
+    if not any(name_of(e) == "walk" for e in equations(jaxpr)):
+        return jaxpr
+    starts: dict[int, dict[int, int]] = {}
+    passed: dict[int, int] = {}
+    for value in _outputs(jaxpr):
+        for own, other in _orders(value):
+            found = _walk_sum(other) if own.is_input and own.uses == 1 else None
+            if found is not None and found.equation is not None:
+                starts.setdefault(id(found.equation), {})[found.number] = own.number
+                passed[id(value.equation)] = value.operands.index(other)
+                break
+    return _restarted(jaxpr, starts, passed) if starts else jaxpr
+
+
+def _restarted(jaxpr: Jaxpr, starts: dict[int, dict[int, int]], passed: dict[int, int]) -> Jaxpr:
+    """The jaxpr whose walks start carries from inputs; additions in `passed` return an operand."""
+
+    def run(*xs: Array) -> list[Array]:
+        def outputs(equation: Equation, inputs: list) -> list:
+            if id(equation) in passed:
+                return [inputs[passed[id(equation)]]]
+            operands = list(inputs)
+            for carry, number in starts.get(id(equation), {}).items():
+                operands[_first_carry(equation) + 2 + carry] = xs[number]
+            return evaluate_equation(equation, operands)
+
+        return interpret(jaxpr, xs, outputs, lambda x, aval: x)
+
+    return trace(run, *map(shape_of, input_types(jaxpr)))
+
+
+def _outputs(jaxpr: Jaxpr) -> list[_Value]:
+    """The outputs of a jaxpr, with how they are made and how often each value is used."""
+
+    def rule(equation: Equation, operands: list[_Value]) -> list[_Value]:
+        for operand in operands:
+            operand.uses += 1
+        filled = name_of(equation) == "broadcast_in_dim" and operands[0].zero
+        count = len(output_types(equation))
+        return [_Value(i, equation, operands, zero=filled) for i in range(count)]
+
+    def constant(x: Array | float, aval: ShapedArray) -> _Value:
+        del aval
+        known = isinstance(x, float | np.ndarray | np.generic) and np.ndim(x) == 0
+        return _Value(-1, zero=known and bool(x == 0))
+
+    inputs = [_Value(i) for i in range(len(input_types(jaxpr)))]
+    found = interpret(jaxpr, inputs, rule, constant)
+    for value in found:
+        value.uses += 1
+    return found
+
+
+def _orders(value: _Value) -> list[tuple[_Value, _Value]]:
+    """The operands of a sum in both orders; none of another value."""
+    if not value.made_by(*_ADDITIONS):
+        return []
+    a, b = value.operands
+    return [(a, b), (b, a)]
+
+
+def _walk_sum(value: _Value) -> _Value | None:
+    """What a walk adds up from zero, in a value that is used once: itself, or a part of a sum."""
+    if value.uses != 1:
+        return None
+    if value.equation is not None and value.made_by("walk"):
+        carries = parameters(value.equation)["sizes"][2]
+        from_zero = (
+            value.number < carries
+            and value.operands[_first_carry(value.equation) + 2 + value.number].zero
+            and _adds_up(value.equation, value.number)
+        )
+        return value if from_zero else None
+    found = (_walk_sum(part) for part, _ in _orders(value))
+    return next((part for part in found if part is not None), None)
+
+
+def _adds_up(walk: Equation, carry: int) -> bool:
+    """True if each step of a walk adds to this carry, and uses it for nothing else."""
+    return _has_once(_outputs(parameters(walk)["step"])[carry], 1 + _first_carry(walk) + carry)
+
+
+def _has_once(value: _Value, number: int) -> bool:
+    """True if a value is an input plus something that does not depend on it, nor does any other."""
+    if value.uses != 1:
+        return False
+    if value.equation is not None and value.made_by("walk"):
+        if value.number >= parameters(value.equation)["sizes"][2]:
+            return False
+        start = value.operands[_first_carry(value.equation) + 2 + value.number]
+        return _has_once(start, number) and _adds_up(value.equation, value.number)
+    own = value.is_input and value.number == number
+    return own or any(_has_once(part, number) for part, _ in _orders(value))
+
+
+def _first_carry(walk: Equation) -> int:
+    """The number of rows and constants of a walk, which come before its carries."""
+    rows, consts, *_ = parameters(walk)["sizes"]
+    return rows + consts
