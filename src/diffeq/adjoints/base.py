@@ -5,7 +5,7 @@ solve as a linear map that is known one way only (`autodiff/one_way_linear.py`):
 tangents, the continuous adjoints pull cotangents back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,6 +38,7 @@ __all__ = [
     "raise_if",
     "refusal",
     "register_adjoint",
+    "run_as_one",
     "scatter_live",
     "size_of",
     "solve_tangent",
@@ -62,6 +63,8 @@ FEATURES: dict[str, str] = {
     "no tolerance": "steps that are given (dt=, de.Fixed) without rtol= or atol=",
 }
 
+
+_HALF_OF_SMALL = 512  # bytes
 
 # The features of the steps that were made, which an adjoint that solves an equation does not know.
 OF_STEPS = frozenset({"steps", "dense", "by hand", "multistep", "turns", "events", "held"})
@@ -162,6 +165,17 @@ class OneWay(Adjoint):
         raise NotImplementedError
 
 
+def run_as_one[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
+    """`run(data, start)`, in a loop of one turn where the equation is small. XLA makes a function
+    of a loop that moves less than a kilobyte; an equation whose parameters and state, which are
+    read twice at least, are more than half of that has nothing from it, and its results, the tape
+    among them, would be filled with zeros twice.
+    """
+    if sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y))) > _HALF_OF_SMALL:
+        return run(data, start)
+    return single_iteration_loop(run, data, start)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     """The solve without its derivative."""
@@ -170,7 +184,7 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     def run(data: Data, start: Any) -> Any:
         return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
-    return single_iteration_loop(run, data, start)
+    return run_as_one(run, data, start)
 
 
 @partial(solve_one_way.defjvp, symbolic_zeros=True)

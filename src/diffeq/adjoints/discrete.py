@@ -27,7 +27,6 @@ from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.jax_internals import dependents, jaxpr_as_fun
 from ..autodiff.known_value import with_known_value
 from ..autodiff.row_buffers import get_row, put_row
-from ..autodiff.while_loop import single_iteration_loop
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import (
@@ -51,7 +50,7 @@ from ..integrator import (
 )
 from ..output import Cursor
 from ..problems.history import PastAccess
-from .base import Adjoint, register_adjoint
+from .base import Adjoint, register_adjoint, run_as_one
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
@@ -189,7 +188,7 @@ def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
         found = integrate(spec.integrator, data, start.state(spec.integrator, data), recorder)
         return found, (data.presampled, data.marks) if spec.taped else ()
 
-    (state, buffers, record), ahead = single_iteration_loop(run, data, start)
+    (state, buffers, record), ahead = run_as_one(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
@@ -232,7 +231,7 @@ def _solve_with_tape_jvp(
         many = 2 + len(record.rows.held)
         held = fill_zeros(tuple(d_rows[2:many]), record.rows.held)
         rows = record.rows._replace(reals=reals, y=fill_zeros(d_rows[1], y), held=held)
-        if spec.integrator.method.multistep:
+        if spec.integrator.records_memory:
             before = jax.tree.unflatten(jax.tree.structure(rows.memory), d_rows[many:])
             rows = rows._replace(memory=fill_zeros(before, rows.memory))
         record = record._replace(rows=rows)
@@ -294,7 +293,7 @@ def _tangents(
     stable = [False] * (len(d_carry) - len(past)) + [True] * len(past)
     tangents = tangents_of(integrator, row, consts, carry, d_consts, d_carry, stable)
     tangent = tangents[0]
-    known = len(jax.tree.leaves(memory)) if integrator.method.multistep else 0
+    known = len(jax.tree.leaves(memory)) if integrator.records_memory else 0
     others, kept = len(d_first) - known, 2 + len(of_state.held) + known
     keep = [spec.taped] * kept + [False] * others
     unknown = [None] * (others - len(past))
@@ -409,7 +408,7 @@ class _TangentReplay(NamedTuple):
         each method.
         """
         record, first, n = place
-        past = jax.tree.leaves(rows.memory) if self.recorder.integrator.method.multistep else []
+        past = jax.tree.leaves(rows.memory) if self.recorder.integrator.records_memory else []
         recorded = [rows.t, rows.y, *rows.held, *past, *self.unknown, *self.history.tables]
         each = (_with_next(rows), self.history.rows)
         length = self.recorder.rows + 1
@@ -567,7 +566,7 @@ def _window_start(
     """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
-    if not integrator.method.stores_memory:
+    if not (integrator.records_memory or integrator.method.stores_memory):
         form, method, _ = integrator.parts(with_held(data, row.held))
         memory = method.init(right_limit_form(integrator, data, form, row.t), row.t, row.y)
     return state_of_row(integrator, row, memory, like)

@@ -154,7 +154,7 @@ class _TangentRecorder(NamedTuple):
         element has ended.
         """
         row = tape_row_of(self.integrator, state, tried)
-        known = jax.tree.leaves(state.memory) if self.integrator.method.multistep else []
+        known = jax.tree.leaves(state.memory) if self.integrator.records_memory else []
         recorded = [row.t, row.y, *row.held, *known]
         recorded += [None] * (self.unknown - len(known))
         single = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..autodiff.jax_internals import Jaxpr, input_types, interpret, output_types, trace
-from ..autodiff.while_loop import single_iteration_loop
 from ..core.status import Status
 from ..integrator import Data, Integrator, State, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
-from .base import SolveSpec
+from .base import SolveSpec, run_as_one
 
 __all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
 
@@ -113,7 +112,7 @@ def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list
     def run(data: Data, start: Any) -> Any:
         return integrate(integrator, data, start.state(integrator, data), recorder)
 
-    end, buffers, record = single_iteration_loop(run, data, setting.start)
+    end, buffers, record = run_as_one(run, data, setting.start)
     if recorder is not None:  # a tape that could not hold the solve
         cut = end.status == Status.running
         end = replace(end, status=jnp.where(cut, Status.tape_overflow, end.status))

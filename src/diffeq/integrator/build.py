@@ -38,6 +38,7 @@ __all__ = ["BuiltSolve", "build", "signed_time"]
 type ShapeOf = Array | jax.ShapeDtypeStruct
 
 _ROWS = 1024  # of the past: steps within the largest lag
+_SMALL_STATE = 4096  # bytes of a state whose first stage is kept in each row of a tape
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         noise=noise,
         refusal=_refusal(entry),
         jump_hides=bool(_hides(entry)),
+        records_memory=_records_memory(method, entry),
     )
     data = Data(
         parameters=entry.parameters,
@@ -162,6 +164,18 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     return BuiltSolve(
         entry, sign, t0, t1, method, controller, integrator, data, jump_process, max_steps
     )
+
+
+def _records_memory(method: Method, entry: Canonical) -> bool:
+    """True if the rows of a tape hold the method's memory, which is differentiated like the state:
+    the past of a multistep method; and of a small state a first stage that is the last one of the
+    step before, which the derivative would evaluate once more. Where the state is large, the tape
+    would be twice as large.
+    """
+    if method.multistep:
+        return True
+    known = method.stores_memory or entry.delays is not None or len(method.submethods) > 1
+    return not known and entry.y0.nbytes <= _SMALL_STATE
 
 
 def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, JumpProcess | None]:

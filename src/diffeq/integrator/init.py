@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from ..controllers import initial_step
 from ..core.status import Status
-from ..methods.mass import initial_step_rates
+from ..methods.mass import constrained, initial_step_rates
 from .restart import restart, right_limit_form
 from .state import Data, Held, Integrator, Memory, State, with_held
 from .stops import count_passed
@@ -31,21 +31,30 @@ class Start(eqx.Module):
     def state(self, integrator: "Integrator", data: Data) -> State:
         """The state before the first attempt."""
         data = with_held(data, self.held)
-        dt = lax.stop_gradient(self.first_step(integrator, data) if self.dt is None else self.dt)
-        found = initial_state(integrator, data, self.t, self.y, dt)
+        dt, slope = (self.dt, None) if self.dt is not None else self._first_step(integrator, data)
+        dt = lax.stop_gradient(dt)
+        found = initial_state(integrator, data, self.t, self.y, dt, slope)
         return mark_failed(found, self.status > Status.running, self.status)
 
     def first_step(self, integrator: "Integrator", data: Data) -> Array:
         """A dt to try first."""
+        return self._first_step(integrator, data)[0]
+
+    def _first_step(self, integrator: "Integrator", data: Data) -> tuple[Array, Array | None]:
+        """A dt to try first; and the slope at the start, if a method may begin with it: the limit
+        from the right at a stop is another equation, and a past is not there yet.
+        """
         form, method, _ = integrator.parts(data)
         t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
         if integrator.rows is not None:
             form = form.as_known()
             # One that vanishes at t0 limits nothing.
             span = jnp.minimum(span, jnp.min(lags, where=lags > 0, initial=jnp.inf))
-        return initial_step(
-            initial_step_rates(form), t, y, span, method.error_order, data.tolerance
-        )
+        rates, rolled = initial_step_rates(form), form.large
+        order, tolerance = method.error_order, data.tolerance
+        dt, slope = initial_step(rates, t, y, span, order, tolerance, rolled=rolled)
+        other = integrator.has_stops or integrator.rows is not None or constrained(form)
+        return dt, None if other else slope
 
 
 def mark_failed(state: State, bad: Array | bool, status: Array | int) -> State:
@@ -54,14 +63,26 @@ def mark_failed(state: State, bad: Array | bool, status: Array | int) -> State:
     return replace(state, status=found.astype(jnp.int32))
 
 
-def initial_state(integrator: Integrator, data: Data, t0: Array, y0: Array, dt: Array) -> State:
-    """The state before the first attempt."""
+def initial_state(
+    integrator: Integrator,
+    data: Data,
+    t0: Array,
+    y0: Array,
+    dt: Array,
+    slope: Array | None = None,
+) -> State:
+    """The state before the first attempt; the slope there may be known."""
     form, method, controller = integrator.parts(data)
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
     status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     known, shown = events_at_start(integrator, data, t0, y0)
     given = not controller.is_adaptive and not integrator.events
+    form = right_limit_form(integrator, data, form, t0)
+    if slope is None:
+        memory = method.init(form, t0, y0)
+    else:
+        memory = method.init_with_slope(form, t0, y0, slope)
     return State(
         t=t0,
         time_error=jnp.zeros_like(t0),
@@ -69,7 +90,7 @@ def initial_state(integrator: Integrator, data: Data, t0: Array, y0: Array, dt: 
         held=data.held,
         dt=dt,
         control=controller.init(t0.dtype),
-        memory=method.init(right_limit_form(integrator, data, form, t0), t0, y0),
+        memory=memory,
         written=integrator.output.first(data.times, shown),
         stop=count_passed(data.stops, t0) if integrator.has_stops else zero,
         events=known,

@@ -84,7 +84,10 @@ def replay(
     form, method, _ = integrator.parts(data, before, made, final=True)
     plan = _recorded_plan(integrator, data, safe, row, (t, before), accept)
     limited = step_form(integrator, data, form, t, plan)
-    memory = _remembered(method, limited, t, y, row, memory)
+    memory = used = _known_memory(integrator, method, (limited, t, y), row, memory)
+    if integrator.records_memory and not method.multistep:
+        # That of a rejected attempt is not the safe point's, and may be infinite.
+        used = jax.tree.map(lambda x: jnp.where(accept, x, jnp.zeros_like(x)), memory)
 
     def judge(step: Step, polynomial: Callable) -> JudgedStep:
         step = step._replace(y=_kept_if_accepted(accept, step.y, y))
@@ -96,7 +99,7 @@ def replay(
             return None
         return before.with_row(form.shape.pack(judged.step.data.stored), accept)
 
-    point = StepStart(t, y, memory, jnp.zeros_like(t))
+    point = StepStart(t, y, used, jnp.zeros_like(t))
     taken = take_step(integrator, data, (limited, method), point, plan, judge, remember)
     t1, end, step = taken.t1, taken.end, taken.judged.step
     after = jax.tree.map(partial(jnp.where, accept), end.memory, memory)
@@ -162,15 +165,19 @@ def _kept_if_accepted(accept: Array, y1: Array, y: Array) -> Array:
     return with_known_value(jnp.where(accept, y1, y), kept * y1 + (1 - kept) * y)
 
 
-def _remembered(
-    method: Method, form: Form, t: Array, y: Array, row: TapeRow, memory: Memory
+def _known_memory(
+    integrator: Integrator,
+    method: Method,
+    start: tuple[Form, Array, Array],
+    row: TapeRow,
+    memory: Memory,
 ) -> Memory:
-    """The memory at (t, y), known or recorded, with the derivative that the step before left."""
-    if method.multistep:
-        return memory  # the past itself, recorded like y
-    known = method.init(form, t, y)
-    if (
-        method.stores_memory
-    ):  # the value that was recorded, with the derivative of the same quantity
+    """The memory at the start of a step, with the derivative that the step before left. It was
+    recorded with its tangents, and is `memory`; or it is evaluated at (t, y) once more.
+    """
+    if integrator.records_memory:
+        return memory
+    known = method.init(*start)
+    if method.stores_memory:  # the recorded value, with the derivative of the same quantity
         known = jax.tree.map(lambda a, b: a + lax.stop_gradient(b - a), known, row.memory)
     return jax.tree.map(_grafted, known, memory)

@@ -133,6 +133,7 @@ class Integrator:
     submethod: int = 0  # of a method that takes turns with another
     refusal: str = ""  # why it has no derivative
     jump_hides: bool = False  # whether it has none where a jump at its start has come back
+    records_memory: bool = False  # whether a tape has the method's memory, and its tangents
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(

@@ -27,9 +27,9 @@ class TapeRow(NamedTuple):
     (the next row gives the number after it), the controller's other integers, and the number of a
     given step. Where there are events, their memory before the attempt and the events that happened
     are at the end of `whole`, and their places in the step at the end of `reals`. `memory` is the
-    method's, if it `stores_memory`; `drawn` is the noise: to read it costs less than to draw it
-    again. `discontinuity` is the next propagated discontinuity: its row of the history, and its
-    lag.
+    method's, if the integrator `records_memory` or the method `stores_memory`; `drawn` is the
+    noise: to read it costs less than to draw it again. `discontinuity` is the next propagated
+    discontinuity: its row of the history, and its lag.
     """
 
     reals: Float[Array, "..."]
@@ -103,7 +103,8 @@ def tape_row_of(integrator: Integrator, state: State, tried: Attempt) -> TapeRow
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
     if events:
         whole = jnp.concatenate([whole, *events.coded(state.events, tried.end)])
-    memory = state.memory if integrator.method.stores_memory else ()
+    kept = integrator.records_memory or integrator.method.stores_memory
+    memory = state.memory if kept else ()
     discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
     return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)

@@ -17,6 +17,7 @@ from .interpolant import Hermite, Interpolant
 from .newton_based import named_solver
 from .partitioned import Nystrom, Symplectic
 from .rosenbrock import Rosenbrock
+from .stage_loop import StagedMethod
 from .stochastic_implicit import ImplicitEM
 from .stochastic_rk import SRA, SRI, EulerHeun, EulerMaruyama, Milstein, Stochastic
 from .stochastic_tableau import StochasticTableau
@@ -49,13 +50,16 @@ _WAY_OUT = (
 
 def _named_method(name: str, family: Any, table: Any) -> type:
     """The family with its table in place, as a class of its own."""
+    known = ("stages",) if StagedMethod in family.__mro__ else ()
 
     def plain(self: Any, *given: Any, **options: Any) -> None:
-        for what in (*options, *given):
-            raise TypeError(f"{name} got {what!r}, and takes nothing.{_WAY_OUT}")
-        family.__init__(self, table)
+        for what in (*(option for option in options if option not in known), *given):
+            taken = "stages= alone" if known else "nothing"
+            raise TypeError(f"{name} got {what!r}, and takes {taken}.{_WAY_OUT}")
+        family.__init__(self, table, **options)
 
-    plain.__signature__ = inspect.signature(lambda self: None)  # pyright: ignore[reportFunctionMemberAccess]
+    shown = (lambda self, *, stages=None: None) if known else (lambda self: None)
+    plain.__signature__ = inspect.signature(shown)  # pyright: ignore[reportFunctionMemberAccess]
 
     def solving(self: Any, *, linear: Any = None) -> None:
         family.__init__(self, table, linear=linear)
@@ -71,9 +75,15 @@ def _named_method(name: str, family: Any, table: Any) -> type:
         "__init__": keywords(solving) if family is DIRK else plain,
         "__doc__": doc,
         "__module__": __name__,
-        "__repr__": lambda self: f"{name}({named_solver(getattr(self, 'linear', None))})",
+        "__repr__": lambda self: f"{name}({_options_of(self)})",
     }
     return type(name, (family,), body)
+
+
+def _options_of(method: Method) -> str:
+    """The options of a named method that are given, as it shows them."""
+    stages = getattr(method, "stages", None)
+    return named_solver(getattr(method, "linear", None)) if stages is None else f"{stages=}"
 
 
 METHODS: dict[str, type] = {

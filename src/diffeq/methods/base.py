@@ -139,6 +139,13 @@ class Method(eqx.Module):
         """Evaluations of the field in a step; None where each step counts its own."""
         return 1
 
+    def init_with_slope(
+        self, form: Any, t: Real[Array, ""], y: Inexact[Array, "..."], slope: Array
+    ) -> PyTree:
+        """The memory at (t, y), where the slope there is known: what `init` returns."""
+        del slope
+        return self.init(form, t, y)
+
     @property
     def area(self) -> bool:
         """True if a step with noise uses H, the space-time area, as well as W."""

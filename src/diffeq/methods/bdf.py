@@ -25,6 +25,7 @@ from .base import Step
 from .interpolant import Interpolant, Polynomial
 from .mass import divide_by_dt, residual_of_step, slope_of
 from .newton_based import ImplicitMethod, factors_of, inverse_of, linearised, solved_by
+from .weighted_sums import weighted
 
 __all__ = ["BDF"]
 
@@ -106,10 +107,17 @@ class BDF(ImplicitMethod):
         return True
 
     def init(self, form: Mass | Implicit, t: Real[Array, ""], y: Array) -> "_Differences":
-        """No past but the slope: a straight line, which has the first difference at any spacing. An
-        infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
+        """No past but the slope."""
+        return self.init_with_slope(form, t, y, slope_of(form, t, y))
+
+    def init_with_slope(
+        self, form: Mass | Implicit, t: Real[Array, ""], y: Array, slope: Array
+    ) -> "_Differences":
+        """A straight line, which has the first difference at any spacing. An infinite slope, that
+        of √t at 0, says nothing of a step: 0 stands for it.
         """
-        slope = slope_of(form, t, y).ravel()
+        del form, t
+        slope = slope.ravel()
         slope = jnp.where(jnp.isfinite(slope), slope, 0)
         blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
         clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)
@@ -128,7 +136,7 @@ class BDF(ImplicitMethod):
         k = past.order
         alpha, error = _entry_or_zero(ALPHA, k, y.dtype), _entry_or_zero(ERROR, k, y.dtype)
         predicted = y.ravel() + jnp.sum(past.known, axis=0)
-        rest = _weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), past.known) / alpha
+        rest = weighted(np.append(_HARMONIC[1:], [0.0, 0.0]), past.known) / alpha
 
         def residual(d: Array) -> Array:
             at = (predicted + d).reshape(y.shape)
@@ -195,7 +203,7 @@ class BDF(ImplicitMethod):
         """The polynomial through the end and the k states before, of order k."""
         del form, t
         known = step.data.known[:ORDERS]
-        parts = (_weighted(row, known).reshape(y.shape) for row in _newton_form().T)
+        parts = (weighted(row, known).reshape(y.shape) for row in _newton_form().T)
         return Polynomial(y, tuple(parts), dt)
 
 
@@ -236,7 +244,7 @@ class _Differences(NamedTuple):
         ratio = dt / jnp.where(spacing > 0, spacing, 1)
         same = jnp.abs(ratio - 1) <= 16 * jnp.finfo(dt.dtype).eps
         values = jnp.stack([_rise(self.known, -m * ratio) for m in range(1, ORDERS + 1)])
-        rescaled = [_weighted(row, values) for row in _differencing()]
+        rescaled = [weighted(row, values) for row in _differencing()]
         zeros = jnp.zeros_like(rescaled[0])
         rescaled = jnp.stack([*rescaled, zeros, zeros])
         rescaled = jnp.where(_rows_of_degree(self.order), rescaled, 0)
@@ -270,11 +278,6 @@ def _difference(differences: Array, j: Array) -> Array:
 def _entry_or_zero(table: np.ndarray, k: Array, dtype: DTypeLike) -> Array:
     """An entry of a table; zero outside of it."""
     return jnp.sum(jnp.where(jnp.arange(len(table)) == k, jnp.asarray(table, dtype), 0))
-
-
-def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
-    # A product with a matrix could be a call of a library.
-    return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
 
 def _rise(differences: Array, s: Array) -> Array:

@@ -29,6 +29,7 @@ from .mass import apply_mass, slope_of
 from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised, solved_by
 from .order import precise
 from .tableau import Tableau, table_of
+from .weighted_sums import weighted
 
 __all__ = ["DIRK"]
 
@@ -112,6 +113,13 @@ class DIRK(ImplicitMethod):
     def init(self, form: Mass | Split, t: Real[Array, ""], y: Array) -> PyTree:
         """f(t, y), where the last stage of the step before has found it already."""
         return _implicit(form)(t, y) if self._carries(form) else ()
+
+    def init_with_slope(
+        self, form: Mass | Split, t: Real[Array, ""], y: Array, slope: Array
+    ) -> PyTree:
+        """The slope, where a step leaves one."""
+        del t, y
+        return slope if self._carries(form) else ()
 
     def _carries(self, form: Mass | Split) -> bool:
         """True if the slope at the end of a step is known; not where y1 is no stage."""
@@ -278,11 +286,11 @@ class _Stages(NamedTuple):
 
     def of(self, row: _StageSum, mass: Array | None = None) -> Array:
         """The sum of a row, times the mass matrix (which `first` and `pushes` have in them)."""
-        total = apply_mass(mass, _weighted(row.moves, self.moves))
+        total = apply_mass(mass, weighted(row.moves, self.moves))
         if isinstance(row.first, jax.Array) or row.first != 0:
             total = total + jnp.asarray(row.first, total.dtype) * self.first
         return (
-            total if isinstance(self.pushes, tuple) else total + _weighted(row.pushes, self.pushes)
+            total if isinstance(self.pushes, tuple) else total + weighted(row.pushes, self.pushes)
         )
 
     def put(self, i: Array, u: Array, push: Array | None) -> "_Stages":
@@ -291,11 +299,6 @@ class _Stages(NamedTuple):
         if push is not None and not isinstance(pushes, tuple):
             pushes = put_row(pushes, push, i)
         return self._replace(moves=put_row(self.moves, u, i), pushes=pushes)
-
-
-def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
-    # A product with a matrix could be a call of a library.
-    return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
 
 class _Report(NamedTuple):

@@ -6,15 +6,16 @@ import numpy as np
 from jaxtyping import Array, PyTree, Real
 
 from ..problems.forms import Mass, Ode
-from .base import Method, Step
-from .interpolant import ChebyshevInterpolant, Hermite, Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, stages_in_loop, weighted
+from .base import Step
+from .interpolant import ChebyshevInterpolant, Hermite, Interpolant, Polynomial
+from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .tableau import Tableau, table_of
+from .weighted_sums import Stages, combine, combine_columns, weighted
 
 __all__ = ["ExplicitRK"]
 
 
-class ExplicitRK(Method):
+class ExplicitRK(StagedMethod):
     """y1 = y + dt Σ b_i k_i with k_i = f(t + c_i dt, y + dt Σ_{j<i} a_ij k_j).
 
     The stages are unrolled, so that a step is one straight piece of code in which zero coefficients
@@ -24,6 +25,7 @@ class ExplicitRK(Method):
 
     Args:
         tableau: an explicit `Tableau`; the named methods, such as `Tsit5()`, bring theirs.
+        stages: "loop" or "unrolled"; None: by the size of the field.
 
     Reference: hairer1993, II.
 
@@ -71,13 +73,20 @@ class ExplicitRK(Method):
         """The first stage, when the last stage of the step before is the same."""
         return form.field(t, y) if self.tableau.fsal else ()
 
+    def init_with_slope(
+        self, form: Ode | Mass, t: Real[Array, ""], y: Array, slope: Array
+    ) -> PyTree:
+        """The slope, where it is the first stage."""
+        del form, t, y
+        return slope if self.tableau.fsal else ()
+
     def step(
         self, form: Ode | Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; the error is dt Σ (b_i − b̂_i) k_i."""
         table = self.tableau
         first = memory if table.fsal else form.field(t, y)
-        find = self._in_a_loop if form.large and table.stages > 2 else self._unrolled
+        find = self._in_a_loop if self.loops(form) and table.stages > 2 else self._unrolled
         stages, point = find(form, t, y, dt, first)
         y1 = point if table.fsal else y + dt * combine(table.b, stages)
         return Step(y1, self._error(dt, stages), stages[-1] if table.fsal else (), stages)
@@ -93,10 +102,9 @@ class ExplicitRK(Method):
     def _in_a_loop(self, form: Ode | Mass, t: Array, y: Array, dt: Array, first: Array) -> tuple:
         table = self.tableau
         known = blank_stages(table.stages, y, first)
-        stages, point = _stages_from(form, t, y, dt, known, table.A[1:], table.c[1:])
-        return tuple(stages), point
+        return _stages_from(form, t, y, dt, known, table.A[1:], table.c[1:])
 
-    def _error(self, dt: Array, stages: tuple) -> Array | tuple[Array, Array] | None:
+    def _error(self, dt: Array, stages: Stages) -> Array | tuple[Array, Array] | None:
         table = self.tableau
         if table.b_error is None:
             return None
@@ -130,29 +138,32 @@ class ExplicitRK(Method):
         table = self.tableau
         if table.dense is None:
             return self._hermite(form, t, y, dt, step)
-        stages = (*step.data, *self._extra_stages(form, t, y, dt, step.data))
+        stages = self._with_extra_stages(form, t, y, dt, step.data)
         turned = table.dense_chebyshev
         kind, rows = (Polynomial, table.dense) if turned is None else (ChebyshevInterpolant, turned)
-        return kind(y, tuple(dt * combine(column, stages) for column in rows.T), dt)
+        return kind(y, combine_columns(rows, stages, dt), dt)
 
     def _hermite(self, form: Ode | Mass, t: Array, y: Array, dt: Array, step: Step) -> Hermite:
         if self.tableau.fsal:
             return Hermite(y, step.y, step.data[0], step.data[-1], dt)
         return Hermite(y, step.y, step.data[0], form.field(t + dt, step.y), dt)
 
-    def _extra_stages(
-        self, form: Ode | Mass, t: Array, y: Array, dt: Array, stages: tuple
-    ) -> tuple:
+    def _with_extra_stages(
+        self, form: Ode | Mass, t: Array, y: Array, dt: Array, stages: Stages
+    ) -> Stages:
+        """The stages of the step, and those of its dense output."""
         table, found = self.tableau, list(stages)
-        if form.large and len(table.extra_c) > 1:
-            known = blank_stages(table.stages + len(table.extra_c), y, *stages)
-            rows = np.pad(table.extra_A, ((0, 0), (0, len(known) - table.extra_A.shape[1])))
-            all_stages, _ = _stages_from(form, t, y, dt, known, rows, table.extra_c)
-            return tuple(all_stages[len(stages) :])
+        if not len(table.extra_c):
+            return stages
+        if self.loops(form):
+            count = table.stages + len(table.extra_c)
+            known = jnp.zeros((count, *y.shape), y.dtype).at[: table.stages].set(jnp.stack(found))
+            rows = np.pad(table.extra_A, ((0, 0), (0, count - table.extra_A.shape[1])))
+            return _stages_from(form, t, y, dt, known, rows, table.extra_c)[0]
         for row, c in zip(table.extra_A, table.extra_c, strict=True):
             point = y + dt * combine(row[: len(found)], found)
             found.append(form.field(t + float(c) * dt, point))
-        return tuple(found[len(stages) :])
+        return tuple(found)
 
 
 def _stages_from(

@@ -29,6 +29,7 @@ from .mass import apply_mass, combined, divide_by_dt, residual_of_step, slope_of
 from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised
 from .residual import has_state_dependent_mass
 from .tableau import Tableau, table_of
+from .weighted_sums import weighted
 
 __all__ = ["FIRK"]
 
@@ -140,7 +141,7 @@ class FIRK(ImplicitMethod):
         if numbers.error is not None:
             error, extra = system.error(first, moves, bounds)
             error = _index_weighted(form, dt, error).reshape(y.shape)
-        y1 = y + _weighted(numbers.end, moves).reshape(y.shape)
+        y1 = y + weighted(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
         data = moves, memory.slope, after.slope, system.jump(memory, moves)
@@ -187,7 +188,7 @@ class FIRK(ImplicitMethod):
             if self.interpolant_evaluates(form):
                 before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
-        return Polynomial(y, tuple(_weighted(row, moves).reshape(y.shape) for row in dense), dt)
+        return Polynomial(y, tuple(weighted(row, moves).reshape(y.shape) for row in dense), dt)
 
 
 class _StageMemory(NamedTuple):
@@ -272,7 +273,7 @@ class _StageEquations(NamedTuple):
             stage = partial(residual_of_step, self.form, self.dt)
             return jax.vmap(stage)(self._times(), at, self._paths(moves))
         numbers, mass = self.numbers, self.form.mass
-        coupled = jnp.stack([apply_mass(mass, _weighted(row, moves)) for row in numbers.coupling])
+        coupled = jnp.stack([apply_mass(mass, weighted(row, moves)) for row in numbers.coupling])
         forces = self.dt * jax.vmap(self._force)(self._times(), moves) - coupled
         if not np.any(numbers.start):
             return forces
@@ -315,7 +316,7 @@ class _StageEquations(NamedTuple):
 
     def _paths(self, moves: Array) -> Array:
         """The slopes of a residual at the stages, times dt."""
-        paths = jnp.stack([_weighted(row, moves) for row in self.numbers.coupling])
+        paths = jnp.stack([weighted(row, moves) for row in self.numbers.coupling])
         if not np.any(self.numbers.start):
             return paths
         return paths - jnp.asarray(self.numbers.start, paths.dtype)[:, None] * self.first
@@ -331,14 +332,14 @@ class _StageEquations(NamedTuple):
         growth = self.dt / jnp.where(memory.dt > 0, memory.dt, 1)
         theta = 1 + nodes * growth
         curve = sum(
-            _weighted(row, memory.moves) * (theta**d - 1) for d, row in enumerate(numbers.dense, 1)
+            weighted(row, memory.moves) * (theta**d - 1) for d, row in enumerate(numbers.dense, 1)
         )
         return jnp.where((memory.dt > 0) & (growth <= _FARTHEST), curve, line)
 
     def error(self, inverse: Callable, moves: Array, bounds: Bounds) -> tuple[Array, Any]:
         """The filtered error, and the evaluations that it took; it has no derivative."""
         share, row = self.numbers.error
-        move = _weighted(row, moves)
+        move = weighted(row, moves)
         rest = apply_mass(self.mass, move)
 
         def refined(error: Array) -> Array:
@@ -376,14 +377,14 @@ class _StageEquations(NamedTuple):
         if not self.is_residual and self.form.mass is not None:
             known = memory.dt > 0
             growth = self.dt / jnp.where(known, memory.dt, 1)
-            first = growth * _weighted(numbers.coupling[-1], memory.moves)
-        jump = share * first + _weighted(row, moves)
+            first = growth * weighted(numbers.coupling[-1], memory.moves)
+        jump = share * first + weighted(row, moves)
         return lax.stop_gradient(jnp.where(known, jump, 0))
 
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
         numbers = self.numbers
-        slope = apply_mass(getattr(self.form, "mass", None), _weighted(numbers.coupling[-1], moves))
+        slope = apply_mass(getattr(self.form, "mass", None), weighted(numbers.coupling[-1], moves))
         if numbers.start[-1] != 0:
             slope = slope - float(numbers.start[-1]) * self.first
         return (slope / jnp.where(self.dt > 0, self.dt, 1)).reshape(self.y.shape)
@@ -396,11 +397,6 @@ class _StageEquations(NamedTuple):
 
     def _times(self) -> Array:
         return self.t + jnp.asarray(self.numbers.nodes, self.dt.dtype) * self.dt
-
-
-def _weighted(weights: np.ndarray | Array, rows: Array) -> Array:
-    # A product with a matrix could be a call of a library.
-    return jnp.sum(jnp.asarray(weights, rows.dtype)[:, None] * rows, axis=0)
 
 
 def _transformed(numbers: "_StageCoefficients", inverses: list, r: Array) -> Array:

@@ -1,6 +1,6 @@
 """A step as a polynomial in θ = (t − t0)/dt: output, events, delays and plots look through it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -9,26 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, PyTree, Real
 
+from .weighted_sums import Stages, combine_columns
+
 __all__ = [
     "ChebyshevInterpolant",
     "Hermite",
     "Interpolant",
     "Polynomial",
-    "combine",
     "in_chebyshev",
 ]
-
-
-def combine(weights: Iterable, terms: Iterable) -> Any:
-    """Σ w_i x_i over the weights that are not exactly zero; None when all are."""
-    total = None
-    for w, x in zip(weights, terms, strict=True):
-        if isinstance(w, (float, np.floating)):
-            if w == 0.0:
-                continue
-            w = float(w)  # noqa: PLW2901 - a Python number is weak and keeps float32 states float32
-        total = w * x if total is None else total + w * x
-    return total
 
 
 class Interpolant(eqx.Module):
@@ -111,7 +100,7 @@ class Polynomial(Interpolant):
     """
 
     y0: Array
-    coefficients: tuple
+    coefficients: Stages
     dt: Array
 
     def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:
@@ -133,8 +122,8 @@ class Polynomial(Interpolant):
         count = len(self.coefficients)
         unit = ([Fraction(i == d) for i in range(count)] for d in range(count))
         turned = np.array([in_chebyshev(row) for row in unit], float)
-        parts = (combine(column, self.coefficients) for column in turned.T)
-        return ChebyshevInterpolant(self.y0, tuple(parts), self.dt)
+        parts = combine_columns(turned, self.coefficients)
+        return ChebyshevInterpolant(self.y0, parts, self.dt)
 
 
 class ChebyshevInterpolant(Interpolant):
@@ -147,7 +136,7 @@ class ChebyshevInterpolant(Interpolant):
     """
 
     y0: Array
-    coefficients: tuple
+    coefficients: Stages
     dt: Array
 
     def __call__(self, theta: Real[Array, ""]) -> Inexact[Array, "..."]:

@@ -15,14 +15,15 @@ from jaxtyping import Array, PyTree, Real
 
 from ..problems.forms import Partitioned
 from .base import Method, Step
-from .interpolant import Hermite, Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, stages_in_loop, weighted
+from .interpolant import Hermite, Interpolant, Polynomial
+from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .tableau import NystromTableau, Splitting, table_of
+from .weighted_sums import Stages, combine, weighted
 
 __all__ = ["Nystrom", "Symplectic"]
 
 
-class Symplectic(Method):
+class Symplectic(StagedMethod):
     """Kicks and drifts in turn, each the exact flow of one half of a separable equation.
 
     p ← p + kick_i dt f(t, q) and q ← q + drift_i dt g(t, p), where f is the force −∂V/∂q and g the
@@ -73,7 +74,7 @@ class Symplectic(Method):
     ) -> Step:
         """One step; its data are the forces at both ends, where they came along."""
         fsal = self.tableau.fsal
-        find = self._in_a_loop if form.large else self._unrolled
+        find = self._in_a_loop if self.loops(form) else self._unrolled
         q, p = form.halves(y)
         q, p, first, last = find(form, t, q, p, dt, memory if fsal else None)
         return Step(jnp.concatenate([q, p]), None, last if fsal else (), (first, last))
@@ -125,7 +126,7 @@ class Symplectic(Method):
         return _through_ends(self, form, (t, y, dt, step.y), step.data)
 
 
-class Nystrom(Method):
+class Nystrom(StagedMethod):
     """k_i = f(t + c_i dt, x + c_i dt v + dt² Σ_j A_ij k_j) for x'' = f(t, x).
 
     x1 = x + dt v + dt² Σ b_i k_i and v1 = v + dt Σ ḃ_i k_i; an embedded pair estimates the error of
@@ -181,7 +182,7 @@ class Nystrom(Method):
         table = self.tableau
         x, v = form.halves(y)
         first = memory if table.fsal else form.kick(t, x, v)
-        find = self._in_a_loop if form.large else self._unrolled
+        find = self._in_a_loop if self.loops(form) else self._unrolled
         stages, point = find(form, t, (x, v), dt, first)
         if not table.fsal:
             point = x + dt * form.drift(t, x, v + dt * combine(table.b, stages))
@@ -212,10 +213,10 @@ class Nystrom(Method):
         rows = (jnp.asarray(table.A[1:], dt.dtype), jnp.asarray(table.c[1:], t.dtype))
         known = blank_stages(table.stages, x, first)
         (stages,), point = stages_in_loop(stage, rows, (known,), first=1, carry=x)
-        return tuple(stages), point
+        return stages, point
 
     def _error(
-        self, form: Partitioned, t: Array, x: Array, dt: Array, stages: tuple
+        self, form: Partitioned, t: Array, x: Array, dt: Array, stages: Stages
     ) -> Array | None:
         table = self.tableau
         if table.b_error is None or table.b_dot_error is None:
@@ -239,7 +240,7 @@ class Nystrom(Method):
         return Polynomial(y, self._coefficients(form, t, y, dt, step.data), dt)
 
     def _coefficients(
-        self, form: Partitioned, t: Array, y: Array, dt: Array, stages: tuple
+        self, form: Partitioned, t: Array, y: Array, dt: Array, stages: Stages
     ) -> tuple:
         """Those of θ, θ², … in x + θ dt v + dt² Σ b_i(θ) k_i and v + dt Σ ḃ_i(θ) k_i."""
         x, v = form.halves(y)

@@ -4,20 +4,21 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree, Real
+from jaxtyping import Array, PyTree, Real, Shaped
 
 from ..algebra import Factors, Slopes, factored, field_derivatives, linear_solve
 from ..problems.forms import Mass
-from .base import Method, Step
-from .interpolant import Hermite, Interpolant, Polynomial, combine
+from .base import Step
+from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import apply_mass, combined, slope_of
-from .stage_loop import stages_in_loop, weighted
+from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .tableau import RosenbrockTableau, table_of
+from .weighted_sums import combine, combine_columns, weighted
 
 __all__ = ["Rosenbrock", "step_from"]
 
 
-class Rosenbrock(Method):
+class Rosenbrock(StagedMethod):
     """(M − dt γ J) u_i = dt γ (f(t + c_i dt, y + Σ a_ij u_j) + dt d_i f_t) + γ M Σ C_ij u_j.
 
     y1 = y + Σ b_i u_i, with J = ∂f/∂y and f_t = ∂f/∂t at (t, y), M the mass matrix or 1, and sums
@@ -30,6 +31,7 @@ class Rosenbrock(Method):
 
     Args:
         tableau: a `RosenbrockTableau`; the named methods, such as `Rodas5P()`, bring theirs.
+        stages: "loop" or "unrolled"; None: by the size of the field.
 
     Reference: hairer1996, IV.7.
 
@@ -70,9 +72,8 @@ class Rosenbrock(Method):
     ) -> Step:
         """One step."""
         del memory
-        return step_from(
-            self.tableau, form, t, y, dt, field_derivatives(form.field, t, y, form.jac)
-        )
+        found = field_derivatives(form.field, t, y, form.jac)
+        return step_from(self.tableau, form, t, y, dt, found, rolled=self.loops(form))
 
     def interpolant_evaluates(self, form: Mass) -> bool:
         """Only where the tableau has no dense output."""
@@ -85,13 +86,13 @@ class Rosenbrock(Method):
         """Σ of the tableau's row `dense_error`, or half the last term of the Chebyshev series, if
         that is smaller: the one tells stiff components from others, the other how far they bend.
         """
-        del dt, path
+        del y, dt, path
         row, dense = self.tableau.dense_error, self.tableau.dense
         if row is None or dense is None:
             return None
         last = dense[:, -1] / 4 ** dense.shape[1]
         terms = combine(row, step.data), combine(last, step.data)
-        return jnp.minimum(*map(jnp.abs, terms)).reshape(y.shape)
+        return jnp.minimum(*map(jnp.abs, terms))
 
     def interpolant(self, form: Mass, t: Array, y: Array, dt: Array, step: Step) -> Interpolant:
         """The tableau's own dense output, or the cubic through both ends."""
@@ -99,8 +100,7 @@ class Rosenbrock(Method):
         if dense is None:
             ends = slope_of(form, t, y), slope_of(form, t + dt, step.y)
             return Hermite(y, step.y, *ends, dt)
-        parts = (combine(column, step.data).reshape(y.shape) for column in dense.T)
-        return Polynomial(y, tuple(parts), dt)
+        return Polynomial(y, combine_columns(dense, step.data), dt)
 
 
 def step_from(
@@ -111,11 +111,11 @@ def step_from(
     dt: Real[Array, ""],
     found: Slopes,
     *,
-    rolled: bool = False,
+    rolled: bool,
 ) -> Step:
-    """One step, from the field and its derivatives at (t, y). Its stages are straight code, or in a
-    loop, where the field is large or the step is asked to be `rolled`: then the field is compiled
-    once, not s times, and small steps take half as long again.
+    """One step, from the field and its derivatives at (t, y). Its stages are straight code, or
+    `rolled`, in a loop: then the field is compiled once, not s times, and small steps take half as
+    long again.
 
     Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
     identity, also in its derivatives.
@@ -126,10 +126,10 @@ def step_from(
     if form.mass is not None:  # which may be singular, so that a step of length zero would be
         matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
     factors = factored(matrix)
-    make = _in_a_loop if rolled or form.large else _unrolled_stages
+    make = _in_a_loop if rolled else _unrolled_stages
     stages = make(table, form, t, y, dt, found, factors)
-    y1 = y + combine(table.b, stages).reshape(y.shape)
-    error = None if table.b_error is None else combine(table.b_error, stages).reshape(y.shape)
+    y1 = y + combine(table.b, stages)
+    error = None if table.b_error is None else combine(table.b_error, stages)
     return Step(y1, error, (), stages)
 
 
@@ -147,14 +147,14 @@ def _unrolled_stages(
     stages: list[Array] = []
     for a, coupling, c, d in zip(table.A, table.gamma_C, table.c, table.d, strict=True):
         if stages:
-            point = y + combine(a[: len(stages)], stages).reshape(y.shape)
+            point = y + combine(a[: len(stages)], stages)
             rate = form.field(t + float(c) * dt, point).ravel()
         right = rate if by_t is None or d == 0 else rate + (float(d) * dt) * by_t
         right = scale * right
         past = combine(coupling[: len(stages)], stages)
-        stages.append(
-            linear_solve(factors, right if past is None else right + apply_mass(form.mass, past))
-        )
+        if past is not None:
+            right = right + apply_mass(form.mass, past.ravel())
+        stages.append(linear_solve(factors, right).reshape(y.shape))
     return tuple(stages)
 
 
@@ -166,18 +166,18 @@ def _in_a_loop(
     dt: Array,
     found: Slopes,
     factors: Factors,
-) -> tuple:
+) -> Shaped[Array, "stages ..."]:
     """The stages in a loop over the rows of the table, which has all columns in each."""
     by_t, scale = found.by_t, table.gamma * dt
     rows = tuple(jnp.asarray(x, y.dtype) for x in (table.A, table.gamma_C, table.c, table.d))
 
     def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:
         (a, coupling, c, d), (us,) = row, tables
-        point = y + weighted(a, us).reshape(y.shape)
+        point = y + weighted(a, us)
         rate = form.field(t + c.astype(t.dtype) * dt.astype(t.dtype), point).ravel()
         right = rate if by_t is None else rate + (d * dt) * by_t
-        u = linear_solve(factors, scale * right + apply_mass(form.mass, weighted(coupling, us)))
-        return (u,), carry
+        past = apply_mass(form.mass, weighted(coupling, us).ravel())
+        return (linear_solve(factors, scale * right + past).reshape(y.shape),), carry
 
-    (us,), _ = stages_in_loop(stage, rows, (jnp.zeros((table.stages, y.size), y.dtype),))
-    return tuple(us)
+    (us,), _ = stages_in_loop(stage, rows, (blank_stages(table.stages, y),))
+    return us

@@ -1,20 +1,44 @@
-"""`stages_in_loop`: the stages of a step in a loop, so that the field is compiled once and not s
-times.
+"""`StagedMethod` and `stages_in_loop`: the stages of a step in a loop, so that the field is
+compiled once and not s times.
 
 Straight code is faster where a field is a few scalar operations. Where it is large, the compiler
 takes each copy of it apart once more, and puts each together with its neighbours.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
 from ..autodiff.tables import add_row
+from ..problems.forms import Form
+from .base import Method
 
-__all__ = ["blank_stages", "stages_in_loop", "weighted"]
+__all__ = ["StagedMethod", "blank_stages", "stages_in_loop"]
+
+
+class StagedMethod(Method):
+    """The base of methods that evaluate one stage after another. `stages` says how they are
+    compiled: in a "loop", or "unrolled", as straight code; None: in a loop where the field is
+    large. Numbers differ by rounding alone.
+    """
+
+    stages: Literal["loop", "unrolled"] | None = eqx.field(static=True, default=None, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if self.stages not in {None, "loop", "unrolled"}:
+            raise ValueError(
+                f"stages is {self.stages!r}; 'loop' (compiled once) or 'unrolled' (straight code) "
+                "is wanted, or None, which chooses by the size of the field."
+            )
+
+    def loops(self, form: Form) -> bool:
+        """True if the stages of a step of this equation are a loop."""
+        return form.large if self.stages is None else self.stages == "loop"
 
 
 def stages_in_loop(
@@ -28,6 +52,7 @@ def stages_in_loop(
     does the derivative of its transpose, as values are added to the rows: the transpose leaves the
     cotangent of a row where it is, while that of a replaced row becomes zero.
 
+    >>> from diffeq.methods.weighted_sums import weighted
     >>> sums = lambda row, tables, carry: ((row[1] + weighted(row[0], tables[0]),), carry)
     >>> rows = (jnp.array([[0.0, 0.0], [2.0, 0.0]]), jnp.array([1.0, 1.0]))
     >>> stages_in_loop(sums, rows, (jnp.zeros(2),))[0]
@@ -47,7 +72,7 @@ def stages_in_loop(
     state = (jnp.int32(first), tables, carry)
     stable = (False, *(True for _ in tables))
     (_, tables, carry), _ = walk(
-        turn, 0, count, rows=rows, carry=state, length=count, stable=stable
+        turn, 0, count, rows=rows, carry=state, length=count, stable=stable, keeps=True
     )
     return tables, carry
 
@@ -58,8 +83,3 @@ def blank_stages(count: int, like: Array, *known: Array) -> Shaped[Array, "count
     for i, value in enumerate(known):
         table = put_row(table, value, jnp.int32(i))
     return table
-
-
-def weighted(weights: Array, table: Array) -> Array:
-    """Σ w_i x_i over the rows of a table; not a product of matrices, which is a library call."""
-    return jnp.sum(weights.reshape(-1, *(1,) * (table.ndim - 1)) * table, axis=0)

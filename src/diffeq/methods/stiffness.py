@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Array, Int, Real
 
 from ..core.norm import in_dtype_of
-from .interpolant import combine
 from .order import stability_reach
 from .tableau import Tableau
+from .weighted_sums import Stages, combine
 
 __all__ = ["Signs", "last_two", "no_signs", "read_signs", "stability_limits"]
 
@@ -68,7 +68,7 @@ def no_signs(like: Array) -> Signs:
 
 
 def read_signs(
-    table: Tableau, stages: tuple, error: Array, dt: Real[Array, ""], signs: Signs
+    table: Tableau, stages: Stages, error: Array, dt: Real[Array, ""], signs: Signs
 ) -> tuple[Signs, Signs]:
     """The signs after an attempt, if it is accepted and if it is rejected.
 
@@ -118,7 +118,7 @@ class _Seen(NamedTuple):
     error: Array
 
 
-def _seen(table: Tableau, stages: tuple, error: Array) -> _Seen:
+def _seen(table: Tableau, stages: Stages, error: Array) -> _Seen:
     i, j = last_two(table) or (0, 0)
     A = np.asarray(table.A)
     inner = A[j] - A[i]

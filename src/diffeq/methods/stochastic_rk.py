@@ -15,10 +15,11 @@ from ..core.norm import magnitude
 from ..problems.forms import Sde
 from .base import Method, Step
 from .brownian_bridge import Bridge
-from .interpolant import Interpolant, Polynomial, combine
-from .stage_loop import blank_stages, stages_in_loop, weighted
+from .interpolant import Interpolant, Polynomial
+from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .stochastic_tableau import StochasticTableau
 from .tableau import table_of
+from .weighted_sums import combine, weighted
 
 __all__ = ["SRA", "SRI", "EulerHeun", "EulerMaruyama", "Milstein", "Stochastic"]
 
@@ -198,7 +199,7 @@ class Milstein(Stochastic):
         return Step(y1, None, (), ())
 
 
-class _Tabled(Stochastic):
+class _Tabled(StagedMethod, Stochastic):
     """A table, and the estimate by the method of order 1 inside, which SRI and SRA share.
 
     Of what the noise adds late the estimate has the root mean square over the noise of the step,
@@ -290,7 +291,7 @@ class SRI(_Tabled):
         w, h = form.normal
         i11, i10 = form.root * (w * w - 1) / 2, form.root * (w / 2 + h)
         i111 = form.root * (w * w - 3) * w / 6
-        find = self._in_a_loop if form.large else self._unrolled
+        find = self._in_a_loop if self.loops(form) else self._unrolled
         fs, gs = find(form, t, y, dt, i10)
         spread = _sum_terms((form.increment, table.beta1, gs), (i11, table.beta2, gs))
         late = _sum_terms((i10, table.beta3, gs), (i111, table.beta4, gs))
@@ -330,7 +331,7 @@ class SRI(_Tabled):
         )
         blank = blank_stages(table.stages, y)
         (fs, gs), _ = stages_in_loop(stage, rows, (blank, blank))
-        return list(fs), list(gs)
+        return fs, gs
 
 
 class SRA(_Tabled):
@@ -371,7 +372,7 @@ class SRA(_Tabled):
         i10 = form.root * (w / 2 + h)
         gs = [form.diffusion(t + float(c) * dt, y) for c in table.c1]
         pushes = [_noise_term(form, combine(row, gs), i10, y) for row in table.B0]
-        find = self._in_a_loop if form.large else self._unrolled
+        find = self._in_a_loop if self.loops(form) else self._unrolled
         fs = find(form, t, y, dt, pushes)
         late = combine(table.beta2, gs)
         spread = form.times(combine(table.beta1, gs), form.increment) + form.times(late, i10)
@@ -399,7 +400,7 @@ class SRA(_Tabled):
         pushed = jnp.stack([jnp.zeros_like(y) if p is None else p for p in pushes])
         rows = (jnp.asarray(table.A0, dt.dtype), jnp.asarray(table.c0, t.dtype), pushed)
         (fs,), _ = stages_in_loop(stage, rows, (blank_stages(table.stages, y),))
-        return list(fs)
+        return fs
 
 
 def _noise_term(form: Sde, g: Array | None, w: Array, y: Array) -> Array | None:

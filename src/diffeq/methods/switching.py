@@ -144,9 +144,16 @@ class Switching(_Paired):
 
     def init(self, form: Mass, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
-        return _SwitchMemory(
-            self.nonstiff.init(form, t, y), no_signs(y), jnp.int32(_first_votes(y.size))
-        )
+        return self._explicit_at_first(y, self.nonstiff.init(form, t, y))
+
+    def init_with_slope(
+        self, form: Mass, t: Real[Array, ""], y: Array, slope: Array
+    ) -> _SwitchMemory:
+        """As the explicit method begins."""
+        return self._explicit_at_first(y, self.nonstiff.init_with_slope(form, t, y, slope))
+
+    def _explicit_at_first(self, y: Array, first: PyTree) -> _SwitchMemory:
+        return _SwitchMemory(first, no_signs(y), jnp.int32(_first_votes(y.size)))
 
     def __repr__(self) -> str:
         return f"Switching({self.nonstiff!r}, {self.stiff!r})"
@@ -176,6 +183,12 @@ class _Phase(_Paired):
         """Explicit at first."""
         return self.pair.init(form, t, y)
 
+    def init_with_slope(
+        self, form: Mass, t: Real[Array, ""], y: Array, slope: Array
+    ) -> _SwitchMemory:
+        """As the pair."""
+        return self.pair.init_with_slope(form, t, y, slope)
+
     def interpolant_evaluates(self, form: Mass) -> bool:
         """As the method's."""
         return self.own.interpolant_evaluates(form)
@@ -197,7 +210,8 @@ class _Phase(_Paired):
                 found.in_chebyshev() if isinstance(found, Polynomial) else found,
             )
         blank = (jnp.zeros_like(y),) * (degree - len(found.coefficients))
-        return kind(y, (*found.coefficients, *blank), dt)
+        terms = (*found.coefficients, *blank)
+        return kind(y, jnp.stack(terms) if self.pair.nonstiff.loops(form) else terms, dt)
 
 
 class _NonstiffPhase(_Phase):
