@@ -1,5 +1,8 @@
 """Neural networks in differential equations, and the other way round, on JAX."""
 
+import sys as _sys
+import typing as _typing
+
 from . import datasets, interp, nn, plot, stats, testing, zoo
 from . import methods as _methods
 from .adjoints import (
@@ -51,6 +54,21 @@ from .train import (
 )
 
 __version__ = "0.1.0"
+
+# Names that were public once, and what stands in their place.
+_REPLACED = {
+    "Interpolating": 'de.Gauss(integral="augmented")',
+    "Quadrature": 'de.Gauss(integral="adaptive")',
+}
+
+if not _typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> _typing.NoReturn:
+        message = f"module 'diffeq' has no attribute {name!r}"
+        if name in _REPLACED:
+            message += f"; {_REPLACED[name]} stands in its place."
+        raise AttributeError(message, name=name, obj=_sys.modules[__name__])
+
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",

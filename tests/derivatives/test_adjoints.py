@@ -431,6 +431,7 @@ def test_what_is_not_served_is_refused_with_those_that_do(name):
     [
         (lambda: de.Gauss(rtol=-1.0), "rtol is -1.0; a positive number"),
         (lambda: de.Gauss(points=0), "points is 0"),
+        (lambda: de.Gauss("adaptive"), "points is 'adaptive'; .* Write integral='adaptive'"),
         (lambda: de.Gauss(rows=0), "rows is 0"),
         (lambda: de.Gauss(integral="simpson"), "integral is 'simpson'; one of 'gauss'"),
         (lambda: de.Gauss(3, integral="adaptive"), "points is 3, and integral is 'adaptive'"),

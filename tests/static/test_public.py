@@ -5,6 +5,7 @@ part of the change that is reviewed.
 """
 
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,25 @@ def test_public_module_has_a_docstring(name: str) -> None:
 def test_public_api_is_the_one_written_down() -> None:
     written = SNAPSHOT.read_text(encoding="utf8").splitlines()
     assert snapshot().splitlines() == written, "if this change of the API is meant: make api"
+
+
+@pytest.mark.parametrize(("name", "instead"), diffeq._REPLACED.items())
+def test_a_name_that_was_public_says_what_stands_in_its_place(name: str, instead: str) -> None:
+    with pytest.raises(AttributeError, match=f"{re.escape(instead)} stands in its place"):
+        getattr(diffeq, name)
+    assert not hasattr(diffeq, name)
+    assert name not in dir(diffeq)
+    assert name not in NAMES
+    made = eval(instead, {"de": diffeq})
+    assert isinstance(made, diffeq.Gauss)
+
+
+def test_an_unknown_name_is_the_error_of_a_module() -> None:
+    with pytest.raises(
+        AttributeError, match=r"^module 'diffeq' has no attribute 'Tsit6'$"
+    ) as found:
+        diffeq.Tsit6  # noqa: B018
+    assert (found.value.name, found.value.obj) == ("Tsit6", diffeq)
 
 
 if __name__ == "__main__":

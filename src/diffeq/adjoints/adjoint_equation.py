@@ -11,21 +11,24 @@ cotangents that its end gives, are in `cotangents.py`.
 """
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.one_way_linear import Map, undifferentiable
 from ..autodiff.reverse_control_flow import loops_named
-from ..integrator import Data, Integrator, State
+from ..controllers.tolerance import Tolerance
+from ..core.packing import TreeDef
+from ..integrator import Attempt, Data, Integrator, State
 from ..methods import Method
 from ..problems import Problem
-from .backward_solve import AdjointIntegrator, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
 from .base import FEATURES, OF_STEPS, OneWay, SolveSpec, check_tolerance, refusal
 from .cotangents import backward
 from .forward_result import AdjointContext, solved_with_states
+from .tape import Recorder
 
 __all__ = ["ContinuousAdjoint"]
 
@@ -86,7 +89,7 @@ class ContinuousAdjoint(OneWay):
         del setting
         return []
 
-    def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Any:
+    def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder | None:
         """The recorder of the tape that the backward solve reads; None where it reads none."""
         del integrator, max_steps
 
@@ -94,17 +97,21 @@ class ContinuousAdjoint(OneWay):
         """The unknowns of the backward solve at t1: λ first."""
         raise NotImplementedError
 
-    def slopes(self, setting: "AdjointContext", where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(
+        self, setting: "AdjointContext", where: ForwardStates, t: Array, parts: tuple
+    ) -> tuple:
         """The derivatives of the unknowns by σ = −t; `where` holds the data that give y(t)."""
         raise NotImplementedError
 
-    def at_checkpoint(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
+    def at_checkpoint(
+        self, parts: tuple, known: Array | None, tolerance: Tolerance
+    ) -> tuple[tuple, Array | None]:
         """The unknowns after a node at which y is known, and the drift that was measured there."""
         del known, tolerance
         return parts, None
 
     def accumulate(
-        self, back: "AdjointIntegrator", data: Data, solve: "BackwardSolve", tried: Any
+        self, back: "AdjointIntegrator", data: Data, solve: "BackwardSolve", tried: Attempt
     ) -> list:
         """The integral dL/dp after an attempt."""
         del back, data, tried
@@ -116,12 +123,12 @@ class ContinuousAdjoint(OneWay):
 
     # Common to all of them.
 
-    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], PyTree]:
         """The forward solve, and the residuals for the backward solve."""
         sentence = refusal(self.name, ["second"])
         return undifferentiable(partial(solved_with_states, spec), sentence)(leaves)
 
-    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: TreeDef) -> Map:
         """The linear map that pulls cotangents back."""
         return _Pull(spec, live, tree)
 
@@ -129,7 +136,7 @@ class ContinuousAdjoint(OneWay):
 class _Pull(Map):
     """The map to the cotangents of a solve's inputs, by a backward solve."""
 
-    def __init__(self, spec: SolveSpec, live: list[bool], tree: Any) -> None:
+    def __init__(self, spec: SolveSpec, live: list[bool], tree: TreeDef) -> None:
         self.spec, self.live, self.tree = spec, live, tree
         self.name = spec.adjoint.name
         self.refusal = refusal(self.name, ["forward"])

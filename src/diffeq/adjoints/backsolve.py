@@ -1,6 +1,6 @@
 """`Backsolve`: y is solved backwards together with its adjoint, and compared with checkpoints."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..controllers.tolerance import Tolerance
 from ..core.norm import mean_square
 from .adjoint_equation import ContinuousAdjoint
-from .backward_solve import AdjointIntegrator, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
 from .base import register_adjoint
 from .forward_result import AdjointContext
 
@@ -79,7 +80,9 @@ class Backsolve(ContinuousAdjoint):
         """(λ, dL/dp, y)."""
         return lam, [jnp.zeros_like(p) for p in moving], y
 
-    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(
+        self, setting: AdjointContext, where: ForwardStates, t: Array, parts: tuple
+    ) -> tuple:
         """((∂f/∂y)ᵀλ, (∂f/∂p)ᵀλ, −f)."""
         del where
         lam, _, y = parts
@@ -87,10 +90,13 @@ class Backsolve(ContinuousAdjoint):
         of_parameters, of_y = pull(lam)
         return of_y, of_parameters, -f
 
-    def at_checkpoint(self, parts: tuple, known: Any, tolerance: Any) -> tuple[tuple, Any]:
+    def at_checkpoint(
+        self, parts: tuple, known: Array | None, tolerance: Tolerance
+    ) -> tuple[tuple, Array]:
         """The unknowns with y restored from the forward solve; and the drift: the norm of the
         difference of y from it, in tolerances.
         """
+        assert known is not None
         lam, of_parameters, y = parts
         scale = tolerance.atol + tolerance.rtol * jnp.abs(known)
         return (lam, of_parameters, known), jnp.sqrt(mean_square((y - known) / scale))

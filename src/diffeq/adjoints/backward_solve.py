@@ -7,15 +7,16 @@ observation time, where λ jumps by the cotangent of the observation, or a time 
 or λ wanted.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, PyTree
 
 from ..autodiff.row_buffers import get_row, put_row
 from ..autodiff.while_loop import loop
@@ -33,15 +34,29 @@ from ..integrator import (
     lane_status,
     right_limit_form,
 )
+from ..integrator.state import Held
 from ..methods import METHODS, Method
 from ..output import Output
-from ..problems.forms import Ode, lower
+from ..problems.forms import Form, Ode, lower
 from .base import SolveSpec
 from .forward_result import AdjointContext, ForwardResult
 
-__all__ = ["DRIFTED", "AdjointIntegrator", "BackwardSolve", "BackwardStart", "Nodes"]
+__all__ = [
+    "DRIFTED",
+    "AdjointIntegrator",
+    "BackwardSolve",
+    "BackwardStart",
+    "ForwardStates",
+    "Nodes",
+]
 
 DRIFTED = -1  # the status of a backward solve whose y differs too much from the checkpoints
+
+
+type ForwardStates = tuple
+"""y(t) for a backward solve: () where y is solved along, (y,) at the end, or (interpolant, start,
+length) on a step of the forward solve.
+"""
 
 
 class Nodes(NamedTuple):
@@ -52,8 +67,8 @@ class Nodes(NamedTuple):
     """
 
     times: Array
-    jumps: Any
-    states: Any
+    jumps: Array | None
+    states: Array | None
 
 
 class BackwardStart(NamedTuple):
@@ -75,7 +90,7 @@ class BackwardSolve(NamedTuple):
     total: list
     drift: Array
     place: Array
-    lam_at_nodes: Any
+    lam_at_nodes: tuple[Array, ...]
 
 
 class AdjointIntegrator:
@@ -119,7 +134,7 @@ class AdjointIntegrator:
         """The end of the backward solve, in its own time."""
         return -self.setting.start.t
 
-    def data(self, where: Any) -> Data:
+    def data(self, where: ForwardStates) -> Data:
         """The data of the backward solve; `where` holds the data that give y(t)."""
         data = self.setting.data
         return Data(
@@ -140,7 +155,7 @@ class AdjointIntegrator:
             goal=data.goal,
         )
 
-    def first(self, where: Any) -> BackwardSolve:
+    def first(self, where: ForwardStates) -> BackwardSolve:
         """The state before the first step."""
         y = self.packing.pack(self.parts)
         data = self.data(where)
@@ -157,19 +172,22 @@ class AdjointIntegrator:
         seen = (seen,) if self.setting.integrator.has_stops else ()
         return BackwardSolve(replace(state, status=status), node, total, zero, state.t, seen)
 
-    def solve_to(self, solve: BackwardSolve, where: Any, floor: Array) -> BackwardSolve:
+    def solve_to(self, solve: BackwardSolve, where: ForwardStates, floor: Array) -> BackwardSolve:
         """Solves on to `floor`, with a step end at each node before it."""
         go = (solve.state.status == Status.success) & (solve.state.t < floor)
         status = jnp.where(go, Status.running, solve.state.status).astype(jnp.int32)
         solve = solve._replace(state=replace(solve.state, status=status))
 
-        def running(consts: Any, solve: BackwardSolve, _: Any) -> Array:
+        def running(consts: tuple[Data, Array, Nodes], solve: BackwardSolve, _: tuple) -> Array:
             del consts
             return solve.state.status == Status.running
 
         def turn(
-            active: Any, consts: Any, solve: BackwardSolve, _: Any
-        ) -> tuple[BackwardSolve, Any]:
+            active: Bool[Array, ""],
+            consts: tuple[Data, Array, Nodes],
+            solve: BackwardSolve,
+            _: tuple,
+        ) -> tuple[BackwardSolve, tuple]:
             data, floor, nodes = consts
             node, time = _next_node(nodes, solve.node)
             data = replace(data, t1=jnp.minimum(time, floor))
@@ -204,7 +222,9 @@ class AdjointIntegrator:
             parts = (parts[0] + get_row(nodes.jumps, node), *parts[1:])
         y = jnp.where(there, self.packing.pack(parts), state.y)
         state = self._with_new_memory(data, there, replace(state, y=y))
-        return _with_drift(solve, state, there, drift, self.adjoint)
+        if drift is None:
+            return solve._replace(state=state)
+        return _with_drift(solve, state, there, drift, self.adjoint.drift)
 
     def _with_new_memory(self, data: Data, there: Array, state: State) -> State:
         """The state with the method's memory initialised again where λ has jumped."""
@@ -230,14 +250,16 @@ def _next_node(nodes: Nodes, node: Array) -> tuple[Array, Array]:
 
 
 def _with_drift(
-    solve: BackwardSolve, state: State, there: Array, drift: Any, adjoint: Any
+    solve: BackwardSolve,
+    state: State,
+    there: Array,
+    drift: Array,
+    allowed: float,
 ) -> BackwardSolve:
-    """The backward solve with the drift at a node; stopped where that is too large."""
-    if drift is None:
-        return solve._replace(state=state)
+    """The backward solve with the drift at a node; stopped where more than is allowed."""
     drift = jnp.where(there, drift, 0).astype(solve.drift.dtype)
     worse = ~(drift <= solve.drift)
-    status = jnp.where(drift <= adjoint.drift, state.status, DRIFTED).astype(jnp.int32)
+    status = jnp.where(drift <= allowed, state.status, DRIFTED).astype(jnp.int32)
     return solve._replace(
         state=replace(state, status=status),
         drift=jnp.where(worse, drift, solve.drift),
@@ -259,22 +281,22 @@ def _adjoint_form(
     live: list[bool],
     packing: Packing,
     wanted: str,
-    parameters: Any,
-    sign: Any,
-    held: Any = (),
-) -> Any:
+    parameters: tuple[list, ForwardStates],
+    sign: PyTree,
+    held: Held = (),
+) -> Form:
     """The adjoint equation, lowered to the form that its method steps."""
     del sign, held
     leaves, where = parameters
     setting = AdjointContext(spec, leaves, live)
 
     def field(sigma: Array, packed: Array) -> Array:
-        return packing.pack(spec.adjoint.slopes(setting, where, -sigma, packing.unpack(packed)))
+        return packing.pack(setting.adjoint.slopes(setting, where, -sigma, packing.unpack(packed)))
 
     return lower(Ode(field), wanted, "an adjoint")
 
 
-def _norm_of_parts(sizes: list[int], given: Any) -> Any:
+def _norm_of_parts(sizes: list[int], given: Callable | None) -> Callable | None:
     """Returns the norm that is the largest of the norms of the parts: many weights must not hide
     the error of a few states.
     """

@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.while_loop import single_iteration_loop
+from ..controllers.tolerance import Tolerance
+from ..core.packing import TreeDef
 from ..core.promotion import standard_promotion
-from ..integrator import Data, Integrator, State, integrate
+from ..integrator import Data, Integrator, Start, State, integrate
 from ..problems import ODEProblem, Problem
 
 __all__ = [
@@ -86,7 +88,7 @@ class Adjoint(eqx.Module):
         return not problem.is_steady
 
     def run(
-        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+        self, integrator: Integrator, data: Data, start: Start | State, max_steps: int
     ) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a derivative."""
         raise NotImplementedError
@@ -137,10 +139,10 @@ def refusal(name: str, features: Iterable[str], problem: type[Problem] = ODEProb
 class SolveSpec(NamedTuple):
     """The static part of a solve, hashable and compared by value, for `custom_jvp`."""
 
-    adjoint: Any
+    adjoint: "OneWay"
     integrator: Integrator
     max_steps: int
-    tree: Any
+    tree: TreeDef
 
 
 class OneWay(Adjoint):
@@ -150,17 +152,17 @@ class OneWay(Adjoint):
     """
 
     def run(
-        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+        self, integrator: Integrator, data: Data, start: Start | State, max_steps: int
     ) -> tuple[State, list]:
         """`integrate` from a `Start`, with a derivative."""
         leaves, tree = jax.tree.flatten((data, start))
         return solve_one_way(SolveSpec(self, integrator, max_steps, tree), leaves)
 
-    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], PyTree]:
         """The solve, and the residuals of its derivative."""
         raise NotImplementedError
 
-    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: TreeDef) -> Map:
         """The derivative, linear in the tangents of the live leaves."""
         raise NotImplementedError
 
@@ -181,7 +183,7 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     """The solve without its derivative."""
     data, start = jax.tree.unflatten(spec.tree, leaves)
 
-    def run(data: Data, start: Any) -> Any:
+    def run(data: Data, start: Start | State) -> tuple[State, list]:
         return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
     return run_as_one(run, data, start)
@@ -189,7 +191,9 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
 
 @partial(solve_one_way.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solve_one_way_jvp(spec: SolveSpec, primals: Any, tangents: Any) -> Any:
+def _solve_one_way_jvp(
+    spec: SolveSpec, primals: tuple[list], tangents: tuple[list]
+) -> tuple[tuple[State, list], tuple[State, list]]:
     (leaves,), (dots,) = primals, tangents
     live = flags_of(leaves, dots)
     result, kept = spec.adjoint.kept(spec, leaves)
@@ -208,7 +212,7 @@ def check_tolerance(name: str, value: Any) -> None:
         raise ValueError(f"{name} is {value!r}; a positive number is wanted, or None.")
 
 
-def is_inexact(x: Any) -> bool:
+def is_inexact(x: ArrayLike | jax.ShapeDtypeStruct) -> bool:
     """True if x has a floating-point or complex dtype, and so a derivative."""
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
@@ -229,7 +233,7 @@ def outputs_of(result: tuple[State, list]) -> list[Array]:
 def solve_tangent(result: tuple[State, list], moved: list | None) -> tuple[State, list]:
     """The tangent of a solve, from those of `outputs_of`; None: zero."""
 
-    def zero(x: Any) -> Any:
+    def zero(x: Array) -> ArrayLike:
         return jnp.zeros_like(x) if is_inexact(x) else np.zeros(jnp.shape(x), jax.dtypes.float0)
 
     state, buffers = jax.tree.map(zero, result)
@@ -254,21 +258,23 @@ def scatter_live(xs: Iterable, flags: Iterable[bool]) -> list:
     return [next(found) if flag else None for flag in flags]
 
 
-def raise_if(integrator: Integrator, bad: Any, sentence: Any, *values: Any) -> None:
+def raise_if(
+    integrator: Integrator, bad: Bool[Array, "..."], sentence: Callable[..., str], *values: Array
+) -> None:
     """Raises a RuntimeError of `sentence(*values)` if `bad`: outside a trace, or where
     `throw="compiled"`.
     """
     if not integrator.raises:
         return
 
-    def host(bad: Any, *values: Any) -> None:
+    def host(bad: ArrayLike, *values: ArrayLike) -> None:
         if np.any(bad):
             raise RuntimeError(sentence(*values))
 
     jax.lax.cond(jnp.any(bad), lambda: call_host(host, bad, *values), lambda: None)
 
 
-def size_of(tolerance: Any, size: Array) -> Array:
+def size_of(tolerance: Tolerance, size: Array) -> Array:
     """The scale of y: `size` = |y|, or atol/rtol where that is larger."""
     rtol = jnp.where(tolerance.rtol > 0, tolerance.rtol, 1e-3)
     return jnp.maximum(size, jnp.where(jnp.isfinite(tolerance.atol), tolerance.atol, 1) / rtol)

@@ -15,8 +15,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from .base import Adjoint
 from .forward import Forward, Monitored
 
 __all__ = ["GradientReport", "check_gradient", "overridden"]
@@ -29,11 +31,11 @@ _TRAPPED = (
 class _Override(NamedTuple):
     """The adjoint and the tolerances that replace those of the solves inside a loss."""
 
-    adjoint: Any = None
+    adjoint: Adjoint | None = None
     tighter: float = 1.0
 
 
-def _user_context() -> Any:
+def _user_context() -> Callable | None:
     """A context that is part of the key of compiled functions: another value traces them again."""
     make = getattr(jax, "make_user_context", None)
     return None if make is None else make(default_value=None)
@@ -141,7 +143,12 @@ class GradientReport:
 
 @keywords
 def check_gradient(
-    loss: Callable, x: Any, *, directions: int = 2, rtol: float = 1e-2, key: Any = None
+    loss: Callable,
+    x: PyTree,
+    *,
+    directions: int = 2,
+    rtol: float = 1e-2,
+    key: PRNGKeyArray | None = None,
 ) -> GradientReport:
     """Compares the gradient of a loss that calls `solve` with other ways to compute it.
 
@@ -199,7 +206,7 @@ def check_gradient(
 class _DifferentiatedLoss:
     """A loss that is differentiated in several ways; a way that fails gives NaN and a note."""
 
-    def __init__(self, loss: Callable, x: Any, notes: list[str]) -> None:
+    def __init__(self, loss: Callable, x: PyTree, notes: list[str]) -> None:
         self.loss, self.x, self.notes = loss, x, notes
 
     def _tried(self, name: str, count: int, compute: Callable) -> np.ndarray:
@@ -240,7 +247,7 @@ class _DifferentiatedLoss:
     def differences(self, along: list, override: _Override, h: float) -> tuple:
         """Extrapolated central differences, and the differences D(h) − D(2h) of the plain ones."""
 
-        def slope(v: Any, h: float) -> Any:
+        def slope(v: PyTree, h: float) -> Array:
             at = lambda s: self.loss(jax.tree.map(lambda x, d: x + s * d, self.x, v))  # noqa: E731
             return (at(h) - at(-h)) / (2 * h)
 
@@ -252,11 +259,11 @@ class _DifferentiatedLoss:
         return (4 * near - far) / 3, np.abs(near - far)
 
 
-def _random_direction(key: Any, tree: Any) -> Any:
+def _random_direction(key: PRNGKeyArray, tree: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, max(len(leaves), 1))
 
-    def one(key: Any, x: Any) -> Any:
+    def one(key: PRNGKeyArray, x: Array) -> Array:
         size = jnp.sqrt(jnp.mean(jnp.abs(x) ** 2))
         return jnp.where(size > 0, size, 1) * jax.random.normal(key, x.shape, x.dtype)
 

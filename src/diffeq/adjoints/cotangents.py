@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
 from ..core.status import Status
 from ..integrator import left_of, right_of
+from ..output import Channel
 from .backward_solve import DRIFTED, AdjointIntegrator, BackwardSolve, BackwardStart, Nodes
 from .base import is_inexact, raise_if, size_of
 from .forward_result import AdjointContext, ForwardResult
@@ -81,8 +82,8 @@ def _channel_cotangents(
 
 
 def _pull_through_channel(
-    setting: AdjointContext, channel: Any, t: Array, y: Array, cotangents: list
-) -> Any:
+    setting: AdjointContext, channel: Channel, t: Array, y: Array, cotangents: list
+) -> tuple[list, Array, Array]:
     """The cotangents of (parameters, t, y) through the function that a channel saves of a state."""
 
     def values(moving: list, t: Array, y: Array) -> list:
@@ -158,7 +159,7 @@ def _origin(
     has_jump = jnp.any((nodes.jumps != 0).reshape(nodes.jumps.shape[0], -1), axis=-1)
     first = jnp.argmax(has_jump)
     skip = setting.adjoint.restores & jnp.all(lam == 0) & jnp.any(has_jump)
-    if setting.adjoint.restores:
+    if nodes.states is not None:
         t, y = jnp.where(skip, nodes.times[first], t), jnp.where(skip, nodes.states[first], y)
     at = jnp.where(skip, first, 0)
     return BackwardStart(t, y, lam + jnp.where(nodes.times[at] == t, nodes.jumps[at], 0))
@@ -307,13 +308,11 @@ def _mask_failed(
     silent = jnp.all(jnp.stack([jnp.all(c == 0) for c in cotangents]))
     bad = (status != Status.success) & ~silent
     sign = setting.integrator.direction or setting.data.sign
-    name = repr(setting.adjoint)
+    name, allowed = repr(setting.adjoint), getattr(setting.adjoint, "drift", np.inf)
 
-    def sentence(status: Any, t: Any, drift: Any, place: Any) -> str:
+    def sentence(status: ArrayLike, t: ArrayLike, drift: ArrayLike, place: ArrayLike) -> str:
         values = [np.ravel(x)[0] for x in (status, t, drift, place)]
-        return _backward_failure_message(
-            name, setting.adjoint, int(values[0]), *map(float, values[1:])
-        )
+        return _backward_failure_message(name, allowed, int(values[0]), *map(float, values[1:]))
 
     raise_if(
         setting.integrator,
@@ -329,13 +328,13 @@ def _mask_failed(
 
 
 def _backward_failure_message(
-    name: str, adjoint: Any, status: int, t: float, drift: float, place: float
+    name: str, allowed: float, status: int, t: float, drift: float, place: float
 ) -> str:
     if status == DRIFTED:
         return (
             f"{name} has lost y on its way back: at t = {place:.6g} the state that was solved "
             f"backwards differs from the one of the forward solve by {drift:.3g} tolerances, and "
-            f"{adjoint.drift:g} are allowed. What contracts forwards grows backwards: give more "
+            f"{allowed:g} are allowed. What contracts forwards grows backwards: give more "
             "checkpoints=, or take de.Gauss() or de.Discrete()."
         )
     why = Status(status).reason if status in set(Status) else "it did not reach its end"

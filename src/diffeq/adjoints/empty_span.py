@@ -2,22 +2,22 @@
 could be differentiated.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..integrator import Data, Integrator, SafePoint, empty_history, with_held
+from ..integrator import Data, Integrator, SafePoint, Start, empty_history, with_held
 from ..methods.mass import slope_of
+from ..problems.history import History
+from .tape import Recorder
 
 __all__ = ["initial_tangents", "midpoint_step"]
 
 
 def midpoint_step(
-    integrator: Integrator, data: Data, past: Any, t1: Array, t0: Array, y0: Array
+    integrator: Integrator, data: Data, past: History | None, t1: Array, t0: Array, y0: Array
 ) -> Array:
     """y0 + ∫ f from t0 to t1 by the midpoint rule, which is right to the second derivative at
     t1 = t0; y0 for an equation with noise, whose path has no slope.
@@ -30,10 +30,10 @@ def midpoint_step(
 
 def initial_tangents(
     integrator: Integrator,
-    recorder: Any,
+    recorder: Recorder | None,
     safe_point: SafePoint,
     data: Data,
-    start: Any,
+    start: Start,
     dots: tuple,
 ) -> list:
     """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there

@@ -14,25 +14,27 @@ trap" of `docs/theory/adjoints.md`.
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..autodiff.batch_last import lanes_last, over_lanes
-from ..autodiff.jax_internals import jaxpr_as_fun, shape_of, trace
+from ..autodiff.jax_internals import Jaxpr, jaxpr_as_fun, shape_of, trace
 from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear
 from ..autodiff.while_loop import loop
+from ..controllers import Controller, Verdict
 from ..controllers.tolerance import Tolerance
 from ..core.norm import magnitude, mean_square
+from ..core.packing import TreeDef
 from ..core.promotion import standard_promotion
 from ..core.status import Status
-from ..integrator import Data, State, attempt, blank_buffers, rewind_failed_clock, written
+from ..integrator import Attempt, Data, State, attempt, blank_buffers, rewind_failed_clock, written
 from ..problems import Problem
 from .base import (
     FEATURES,
@@ -107,12 +109,12 @@ class Forward(OneWay):
         check_tolerance("rtol", self.rtol)
         check_tolerance("atol", self.atol)
 
-    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], Any]:
+    def kept(self, spec: SolveSpec, leaves: list) -> tuple[tuple[State, list], list]:
         """The solve; the tangents start from its inputs, and must get as far as it did."""
         result = solve_one_way(spec, leaves)
         return result, [*leaves, result[0].status]
 
-    def map(self, spec: SolveSpec, live: list[bool], tree: Any) -> Map:
+    def map(self, spec: SolveSpec, live: list[bool], tree: TreeDef) -> Map:
         """The linear map that pushes tangents forward."""
         del tree
         return _Push(_SolveProcess(spec), [*live, False], None)
@@ -131,10 +133,13 @@ class Monitored(Forward):
         return Forward.__name__
 
 
+type _Process = "_SolveProcess | _TangentProcess"
+
+
 class _Push(Map):
     """The tangents of a solve's outputs, by another solve."""
 
-    def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
+    def __init__(self, inner: _Process, live: Sequence[bool], directions: int | None) -> None:
         self.inner, self.live, self.directions = inner, list(live), directions
         self.refusal = refusal("Forward", ["reverse"])
 
@@ -158,7 +163,7 @@ class _Push(Map):
 class _Merged(_Push):
     """Tangents whose directions lie in several axes, pushed as directions in one."""
 
-    def __init__(self, inner: Any, live: Sequence[bool], shape: tuple) -> None:
+    def __init__(self, inner: _Process, live: Sequence[bool], shape: tuple[int, ...]) -> None:
         super().__init__(inner, live, int(np.prod(shape)))
         self.shape = shape
 
@@ -181,7 +186,9 @@ def _run_process(process: "_TangentProcess", inputs: list) -> list:
 
 @partial(_run_process.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _run_process_jvp(process: "_TangentProcess", primals: Any, tangents: Any) -> tuple[list, list]:
+def _run_process_jvp(
+    process: "_TangentProcess", primals: tuple[list], tangents: tuple[list]
+) -> tuple[list, list]:
     (inputs,), (dots,) = primals, tangents
     live = flags_of(inputs, dots)
     out = _run_process(process, inputs)
@@ -199,12 +206,8 @@ class _SolveProcess:
     """
 
     def __init__(self, spec: SolveSpec) -> None:
-        self.spec, self.integrator = spec, spec.integrator
-
-    @property
-    def adjoint(self) -> Any:
-        """The adjoint, with its tolerances."""
-        return self.spec.adjoint
+        assert isinstance(spec.adjoint, Forward)
+        self.spec, self.integrator, self.adjoint = spec, spec.integrator, spec.adjoint
 
     def data(self, inputs: list) -> Data:
         """The data of the solve, constant along it."""
@@ -224,7 +227,7 @@ class _SolveProcess:
         t = jnp.where(empty, data.t1, state.t)
         return replace(state, t=t, y=y), buffers
 
-    def attempt(self, inputs: list, state: State) -> tuple[State, Any, list]:
+    def attempt(self, inputs: list, state: State) -> tuple[State, Attempt, list]:
         """The state after an attempt, the attempt, and the tuples (error, y0, y1) of which the
         controller can take a norm.
         """
@@ -232,7 +235,7 @@ class _SolveProcess:
         known = self.integrator.controller.is_adaptive
         return after, tried, [(tried.step.error, state.y, tried.step.y)] if known else []
 
-    def write(self, inputs: list, state: State, tried: Any, buffers: list) -> list:
+    def write(self, inputs: list, state: State, tried: Attempt, buffers: list) -> list:
         """The rows with those of an attempt."""
         return written(self.integrator, self.data(inputs), state, tried, buffers)
 
@@ -260,11 +263,11 @@ class _SolveProcess:
         del state
         return core
 
-    def tried(self, tried: Any) -> Any:
+    def tried(self, tried: Attempt) -> Attempt:
         """The attempt of the loop."""
         return tried
 
-    def masked(self, tried: Any, on: Array) -> Any:
+    def masked(self, tried: Attempt, on: Array) -> Attempt:
         """The attempt, rejected and without rows to write unless `on`."""
         cursors = tuple(c._replace(n=jnp.where(on, c.n, 0)) for c in tried.cursors)
         return tried._replace(accept=tried.accept & on, cursors=cursors)
@@ -275,9 +278,9 @@ class _StateWithTangents(NamedTuple):
     their errors, the largest size of each so far, and the largest error.
     """
 
-    state: Any
-    dots: list
-    control: Any
+    state: PyTree  # of the process inside: a `State`, or one with tangents itself
+    dots: list[Array]
+    control: PyTree
     sizes: list
     worst: Array
 
@@ -285,14 +288,10 @@ class _StateWithTangents(NamedTuple):
 class _TangentProcess:
     """A process with its tangents."""
 
-    def __init__(self, inner: Any, live: Sequence[bool], directions: int | None) -> None:
+    def __init__(self, inner: _Process, live: Sequence[bool], directions: int | None) -> None:
         self.inner, self.live, self.directions = inner, list(live), directions
-        self.integrator = inner.integrator
+        self.integrator, self.adjoint = inner.integrator, inner.adjoint
         self.traces: dict = {}
-
-    @property
-    def adjoint(self) -> Any:
-        return self.inner.adjoint
 
     def _parts(self, inputs: list) -> tuple[list, list]:
         return inputs[: len(self.live)], inputs[len(self.live) :]
@@ -303,7 +302,7 @@ class _TangentProcess:
         flat, tree = jax.tree.flatten(trees)
         flags = [*self.live, *map(is_inexact, flat)]
 
-        def function(xs: list) -> Any:
+        def function(xs: list) -> PyTree:
             kept, rest = xs[: len(inputs)], xs[len(inputs) :]
             return getattr(self.inner, name)(kept, *jax.tree.unflatten(tree, rest))
 
@@ -329,10 +328,10 @@ class _TangentProcess:
         along = _StateWithTangents(state, dots[:count], controller.init(core.t.dtype), sizes, zero)
         return along, (buffers, dots[count:])
 
-    def _controller(self, inputs: list) -> Any:
+    def _controller(self, inputs: list) -> Controller:
         return self.integrator.parts(self.data(inputs))[2]
 
-    def _sizes(self, inputs: list, state: Any) -> list:
+    def _sizes(self, inputs: list, state: "State | _StateWithTangents") -> list:
         """A size of almost zero for each tangent that will be measured."""
         kept, _ = self._parts(inputs)
         shapes = jax.eval_shape(self.inner.attempt, kept, state)[2]
@@ -343,7 +342,7 @@ class _TangentProcess:
 
     def attempt(
         self, inputs: list, along: _StateWithTangents
-    ) -> tuple[_StateWithTangents, Any, list]:
+    ) -> tuple[_StateWithTangents, tuple, list]:
         """An attempt with its tangents, rejected where their error is too large."""
         (after, tried, measured), dots = self._push_inner(
             "attempt", inputs, [along.state], [along.dots]
@@ -362,7 +361,7 @@ class _TangentProcess:
         inputs: list,
         before: _StateWithTangents,
         after: _StateWithTangents,
-        tried: Any,
+        tried: PyTree,
         measured: tuple,
     ) -> tuple[_StateWithTangents, Array]:
         """The state after the error control of the tangents, and False where that rejects
@@ -394,8 +393,8 @@ class _TangentProcess:
         data: Data,
         before: _StateWithTangents,
         after: _StateWithTangents,
-        base: Any,
-        verdict: Any,
+        base: Attempt,
+        verdict: Verdict,
         refused: Array,
     ) -> State:
         """The loop's own state: the shorter of two steps is the next one."""
@@ -417,7 +416,7 @@ class _TangentProcess:
         )
 
     def _measured(
-        self, data: Data, controller: Any, primal: tuple, errors: list, sizes: list
+        self, data: Data, controller: Controller, primal: tuple, errors: list, sizes: list
     ) -> tuple[Array, list]:
         """The largest squared error of all tangents, and the largest size of each so far."""
         _, y0, y1 = primal
@@ -466,7 +465,7 @@ class _TangentProcess:
     def with_core(self, along: _StateWithTangents, core: State) -> _StateWithTangents:
         return along._replace(state=self.inner.with_core(along.state, core))
 
-    def tried(self, tried: tuple) -> Any:
+    def tried(self, tried: tuple) -> Attempt:
         return self.inner.tried(tried[0])
 
     def masked(self, tried: tuple, on: Array) -> tuple:
@@ -475,11 +474,13 @@ class _TangentProcess:
     def run(self, inputs: list) -> list:
         """The tangents of the inner process's outputs."""
 
-        def running(inputs: list, along: _StateWithTangents, _: Any) -> Array:
+        def running(inputs: list, along: _StateWithTangents, _: tuple) -> Array:
             del inputs
             return self.core(along).status == Status.running
 
-        def turn(active: Any, inputs: list, along: _StateWithTangents, buffers: tuple) -> tuple:
+        def turn(
+            active: Bool[Array, ""], inputs: list, along: _StateWithTangents, buffers: tuple
+        ) -> tuple:
             after, tried, _ = self.attempt(inputs, along)
             return after, self.write(inputs, along, self.masked(tried, active), buffers)
 
@@ -504,7 +505,7 @@ class _TangentProcess:
         raise_if(self.integrator, bad, _tangent_failure_message, sign * core.t, core.status)
 
 
-def _tangent_failure_message(t: Any, status: Any) -> str:
+def _tangent_failure_message(t: ArrayLike, status: ArrayLike) -> str:
     at, why = np.ravel(t)[0], Status(int(np.ravel(status)[0])).reason
     return (
         f"Forward solved y, but not its tangents beyond t = {float(at):.6g}: {why}. They may grow "
@@ -512,7 +513,7 @@ def _tangent_failure_message(t: Any, status: Any) -> str:
     )
 
 
-def _replace_by_tangents(tree: Any, dots: list) -> Any:
+def _replace_by_tangents(tree: PyTree, dots: list) -> PyTree:
     """The tree with its inexact leaves replaced by their tangents."""
     leaves, structure = jax.tree.flatten(tree)
     found = iter(dots)
@@ -526,7 +527,7 @@ def push_through(
     tangents: list,
     directions: int | None,
     cache: tuple,
-) -> tuple[Any, list]:
+) -> tuple[PyTree, list]:
     """`function(operands)`, and the tangents of its inexact leaves; directions, if any, are last.
 
     Traced once for one direction; several are a batch of the same equations, so a value that does
@@ -555,10 +556,10 @@ def _trace_with_tangents(function: Callable, operands: list, flags: list, dots: 
     """
     found: dict = {}
 
-    def single(*xs: Any) -> list:
+    def single(*xs: Array) -> list:
         values, moving = xs[: len(operands)], xs[len(operands) :]
 
-        def restricted(*live: Any) -> tuple[list, list]:
+        def restricted(*live: Array) -> tuple[list, list]:
             rest = iter(live)
             full = [next(rest) if f else x for x, f in zip(values, flags, strict=True)]
             leaves, found["tree"] = jax.tree.flatten(function(full))
@@ -575,7 +576,7 @@ def _trace_with_tangents(function: Callable, operands: list, flags: list, dots: 
     return jaxpr, found["tree"], found["inexact"]
 
 
-def _batch_directions(jaxpr: Any, size: int, flags: list, xs: list, count: int) -> list:
+def _batch_directions(jaxpr: Jaxpr, size: int, flags: list, xs: list, count: int) -> list:
     """Evaluates a jaxpr for a batch of directions: `count` values without the axis of directions,
     then tangents with it.
     """

@@ -12,6 +12,7 @@ is no option of `Discrete`, which serves every mode and order; nor of `Forward`,
 tangents through the attempts of an ODE, and not through the accepted steps of any problem.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,14 +20,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
+from ..core.packing import TreeDef
 from ..core.promotion import standard_promotion
 from ..integrator import (
     Attempt,
     Data,
     Integrator,
     SafePoint,
+    Start,
     State,
     TapeRow,
     alternate_methods,
@@ -60,7 +63,7 @@ class ForwardAccumulation(Adjoint):
     tape: Adjoint = Discrete()
 
     def run(
-        self, integrator: Integrator, data: Data, start: Any, max_steps: int
+        self, integrator: Integrator, data: Data, start: Start | State, max_steps: int
     ) -> tuple[State, list]:
         """`integrate` from a `Start` or a `State`, with a forward derivative."""
         if len(integrator.submethods) > 1 or integrator.rows is not None or integrator.one_step:
@@ -70,7 +73,7 @@ class ForwardAccumulation(Adjoint):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solve_with_tangents(integrator: Integrator, tree: Any, leaves: list) -> tuple[State, list]:
+def _solve_with_tangents(integrator: Integrator, tree: TreeDef, leaves: list) -> tuple[State, list]:
     data, start = jax.tree.unflatten(tree, leaves)
     data = with_presampled_noise(integrator, data)
     state, buffers, _ = integrate(integrator, data, start.state(integrator, data))
@@ -80,8 +83,8 @@ def _solve_with_tangents(integrator: Integrator, tree: Any, leaves: list) -> tup
 @partial(_solve_with_tangents.defjvp, symbolic_zeros=True)
 @standard_promotion()
 def _solve_with_tangents_jvp(
-    integrator: Integrator, tree: Any, primals: Any, tangents: Any
-) -> tuple[Any, Any]:
+    integrator: Integrator, tree: TreeDef, primals: tuple[list], tangents: tuple[list]
+) -> tuple[tuple[State, list], tuple[State, list]]:
     (leaves,), (dots,) = primals, tangents
     integrator.check_differentiable()
     dots = [
@@ -128,7 +131,7 @@ def _solve_with_tangents_jvp(
     return (state, buffers), (d_state, fill_zeros(d_buffers, blank))
 
 
-def _finite_start(start: Any) -> SafePoint:
+def _finite_start(start: Start | State) -> SafePoint:
     """A point at which the field is finite, for use in place of rejected attempts: the
     start, with zero for values that are not finite.
     """
@@ -175,8 +178,14 @@ class _TangentRecorder(NamedTuple):
         return out
 
     def run(
-        self, running: Any, turn: Any, data: Data, state: State, buffers: list, rest: Any
-    ) -> Any:
+        self,
+        running: Callable,
+        turn: Callable,
+        data: Data,
+        state: State,
+        buffers: list,
+        rest: PyTree,
+    ) -> tuple[State, list, list, PyTree]:
         """Runs the loop with the tangents in its carry."""
         carried = (buffers, self.start, rest)
         state, (buffers, dots, rest) = alternate_methods(

@@ -2,7 +2,7 @@
 the backward solve of a continuous adjoint reads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,10 +12,11 @@ from jaxtyping import Array
 
 from ..autodiff.jax_internals import Jaxpr, input_types, interpret, output_types, trace
 from ..core.status import Status
-from ..integrator import Data, Integrator, State, integrate
+from ..integrator import Data, Integrator, Start, State, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
 from .base import SolveSpec, run_as_one
+from .tape import Tape
 
 __all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
 
@@ -28,7 +29,7 @@ class ForwardResult(NamedTuple):
     leaves: list
     end: State
     states: list
-    record: Any
+    record: Tape | None
 
 
 class AdjointContext:
@@ -38,7 +39,7 @@ class AdjointContext:
         self.spec, self.leaves = spec, leaves
         self.live = list(live) or [False] * len(leaves)
         self.integrator: Integrator = spec.integrator
-        self.adjoint: Any = spec.adjoint
+        self.adjoint: Any = spec.adjoint  # a `ContinuousAdjoint`, whose module imports this one
         self.data, self.start = jax.tree.unflatten(spec.tree, leaves)
         self.index = jax.tree.unflatten(spec.tree, list(range(len(leaves))))
         of_data = self.index[0]
@@ -47,12 +48,8 @@ class AdjointContext:
 
     @property
     def parameters(self) -> list:
-        """The perturbed ones."""
+        """The parameters that are perturbed."""
         return [self.leaves[i] for i in self.moving]
-
-    def is_live(self, which: Callable) -> bool:
-        """True if the leaf that `which(data, start)` selects is perturbed."""
-        return self.live[which(*self.index)]
 
     def with_parameters(self, moving: list) -> Data:
         """The data with other values of the perturbed parameters."""
@@ -107,9 +104,9 @@ def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list
     """The solve, with the states at all nodes of the backward solve."""
     setting = AdjointContext(spec, leaves)
     integrator, data = setting.storing_states()
-    recorder = spec.adjoint.recorder(integrator, spec.max_steps, setting.start.y.nbytes)
+    recorder = setting.adjoint.recorder(integrator, spec.max_steps, setting.start.y.nbytes)
 
-    def run(data: Data, start: Any) -> Any:
+    def run(data: Data, start: Start) -> tuple:
         return integrate(integrator, data, start.state(integrator, data), recorder)
 
     end, buffers, record = run_as_one(run, data, setting.start)

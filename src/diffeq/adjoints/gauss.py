@@ -12,12 +12,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from ..autodiff.dynamic_scan import walk
 from ..integrator import Attempt, Data, Integrator
 from .adjoint_equation import ContinuousAdjoint
-from .backward_solve import AdjointIntegrator, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
 from .base import register_adjoint
 from .discrete import Discrete
 from .forward_result import AdjointContext
@@ -79,7 +79,7 @@ class Gauss(ContinuousAdjoint):
         -0.368
     """
 
-    points: int | None = eqx.field(static=True, default=None)
+    points: Any = eqx.field(static=True, default=None)  # a number of points, or None
     integral: str = eqx.field(static=True, default="gauss", kw_only=True)
     rows: int | None = eqx.field(static=True, default=None, kw_only=True)
 
@@ -93,7 +93,10 @@ class Gauss(ContinuousAdjoint):
         if isinstance(self.points, bool) or not (
             isinstance(self.points, (int, np.integer)) and self.points > 0
         ):
-            raise ValueError(f"points is {self.points!r}; a positive whole number, or None.")
+            by_name = f" Write integral={self.points!r}." if self.points in _INTEGRALS else ""
+            raise ValueError(
+                f"points is {self.points!r}; a positive whole number is wanted, or None.{by_name}"
+            )
         if self.integral != "gauss":
             raise ValueError(
                 f"points is {self.points!r}, and integral is {self.integral!r}, which has an error "
@@ -114,7 +117,9 @@ class Gauss(ContinuousAdjoint):
         del y
         return (lam, [jnp.zeros_like(p) for p in moving]) if self.augmented else (lam,)
 
-    def slopes(self, setting: AdjointContext, where: Any, t: Array, parts: tuple) -> tuple:
+    def slopes(
+        self, setting: AdjointContext, where: ForwardStates, t: Array, parts: tuple
+    ) -> tuple:
         """(∂f/∂y)ᵀλ, or that and (∂f/∂p)ᵀλ."""
         lam, y = parts[0], state_at(where, t)
         if not self.augmented:
@@ -131,7 +136,13 @@ class Gauss(ContinuousAdjoint):
             return []
 
         # A walk of at most one iteration: a rejected step is not integrated.
-        def add(active: Any, _: Any, consts: Any, total: list, *__: Any) -> tuple[list, tuple]:
+        def add(
+            active: Bool[Array, ""],
+            _: tuple,
+            consts: tuple[Data, Array, Array, Attempt],
+            total: list,
+            *__: tuple,
+        ) -> tuple[list, tuple]:
             del active
             integrand = Integrand(back, *consts)
             if self.integral == "adaptive":

@@ -1,11 +1,11 @@
 """Quadrature rules for dL/dp = ∫ (∂f/∂p)ᵀλ dt over one step of a backward solve."""
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from ..autodiff.while_loop import loop
 from ..core.norm import in_dtype_of, magnitude
@@ -37,6 +37,9 @@ _GAUSS = (
 )  # fmt: skip
 
 
+type _Panel = tuple[Array, Array, list[Array]]  # where it starts, its length, the integral so far
+
+
 class Integrand:
     """(∂f/∂p)ᵀλ on a step of the backward solve, as a function of θ."""
 
@@ -48,7 +51,7 @@ class Integrand:
         self.start, self.dt, self.tolerances = t, tried.dt, back.of_parameters
         self.polynomial = step_interpolant(back.integrator, data, t, y, tried.t1, tried.step)
 
-    def pulled(self, thetas: Array) -> Any:
+    def pulled(self, thetas: Array) -> Callable[[Array], list[Array]]:
         """The map from weights w to dt Σ w_i (∂f/∂p)ᵀλ(θ_i); the fields are evaluated once."""
         y0 = self.polynomial.y0
         lam = jax.vmap(self.polynomial)(in_dtype_of(thetas, y0))
@@ -85,11 +88,13 @@ def gauss_kronrod(integrand: Integrand, total: list) -> list:
     difference = kronrod - jnp.asarray(_both_sides(_GAUSS) / 2, dtype)
     one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
 
-    def ahead(consts: Any, panel: Any, _: Any) -> Array:
+    def ahead(consts: tuple, panel: _Panel, _: tuple) -> Array:
         del consts
         return panel[0] < 1
 
-    def turn(active: Any, consts: Any, panel: Any, _: Any) -> tuple:
+    def turn(
+        active: Bool[Array, ""], consts: tuple, panel: _Panel, _: tuple
+    ) -> tuple[_Panel, tuple]:
         del active, consts
         place, length, total = panel
         length = jnp.minimum(length, 1 - place)

@@ -142,7 +142,9 @@ def at_rest(rest: Rest, leaves: list, guess: Array) -> tuple[Array, Array, Array
 
 @at_rest.defjvp
 @standard_promotion()
-def _at_rest_jvp(rest: Rest, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _at_rest_jvp(
+    rest: Rest, primals: tuple[list, Array], tangents: tuple[list, Array]
+) -> tuple[tuple, tuple]:
     leaves, guess = primals
     dots, _ = tangents
     z, good, count = at_rest(rest, leaves, guess)

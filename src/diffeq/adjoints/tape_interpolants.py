@@ -7,22 +7,20 @@ rows are checkpoints, and each window is repeated before the backward solve goes
 O(√steps).
 """
 
-from typing import Any
-
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import step_interpolant
-from .backward_solve import AdjointIntegrator, BackwardSolve
+from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
 from .discrete import replay_window
 from .tape import Recorder, TapeRow
 
 __all__ = ["solve_along_tape", "state_at"]
 
 
-def state_at(where: tuple, t: Array) -> Array:
+def state_at(where: ForwardStates, t: Array) -> Array:
     """y(t) on a step; before the first step of the backward solve, y at the end."""
     if len(where) == 1:
         return where[0]
@@ -34,9 +32,10 @@ def solve_along_tape(back: AdjointIntegrator, recorder: Recorder) -> BackwardSol
     """Solves backwards from t1 to t0 over the windows of the tape, and in each over its rows."""
     integrator, data = back.setting.storing_states()
     record, length = back.kept.record, recorder.rows + 1
+    assert record is not None
 
     def step(
-        active: Any, row: TapeRow, _: Any, solve: BackwardSolve, *__: Any
+        active: Bool[Array, ""], row: TapeRow, _: tuple, solve: BackwardSolve, *__: tuple
     ) -> tuple[BackwardSolve, tuple]:
         t1 = -solve.state.t
         where = step_interpolant(integrator, data, row.t, row.y, t1), row.t, t1 - row.t
@@ -53,7 +52,7 @@ def solve_along_tape(back: AdjointIntegrator, recorder: Recorder) -> BackwardSol
     count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 
     def window(
-        active: Any, index: Array, _: Any, solve: BackwardSolve, *__: Any
+        active: Bool[Array, ""], index: Array, _: tuple, solve: BackwardSolve, *__: tuple
     ) -> tuple[BackwardSolve, tuple]:
         del active
         left = record.attempts - (index << record.shift)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Bool
 
 from .jax_internals import (
     Equation,
@@ -77,9 +77,9 @@ def _equation(equation: Equation, inputs: Sequence, size: int) -> list:
 
 
 def _have_lanes(equation: Equation, xs: Sequence, axes: Sequence, size: int) -> list[bool]:
-    """Which outputs have lanes. With the rules of JAX all do. Another library may have a primitive
-    whose answer is one for all lanes (equinox has, so that an error is raised by those lanes alone
-    that are in error): a lane axis there would make a branch of them all.
+    """Flags of the outputs that have lanes. With the rules of JAX all do. Another library may have
+    a primitive whose answer is one for all lanes (equinox has, so that an error is raised by those
+    lanes alone that are in error): a lane axis there would make a branch of them all.
     """
     count = len(output_types(equation))
     if not is_foreign(equation):
@@ -108,13 +108,13 @@ ELEMENTWISE = frozenset(
 )
 
 
-def _elementwise(equation: Equation, xs: Sequence, flags: Sequence[bool], size: int) -> Any:
+def _elementwise(equation: Equation, xs: Sequence, flags: Sequence[bool], size: int) -> Array:
     """Evaluates an elementwise operation on numbers with lanes and an array with lanes; JAX would
     put the lanes first.
     """
     shape = (*output_types(equation)[0].shape, size)
 
-    def wide(x: Any, flag: bool) -> Any:
+    def wide(x: ArrayLike, flag: bool) -> Array:
         x = jnp.asarray(x)
         if x.ndim == len(shape):
             return x
@@ -152,7 +152,7 @@ def _stack(xs: Sequence, flags: Sequence[bool], size: int, params: dict) -> list
     return _once(jnp.stack(_all(xs, flags, size), axis=params["axis"]))
 
 
-def _once(x: Any) -> list:
+def _once(x: Array) -> list:
     """Behind a barrier what is put together is made once, by vector instructions. XLA on a CPU
     would compute it for each of its components where it is used, and choose among them lane
     by lane: a step of Lorenz's equations takes up to three times as long, its gradient half as
@@ -185,14 +185,14 @@ _RULES: dict[str, Callable] = {
 }
 
 
-def lanes_last(x: Any, axis: int | None, size: int, *, force: bool = False) -> Any:
+def lanes_last(x: ArrayLike, axis: int | None, size: int, *, force: bool = False) -> Any:
     """The batch axis moved to the end, where the lanes of one component lie side by side."""
     if axis is None:  # a number, it may be
         return jnp.broadcast_to(jnp.asarray(x)[..., None], (*jnp.shape(x), size)) if force else x
     return jnp.moveaxis(x, axis, -1)
 
 
-def if_unbatched(flag: Any) -> Array:
+def if_unbatched(flag: Bool[Array, ""]) -> Array:
     """A flag where there are no lanes; False over lanes. So a loop may end for a reason of its own
     when it is the only one, and go on with the others when it is one of many.
 

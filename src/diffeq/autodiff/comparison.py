@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike
 
 from .jax_internals import (
     Equation,
@@ -55,7 +56,7 @@ def compared(jaxpr: Jaxpr) -> tuple[str, Callable] | None:
         elif term.name not in _COMPARISONS or not _compares_floats(term):
             return ("equality", lambda *_: None) if term.name == "eq" else None
 
-    def difference(constants: Sequence, *inputs: Any) -> Any:
+    def difference(constants: Sequence, *inputs: ArrayLike) -> Array:
         terms = [_Term(x) for x in inputs]
         return _compared_difference(
             _result(with_constants(jaxpr, constants), terms, evaluate_equation)
@@ -69,7 +70,7 @@ def _compares_floats(term: _Term) -> bool:
     return all(jnp.issubdtype(a.dtype, jnp.floating) for a in input_types(term.equation))
 
 
-def _compared_difference(term: _Term) -> Any:
+def _compared_difference(term: _Term) -> Array:
     """The difference a − b of the comparisons that a term is made of."""
     assert term.equation is not None
     if term.name in _COMPARISONS:

@@ -1,4 +1,5 @@
-"""Which component of an output depends on which component of an input, read from a jaxpr.
+"""`own_components`: the dependence of the components of an output on those of an input, read from
+a jaxpr.
 
 Each number in between carries a label: the one component of the input that it depends on, none of
 them, or several. Labels follow what moves numbers about, and meet where an operation takes several
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import ArrayLike, Int32
 
 from .batch_last import ELEMENTWISE
 from .jax_internals import (
@@ -81,7 +82,7 @@ def _unknown() -> None:
     return None
 
 
-def _constant(x: Any, aval: ShapedArray) -> _Labelled:
+def _constant(x: ArrayLike, aval: ShapedArray) -> _Labelled:
     return _Labelled(_unlabelled(aval), lambda: None if isinstance(x, Tracer) else x)
 
 
@@ -113,7 +114,7 @@ def _known_outputs(equation: Equation, inputs: list[_Labelled]) -> list | None:
         return evaluate_equation(equation, values)
 
 
-def _output(made: Callable[[], list | None], i: int) -> Any:
+def _output(made: Callable[[], list | None], i: int) -> ArrayLike | None:
     found = made()
     return None if found is None else found[i]
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike
 
 from ..core.split import split_by_sizes
 from .dynamic_scan import walk_p
@@ -70,12 +71,12 @@ type _Lines = list[Line] | None
 _MOST = 16
 
 
-def time(dtype: Any) -> _Lines:
+def time(dtype: DTypeLike) -> _Lines:
     """The time itself."""
     return [Line(jnp.ones((), dtype), jnp.zeros((), dtype))]
 
 
-def constant_lines(x: Any) -> _Lines:
+def constant_lines(x: ArrayLike) -> _Lines:
     """The lines of a value that depends neither on the time nor on the state."""
     return [Line(None, jnp.asarray(x))]
 
@@ -99,14 +100,14 @@ class Jumps(NamedTuple):
     lines: list[tuple[Array, Array]]
 
     def reached(self, slope: Array, offset: Array, level: Array) -> None:
-        """Also when lines reach a level; never, where they do not move."""
+        """Adds the times at which lines reach a level: infinity where a line does not move."""
         moves = slope != 0
         per = jnp.where(moves, slope, 1)
         self.times.append(jnp.where(moves, (level - offset) / per, jnp.inf).ravel())
         self.shifts.append(jnp.max(jnp.where(moves, jnp.abs(offset / per), 0), initial=0))
 
 
-def jumping(s: Any, times: Callable, *data: Array, kind: str = "input") -> Array:
+def jumping(s: ArrayLike, times: Callable, *data: Array, kind: str = "input") -> Array:
     """Returns s itself, for what is called with it and jumps at `times(*data)`, a vector; that is
     computed by `jumps_of` alone.
 
@@ -144,9 +145,9 @@ def concatenate_times(*times: Array) -> Array:
     return jnp.concatenate([jnp.ravel(t) for t in times])
 
 
-def turns_of(function: Callable, t: Any) -> list[Array]:
-    """Where a function of time turns from one formula to another, by a comparison of t (or of a
-    line) with a number: it may jump there.
+def turns_of(function: Callable, t: ArrayLike) -> list[Array]:
+    """The times at which a function of time turns from one formula to another, by a comparison of t
+    (or of a line) with a number: it may jump there.
 
     >>> turns_of(lambda t: jnp.where(2 * t < 1.0, 0.0, 1.0), 0.0)[0].tolist()
     [0.5]
@@ -407,12 +408,19 @@ _OF_LINES: dict[str, Callable] = {
 # --- the primitive --------------------------------------------------------------------------------
 
 
-def _jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple[list, list]:
+def _jvp(primals: Sequence, tangents: Sequence, **params: object) -> tuple[list, list]:
     out = jumping_p.bind(*primals, **params)
     return out, [zero_tangent(out[0]) if is_zero(tangents[0]) else tangents[0]]
 
 
-def _batch(size: int, xs: Sequence, axes: Sequence, *, levels: Any, **params: Any) -> Any:
+def _batch(
+    size: int,
+    xs: Sequence,
+    axes: Sequence,
+    *,
+    levels: tuple[tuple[bool, ...], ...],
+    **params: object,
+) -> tuple[list, list[int]]:
     """Axes of queries come first; `levels` says of each of the data which of these it has."""
     s = jnp.broadcast_to(xs[0], (size, *xs[0].shape)) if axes[0] is None else xs[0]
     first = [

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from ..core.promotion import standard_promotion
 from .dynamic_scan import walk
-from .jax_internals import bound, jaxpr_as_fun
+from .jax_internals import Jaxpr, bound, jaxpr_as_fun
 
 __all__ = ["fixed_point"]
 
@@ -32,34 +32,35 @@ def fixed_point(
     >>> float(jax.grad(root)(4.0)), float(jax.grad(jax.grad(root))(4.0))
     (0.25, -0.03125)
     """
-    jaxpr, closed_over = bound(lambda *x: [*_arrays_of(turn(list(x)))], *known)
+    jaxpr, closed_over = bound(lambda *x: jax.tree.leaves(turn(list(x))), *known)
     trees = jax.tree.structure(jax.eval_shape(lambda *x: turn(list(x)), *known))
-    out = _settled(jaxpr, most, jnp.asarray(turns, jnp.int32), list(known), closed_over)
+    out = _outcome(jaxpr, most, jnp.asarray(turns, jnp.int32), list(known), closed_over)
     return jax.tree.unflatten(trees, out)
 
 
-def _arrays_of(x: Any) -> list:
-    return jax.tree.leaves(x)
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _settled(jaxpr: Any, most: int, turns: Any, known: list, consts: list) -> list:
+def _outcome(jaxpr: Jaxpr, most: int, turns: Int[Array, ""], known: list, consts: list) -> list:
     del most, turns
     return jaxpr_as_fun(jaxpr)(*consts, *known)
 
 
-@partial(_settled.defjvp, symbolic_zeros=True)
+@partial(_outcome.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _settled_jvp(jaxpr: Any, most: int, primals: Any, tangents: Any) -> tuple[list, list]:
+def _outcome_jvp(
+    jaxpr: Jaxpr,
+    most: int,
+    primals: tuple[Int[Array, ""], list, list],
+    tangents: tuple[Array | SymbolicZero, list, list],
+) -> tuple[list, list]:
     turns, known, consts = primals
     dots = tangents[2]
-    out = _settled(jaxpr, most, turns, known, consts)
+    out = _outcome(jaxpr, most, turns, known, consts)
     real = [jnp.issubdtype(x.dtype, jnp.inexact) for x in out]
     live = [not isinstance(d, SymbolicZero) for d in dots]
     at, run = out[: len(known)], jaxpr_as_fun(jaxpr)
     inexact = lambda xs: [x for x, r in zip(xs, real, strict=True) if r]  # noqa: E731
 
-    def by_consts(*moved: Any) -> list:
+    def by_consts(*moved: Array) -> list:
         found = iter(moved)
         full = [next(found) if m else c for m, c in zip(live, consts, strict=True)]
         return inexact(run(*full, *at))
@@ -67,7 +68,14 @@ def _settled_jvp(jaxpr: Any, most: int, primals: Any, tangents: Any) -> tuple[li
     pick = lambda xs: tuple(x for x, m in zip(xs, live, strict=True) if m)  # noqa: E731
     direct = jax.jvp(by_consts, pick(consts), pick(dots))[1]
 
-    def again(active: Any, _: Any, fixed: Any, dot: Any, direct: Any, *__: Any) -> Any:
+    def again(
+        active: Array,
+        _: tuple,
+        fixed: tuple[list, list],
+        dot: list[Array],
+        direct: list[Array],
+        *__: tuple,
+    ) -> tuple[list[Array], tuple]:
         del active
         consts, at = fixed
         through = jax.jvp(lambda *x: inexact(run(*consts, *x)), tuple(at), tuple(dot[: len(at)]))[1]

@@ -8,10 +8,10 @@ all of them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..core.split import split_by_sizes
 from .jax_internals import (
@@ -33,7 +33,7 @@ from .jax_internals import (
 __all__ = ["Segments", "outside"]
 
 
-def outside(*xs: Any, like: Sequence) -> list:
+def outside(*xs: Array, like: Sequence) -> list:
     """A mark: at this place a function of the host is called with these arrays, and returns arrays
     of the shapes and dtypes of `like`.
     """
@@ -41,7 +41,7 @@ def outside(*xs: Any, like: Sequence) -> list:
     return outside_p.bind(*xs, avals=avals)
 
 
-def _nowhere(*xs: Any, avals: tuple) -> list:
+def _nowhere(*xs: Array, avals: tuple) -> list:
     raise NotImplementedError("a mark is called by `Segments` alone.")
 
 
@@ -69,7 +69,7 @@ class Segments:
         self.program = grouped(jaxpr, _has_marks)
         self.steps = list(map(_step, equations(self.program)))
 
-    def __call__(self, call: Callable, *inputs: Any) -> list:
+    def __call__(self, call: Callable, *inputs: Array) -> list:
         """The outputs; `call(*arrays)` is made at each mark."""
         steps = iter(self.steps)
         step = lambda _, given: next(steps)(call, given)  # noqa: E731

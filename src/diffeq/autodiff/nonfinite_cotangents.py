@@ -4,20 +4,20 @@ A callback that raises ends the computation; JAX reports it as a runtime error w
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Inexact, Real
+from jaxtyping import Array, ArrayLike, Inexact, PyTree, Real
 
 from .batch_last import lanes_last
 from .jax_internals import ShapedArray, define, is_unknown, is_zero, zero_tangent
+from .operand import Operand
 
 __all__ = ["call_host", "tripwire"]
 
 
-def call_host(function: Callable, *values: Any) -> None:
+def call_host(function: Callable, *values: PyTree) -> None:
     """Calls `function` on the host with the values of arrays; once a lane under vmap."""
     jax.debug.callback(function, *values)
 
@@ -29,7 +29,7 @@ def tripwire(y: Inexact[Array, "..."], t: Real[Array, ""]) -> Array:
     return tripwire_p.bind(y, t, armed=False)[0]
 
 
-def _tripped(cotangent: Any, t: Any) -> None:
+def _tripped(cotangent: Array, t: Array) -> None:
     if not np.isfinite(np.asarray(cotangent)).all():
         where = np.asarray(t)
         shown = (
@@ -42,14 +42,14 @@ def _tripped(cotangent: Any, t: Any) -> None:
         )
 
 
-def _implementation(y: Any, t: Any, *, armed: bool) -> list:
+def _implementation(y: Array, t: Array, *, armed: bool) -> list:
     if armed:
         bad = ~jnp.all(jnp.isfinite(y))
         jax.lax.cond(bad, lambda: jax.debug.callback(_tripped, y, t), lambda: None)
     return [y]
 
 
-def _abstract(y: Any, t: Any, *, armed: bool) -> list:
+def _abstract(y: ShapedArray, t: ShapedArray, *, armed: bool) -> list:
     del t, armed
     return [ShapedArray(y.shape, y.dtype)]
 
@@ -61,7 +61,7 @@ def _jvp(primals: Sequence, tangents: Sequence, *, armed: bool) -> tuple[list, l
     return out, tripwire_p.bind(tangents[0], primals[1], armed=armed)
 
 
-def _transpose(cotangents: Sequence, y: Any, t: Any, *, armed: bool) -> list:
+def _transpose(cotangents: Sequence, y: Operand, t: ArrayLike, *, armed: bool) -> list:
     del armed
     ct = cotangents[0]
     return [

@@ -5,14 +5,16 @@ The tangent of a solve is linear in the tangents of its inputs. `Forward` knows 
 back. JAX asks for the other direction only where a user does, and then an error names the solution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from ..core.promotion import standard_promotion
-from ..core.split import split_by_sizes
+from ..core.split import Sizes, split_by_sizes
 from .batch_last import lanes_last
 from .jax_internals import (
     ShapedArray,
@@ -23,8 +25,12 @@ from .jax_internals import (
     shape_of,
     zero_like,
 )
+from .operand import Operand
 
 __all__ = ["Map", "one_way_linear", "undifferentiable"]
+
+type OutputTypes = tuple[tuple[tuple[int, ...], np.dtype], ...]
+"""The shape and the dtype of each output."""
 
 
 class Map:
@@ -56,7 +62,9 @@ class _BatchedMap(Map):
         self.inner, self.size, self.axes = inner, size, list(axes)
         self.refusal = inner.refusal
 
-    def _mapped(self, function: Any, residuals: list, moving: list) -> list:
+    def _mapped(
+        self, function: Callable[[list, list], list], residuals: list, moving: list
+    ) -> list:
         run = jax.vmap(function, in_axes=(self.axes, -1), out_axes=-1, axis_size=self.size)
         return run(residuals, moving)
 
@@ -95,7 +103,7 @@ def one_way_linear(rule: Map, residuals: Sequence, tangents: Sequence, like: Seq
     )
 
 
-def undifferentiable(function: Any, sentence: str) -> Any:
+def undifferentiable[**P, R](function: Callable[P, R], sentence: str) -> Callable[P, R]:
     """The function, with a sentence where its derivative is asked for.
 
     >>> jax.grad(undifferentiable(lambda x: x * x, "There is no derivative here."))(1.0)
@@ -104,31 +112,33 @@ def undifferentiable(function: Any, sentence: str) -> Any:
     """
 
     @jax.custom_jvp
-    def closed(*args: Any) -> Any:
-        return function(*args)
+    def closed(*args: P.args, **options: P.kwargs) -> R:
+        return function(*args, **options)
 
     @closed.defjvp
     @standard_promotion()
-    def rule(primals: Any, tangents: Any) -> Any:
+    def rule(primals: tuple, tangents: tuple) -> Any:
         del primals, tangents
         raise TypeError(sentence)
 
     return closed
 
 
-def _implementation(*xs: Any, rule: Map, sizes: Any, like: Any) -> list:
+def _implementation(*xs: Array, rule: Map, sizes: Sizes, like: OutputTypes) -> list:
     residuals, tangents = split_by_sizes(xs, sizes)
     return [
         jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)
     ]
 
 
-def _abstract(*xs: Any, like: Any, **params: Any) -> list:
+def _abstract(*xs: ShapedArray, like: OutputTypes, **params: Map | Sizes) -> list:
     del xs, params
     return [ShapedArray(shape, dtype) for shape, dtype in like]
 
 
-def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any) -> Any:
+def _jvp(
+    primals: Sequence, dots: Sequence, *, rule: Map, sizes: Sizes, like: OutputTypes
+) -> tuple[list, list]:
     """The derivative of a push, if it has one; where only tangents move, the map again."""
     bind = lambda xs: one_way_linear_p.bind(*xs, rule=rule, sizes=sizes, like=like)  # noqa: E731
     residual_dots, tangent_dots = split_by_sizes(dots, sizes)
@@ -139,7 +149,7 @@ def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any)
         return out, bind([*residuals, *moved])
     flags = [not is_zero(d) for d in dots]
 
-    def pushed(*live: Any) -> list:
+    def pushed(*live: Array) -> list:
         found = iter(live)
         xs = [next(found) if f else x for x, f in zip(primals, flags, strict=True)]
         return _implementation(*xs, rule=rule, sizes=sizes, like=like)
@@ -149,7 +159,9 @@ def _jvp(primals: Sequence, dots: Sequence, *, rule: Map, sizes: Any, like: Any)
     return out, jax.jvp(pushed, tuple(live), tuple(moving))[1]
 
 
-def _transpose(cotangents: Sequence, *xs: Any, rule: Map, sizes: Any, like: Any) -> list:
+def _transpose(
+    cotangents: Sequence, *xs: Operand, rule: Map, sizes: Sizes, like: OutputTypes
+) -> list:
     residuals, tangents = split_by_sizes(xs, sizes)
     if all(is_zero(c) for c in cotangents):
         return [None] * len(xs)
@@ -161,7 +173,7 @@ def _transpose(cotangents: Sequence, *xs: Any, rule: Map, sizes: Any, like: Any)
 
 
 def _batch(
-    size: int, xs: Sequence, axes: Sequence, *, rule: Map, sizes: Any, like: Any
+    size: int, xs: Sequence, axes: Sequence, *, rule: Map, sizes: Sizes, like: OutputTypes
 ) -> tuple[list, list[int]]:
     residuals, tangents = split_by_sizes(xs, sizes)
     residual_axes, tangent_axes = split_by_sizes(axes, sizes)

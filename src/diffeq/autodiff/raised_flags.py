@@ -10,12 +10,11 @@ The function is traced, and its equations are evaluated one by one: those that r
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Bool, Int32, PyTree
 
 from ..core.split import split_by_sizes
 from .dynamic_scan import walk_p
@@ -52,7 +51,7 @@ type _Bits = Int32[Array, "..."]
 type _Found = tuple[list, _Bits]  # the outputs of an equation, and the bits raised in it
 
 
-def flagged(x: Array, bits: Any) -> Array:
+def flagged(x: Array, bits: Int32[Array, ""] | int) -> Array:
     """Returns x itself; `with_flags` brings out the bits.
 
     >>> float(flagged(jnp.array(2.0), 1))
@@ -61,7 +60,7 @@ def flagged(x: Array, bits: Any) -> Array:
     return flagged_p.bind(x, jnp.asarray(bits, jnp.int32))[0]
 
 
-def with_flags(function: Callable, *args: Any) -> tuple[Any, Int32[Array, ""]]:
+def with_flags(function: Callable, *args: PyTree) -> tuple[PyTree, Int32[Array, ""]]:
     """`function(*args)`, and the union of the bits that were raised in it.
 
     >>> def root(x):
@@ -159,11 +158,11 @@ def _loop(equation: Equation, xs: Sequence) -> _Found:
     assert not contains(condition, flagged_p.name)
     sizes, blank = (consts, 1, state + buffers), _no_bits(body)
 
-    def test(*xs: Any) -> list:
+    def test(*xs: Array) -> list:
         consts, _, rest = split_by_sizes(xs, sizes)
         return jaxpr_as_fun(condition)(*consts, *rest)
 
-    def turn(active: Any, *xs: Any) -> list:
+    def turn(active: Bool[Array, "..."], *xs: Array) -> list:
         consts, (bits,), rest = split_by_sizes(xs, sizes)
         out, found = _evaluate_with_bits(body, [active, *consts, *rest])
         return [bits | jnp.where(active, found, 0), *out]
@@ -187,7 +186,7 @@ def _walk(equation: Equation, xs: Sequence) -> _Found:
     assert not params["linear"]
     ahead = sum(sizes[:2])  # rows and consts, before what is carried
 
-    def turn(active: Any, *xs: Any) -> list:
+    def turn(active: Bool[Array, "..."], *xs: Array) -> list:
         head, (bits,), rest = split_by_sizes(xs, (ahead, 1, sum(sizes[2:])))
         out, found = _evaluate_with_bits(step, [active, *head, *rest])
         return [bits | jnp.where(active, found, 0), *out]

@@ -8,6 +8,7 @@ came after the derivative: `transposable` mends that.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from ..core.split import Sizes
 from .jax_internals import (
     CALLS,
     Equation,
@@ -82,7 +83,9 @@ def _first_dependent(name: str, jaxpr: Jaxpr, flags: Sequence[bool]) -> Equation
 
 
 def _dependent_outputs(jaxpr: Jaxpr, flags: Sequence[bool], see: Callable) -> list[bool]:
-    """Which outputs depend on the flagged inputs; calls `see` with each equation that does."""
+    """Flags of the outputs that depend on the flagged inputs; calls `see` with each equation that
+    does.
+    """
 
     def passed_on(equation: Equation, moved: list[bool]) -> list[bool]:
         if not any(moved):
@@ -94,7 +97,9 @@ def _dependent_outputs(jaxpr: Jaxpr, flags: Sequence[bool], see: Callable) -> li
 
 
 def _equation_outputs(equation: Equation, moved: list[bool], see: Callable) -> list[bool]:
-    """Which outputs of an equation depend on its flagged inputs; with what is inside seen, too."""
+    """Flags of the outputs of an equation that depend on its flagged inputs; `see` is also called
+    with the equations inside of it.
+    """
     name, all_of = name_of(equation), [True] * len(output_types(equation))
     if name in CALLS:
         return _dependent_outputs(called(equation), moved, see)
@@ -117,8 +122,10 @@ def _equation_outputs(equation: Equation, moved: list[bool], see: Callable) -> l
     return all_of if found is None else found
 
 
-def linear_inputs(sizes: Sequence[int]) -> list[bool]:
-    """Which inputs the step of a linear walk is linear in: not `active`, rows and constants."""
+def linear_inputs(sizes: Sizes) -> list[bool]:
+    """Flags of the inputs in which the step of a linear walk is linear: all but `active`, rows and
+    constants.
+    """
     return [*[False] * (1 + sizes[0] + sizes[1]), *[True] * sum(sizes[2:])]
 
 

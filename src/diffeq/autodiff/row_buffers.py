@@ -5,15 +5,16 @@ every step. These two primitives are each other's transposes. An index common to
 common, and a row is then one contiguous block; lanes with an index of their own gather and scatter.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Shaped
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, Bool, Int, Shaped
 
 from .batch_last import lanes_last
 from .jax_internals import (
+    Primitive,
     ShapedArray,
     define,
     instantiate,
@@ -22,6 +23,7 @@ from .jax_internals import (
     zero_like,
     zero_tangent,
 )
+from .operand import Operand
 
 __all__ = ["get_row", "put_row", "read", "unset", "write"]
 
@@ -48,7 +50,7 @@ def put_row(buffer: Shaped[Array, "rows ..."], value: Array, j: Int[Array, ""]) 
     return put_p.bind(buffer, jnp.asarray(value, buffer.dtype), jnp.asarray(j, jnp.int32))[0]
 
 
-def unset(shape: Sequence[int], dtype: Any) -> Array:
+def unset(shape: Sequence[int], dtype: DTypeLike) -> Array:
     """Rows that nobody reads before they are written: zeros, where something has to be there. A
     kernel, whose memory is as it was found, does not fill it.
 
@@ -58,7 +60,7 @@ def unset(shape: Sequence[int], dtype: Any) -> Array:
     return unset_p.bind(shape=tuple(shape), dtype=jnp.dtype(dtype))[0]
 
 
-def read(buffer: Any, j: Any) -> Any:
+def read(buffer: Shaped[Array, "rows ..."], j: Int[Array, "..."]) -> Array:
     """Row j; with lanes (the shape of j, last in the buffer), each lane its own."""
     if j.ndim == 0:
         return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
@@ -70,7 +72,7 @@ def read(buffer: Any, j: Any) -> Any:
     return buffer.at[_scatter_index(buffer.shape[1:], j)].get(mode="promise_in_bounds")
 
 
-def write(buffer: Any, value: Any, j: Any) -> Any:
+def write(buffer: Shaped[Array, "rows ..."], value: Array, j: Int[Array, "..."]) -> Array:
     """The buffer with row j (none, past the end).
 
     With lanes it is one scatter, which promises that no two lanes write the same place (25 times
@@ -86,16 +88,16 @@ def write(buffer: Any, value: Any, j: Any) -> Any:
     return buffer.at[place].set(value, unique_indices=True, mode="drop")
 
 
-def _is_short(buffer: Any) -> bool:
+def _is_short(buffer: Array) -> bool:
     return buffer.shape[0] <= _FEW and buffer.size <= _SMALL
 
 
-def _row_mask(buffer: Any, j: Any) -> Any:
-    """Where row j of each lane is."""
+def _row_mask(buffer: Array, j: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """True at row j of each lane."""
     return lax.broadcasted_iota(j.dtype, buffer.shape, 0) == j
 
 
-def _scatter_index(shape: Sequence[int], j: Any) -> tuple:
+def _scatter_index(shape: Sequence[int], j: Int[Array, "..."]) -> tuple:
     others = jnp.meshgrid(
         *(jnp.arange(k, dtype=j.dtype) for k in shape), indexing="ij", sparse=True
     )
@@ -109,7 +111,7 @@ def _get_jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
     return out, get_p.bind(tangents[0], primals[1])
 
 
-def _get_transpose(cotangents: Sequence, buffer: Any, j: Any) -> list:
+def _get_transpose(cotangents: Sequence, buffer: Operand, j: ArrayLike) -> list:
     (ct,) = cotangents
     return [None if is_zero(ct) else put_p.bind(zero_like(buffer), ct, j)[0], None]
 
@@ -122,17 +124,16 @@ def _put_jvp(primals: Sequence, tangents: Sequence) -> tuple[list, list]:
     return out, put_p.bind(*dots, primals[2])
 
 
-def _put_transpose(cotangents: Sequence, buffer: Any, value: Any, j: Any) -> list:
+def _put_transpose(cotangents: Sequence, buffer: Operand, value: Operand, j: ArrayLike) -> list:
     (ct,) = cotangents
     if is_zero(ct):
         return [None, None, None]
     d_value = get_p.bind(ct, j)[0] if is_unknown(value) else None
-    blank = zero_like(value) if is_unknown(value) else jnp.zeros_like(value)
-    d_buffer = put_p.bind(ct, blank, j)[0] if is_unknown(buffer) else None
+    d_buffer = put_p.bind(ct, zero_like(value), j)[0] if is_unknown(buffer) else None
     return [d_buffer, d_value, None]
 
 
-def _batch(primitive: Any) -> Any:
+def _batch(primitive: Callable[[], Primitive]) -> Callable:
     """Lanes last; an index that all lanes share stays so while no other has lanes."""
 
     def rule(size: int, xs: Sequence, axes: Sequence) -> tuple[list, list[int]]:
@@ -149,7 +150,7 @@ def _batch(primitive: Any) -> Any:
     return rule
 
 
-def _like(x: Any, shape: Any) -> list:
+def _like(x: ShapedArray, shape: tuple[int, ...]) -> list[ShapedArray]:
     return [ShapedArray(shape, x.dtype)]
 
 

@@ -15,11 +15,10 @@ An index may have query axes in front (several rows at a time), which come first
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, Real, Shaped
+from jaxtyping import Array, ArrayLike, Int, Real, Shaped
 
 from .batch_last import lanes_last
 from .jax_internals import (
@@ -41,8 +40,11 @@ from .jax_internals import (
     trace,
     zero_tangent,
 )
+from .operand import Operand
 
 __all__ = ["add_row", "drop_writes", "find", "in_place", "pick_row"]
+
+type _Shape = tuple[int, ...]
 
 
 def find(ends: Real[Array, " rows"], count: Int[Array, ""], x: Real[Array, "..."]) -> Array:
@@ -77,7 +79,7 @@ def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) 
     return add_p.bind(table, jnp.asarray(row, table.dtype), i, queries=i.ndim)[0]
 
 
-def ring_place(i: Any, length: int) -> Any:
+def ring_place(i: Int[Array, "..."], length: int) -> Int[Array, "..."]:
     """The place of row i: in a ring, if the length is a power of two."""
     return i & (length - 1) if length & (length - 1) == 0 else i
 
@@ -85,7 +87,9 @@ def ring_place(i: Any, length: int) -> Any:
 # --- how they run ---------------------------------------------------------------------------------
 
 
-def _row_index(table: Any, i: Any, queries: int) -> Any:
+def _row_index(
+    table: Shaped[Array, "rows ..."], i: Int[Array, "..."], queries: int
+) -> tuple[Array, ...]:
     """The arrays by which `i` (queries, lanes) indexes a table (rows, row, lanes); they
     broadcast.
     """
@@ -100,10 +104,12 @@ def _row_index(table: Any, i: Any, queries: int) -> Any:
     return index, *others
 
 
-def _find(ends: Any, count: Any, x: Any, *, queries: int) -> list:
+def _find(
+    ends: Real[Array, "rows ..."], count: Int[Array, "..."], x: Real[Array, "..."], *, queries: int
+) -> list:
     length = ends.shape[0]
 
-    def halve(bounds: Any) -> Any:
+    def halve(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) >> 1
         after = (_read(ends, middle, queries) < x) & (low < high)
@@ -114,18 +120,20 @@ def _find(ends: Any, count: Any, x: Any, *, queries: int) -> list:
     return [lax.while_loop(lambda b: jnp.any(b[0] < b[1]), halve, (low, high))[0]]
 
 
-def _read(table: Any, i: Any, queries: int) -> Any:
+def _read(table: Shaped[Array, "rows ..."], i: Int[Array, "..."], queries: int) -> Array:
     if not i.ndim:
         place = ring_place(i, table.shape[0])
         return lax.dynamic_index_in_dim(table, place, keepdims=False)
     return table.at[_row_index(table, i, queries)].get(mode="promise_in_bounds")
 
 
-def _pick(table: Any, i: Any, *, queries: int) -> list:
+def _pick(table: Shaped[Array, "rows ..."], i: Int[Array, "..."], *, queries: int) -> list:
     return [_read(table, i, queries)]
 
 
-def _add(table: Any, row: Any, i: Any, *, queries: int) -> list:
+def _add(
+    table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."], *, queries: int
+) -> list:
     if not i.ndim:
         i = ring_place(i, table.shape[0])
         # Behind a barrier the sum is made before the update, which is then one in place.
@@ -135,17 +143,18 @@ def _add(table: Any, row: Any, i: Any, *, queries: int) -> list:
     return [where.add(row, mode="promise_in_bounds", unique_indices=queries == 0)]
 
 
-def _spread_row(row: Any, i: Any, *, queries: int, rows: int) -> list:
-    return _add(jnp.zeros(_table_shape(row, i, queries, rows), row.dtype), row, i, queries=queries)
+def _spread_row(row: Array, i: Int[Array, "..."], *, queries: int, rows: int) -> list:
+    return _add(
+        jnp.zeros(_table_shape(row.shape, queries, rows), row.dtype), row, i, queries=queries
+    )
 
 
-def _table_shape(row: Any, i: Any, queries: int, rows: int) -> tuple:
-    del i
-    return rows, *row.shape[queries:]
+def _table_shape(row: _Shape, queries: int, rows: int) -> _Shape:
+    return rows, *row[queries:]
 
 
-def _picked(table: Any, i: Any, queries: int) -> tuple:
-    return *i.shape[:queries], *table.shape[1:]
+def _picked(table: _Shape, i: _Shape, queries: int) -> _Shape:
+    return *i[:queries], *table[1:]
 
 
 # --- their derivatives ----------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def _pick_jvp(primals: Sequence, tangents: Sequence, *, queries: int) -> tuple[l
     return out, pick_p.bind(tangents[0], primals[1], queries=queries)
 
 
-def _pick_transpose(cotangents: Sequence, table: Any, i: Any, *, queries: int) -> list:
+def _pick_transpose(cotangents: Sequence, table: Operand, i: ArrayLike, *, queries: int) -> list:
     (ct,) = cotangents
     rows = shape_of(table).shape[0]
     return [None if is_zero(ct) else spread_p.bind(ct, i, queries=queries, rows=rows)[0], None]
@@ -178,7 +187,9 @@ def _add_jvp(primals: Sequence, tangents: Sequence, *, queries: int) -> tuple[li
     return out, add_p.bind(*dots, primals[2], queries=queries)
 
 
-def _add_transpose(cotangents: Sequence, table: Any, row: Any, i: Any, *, queries: int) -> list:
+def _add_transpose(
+    cotangents: Sequence, table: Operand, row: Operand, i: ArrayLike, *, queries: int
+) -> list:
     (ct,) = cotangents
     if is_zero(ct):
         return [None, None, None]
@@ -186,14 +197,16 @@ def _add_transpose(cotangents: Sequence, table: Any, row: Any, i: Any, *, querie
     return [ct if is_unknown(table) else None, d_row, None]
 
 
-def _spread_jvp(primals: Sequence, tangents: Sequence, **params: Any) -> tuple[list, list]:
+def _spread_jvp(primals: Sequence, tangents: Sequence, **params: int) -> tuple[list, list]:
     out = spread_p.bind(*primals, **params)
     if is_zero(tangents[0]):
         return out, [zero_tangent(out[0])]
     return out, spread_p.bind(tangents[0], primals[1], **params)
 
 
-def _spread_transpose(cotangents: Sequence, row: Any, i: Any, *, queries: int, rows: int) -> list:
+def _spread_transpose(
+    cotangents: Sequence, row: Operand, i: ArrayLike, *, queries: int, rows: int
+) -> list:
     del row, rows
     (ct,) = cotangents
     return [None if is_zero(ct) else pick_p.bind(ct, i, queries=queries)[0], None]
@@ -227,7 +240,7 @@ def _pick_batch(size: int, xs: Sequence, axes: Sequence, *, queries: int) -> tup
 
 
 def _add_batch(
-    size: int, xs: Sequence, axes: Sequence, *, queries: int, primitive: Any = None
+    size: int, xs: Sequence, axes: Sequence, *, queries: int, primitive: Primitive | None = None
 ) -> tuple[list, list[int]]:
     own = axes[2] is not None or xs[2].ndim > queries
     wide = [
@@ -258,7 +271,7 @@ find_p = define(
 pick_p = define(
     "pick_row",
     _pick,
-    lambda table, i, queries: [ShapedArray(_picked(table, i, queries), table.dtype)],
+    lambda table, i, queries: [ShapedArray(_picked(table.shape, i.shape, queries), table.dtype)],
     jvp=_pick_jvp,
     transpose=_pick_transpose,
     batch=_pick_batch,
@@ -274,7 +287,7 @@ add_p = define(
 spread_p = define(
     "spread_row",
     _spread_row,
-    lambda row, i, queries, rows: [ShapedArray(_table_shape(row, i, queries, rows), row.dtype)],
+    lambda row, i, queries, rows: [ShapedArray(_table_shape(row.shape, queries, rows), row.dtype)],
     jvp=_spread_jvp,
     transpose=_spread_transpose,
     batch=_spread_batch,
@@ -305,13 +318,13 @@ def _filed_jvp(primals: Sequence, tangents: Sequence, queries: int) -> tuple[lis
 class _DeferredWrite:
     """A `spread` that has not been made: perhaps it is added to something."""
 
-    def __init__(self, equation: Equation, row: Any, i: Any) -> None:
+    def __init__(self, equation: Equation, row: ArrayLike, i: ArrayLike) -> None:
         self.equation, self.row, self.i = equation, row, i
 
-    def made(self) -> Any:
+    def made(self) -> Array:
         return evaluate_equation(self.equation, [self.row, self.i])[0]
 
-    def onto(self, table: Any) -> Any:
+    def onto(self, table: ArrayLike) -> Array:
         queries = parameters(self.equation)["queries"]
         return add_p.bind(table, self.row, self.i, queries=queries)[0]
 
@@ -351,7 +364,7 @@ def _is(primitive: Primitive, equation: Equation) -> bool:
     return name_of(equation) == primitive.name
 
 
-def _made(x: Any) -> Any:
+def _made(x: "Array | _DeferredWrite") -> ArrayLike:
     return x.made() if isinstance(x, _DeferredWrite) else x
 
 
@@ -362,7 +375,7 @@ def _rewritten(jaxpr: Jaxpr, special: Callable[[Equation, list], list | None]) -
         out = special(equation, inputs)
         return evaluate_equation(equation, list(map(_made, inputs))) if out is None else out
 
-    def run(*xs: Any) -> list:
+    def run(*xs: Array) -> list:
         return list(map(_made, interpret(jaxpr, xs, outputs, lambda x, aval: x)))
 
     return trace(run, *map(shape_of, input_types(jaxpr)))

@@ -8,7 +8,6 @@ into NaN; rows of padding discard theirs.
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, Int
@@ -23,6 +22,7 @@ from .jax_internals import (
     shape_of,
     zero_tangent,
 )
+from .operand import Operand
 
 __all__ = ["Reached", "mark_unreached"]
 
@@ -54,12 +54,14 @@ def mark_unreached(
     return mark_unreached_p.bind(rows, anchor, kind, lanes=0, marked=marked)[0]
 
 
-def _implementation(rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool) -> list:
+def _implementation(
+    rows: Inexact[Array, "..."], anchor: Array, kind: Int[Array, "..."], *, lanes: int, marked: bool
+) -> list:
     del anchor, lanes
     return [rows] if marked else [jnp.where(kind == Reached.reached, rows, jnp.nan)]
 
 
-def _abstract(rows: Any, anchor: Any, kind: Any, **params: Any) -> list:
+def _abstract(rows: ShapedArray, anchor: ShapedArray, kind: ShapedArray, **params: int) -> list:
     del anchor, kind, params
     return [ShapedArray(rows.shape, rows.dtype)]
 
@@ -74,7 +76,13 @@ def _jvp(primals: Sequence, tangents: Sequence, *, lanes: int, marked: bool) -> 
 
 
 def _transpose(
-    cotangents: Sequence, rows: Any, anchor: Any, kind: Any, *, lanes: int, marked: bool
+    cotangents: Sequence,
+    rows: Operand,
+    anchor: Operand,
+    kind: Int[Array, "..."],
+    *,
+    lanes: int,
+    marked: bool,
 ) -> list:
     del marked
     (ct,) = cotangents

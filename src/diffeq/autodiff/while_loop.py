@@ -8,15 +8,16 @@ must be a count that only grows.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Int, PyTree
 
-from ..core.split import split_by_sizes
+from ..core.split import Sizes, split_by_sizes
 from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
+    Jaxpr,
     ShapedArray,
     bound,
     define,
@@ -32,10 +33,12 @@ from .jax_internals import (
 )
 from .trace_once import once_traced
 
+type _Carry = tuple[list[Array], list[Array]]  # the state of the lanes, and the buffers
+
 
 def loop(
-    condition: Callable, body: Callable, state: Any, buffers: Any = (), *, consts: Any = ()
-) -> tuple[Any, Any]:
+    condition: Callable, body: Callable, state: PyTree, buffers: PyTree = (), *, consts: PyTree = ()
+) -> tuple[PyTree, PyTree]:
     """state, buffers = body(active, consts, state, buffers) while condition(consts, …) holds.
 
     Not differentiable by itself: `adjoints/` gives loops their derivative. `body` must write
@@ -57,10 +60,10 @@ def loop(
             jax.tree.unflatten(t, x) for t, x in zip(trees, split_by_sizes(xs, sizes), strict=True)
         ]
 
-    def flat_condition(*xs: Any) -> Any:
+    def flat_condition(*xs: Array) -> list:
         return [condition(*unflatten(xs))]
 
-    def flat_body(active: Any, *xs: Any) -> list:
+    def flat_body(active: Bool[Array, ""], *xs: Array) -> list:
         return jax.tree.leaves(body(active, *unflatten(xs)))
 
     everything = [a for group in avals for a in group]
@@ -82,7 +85,7 @@ def loop(
     return jax.tree.unflatten(trees[1], state), jax.tree.unflatten(trees[2], buffers)
 
 
-def single_iteration_loop(function: Callable, *args: Any) -> Any:
+def single_iteration_loop(function: Callable, *args: PyTree) -> PyTree:
     """`function(*args)` as one turn of a loop: XLA on a CPU makes one native function of a small
     loop, where it would run each piece of straight code as a task of its own, with threads that
     wait for each other longer than the pieces take. Not differentiable.
@@ -95,7 +98,9 @@ def single_iteration_loop(function: Callable, *args: Any) -> Any:
     blank = [zero_like(a) for a in output_types(run)]
     evaluate = jaxpr_as_fun(run)
 
-    def turn(active: Any, consts: Any, i: Any, _: Any) -> tuple[Any, list]:
+    def turn(
+        active: Bool[Array, ""], consts: tuple[Array, list], i: Int[Array, ""], _: list
+    ) -> tuple[Array, list]:
         del active, _
         # Tied to the turn, nothing is invariant: XLA would move it out of the loop.
         i, leaves = lax.optimization_barrier((i, consts[1]))
@@ -109,7 +114,7 @@ def single_iteration_loop(function: Callable, *args: Any) -> Any:
     return jax.tree.unflatten(out, found)
 
 
-def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tuple[Any, Any]:
+def _with_consts(condition: Jaxpr, body: Jaxpr, extra: int, avals: Sequence) -> tuple[Jaxpr, Jaxpr]:
     """Both jaxprs with what the body closes over (its first inputs) as their first consts."""
     count = len(avals)
     outer, rest = input_types(body)[:extra], range(extra + 1, extra + 1 + count)
@@ -119,30 +124,31 @@ def _with_consts(condition: Any, body: Any, extra: int, avals: Sequence) -> tupl
     )
 
 
-def _implementation(*xs: Any, condition: Any, body: Any, sizes: Any) -> list:
+def _implementation(*xs: Array, condition: Jaxpr, body: Jaxpr, sizes: Sizes) -> list:
     consts, state, buffers = split_by_sizes(xs, sizes)
     test, run = staged(condition), staged(body)
 
-    def active(carry: Any) -> Any:
+    def active(carry: _Carry) -> Bool[Array, "..."]:
         return test(*consts, *carry[0], *carry[1])[0]
 
-    def turn(carry: Any) -> Any:
+    def turn(carry: _Carry) -> _Carry:
         on = active(carry)
         out = run(on if on.ndim else jnp.array(True), *consts, *carry[0], *carry[1])
-        return tuple(split_by_sizes(out, sizes[1:]))
+        state, buffers = split_by_sizes(out, sizes[1:])
+        return state, buffers
 
     state, buffers = lax.while_loop(lambda c: jnp.any(active(c)), turn, (state, buffers))
     return [*state, *buffers]
 
 
-def _abstract(*xs: Any, sizes: Any, **params: Any) -> list:
+def _abstract(*xs: ShapedArray, sizes: Sizes, **params: Jaxpr) -> list:
     del params
     return [ShapedArray(x.shape, x.dtype) for x in xs[sizes[0] :]]
 
 
 def _batch(
-    size: int, xs: Sequence, axes: Sequence, *, condition: Any, body: Any, sizes: Any
-) -> Any:
+    size: int, xs: Sequence, axes: Sequence, *, condition: Jaxpr, body: Jaxpr, sizes: Sizes
+) -> tuple[list, list[int | None]]:
     """Lanes go last; what no lane influences stays common."""
     mapped = lane_dependence(condition, body, sizes, [a is not None for a in axes])
     wide = [lanes_last(x, a, size, force=m) for x, a, m in zip(xs, axes, mapped, strict=True)]
@@ -152,19 +158,19 @@ def _batch(
 
 
 def _widened(
-    condition: Any, body: Any, sizes: Sequence[int], mapped: Sequence[bool], size: int
-) -> tuple[Any, Any]:
+    condition: Jaxpr, body: Jaxpr, sizes: Sizes, mapped: Sequence[bool], size: int
+) -> tuple[Jaxpr, Jaxpr]:
     """Condition and body of `size` lanes side by side; the state of a finished lane is kept."""
     test_flag = dependents(condition, mapped)[0]
     grown = lambda a, m: jax.ShapeDtypeStruct((*a.shape, size) if m else a.shape, a.dtype)  # noqa: E731
     avals = [grown(a, m) for a, m in zip(input_types(condition), mapped, strict=True)]
     test, run = over_lanes(condition, size), over_lanes(body, size)
 
-    def wide_test(*xs: Any) -> list:
+    def wide_test(*xs: Array) -> list:
         out, flags = test(mapped, xs)
         return _add_lanes(out, flags, [test_flag], size)
 
-    def wide_body(active: Any, *xs: Any) -> list:
+    def wide_body(active: Bool[Array, "..."], *xs: Array) -> list:
         out, flags = run([test_flag, *mapped], [active, *xs])
         out = _add_lanes(out, flags, mapped[sizes[0] :], size)
         state, buffers = split_by_sizes(out, sizes[1:])
@@ -188,11 +194,9 @@ def _add_lanes(xs: Sequence, flags: Sequence[bool], wanted: Sequence[bool], size
     ]
 
 
-def lane_dependence(
-    condition: Any, body: Any, sizes: Sequence[int], mapped: list[bool]
-) -> list[bool]:
-    """Which operands (consts, state, buffers) some lane influences in the end, if it influences
-    those that are flagged.
+def lane_dependence(condition: Jaxpr, body: Jaxpr, sizes: Sizes, mapped: list[bool]) -> list[bool]:
+    """Flags of the operands (consts, state, buffers) that some lane influences in the end, if it
+    influences those that are flagged in `mapped`.
     """
     while True:
         test = dependents(condition, mapped)[0]
@@ -205,7 +209,7 @@ def lane_dependence(
         mapped = grown
 
 
-def _dependence(flags: list[bool], *, condition: Any, body: Any, sizes: Any) -> list[bool]:
+def _dependence(flags: list[bool], *, condition: Jaxpr, body: Jaxpr, sizes: Sizes) -> list[bool]:
     return lane_dependence(condition, body, sizes, flags)[sizes[0] :]
 
 

@@ -4,7 +4,6 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 __all__ = ["keywords", "unknown"]
 
@@ -83,7 +82,7 @@ def unknown(function: str, name: str, known: Sequence[str]) -> str:
     return f"{function} got {name!r}, which it does not know; it takes {', '.join(known)}.{ask}"
 
 
-def _unnamed(function: str, value: Any, placed: Sequence[str], known: Sequence[str]) -> str:
+def _unnamed(function: str, value: object, placed: Sequence[str], known: Sequence[str]) -> str:
     shown = f"the class {value.__name__}" if inspect.isclass(value) else repr(value)
     shown = shown.replace("\n", " ")
     shown = shown if len(shown) < 80 else shown[:77] + "…"

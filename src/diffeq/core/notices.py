@@ -1,4 +1,4 @@
-"""Where a warning is not about: it shows the user's line."""
+"""The files that no warning is about: it shows the user's line."""
 
 import contextlib
 from pathlib import Path

@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 __all__ = [
     "Held",
     "Packing",
+    "TreeDef",
     "Treelike",
     "as_state",
     "hold",
@@ -22,6 +23,9 @@ __all__ = [
     "released",
     "without_held",
 ]
+
+type TreeDef = jax.tree_util.PyTreeDef  # pyright: ignore[reportInvalidTypeForm] - of a C module
+"""The structure of a tree, without its leaves."""
 
 
 def as_state(y: PyTree) -> PyTree:
@@ -269,7 +273,7 @@ class Packing(Treelike):
 
     @property
     def real_mask(self) -> np.ndarray:
-        """Which numbers of a real view there are: a real leaf has no imaginary part."""
+        """True for the numbers of a real view that there are: a real leaf has no imaginary part."""
         sizes = [math.prod(s) for s in self.shapes]
         parts = [np.full(n, not r) for r, n in zip(self.real, sizes, strict=True)]
         return np.concatenate([np.ones(self.size, bool), *parts])

@@ -5,7 +5,7 @@ in the values, by a matrix that depends on the knots alone: it is made once, in 
 differentiated, or run inside a solve, is one product and one polynomial.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ __all__ = ["KINDS", "check_knots", "interpolated", "slope_matrix"]
 KINDS = ("constant", "linear", "quadratic", "cubic")
 
 
-def check_knots(knots: Any) -> np.ndarray:
+def check_knots(knots: ArrayLike | Sequence) -> np.ndarray:
     """The knots as doubles, if they rise, are finite, and are two or more."""
     knots = np.asarray(knots, np.float64)
     if knots.ndim != 1 or len(knots) < 2:
@@ -67,7 +67,11 @@ def slope_matrix(knots: np.ndarray, kind: str) -> Float[np.ndarray, "n n"]:
 
 
 def interpolated(
-    kind: str, knots: ArrayLike, values: ArrayLike, slopes: Any, t: ArrayLike
+    kind: str,
+    knots: ArrayLike,
+    values: ArrayLike,
+    slopes: Callable[[Array], Array] | None,
+    t: ArrayLike,
 ) -> tuple[Array, Array]:
     """(value, derivative) at t; slopes are those of a spline, else None.
 
@@ -88,6 +92,7 @@ def interpolated(
     chord = (v1 - v0) / h
     if kind == "linear":
         return v0 + x * chord, chord
+    assert slopes is not None
     s0, s1 = slopes(i), slopes(i + 1)
     if kind == "cubic":
         bend, twist = (3 * chord - 2 * s0 - s1) / h, (s0 + s1 - 2 * chord) / h**2

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
-__all__ = ["split_by_sizes"]
+__all__ = ["Sizes", "split_by_sizes"]
+
+type Sizes = Sequence[int]
+"""The lengths of consecutive pieces."""
 
 
-def split_by_sizes[T](xs: Sequence[T], sizes: Sequence[int]) -> list[list[T]]:
+def split_by_sizes[T](xs: Sequence[T], sizes: Sizes) -> list[list[T]]:
     """Consecutive pieces of `xs`, with lengths `sizes`.
 
     >>> split_by_sizes("abcd", [1, 0, 3])
