@@ -6,13 +6,14 @@ is compiled again where that is another program.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
 from .closures import Captured, captured, code_of, is_numeric, no_writes, reading_of
 from .core.packing import Packing, moving_leaves, released
@@ -63,7 +64,7 @@ class _Arguments:
             position, velocity = tree
             self.named |= {"x": position, "v": velocity, "q": position, "p": velocity}
 
-    def captured(self, f: Callable, name: str, arguments: str, *extra: Any) -> Any:
+    def captured(self, f: Callable, name: str, arguments: str, *extra: PyTree) -> Captured:
         """A function as a program; `extra` is what it is called with behind `arguments`."""
         letters = arguments.split(", ")
         if letters[0] == "t":
@@ -71,7 +72,7 @@ class _Arguments:
         known = [self.named[letter] for letter in letters if letter in self.named]
 
         @contextmanager
-        def guard(*args: Any) -> Any:
+        def guard(*args: PyTree) -> Iterator[None]:
             with ExitStack() as stack:
                 stack.enter_context(no_writes(name, f, args))
                 stack.enter_context(annotate_errors(name, arguments, *args))
@@ -79,7 +80,7 @@ class _Arguments:
 
         return captured(f, *known, *extra, guard=guard, name=name)
 
-    def of_args(self, value: Any, name: str) -> Any:
+    def of_args(self, value: PyTree, name: str) -> PyTree:
         """A value; or where it is a function of args, that as a program."""
         if isinstance(value, (tuple, list)):
             parts = [self.of_args(x, name) for x in value]
@@ -88,13 +89,13 @@ class _Arguments:
         return self.captured(value, name, "args") if is_function else value
 
 
-def _saved(save: Any, sees: _Arguments) -> Any:
+def _saved(save: Callable | dict | None, sees: _Arguments) -> Callable | dict | None:
     if isinstance(save, dict):
         return {key: _saved(f, sees) for key, f in save.items()}
     return save if save is None else sees.captured(save, "save", "t, y, args")
 
 
-def _arrays(args: Any) -> Any:
+def _arrays(args: PyTree) -> PyTree:
     """Args without the functions in them: what those do is in the programs that saw them."""
     return jax.tree.map(lambda x: x if is_numeric(x) else None, args)
 
@@ -102,7 +103,7 @@ def _arrays(args: Any) -> Any:
 # --- problems -------------------------------------------------------------------------------------
 
 
-def _with_programs(problem: Any, sees: _Arguments, key: Any) -> Any:
+def _with_programs(problem: Problem, sees: _Arguments, key: PRNGKeyArray | None) -> Problem:
     if isinstance(problem, JumpProblem):
         plain = _with_programs(problem.problem, sees, key)
         jumps = tuple(_jump(jump, f"jumps[{j}]", sees, key) for j, jump in enumerate(problem.jumps))
@@ -115,7 +116,7 @@ def _with_programs(problem: Any, sees: _Arguments, key: Any) -> Any:
 _OPTIONAL = {"jac": "t, y, args", "history": "t, args"}
 
 
-def _field(problem: Any, name: str, sees: _Arguments) -> Any:
+def _field(problem: Problem, name: str, sees: _Arguments) -> Any:
     """One field of a problem."""
     value: Any = getattr(problem, name)
     arguments = problem.functions.get(name) or _OPTIONAL.get(name)
@@ -136,7 +137,7 @@ def _with_past(f: Callable) -> Callable:
     return f if reading_of(f).certain else partial(f)
 
 
-def _jump(jump: Jump, name: str, sees: _Arguments, key: Any) -> Jump:
+def _jump(jump: Jump, name: str, sees: _Arguments, key: PRNGKeyArray | None) -> Jump:
     """A jump at random; its affect sees which channel it was, and what else is drawn."""
     if rate_varies(jump.rate):
         rate = sees.captured(jump.rate, f"{name}.rate", "t, y, args")
@@ -182,7 +183,7 @@ def _event(event: AbstractEvent, name: str, sees: _Arguments) -> AbstractEvent:
     return new
 
 
-def _length(shape: Any) -> int | None:
+def _length(shape: PyTree) -> int | None:
     """The number of values that a condition returns, if it returns a vector."""
     if isinstance(shape, (list, tuple)):
         return len(shape)
@@ -190,5 +191,5 @@ def _length(shape: Any) -> int | None:
     return sizes[0] if len(sizes) == 1 else None
 
 
-def _row_of(rows: Any) -> jax.ShapeDtypeStruct:
+def _row_of(rows: ArrayLike | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(jnp.shape(rows)[1:], jnp.result_type(rows))

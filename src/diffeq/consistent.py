@@ -1,8 +1,8 @@
 """Consistent initial values of a differential-algebraic problem."""
 
+from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from .methods.mass import consistent_state as nearest
 from .methods.mass import constrained, newton_correction, slope_of
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
-from .problems.forms import Implicit
+from .problems.forms import Implicit, Mass
 from .problems.lowering import canonical
 from .solution import Last, SolveError
 from .validation import checked_problem
@@ -66,7 +66,7 @@ def consistent(problem: Problem) -> Problem:
 
 
 @partial(jax.jit, static_argnums=0)
-def _consistent(structure: Any, leaves: list) -> tuple:
+def _consistent(structure: Hashable, leaves: list) -> tuple:
     problem = unflatten(structure, leaves)
     entry = canonical(problem, real=True)
     form = entry.form(entry.parameters, 1, entry.held)
@@ -98,7 +98,7 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
         return built, running
     entry, span, found = built.canonical, built.t1 - built.t0, jnp.ones((), bool)
     if init == "given" and getattr(built.method, "linear", None) is not None:
-        return built, running  # who solves by products has no room for a matrix
+        return built, running  # a method that solves by products has no room for a matrix
     if init == "check":
         found = _obeys(form, entry.y0, built)
     if init == "consistent":
@@ -108,13 +108,13 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
     return replace(built, canonical=entry), _status(form, built.t0, entry.y0, span, found)
 
 
-def _status(form: Any, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
-    """The status of initial values: whether the equations hold there, and have the stated index."""
+def _status(form: Mass | Implicit, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
+    """The status of initial values: `running` if the equations hold, and have the stated index."""
     status = jnp.where(found, Status.running, Status.inconsistent)
     return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
-def _obeys(form: Any, y0: Array, built: BuiltSolve) -> Array:
+def _obeys(form: Mass | Implicit, y0: Array, built: BuiltSolve) -> Array:
     """True if the Newton step from y0 stays inside the tolerance."""
     step, reference = newton_correction(
         form, built.t0, y0, built.t1 - built.t0, built.data.tolerance

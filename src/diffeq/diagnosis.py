@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from .problems.forms import Form, Implicit, Mass, Split, lower
 from .problems.lowering import equation_at
 
 __all__ = [
+    "Last",
     "advice",
     "dominant_eigenvalue",
     "hint",
@@ -39,6 +40,15 @@ __all__ = [
     "stiffness",
     "warn_of_stiffness",
 ]
+
+
+class Last(NamedTuple):
+    """The last accepted step of a solve, in the problem's units; always finite."""
+
+    t: Any
+    y: PyTree
+    dt: Any
+
 
 _ADVICE: dict[Status, str] = {
     Status.max_steps: "Give more with max_steps=, or loosen the tolerances.",
@@ -92,7 +102,7 @@ def advice(status: Status) -> str:
     return _ADVICE.get(status, "")
 
 
-def hint(status: Status, problem: Problem, method: Method | None, last: Any) -> str:
+def hint(status: Status, problem: Problem, method: Method | None, last: Last) -> str:
     """Returns advice by the status, the problem, the method and the last state of a failed
     solve.
     """
@@ -141,7 +151,7 @@ def not_finite(args: PyTree) -> str:
     return ""
 
 
-def stiffness(problem: Problem, method: Method | None, last: Any) -> str:
+def stiffness(problem: Problem, method: Method | None, last: Last) -> str:
     """A sentence if the step was held down by stability and not by accuracy; else nothing.
 
     The eigenvalue λ of the Jacobian that is largest by modulus is compared with the stability
@@ -171,7 +181,7 @@ def stiffness(problem: Problem, method: Method | None, last: Any) -> str:
     )
 
 
-def _moves_slowly(problem: Problem, last: Any, rate: float) -> bool:
+def _moves_slowly(problem: Problem, last: Last, rate: float) -> bool:
     """True if y'' is far smaller than that of a solution that moves at this rate."""
     field, t, y = _slope_at(problem, last.t, last.y)
     slope, bend = jax.jvp(field, (t, y), (jnp.ones_like(t), field(t, y)))
@@ -179,18 +189,20 @@ def _moves_slowly(problem: Problem, last: Any, rate: float) -> bool:
     return bend_size < _SLOW * rate * slope_size
 
 
-def warn_of_stiffness(problem: Problem, method: Method, sol: Any) -> None:
+def warn_of_stiffness(
+    problem: Problem, method: Method, last: Last, stats: dict[str, Array]
+) -> None:
     """Warns of a solve that succeeded in many steps of the explicit default, held down by
     stability: above 64 numbers no stiff method stands by.
     """
-    attempts = int(sol.stats["steps"]) + int(sol.stats["rejected"])
+    attempts = int(stats["steps"]) + int(stats["rejected"])
     if attempts < _MANY or not isinstance(problem, ODEProblem) or not hasattr(method, "tableau"):
         return
-    known = jax.lax.stop_gradient((sol.last, evaluated(problem.tspan, problem.args)[0]))
+    known = jax.lax.stop_gradient((last, evaluated(problem.tspan, problem.args)[0]))
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((known, problem))):
         return
     last, t0 = known
-    mean = abs(float(last.t) - float(t0)) / int(sol.stats["steps"])
+    mean = abs(float(last.t) - float(t0)) / int(stats["steps"])
     longer = max(abs(float(last.dt)), mean)  # the last step may be cut short
     if found := stiffness(problem, method, last._replace(dt=longer)):
         warnings.warn(
@@ -208,7 +220,7 @@ _SLIDING = (
 )
 
 
-def sliding(problem: Problem, last: Any) -> str:
+def sliding(problem: Problem, last: Last) -> str:
     """A sentence if the field jumps where the solve stopped, and points there from both sides; else
     nothing.
 
@@ -249,7 +261,7 @@ def _meets(component: Callable, ends: list[float], along: float, turns: int = 60
     return bool(along * before > 0 > along * after and abs(after - before) > size)
 
 
-def _field_of(problem: Problem, last: Any) -> tuple[Callable, np.ndarray]:
+def _field_of(problem: Problem, last: Last) -> tuple[Callable, np.ndarray]:
     """The field at the last time, as a function of the state as a vector, and that."""
     field, t, state = _slope_at(problem, last.t, last.y)
     at = jax.jit(lambda y: field(t, y.reshape(state.shape)))
@@ -262,7 +274,7 @@ def _slope_at(problem: Problem, t: ArrayLike, y: PyTree) -> tuple[Callable, Arra
     return lower(form, "ode", "a diagnosis").field, t, state
 
 
-def nonfinite_derivative(problem: Problem, method: Method | None, last: Any) -> str:
+def nonfinite_derivative(problem: Problem, method: Method | None, last: Last) -> str:
     """A sentence if the field is finite where the solve ended, and a derivative of it that the
     method uses is not; else nothing.
     """

@@ -1,12 +1,12 @@
 """Advice for equations whose index is not the stated one, from an analysis on the host."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from .core.packing import Packing
 from .methods.index_check import is_determined
@@ -14,7 +14,7 @@ from .methods.nearby_states import nearby
 from .methods.newton_based import linearised
 from .problems import Problem
 from .problems.dae import algebraic_rows
-from .problems.forms import Implicit
+from .problems.forms import Implicit, Mass
 from .problems.lowering import equation_at
 from .problems.structural_index import Structure, pencil_index, structure_of
 
@@ -27,7 +27,7 @@ _STABILISED = (
 )
 
 
-def index_advice(problem: Problem, t: Any, y: Any) -> str:
+def index_advice(problem: Problem, t: ArrayLike, y: PyTree) -> str:
     """Names the index at (t, y), the equations that cause it, and a remedy."""
     form, packing, t, y = equation_at(problem, t, y)
     here = _Pencil.of(form, t, y)
@@ -44,7 +44,13 @@ def index_advice(problem: Problem, t: Any, y: Any) -> str:
 
 
 def _of_higher_index(
-    index: int, form: Any, packing: Packing, here: "_Pencil", rows: list[str], t: Array, y: Array
+    index: int,
+    form: Mass | Implicit,
+    packing: Packing,
+    here: "_Pencil",
+    rows: list[str],
+    t: Array,
+    y: Array,
 ) -> str:
     """Names the equations that have to be differentiated, the components that they then determine,
     and a method that solves the equations as they stand.
@@ -83,7 +89,7 @@ class _Pencil(NamedTuple):
     states: Bool[np.ndarray, "n n"]
 
     @classmethod
-    def of(cls, form: Any, t: Array, y: Array) -> "_Pencil":
+    def of(cls, form: Mass | Implicit, t: Array, y: Array) -> "_Pencil":
         """The pencil near (t, y): from a few points, so that no entry is zero by chance."""
         found = []
         for number in (1.0, 2.0, 0.0):
@@ -136,7 +142,7 @@ def _without_slopes(form: Implicit, here: _Pencil, state: list[str]) -> str:
     )
 
 
-def _is_solved(form: Any, index: Int[np.ndarray, " n"], t: Array, y: Array) -> bool:
+def _is_solved(form: Mass, index: Int[np.ndarray, " n"], t: Array, y: Array) -> bool:
     """True if RadauIIA5 solves the equations with this index as they stand."""
     if index.max() > 3:
         return False
@@ -163,7 +169,7 @@ class _Unquoted(str):
         return str(self)
 
 
-def _short_list(part: Int[np.ndarray, "..."]) -> Any:
+def _short_list(part: Int[np.ndarray, "..."]) -> list | _Unquoted:
     if part.size > _MOST_NUMBERS and part.ndim == 1:
         starts = np.flatnonzero(np.diff(part, prepend=0))
         counts = np.diff(starts, append=len(part))

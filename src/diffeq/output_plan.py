@@ -1,23 +1,27 @@
 """The output of a solve: from `saveat`, `save` and `dense` to channels of rows, and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from .autodiff.unreached_rows import Reached, mark_unreached
 from .core.status import Status
 from .integrator import Data, State
 from .integrator.build import BuiltSolve
+from .integrator.state import Held
 from .methods.mass import slope_of
-from .output import Channel
+from .output import Channel, Times
 from .problems.lowering import flip_time
 from .problems.user_functions import annotate_errors, check_arguments
 from .solution import EventRecord
 
 __all__ = ["OutputPlan", "clamp_times"]
+
+type _Save = Callable | dict[Hashable, Callable] | None  # a function, or one for each key
+type _HeldState = tuple[Array, tuple[Array, ...]]  # a state: what moves, and what is held
 
 _DENSE, _EVENT = "dense", "event"
 
@@ -26,18 +30,22 @@ class OutputPlan:
     """The rows of a solve: one set for each key of `saveat` (a lone one has the key None)."""
 
     def __init__(
-        self, built: BuiltSolve, saveat: Any, save: Any, dense: bool, max_saves: int
+        self,
+        built: BuiltSolve,
+        saveat: ArrayLike | str | dict | None,
+        save: _Save,
+        dense: bool,
+        max_saves: int,
     ) -> None:
         self.equation, self.sign, self.dense = built.canonical, built.sign, dense
         parts = built.integrator.events.parts if built.integrator.events else ()
         self.is_dict = isinstance(saveat, dict)
-        keys = list(saveat) if self.is_dict else [None]
-        self.at = {k: saveat[k] if self.is_dict else saveat for k in keys}
+        self.at: dict[Hashable, Any] = saveat if isinstance(saveat, dict) else {None: saveat}
         self.trees: dict = {}
-        self.value = {k: self._row(k, _of_key(save, k)) for k in keys}
+        self.value = {k: self._row(k, _of_key(save, k)) for k in self.at}
         self.kinds: list[tuple[Any, Channel]] = []
-        for key in keys:
-            at, value = self.at[key], self.value[key]
+        for key, at in self.at.items():
+            value = self.value[key]
             if isinstance(at, str):
                 self.kinds.append((key, Channel("steps", max_saves, self._timed(value))))
             elif at is not None:
@@ -62,7 +70,7 @@ class OutputPlan:
         return frozenset(key for key, at in self.at.items() if isinstance(at, str))
 
     def times(self, t0: Array, t1: Array) -> tuple[tuple, Array]:
-        """Each channel's times in the loop's time, and whether any of them is wrong."""
+        """Each channel's times in the loop's time, and True if any of them is wrong."""
         found, bad = [], jnp.zeros((), bool)
         for key, channel in self.kinds:
             if channel.kind != "times":
@@ -73,7 +81,7 @@ class OutputPlan:
             bad = bad | wrong
         return tuple(found), bad
 
-    def gather(self, data: Data, end: State, buffers: list) -> tuple[Any, ...]:
+    def gather(self, data: Data, end: State, buffers: list) -> tuple:
         """(ts, ys, saved, num) as the user asked for them, the dense rows with their tree, and what
         is recorded of each event.
         """
@@ -111,7 +119,7 @@ class OutputPlan:
         return t, y, slope_of(form, t, y), held
 
     def _rows(
-        self, end: State, key: Any, channel: Channel, times: Any, count: Array, buffer: list
+        self, end: State, key: Hashable, channel: Channel, times: Times, count: Array, buffer: list
     ) -> tuple:
         index = jnp.arange(channel.length)
         reached = index < count
@@ -120,6 +128,7 @@ class OutputPlan:
             ts = jnp.where(reached, ts, jnp.nan)
             kind = jnp.where(reached, Reached.reached, Reached.padding)
         else:
+            assert not isinstance(times, tuple)
             ts = self._turned(times)
             absent = jnp.isnan(times)
             if self.records:  # beyond a terminal event nothing is missing: it is padding, too
@@ -131,7 +140,7 @@ class OutputPlan:
         return ts, self._tree(key, leaves), reached, count
 
     def _occurrences(
-        self, end: State, channel: Channel, _: Any, count: Array, buffer: list
+        self, end: State, channel: Channel, _: tuple[()], count: Array, buffer: list
     ) -> EventRecord:
         ts, fired, *rows = buffer
         kind = jnp.where(jnp.arange(channel.length) < count, Reached.reached, Reached.padding)
@@ -142,14 +151,14 @@ class OutputPlan:
         fired = fired if self.vectors[channel.place] else fired[:, 0]
         return EventRecord(ts, before, after, fired, count)
 
-    def _last_row(self, data: Data, end: State, key: Any) -> tuple:
+    def _last_row(self, data: Data, end: State, key: Hashable) -> tuple:
         reached = (end.status <= Status.terminated)[None]
         leaves = [x[None] for x in self.value[key](data, end.t, end.y, end.held)]
         kind = jnp.where(reached, Reached.reached, Reached.missing)
         ys = self._tree(key, [_marked(x, end.y, kind) for x in leaves])
         return self._turned(end.t)[None], ys, reached, jnp.sum(reached)
 
-    def _tree(self, key: Any, leaves: list) -> Any:
+    def _tree(self, key: Hashable, leaves: list) -> PyTree:
         tree = self.trees.get(id(self.value[key]))
         return (
             self.equation.packing.unpack(leaves[0], leaves[1:])
@@ -159,7 +168,7 @@ class OutputPlan:
 
     # What the loop calls holds nothing that is traced: it outlives the trace in JAX's caches.
 
-    def _row(self, key: Any, given: Any) -> Callable:
+    def _row(self, key: Hashable, given: Callable | None) -> Callable:
         """A row as a list of arrays; remembers the tree that `save` returns. What that closes over
         comes with the data of the loop.
         """
@@ -168,7 +177,7 @@ class OutputPlan:
         if given is not None:
             check_arguments(given, "save", "t, y, args")
 
-        def row(data: Data, tau: Any, y: Any, held: Any = ()) -> list:
+        def row(data: Data, tau: Array, y: Array, held: Held = ()) -> list:
             save = _of_key(data.save, key)
             if save is None:
                 return [y, *held]
@@ -181,10 +190,10 @@ class OutputPlan:
         return row
 
     def _polynomial(self) -> Callable:
-        """A step's polynomial as a list of arrays; remembers its tree."""
+        """A step's polynomial as a list of arrays; its tree is kept in `trees`."""
         trees = self.trees
 
-        def row(*parts: Any) -> list:
+        def row(*parts: PyTree) -> list:
             leaves, trees[_DENSE] = jax.tree.flatten(parts)
             return leaves
 
@@ -194,7 +203,7 @@ class OutputPlan:
         time_of = self._turned_by()
         return lambda data, tau, *of: [time_of(tau, data), *value(data, tau, *of)]
 
-    def _turned(self, x: Any) -> Any:
+    def _turned(self, x: Array) -> Array:
         """A time in the problem's own direction."""
         return flip_time(self.sign, x)
 
@@ -207,7 +216,9 @@ class OutputPlan:
 def _occurrence(count: int) -> Callable:
     """The record of one time that an event happens, in the loop's time."""
 
-    def row(tau: Any, before: Any, after: Any, flags: Any) -> list:
+    def row(
+        tau: Array, before: _HeldState, after: _HeldState, flags: Bool[Array, " conditions"] | None
+    ) -> list:
         flags = jnp.zeros(count, bool) if flags is None else flags
         (y0, held0), (y1, held1) = before, after
         return [tau, flags, y0, *held0, y1, *held1]
@@ -215,20 +226,20 @@ def _occurrence(count: int) -> Callable:
     return row
 
 
-def _of_key(save: Any, key: Any) -> Any:
+def _of_key(save: _Save, key: Hashable) -> Callable | None:
     """The function `save` of a key of `saveat`."""
     return save.get(key) if isinstance(save, dict) else save
 
 
 def _marked(rows: Array, anchor: Array, kind: Array, *, marked: bool = False) -> Array:
-    """Rows with NaN where nothing was reached; integers have no NaN, `saved` tells."""
+    """Rows with NaN where nothing was reached; of integers, which have no NaN, `saved` says it."""
     if not jnp.issubdtype(rows.dtype, jnp.inexact):
         return rows
     return mark_unreached(rows, anchor, kind, marked=marked)
 
 
 def clamp_times(times: Array, t0: Array, t1: Array) -> tuple[Array, Array]:
-    """Times within 4 ulp of an end are that end; whether any is out of order or outside.
+    """Times within 4 ulp of an end are that end; and True if any is out of order or outside.
 
     An ulp is that of the end on the inside, so that 1e-9 after 0 is a time of its own however far
     t1 is; and that of the larger end on the outside, where sums that miss an end of 0 come to lie.

@@ -14,25 +14,17 @@ from jaxtyping import Array, Bool, Int, PyTree
 from .autodiff.jax_internals import Tracer
 from .core.addressable import here, row_places
 from .core.norm import in_dtype_of
-from .core.packing import Treelike
+from .core.packing import Packing, TreeDef, Treelike
 from .core.promotion import standard_promotion
 from .core.status import Status
-from .diagnosis import advice
+from .diagnosis import Last, advice
 
 __all__ = ["EventRecord", "Failed", "Last", "Solution", "SolveError"]
 
 
-class Last(NamedTuple):
-    """Where the solve ended: always finite."""
-
-    t: Any
-    y: PyTree
-    dt: Any
-
-
 @dataclass(frozen=True, eq=False)
 class Failed:
-    """Which solves of a batch failed: how many, and of each its index and its `Status`."""
+    """The solves of a batch that failed: how many, and of each its index and its `Status`."""
 
     count: int
     indices: np.ndarray
@@ -81,7 +73,7 @@ class SolveError(RuntimeError):
         y: PyTree,
         dt: ArrayLike,
         index: tuple,
-        solution: Any,
+        solution: PyTree,
     ) -> None:
         super().__init__(message)
         self.status, self.t, self.y, self.dt = status, t, y, dt
@@ -168,7 +160,7 @@ class Solution(eqx.Module):
 
     @property
     def failed(self) -> Failed:
-        """Which of a batch failed: `count`, and for each of them its index and its status.
+        """Those of a batch that failed: `count`, and for each of them its index and its status.
 
         >>> import jax.numpy as jnp, diffeq as de
         >>> problem = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 2.0))
@@ -385,9 +377,9 @@ class SolutionInfo(Treelike):
     def __init__(
         self,
         method: str,
-        packing: Any,
+        packing: Packing,
         adaptive: bool,
-        tree: Any = None,
+        tree: TreeDef | None = None,
         trims: frozenset = frozenset(),
         *,
         smooth: bool = True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .algebra import field_derivatives
 from .autodiff.jax_internals import Tracer, in_a_trace
@@ -18,6 +18,7 @@ from .capture_call import captured_call
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
 from .controllers import Controller
+from .core.packing import Packing
 from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint, warn_of_stiffness
@@ -45,8 +46,8 @@ def solve(
     saveat: Any = None,
     save: Any = None,
     dense: bool = False,
-    rtol: Any = None,
-    atol: Any = None,
+    rtol: PyTree = None,
+    atol: PyTree = None,
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
@@ -137,7 +138,7 @@ def solve(
     if throw and sol.status.ndim == 0:
         sol.check(hint=lambda last: hint(Status(int(sol.status)), problem, call.method, last))
         if static.default_method and not isinstance(sol.stats["steps"], Tracer):
-            warn_of_stiffness(problem, call.method, sol)
+            warn_of_stiffness(problem, call.method, sol.last, sol.stats)
     return sol.about.trimmed(sol)
 
 
@@ -249,8 +250,10 @@ def _evaluations(method: Method, end: State) -> Any:
     return end.evaluations if each is None else (end.steps + end.rejected) * each
 
 
-def _raise_if_failed(status: Any, last: Any, stats: Any) -> None:
-    none = Solution((), (), (), (), (), last, stats, status, None, SolutionInfo("", None, True))
+def _raise_if_failed(status: Array, last: Last, stats: dict[str, Array]) -> None:
+    none = Solution(
+        (), (), (), (), (), last, stats, status, None, SolutionInfo("", Packing(()), True)
+    )
     none.check()
 
 

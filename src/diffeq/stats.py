@@ -406,7 +406,7 @@ class Quantile(_Leafwise):
         centroids = total.reshape(shape) / jnp.maximum(mass.reshape(shape), 1)
         return _Digest(ends.least, ends.greatest, centroids.astype(x.dtype), mass.reshape(shape))
 
-    def _places(self, weights: Array, upto: Array, real: Any) -> Array:
+    def _places(self, weights: Array, upto: Array, real: DTypeLike) -> Array:
         """The place of each of the sorted values among the centroids; `size` of none."""
         count = upto[-1]
         scale = self._scale(upto.astype(real) / jnp.maximum(count, 1).astype(real))

@@ -3,10 +3,11 @@
 from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from .adjoints import SteadyState
 from .adjoints.steady_state import Rest, at_rest
@@ -16,10 +17,11 @@ from .autodiff.while_loop import loop
 from .capture_call import captured_problem
 from .closures import code_of, flatten, unflatten
 from .controllers import PI
+from .controllers.tolerance import Tolerance
 from .core.norm import mean_square
 from .core.status import Status
 from .diagnosis import advice
-from .integrator import Start, attempt
+from .integrator import Data, Start, State, attempt
 from .integrator.build import BuiltSolve, build
 from .integrator.call import MAX_STEPS, Call, StaticOptions
 from .methods import METHODS
@@ -62,7 +64,7 @@ def _compiled(static: StaticOptions, follows: bool, structure: Hashable, leaves:
     return _answer(built, rest, (t, z), good & still, steps + count, inputs)
 
 
-def _start(t: Any, y: Any, dt: Any = None) -> Start:
+def _start(t: Array, y: Array, dt: Array | None = None) -> Start:
     return Start(t, y, (), dt, jnp.asarray(Status.running, jnp.int32))
 
 
@@ -79,11 +81,12 @@ def _check_timeless(built: BuiltSolve) -> None:
 
 
 def _followed(built: BuiltSolve) -> tuple:
-    """(t, y, attempts, whether it is almost at rest), from y0 by steps in time.
+    """(t, y, attempts, True if it is almost at rest), from y0 by steps in time.
 
-    It is, when y has changed by no more than some tolerances since half the time that has passed.
-    (f is no measure: at its stability limit an explicit method keeps it from zero for ever.) The
-    first look is when y has had time to change by some tolerances at the rate that it starts with.
+    It is at rest when y has changed by no more than some tolerances since half the time that has
+    passed. (f is no measure: at its stability limit an explicit method keeps it from zero for
+    ever.) The first look is when y has had time to change by some tolerances at the rate that it
+    starts with.
     """
     integrator = built.integrator
     data, y0, t0 = jax.lax.stop_gradient((built.data, built.canonical.y0, built.t0))
@@ -93,11 +96,13 @@ def _followed(built: BuiltSolve) -> tuple:
     unit = 1 / jnp.where(first > 0, first, 1)
     state = _start(t0, y0, 0.1 * unit).state(integrator, data)
 
-    def running(consts: Any, carried: _Followed, _: Any) -> Any:
+    def running(consts: tuple[Data, Array], carried: _Followed, _: tuple) -> Bool[Array, ""]:
         del consts
         return (carried.state.status == Status.running) & ~carried.still
 
-    def turn(active: Any, consts: Any, carried: _Followed, _: Any) -> Any:
+    def turn(
+        active: Bool[Array, ""], consts: tuple[Data, Array], carried: _Followed, _: tuple
+    ) -> tuple[_Followed, tuple]:
         del active
         data, t0 = consts
         state, _ = attempt(integrator, data, carried.state)
@@ -118,19 +123,24 @@ def _followed(built: BuiltSolve) -> tuple:
 class _Followed(NamedTuple):
     """An equation on its way to rest: its state, and the state at the last look."""
 
-    state: Any
-    passed: Any
-    y: Any
-    still: Any
+    state: State
+    passed: Array
+    y: Array
+    still: Bool[Array, ""]
 
 
-def _size(tolerance: Any, x: Any, y: Any) -> Any:
+def _size(tolerance: Tolerance, x: Array, y: Array) -> Array:
     """The root mean square of x in units of the tolerance of y."""
     return jnp.sqrt(mean_square(x / (tolerance.atol + tolerance.rtol * jnp.abs(y))))
 
 
 def _answer(
-    built: BuiltSolve, rest: Rest, at: tuple, good: Any, count: Any, inputs: list
+    built: BuiltSolve,
+    rest: Rest,
+    at: tuple,
+    good: Bool[Array, ""],
+    count: Int[Array, ""],
+    inputs: list,
 ) -> Solution:
     t, z = at
     packing = built.canonical.packing

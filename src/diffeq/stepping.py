@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Int, PyTree, Real
 
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
@@ -40,7 +40,7 @@ _ATTEMPTS = 100
 
 
 class State(eqx.Module):
-    """Where a solve by hand is. Made by `init`; never changed, `step` and `advance` return another.
+    """The state of a solve by hand. `init` makes it; `step` and `advance` return another one.
 
     Example:
         >>> import diffeq as de
@@ -79,10 +79,12 @@ class State(eqx.Module):
         return self.inner.status
 
     @property
-    def _direction(self) -> Any:
+    def _direction(self) -> Array | int:
         return self.sign if self.static.direction is None else self.static.direction
 
-    def replace(self, *, t: Any = None, y: Any = None, dt: Any = None, args: Any = None) -> "State":
+    def replace(
+        self, *, t: Any = None, y: PyTree = None, dt: Any = None, args: PyTree = None
+    ) -> "State":
         """The state with another t, y, dt or args: a kick, a reset, a new control input.
 
         All that the method and the controller remember of the past is forgotten (a new dt alone
@@ -118,8 +120,8 @@ def init(
     problem: Problem,
     method: Method | None = None,
     *,
-    rtol: Any = None,
-    atol: Any = None,
+    rtol: PyTree = None,
+    atol: PyTree = None,
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
@@ -307,9 +309,7 @@ def _past_stops(built: BuiltSolve, inner: Inner) -> Inner:
 
 
 def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """t, which within 4 ulp of an end is that end, and `time_error` where it is outside; and
-    whether.
-    """
+    """t, or the end that it is within 4 ulp of; and True if it lies outside, where t is `low`."""
     (t,), bad = clamp_times(t[None], low, high)
     bad = bad | jnp.isnan(t)
     return jnp.where(bad, low, t), bad
@@ -318,7 +318,7 @@ def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
 # --- outside -------------------------------------------------------------------------------------
 
 
-def _with_args(state: State, args: Any) -> State:
+def _with_args(state: State, args: PyTree) -> State:
     call = _call_of(state)
     leaves, structure = flatten(call._replace(problem=call.problem.replace(args=args)))
     return replace(state, leaves=[jnp.asarray(x) for x in leaves], structure=structure)
@@ -338,7 +338,7 @@ def _scalar(name: str, value: Any, like: Array) -> Array:
     return jnp.asarray(value, like.dtype)
 
 
-def _packed(state: State, y: Any) -> tuple[Array, tuple]:
+def _packed(state: State, y: PyTree) -> tuple[Array, tuple]:
     y, packing = as_state(released(y)), state.packing
     shapes = [np.shape(x) for x in jax.tree.leaves(y)]
     words = any(isinstance(x, str) for x in jax.tree.leaves(y))
@@ -355,7 +355,7 @@ def _known(state: State) -> bool:
     return state.status.ndim == 0 and concrete(state.status)
 
 
-def _in_time(before: State, after: State, low: Any, t: Any) -> State:
+def _in_time(before: State, after: State, low: Array | None, t: Array | float | None) -> State:
     """The state, or an error if the time that was asked for is outside of its interval."""
     if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
         return after

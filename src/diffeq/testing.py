@@ -11,13 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, PyTree
 
-from .adjoints import Discrete, Forward
+from .adjoints import Adjoint, Discrete, Forward
 from .controllers.tolerance import Tolerance
 from .methods import METHODS, Method, Step
 from .problems import ODEProblem, Problem, SecondOrderProblem, SplitODEProblem
-from .problems.forms import lower
+from .problems.forms import Form, lower
 from .problems.lowering import canonical
 from .solve import solve
 
@@ -34,14 +34,14 @@ STARTS = np.array([[1.0, 0.4, -0.7, 0.1], [0.2, 1.1, 0.5, -0.9]])
 SPEEDS = np.array([[0.1, -0.3, 0.8, 0.5], [0.9, 0.2, -0.4, 0.6]])
 
 
-def field(t: Array, y: Array, args: Any) -> Array:
+def field(t: Array, y: Array, args: ArrayLike | None) -> Array:
     """Non-linear and non-autonomous, with solutions of size one; args is a factor, None for 1."""
     a, b = y
     k = 1.0 if args is None else args
     return jnp.stack([k * b - 0.1 * a * b, -jnp.sin(a) * (1 + jnp.sin(t) / 2) - 0.05 * k * b**2])
 
 
-def force(t: Array, x: Array, v: Array, args: Any) -> Array:
+def force(t: Array, x: Array, v: Array, args: ArrayLike | None) -> Array:
     """The force of the second-order test problem, x'' = f(t, x)."""
     del v
     a, b = x
@@ -116,7 +116,7 @@ def check_method(method: Method, problem: Problem | None = None) -> MethodReport
 # --- what is measured -----------------------------------------------------------------------------
 
 
-def example_problem(method: Method, t1: float, args: Any = None) -> Problem:
+def example_problem(method: Method, t1: float, args: ArrayLike | None = None) -> Problem:
     """A problem that the method takes."""
     forms = (method.form,) if isinstance(method.form, str) else method.form
     if "partitioned" in forms:
@@ -141,7 +141,7 @@ def tightened(method: Method) -> Method:
     return method.with_tolerance(Tolerance(jnp.array(_TIGHT), jnp.array(_TIGHT)), final=True)
 
 
-def ends(method: Method, equation: Any, dts: Sequence[float] | np.ndarray) -> np.ndarray:
+def ends(method: Method, equation: Problem, dts: Sequence[float] | np.ndarray) -> np.ndarray:
     """The end of the equation by the method's own equal steps: less to compile than a solve is.
     NaN where an implicit step was not solved.
     """
@@ -179,7 +179,7 @@ def slope_of(errors: np.ndarray, dts: np.ndarray, floor: float) -> float:
 class _Probe:
     """A method with the equation that it is checked on, and one step of it."""
 
-    def __init__(self, method: Method, problem: Any) -> None:
+    def __init__(self, method: Method, problem: Problem) -> None:
         self.method, self.problem, self.name = method, problem, type(method).__name__
         self.form, self.y0 = form_of(method, problem)
         self.t0, self.t1 = map(float, problem.tspan)
@@ -187,7 +187,7 @@ class _Probe:
         self.t = jnp.asarray(self.t0)
         self.tight = tightened(method)
 
-    def says(self, holds: Any, sentence: str) -> None:
+    def says(self, holds: ArrayLike, sentence: str) -> None:
         """An error with a sentence about the method, if something does not hold."""
         if not bool(holds):
             raise AssertionError(f"{self.name}: {sentence}")
@@ -201,13 +201,13 @@ class _Probe:
         """True if each step states its own order, of which the declared one is the highest."""
         return self.step(self.t, self.y0, self.dt).order is not None
 
-    def arrays(self, t: Array, y: Array, dt: Array) -> tuple[Array, Any, Any]:
+    def arrays(self, t: Array, y: Array, dt: Array) -> tuple[Array, PyTree, PyTree]:
         """The arrays of a step that the loop reads: y, error and memory."""
         step = self.step(t, y, dt)
         return step.y, step.error, step.memory
 
 
-def _far(a: Any, b: Any, tolerance: float) -> float:
+def _far(a: PyTree, b: PyTree, tolerance: float) -> float:
     """The largest difference of two trees in units of what is allowed; NaN is far."""
     gaps = [
         np.max(np.abs(np.asarray(x) - np.asarray(y)) / (tolerance * (1 + np.abs(np.asarray(y)))))
@@ -218,7 +218,7 @@ def _far(a: Any, b: Any, tolerance: float) -> float:
     return float(np.inf if np.isnan(worst) else worst)
 
 
-def _shapes(tree: Any) -> list:
+def _shapes(tree: PyTree) -> list:
     return [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)]
 
 
@@ -302,7 +302,7 @@ def _check_single(probe: _Probe) -> None:
         )
 
 
-def _state(problem: Any) -> tuple[str, ...]:
+def _state(problem: Problem) -> tuple[str, ...]:
     return ("x0", "v0") if isinstance(problem, SecondOrderProblem) else ("y0",)
 
 
@@ -347,11 +347,11 @@ def _check_order(probe: _Probe) -> float:
     return slope
 
 
-def _reference(form: Any) -> str:
+def _reference(form: Form) -> str:
     return "KahanLi8" if type(form).__name__ == "Partitioned" else "Vern9"
 
 
-def _finest(form: Any) -> dict[str, Any]:
+def _finest(form: Form) -> dict[str, Any]:
     return {"dt": 0.005} if _reference(form) == "KahanLi8" else {"rtol": 1e-13, "atol": 1e-15}
 
 
@@ -391,7 +391,7 @@ def _check_gradient(probe: _Probe) -> int:
     options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5, "dt0": span}
     options = options if adaptive else {"dt": span / 24}
 
-    def end(scale: Array, adjoint: Any) -> Array:
+    def end(scale: Array, adjoint: Adjoint) -> Array:
         sol = solve(_scaled(probe.problem, scale), method, adjoint=adjoint, **options)
         return jnp.sum(jnp.stack([jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(sol.y1)]))
 
@@ -415,7 +415,7 @@ def _check_gradient(probe: _Probe) -> int:
     return int(sol.stats["rejected"])
 
 
-def _scaled(problem: Any, scale: Array) -> Any:
+def _scaled(problem: Problem, scale: Array) -> Problem:
     """The problem with its state and its args times a number."""
     moved = {name: scale * jnp.asarray(getattr(problem, name)) for name in _state(problem)}
     args = problem.args

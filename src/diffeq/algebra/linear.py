@@ -8,7 +8,7 @@ solve with Aᵀ; and the lanes of a batch stay the last axes.
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Inexact, Int
 
 from ..autodiff.batch_last import lanes_last
 from ..autodiff.jax_internals import ShapedArray, define, instantiate, is_zero, zero_tangent
+from ..autodiff.operand import Operand
 from . import small_lu
 
 __all__ = ["Factors", "factored", "linear_solve"]
@@ -144,7 +145,13 @@ def _solve_columns_jvp(
 
 
 def _solve_transpose(
-    cotangents: Sequence, matrix: Any, lu: Any, order: Any, b: Any, *, transposed: bool
+    cotangents: Sequence,
+    matrix: Operand,
+    lu: Operand,
+    order: Operand,
+    b: Operand,
+    *,
+    transposed: bool,
 ) -> list:
     del b
     (ct,) = cotangents

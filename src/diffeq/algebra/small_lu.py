@@ -125,7 +125,7 @@ def _exchanged(where: Array, above: Sequence, below: Sequence) -> tuple[list, li
 
 
 def _pivot_place(sizes: Array, first: int) -> Array:
-    """Where the largest is, from `first` on."""
+    """The index of the largest, from `first` on."""
     best, place = sizes[first], jnp.int32(first)
     for i in range(first + 1, len(sizes)):
         larger = sizes[i] > best

@@ -7,10 +7,11 @@ for: mode="drop".)
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike
 
 from ..autodiff.jax_internals import (
     Equation,
@@ -86,7 +87,7 @@ def _shape(equation: Equation) -> tuple[int, ...]:
     return input_types(equation)[0].shape
 
 
-def _constant_index(x: Any) -> _Index | None:
+def _constant_index(x: ArrayLike | None) -> _Index | None:
     """A constant that may be an index."""
     if x is None or isinstance(x, jax.Array):
         return None

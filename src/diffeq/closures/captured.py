@@ -175,7 +175,8 @@ def captured(
     return found
 
 
-def _trace_program(f: Callable, structure: Any, shapes: list, guard: Callable) -> Captured:
+def _trace_program(f: Callable, structure: Hashable, shapes: list, guard: Callable) -> Captured:
+    assert isinstance(structure, tuple)
     outputs: list[_OutputTree] = []
 
     @functools.wraps(f, assigned=(), updated=())  # JAX's errors name the user's function

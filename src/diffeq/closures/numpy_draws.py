@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ def _states(f: Callable | None) -> list[Hashable]:
     return [legacy, *(str(x.bit_generator.state) for x in _generators(f, set()))]
 
 
-def _generators(x: Any, seen: set[int]) -> Iterator[np.random.Generator]:
+def _generators(x: object, seen: set[int]) -> Iterator[np.random.Generator]:
     """The generators that a function closes over, or an object holds."""
     if id(x) in seen or len(seen) > _MOST:
         return

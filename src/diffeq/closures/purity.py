@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike
 
 from .reading import attributes_of, contents_of
 
@@ -18,7 +19,7 @@ __all__ = ["no_writes", "parts_of"]
 
 
 @contextmanager
-def no_writes(name: str, *roots: Any) -> Iterator[None]:
+def no_writes(name: str, *roots: object) -> Iterator[None]:
     """Raises a `TypeError` if what runs inside changes an array or a number of an object that can
     be reached from `roots`; the object has its old value again.
 
@@ -53,7 +54,7 @@ def no_writes(name: str, *roots: Any) -> Iterator[None]:
         raise TypeError(_message(name, [owner], written))
 
 
-def _restored(place: "_ReachedObject", old: dict[str, Any]) -> list[str]:
+def _restored(place: "_ReachedObject", old: dict[str, ArrayLike]) -> list[str]:
     """The names of what was written to an object, which has its old values again."""
     new = dict(attributes_of(place.x))
     written = [key for key in old if new.get(key) is not old[key]]
@@ -93,7 +94,7 @@ def _message(name: str, places: list[_ReachedObject], written: list[str]) -> str
     )
 
 
-def _numbers_of(x: Any) -> dict[str, Any]:
+def _numbers_of(x: object) -> dict[str, ArrayLike]:
     """The arrays and numbers of an object."""
     numbers = (jax.Array, np.ndarray, int, float, complex)
     return {
@@ -121,12 +122,12 @@ def _reached_objects(place: _ReachedObject, seen: set[int]) -> Iterator[_Reached
 _NO_OBJECTS = (type, types.ModuleType, types.FunctionType, types.MethodType, jax.Array, np.ndarray)
 
 
-def _is_object(x: Any) -> bool:
+def _is_object(x: object) -> bool:
     """True if x is an object of a class that is written in Python, and no function or class."""
     return not isinstance(x, _NO_OBJECTS) and type(x).__module__ != "builtins"
 
 
-def parts_of(x: Any) -> Iterator[tuple[Any, Any]]:
+def parts_of(x: Any) -> Iterator[tuple[Any, object]]:
     """Yields the values that a function closes over, the items of a container, or the attributes of
     an object, each with its name there.
     """

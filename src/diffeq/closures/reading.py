@@ -194,7 +194,7 @@ class Reader:
             self.certain = False
         return Identity(x) if not self.certain else self._composite(x, names)
 
-    def _composite(self, x: Any, names: Any) -> Hashable:  # noqa: C901, PLR0911 - a table
+    def _composite(self, x: object, names: tuple[str, ...] | None) -> Hashable:  # noqa: C901, PLR0911 - a table
         if isinstance(x, types.FunctionType):
             return self._function(x)
         if isinstance(x, type):
@@ -276,7 +276,7 @@ class Reader:
         )
         return Identity(kind), entries
 
-    def _object(self, x: Any) -> Hashable:
+    def _object(self, x: object) -> Hashable:
         kind = type(x)
         if _hides_state(kind):
             self.certain = False
@@ -292,7 +292,7 @@ class Reader:
             items = tuple((self.read(k), self.read(v)) for k, v in x.items())
         return "object", self.read(kind), items, self._attributes(x)
 
-    def _attributes(self, x: Any) -> Hashable:
+    def _attributes(self, x: object) -> Hashable:
         return tuple((name, self.read(value)) for name, value in attributes_of(x))
 
 

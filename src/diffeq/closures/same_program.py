@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike
 
 from ..autodiff.jax_internals import (
     Equation,
@@ -35,7 +36,7 @@ _KEPT = 4096  # programs that are remembered
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
 
 
-def same_program(key: Hashable, made: Any) -> Any:
+def same_program[T](key: Hashable, made: T) -> T:
     """Of all that was made for this key the first, which is `made` if there is none."""
     found = _programs.setdefault(key, made)
     _programs.move_to_end(key)
@@ -63,7 +64,7 @@ def key_of_jaxpr(jaxpr: Jaxpr, constants: Hashable = None) -> HashedKey:
         read.append((_equation_key(equation), *inputs))
         return numbered(output_types(equation))
 
-    def constant(x: Any, aval: ShapedArray) -> Hashable:
+    def constant(x: ArrayLike, aval: ShapedArray) -> Hashable:
         return _type_key(aval), constant_key(x)
 
     returned = interpret(jaxpr, numbered(input_types(jaxpr)), outputs, constant)
@@ -82,7 +83,7 @@ def _equation_key(equation: Equation) -> Hashable:
     return params, _parameter(operation_of(equation), "")
 
 
-def _type_key(aval: Any) -> Hashable:
+def _type_key(aval: ShapedArray) -> Hashable:
     return getattr(aval, "shape", None), getattr(aval, "dtype", aval), getattr(aval, "weak_type", 0)
 
 
@@ -93,7 +94,7 @@ def _nested_key(jaxpr: Jaxpr) -> HashedKey:
     return found
 
 
-def constant_key(x: Any) -> Hashable:
+def constant_key(x: ArrayLike | np.generic) -> Hashable:
     """The key of an array: that of JAX by identity, another by value."""
     if isinstance(x, jax.Array):
         return Identity(x)
@@ -105,7 +106,7 @@ def constant_key(x: Any) -> Hashable:
 _CALLBACKS = ("debug_callback", "pure_callback", "io_callback", "debug_print")
 
 
-def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a table
+def _parameter(value: object, primitive: str) -> Hashable:  # noqa: PLR0911 - a table
     if isinstance(value, Jaxpr):
         return _nested_key(value)
     if isinstance(value, (tuple, list)):
@@ -125,7 +126,7 @@ def _parameter(value: Any, primitive: str) -> Hashable:  # noqa: PLR0911 - a tab
     return type(value), value
 
 
-def _callback(x: Any, *, opened: bool = True) -> Hashable:
+def _callback(x: object, *, opened: bool = True) -> Hashable:
     """A function that runs on the host: its code, and the things themselves that it closes over.
     Containers are `opened` in what JAX wraps around it, and not in a user's function.
     """

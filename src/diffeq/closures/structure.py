@@ -41,7 +41,9 @@ def flatten(x: PyTree, *, functions: bool = False) -> tuple[list, Hashable]:
     return [leaf for leaf in leaves if is_leaf(leaf)], (tree, rest)
 
 
-def flatten_fields(x: Any, names: Sequence[str], functions: Sequence[str]) -> tuple[list, Hashable]:
+def flatten_fields(
+    x: object, names: Sequence[str], functions: Sequence[str]
+) -> tuple[list, Hashable]:
     """The fields of an object as `flatten` takes them, of which some are `functions`."""
     own = [name for name in names if name in functions]
     data, structure = flatten({name: getattr(x, name) for name in names if name not in own})
@@ -49,14 +51,16 @@ def flatten_fields(x: Any, names: Sequence[str], functions: Sequence[str]) -> tu
     return [*data, *arrays], (len(data), structure, programs)
 
 
-def unflatten_fields(structure: Any, leaves: Sequence) -> dict[str, PyTree]:
+def unflatten_fields(structure: Hashable, leaves: Sequence) -> dict[str, PyTree]:
     """The fields again."""
+    assert isinstance(structure, tuple)
     count, data, programs = structure
     return unflatten(data, leaves[:count]) | unflatten(programs, leaves[count:])
 
 
-def unflatten(structure: Any, leaves: Sequence) -> PyTree:
+def unflatten(structure: Hashable, leaves: Sequence) -> PyTree:
     """The inverse of `flatten`, with other leaves of the same kinds."""
+    assert isinstance(structure, tuple)
     tree, rest = structure
     found = iter(leaves)
     return jax.tree.unflatten(tree, [next(found) if s is None else s.value for s in rest])
@@ -90,7 +94,7 @@ class Static:
         return f"Static({self.value!r})"
 
 
-def code_of(*objects: Any) -> Static:
+def code_of(*objects: object) -> Static:
     """The code that solver objects bring along: their classes, and the functions that they hold.
 
     A method or a controller that a user wrote is traced like a field, and a change of what it reads
@@ -99,7 +103,7 @@ def code_of(*objects: Any) -> Static:
     return Static(tuple(part for x in objects for part in _code_in(x)))
 
 
-def _code_in(x: Any) -> Iterator[Any]:
+def _code_in(x: object) -> Iterator[object]:
     if isinstance(x, eqx.Module):
         yield type(x)
         for _, value in attributes_of(x):

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Int, PyTree, Real
 
-__all__ = ["Controller", "Verdict"]
+__all__ = ["Controller", "StepLimit", "Verdict"]
+
+type StepLimit = Callable[[Array], ArrayLike] | ArrayLike | None
+"""A limit of dt in the problem's unit of time: a number, a function of t, or none."""
 
 
 class Verdict(NamedTuple):
@@ -57,8 +60,8 @@ class Controller(eqx.Module):
         0.135
     """
 
-    dtmin: Any = None
-    dtmax: Any = None
+    dtmin: StepLimit = None
+    dtmax: StepLimit = None
     norm: Callable | None = None
 
     @property
@@ -83,7 +86,7 @@ class Controller(eqx.Module):
         return jnp.zeros((), bool) if low is None else dt <= low
 
     @staticmethod
-    def _limit(limit: Callable | ArrayLike | None, t: Array) -> Array | None:
+    def _limit(limit: StepLimit, t: Array) -> Array | None:
         limit = limit(t) if callable(limit) else limit
         return None if limit is None else jnp.asarray(limit, t.dtype)
 

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Real
 
-from .base import Controller, Verdict
+from .base import Controller, StepLimit, Verdict
 
 __all__ = ["MeanSquare"]
 
@@ -59,8 +58,8 @@ class MeanSquare(Controller):
         limit: float = 2.0,
         shrink: float = 0.2,
         grow: float = 4.0,
-        dtmin: Any = None,
-        dtmax: Any = None,
+        dtmin: StepLimit = None,
+        dtmax: StepLimit = None,
         norm: Callable | None = None,
     ) -> None:
         self.aim, self.weight, self.limit = aim, weight, limit

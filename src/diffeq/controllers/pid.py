@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree, Real
 
 from ..core.keywords import keywords
-from .base import Controller, Verdict
+from .base import Controller, StepLimit, Verdict
 
 __all__ = ["PI", "PID", "I"]
 
@@ -63,8 +63,8 @@ class PID(Controller):
         safety: float = 0.8,
         shrink: float = 0.2,
         grow: float = 10.0,
-        dtmin: Any = None,
-        dtmax: Any = None,
+        dtmin: StepLimit = None,
+        dtmax: StepLimit = None,
         norm: Callable | None = None,
     ) -> None:
         if np.shape(exponents) != (3,):
@@ -123,8 +123,8 @@ class _WithExponents(PID):
         safety: float = 0.8,
         shrink: float = 0.2,
         grow: float = 10.0,
-        dtmin: Any = None,
-        dtmax: Any = None,
+        dtmin: StepLimit = None,
+        dtmax: StepLimit = None,
         norm: Callable | None = None,
     ) -> None:
         super().__init__(

@@ -26,7 +26,7 @@ class Tolerance(eqx.Module):
     def squared(
         self, error: Array | tuple[Array, Array], y0: Array, y1: Array, norm: Callable | None
     ) -> tuple[Array, Array]:
-        """The squared norm of the scaled error, and whether the floor was touched."""
+        """The squared norm of the scaled error, and True if the floor was touched."""
         scale, touched = self._floored(jnp.maximum(magnitude(y0), magnitude(y1)))
         measure = self.mean_square if norm is None else lambda x: norm(x) ** 2
         if not isinstance(error, tuple):
@@ -43,7 +43,7 @@ class Tolerance(eqx.Module):
         return self._floored(magnitude(y))[0]
 
     def _floored(self, size: Array) -> tuple[Array, Array]:
-        """The scale of this size, and whether it was held above the floor."""
+        """The scale of this size, and True if it was held above the floor."""
         scale = self.atol + self.rtol * size
         if not self.floored:
             return scale, jnp.zeros((), bool)

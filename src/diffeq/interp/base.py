@@ -1,7 +1,7 @@
 """Inputs: functions of time from tables. Those that jump say when, by `core.jumps.jumping`."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -43,7 +43,7 @@ class Table(InputFunction):
     xs: PyTree
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: PyTree, *, padded: bool = False) -> None:
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree, *, padded: bool = False) -> None:
         self.ts = _increasing(ts, padded)
         try:
             self.xs = jax.tree.map(jnp.asarray, _list_as_array(xs))
@@ -116,7 +116,7 @@ def _list_as_array(x: PyTree) -> PyTree:
     return jnp.asarray(x) if numbers else x
 
 
-def _increasing(ts: Any, padded: bool) -> Array:
+def _increasing(ts: ArrayLike | Sequence, padded: bool) -> Array:
     """Times as an array, if that is what they are."""
     try:
         ts = jnp.asarray(ts)

@@ -1,12 +1,12 @@
 """Cubics between the values of a table: a spline, and Akima's, which does not overshoot as much."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, PyTree, Real
+from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from ..core.promotion import standard_promotion
 from .base import InputFunction, Table, index_not_after, position, tree_row
@@ -47,7 +47,7 @@ class _Curve(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: PyTree) -> None:
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
         super().__init__(ts, xs)
         self.xs = jax.tree.map(lambda x: x * jnp.ones((), self.ts.dtype), self.xs)
         if self.ts.shape[0] < 2:
@@ -91,7 +91,7 @@ class Cubic(_Curve):
     ends: str = eqx.field(static=True)
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: PyTree, *, ends: str = "not-a-knot") -> None:
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree, *, ends: str = "not-a-knot") -> None:
         if ends not in ("not-a-knot", "natural"):
             raise ValueError(f"ends is {ends!r}; 'not-a-knot' or 'natural' is wanted.")
         super().__init__(ts, xs)

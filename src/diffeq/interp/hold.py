@@ -1,10 +1,10 @@
 """Inputs that jump."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree, Real
+from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from ..autodiff.discontinuity_times import jumping
 from ..autodiff.jax_internals import Tracer
@@ -41,7 +41,7 @@ class Hold(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: PyTree) -> None:
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
         super().__init__(ts, xs, padded=True)
 
     def at(self, t: Real[Array, ""]) -> PyTree:
@@ -50,7 +50,7 @@ class Hold(Table):
 
 
 def _changes(ts: Real[Array, " n"]) -> Real[Array, " n-1"]:
-    """When a table that is held jumps: at every time but the first."""
+    """The times at which a table that is held jumps: all but the first."""
     return jnp.where(jnp.isfinite(ts), ts, jnp.nan)[1:]
 
 
@@ -71,13 +71,15 @@ class Infusions(InputFunction):
 
 
 def _switches(starts: Real[Array, " n"], durations: Real[Array, " n"]) -> Real[Array, " 2*n"]:
-    """When infusions start and end."""
+    """The times at which infusions start and end."""
     return jnp.concatenate([starts, starts + durations])
 
 
 @keywords
 @standard_promotion()
-def infusions(starts: Any, rates: Any, durations: Any) -> Infusions:
+def infusions(
+    starts: ArrayLike | Sequence, rates: ArrayLike | Sequence, durations: ArrayLike | Sequence
+) -> Infusions:
     """Σ rates_i over those i with starts_i ≤ t < starts_i + durations_i: an input, called with t.
 
     A solve ends a step where one starts or ends, as with `interp.Hold`. A dose that is given in no

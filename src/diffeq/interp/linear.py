@@ -1,11 +1,11 @@
 """Straight lines between the values of a table."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Int, PyTree, Real
+from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
 from ..core.promotion import standard_promotion
 from .base import Table, position, tree_row
@@ -36,7 +36,7 @@ class Linear(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: Any, xs: PyTree) -> None:
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
         super().__init__(ts, xs, padded=True)
 
     def at(self, t: Real[Array, ""]) -> PyTree:

@@ -59,11 +59,11 @@ class Augmented(eqx.Module):
         """The time span and what else is given to `de.solve`."""
         return self.layer.options
 
-    def problem(self, y0: PyTree, args: PyTree = None, **call: Any) -> Problem:
+    def problem(self, y0: PyTree, args: PyTree = None, **call: PyTree) -> Problem:
         """The equation, from the state with its zeros."""
         return self.layer.problem(self._widened(y0), args, **call)
 
-    def __call__(self, y0: PyTree, args: PyTree = None, **call: Any) -> Solution:
+    def __call__(self, y0: PyTree, args: PyTree = None, **call: PyTree) -> Solution:
         """Solves for one sample; keywords as the layer's."""
         sol = self.layer(self._widened(y0), args, **call)
         if not self.cut:

@@ -11,9 +11,11 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..problems import ImplicitDAEProblem
+from ..problems.base import TimeSpan
 from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
+from ..validation.options import SaveTimes, SolveOption
 from .layer import Layer
 from .ode import as_vector, check_constraints, checked_vector
 
@@ -68,12 +70,12 @@ class NeuralDAE(Layer):
     def __init__(
         self,
         net: PyTree,
-        constraints: Any,
+        constraints: PyTree,
         *,
         differential: Any,
-        tspan: Any = None,
+        tspan: TimeSpan = None,
         field: Callable | None = None,
-        **solve_options: Any,
+        **solve_options: SolveOption,
     ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         check_constraints(constraints)
@@ -91,7 +93,7 @@ class NeuralDAE(Layer):
         args: PyTree = None,
         *,
         dy0: PyTree = None,
-        tspan: Any = None,
+        tspan: TimeSpan = None,
         key: PRNGKeyArray | None = None,
     ) -> ImplicitDAEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
@@ -127,8 +129,8 @@ class NeuralDAE(Layer):
         args: PyTree = None,
         *,
         dy0: PyTree = None,
-        tspan: Any = None,
-        saveat: Any = None,
+        tspan: TimeSpan = None,
+        saveat: SaveTimes = None,
         key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one sample.

@@ -8,6 +8,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import DDEProblem
+from ..problems.base import TimeSpan
+from ..problems.dde import Lags
+from ..validation.options import SolveOption
 from .layer import Layer
 from .sample import for_one_sample
 
@@ -52,17 +55,22 @@ class NeuralDDE(Layer):
         self,
         net: PyTree,
         *,
-        lags: Any,
+        lags: Lags,
         history: Callable | None = None,
-        tspan: Any = None,
+        tspan: TimeSpan = None,
         field: Callable | None = None,
-        **solve_options: Any,
+        **solve_options: SolveOption,
     ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         self.lags, self.history = lags, history
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> DDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         ode: Any = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,7 +11,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import ODEProblem, Problem
+from ..problems.base import TimeSpan
 from ..solve import solve
+from ..validation.options import SolveOption
 from .layer import Layer, with_method
 
 __all__ = ["FFJORD", "Regularised"]
@@ -37,6 +39,19 @@ class Regularised(NamedTuple):
     log_prob: Array
     kinetic: Array
     jacobian: Array
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """A distribution of samples."""
+
+    def log_prob(self, z: Array) -> Array:
+        """The logarithm of the density at z."""
+        ...
+
+    def sample(self, key: PRNGKeyArray) -> Array:
+        """One draw."""
+        ...
 
 
 class FFJORD(Layer):
@@ -80,7 +95,7 @@ class FFJORD(Layer):
         (5,)
     """
 
-    base: Any
+    base: Distribution
     event_shape: tuple[int, ...] = eqx.field(static=True)
     noise: str = eqx.field(static=True)
 
@@ -90,11 +105,11 @@ class FFJORD(Layer):
         net: PyTree,
         shape: int | tuple[int, ...],
         *,
-        tspan: Any = (0.0, 1.0),
+        tspan: TimeSpan = (0.0, 1.0),
         field: Callable | None = None,
-        base: Any = None,
+        base: Distribution | None = None,
         noise: str = "rademacher",
-        **solve_options: Any,
+        **solve_options: SolveOption,
     ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         if noise not in _NOISE:
@@ -129,7 +144,7 @@ class FFJORD(Layer):
 
     def sample_and_log_prob(
         self,
-        key: PRNGKeyArray | None,
+        key: PRNGKeyArray,
         args: PyTree = None,
         *,
         noise_key: PRNGKeyArray | None = None,
@@ -201,7 +216,7 @@ def _exact(field: Callable, z: Array) -> tuple:
     return dz, jnp.trace(jacobian), jnp.sum(jacobian**2)
 
 
-def _reverse_span(span: Any) -> Any:
+def _reverse_span(span: TimeSpan) -> TimeSpan:
     """A time span from its end to its start."""
     if callable(span):
         return lambda args: _reverse_span(span(args))

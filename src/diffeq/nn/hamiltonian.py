@@ -1,7 +1,6 @@
 """Hamilton's equations with a network for the energy."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import HamiltonianProblem, Separable
+from ..problems.base import TimeSpan
+from ..validation.options import SolveOption
 from .layer import Layer
 from .second_order import pair
 
@@ -54,7 +55,12 @@ class HamiltonianNN(Layer):
 
     @keywords
     def __init__(
-        self, net: PyTree, *, tspan: Any = None, hamiltonian: Any = None, **solve_options: Any
+        self,
+        net: PyTree,
+        *,
+        tspan: TimeSpan = None,
+        hamiltonian: Callable | Separable | None = None,
+        **solve_options: SolveOption,
     ) -> None:
         if hamiltonian is None and isinstance(net, (tuple, list)):
             pair(net, "(kinetic, potential) of networks", "net")
@@ -65,7 +71,12 @@ class HamiltonianNN(Layer):
         super().__init__(net, tspan=tspan, field=hamiltonian, **solve_options)
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> HamiltonianProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         q0, p0 = pair(y0, "(q0, p0)")

@@ -14,10 +14,12 @@ from ..autodiff.jax_internals import Tracer
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
 from ..problems import ODEProblem, Problem
+from ..problems.base import TimeSpan
 from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from ..validation import SolveOptions, check_no_torch, explicit_for
+from ..validation.options import SaveTimes, SolveOption
 from .sample import check_instance, for_one_sample
 
 __all__ = ["Frozen", "Layer", "with_method"]
@@ -59,7 +61,12 @@ class Layer(eqx.Module):
 
     @keywords
     def __init__(
-        self, net: PyTree, *, tspan: Any = None, field: Callable | None = None, **solve_options: Any
+        self,
+        net: PyTree,
+        *,
+        tspan: TimeSpan = None,
+        field: Callable | None = None,
+        **solve_options: SolveOption,
     ) -> None:
         check_instance("net", net)
         check_instance("field", field)
@@ -81,12 +88,17 @@ class Layer(eqx.Module):
         return _thaw(self.traced, self.constants)
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
         return ODEProblem(self._equation(key), y0, self._span(tspan), args)
 
-    def _span(self, tspan: Any) -> Any:
+    def _span(self, tspan: TimeSpan) -> TimeSpan:
         """The time span of a call, or the layer's own."""
         tspan = self.options["tspan"] if tspan is None else tspan
         if tspan is None:
@@ -122,8 +134,8 @@ class Layer(eqx.Module):
         y0: PyTree,
         args: PyTree = None,
         *,
-        tspan: Any = None,
-        saveat: Any = None,
+        tspan: TimeSpan = None,
+        saveat: SaveTimes = None,
         key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one sample.
@@ -143,7 +155,7 @@ class Layer(eqx.Module):
         return solve(problem, **with_method(problem, options))
 
 
-def with_method(problem: Problem, options: dict[str, Any]) -> dict[str, Any]:
+def with_method(problem: Problem, options: dict[str, SolveOption]) -> dict[str, SolveOption]:
     """The options, with the explicit method of an ODE where none is named."""
     if options.get("method") is not None or not problem.is_ode:
         return options
@@ -187,7 +199,7 @@ class Frozen(eqx.Module):
         return _thaw(self.traced, self.constants)["value"]
 
 
-def _freeze(options: dict[str, Any]) -> tuple[list, LayerConstants]:
+def _freeze(options: dict[str, PyTree]) -> tuple[list, LayerConstants]:
     """The options apart: what is being traced, and the constants.
 
     A constant that were a leaf of the layer would be trained: `eqx.filter_grad` and optimisers take
@@ -215,7 +227,7 @@ def _short_repr(x: PyTree) -> str:
     return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
 
 
-def _check_layer_options(options: dict[str, Any]) -> None:
+def _check_layer_options(options: dict[str, SolveOption]) -> None:
     known = [name for name in SolveOptions.names() if name != "key"]
     for name in options:
         if name not in known:

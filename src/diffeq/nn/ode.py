@@ -10,7 +10,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from ..core.keywords import keywords
 from ..core.packing import as_state
 from ..problems import DAEProblem, Problem
+from ..problems.base import TimeSpan
 from ..problems.user_functions import check_arguments
+from ..validation.options import SolveOption
 from .layer import Frozen, Layer
 
 __all__ = ["NeuralODE", "as_vector", "check_constraints", "checked_vector"]
@@ -64,11 +66,11 @@ class NeuralODE(Layer):
         self,
         net: PyTree,
         *,
-        tspan: Any = None,
+        tspan: TimeSpan = None,
         field: Callable | None = None,
-        constraints: Any = None,
-        mass_matrix: Any = None,
-        **solve_options: Any,
+        constraints: PyTree = None,
+        mass_matrix: PyTree = None,
+        **solve_options: SolveOption,
     ) -> None:
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         if constraints is not None:
@@ -76,7 +78,12 @@ class NeuralODE(Layer):
         self.constraints, self.mass = constraints, Frozen(mass_matrix)
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> Problem:
         """The equation, for `de.solve` and all else that takes a problem."""
         ode: Any = super().problem(y0, args, tspan=tspan, key=key)

@@ -11,8 +11,10 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..problems import SDEProblem
+from ..problems.base import TimeSpan
 from ..solution import Solution
 from ..solve import solve
+from ..validation.options import SaveTimes, SolveOption
 from .layer import Layer
 from .sample import check_instance, for_one_sample
 
@@ -68,12 +70,12 @@ class NeuralSDE(Layer):
         drift: PyTree,
         diffusion: PyTree,
         *,
-        tspan: Any = None,
+        tspan: TimeSpan = None,
         field: Callable | None = None,
         diffusion_field: Callable | None = None,
         noise: str | int = "diagonal",
         interpretation: str = "ito",
-        **solve_options: Any,
+        **solve_options: SolveOption,
     ) -> None:
         super().__init__(drift, tspan=tspan, field=field, **solve_options)
         check_instance("diffusion", diffusion)
@@ -86,7 +88,12 @@ class NeuralSDE(Layer):
         self.noise, self.interpretation = noise, interpretation
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> SDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         del key
@@ -116,8 +123,8 @@ class NeuralSDE(Layer):
         y0: PyTree,
         args: PyTree = None,
         *,
-        tspan: Any = None,
-        saveat: Any = None,
+        tspan: TimeSpan = None,
+        saveat: SaveTimes = None,
         key: PRNGKeyArray | None = None,
     ) -> Solution:
         """Solves for one path.

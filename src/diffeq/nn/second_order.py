@@ -1,11 +1,11 @@
 """Neural equations of motion."""
 
 from collections.abc import Callable
-from typing import Any
 
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ..problems import SecondOrderProblem
+from ..problems.base import TimeSpan
 from .layer import Layer
 
 __all__ = ["SecondOrder"]
@@ -41,7 +41,12 @@ class SecondOrder(Layer):
     """
 
     def problem(
-        self, y0: PyTree, args: PyTree = None, *, tspan: Any = None, key: PRNGKeyArray | None = None
+        self,
+        y0: PyTree,
+        args: PyTree = None,
+        *,
+        tspan: TimeSpan = None,
+        key: PRNGKeyArray | None = None,
     ) -> SecondOrderProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
         x0, v0 = pair(y0, "(x0, v0)")

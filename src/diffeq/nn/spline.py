@@ -1,13 +1,13 @@
 """A function of time whose values at knots are learnt."""
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, PyTree
 
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
 
@@ -44,7 +44,7 @@ class Spline(eqx.Module):
     kind: str = eqx.field(static=True)
     _knots: tuple[float, ...] = eqx.field(static=True)
 
-    def __init__(self, knots: Any, values: Any, *, kind: str = "cubic") -> None:
+    def __init__(self, knots: ArrayLike | Sequence, values: PyTree, *, kind: str = "cubic") -> None:
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; one of {', '.join(map(repr, KINDS))} is wanted.")
         self._knots = tuple(check_knots(knots).tolist())
@@ -58,7 +58,7 @@ class Spline(eqx.Module):
 
     @property
     def knots(self) -> np.ndarray:
-        """Where the values are."""
+        """The times of the values."""
         return np.asarray(self._knots)
 
     def __call__(self, t: ArrayLike) -> Array:

@@ -1,5 +1,5 @@
 """Layer 3: what is kept of a solution: rows at given times, every step, or the dense polynomial."""
 
-from .channel import Channel, Cursor, Output, Piece
+from .channel import Channel, Cursor, Output, Piece, Times
 
-__all__ = ["Channel", "Cursor", "Output", "Piece"]
+__all__ = ["Channel", "Cursor", "Output", "Piece", "Times"]

@@ -1,7 +1,7 @@
 """A bar that shows how far a solve is, also inside jit and under vmap (the slowest lane)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsInt
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class Meter:
         self.bar: Any = None
         self.at = 0
 
-    def __call__(self, percent: Any) -> None:
+    def __call__(self, percent: SupportsInt) -> None:
         """Moves the bar; a smaller percentage begins another solve."""
         from tqdm.auto import tqdm
 
@@ -45,12 +45,12 @@ class Meter:
         return report_p.bind(percent, shown, tell=self)[0]
 
 
-def _implementation(percent: Any, shown: Any, *, tell: Callable) -> list:
+def _implementation(percent: Int[Array, ""], shown: Int[Array, ""], *, tell: Callable) -> list:
     lax.cond(percent > shown, lambda: jax.debug.callback(tell, percent), lambda: None)
     return [jnp.maximum(percent, shown)]
 
 
-def _abstract(percent: Any, shown: Any, *, tell: Callable) -> list:
+def _abstract(percent: ShapedArray, shown: ShapedArray, *, tell: Callable) -> list:
     del percent, tell
     return [ShapedArray(shown.shape, shown.dtype)]
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 __all__ = ["heat"]
 
@@ -13,11 +14,11 @@ _RIM = {"edgecolor": "0.5", "lw": 0.2}  # without it, points in the middle of th
 
 
 def heat(
-    x: Any,
-    y: Any,
-    values: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    values: ArrayLike,
     *,
-    failed: Any = None,
+    failed: ArrayLike | None = None,
     xlabel: str = "",
     ylabel: str = "",
     label: str = "",
@@ -86,8 +87,10 @@ _EXTEND = {(False, False): "neither", (True, False): "min", (False, True): "max"
            (True, True): "both"}  # fmt: skip
 
 
-def _lost(x: np.ndarray, y: np.ndarray, values: np.ndarray, failed: Any) -> np.ndarray:
-    """Which trajectories have no value to draw; refused where nothing fits together."""
+def _lost(x: np.ndarray, y: np.ndarray, values: np.ndarray, failed: ArrayLike | None) -> np.ndarray:
+    """Flags of the trajectories that have no value to draw. Raises an error if the sizes do not
+    match, or there is no value at all.
+    """
     sizes = {"x": x.size, "y": y.size, "values": values.size}
     lost = ~np.isfinite(values)
     if failed is not None:
@@ -147,7 +150,9 @@ def _edges(points: np.ndarray, scale: str) -> np.ndarray:
 
 
 def _mark(ax: Any, x: np.ndarray, y: np.ndarray, *, cells: bool) -> None:
-    """Where trajectories failed: cells are grey; crosses, unless they would hide the cells."""
+    """Marks the trajectories that failed: by grey cells, and by crosses unless these would hide the
+    cells.
+    """
     if not x.size:
         return
     if cells:

@@ -12,7 +12,10 @@ from jaxtyping import PyTree
 from ..closures import flatten_fields, unflatten_fields
 from ..core.keywords import keywords
 
-__all__ = ["Problem", "data_of", "evaluated"]
+__all__ = ["Problem", "TimeSpan", "data_of", "evaluated"]
+
+type TimeSpan = PyTree
+"""(t0, t1), of which an end may be a function of args; or a function of args that returns both."""
 
 P = TypeVar("P", bound="Problem")  # not typing.Self, which beartype refuses outside dataclasses
 
@@ -36,9 +39,9 @@ class Problem:
     is_ode: ClassVar[bool] = False  # True if y' is a function of t, y and args
     is_steady: ClassVar[bool] = False  # True if there is no time in it
     args: PyTree
-    tspan: Any
+    tspan: TimeSpan
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             cls.__init__ = keywords(cls.__init__)
@@ -55,7 +58,7 @@ class Problem:
         self.__dict__.update(unflatten_fields(structure, leaves))
         return self
 
-    def replace(self: P, **changes: Any) -> P:
+    def replace(self: P, **changes: PyTree) -> P:
         """Returns the problem with other fields; unknown names are refused.
 
         >>> import diffeq as de
@@ -77,7 +80,7 @@ class Problem:
         return f"{type(self).__name__}({shown})"
 
 
-def data_of(problem: Problem) -> dict[str, Any]:
+def data_of(problem: Problem) -> dict[str, PyTree]:
     """The fields that are no functions: what is known of a problem before anything is traced."""
     names = (n for n in problem.fields if n not in (*problem.functions, "jac"))
     return {name: getattr(problem, name) for name in names}

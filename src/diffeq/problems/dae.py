@@ -3,7 +3,7 @@ F(t, y, y', args) = 0.
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields
 from ..core.packing import Packing, as_state, without_held
-from .base import Problem, evaluated
+from .base import Problem, TimeSpan, evaluated
 from .user_functions import described
 
 __all__ = [
@@ -99,13 +99,13 @@ class DAEProblem(Problem):
         self,
         f: Callable,
         y0: PyTree,
-        tspan: Any,
+        tspan: TimeSpan,
         args: PyTree = None,
         *,
-        mass_matrix: Any,
-        differential: Any = None,
-        jac: Any = None,
-        index: Any = None,
+        mass_matrix: PyTree,
+        differential: PyTree = None,
+        jac: Callable | None = None,
+        index: PyTree = None,
     ) -> None:
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.mass_matrix, self.differential, self.jac = mass_matrix, differential, jac
@@ -170,11 +170,11 @@ class ImplicitDAEProblem(Problem):
         self,
         residual: Callable,
         y0: PyTree,
-        tspan: Any,
+        tspan: TimeSpan,
         args: PyTree = None,
         *,
         dy0: PyTree,
-        differential: Any,
+        differential: PyTree,
     ) -> None:
         self.residual, self.y0, self.tspan, self.args = residual, as_state(y0), tspan, args
         self.dy0, self.differential = as_state(dy0), differential
@@ -218,7 +218,9 @@ def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
 def packed_differential(
     problem: DAEProblem | ImplicitDAEProblem, packing: Packing
 ) -> Bool[Array, " n"] | None:
-    """Which components are kept, over the ravelled packed state; None: what the matrix says."""
+    """Flags of the components that are kept, over the ravelled packed state; None: what the matrix
+    says.
+    """
     if problem.differential is None:
         return None
     value = as_state(problem.differential)
@@ -279,7 +281,7 @@ def _index_of_leaves(value: PyTree, packing: Packing) -> list[np.ndarray] | None
 
 
 def algebraic_rows(mass: Array) -> Array:
-    """Which rows of M are zero, as 1 and 0: the diagonal of a projector on the others."""
+    """1 for each row of M that is zero, and 0 for the others: the diagonal of a projector."""
     zero = mass == 0
     return (zero if mass.ndim == 1 else jnp.all(zero, axis=1)).astype(mass.dtype)
 

@@ -1,17 +1,20 @@
 """Delay differential equations: y' = f(t, y, past, args), where past(s) is y at an earlier time."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..core.packing import as_state
-from .base import Problem, evaluated
+from .base import Problem, TimeSpan, evaluated
 from .user_functions import accepts
 
-__all__ = ["DDEProblem", "SinceStart", "depends_on_state"]
+__all__ = ["DDEProblem", "Lags", "SinceStart", "depends_on_state"]
+
+type Lags = PyTree
+"""Numbers; or a function of args, or of (t, y, args) where they depend on the state."""
 
 
 class DDEProblem(Problem):
@@ -77,7 +80,14 @@ class DDEProblem(Problem):
     delayed: ClassVar[bool] = True
 
     def __init__(
-        self, f: Callable, y0: PyTree, tspan: Any, args: PyTree = None, *, history: Any, lags: Any
+        self,
+        f: Callable,
+        y0: PyTree,
+        tspan: TimeSpan,
+        args: PyTree = None,
+        *,
+        history: PyTree,
+        lags: Lags,
     ) -> None:
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args
         self.history = history if callable(history) else as_state(history)
@@ -99,7 +109,7 @@ class SinceStart:
         return t - jnp.where(end < start, -1, 1) * jnp.concatenate(lags) - start
 
 
-def depends_on_state(lags: Any) -> bool:
+def depends_on_state(lags: Lags) -> bool:
     """True if lags are a function of (t, y, args), and not numbers or a function of args."""
     if not callable(lags) or hasattr(lags, "shape"):
         return False

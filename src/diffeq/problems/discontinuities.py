@@ -4,7 +4,7 @@ others are not: a `DiscontinuityTracker` lists those that are still to propagate
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -207,10 +207,13 @@ class DiscontinuityTracker(eqx.Module):
         return waiting, jumps, _first_level(past, t, rows) + lags
 
 
-def discontinuity_time(past: Any, t: Array, lags: Array, row: Array, lag: Array) -> Array:
+def discontinuity_time(
+    past: History | None, t: Array, lags: Array, row: Array, lag: Array
+) -> Array:
     """The time at which the discontinuity that started a row comes back; infinite where there is
     none. It is never before t, by rounding.
     """
+    assert past is not None
     # A sum over few: as an index of a lane this would be a gather, and a scatter in reverse.
     after = jnp.sum(jnp.where(jnp.arange(lags.shape[0]) == lag, lags, 0))
     time = _first_level(past, t, jnp.maximum(row, 0)) + after

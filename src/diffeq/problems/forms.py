@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +118,21 @@ class Partitioned(Form):
         return y[..., :half], y[..., half:]
 
 
+@runtime_checkable
+class DrawnNoise(Protocol):
+    """The noise of a step (`brownian.StepNoise`): what was drawn, and √dt."""
+
+    @property
+    def drawn(self) -> Any:
+        """Its `normal` is W/√dt, and where the method has `area` H/√dt."""
+        ...
+
+    @property
+    def root(self) -> Array:
+        """√dt."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sde(Form):
     """dy = drift(t, y) dt + diffusion(t, y) dW, as `Ito` or as `Stratonovich` understands it.
@@ -134,9 +149,9 @@ class Sde(Form):
     additive: bool
     own: bool
     recalls: bool = False
-    bound: Any = None
+    bound: Any = None  # a `DrawnNoise`
 
-    def with_noise(self, bound: Any) -> "Sde":
+    def with_noise(self, bound: DrawnNoise) -> "Sde":
         """Returns the form with the noise of a step in place."""
         return replace(self, bound=bound)
 
@@ -169,7 +184,7 @@ class Sde(Form):
         """Twice the iterated integral of W over a step: W² − dt, of Stratonovich's kind W²."""
         return w * w - dt
 
-    def must_be(self, method: Any, kinds: tuple[str, ...], other: str) -> None:
+    def must_be(self, method: object, kinds: tuple[str, ...], other: str) -> None:
         """Refuses a method that does not take this kind of noise."""
         if self.kind not in kinds:
             raise TypeError(
@@ -177,7 +192,7 @@ class Sde(Form):
                 f"{other}."
             )
 
-    def must_be_own(self, method: Any) -> None:
+    def must_be_own(self, method: object) -> None:
         """Refuses diagonal noise whose components see each other.
 
         Methods of order above 1/2 need the double integrals of each component with itself alone;
@@ -191,7 +206,7 @@ class Sde(Form):
                 "de.EulerMaruyama() or de.EulerHeun(), which are of that order, with dt=."
             )
 
-    def must_not_recall(self, method: Any, other: str) -> None:
+    def must_not_recall(self, method: object, other: str) -> None:
         """Refuses a method that wants to know how the diffusion moves along with all it sees."""
         if self.recalls:
             raise TypeError(
@@ -248,7 +263,7 @@ class Delayed(Form):
         """Returns the form with each function of the equation changed."""
         return replace(self, equation=self.equation.mapped(change))
 
-    def with_noise(self, bound: Any) -> "Delayed":
+    def with_noise(self, bound: DrawnNoise) -> "Delayed":
         """Returns the form with the noise of a step in place."""
         return replace(self, equation=self.equation.with_noise(bound))
 

@@ -1,16 +1,23 @@
 """The times at which a problem's traced functions jump, by the inputs that they call."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from ..autodiff.discontinuity_times import Jumps, constant_lines, jumps_of, time
-from ..autodiff.jax_internals import input_types
+from ..autodiff.jax_internals import Jaxpr, input_types
 
 __all__ = ["jumps_of_traced"]
 
 
-def jumps_of_traced(traced: Any, leaves: Sequence, seen: Sequence = ()) -> Jumps:
-    """Where a `Traced` function of (t, *parts, args) jumps: of the leaves of args all is known, of
+@runtime_checkable
+class _Traced(Protocol):
+    """A function that was traced (`lowering.Traced`)."""
+
+    equations: Jaxpr
+
+
+def jumps_of_traced(traced: _Traced, leaves: Sequence, seen: Sequence = ()) -> Jumps:
+    """The jumps of a traced function of (t, *parts, args): of the leaves of args all is known, of
     those of the state nothing, and of what else it sees what is given.
     """
     types = input_types(traced.equations)

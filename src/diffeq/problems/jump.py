@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields, unflatten_fields
-from .base import Problem
+from .base import Problem, TimeSpan
 from .user_functions import accepts
 
 __all__ = ["ESTIMATORS", "Jump", "JumpProblem", "rate_varies"]
@@ -63,7 +63,7 @@ class Jump:
     def __repr__(self) -> str:
         return f"Jump({', '.join(_describe(getattr(self, name)) for name in ('rate', 'affect'))})"
 
-    def replaced(self, rate: Any) -> "Jump":
+    def replaced(self, rate: PyTree) -> "Jump":
         """Returns the jump with another rate."""
         return Jump(rate, self.affect, mark=self.mark)
 
@@ -157,11 +157,11 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
         return self.problem.args
 
     @property
-    def tspan(self) -> Any:
+    def tspan(self) -> TimeSpan:
         """That of the equation."""
         return self.problem.tspan
 
-    def replace(self, **changes: Any) -> "JumpProblem":
+    def replace(self, **changes: PyTree) -> "JumpProblem":
         """Returns the problem with other fields, its own or those of the equation.
 
         >>> import diffeq as de
@@ -197,7 +197,7 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
             )
 
 
-def rate_varies(rate: Any) -> bool:
+def rate_varies(rate: PyTree) -> bool:
     """True if a rate is a function of (t, y, args), and no number or a function of args.
 
     >>> rate_varies(2.0), rate_varies(lambda args: args), rate_varies(lambda t, y, args: y)

@@ -1,12 +1,12 @@
 """Ordinary differential equations: y' = f(t, y, args), and y' = implicit + explicit."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import PyTree
 
 from ..core.packing import as_state
-from .base import Problem
+from .base import Problem, TimeSpan
 
 __all__ = ["ODEProblem", "SplitODEProblem"]
 
@@ -44,7 +44,13 @@ class ODEProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
     def __init__(
-        self, f: Callable, y0: PyTree, tspan: Any, args: PyTree = None, *, jac: Any = None
+        self,
+        f: Callable,
+        y0: PyTree,
+        tspan: TimeSpan,
+        args: PyTree = None,
+        *,
+        jac: Callable | None = None,
     ) -> None:
         self.f, self.y0, self.tspan, self.args, self.jac = f, as_state(y0), tspan, args, jac
 
@@ -81,10 +87,10 @@ class SplitODEProblem(Problem):
         implicit: Callable,
         explicit: Callable,
         y0: PyTree,
-        tspan: Any,
+        tspan: TimeSpan,
         args: PyTree = None,
         *,
-        jac: Any = None,
+        jac: Callable | None = None,
     ) -> None:
         self.implicit, self.explicit = implicit, explicit
         self.y0, self.tspan, self.args, self.jac = as_state(y0), tspan, args, jac

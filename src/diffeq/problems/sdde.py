@@ -1,11 +1,13 @@
 """Stochastic delay equations: dy = drift dt + diffusion dW, where both may look at the past."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import PyTree
 
 from ..core.packing import as_state
+from .base import TimeSpan
+from .dde import Lags
 from .sde import Noisy
 
 __all__ = ["SDDEProblem"]
@@ -99,11 +101,11 @@ class SDDEProblem(Noisy):
         drift: Callable,
         diffusion: Callable,
         y0: PyTree,
-        tspan: Any,
+        tspan: TimeSpan,
         args: PyTree = None,
         *,
-        history: Any,
-        lags: Any,
+        history: PyTree,
+        lags: Lags,
         noise: str = "diagonal",
         additive: bool = False,
         interpretation: str = "ito",

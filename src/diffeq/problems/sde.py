@@ -1,12 +1,12 @@
 """Stochastic differential equations: dy = drift(t, y, args) dt + diffusion(t, y, args) dW."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 from jaxtyping import PyTree
 
 from ..core.packing import as_state
-from .base import Problem
+from .base import Problem, TimeSpan
 
 __all__ = ["Noisy", "SDEProblem"]
 
@@ -23,7 +23,7 @@ class Noisy(Problem):
     stochastic: ClassVar[bool] = True
     additive: bool
 
-    def replace(self: N, **changes: Any) -> N:
+    def replace(self: N, **changes: PyTree) -> N:
         """Returns the problem with other fields; unknown names and words are refused."""
         other = super().replace(**changes)
         other._check_words()
@@ -105,7 +105,7 @@ class SDEProblem(Noisy):
         drift: Callable,
         diffusion: Callable,
         y0: PyTree,
-        tspan: Any,
+        tspan: TimeSpan,
         args: PyTree = None,
         *,
         noise: str = "diagonal",

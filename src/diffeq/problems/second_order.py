@@ -1,13 +1,13 @@
 """Equations of motion: x'' = f(t, x, v, args), and Hamilton's equations."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..core.packing import as_state
-from .base import Problem
+from .base import Problem, TimeSpan
 
 __all__ = ["HamiltonianProblem", "SecondOrderProblem", "Separable"]
 
@@ -42,7 +42,7 @@ class SecondOrderProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"f": "t, x, v, args"}
 
     def __init__(
-        self, f: Callable, x0: PyTree, v0: PyTree, tspan: Any, args: PyTree = None
+        self, f: Callable, x0: PyTree, v0: PyTree, tspan: TimeSpan, args: PyTree = None
     ) -> None:
         self.f, self.x0, self.v0 = f, as_state(x0), as_state(v0)
         self.tspan, self.args = tspan, args
@@ -106,7 +106,12 @@ class HamiltonianProblem(Problem):
     functions: ClassVar[dict[str, str]] = {"hamiltonian": "t, q, p, args"}
 
     def __init__(
-        self, hamiltonian: Any, q0: PyTree, p0: PyTree, tspan: Any, args: PyTree = None
+        self,
+        hamiltonian: Callable | Separable,
+        q0: PyTree,
+        p0: PyTree,
+        tspan: TimeSpan,
+        args: PyTree = None,
     ) -> None:
         self.hamiltonian, self.q0, self.p0 = hamiltonian, as_state(q0), as_state(p0)
         self.tspan, self.args = tspan, args

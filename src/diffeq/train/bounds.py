@@ -46,7 +46,7 @@ class Interval(NamedTuple):
         return jnp.asarray(np.where(both, double, np.where(one, single, start)), x.dtype)
 
     def _finite(self) -> tuple[np.ndarray, ...]:
-        """Where there are bounds, and the bounds with 0 for infinity."""
+        """Flags of the bounds that there are, and the bounds with 0 for infinity."""
         known = [np.asarray(np.isfinite(side)) for side in self]
         sides = [np.where(there, side, 0) for there, side in zip(known, self, strict=True)]
         return *known, *sides

@@ -1,8 +1,8 @@
 """Collocation: states and their slopes from noisy data, so that a field can be fitted to them."""
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,11 +72,11 @@ KERNELS: dict[str, Callable] = {
 @keywords
 def collocate(
     data: PyTree,
-    ts: Any,
+    ts: ArrayLike | Sequence,
     *,
-    at: Any = None,
+    at: ArrayLike | Sequence | None = None,
     kernel: str | Callable = "triangular",
-    bandwidth: Any = None,
+    bandwidth: ArrayLike | None = None,
     interpolant: str | None = None,
 ) -> Collocation:
     """Smoothed states and slopes from noisy data.
@@ -123,7 +123,7 @@ def collocate(
     return Collocation(at, *(jax.tree.unflatten(tree, part) for part in zip(*pairs, strict=True)))
 
 
-def _kernel(kernel: Any) -> Callable:
+def _kernel(kernel: str | Callable) -> Callable:
     if callable(kernel):
         return kernel
     if kernel not in KERNELS:
@@ -132,7 +132,7 @@ def _kernel(kernel: Any) -> Callable:
     return KERNELS[kernel]
 
 
-def _bandwidth(bandwidth: Any, ts: Array) -> Any:
+def _bandwidth(bandwidth: ArrayLike | None, ts: Array) -> ArrayLike:
     if bandwidth is not None:
         return bandwidth
     n = len(ts)

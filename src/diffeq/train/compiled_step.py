@@ -8,7 +8,7 @@ of them.
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ __all__ = [
     "Evaluation",
     "FitCarry",
     "LossWanted",
+    "Optimizer",
     "Refusals",
     "advance_by",
     "evaluation_of",
@@ -71,6 +72,17 @@ def _check_scalar(value: PyTree) -> None:
             f"loss returned {jnp.result_type(value)}{list(jnp.shape(value))}; a real scalar "
             "is wanted."
         )
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """An optimiser of Optax."""
+
+    @property
+    def init(self) -> Callable: ...
+
+    @property
+    def update(self) -> Callable: ...
 
 
 class Evaluation(NamedTuple):
@@ -132,7 +144,9 @@ class FitCarry(NamedTuple):
     still: Int[Array, ""]  # evaluations in a row at the best parameters
 
 
-def initial_carry(optimizer: Any, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
+def initial_carry(
+    optimizer: Optimizer, theta: PyTree, state: tuple, carry: FitCarry | None
+) -> FitCarry:
     """The carry before the first step of an optimiser. Its arrays are new ones, since a step gives
     them away.
     """
@@ -165,7 +179,7 @@ def _initial_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry 
 
 
 def step_of(
-    optimizer: Any, carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
+    optimizer: Optimizer, carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
 ) -> Captured:
     """A step of an optimiser, a function of (carry, evaluation, step).
 
@@ -225,7 +239,7 @@ def _raise_loss_wanted(*given: PyTree) -> Any:
 
 
 def optimizer_step(
-    optimizer: Any,
+    optimizer: Optimizer,
     carry: FitCarry,
     evaluation: Evaluation,
     step: ArrayLike,
@@ -246,7 +260,7 @@ def optimizer_step(
 
     def forwards() -> tuple[PyTree, PyTree]:
         gradient = jax.tree.map(jnp.conj, evaluation.gradient)  # which points uphill
-        update = optax.with_extra_args_support(optimizer).update
+        update = optax.with_extra_args_support(optimizer).update  # pyright: ignore[reportArgumentType]
         updates, state = update(
             gradient,
             noted.optimizer,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from ..core.keywords import keywords
 from .fit import Fit, fit
@@ -21,9 +21,9 @@ def fit_growing(
     model: PyTree,
     loss: Callable,
     data: PyTree,
-    ts: Any,
+    ts: ArrayLike | Sequence,
     *,
-    ends: Sequence[Any],
+    ends: Sequence[float],
     axis: int = 0,
     **fit_options: Any,
 ) -> Fit:
@@ -74,7 +74,7 @@ def fit_growing(
     return _join_fits(done)
 
 
-def _horizon_sizes(ts: np.ndarray, ends: Sequence[Any]) -> list[int]:
+def _horizon_sizes(ts: np.ndarray, ends: Sequence[float]) -> list[int]:
     """The number of times within each horizon."""
     if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
         raise ValueError("ts must be a vector of times that rise.")

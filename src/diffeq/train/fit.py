@@ -15,7 +15,7 @@ from ..core.keywords import keywords
 from ..core.notices import INSIDE
 from ..validation.values import shown
 from .batches import Draws, StepInputs, check_loss
-from .compiled_step import FINITE, Evaluation
+from .compiled_step import FINITE, Evaluation, Optimizer
 from .interrupts import Interrupts
 from .parameters import Parameters
 from .progress import Progress
@@ -162,7 +162,7 @@ def fit(
     return _FitLoop(stepper, callback, phases, progress=progress).fit()
 
 
-def _phases(optimizer: Any, steps: Any) -> list[tuple[Any, int]]:
+def _phases(optimizer: Any, steps: Any) -> list[tuple[Optimizer, int]]:
     if _is_optimizer(optimizer):
         optimizer = [optimizer]
     if not isinstance(optimizer, (list, tuple)) or not optimizer:
@@ -205,8 +205,8 @@ class _FitLoop:
     def __init__(
         self,
         stepper: Stepper,
-        callback: Any,
-        phases: list[tuple[Any, int]],
+        callback: Callable | None,
+        phases: list[tuple[Optimizer, int]],
         *,
         progress: bool,
     ) -> None:
@@ -236,7 +236,7 @@ class _FitLoop:
                 self._note(self.stepper.evaluation(draw), draw)
         return self._result()
 
-    def _phase(self, optimizer: Any, draws: Iterator[StepInputs], steps: int) -> None:
+    def _phase(self, optimizer: Optimizer, draws: Iterator[StepInputs], steps: int) -> None:
         """The steps of one optimiser."""
         self.stepper.begin(optimizer)
         for _ in range(steps):
@@ -259,6 +259,7 @@ class _FitLoop:
     def _stops(self, evaluation: Evaluation) -> bool:
         """True if the callback ends the fit before this step."""
         step = len(self.history) + len(self.pending)
+        assert self.callback is not None
         try:
             stops = self.callback(step, float(evaluation.value), self.stepper.model())
         except KeyboardInterrupt:

@@ -1,6 +1,6 @@
 """Multiple shooting: many short solves instead of one long one, and a price on the gaps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from ..core.keywords import keywords
 from ..problems import Problem
 from ..solution import Solution
 from ..solve import solve as solve_problem
+from ..validation.options import SolveOption
 from .loss import mse
 
 __all__ = ["Shooting", "multiple_shooting"]
@@ -22,7 +23,7 @@ __all__ = ["Shooting", "multiple_shooting"]
 @keywords
 def multiple_shooting(
     data: PyTree,
-    ts: Any,
+    ts: ArrayLike | Sequence,
     *,
     group_size: int,
     continuity: float = 100.0,
@@ -31,7 +32,7 @@ def multiple_shooting(
     args: PyTree = None,
     loss: Callable = mse,
     solve: Callable | None = None,
-    **solve_options: Any,
+    **solve_options: SolveOption,
 ) -> "Shooting":
     """A loss for `de.fit` that cuts the data into groups and solves each from a state of its own.
 

@@ -177,7 +177,7 @@ def _names(paths: Sequence, owner: str) -> list[str]:
     return [owner + jax.tree_util.keystr(path) or "the parameter" for path in paths]
 
 
-def _check_hashable(tree: Any) -> None:
+def _check_hashable(tree: object) -> None:
     try:
         hash(tree)
     except TypeError as error:

@@ -7,7 +7,6 @@ would be compiled three times over, in loops and conditions: for a neural ODE 41
 
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jaxtyping import Array, PyTree
 from ..autodiff.host_segments import Segments, outside
 from ..closures import Captured, CapturedProgram, captured
 from .batches import StepInputs
-from .compiled_step import KEPT, Evaluation, FitCarry, evaluation_of, optimizer_step
+from .compiled_step import KEPT, Evaluation, FitCarry, Optimizer, evaluation_of, optimizer_step
 
 __all__ = ["LineSearch", "left_behind"]
 
@@ -31,7 +30,7 @@ class LineSearch:
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: Optimizer,
         objective: Captured,
         carry: FitCarry,
         evaluation: Evaluation,

@@ -14,6 +14,7 @@ from .compiled_step import (
     Evaluation,
     FitCarry,
     LossWanted,
+    Optimizer,
     evaluation_of,
     initial_carry,
     next_carry,
@@ -45,7 +46,7 @@ class Stepper:
         self.step: Captured | None = None
         self.search: LineSearch | None = None  # where the optimiser evaluates the loss itself
 
-    def begin(self, optimizer: Any) -> None:
+    def begin(self, optimizer: Optimizer) -> None:
         """A phase starts from the best that was found before it."""
         self.optimizer, self.step, self.search = optimizer, None, None
         carry = getattr(self, "carry", None)

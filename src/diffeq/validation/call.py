@@ -150,13 +150,13 @@ def _counted_steps(
     return known_steps(span, call.dt, call.stops, events, kinks)
 
 
-def checked_problem(problem: Any) -> None:
+def checked_problem(problem: Problem) -> None:
     """Refuses what cannot be lowered, as `checked_call` does."""
     check_problem(problem)
     check_state(problem, initial_tree(problem))
 
 
-def checked_rest(problem: Any, options: SolveOptions) -> tuple[PyTree, PyTree]:
+def checked_rest(problem: Problem, options: SolveOptions) -> tuple[PyTree, PyTree]:
     """The tolerances of a search for a steady state, or the first thing that is wrong with it."""
     check_problem(problem)
     method = options.method

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from ..adjoints import Adjoint, Discrete
 from ..controllers import Controller
@@ -26,7 +26,7 @@ _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation 
 
 
 def default_method(
-    problem: Problem, rtol: PyTree, controller: Controller | None, dt: Any
+    problem: Problem, rtol: PyTree, controller: Controller | None, dt: ArrayLike | None
 ) -> Method:
     """The method for a problem, where none is named."""
     if problem.stochastic:
@@ -51,7 +51,7 @@ def may_switch(problem: Problem, state: PyTree, adjoint: Adjoint | None) -> bool
     return Packing(moving_leaves(state)).size <= _MOST_TURNING
 
 
-def _default_noisy(problem: Any, controller: Controller | None, dt: Any) -> Method:
+def _default_noisy(problem: Any, controller: Controller | None, dt: ArrayLike | None) -> Method:
     """The method for an equation with noise: of order 3/2, where there is one."""
     if not problem.delayed:
         return NoisyDefault()

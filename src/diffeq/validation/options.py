@@ -5,13 +5,20 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 from ..adjoints import overridden
 from .problem_checks import check_no_torch
 from .saveat_checks import check_save
 from .suggestions import check_adjoint_is_one, check_controller, check_method
 
-__all__ = ["SolveOptions"]
+__all__ = ["SaveTimes", "SolveOption", "SolveOptions"]
+
+type SaveTimes = PyTree
+"""None, "steps", times, or a dict of these."""
+
+type SolveOption = PyTree
+"""A value as a user gave it to an option of `solve`, which checks it."""
 
 _NUMBERS = ("saveat", "stops", "dt", "dt0", "rtol", "atol")
 _COUNTS = ("max_steps", "max_saves", "max_events")

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from .values import concrete, digits_of, is_real, shown
 
@@ -69,7 +69,7 @@ def _check_times(name: str, at: Any, span: PyTree, eps: float) -> None:
         )
 
 
-def times_of(name: str, x: Any) -> Any:
+def times_of(name: str, x: Any) -> Array | None:
     """A sequence of times as an array; None where there are none."""
     if x is None or (isinstance(x, (tuple, list)) and not x):
         return None

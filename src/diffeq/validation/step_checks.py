@@ -74,7 +74,7 @@ def check_turns(problem: Problem, method: Method, controller: Controller, dt: An
 
 def check_limits(controller: Controller) -> None:
     """Limits of dt, where they are numbers that are known: positive, and in order."""
-    limits = {"dtmin": controller.dtmin, "dtmax": controller.dtmax}
+    limits: dict[str, Any] = {"dtmin": controller.dtmin, "dtmax": controller.dtmax}
     known = {k: x for k, x in limits.items() if not (x is None or callable(x)) and concrete(x)}
     for name, x in known.items():
         if np.shape(x) != () or not is_real(x) or not x > 0:
@@ -194,7 +194,7 @@ def known_steps(
     return None, 2 * known if 2 * known > MAX_STEPS else None
 
 
-def stops_of(problem: Problem, stops: Any) -> Any:
+def stops_of(problem: Problem, stops: Any) -> Array | None:
     """The stops that are given, of these args; None where there are none."""
     problem, _ = without_jumps(problem)
     return times_of("stops", stops(problem.args) if callable(stops) else stops)

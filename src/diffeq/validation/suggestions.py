@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from types import ModuleType
 from typing import Any
 
 from .. import adjoints, controllers
@@ -44,7 +45,7 @@ def check_method(method: Any) -> None:
 
 
 def _meant(text: str) -> str:
-    """Which method a string stands for."""
+    """A sentence with the method that a string stands for."""
     bare = text.strip().partition("(")[0].removeprefix("de.")
     known = {name.lower(): name for name in METHODS} | _OWN
     key = bare.lower()
@@ -100,7 +101,7 @@ def _refuse_class(argument: str, kind: type) -> None:
     raise TypeError(f"{argument} is the class {kind.__name__}; an instance is wanted: {made}.")
 
 
-def _named(x: Any, module: Any, default: str) -> str:
+def _named(x: object, module: ModuleType, default: str) -> str:
     """The name in a module that a string is, but for its case and brackets; or the default."""
     if not isinstance(x, str):
         return default

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Float64
+from jaxtyping import Array, Float64
 
 from diffeq import problems
 from diffeq.zoo.case import vector
@@ -280,7 +280,7 @@ def stochastic_lotka_volterra() -> NoisyCase:
         [1.0, 1.0]
     """
 
-    def drift(t: Any, y: Any, args: Any) -> Any:
+    def drift(t: Array, y: Array, args: Array) -> Array:
         prey, predator = y
         a, b, c, d, _ = args
         return jnp.stack([a * prey - b * prey * predator, -c * predator + d * prey * predator])
