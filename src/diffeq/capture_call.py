@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .closures import Captured, captured, code_of, is_numeric, no_writes, reading_of
 from .core.packing import Packing, moving_leaves, released
@@ -103,7 +103,7 @@ def _arrays(args: PyTree) -> PyTree:
 # --- problems -------------------------------------------------------------------------------------
 
 
-def _with_programs(problem: Problem, sees: _Arguments, key: PRNGKeyArray | None) -> Problem:
+def _with_programs(problem: Problem, sees: _Arguments, key: Array | None) -> Problem:
     if isinstance(problem, JumpProblem):
         plain = _with_programs(problem.problem, sees, key)
         jumps = tuple(_jump(jump, f"jumps[{j}]", sees, key) for j, jump in enumerate(problem.jumps))
@@ -137,7 +137,7 @@ def _with_past(f: Callable) -> Callable:
     return f if reading_of(f).certain else partial(f)
 
 
-def _jump(jump: Jump, name: str, sees: _Arguments, key: PRNGKeyArray | None) -> Jump:
+def _jump(jump: Jump, name: str, sees: _Arguments, key: Array | None) -> Jump:
     """A jump at random; its affect sees which channel it was, and what else is drawn."""
     if rate_varies(jump.rate):
         rate = sees.captured(jump.rate, f"{name}.rate", "t, y, args")

@@ -7,7 +7,7 @@ A `State` is a pytree of arrays that holds the whole solve, so it goes through `
 from collections.abc import Hashable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import equinox as eqx
 import jax
@@ -355,7 +355,7 @@ def _known(state: State) -> bool:
     return state.status.ndim == 0 and concrete(state.status)
 
 
-def _in_time(before: State, after: State, low: Array | None, t: Array | float | None) -> State:
+def _in_time(before: State, after: State, low: Array | None, t: SupportsFloat | None) -> State:
     """The state, or an error if the time that was asked for is outside of its interval."""
     if not (_known(after) and after.status == Status.bad_times and before.status != after.status):
         return after

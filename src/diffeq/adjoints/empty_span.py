@@ -8,7 +8,7 @@ from jaxtyping import Array
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
-from ..integrator import Data, Integrator, SafePoint, Start, empty_history, with_held
+from ..integrator import Data, Integrator, SafePoint, Start, State, empty_history, with_held
 from ..methods.mass import slope_of
 from ..problems.history import History
 from .tape import Recorder
@@ -33,7 +33,7 @@ def initial_tangents(
     recorder: Recorder | None,
     safe_point: SafePoint,
     data: Data,
-    start: Start,
+    start: Start | State,
     dots: tuple,
 ) -> list:
     """The tangents of t and y before the first step, from those of (t1, t0, y0), None where there

@@ -157,7 +157,7 @@ def _check_batch_size(size: Any, count: int) -> None:
         raise ValueError(f"batch_size is {size}; there are {count} samples.")
 
 
-def _checked_key(key: Any) -> PRNGKeyArray:
+def _checked_key(key: Any) -> Array:
     typed = is_key(key) and key.shape == ()
     if typed or (getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1):
         return key

@@ -23,7 +23,7 @@ def fit_growing(
     data: PyTree,
     ts: ArrayLike | Sequence,
     *,
-    ends: Sequence[float],
+    ends: Sequence[ArrayLike],
     axis: int = 0,
     **fit_options: Any,
 ) -> Fit:
@@ -74,7 +74,7 @@ def fit_growing(
     return _join_fits(done)
 
 
-def _horizon_sizes(ts: np.ndarray, ends: Sequence[float]) -> list[int]:
+def _horizon_sizes(ts: np.ndarray, ends: Sequence[ArrayLike]) -> list[int]:
     """The number of times within each horizon."""
     if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
         raise ValueError("ts must be a vector of times that rise.")
