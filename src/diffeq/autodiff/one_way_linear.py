@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ..core.promotion import standard_promotion
 from ..core.split import Sizes, split_by_sizes
@@ -124,7 +124,7 @@ def undifferentiable[**P, R](function: Callable[P, R], sentence: str) -> Callabl
     return closed
 
 
-def _implementation(*xs: Array, rule: Map, sizes: Sizes, like: OutputTypes) -> list:
+def _implementation(*xs: ArrayLike, rule: Map, sizes: Sizes, like: OutputTypes) -> list:
     residuals, tangents = split_by_sizes(xs, sizes)
     return [
         jnp.asarray(x, d) for x, (_, d) in zip(rule.push(residuals, tangents), like, strict=True)

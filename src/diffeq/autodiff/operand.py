@@ -1,12 +1,16 @@
-"""The operands that JAX gives to the rule of a transposition."""
+"""The operands that JAX gives to the rules and to the implementation of a primitive."""
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import ArrayLike
+import numpy as np
+from jaxtyping import Array, ArrayLike, Int
 
 from .jax_internals import ShapedArray
 
-__all__ = ["Operand", "Unknown"]
+__all__ = ["Index", "Operand", "Unknown"]
+
+type Index = Int[Array | np.ndarray, "..."]
+"""One index or several: an array, or without jit a constant, which is one of NumPy's."""
 
 
 @runtime_checkable
@@ -19,3 +23,4 @@ class Unknown(Protocol):
 
 
 type Operand = ArrayLike | Unknown
+"""An operand of a transposition."""

@@ -23,7 +23,7 @@ from .jax_internals import (
     zero_like,
     zero_tangent,
 )
-from .operand import Operand
+from .operand import Index, Operand
 
 __all__ = ["get_row", "put_row", "read", "unset", "write"]
 
@@ -60,7 +60,7 @@ def unset(shape: Sequence[int], dtype: DTypeLike) -> Array:
     return unset_p.bind(shape=tuple(shape), dtype=jnp.dtype(dtype))[0]
 
 
-def read(buffer: Shaped[Array, "rows ..."], j: Int[Array, "..."]) -> Array:
+def read(buffer: Shaped[Array, "rows ..."], j: Index) -> Array:
     """Row j; with lanes (the shape of j, last in the buffer), each lane its own."""
     if j.ndim == 0:
         return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
@@ -72,7 +72,7 @@ def read(buffer: Shaped[Array, "rows ..."], j: Int[Array, "..."]) -> Array:
     return buffer.at[_scatter_index(buffer.shape[1:], j)].get(mode="promise_in_bounds")
 
 
-def write(buffer: Shaped[Array, "rows ..."], value: Array, j: Int[Array, "..."]) -> Array:
+def write(buffer: Shaped[Array, "rows ..."], value: Array, j: Index) -> Array:
     """The buffer with row j (none, past the end).
 
     With lanes it is one scatter, which promises that no two lanes write the same place (25 times
@@ -92,12 +92,12 @@ def _is_short(buffer: Array) -> bool:
     return buffer.shape[0] <= _FEW and buffer.size <= _SMALL
 
 
-def _row_mask(buffer: Array, j: Int[Array, "..."]) -> Bool[Array, "..."]:
+def _row_mask(buffer: Array, j: Index) -> Bool[Array, "..."]:
     """True at row j of each lane."""
     return lax.broadcasted_iota(j.dtype, buffer.shape, 0) == j
 
 
-def _scatter_index(shape: Sequence[int], j: Int[Array, "..."]) -> tuple:
+def _scatter_index(shape: Sequence[int], j: Index) -> tuple:
     others = jnp.meshgrid(
         *(jnp.arange(k, dtype=j.dtype) for k in shape), indexing="ij", sparse=True
     )

@@ -40,7 +40,7 @@ from .jax_internals import (
     trace,
     zero_tangent,
 )
-from .operand import Operand
+from .operand import Index, Operand
 
 __all__ = ["add_row", "drop_writes", "find", "in_place", "pick_row"]
 
@@ -79,7 +79,7 @@ def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) 
     return add_p.bind(table, jnp.asarray(row, table.dtype), i, queries=i.ndim)[0]
 
 
-def ring_place(i: Int[Array, "..."], length: int) -> Int[Array, "..."]:
+def ring_place(i: Index, length: int) -> Index:
     """The place of row i: in a ring, if the length is a power of two."""
     return i & (length - 1) if length & (length - 1) == 0 else i
 
@@ -87,9 +87,7 @@ def ring_place(i: Int[Array, "..."], length: int) -> Int[Array, "..."]:
 # --- how they run ---------------------------------------------------------------------------------
 
 
-def _row_index(
-    table: Shaped[Array, "rows ..."], i: Int[Array, "..."], queries: int
-) -> tuple[Array, ...]:
+def _row_index(table: Shaped[Array, "rows ..."], i: Index, queries: int) -> tuple[Array, ...]:
     """The arrays by which `i` (queries, lanes) indexes a table (rows, row, lanes); they
     broadcast.
     """
@@ -105,7 +103,7 @@ def _row_index(
 
 
 def _find(
-    ends: Real[Array, "rows ..."], count: Int[Array, "..."], x: Real[Array, "..."], *, queries: int
+    ends: Real[Array, "rows ..."], count: Index, x: Real[Array, "..."], *, queries: int
 ) -> list:
     length = ends.shape[0]
 
@@ -120,20 +118,18 @@ def _find(
     return [lax.while_loop(lambda b: jnp.any(b[0] < b[1]), halve, (low, high))[0]]
 
 
-def _read(table: Shaped[Array, "rows ..."], i: Int[Array, "..."], queries: int) -> Array:
+def _read(table: Shaped[Array, "rows ..."], i: Index, queries: int) -> Array:
     if not i.ndim:
         place = ring_place(i, table.shape[0])
         return lax.dynamic_index_in_dim(table, place, keepdims=False)
     return table.at[_row_index(table, i, queries)].get(mode="promise_in_bounds")
 
 
-def _pick(table: Shaped[Array, "rows ..."], i: Int[Array, "..."], *, queries: int) -> list:
+def _pick(table: Shaped[Array, "rows ..."], i: Index, *, queries: int) -> list:
     return [_read(table, i, queries)]
 
 
-def _add(
-    table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."], *, queries: int
-) -> list:
+def _add(table: Shaped[Array, "rows ..."], row: Array, i: Index, *, queries: int) -> list:
     if not i.ndim:
         i = ring_place(i, table.shape[0])
         # Behind a barrier the sum is made before the update, which is then one in place.
@@ -143,7 +139,7 @@ def _add(
     return [where.add(row, mode="promise_in_bounds", unique_indices=queries == 0)]
 
 
-def _spread_row(row: Array, i: Int[Array, "..."], *, queries: int, rows: int) -> list:
+def _spread_row(row: Array, i: Index, *, queries: int, rows: int) -> list:
     return _add(
         jnp.zeros(_table_shape(row.shape, queries, rows), row.dtype), row, i, queries=queries
     )
@@ -364,7 +360,7 @@ def _is(primitive: Primitive, equation: Equation) -> bool:
     return name_of(equation) == primitive.name
 
 
-def _made(x: "Array | _DeferredWrite") -> ArrayLike:
+def _made(x: "ArrayLike | _DeferredWrite") -> ArrayLike:
     return x.made() if isinstance(x, _DeferredWrite) else x
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
 from ..core.split import Sizes, split_by_sizes
 from .batch_last import lanes_last, over_lanes
@@ -33,7 +33,7 @@ from .jax_internals import (
 )
 from .trace_once import once_traced
 
-type _Carry = tuple[list[Array], list[Array]]  # the state of the lanes, and the buffers
+type _Carry = tuple[list, list]  # the state of the lanes, and the buffers
 
 
 def loop(
@@ -124,7 +124,7 @@ def _with_consts(condition: Jaxpr, body: Jaxpr, extra: int, avals: Sequence) -> 
     )
 
 
-def _implementation(*xs: Array, condition: Jaxpr, body: Jaxpr, sizes: Sizes) -> list:
+def _implementation(*xs: ArrayLike, condition: Jaxpr, body: Jaxpr, sizes: Sizes) -> list:
     consts, state, buffers = split_by_sizes(xs, sizes)
     test, run = staged(condition), staged(body)
 
