@@ -15,6 +15,7 @@ An index may have query axes in front (several rows at a time), which come first
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -79,7 +80,7 @@ def add_row(table: Shaped[Array, "rows ..."], row: Array, i: Int[Array, "..."]) 
     return add_p.bind(table, jnp.asarray(row, table.dtype), i, queries=i.ndim)[0]
 
 
-def ring_place(i: Index, length: int) -> Index:
+def ring_place(i: Index, length: int) -> Any:
     """The place of row i: in a ring, if the length is a power of two."""
     return i & (length - 1) if length & (length - 1) == 0 else i
 
@@ -87,7 +88,7 @@ def ring_place(i: Index, length: int) -> Index:
 # --- how they run ---------------------------------------------------------------------------------
 
 
-def _row_index(table: Shaped[Array, "rows ..."], i: Index, queries: int) -> tuple[Array, ...]:
+def _row_index(table: Shaped[Array, "rows ..."], i: Index, queries: int) -> tuple:
     """The arrays by which `i` (queries, lanes) indexes a table (rows, row, lanes); they
     broadcast.
     """
