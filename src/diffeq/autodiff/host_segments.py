@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ..core.split import split_by_sizes
 from .jax_internals import (
@@ -69,7 +69,7 @@ class Segments:
         self.program = grouped(jaxpr, _has_marks)
         self.steps = list(map(_step, equations(self.program)))
 
-    def __call__(self, call: Callable, *inputs: Array) -> list:
+    def __call__(self, call: Callable, *inputs: ArrayLike) -> list:
         """The outputs; `call(*arrays)` is made at each mark."""
         steps = iter(self.steps)
         step = lambda _, given: next(steps)(call, given)  # noqa: E731
