@@ -317,7 +317,7 @@ def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):
         planned(lambda: de.solve_ensemble(DECAY, args=KS, chunk=2)).plan, kernel=Tuning()
     )
     for chunk in (1, 2, 3, 1, 4, 1):
-        execution.check_kernel(replace(plan, chunk=chunk), None, [], [], 0)
+        execution.check_kernel(replace(plan, chunk=chunk), None, [], [], np.zeros(1, np.int32))
     assert [plan.chunk for plan, *_ in execution._reasons] == [4, 1]
 
 

@@ -79,7 +79,8 @@ def test_tapes_have_room_for_a_group_at_a_time(monkeypatch):
 
 
 def test_how_many_are_in_a_group(monkeypatch):
-    kernel = Kernel(None, None, [], [], [(1000, np.float32)], Tuning(block=64), 0)
+    empty = jax.make_jaxpr(lambda: ())()
+    kernel = Kernel(empty, None, [], [], [(1000, np.dtype("float32"))], Tuning(block=64), 0)
     assert kernel.scratch == 4000
     monkeypatch.setattr(execution, "_SCRATCH", 4000 * 640)
     assert [execution._launch_size(kernel, n) for n in (1, 65, 640, 641, 1281)] == [

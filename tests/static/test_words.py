@@ -40,7 +40,7 @@ ONE_MEANING = {
     "State",  # of the loop, and the public one around it
     "Polynomial",  # an interpolant, and a basis of functions of `nn`
     "check_method",  # that it is one (validation), and that it keeps its contract (testing)
-    "_answer", "_check_count", "_compiled", "_determining_matrix", "_entry_dtype",
+    "_answer", "_check_count", "_compiled", "_determining_matrix",
     "_horner", "_is_array", "_list_as_array", "_lower_inverse", "_message", "_real_dtype", "_same",
     "_scaled", "_shapes", "_solve_nonstiff_first", "_status", "_tolerance",
     "_weighted", "is_regular", "newton_correction", "slope", "slope_of",

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ..autodiff.row_buffers import get_row
-from .counter_rng import key_words
+from .counter_rng import RandomKey, Words, key_words
 from .increments import (
     LEVELS,
     TICKS,
@@ -50,7 +50,7 @@ class TreeOrigin(NamedTuple):
 
     t0: Array
     span: Array
-    words: Array
+    words: Words
 
 
 class TreePosition(NamedTuple):
@@ -59,13 +59,13 @@ class TreePosition(NamedTuple):
     """
 
     tick: Int[Array, ""]
-    w: Any
+    w: PyTree
     most: Int[Array, ""]
-    inside: Any
+    inside: PyTree
 
 
 @dataclass(frozen=True)
-class Tree(Noise):
+class Tree(Noise[TreeOrigin, TreePosition]):
     """Controlled steps: dyadic cells of one path over the whole interval.
 
     `cuts`: there are stops or events, so that steps may start and end inside cells. `marked`: rows
@@ -78,7 +78,7 @@ class Tree(Noise):
 
     bits = 3
 
-    def source(self, key: Any, t0: Array, t1: Array) -> TreeOrigin:
+    def source(self, key: RandomKey, t0: Array, t1: Array) -> TreeOrigin:
         """The interval and the key."""
         return TreeOrigin(t0, t1 - t0, key_words(key))
 
@@ -107,7 +107,7 @@ class Tree(Noise):
         ticks = self._ticks(source, jnp.where(jnp.isnan(times), source.t0, times))
         return (jax.vmap(lambda tick: self.value(source.words, tick))(ticks),)
 
-    def value(self, words: Array, tick: Int[Array, ""]) -> Array:
+    def value(self, words: Words, tick: Int[Array, ""]) -> Array:
         """The unit path at a tick."""
         w, h = self.whole(words)
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
@@ -122,25 +122,31 @@ class Tree(Noise):
         )
 
     def draw(
-        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+        self,
+        source: tuple[TreeOrigin, Array],
+        path: TreePosition,
+        dt: Array,
+        landing: Array,
+        target: tuple[Array, Array],
+        code: Int[Array, ""] | None,
     ) -> StepDraw:
         """The cell that starts here, as long as dt, the tree and the last attempt allow."""
         del landing
-        source, cells = source
-        longest = jnp.clip(self._exponent(source, dt), path.most - _RANGE, path.most)
+        origin, cells = source
+        longest = jnp.clip(self._exponent(origin, dt), path.most - _RANGE, path.most)
         k = jnp.maximum(longest if code is None else path.most - code, 0)
         code = path.most - k
         # From inside a cell, where a stop was, a step goes to the end of it.
         aligned = jnp.minimum(k, lowest(path.tick))
         k = jnp.where(path.inside, k, aligned) if self.cuts else aligned
         whole = ((path.tick >> k) + 1) << k
-        stop = self._ticks(source, target[0]) if self.cuts else TICKS
+        stop = self._ticks(origin, target[0]) if self.cuts else TICKS
         landing, end = whole >= stop, jnp.minimum(whole, stop)
         ticks = end - path.tick
         w, h = (
-            self._between(source, cells, path.tick, end, k)
+            self._between(origin, cells, path.tick, end, k)
             if self.cuts
-            else self._cell(source, cells, path.tick, k)
+            else self._cell(origin, cells, path.tick, k)
         )
         root = jnp.sqrt(jnp.where(ticks > 0, tick_length(ticks, self.dtype), 1))
         # What was rejected is shorter the next time, even where a stop made it shorter than a cell.
@@ -148,7 +154,7 @@ class Tree(Noise):
         w_after, inside = path.w + w if self.marked else (), whole > stop if self.cuts else ()
         after = TreePosition(end, w_after, jnp.minimum(k + 2, LEVELS), inside)
         drawn = Drawn(path, jnp.stack([w, h]) / root, ticks)
-        dt = jnp.where(landing, target[1], self._time(source, ticks))
+        dt = jnp.where(landing, target[1], self._time(origin, ticks))
         return StepDraw(dt, landing, drawn, after, path._replace(most=shorter), code)
 
     def cut(self, source: TreeOrigin, draw: StepDraw, theta: Array) -> TreePosition:
@@ -164,12 +170,19 @@ class Tree(Noise):
         return self._time(source, drawn.ticks)
 
     def bound(
-        self, form: Any, source: TreeOrigin, drawn: Drawn, dt: Array, made: Any = True
+        self,
+        form: Any,
+        source: TreeOrigin,
+        drawn: Drawn,
+        dt: Array,
+        made: Bool[Array, ""] | bool = True,
     ) -> Any:
         """The form with the noise of a step in place: of so many ticks, however dt was rounded."""
         return super().bound(form, source, drawn, self.length(source, drawn, dt), made)
 
-    def within(self, source: TreeOrigin, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+    def within(
+        self, source: TreeOrigin, drawn: Drawn, theta: Array, dt: Array, mark: Array | None
+    ) -> Array:
         """W at t + θ dt, from the start of the step; by the mark of that time, if there is one."""
         del dt
         if mark is None:

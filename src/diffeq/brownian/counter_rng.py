@@ -12,14 +12,20 @@ Reference: salmon2011, giles2012.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Integer, UInt32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer, Key, UInt32
 
-__all__ = ["exponentials", "key_words", "normals", "threefry"]
+__all__ = ["RandomKey", "Words", "exponentials", "key_words", "normals", "threefry"]
+
+type RandomKey = Key[Array, ""] | UInt32[Array, " words"]
+"""A key of JAX, typed or as its words."""
+
+type Words = UInt32[Array, "2"]
+"""The key of all draws, by `key_words`."""
 
 _ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
@@ -36,9 +42,9 @@ _TAIL = (
 )  # fmt: skip
 
 
-def key_words(key: Any) -> UInt32[Array, "2"]:
-    """Two words of a JAX key, of whatever kind: the key of all draws. Other than what JAX itself
-    draws from that key.
+def key_words(key: RandomKey) -> Words:
+    """Two words of a JAX key, of whatever kind: the key of all draws. They differ from those that
+    JAX itself draws from that key.
 
     >>> key_words(jax.random.key(0)).shape
     (2,)
@@ -51,7 +57,7 @@ def key_words(key: Any) -> UInt32[Array, "2"]:
     return found
 
 
-def threefry(words: UInt32[Array, "2"], first: Array, second: Array) -> tuple[Array, Array]:
+def threefry(words: Words, first: Array, second: Array) -> tuple[Array, Array]:
     """The block (first, second) enciphered: two words of 32 random bits each.
 
     >>> [hex(int(x)) for x in threefry(jnp.zeros(2, jnp.uint32), jnp.uint32(0), jnp.uint32(0))]
@@ -71,7 +77,7 @@ def threefry(words: UInt32[Array, "2"], first: Array, second: Array) -> tuple[Ar
 
 
 def normals(
-    words: UInt32[Array, "2"], index: Integer[Array, ""], shape: tuple[int, ...], dtype: Any
+    words: Words, index: Integer[Array, ""], shape: tuple[int, ...], dtype: DTypeLike
 ) -> Float[Array, "..."]:
     """Independent standard normal numbers of a shape, number `index` of this key's.
 
@@ -90,7 +96,7 @@ def normals(
 
 
 def exponentials(
-    words: UInt32[Array, "2"], index: Integer[Array, "..."], place: Any, dtype: Any
+    words: Words, index: Integer[Array, "..."], place: Integer[Array, "..."] | int, dtype: DTypeLike
 ) -> Float[Array, "..."]:
     """Independent exponential numbers of mean 1, number `index` at `place` of this key's: −log of
     a probability of 64 random bits (32 in single precision). None is 0.

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, UInt32
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, Integer, PyTree
 
 from ..autodiff.while_loop import loop
-from .counter_rng import key_words, normals, threefry
+from .counter_rng import RandomKey, Words, key_words, normals, threefry
 
 __all__ = [
     "LEVELS",
@@ -42,9 +43,9 @@ class Drawn(NamedTuple):
     `normal` has the shape (1 or 2, …): W/√dt ~ N(0, 1), and where it is wanted H/√dt ~ N(0, 1/12).
     """
 
-    path: Any
-    normal: Any
-    ticks: Any = ()
+    path: PyTree
+    normal: Float[Array, "..."]
+    ticks: PyTree = ()
 
 
 class StepDraw(NamedTuple):
@@ -55,23 +56,25 @@ class StepDraw(NamedTuple):
     dt: Array
     landing: Array
     drawn: Drawn
-    accepted: Any
-    rejected: Any
-    code: Any = None
+    accepted: PyTree
+    rejected: PyTree
+    code: Int[Array, ""] | None = None
 
 
 class StepNoise(NamedTuple):
     """The noise of one step, as a form hands it to a method; `root` is √dt."""
 
-    noise: Any
-    source: Any
+    noise: "Noise"
+    source: PyTree
     drawn: Drawn
-    root: Any
+    root: Array
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted."""
+class Noise[S, P]:
+    """Noise of a shape, one number for each independent Brownian motion; `area`: H is wanted.
+    `S` is the type of its source, and `P` that of the path.
+    """
 
     bits: ClassVar[int] = 0  # of the code of a draw
 
@@ -79,7 +82,7 @@ class Noise:
     dtype: str
     area: bool
 
-    def source(self, key: Any, t0: Array, t1: Array) -> Any:
+    def source(self, key: RandomKey, t0: Array, t1: Array) -> S:
         """Returns the source of the noise, which the key determines."""
         raise NotImplementedError
 
@@ -88,37 +91,43 @@ class Noise:
         del within
         return self
 
-    def ahead(self, source: Any) -> Any:
+    def ahead(self, source: S) -> PyTree:
         """Draws the numbers that are drawn before the loop."""
         del source
         return ()
 
-    def marks(self, source: Any, times: Any) -> tuple:
+    def marks(self, source: S, times: Array) -> tuple:
         """Returns the data of the path that a row needs which is saved at a time."""
         del source, times
         return ()
 
-    def start(self, source: Any, t: Array, dt: Array) -> Any:
+    def start(self, source: S, t: Array, dt: Array) -> P:
         """The path at t, before an attempt of about dt."""
         raise NotImplementedError
 
     def draw(
-        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+        self,
+        source: tuple[S, PyTree],
+        path: P,
+        dt: Array,
+        landing: Array,
+        target: tuple[Array, Array],
+        code: Int[Array, ""] | None,
     ) -> StepDraw:
         """The noise of an attempt of dt, or of one that is `landing` on its target: (its time, how
         far that is). Here `source` is a pair: the source, and the numbers that were drawn ahead.
         """
         raise NotImplementedError
 
-    def cut(self, source: Any, draw: StepDraw, theta: Array) -> Any:
+    def cut(self, source: S, draw: StepDraw, theta: Array) -> P:
         """The path from θ inside an attempt, where an event has cut it off."""
         raise NotImplementedError
 
-    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+    def length(self, source: S, drawn: Drawn, dt: Array) -> Array:
         """The dt of an attempt that is replayed, as a function of the source."""
         raise NotImplementedError
 
-    def is_remainder(self, drawn: Drawn) -> Any:
+    def is_remainder(self, drawn: Drawn) -> Bool[Array, ""] | bool:
         """True if an attempt is the rest of a step that an event has cut."""
         del drawn
         return False
@@ -127,26 +136,28 @@ class Noise:
         """The longest step that is made when dt is proposed."""
         return dt
 
-    def shortest(self, source: Any, tiny: Array) -> Array:
+    def shortest(self, source: S, tiny: Array) -> Array:
         """The length below which there are no steps, if that is more than `tiny`."""
         del source
         return tiny
 
-    def bound(self, form: Any, source: Any, drawn: Drawn, dt: Array, made: Any = True) -> Any:
+    def bound(
+        self, form: Any, source: S, drawn: Drawn, dt: Array, made: Bool[Array, ""] | bool = True
+    ) -> Any:
         """The form with the noise of a step of dt in place; no noise where the step is not made."""
         some = dt > 0
         root = jnp.where(made & some, jnp.sqrt(jnp.where(some, dt, 1)), 0)
         return form.with_noise(StepNoise(self, source, drawn, root.astype(self.dtype)))
 
-    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+    def within(self, source: S, drawn: Drawn, theta: Array, dt: Array, mark: Array | None) -> Array:
         """W at t + θ dt, from the start of the step."""
         raise NotImplementedError
 
-    def draws(self, words: UInt32[Array, "2"], index: Any, count: int) -> Array:
+    def draws(self, words: Words, index: Integer[Array, ""], count: int) -> Array:
         """`count` standard normals for each Brownian motion."""
         return normals(words, index, (count, *self.shape), self.dtype)
 
-    def whole(self, words: UInt32[Array, "2"], count: int = 2, index: Any = 0) -> Array:
+    def whole(self, words: Words, count: int = 2, index: Integer[Array, ""] | int = 0) -> Array:
         """W and H over an interval of length one."""
         scale = np.array([1.0, _OF_H][:count]).reshape(-1, *(1 for _ in self.shape))
         return self.draws(words, jnp.asarray(index), count) * scale.astype(self.dtype)
@@ -164,8 +175,12 @@ class Inside(NamedTuple):
     lands: Array
 
 
+type StepPlace = Int[Array, ""] | Inside
+"""The number of a step; with the place inside it, where events cut steps."""
+
+
 @dataclass(frozen=True)
-class Steps(Noise):
+class Steps(Noise[Words, StepPlace]):
     """Given steps: step i has draw number i, times √dt.
 
     Inside a step the path is a tree of its own, for times between its ends. `cuts`: events may cut
@@ -174,12 +189,12 @@ class Steps(Noise):
 
     cuts: bool = False
 
-    def source(self, key: Any, t0: Array, t1: Array) -> UInt32[Array, "2"]:
+    def source(self, key: RandomKey, t0: Array, t1: Array) -> Words:
         """The words of the key."""
         del t0, t1
         return key_words(key)
 
-    def start(self, source: Any, t: Array, dt: Array) -> Any:
+    def start(self, source: Words, t: Array, dt: Array) -> StepPlace:
         """The number of the step."""
         del source, t
         zero = jnp.zeros((), jnp.int32)
@@ -191,17 +206,25 @@ class Steps(Noise):
         return Inside(number, zero, w, jnp.zeros_like(lax.stop_gradient(dt)), jnp.zeros((), bool))
 
     def draw(
-        self, source: Any, path: Any, dt: Array, landing: Array, target: Any, code: Any
+        self,
+        source: tuple[Words, tuple[()]],
+        path: StepPlace,
+        dt: Array,
+        landing: Array,
+        target: tuple[Array, Array],
+        code: Int[Array, ""] | None,
     ) -> StepDraw:
         """The draw of this number."""
         del code
-        if self.cuts:
+        if isinstance(path, Inside):
             return self._rest(source[0], path, dt, landing, target)
         normal = self.whole(source[0], 2 if self.area else 1, path)
         dt = jnp.where(landing, target[1], dt)
         return StepDraw(dt, landing, Drawn(path, normal), path + 1, path)
 
-    def _rest(self, words: Any, path: Inside, dt: Array, landing: Array, target: Any) -> StepDraw:
+    def _rest(
+        self, words: Words, path: Inside, dt: Array, landing: Array, target: tuple[Array, Array]
+    ) -> StepDraw:
         """The draw of this number, or what is left of it."""
         fresh = path.tick == 0
         landing = jnp.where(fresh, landing, path.lands)
@@ -214,7 +237,7 @@ class Steps(Noise):
         drawn = Drawn(path, normal if self.area else normal[:1], ticks)
         return StepDraw(dt, landing, drawn, self._start(path.number + 1, dt), path)
 
-    def _cell(self, words: Any, number: Array) -> tuple[Array, tuple[Array, Array]]:
+    def _cell(self, words: Words, number: Array) -> tuple[Array, tuple[Array, Array]]:
         """The words of the inside of a step, and (W, H) of all of it (of the unit path)."""
         inner = jnp.stack(threefry(words, number.astype(jnp.uint32), jnp.uint32(_WITHIN)))
         if self.area:
@@ -222,16 +245,16 @@ class Steps(Noise):
             return inner, (w, h)
         return inner, (self.whole(words, 1, number)[0], self.whole(inner)[1])
 
-    def is_remainder(self, drawn: Drawn) -> Any:
+    def is_remainder(self, drawn: Drawn) -> Bool[Array, ""] | bool:
         """True if this is the rest of a step."""
         return drawn.path.tick > 0 if self.cuts else False
 
-    def length(self, source: Any, drawn: Drawn, dt: Array) -> Array:
+    def length(self, source: Words, drawn: Drawn, dt: Array) -> Array:
         """dt, or what was left of a step."""
         del source
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
-    def cut(self, source: Any, draw: StepDraw, theta: Array) -> Inside:
+    def cut(self, source: Words, draw: StepDraw, theta: Array) -> Inside:
         """Returns the path of the rest of the step."""
         path = draw.drawn.path
         tick, w = self._at(source, draw.drawn, theta)
@@ -240,14 +263,16 @@ class Steps(Noise):
         fresh, done = self._start(path.number + 1, left), tick >= TICKS
         return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, rest)
 
-    def _at(self, source: Any, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
+    def _at(self, source: Words, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
         """The tick at θ of what may be the rest of a step, and W there (of the unit path)."""
         tick = drawn.path.tick + part_of(drawn.ticks, theta)
         words, cell = self._cell(source, drawn.path.number)
         inside = descend(self, words, cell, tick, lowest(tick), LEVELS, follow=True)[2]
         return tick, jnp.where(tick >= TICKS, cell[0], inside)
 
-    def within(self, source: Any, drawn: Drawn, theta: Array, dt: Array, mark: Any) -> Array:
+    def within(
+        self, source: Words, drawn: Drawn, theta: Array, dt: Array, mark: Array | None
+    ) -> Array:
         """W at t + θ dt, from the start of the step; near an end of it, the value at the end."""
         del mark
         if self.cuts:
@@ -262,7 +287,7 @@ class Steps(Noise):
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
         return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
 
-    def _along(self, source: Any, drawn: Drawn, theta: Array, dt: Array) -> Array:
+    def _along(self, source: Words, drawn: Drawn, theta: Array, dt: Array) -> Array:
         """W at t + θ dt, from the start of what may be the rest of a step."""
         moved = self._at(source, drawn, theta)[1] - drawn.path.w
         return jnp.sqrt(dt / tick_length(drawn.ticks, self.dtype)) * moved
@@ -292,26 +317,31 @@ def halves(
 
 def descend(
     noise: Noise,
-    words: Array,
-    cell: tuple,
+    words: Words,
+    cell: tuple[Array, Array],
     tick: Array,
-    k: Array,
-    top: Any,
+    k: Int[Array, ""],
+    top: Int[Array, ""] | int,
     *,
     follow: bool = False,
-) -> tuple:
+) -> tuple[Array, ...]:
     """(W, H) of the cell of 2^k ticks that holds `tick`, from those of the one of 2^top ticks.
 
     To `follow` adds W at its start, and the integral of W up to there, both counted from the start
     of the cell above. With k = `lowest(tick)` that is where `tick` is.
     """
 
-    def more(consts: Any, state: Any, _: Any) -> Array:
+    def more(consts: tuple[Words, Array, Array], state: tuple[Array, ...], _: tuple[()]) -> Array:
         return state[0] > consts[2]
 
-    def halve(active: Any, consts: Any, state: Any, _: Any) -> Any:
+    def halve(
+        active: Bool[Array, ""],
+        consts: tuple[Words, Array, Array],
+        state: tuple[Array, ...],
+        _: tuple[()],
+    ) -> tuple[tuple[Array, ...], tuple[()]]:
         del active
-        words, tick, _ = consts
+        words, tick = consts[:2]
         x, w, h, *place = state
         node = (jnp.int32(1) << (LEVELS - x)) + (tick >> x)
         half = tick_length(jnp.int32(1) << (x - 1), noise.dtype)
@@ -331,7 +361,9 @@ def descend(
     return tuple(found)
 
 
-def between(noise: Noise, words: Array, cell: tuple, start: Array, end: Array, k: Array) -> tuple:
+def between(
+    noise: Noise, words: Words, cell: tuple[Array, Array], start: Array, end: Array, k: Array
+) -> tuple[Array, Array]:
     """(W, H) from one tick to another, both in the cell of 2^k ticks that holds the first, whose
     (W, H) is `cell`.
 
@@ -339,7 +371,7 @@ def between(noise: Noise, words: Array, cell: tuple, start: Array, end: Array, k
     """
     w, h = cell
 
-    def at(tick: Array) -> tuple:
+    def at(tick: Array) -> tuple[Array, ...]:
         level = jnp.minimum(k, lowest(tick))
         return descend(noise, words, (w, h), tick, level, k, follow=True)[2:]
 
@@ -358,6 +390,6 @@ def lowest(tick: Array) -> Array:
     return jnp.where(bit == 0, LEVELS, 31 - lax.clz(bit))
 
 
-def tick_length(ticks: Array, dtype: Any) -> Array:
+def tick_length(ticks: Array, dtype: DTypeLike) -> Array:
     """Ticks as a part of the whole."""
     return ticks.astype(dtype) * (1 / TICKS)

@@ -14,18 +14,20 @@ host, which wait without Python's lock.
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 __all__ = [
+    "Costs",
+    "Index",
     "available_cores",
     "cached",
     "compiled_program",
@@ -35,11 +37,19 @@ __all__ = [
     "through_chunks",
 ]
 
+type Index = Int[Array | np.ndarray, " n"]
+"""The numbers of trajectories; −1 stands for none."""
+
+type Costs = Real[Array | np.ndarray, " n"]
+"""The costs of trajectories, relative to each other: their first step sizes, or their attempts."""
+
 _WORTH = 1.1  # the ratio of waiting times above which it is worth to move rows
 _KEPT = 64  # compiled programs
 
 
-def in_chunks(one: Callable, rows: Any, index: Int[Array, " n"], chunk: int) -> Any:
+def in_chunks(
+    one: Callable[..., PyTree], rows: PyTree, index: Int[Array, " n"], chunk: int
+) -> PyTree:
     """`one(rows[i], index[i])` for every i, `chunk` of them at a time, with a loop of their own.
 
     The last chunk is filled up with trajectories that are there already, and cut off again.
@@ -53,7 +63,12 @@ def in_chunks(one: Callable, rows: Any, index: Int[Array, " n"], chunk: int) -> 
     return out
 
 
-def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any, Any]:
+def through_chunks(
+    step: Callable[[PyTree, PyTree, Bool[Array, " chunk"]], tuple[PyTree, PyTree]],
+    state: PyTree,
+    xs: PyTree,
+    chunk: int,
+) -> tuple[PyTree, PyTree]:
     """Runs `state, out = step(state, xs of a chunk, flags of those that count)` for one chunk after
     another; returns the last state, and all outputs.
     """
@@ -69,26 +84,26 @@ def through_chunks(step: Callable, state: Any, xs: Any, chunk: int) -> tuple[Any
     return state, jax.tree.map(lambda x: x.reshape(count * chunk, *x.shape[2:])[:size], out)
 
 
-def order_by_cost(costs: Any, chunk: int, np: Any = jnp) -> Any:
+def order_by_cost(costs: Costs, chunk: int, xp: ModuleType = jnp) -> Index:
     """An order of the trajectories in which the costs within a chunk differ little; the given order
     if sorting gains little, as in a sweep, whose neighbours are alike.
 
-    `np`: NumPy where the costs are known, so that nothing is compiled.
+    `xp`: NumPy where the costs are known, so that nothing is compiled.
 
     >>> order_by_cost(jnp.array([1.0, 9.0, 1.0, 9.0]), 2).tolist()
     [1, 3, 0, 2]
     >>> order_by_cost(jnp.array([1.0, 1.0, 9.0, 9.0]), 2).tolist()
     [0, 1, 2, 3]
     """
-    costs = np.where(np.isfinite(costs), costs, 0)
-    order = np.argsort(-costs, stable=True)
+    costs = xp.where(xp.isfinite(costs), costs, 0)
+    order = xp.argsort(-costs, stable=True)
 
-    def waited(costs: Any) -> Any:
-        full = np.concatenate([costs, np.zeros(-costs.shape[0] % chunk, costs.dtype)])
-        return np.sum(np.max(full.reshape(-1, chunk), axis=1))
+    def waited(costs: Costs) -> Array:
+        full = xp.concatenate([costs, xp.zeros(-costs.shape[0] % chunk, costs.dtype)])
+        return xp.sum(xp.max(full.reshape(-1, chunk), axis=1))
 
     better = waited(costs) > _WORTH * waited(costs[order])
-    return np.where(better, order, np.arange(costs.shape[0]))
+    return xp.where(better, order, xp.arange(costs.shape[0]))
 
 
 def available_cores() -> int:
@@ -99,7 +114,12 @@ def available_cores() -> int:
 
 
 def on_cores(
-    run: Callable, rows: Sequence, index: Any, order: np.ndarray, chunk: int, shares: int
+    run: Callable,
+    rows: Sequence[Array | np.ndarray],
+    index: Index,
+    order: np.ndarray,
+    chunk: int,
+    shares: int,
 ) -> tuple[list, Callable]:
     """Calls `run(rows, index)` for a share of the chunks on each core. Returns the results of the
     cores, and a function that joins their arrays in the order of `rows` and `index`.
@@ -119,7 +139,7 @@ def on_cores(
     back = np.empty(size, np.intp)
     back[mine[there]] = np.flatnonzero(there)
 
-    def together(*trees: Any) -> Any:
+    def together(*trees: PyTree) -> PyTree:
         return jax.device_put(jax.tree.map(lambda *xs: np.concatenate(xs)[back], *trees))
 
     return found, together
@@ -133,18 +153,20 @@ def _pool() -> ThreadPoolExecutor:
 class CompiledProgram:
     """A function that is compiled, or being compiled; `out` are the shapes of its results."""
 
-    def __init__(self, lowered: Any) -> None:
+    def __init__(self, lowered: jax.stages.Lowered) -> None:
         self.out = lowered.out_info
         self._compiling = _pool().submit(lowered.compile)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: PyTree) -> PyTree:
         return self._compiling.result()(*args)
 
 
-_programs: OrderedDict[Any, CompiledProgram] = OrderedDict()
+_programs: OrderedDict[Hashable, CompiledProgram] = OrderedDict()
 
 
-def compiled_program(function: Any, statics: tuple, *args: Any) -> CompiledProgram:
+def compiled_program(
+    function: jax.stages.Wrapped, statics: tuple, *args: PyTree
+) -> CompiledProgram:
     """A jitted function of (*statics, *args), compiled for such args (or their shapes).
 
     It is compiled in another thread while the caller goes on, and cached; a call does not depend on
@@ -157,7 +179,9 @@ def compiled_program(function: Any, statics: tuple, *args: Any) -> CompiledProgr
     return cached(_programs, key, lambda: CompiledProgram(function.lower(*statics, *args)), _KEPT)
 
 
-def cached(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
+def cached[T](
+    known: OrderedDict[Hashable, T], key: Hashable, make: Callable[[], T], most: int
+) -> T:
     """The cached value of a key; computed by `make` if there is none. The `most` values that were
     used last are kept.
 
@@ -173,7 +197,7 @@ def cached(known: OrderedDict, key: Any, make: Callable, most: int) -> Any:
     return known[key]
 
 
-def _aval_key(x: Any) -> tuple:
+def _aval_key(x: PyTree) -> tuple:
     """The shape and dtype for which a program is compiled; of a Python number, its type."""
     if not hasattr(x, "shape"):
         return type(x), getattr(x, "dtype", None)

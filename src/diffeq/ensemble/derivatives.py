@@ -12,15 +12,16 @@ In the strategy "kernel" both are kernels; where there is none, "lockstep" takes
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..adjoints import Discrete
 from ..adjoints.base import is_inexact, pick_flagged
@@ -31,6 +32,7 @@ from ..autodiff.unreached_rows import Reached, mark_unreached
 from ..core.promotion import standard_promotion
 from ..core.split import split_by_sizes
 from ..solution import Solution
+from .chunks import Costs, Index
 from .execution import (
     has_controlled_steps,
     has_kernel,
@@ -48,7 +50,9 @@ _FEW = 6  # directions, which take together as long as reverse mode
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def solve_in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+def solve_in_lanes(
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index
+) -> Solution:
     """The solutions of all trajectories, or their statistics."""
     return with_statistics(
         plan, structure, leaves, *run_parallel(plan, structure, leaves, rows, index)
@@ -57,7 +61,12 @@ def solve_in_lanes(plan: Plan, structure: Any, leaves: list, rows: list, index: 
 
 @partial(solve_in_lanes.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solve_in_lanes_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+def _solve_in_lanes_jvp(
+    plan: Plan,
+    structure: Hashable,
+    primals: tuple[list, list, Index],
+    tangents: tuple[list, list, SymbolicZero],
+) -> tuple[Solution, Solution]:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
     moving = tuple(_is_perturbed(x, dot) for x, dot in zip(inputs, dots, strict=True))
@@ -93,11 +102,11 @@ def _prefers_jacobians(plan: Plan, live: list, shared: int) -> bool:
     return alike and count <= _FEW and not jnp.iscomplexobj(live[0])
 
 
-def _is_perturbed(x: Any, dot: Any) -> bool:
+def _is_perturbed(x: ArrayLike, dot: Array | SymbolicZero) -> bool:
     return not isinstance(dot, SymbolicZero) and not is_key(jnp.asarray(x)) and is_inexact(x)
 
 
-def _tangent(sol: Any, found: Iterable) -> Any:
+def _tangent(sol: Solution, found: Iterable[Array]) -> Solution:
     """The tangent of a solution, from those of its inexact leaves."""
     parts, tree = jax.tree.flatten(sol)
     found = iter(found)
@@ -106,18 +115,25 @@ def _tangent(sol: Any, found: Iterable) -> Any:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _jacobians(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+def _jacobians(
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index
+) -> tuple[PyTree, tuple[Solution, list[Array]]]:
     """Solutions and Jacobians, which are differentiated themselves by means of tapes."""
     return run_parallel(plan, structure, leaves, rows, index)
 
 
 @_jacobians.defjvp
 @standard_promotion()
-def _jacobians_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+def _jacobians_jvp(
+    plan: Plan,
+    structure: Hashable,
+    primals: tuple[list, list, Index],
+    tangents: tuple[list, list, PyTree],
+) -> tuple:
     untaped = replace(plan.static, adjoint=plan.static.adjoint.tape)
     taped = replace(plan, static=untaped, kernel=None, starts=plan.starts and not plan.kernel)
 
-    def at_once(leaves: list, rows: list, index: Any) -> Any:
+    def at_once(leaves: list, rows: list, index: Int[Array, " n"]) -> tuple[tuple[()], PyTree]:
         return (), jax.vmap(partial(solve_trajectory, taped, structure, leaves))(rows, index)
 
     find = partial(in_program, taped, structure) if plan.kernel is None else at_once
@@ -131,7 +147,7 @@ def _jacobian_products(shared: list, own: list, jacobians: list) -> list:
     (`autodiff/unreached_rows.py`).
     """
 
-    def one(jacobian: Any, dot: Any) -> Any:
+    def one(jacobian: Float[Array, "... n"], dot: Float[Array, " n"]) -> Array:
         lost = jnp.any(jnp.isnan(jacobian), axis=-1)
         kind = jnp.where(lost, Reached.missing, Reached.reached)
         product = jnp.where(lost[..., None], 0, jacobian) @ dot.astype(jacobian.dtype)
@@ -144,8 +160,8 @@ def _jacobian_products(shared: list, own: list, jacobians: list) -> list:
 
 
 def solve_differentiably(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
-) -> tuple[Any, Solution]:
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index
+) -> tuple[PyTree, Solution]:
     """The state of the statistics (empty if there are none), and the solution of each trajectory;
     differentiable.
     """
@@ -156,13 +172,18 @@ def solve_differentiably(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solutions(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Solution:
+def _solutions(plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index) -> Solution:
     return run_parallel(plan, structure, leaves, rows, index)[1]
 
 
 @partial(_solutions.defjvp, symbolic_zeros=True)
 @standard_promotion()
-def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
+def _solutions_jvp(
+    plan: Plan,
+    structure: Hashable,
+    primals: tuple[list, list, Index],
+    tangents: tuple[list, list, SymbolicZero],
+) -> tuple[Solution, Solution]:
     leaves, rows, index = primals
     inputs, dots = [*leaves, *rows], [*tangents[0], *tangents[1]]
     moving = tuple(_is_perturbed(x, dot) for x, dot in zip(inputs, dots, strict=True))
@@ -182,7 +203,7 @@ def _solutions_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> t
     )
 
 
-def _pulls_back(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+def _pulls_back(plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index) -> bool:
     """True if cotangents are pulled back chunk by chunk, or by a kernel. False where a tape may be
     too short: the solution then has to show that failure, and is computed with its tape.
     """
@@ -209,7 +230,7 @@ class _ReverseMap(Map):
     """
 
     plan: Plan
-    structure: Any
+    structure: Hashable
     shared: int  # the number of inputs that all trajectories share
 
     def push(self, residuals: list, tangents: list) -> list:
@@ -221,7 +242,7 @@ class _ReverseMap(Map):
         """The cotangents of the moving inputs."""
         return _pull_ensemble(self.plan, self.structure, *self._split(residuals), cotangents)
 
-    def _split(self, residuals: list) -> tuple[list, list, Any, Any]:
+    def _split(self, residuals: list) -> tuple[list, list, Index, Costs]:
         """The shared inputs, the rows, the index, and the number of attempts of each trajectory:
         those of equally many are pulled back together.
         """
@@ -229,7 +250,7 @@ class _ReverseMap(Map):
 
 
 def _joint_solve(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index
 ) -> tuple[Callable, list]:
     """A function from the moving inputs to the inexact leaves of all solutions, and the solutions;
     and the moving inputs. For a kernel the function solves in lockstep.
@@ -249,7 +270,13 @@ def _joint_solve(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _pull_ensemble(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any, cotangents: list
+    plan: Plan,
+    structure: Hashable,
+    leaves: list,
+    rows: list,
+    index: Index,
+    costs: Costs,
+    cotangents: list,
 ) -> list:
     """The cotangents of the moving inputs."""
     sums, found = run_parallel(plan, structure, leaves, [*rows, *cotangents], index, costs)
@@ -258,8 +285,8 @@ def _pull_ensemble(
 
 @_pull_ensemble.defjvp
 @standard_promotion()
-def _pull_ensemble_jvp(plan: Plan, structure: Any, primals: Any, tangents: Any) -> tuple:
-    def pull(leaves: list, rows: list, index: Any, costs: Any, cotangents: list) -> list:
+def _pull_ensemble_jvp(plan: Plan, structure: Hashable, primals: tuple, tangents: tuple) -> tuple:
+    def pull(leaves: list, rows: list, index: Index, costs: Costs, cotangents: list) -> list:
         del costs
         of, live = _joint_solve(plan, structure, leaves, rows, index)
         return jax.vjp(of, live, has_aux=True)[1](cotangents)[0]

@@ -3,12 +3,15 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
 
 from ..autodiff.jax_internals import Tracer, in_a_trace
 from ..closures import captured
@@ -43,6 +46,11 @@ CHUNK = 64  # of 16 to 128, the best or nearly so for small systems, stiff ones 
 _WIDE, _MANY = 128, 65_536
 _MOST = 4096  # numbers in a solution of which Jacobians are kept
 
+type Spans = Float[np.ndarray, "n 2"] | tuple[()] | None
+"""The spans of time of all trajectories: None if they have one and the same, () if they are not
+known now.
+"""
+
 
 @keywords
 @standard_promotion()
@@ -52,13 +60,13 @@ def solve_ensemble(
     *,
     n: int | None = None,
     draw: Callable | None = None,
-    y0: Any = None,
-    args: Any = None,
-    tspan: Any = None,
-    in_axes: Any = 0,
+    y0: PyTree = None,
+    args: PyTree = None,
+    tspan: PyTree = None,
+    in_axes: PyTree = 0,
     key: Any = None,
-    reduce: Any = None,
-    resume: Any = None,
+    reduce: PyTree = None,
+    resume: str | PathLike | None = None,
     progress: bool = False,
     strategy: str = "auto",
     chunk: int | str | None = None,
@@ -66,8 +74,8 @@ def solve_ensemble(
     saveat: Any = None,
     save: Any = None,
     dense: bool = False,
-    rtol: Any = None,
-    atol: Any = None,
+    rtol: PyTree = None,
+    atol: PyTree = None,
     dt: Any = None,
     dt0: Any = None,
     controller: Controller | None = None,
@@ -216,7 +224,9 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
 # --- the call -------------------------------------------------------------------------------------
 
 
-def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
+def _check(
+    problem: Problem, *, n: int | None, draw: Callable | None, key: Any, strategy: str
+) -> None:
     """Refuses what is wrong whatever the inputs are."""
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(
@@ -243,7 +253,7 @@ def _check(problem: Any, *, n: Any, draw: Any, key: Any, strategy: Any) -> None:
         )
 
 
-def _check_chunk(chunk: Any, resume: Any, mesh: Any) -> bool:
+def _check_chunk(chunk: int | str | None, resume: str | PathLike | None, mesh: Any) -> bool:
     """True if the chunk size is to be tuned."""
     if chunk is None or _counts(chunk):
         return False
@@ -262,7 +272,7 @@ def _counts(x: Any) -> bool:
     return isinstance(x, (int, np.integer)) and not isinstance(x, bool) and bool(x >= 1)
 
 
-def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
+def _check_size(inputs: Inputs, problem: Problem, n: int | None, draw: Callable | None) -> None:
     """Refuses inputs in which all trajectories are the same."""
     if draw is not None or inputs.rows or (n is not None and problem.stochastic):
         return
@@ -277,7 +287,7 @@ def _check_size(inputs: Inputs, problem: Problem, n: Any, draw: Any) -> None:
     )
 
 
-def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Any]:
+def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Mesh | None]:
     """The inputs where they are used, and the mesh as it is."""
     if mesh is not None:
         mesh = check_mesh(mesh, inputs.size)
@@ -299,10 +309,8 @@ def _check_parts(ensemble: Ensemble) -> None:
         )
 
 
-def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
-    """The spans of time of all trajectories: None if they have one and the same, () if they are not
-    known now, else an array (n, 2).
-    """
+def _spans(problem: Problem, inputs: Inputs, draw: Callable | None, mesh: Mesh | None) -> Spans:
+    """The spans of time of all trajectories, as far as they are known."""
     tspan = problem.tspan
     parts = tspan if isinstance(tspan, (tuple, list)) else [tspan]
     by_args = any(callable(t) and not hasattr(t, "shape") for t in parts)
@@ -312,7 +320,7 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
     if draw is not None or in_a_trace(known):
         return ()
 
-    def ends(rows: list) -> Any:
+    def ends(rows: list) -> Float[Array, " 2"]:
         own = placed(problem, filled(inputs.given, inputs.places, rows))
         return jnp.stack(
             [jnp.asarray(evaluated(t, own.args), float) for t in evaluated(own.tspan, own.args)]
@@ -321,7 +329,7 @@ def _spans(problem: Problem, inputs: Inputs, draw: Any, mesh: Any) -> Any:
     return np.asarray(known_here(jax.vmap(ends)(known), mesh))
 
 
-def _best_example(inputs: Inputs, spans: Any, mesh: Any) -> int:
+def _best_example(inputs: Inputs, spans: Spans, mesh: Mesh | None) -> int:
     """A trajectory to look at before tracing: of those whose numbers are finite, the longest."""
     known = jax.lax.stop_gradient(inputs.rows)
     if in_a_trace(known):
@@ -331,23 +339,23 @@ def _best_example(inputs: Inputs, spans: Any, mesh: Any) -> int:
         if jnp.issubdtype(row.dtype, jnp.inexact):
             finite = jnp.isfinite(row) if is_global(row) else np.isfinite(np.asarray(row))
             sound &= np.asarray(known_here(finite.reshape(inputs.size, -1).all(1), mesh))
-    if spans is None or not len(spans):
+    if not isinstance(spans, np.ndarray):
         return int(np.argmax(sound))
     return int(np.argmax(np.where(sound, np.abs(spans[:, 1] - spans[:, 0]), -1)))
 
 
-def _for_all(static: StaticOptions, spans: Any, max_steps: int | None) -> StaticOptions:
+def _for_all(static: StaticOptions, spans: Spans, max_steps: int | None) -> StaticOptions:
     """The static options that hold for all trajectories."""
     if spans is None:
         return static
-    if not len(spans):
+    if not isinstance(spans, np.ndarray):
         return replace(static, direction=None, max_steps=max_steps or MAX_STEPS)
     forwards = spans[:, 1] >= spans[:, 0]
     same = bool(forwards.all() or not forwards.any())
     return static if same else replace(static, direction=None)
 
 
-def _wide(saveat: Any, problem: Problem) -> bool:
+def _wide(saveat: PyTree, problem: Problem) -> bool:
     """True if a trajectory saves so many numbers that a tape is smaller than their Jacobians."""
     each = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
     if isinstance(problem, JumpProblem) or any(isinstance(at, str) for at in each):

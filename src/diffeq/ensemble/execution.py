@@ -3,15 +3,15 @@ the end, or with cotangents from there back to their inputs.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Bool, Int, PyTree
 
 from ..adjoints.base import pick_flagged
 from ..autodiff.jax_internals import in_a_trace, is_key
@@ -20,6 +20,8 @@ from ..core.split import split_by_sizes
 from ..solution import Solution
 from ..solve import first_step
 from .chunks import (
+    Costs,
+    Index,
     available_cores,
     cached,
     compiled_program,
@@ -62,8 +64,8 @@ _SCRATCH = 2**31
 
 @partial(jax.jit, static_argnums=(0, 1))
 def in_lockstep(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
-) -> tuple[Any, Solution]:
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
+) -> tuple[PyTree, Solution]:
     """Solves all trajectories in one loop. Returns the state of the statistics (empty if there are
     none), and the solution of each.
     """
@@ -72,8 +74,8 @@ def in_lockstep(
 
 
 def reduce_or_keep(
-    plan: Plan, structure: Any, leaves: list, sol: Any, index: Any
-) -> tuple[Any, Any]:
+    plan: Plan, structure: Hashable, leaves: list, sol: Solution, index: Index
+) -> tuple[PyTree, Solution]:
     """The state of the statistics of all trajectories (empty if there are none), and the part of
     each solution that is kept.
     """
@@ -84,21 +86,26 @@ def reduce_or_keep(
     return state, reduction.kept(sol)
 
 
-def reduction_of(structure: Any, leaves: Sequence) -> Reduction:
+def reduction_of(structure: Hashable, leaves: Sequence) -> Reduction:
     """The statistics that the call has asked for."""
     return Reduction(unflatten(structure, leaves)["reduce"])
 
 
 def with_statistics(
-    plan: Plan, structure: Any, leaves: list, state: Any, sol: Solution
+    plan: Plan, structure: Hashable, leaves: list, state: PyTree, sol: Solution
 ) -> Solution:
     """The solution, with its statistics if the call has asked for them."""
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
 
 def run_parallel(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
-) -> tuple[Any, Any]:
+    plan: Plan,
+    structure: Hashable,
+    leaves: list,
+    rows: list,
+    index: Index,
+    costs: Costs | None = None,
+) -> tuple[PyTree, PyTree]:
     """Runs on all cores if the numbers are known; else in the program that they are part of.
     Returns the state of the statistics (empty if there are none), and the solution of each
     trajectory. By `costs`, if they are known, trajectories of similar cost are grouped.
@@ -110,10 +117,12 @@ def run_parallel(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _first_steps(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> Any:
+def _first_steps(
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
+) -> tuple[Array, Array]:
     """The first step size of each trajectory, and its cost relative to the others."""
 
-    def one(rows: list, i: Any) -> Any:
+    def one(rows: list, i: Int[Array, ""]) -> tuple[Array, Array]:
         return first_step(plan.static, trajectory_call(plan, structure, leaves, rows, i))
 
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
@@ -124,8 +133,8 @@ def _first_steps(plan: Plan, structure: Any, leaves: list, rows: list, index: An
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _run_chunks(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
-) -> tuple[Any, Any]:
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
+) -> tuple[PyTree, PyTree]:
     """Runs a chunk after the other, or all as blocks of a kernel. A trajectory with the index −1
     fills up a share.
     """
@@ -140,7 +149,7 @@ def _run_chunks(
         return (), in_chunks(partial(one, leaves), rows, index, plan.chunk)
     reduction = reduction_of(structure, leaves)
 
-    def step(state: Any, xs: tuple, counts: Any) -> tuple[Any, Solution]:
+    def step(state: PyTree, xs: tuple, counts: Bool[Array, " chunk"]) -> tuple[PyTree, Solution]:
         sol = jax.vmap(partial(one, leaves))(*xs)
         return reduction.update(state, sol, counts & (xs[1] >= 0)), reduction.kept(sol)
 
@@ -150,23 +159,28 @@ def _run_chunks(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def in_program(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any = None
-) -> tuple[Any, Any]:
+    plan: Plan,
+    structure: Hashable,
+    leaves: list,
+    rows: list,
+    index: Int[Array, " n"],
+    costs: Costs | None = None,
+) -> tuple[PyTree, PyTree]:
     """Runs all trajectories in one program, on one core; those of similar cost in one chunk."""
     if plan.even:
         return _run_chunks(plan, structure, leaves, rows, index)
     if costs is None:
         first, costs = _first_steps(plan, structure, leaves, rows, index)
         rows = [*rows, first] if plan.starts else rows
-    order = order_by_cost(costs, plan.chunk)
+    order = order_by_cost(jnp.asarray(costs), plan.chunk)
     back = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
     state, found = _run_chunks(plan, structure, leaves, [row[order] for row in rows], index[order])
     return state, jax.tree.map(lambda x: x[back], found)
 
 
 def _run_on_cores(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any, costs: Any
-) -> tuple[Any, Any]:
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index, costs: Costs | None
+) -> tuple[PyTree, PyTree]:
     """Runs a share of the chunks on each core. The two programs are compiled at the same
     time, too.
     """
@@ -183,13 +197,17 @@ def _run_on_cores(
     if first is not None:
         steps, costs = first(leaves, rows, index)
         rows = [*rows, steps] if plan.starts else rows
-    order = np.arange(size) if plan.even else order_by_cost(np.asarray(costs), plan.chunk, np)
+    order = (
+        np.arange(size)
+        if plan.even
+        else np.asarray(order_by_cost(np.asarray(costs), plan.chunk, np))
+    )
     found, together = on_cores(partial(go, leaves), rows, index, order, plan.chunk, shares)
     states, parts = zip(*found, strict=True)
     return _merge_shares(plan, structure, leaves, states), together(*parts)
 
 
-def _merge_shares(plan: Plan, structure: Any, leaves: list, states: Sequence) -> Any:
+def _merge_shares(plan: Plan, structure: Hashable, leaves: list, states: Sequence) -> PyTree:
     """The statistics, or the sums of cotangents, of several shares together."""
     if plan.reduces:
         return reduction_of(structure, leaves).merged(states)
@@ -197,7 +215,7 @@ def _merge_shares(plan: Plan, structure: Any, leaves: list, states: Sequence) ->
 
 
 def _pull_chunks(
-    plan: Plan, structure: Any, leaves: list, rows: list, index: Any
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
 ) -> tuple[list, list]:
     """The cotangents of the shared inputs, summed over all trajectories, and of the rows of each.
     `rows` are the rows of inputs, followed by the cotangents of the solutions.
@@ -208,7 +226,7 @@ def _pull_chunks(
     else:
         pull, group = _kernel_pull(plan, structure, leaves, rows, index)
 
-    def step(sums: list, xs: tuple, counts: Any) -> tuple[list, list]:
+    def step(sums: list, xs: tuple, counts: Bool[Array, " chunk"]) -> tuple[list, list]:
         rows, index = xs
         counts &= index >= 0  # trajectories that fill up the last chunk have no cotangents
         dots = [jnp.where(counts.reshape(-1, *[1] * (x.ndim - 1)), x, 0) for x in rows[own:]]
@@ -219,7 +237,9 @@ def _pull_chunks(
     return through_chunks(step, zero, (rows, index), group)
 
 
-def _pull_group(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+def _pull_group(
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
+) -> list:
     """The cotangents of the moving inputs of trajectories that are stepped together."""
     own = len(plan.moving) - len(leaves)
     inputs = [*leaves, *rows[:own]]
@@ -236,7 +256,9 @@ def _pull_group(plan: Plan, structure: Any, leaves: list, rows: list, index: Any
     return pull(rows[own:])[0]
 
 
-def _kernel_pull(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> tuple:
+def _kernel_pull(
+    plan: Plan, structure: Hashable, leaves: list, rows: list, index: Int[Array, " n"]
+) -> tuple:
     """The function that pulls cotangents back by a kernel, and the number of trajectories of one
     launch. A group in which a tape was too short is solved once more in lockstep, which thins
     tapes.
@@ -248,7 +270,7 @@ def _kernel_pull(plan: Plan, structure: Any, leaves: list, rows: list, index: An
     unthinned, most = replace(plan.static.adjoint, checkpoint=False), plan.static.max_steps
     whole = unthinned.holds(most, is_adaptive=has_controlled_steps(structure, leaves))
 
-    def pull(rows: list, index: Any) -> list:
+    def pull(rows: list, index: Int[Array, " n"]) -> list:
         found, cut = kernel(leaves, rows, index)
         if whole:
             return found
@@ -268,17 +290,17 @@ def _launch_size(kernel: Kernel, size: int) -> int:
     return -(-blocks // -(-blocks // most)) * block
 
 
-def has_controlled_steps(structure: Any, leaves: Sequence) -> bool:
+def has_controlled_steps(structure: Hashable, leaves: Sequence) -> bool:
     """True if a controller chooses the step sizes; False if they are given."""
     return unflatten(structure, leaves)["call"].is_adaptive
 
 
 # The reason why there is no kernel (None if there is one), by the key of the compiled program.
-_reasons: OrderedDict[Any, NoKernel | None] = OrderedDict()
+_reasons: OrderedDict[Hashable, NoKernel | None] = OrderedDict()
 _KEPT = 64  # of them, for each keeps the functions of its problem
 
 
-def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> None:
+def check_kernel(plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index) -> None:
     """Raises `NoKernel` if this solve cannot be a kernel."""
     leaves, rows = jax.lax.stop_gradient((leaves, rows))
     kinds = tuple((jnp.shape(x), jnp.result_type(x)) for x in (*leaves, *rows))
@@ -296,7 +318,7 @@ def check_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: An
         raise found.with_traceback(None)  # which would grow each time
 
 
-def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> bool:
+def has_kernel(plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index) -> bool:
     """True if this solve can be a kernel, or the plan has none."""
     if plan.kernel is None:
         return True
@@ -307,7 +329,7 @@ def has_kernel(plan: Plan, structure: Any, leaves: list, rows: list, index: Any)
     return True
 
 
-def _output_shapes(plan: Plan, structure: Any, leaves: list, rows: list, index: Any) -> list:
+def _output_shapes(plan: Plan, structure: Hashable, leaves: list, rows: list, index: Index) -> list:
     """The shapes of the inexact leaves of all solutions."""
     _, sol = jax.eval_shape(partial(in_lockstep, plan, structure), leaves, rows, index)
     return inexact_leaves(sol)

@@ -5,13 +5,16 @@ A field that is given with a leading axis (y0, args, tspan) is taken apart into 
 trajectory from its key, where they are used, so that they are never all in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PyTree, Shaped
 
 from ..autodiff.jax_internals import Tracer
 from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
@@ -20,6 +23,10 @@ from .sharded import row_at
 __all__ = ["Inputs", "check_fits", "filled", "gathered", "key_of", "placed", "trajectory"]
 
 _AXES = "0 for every array, or a dict such as {'args': (0, None)}"
+
+
+type Places = tuple[tuple[str, tuple[bool, ...]], ...]
+"""Of each field its name, and flags of its leaves that are rows."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +39,16 @@ class Inputs:
 
     size: int
     rows: list
-    given: dict[str, Any]
-    places: tuple[tuple[str, tuple[bool, ...]], ...]
+    given: dict[str, PyTree]
+    places: Places
 
-    def example(self, i: int, mesh: Any) -> dict[str, Any]:
+    def example(self, i: int, mesh: Mesh | None) -> dict[str, PyTree]:
         """The fields of one trajectory, for checks: no derivative goes through them."""
         rows = [row_at(x, i, mesh) for x in jax.lax.stop_gradient(self.rows)]
         return filled(self.given, self.places, rows)
 
 
-def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
+def gathered(fields: dict[str, PyTree], in_axes: PyTree, n: int | None) -> Inputs:
     """The inputs in these fields.
 
     Raises:
@@ -69,7 +76,7 @@ def gathered(fields: dict[str, Any], in_axes: Any, n: int | None) -> Inputs:
     return Inputs(size, rows, fields, tuple(places))
 
 
-def filled(given: dict, places: Sequence, rows: Sequence) -> dict[str, Any]:
+def filled(given: dict[str, PyTree], places: Places, rows: Sequence) -> dict[str, PyTree]:
     """The fields with rows in their places."""
     found, fields = iter(rows), {}
     for name, flags in places:
@@ -79,7 +86,7 @@ def filled(given: dict, places: Sequence, rows: Sequence) -> dict[str, Any]:
     return fields
 
 
-def placed(problem: Problem, fields: dict[str, Any]) -> Problem:
+def placed(problem: Problem, fields: dict[str, PyTree]) -> Problem:
     """The problem with these fields; y0 of an equation of second order is its pair of states."""
     inner = problem.problem if isinstance(problem, JumpProblem) else problem
     pairs = {SecondOrderProblem: ("x0", "v0"), HamiltonianProblem: ("q0", "p0")}
@@ -116,25 +123,29 @@ def check_fits(problem: Problem, one: Problem) -> None:
                 )
 
 
-def key_of(key: Any, i: Any) -> Any:
+def key_of(key: Array | None, i: Int[Array, ""] | int) -> Array | None:
     """The key of trajectory i."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
 def trajectory(
-    problem: Problem, draw: Any, key: Any, fields: dict[str, Any]
-) -> tuple[Problem, Any]:
+    problem: Problem,
+    draw: Callable[[Array], dict] | None,
+    key: Array | None,
+    fields: dict[str, PyTree],
+) -> tuple[Problem, Array | None]:
     """The problem of a trajectory, and the key of its path, if it has one.
 
     Where both are drawn, inputs and path have keys of their own: the halves of the trajectory's.
     """
     if draw is not None:
+        assert key is not None
         own, key = jax.random.split(key) if problem.stochastic else (key, None)
         fields = {**fields, **_draw_fields(draw, own)}
     return placed(problem, fields), key
 
 
-def _draw_fields(draw: Any, key: Any) -> dict[str, Any]:
+def _draw_fields(draw: Callable[[Array], dict], key: Array) -> dict[str, PyTree]:
     found = draw(key)
     if not isinstance(found, dict):
         raise TypeError(
@@ -144,7 +155,7 @@ def _draw_fields(draw: Any, key: Any) -> dict[str, Any]:
     return found
 
 
-def _axes_of(fields: dict[str, Any], in_axes: Any) -> dict[str, Any]:
+def _axes_of(fields: dict[str, PyTree], in_axes: PyTree) -> dict[str, PyTree]:
     """The axes of each field, as given."""
     if isinstance(in_axes, dict):
         unknown = [name for name in in_axes if name not in fields]
@@ -159,7 +170,7 @@ def _axes_of(fields: dict[str, Any], in_axes: Any) -> dict[str, Any]:
     return dict.fromkeys(fields, 0)
 
 
-def _leaves(field: str, value: Any, axes: Any) -> list[tuple[str, Any, int | None]]:
+def _leaves(field: str, value: PyTree, axes: PyTree) -> list[tuple[str, PyTree, int | None]]:
     """The leaves of a field: their name, and the axis of the trajectories, if they have one."""
     try:
         spread = jax.tree.map(
@@ -191,11 +202,11 @@ class _Axis:
         self.axis = axis
 
 
-def _is_array_or_number(x: Any) -> bool:
+def _is_array_or_number(x: PyTree) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic, float, int, complex))
 
 
-def _axis_first(path: str, leaf: Any, axis: int) -> Any:
+def _axis_first(path: str, leaf: ArrayLike, axis: int) -> Shaped[Array, "n ..."]:
     """The leaf with the axis of the trajectories in front."""
     if np.ndim(leaf) == 0:
         field = path.split("[")[0].split(".")[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PyTree
 
 from ..solution import Solution
 
@@ -21,12 +21,12 @@ __all__ = ["Reduction", "check_reduce"]
 _FUNCTIONS = ("init", "update", "merge", "result")
 
 
-def _is_statistic(x: Any) -> bool:
+def _is_statistic(x: PyTree) -> bool:
     known = all(callable(getattr(x, name, None)) for name in _FUNCTIONS)
     return known and not isinstance(x, type)
 
 
-def check_reduce(statistics: Any, saveat: Any, *, dense: bool) -> None:
+def check_reduce(statistics: PyTree, saveat: Any, *, dense: bool) -> None:
     """Raises an error for a leaf that is no statistic, and for rows that differ from trajectory to
     trajectory.
     """
@@ -51,13 +51,13 @@ class Reduction:
     each set of rows (several for a dict of save times), and the times of these rows.
     """
 
-    def __init__(self, statistics: Any) -> None:
+    def __init__(self, statistics: PyTree) -> None:
         self.statistics = statistics
 
-    def _each(self, function: Callable, *states: Any) -> Any:
+    def _each(self, function: Callable, *states: PyTree) -> PyTree:
         return jax.tree.map(function, self.statistics, *states, is_leaf=_is_statistic)
 
-    def init(self, like: Any) -> tuple[dict, dict]:
+    def init(self, like: Solution) -> tuple[dict, dict]:
         """The state before the first chunk; `like` is a solution, or its shapes."""
         rows = _sets(like)
         seen = {key: self._each(lambda s, y=ys: s.init(y)) for key, (_, ys, _) in rows.items()}
@@ -99,7 +99,7 @@ class Reduction:
         return replace(sol, ts=lone(state[1]), reduced=lone(results))
 
 
-def _sets(sol: Any) -> dict:
+def _sets(sol: Solution) -> dict:
     """(ts, ys, saved) of each set of rows; a single one has the key None."""
     if isinstance(sol.ts, dict):
         return {key: (sol.ts[key], sol.ys[key], sol.saved[key]) for key in sol.ts}

@@ -13,12 +13,13 @@ import os
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..solution import Solution
 from .sharded import alone, from_first
@@ -30,7 +31,7 @@ _NUMBERS, _MOST = 2**22, 2**14  # the most numbers, and trajectories, in memory 
 _EVEN = 8  # a block is a multiple of so many chunks: even shares for 2, 4 or 8 cores
 
 
-def in_blocks(ensemble: Ensemble, resume: Any, *, progress: bool) -> Solution:
+def in_blocks(ensemble: Ensemble, resume: str | PathLike | None, *, progress: bool) -> Solution:
     """Solves the whole ensemble. `resume` is a folder, or None."""
     from tqdm.auto import tqdm
 
@@ -115,7 +116,7 @@ class _Folder:
         other = [name for name in settings if settings[name] != found.get(name)]
         return "; ".join(f"{k} was {found.get(k)}, and is {settings[k]}" for k in other)
 
-    def kept(self, number: int, solve: Callable) -> Any:
+    def kept(self, number: int, solve: Callable[[], PyTree]) -> PyTree:
         """Reads a block from its file; solves and writes it, if there is none."""
         file = self.path / f"block-{number:06}.npz"
         data = self._from_first_process(lambda: file.read_bytes() if file.exists() else b"")

@@ -19,6 +19,7 @@ from jax import lax
 from jax.experimental.multihost_utils import broadcast_one_to_all
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, PyTree
 
 from ..autodiff.jax_internals import Tracer
 
@@ -62,7 +63,7 @@ def check_mesh(mesh: Any, size: int) -> Mesh:
     return mesh if in_context else Mesh(mesh.devices, mesh.axis_names)
 
 
-def platform(mesh: Any = None) -> str:
+def platform(mesh: Mesh | None = None) -> str:
     """The platform of a solve, "cpu", "gpu" or "tpu": that of a mesh, or JAX's default.
 
     >>> with jax.default_device(jax.devices("cpu")[0]):
@@ -78,20 +79,23 @@ def platform(mesh: Any = None) -> str:
     return jax.devices(device)[0].platform if isinstance(device, str) else device.platform
 
 
-def run_sharded(mesh: Mesh, share: Callable, merged: Any) -> Callable:
+def run_sharded(
+    mesh: Mesh, share: Callable, merged: Callable[[Sequence], PyTree] | None
+) -> Callable:
     """Runs `share(leaves, rows, index)` on each device, with its part of rows and index. Returns
     the state of the statistics, merged from those of the devices by `merged` (if any), and the
     solution of each trajectory.
     """
     axes = mesh.axis_names
 
-    def one(*args: Any) -> tuple[Any, Any]:
+    def one(*args: PyTree) -> tuple[PyTree, PyTree]:
         state, sol = share(*args)
         if merged is None:
             return state, sol
         states = lax.all_gather(state, axes)
+        merge = merged
         first, rest = jax.tree.map(lambda x: x[0], states), jax.tree.map(lambda x: x[1:], states)
-        return lax.scan(lambda a, b: (merged([a, b]), None), first, rest)[0], sol
+        return lax.scan(lambda a, b: (merge([a, b]), None), first, rest)[0], sol
 
     # The loop and the tape are primitives of our own, without rules for values that vary over axes.
     return jax.shard_map(
@@ -101,36 +105,37 @@ def run_sharded(mesh: Mesh, share: Callable, merged: Any) -> Callable:
 
 def dealt(rows: Sequence, mesh: Mesh) -> list:
     """Rows of all trajectories, with the part of each device in its memory."""
-    return [_put_on_devices(x, NamedSharding(mesh, P(mesh.axis_names))) for x in rows]
+    return [_put_on_devices(x, mesh, P(mesh.axis_names)) for x in rows]
 
 
 def replicate_shared(leaves: Sequence, mesh: Mesh) -> list:
     """The shared inputs, in the memory of each device; Python numbers stay as they are."""
-    whole = NamedSharding(mesh, P())
     return [
-        _put_on_devices(x, whole) if isinstance(x, (jax.Array, np.ndarray)) else x for x in leaves
+        _put_on_devices(x, mesh, P()) if isinstance(x, (jax.Array, np.ndarray)) else x
+        for x in leaves
     ]
 
 
-def _put_on_devices(x: Any, sharding: NamedSharding) -> Any:
+def _put_on_devices(x: Array | np.ndarray, mesh: Mesh, spec: P) -> Array:
     """The array on all devices. It has to be equal in all processes; this is not checked, as the
     check would send all of it.
     """
-    asks = AxisType.Explicit in sharding.mesh.axis_types or not jax.typeof(x).sharding.mesh.empty
+    sharding = NamedSharding(mesh, spec)
+    asks = AxisType.Explicit in mesh.axis_types or not jax.typeof(x).sharding.mesh.empty
     if isinstance(x, Tracer) and not asks:  # `jit` takes it to all devices, and derivatives back
         return x
-    if alone(sharding.mesh) or is_global(x) or isinstance(x, Tracer):
+    if alone(mesh) or is_global(x) or isinstance(x, Tracer):
         return jax.device_put(x, sharding)
     if _is_key(x):
         kind = jax.random.key_impl(x)
         return jax.random.wrap_key_data(
-            _put_on_devices(jax.random.key_data(x), sharding), impl=kind
+            _put_on_devices(jax.random.key_data(x), mesh, spec), impl=kind
         )
     known = np.asarray(x)
     return jax.make_array_from_callback(known.shape, sharding, lambda part: known[part])
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: Array | np.ndarray) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.extended)
 
 
@@ -140,7 +145,7 @@ def select_rows(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
     return dealt([x.at[index].get(out_sharding=whole) for x in rows], mesh)
 
 
-def row_at(x: Any, i: int, mesh: Any) -> Any:
+def row_at(x: Array, i: int, mesh: Mesh | None) -> Array:
     """One of the rows, in this process."""
     if isinstance(x, Tracer) or (mesh is None and _is_key(x)):
         return x[i]
@@ -149,16 +154,17 @@ def row_at(x: Any, i: int, mesh: Any) -> Any:
     return x.at[i].get(out_sharding=NamedSharding(mesh, P())).addressable_data(0)
 
 
-def known_here(x: Any, mesh: Any) -> Any:
+def known_here(x: Array | np.ndarray, mesh: Mesh | None) -> Array | np.ndarray:
     """An array with all its numbers in this process; for a global one, a call in every process."""
-    if not is_global(x):
+    if isinstance(x, np.ndarray) or not is_global(x):
         return x
-    if not x.is_fully_replicated:
-        x = jax.jit(jnp.copy, out_shardings=NamedSharding(mesh, P()))(x)
-    return x.addressable_data(0)
+    if x.is_fully_replicated:
+        return x.addressable_data(0)
+    assert mesh is not None  # a global array is on one
+    return jax.jit(jnp.copy, out_shardings=NamedSharding(mesh, P()))(x).addressable_data(0)
 
 
-def from_first(data: bytes, mesh: Any) -> bytes:
+def from_first(data: bytes, mesh: Mesh | None) -> bytes:
     """The data of the first process, in every process of the mesh."""
     if alone(mesh):
         return data
@@ -167,12 +173,12 @@ def from_first(data: bytes, mesh: Any) -> bytes:
     return np.asarray(broadcast_one_to_all(mine), np.uint8).tobytes()
 
 
-def alone(mesh: Any) -> bool:
+def alone(mesh: Mesh | None) -> bool:
     """True if all devices belong to this process."""
     here = jax.process_index()
     return mesh is None or all(device.process_index == here for device in mesh.devices.flat)
 
 
-def is_global(x: Any) -> bool:
+def is_global(x: Array | np.ndarray) -> bool:
     """True if other processes hold parts of an array."""
     return isinstance(x, jax.Array) and not isinstance(x, Tracer) and not x.is_fully_addressable

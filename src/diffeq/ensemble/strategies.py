@@ -1,18 +1,20 @@
 """An ensemble that is ready to be solved, by one of its strategies, on one device or on several."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, PyTree
 
 from ..autodiff.jax_internals import in_a_trace, is_key
 from ..closures import flatten
 from ..solution import Solution
+from .chunks import Index
 from .derivatives import solve_differentiably, solve_in_lanes
 from .execution import check_kernel, in_lockstep, reduction_of, run_parallel, with_statistics
 from .gpu_kernel.launch import Tuning
@@ -34,11 +36,11 @@ class Ensemble:
     shared: dict
     inputs: Inputs
     strategy: str
-    mesh: Any = None
+    mesh: Mesh | None = None
     tunes: bool = False  # its layout is found by timing
 
     @cached_property
-    def parts(self) -> tuple[list, Any]:
+    def parts(self) -> tuple[list, Hashable]:
         """The shared inputs, taken apart: their arrays, and the static rest."""
         return flatten(self.shared)
 
@@ -57,7 +59,7 @@ class Ensemble:
         leaves, structure = self.parts
         index = np.arange(self.inputs.size, dtype=np.int32)
         if self.mesh is not None:
-            found = self._on_mesh(self.inputs.rows, index)
+            found = self._on_mesh(self.mesh, self.inputs.rows, index)
             sol = with_statistics(self.plan, structure, leaves, *found)
         elif self.strategy in _ON_ITS_OWN:
             sol = solve_in_lanes(self.plan, structure, leaves, self.inputs.rows, index)
@@ -66,23 +68,23 @@ class Ensemble:
             sol = with_statistics(self.plan, structure, leaves, *found)
         return replace(sol, strategy=self.strategy)
 
-    def part(self, index: np.ndarray) -> tuple[Any, Solution]:
+    def part(self, index: np.ndarray) -> tuple[PyTree, Solution]:
         """The state of the statistics and the solutions of the trajectories of these numbers; −1
         stands for none.
         """
         leaves, structure = self.parts
         if self.mesh is not None:
             rows = select_rows(self.inputs.rows, np.maximum(index, 0), self.mesh)
-            found = self._on_mesh(rows, index)
+            found = self._on_mesh(self.mesh, rows, index)
             return jax.tree.map(partial(known_here, mesh=self.mesh), found)
         rows = [row[np.maximum(index, 0)] for row in self.inputs.rows]
         run_some = run_parallel if self.strategy in _ON_ITS_OWN else in_lockstep
         return run_some(self.plan, structure, leaves, rows, jnp.asarray(index, jnp.int32))
 
-    def _on_mesh(self, rows: list, index: Any) -> tuple[Any, Solution]:
+    def _on_mesh(self, mesh: Mesh, rows: list, index: Index) -> tuple[PyTree, Solution]:
         leaves, structure = self.parts
-        leaves, (index,) = replicate_shared(leaves, self.mesh), dealt([index], self.mesh)
-        return _solve_shares(self.plan, structure, self.strategy, self.mesh, leaves, rows, index)
+        leaves, (index,) = replicate_shared(leaves, mesh), dealt([index], mesh)
+        return _solve_shares(self.plan, structure, self.strategy, mesh, leaves, rows, index)
 
     def as_kernel(self) -> "Ensemble":
         """The ensemble with the strategy "kernel". Raises `NoKernel` where there is none."""
@@ -98,14 +100,14 @@ class Ensemble:
         check_kernel(plan, structure, leaves, self.inputs.rows, jnp.int32(0)[None])
         return replace(self, plan=plan, strategy="kernel")
 
-    def joined(self, state: Any, sol: Solution) -> Solution:
+    def joined(self, state: PyTree, sol: Solution) -> Solution:
         """The solution of all parts, with the results of their statistics."""
         leaves, structure = self.parts
         return replace(
             with_statistics(self.plan, structure, leaves, state, sol), strategy=self.strategy
         )
 
-    def merged(self, states: Sequence) -> Any:
+    def merged(self, states: Sequence) -> PyTree:
         """The states of the statistics of several parts, merged."""
         return Reduction(self.shared["reduce"]).merged(states)
 
@@ -117,7 +119,7 @@ class Ensemble:
         return sum(x.size for x in jax.tree.leaves(one))
 
     @cached_property
-    def tree(self) -> Any:
+    def tree(self) -> Hashable:
         """The structure of a part."""
         leaves, structure = self.parts
         some = partial(in_lockstep, self.plan, structure)
@@ -135,7 +137,7 @@ class Ensemble:
         return {"inputs": numbers.hexdigest()[:16], "program": program.hexdigest()[:16]}
 
     @property
-    def _single(self) -> tuple[list, Any]:
+    def _single(self) -> tuple[list, Array]:
         """The shapes of the rows of an ensemble of one, and its number."""
         rows = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in self.inputs.rows]
         return rows, jnp.zeros(1, jnp.int32)
@@ -143,11 +145,17 @@ class Ensemble:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _solve_shares(
-    plan: Plan, structure: Any, strategy: str, mesh: Any, leaves: list, rows: list, index: Any
-) -> tuple[Any, Solution]:
+    plan: Plan,
+    structure: Hashable,
+    strategy: str,
+    mesh: Mesh,
+    leaves: list,
+    rows: list,
+    index: Int[Array, " n"],
+) -> tuple[PyTree, Solution]:
     """Runs a share of the trajectories on each device."""
 
-    def share(leaves: list, rows: list, index: Any) -> tuple[Any, Solution]:
+    def share(leaves: list, rows: list, index: Int[Array, " n"]) -> tuple[PyTree, Solution]:
         if strategy == "lockstep":
             return in_lockstep(plan, structure, leaves, rows, index)
         if plan.reduces:

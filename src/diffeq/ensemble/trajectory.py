@@ -5,13 +5,13 @@ the trajectory's rows of the arrays with a leading axis, followed by values that
 it beforehand (its first step size, cotangents). It is traced once, whatever strategy runs it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Inexact, Int, PyTree
 
 from ..adjoints.base import is_inexact, pick_flagged
 from ..closures import unflatten
@@ -22,7 +22,7 @@ from ..solution import Solution
 from ..solve import run
 from ..validation import stops_of
 from .gpu_kernel.launch import Tuning
-from .inputs import filled, key_of, trajectory
+from .inputs import Places, filled, key_of, trajectory
 
 __all__ = [
     "Plan",
@@ -41,7 +41,7 @@ class Plan:
     """The static part of an ensemble."""
 
     static: StaticOptions
-    places: tuple
+    places: Places
     chunk: int
     narrow: int  # of a solve with Jacobians, which has more numbers; the block of a kernel
     even: bool  # no trajectory is expected to take more steps than another
@@ -53,7 +53,9 @@ class Plan:
     back: bool = False  # cotangents are pulled back, and there are no Jacobians
 
 
-def trajectory_call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Call:
+def trajectory_call(
+    plan: Plan, structure: Hashable, leaves: Sequence, rows: Sequence, i: Int[Array, ""]
+) -> Call:
     """The call of trajectory i."""
     shared = unflatten(structure, leaves)
     fields = filled(shared["given"], plan.places, rows)
@@ -64,12 +66,16 @@ def trajectory_call(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence
     return shared["call"]._replace(problem=problem, key=key, stops=stops)
 
 
-def solve_plain(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Solution:
+def solve_plain(
+    plan: Plan, structure: Hashable, leaves: Sequence, rows: Sequence, i: Int[Array, ""]
+) -> Solution:
     """The solution of trajectory i."""
     return run(plan.static, trajectory_call(plan, structure, leaves, rows, i))
 
 
-def solve_trajectory(plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any) -> Any:
+def solve_trajectory(
+    plan: Plan, structure: Hashable, leaves: Sequence, rows: Sequence, i: Int[Array, ""]
+) -> PyTree:
     """The solution of trajectory i, with its Jacobians if `plan.moving`; the last of its rows is
     the first step size, if `plan.starts`.
     """
@@ -85,7 +91,9 @@ def solve_trajectory(plan: Plan, structure: Any, leaves: Sequence, rows: Sequenc
     return _with_jacobian(solve, inputs, plan.moving) if plan.moving else solve(inputs)
 
 
-def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tuple[Any, list]:
+def _with_jacobian(
+    solve: Callable[[list], Solution], inputs: list, moving: Sequence[bool]
+) -> tuple[Solution, list[Array]]:
     """A solution, and the Jacobians of its inexact leaves by the moving inputs, as one vector.
 
     All directions are tangents of one solve.
@@ -93,7 +101,7 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
     live = [jnp.asarray(x) for x, m in zip(inputs, moving, strict=True) if m]
     sizes = [x.size for x in live]
 
-    def of(vector: Any) -> tuple[list, Solution]:
+    def of(vector: Inexact[Array, " n"]) -> tuple[list, Solution]:
         parts = jnp.split(vector, np.cumsum(sizes)[:-1])
         own = [part.reshape(x.shape) for part, x in zip(parts, live, strict=True)]
         sol = solve(replace_flagged(inputs, moving, own))
@@ -106,8 +114,8 @@ def _with_jacobian(solve: Callable, inputs: list, moving: Sequence[bool]) -> tup
 
 
 def pull_trajectory(
-    plan: Plan, structure: Any, leaves: Sequence, rows: Sequence, i: Any
-) -> tuple[list, Any]:
+    plan: Plan, structure: Hashable, leaves: Sequence, rows: Sequence, i: Int[Array, ""]
+) -> tuple[list, Bool[Array, ""]]:
     """The cotangents of the moving inputs of trajectory i, from the cotangents of its solution,
     which follow its rows of inputs in `rows`; and True if the tape was too short for it. The tape
     of a kernel is in memory and its program should be short: it is not thinned.
@@ -116,7 +124,7 @@ def pull_trajectory(
     inputs = [*leaves, *rows[:own]]
     static = replace(plan.static, adjoint=replace(plan.static.adjoint, checkpoint=False))
 
-    def of(live: list) -> tuple[list, Any]:
+    def of(live: list) -> tuple[list, Int[Array, ""]]:
         every = replace_flagged(inputs, plan.moving, live)
         common, mine = split_by_sizes(every, (len(leaves), own))
         sol = run(static, trajectory_call(plan, structure, common, mine, i))
@@ -126,7 +134,7 @@ def pull_trajectory(
     return pull(list(rows[own:]))[0], status == Status.tape_overflow
 
 
-def inexact_leaves(tree: Any) -> list:
+def inexact_leaves(tree: PyTree) -> list:
     """The leaves of a tree that have a derivative."""
     return [x for x in jax.tree.leaves(tree) if is_inexact(x)]
 

@@ -1,12 +1,11 @@
 """A user's condition as numbers that change sign where it happens, and as booleans."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.comparison import compared
 from ..autodiff.jax_internals import input_types, output_types
@@ -28,11 +27,11 @@ class Condition:
         self,
         f: Callable,
         name: str,
-        t: Any,
-        tree: Any,
+        t: jax.ShapeDtypeStruct,
+        tree: PyTree,
         leaves: list,
-        structure: Any,
-        direction: Any = 0,
+        structure: Hashable,
+        direction: int | tuple[int, ...] = 0,
         *,
         boolean: bool = False,
     ) -> None:
@@ -52,12 +51,12 @@ class Condition:
         self.smooth = aval.dtype != bool or how is not None
         self.direction = _directions(name, direction, self.count, aval.dtype == bool)
 
-    def truths(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
+    def truths(self, hoisted: list, leaves: list, t: Array, tree: PyTree) -> Array:
         """Evaluates whether the condition is true: (k,)."""
         value = jnp.asarray(self.traced.at(leaves, hoisted, t, tree))
         return jnp.atleast_1d(value if value.dtype == bool else value > 0)
 
-    def numbers(self, hoisted: list, leaves: list, t: Any, tree: Any) -> Array:
+    def numbers(self, hoisted: list, leaves: list, t: Array, tree: PyTree) -> Array:
         """Evaluates the numbers that cross zero: (k,)."""
         if self.difference is not None:
             flat = [t, *jax.tree.leaves(tree), *leaves]
@@ -68,7 +67,7 @@ class Condition:
         return jnp.atleast_1d(jnp.where(value, 1.0, -1.0) if value.dtype == bool else value)
 
 
-def _number_or_truth(name: str, value: Any, parts: Any) -> Any:
+def _number_or_truth(name: str, value: PyTree, parts: tuple) -> Array:
     del parts
     if isinstance(value, (list, tuple)) and value and all(jnp.shape(x) == () for x in value):
         value = jnp.stack([jnp.asarray(x) for x in value])
@@ -94,15 +93,15 @@ def _number_or_truth(name: str, value: Any, parts: Any) -> Any:
     return jnp.asarray(value)
 
 
-def _truth(name: str, value: Any, parts: Any) -> Any:
+def _truth(name: str, value: PyTree, parts: tuple) -> Array:
     value = _number_or_truth(name, value, parts)
     if value.dtype != bool:
         raise TypeError(f"{name} returned dtype {value.dtype}; booleans are wanted: a > b.")
     return value
 
 
-def _directions(name: str, direction: Any, count: int, level: bool) -> np.ndarray:
-    if np.ndim(direction) == 1 and len(direction) != count:
+def _directions(name: str, direction: int | tuple[int, ...], count: int, level: bool) -> np.ndarray:
+    if isinstance(direction, tuple) and len(direction) != count:
         raise ValueError(
             f"direction has {len(direction)} entries; {name} returns {count}: one number, or one "
             "for each, is wanted."

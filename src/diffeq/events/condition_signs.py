@@ -1,6 +1,7 @@
 """The signs of conditions while one event after the other changes the state."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +14,48 @@ from .step_end import EventMemory, Reinitialization, StepTruncation
 __all__ = ["Watch"]
 
 
+@runtime_checkable
+class AllEvents(Protocol):
+    """All events of a solve (`handling.Events`): `count` conditions, of which `level` are booleans,
+    and those that are `sloped` have a rate of change.
+    """
+
+    parts: tuple[LoweredEvent, ...]
+    flags: dict[int, slice]
+    count: int
+    direction: np.ndarray
+    level: np.ndarray
+    sloped: np.ndarray
+
+
+@runtime_checkable
+class Conditions(Protocol):
+    """All conditions of a solve, with their parameters (`handling.BoundEvents`)."""
+
+    @property
+    def events(self) -> AllEvents:
+        """The events that they are of."""
+        ...
+
+    def numbers(self, tau: Array, y: Array) -> Array:
+        """The numbers that cross zero."""
+        ...
+
+    def truths(self, tau: Array, y: Array) -> Array:
+        """Flags the conditions that are true."""
+        ...
+
+    def moving(self, tau: Array, y: Array, reinitialize: Reinitialization) -> tuple[Array, Array]:
+        """The numbers that cross zero, and their rate of change along the solution."""
+        ...
+
+
 class Watch:
     """Evaluates the signs of all conditions after each event of a round."""
 
     def __init__(
         self,
-        bound: Any,
+        bound: Conditions,
         known: EventMemory,
         truncation: StepTruncation,
         fired: Array,
@@ -42,7 +79,7 @@ class Watch:
         self.root = root | truncation.signs.on
 
     def after(
-        self, part: LoweredEvent, bound: Any, y: Array, signs: ConditionSign, pending: Array
+        self, part: LoweredEvent, bound: Conditions, y: Array, signs: ConditionSign, pending: Array
     ) -> tuple[ConditionSign, Array]:
         """Returns the signs after `part`, and the pending conditions, with those that it makes
         happen.
@@ -77,7 +114,7 @@ class Watch:
         signs = ConditionSign(jnp.where(kept, signs.side, side), jnp.where(kept, signs.on, on))
         return signs, pending | hit
 
-    def _of(self, parts: Any) -> np.ndarray:
+    def _of(self, parts: Sequence[LoweredEvent]) -> np.ndarray:
         flags = np.zeros(self.count, bool)
         for part in parts:
             if part.kind == "crossing":

@@ -1,11 +1,14 @@
 """Events as a user writes them: when they happen, and how they change the state."""
 
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields, unflatten_fields
@@ -27,12 +30,12 @@ class AbstractEvent:
             cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
         )
 
-    def _flatten(self) -> tuple[list, Any]:
+    def _flatten(self) -> tuple[list, tuple]:
         leaves, structure = flatten_fields(self, self.fields, ("condition", "affect"))
         return leaves, (structure, tuple(getattr(self, name) for name in self.static))
 
     @classmethod
-    def _unflatten(cls, aux: Any, leaves: Any) -> Any:
+    def _unflatten(cls, aux: tuple, leaves: Sequence) -> PyTree:
         self = object.__new__(cls)
         self.__dict__.update(
             unflatten_fields(aux[0], leaves), **dict(zip(cls.static, aux[1], strict=True))
@@ -113,7 +116,7 @@ class Event(AbstractEvent):
         terminal: Any = None,
     ) -> None:
         self.condition = _check_function("condition", condition, "t, y, args")
-        self.affect = _check_function("affect", affect, "t, y, args", optional=True)
+        self.affect = _check_affect(affect)
         self.direction = _event_direction(direction)
         self.terminal = affect is None if terminal is None else _check_flag("terminal", terminal)
 
@@ -149,7 +152,7 @@ class PresetTimes(AbstractEvent):
     beyond = 0  # how many of its times are there only to say that there are more
 
     @keywords
-    def __init__(self, times: Any, affect: Any, *, data: Any = None) -> None:
+    def __init__(self, times: Any, affect: Any, *, data: PyTree = None) -> None:
         self.affect = _check_function(
             "affect", affect, "t, y, args" + ("" if data is None else ", row")
         )
@@ -233,12 +236,12 @@ class AfterStep(AbstractEvent):
     @keywords
     def __init__(self, condition: Any, affect: Any = None) -> None:
         self.condition = _check_function("condition", condition, "t, y, args")
-        self.affect = _check_function("affect", affect, "t, y, args", optional=True)
+        self.affect = _check_affect(affect)
         self.terminal = affect is None
 
 
 @keywords
-def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
+def doses(times: Any, amounts: PyTree, into: Any) -> PresetTimes:
     """Amounts that are added to one component of the state at given times.
 
     Args:
@@ -277,7 +280,7 @@ def doses(times: Any, amounts: Any, into: Any) -> PresetTimes:
 class _TreePath:
     """Where in a tree; equal to another of the same path, in which 1 is not 1.0."""
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Hashable) -> None:
         self.path = path
         parts = path if isinstance(path, tuple) else (path,)
         self.key = tuple(type(x) for x in parts), path  # in this order: types compare in any case
@@ -292,17 +295,17 @@ class _TreePath:
 class _Adding:
     """The affect of a dose."""
 
-    def __init__(self, into: Any) -> None:
+    def __init__(self, into: Callable | _TreePath) -> None:
         self.into = into
 
-    def __call__(self, t: Any, y: Any, args: Any, amount: Any) -> Any:
+    def __call__(self, t: ArrayLike, y: PyTree, args: PyTree, amount: PyTree) -> PyTree:
         if callable(self.into):
             return _replace_selected(self.into, y, jax.tree.map(jnp.add, self.into(y), amount))
         into = self.into.path
         return _added(y, into if isinstance(into, tuple) else (into,), amount, into)
 
 
-def _replace_selected(into: Any, y: Any, value: Any) -> Any:
+def _replace_selected(into: Callable, y: PyTree, value: PyTree) -> PyTree:
     """The tree y with what a function selects replaced."""
     try:
         return eqx.tree_at(into, y, value)
@@ -314,7 +317,7 @@ def _replace_selected(into: Any, y: Any, value: Any) -> Any:
         ) from error
 
 
-def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
+def _added(y: PyTree, path: tuple, amount: PyTree, into: Hashable) -> PyTree:
     """`y` with the amount added at the end of the path."""
     try:
         if hasattr(y, "at"):
@@ -338,11 +341,17 @@ def _added(y: Any, path: tuple, amount: Any, into: Any) -> Any:
         raise TypeError(f"into is {into!r}; y has no such component: {shapes}.{hint}") from error
 
 
-def _check_function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Any:
-    if callable(f) or (f is None and optional):
+def _check_function(name: str, f: Any, arguments: str, *, optional: bool = False) -> Callable:
+    if callable(f):
         return f
     wanted = f"a function {name}({arguments}) is wanted" + (", or None" if optional else "")
     raise TypeError(f"{name} is {f!r}; {wanted}.")
+
+
+def _check_affect(affect: Any) -> Callable | None:
+    if affect is None:
+        return None
+    return _check_function("affect", affect, "t, y, args", optional=True)
 
 
 def _check_flag(name: str, value: Any) -> bool:
@@ -351,7 +360,7 @@ def _check_flag(name: str, value: Any) -> bool:
     return value
 
 
-def _event_direction(direction: Any) -> Any:
+def _event_direction(direction: Any) -> int | tuple[int, ...]:
     values = (
         np.asarray(direction) if isinstance(direction, (int, tuple, list, np.ndarray)) else None
     )
@@ -360,7 +369,7 @@ def _event_direction(direction: Any) -> Any:
     return int(values) if values.ndim == 0 else tuple(int(d) for d in values)
 
 
-def _list_as_array(x: Any) -> Any:
+def _list_as_array(x: PyTree) -> PyTree:
     return jnp.asarray(x) if isinstance(x, (list, tuple)) else x
 
 

@@ -17,22 +17,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, PyTree
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.while_loop import loop
+from ..brownian import Noise, StepDraw
 from ..core.norm import in_dtype_of, rounding
 from ..core.packing import Packing
 from ..core.status import Status
+from ..methods import Step
 from ..problems.lowering import flip_time
 from .condition_signs import Watch
 from .locate import ConditionSign, Crossing, first_crossing, located, ripe
-from .lowered import LoweredEvent
+from .lowered import LoweredEvent, Parameters
 from .step_end import (
     EventMemory,
     Happened,
     OutputWindow,
+    RecordedStep,
     Reinitialization,
+    StepController,
     StepEnd,
     StepPlan,
     StepTruncation,
@@ -92,7 +96,9 @@ class Events:
         """Those flags: whether this was a round without a step, and what happened."""
         return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
 
-    def followed(self, known: EventMemory, flags: Any) -> tuple[EventMemory, Any]:
+    def followed(
+        self, known: EventMemory, flags: Bool[Array, " flags"] | None
+    ) -> tuple[EventMemory, Bool[Array, " events"] | None]:
         """Returns what is known, and which events happen, in a second run that was given `flags`;
         without flags, None for the latter.
         """
@@ -101,7 +107,7 @@ class Events:
         waiting, fired = flags[0], flags[1:]
         return known._replace(pending=fired[: self.count] & waiting), fired
 
-    def cuts(self, fired: Any) -> Array:
+    def cuts(self, fired: PyTree) -> Array:
         """True if a step is cut off where a condition crosses."""
         return jnp.any(fired[: self.count])
 
@@ -115,7 +121,7 @@ class Events:
         """Returns what is known before a step and what happened at its end, as integers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
 
-    def read(self, row: Any) -> tuple[EventMemory, Array, Array]:
+    def read(self, row: RecordedStep) -> tuple[EventMemory, Array, Array]:
         """Returns what is known, what happened and at which θ, from the ends of a tape's row."""
         k, s = self.count, len(self.lists)
         sizes = [k, k, k, s, 1, 1, self.all]
@@ -148,7 +154,7 @@ class Events:
         accept: Array,
         dt: Array,
         before: Array,
-        controller: Any,
+        controller: StepController,
         proposed: Array,
     ) -> Array:
         """The dt to go on with, where another was `proposed` after a step of dt, and one `before`
@@ -164,7 +170,7 @@ class Events:
         proposed = jnp.where(accept & long, jnp.minimum(proposed, 4 * end.dt), proposed)
         return jnp.where(accept & (dt == 0), before, proposed)
 
-    def reset_controller(self, end: StepEnd, controller: Any, memory: Any) -> Any:
+    def reset_controller(self, end: StepEnd, controller: StepController, memory: PyTree) -> PyTree:
         """Returns the controller's memory, initialized again after an event."""
         fresh = controller.init(end.dt.dtype)
         return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
@@ -218,7 +224,9 @@ class Events:
                     "for (a > b) & (c > d), jnp.maximum for |."
                 )
 
-    def bound(self, own: Any, leaves: Any, sign: Any, held: Any) -> "BoundEvents":
+    def bound(
+        self, own: tuple[Parameters, ...], leaves: list, sign: Array | int, held: tuple[Array, ...]
+    ) -> "BoundEvents":
         """Returns the events with their parameters and the leaves that are held."""
         return BoundEvents(self, own, leaves, sign, held)
 
@@ -228,11 +236,18 @@ class BoundEvents:
     the step.
     """
 
-    def __init__(self, events: Events, own: Any, leaves: list, sign: Any, held: Any) -> None:
+    def __init__(
+        self,
+        events: Events,
+        own: tuple[Parameters, ...],
+        leaves: list,
+        sign: Array | int,
+        held: tuple[Array, ...],
+    ) -> None:
         self.events, self.own, self.leaves, self.sign = events, own, leaves, sign
         self.held = held
 
-    def with_held(self, held: Any) -> "BoundEvents":
+    def with_held(self, held: tuple[Array, ...]) -> "BoundEvents":
         """Returns the events with other held leaves."""
         return BoundEvents(self.events, self.own, self.leaves, self.sign, held)
 
@@ -323,7 +338,11 @@ class BoundEvents:
         return StepTruncation(short, landing, in_dtype_of(theta, y), cut, polynomial=polynomial())
 
     def _located(
-        self, plan: StepPlan, accept: Array, start: tuple[Array, Array], path: Any
+        self,
+        plan: StepPlan,
+        accept: Array,
+        start: tuple[Array, Array],
+        path: Callable[[Array], Array],
     ) -> StepTruncation:
         """The step up to its first crossing on the path that its polynomial takes."""
         e, (t, y), dt, landing, fired = self.events, start, plan.dt, plan.landing, plan.fired
@@ -384,13 +403,19 @@ class BoundEvents:
         )
 
     def advance_noise(
-        self, known: EventMemory, truncation: StepTruncation, noise: Any, source: Any, draw: Any
-    ) -> Any:
+        self,
+        known: EventMemory,
+        truncation: StepTruncation,
+        noise: Noise | None,
+        source: PyTree,
+        draw: StepDraw,
+    ) -> PyTree:
         """The noise's path after an attempt that is accepted: up to the cut, where the step was
         cut, and unchanged while no time passes.
         """
         if not self.events.crossings:
             return draw.accepted
+        assert noise is not None
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)  # noqa: E731
         path = pick(truncation.cut, noise.cut(source, draw, truncation.theta), draw.accepted)
         return pick(jnp.any(known.pending), draw.drawn.path, path)
@@ -408,7 +433,7 @@ class BoundEvents:
         truncation: StepTruncation,
         span: tuple[Array, Array, Array],
         accept: Array,
-        step: Any,
+        step: Step,
         reinitialize: Reinitialization,
     ) -> tuple[Array, StepEnd]:
         """Applies all events of this round, or those that the plan has recorded; `span` is
@@ -442,8 +467,8 @@ class BoundEvents:
         known: EventMemory,
         fired: Array,
         truncation: StepTruncation,
-        span: tuple,
-        step: Any,
+        span: tuple[Array, Array, Array],
+        step: Step,
         reinitialize: Reinitialization,
     ) -> tuple[Array, StepEnd]:
         """Applies the events of `fired`, as a function of everything else. Returns t1 and the end
@@ -455,10 +480,12 @@ class BoundEvents:
         e, (t, dt, t1) = self.events, span
         crossed = fired[: e.count] & ~jnp.any(known.pending)
 
-        def happen(active: Any, _: Any, consts: Any, carry: Any, *__: Any) -> tuple[Any, Any]:
+        def happen(
+            active: Bool[Array, ""], _: tuple, consts: tuple, carry: tuple, *__: tuple
+        ) -> tuple[tuple, tuple[()]]:
             del active
             t, dt, polynomial, own, leaves = consts
-            t1, y, held, *_ = carry
+            t1, y, held = carry[:3]
             bound = BoundEvents(e, own, leaves, self.sign, held)
             if e.crossings:
                 x = (t, dt, polynomial, own, leaves, held, crossed, self.sign)
@@ -517,7 +544,9 @@ class BoundEvents:
             after = self._affected(part, index, tau, state, fired, reinitialize)
             return jax.tree.map(lambda a, b: jnp.where(now, a, b), after, state)
 
-        def affected(active: Any, _: Any, consts: Any, state: tuple, *__: Any) -> tuple[tuple, Any]:
+        def affected(
+            active: Bool[Array, ""], _: tuple, consts: tuple, state: tuple, *__: tuple
+        ) -> tuple[tuple, tuple[()]]:
             del active, consts
             return self._affected(part, index, tau, state, fired, reinitialize), ()
 
@@ -554,7 +583,7 @@ class BoundEvents:
         self,
         known: EventMemory,
         truncation: StepTruncation,
-        span: Any,
+        span: tuple[Array, Array, Array],
         end: StepEnd,
         still: Callable,
         accept: Array,
@@ -567,7 +596,9 @@ class BoundEvents:
         fired = end.fired
         state = _Round(jnp.any(fired).astype(jnp.int32), truncation.signs, jnp.zeros(e.count, bool))
 
-        def turn(active: Any, _: Any, state: _Round, buffers: Any) -> tuple[_Round, Any]:
+        def turn(
+            active: Bool[Array, ""], _: tuple, state: _Round, buffers: tuple[()]
+        ) -> tuple[_Round, tuple[()]]:
             del active
             signs, pending = state.signs, state.pending
             watch = Watch(bound, known, truncation, fired, t1, chain[0][0], reinitialize)
@@ -607,7 +638,7 @@ def _time_at(t: Array, theta: Array, dt: Array) -> Array:
     return t + theta.astype(t.dtype) * dt
 
 
-def _crossing_residual(events: Events, theta: Array, x: Any) -> Array:
+def _crossing_residual(events: Events, theta: Array, x: tuple) -> Array:
     """The condition that crosses, at θ."""
     t, dt, polynomial, own, leaves, held, which, sign = x
     bound = BoundEvents(events, own, leaves, sign, held)

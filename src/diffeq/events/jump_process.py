@@ -8,23 +8,25 @@ the state, in which E_cn and n are held; an `Event` finds the crossing. Hazards 
 each jump, so that a long integral does not lose small increments to rounding.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from ..autodiff.jax_internals import influences
 from ..autodiff.one_way_linear import undifferentiable
 from ..brownian import exponentials, key_words, threefry
+from ..brownian.counter_rng import RandomKey
 from ..closures import flatten, unflatten
 from ..core.packing import Held, Packing, as_state, hold, released
 from ..problems import JumpProblem, ODEProblem, SDEProblem, SplitODEProblem
-from ..problems.base import evaluated
-from ..problems.jump import rate_varies
+from ..problems.base import Problem, evaluated
+from ..problems.jump import Jump, rate_varies
 from ..problems.lowering import as_rate, functions_of, initial_tree, time_interval
 from ..problems.user_functions import check_arguments, described
 from .event import AbstractEvent, Event, PresetTimes
@@ -41,20 +43,34 @@ _REFUSED = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """One jump: its place, the width of its rate (None for one number) and its words; of a constant
-    rate what that is, the times, and which channel each is of.
+type Extended = dict[str, PyTree]
+"""A state extended by hazards: {"y": the user's, "hazards": …}, with the leaves that are held."""
+
+type HazardPlace = tuple[int, int, bool]
+"""The hazards of a jump: the number of the first one, how many there are, and whether the rate is
+one number and no vector.
+"""
+
+
+class MarkKey(NamedTuple):
+    """The key of the marks of a jump: its words, the implementation of a typed key, and the place
+    of the jump.
     """
 
-    jump: Any
+    data: Array
+    kind: Hashable
+    place: int
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """One jump: its place, the width of its rate (None for one number) and its words."""
+
+    jump: Jump
     place: int
     width: int | None
     words: Array
-    key: Any
-    rate: Any = None
-    times: Any = None
-    which: Any = None
+    key: MarkKey
 
     @property
     def count(self) -> int:
@@ -71,22 +87,31 @@ class Channels:
 
 
 @dataclass(frozen=True, eq=False)
+class ConstantChannels(Channels):
+    """One jump at a constant rate: its times, and which channel each is of."""
+
+    rate: Array
+    times: Float[Array, " times"]
+    which: Int[Array, " times"]
+
+
+@dataclass(frozen=True, eq=False)
 class JumpProcess:
     """The jumps of a solve: the `problem`, with a state extended by hazards, if there are any, and
     the jumps as events of it.
     """
 
-    problem: Any
+    problem: Problem
     channels: tuple[Channels, ...]
     estimator: str | None
     hazards: int
     size: int
     t0: Array
     most: int
-    least: Any
+    least: Array
 
     @classmethod
-    def of(cls, problem: JumpProblem, key: Any, most: int, rtol: Any) -> "JumpProcess":
+    def of(cls, problem: JumpProblem, key: RandomKey, most: int, rtol: PyTree) -> "JumpProcess":
         """Returns the jumps of a problem, of which `most` are recorded."""
         problem = problem if problem.estimator else _guarded(problem)
         plain, tree = problem.problem, initial_tree(problem.problem)
@@ -98,7 +123,7 @@ class JumpProcess:
             _channels(problem, j, released(tree), ends[0], key, most)
             for j in range(len(problem.jumps))
         ]
-        moving = [c for c in found if c.rate is None]
+        moving = [c for c in found if not isinstance(c, ConstantChannels)]
         hazards, real = sum(c.count for c in moving), jnp.finfo(packing.dtype).dtype
         least = jnp.min(jnp.stack([jnp.min(jnp.asarray(x, real)) for x in jax.tree.leaves(rtol)]))
         least = jnp.maximum(least, 4 * jnp.finfo(real).eps)
@@ -115,8 +140,11 @@ class JumpProcess:
         """The jumps, and after them the other events that were given."""
         own, first = [], 0
         for c in self.channels:
-            event = _given(c, bool(self.hazards)) if c.rate is not None else self._located(c, first)
-            first += c.count if c.rate is None else 0
+            if isinstance(c, ConstantChannels):
+                event = _given(c, bool(self.hazards))
+            else:
+                event = self._located(c, first)
+                first += c.count
             event.label = f"jumps[{c.place}]"
             own.append(event)
         return (*own, *(_on_user_state(e, i, bool(self.hazards)) for i, e in enumerate(given)))
@@ -132,7 +160,7 @@ class JumpProcess:
         event.fixed = fixed
         return event
 
-    def tolerances(self, rtol: Any, atol: Any) -> tuple[Any, Any]:
+    def tolerances(self, rtol: PyTree, atol: PyTree) -> tuple[PyTree, PyTree]:
         """Those of the state, and of the hazards (which are of size 1) the smallest rtol; so scaled
         that the mean square over all is that of the state and that of the hazards, in sum.
         """
@@ -158,14 +186,14 @@ class JumpProcess:
         """
         found = list(records)
         for c in self.channels:
-            if c.rate is None or c.width is None:
+            if not isinstance(c, ConstantChannels) or c.width is None:
                 continue
             record = found[c.place]
             which = c.which[: self.most, None] == jnp.arange(c.width)
             found[c.place] = record._replace(fired=which & record.fired[:, None])
         return tuple(found)
 
-    def weight(self, state: Any, records: tuple, t: Array) -> Any:
+    def weight(self, state: PyTree, records: tuple, t: Array) -> Array | None:
         """1, with the derivative of the logarithm of the density of these jumps."""
         if not self._scores:
             return None
@@ -173,7 +201,7 @@ class JumpProcess:
         if self.hazards:
             log = log + state["logs"] - jnp.sum(state["hazards"])
         for c in self.channels:
-            if c.rate is not None:
+            if isinstance(c, ConstantChannels):
                 fired = records[c.place].fired
                 happened = jnp.sum(fired, axis=0).astype(t.dtype)
                 rate = jnp.where(happened > 0, c.rate, 1)
@@ -184,13 +212,15 @@ class JumpProcess:
 # --- rates ----------------------------------------------------------------------------------------
 
 
-def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> Channels:
+def _channels(
+    problem: JumpProblem, j: int, y: PyTree, t0: Array, key: RandomKey, most: int
+) -> Channels:
     """Returns jump j with its channels, and its times if its rate is constant."""
     jump, args = problem.jumps[j], problem.problem.args
     words = jnp.stack(threefry(key_words(key), jnp.uint32(j), jnp.uint32(_JUMPS)))
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = (jax.random.key_data(key), jax.random.key_impl(key)) if typed else (key, None)
-    marks = (*data, j)
+    marks = MarkKey(*data, j)
     if rate_varies(jump.rate):
         width = _width(j, jax.eval_shape(jump.rate, t0, y, args))
         return Channels(jump, j, width, words, marks)
@@ -200,14 +230,14 @@ def _channels(problem: Any, j: int, y: Any, t0: Array, key: Any, most: int) -> C
     rate = rate if problem.estimator else undifferentiable(_same, _REFUSED.format(j=j))(rate)
     moved = rate if problem.estimator == "pathwise" else lax.stop_gradient(rate)
     times, which = _arrival_times(words, jnp.atleast_1d(moved), t0, most + 1)
-    return Channels(jump, j, width, words, marks, rate, times, which)
+    return ConstantChannels(jump, j, width, words, marks, rate, times, which)
 
 
-def _same(x: Any) -> Any:
+def _same(x: Array) -> Array:
     return x
 
 
-def _width(j: int, rate: Any) -> int | None:
+def _width(j: int, rate: PyTree) -> int | None:
     leaves = jax.tree.leaves(rate)
     shape = jnp.shape(leaves[0]) if len(leaves) == 1 else (0, 0)
     real = len(leaves) == 1 and jnp.issubdtype(jnp.result_type(leaves[0]), jnp.number)
@@ -244,7 +274,7 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
             continue
         sentence = _REFUSED.format(j=j)
         leaves, structure = flatten(jump.rate)
-        called: Any = partial(_rate_from_leaves, structure, tree)
+        called = partial(_rate_from_leaves, structure, tree)
         jaxpr = jax.make_jaxpr(called)(t, y, args, [jnp.asarray(x) for x in leaves])
         used = influences(jaxpr)
         count = len(jax.tree.leaves(y))
@@ -259,12 +289,14 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
     return problem.replace(problem=plain, jumps=tuple(jumps))
 
 
-def _rate_from_leaves(structure: Any, tree: Any, t: Any, y: Any, args: list, leaves: list) -> Any:
+def _rate_from_leaves(
+    structure: Hashable, tree: Hashable, t: Array, y: PyTree, args: list, leaves: list
+) -> PyTree:
     """A rate, from what it holds."""
     return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
 
 
-def _without_derivative(x: Any, sentence: str) -> Any:
+def _without_derivative[T](x: T, sentence: str) -> T:
     """Anything, whose numbers cannot be differentiated."""
     leaves, structure = flatten(x)
     guard = undifferentiable(_same, sentence)
@@ -276,8 +308,13 @@ def _without_derivative(x: Any, sentence: str) -> Any:
 
 
 def _extended_problem(
-    plain: Any, tree: Any, channels: list, rates: "_Rates", *, score: bool
-) -> Any:
+    plain: ODEProblem | SplitODEProblem | SDEProblem,
+    tree: PyTree,
+    channels: list,
+    rates: "_Rates",
+    *,
+    score: bool,
+) -> Problem:
     """The problem of the extended state {"y": the user's, "hazards": …}, with the leaves that are
     held.
     """
@@ -305,7 +342,7 @@ def _extended_problem(
     return plain.replace(drift=field("drift", rates), diffusion=spread, y0=state)
 
 
-def _with_marks(y: Any, held: tuple) -> Any:
+def _with_marks(y: PyTree, held: tuple) -> PyTree:
     if not any(held):
         return y
     leaves = zip(jax.tree.leaves(y), held, strict=True)
@@ -317,10 +354,10 @@ class _Rates:
     jumps in all the time is 0, for states are no more exact than that; one below is NaN.
     """
 
-    def __init__(self, each: tuple, low: Any) -> None:
+    def __init__(self, each: tuple[tuple[Callable, int], ...], low: Array) -> None:
         self.each, self.low = each, low
 
-    def __call__(self, t: Any, y: Any, args: Any) -> Any:
+    def __call__(self, t: Array, y: PyTree, args: PyTree) -> Array:
         rates = [jnp.broadcast_to(rate(t, y, args), (count,)) for rate, count in self.each]
         rate = jnp.concatenate(rates).astype(self.low.dtype)
         return jnp.where(rate >= 0, rate, jnp.where(rate >= self.low, 0, jnp.nan))
@@ -329,10 +366,10 @@ class _Rates:
 class _Field:
     """The user's field, extended by the rates of hazards."""
 
-    def __init__(self, f: Any, name: str, rates: Any, held: tuple) -> None:
+    def __init__(self, f: Callable, name: str, rates: _Rates | None, held: tuple) -> None:
         self.f, self.name, self.rates, self.held = f, name, rates, held
 
-    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree) -> Extended:
         y = z["y"]
         dy = as_rate(self.name, self.f(t, y, args), (_with_marks(y, self.held),))
         none = jnp.zeros_like(z["hazards"])
@@ -342,10 +379,10 @@ class _Field:
 class _Spread:
     """The user's diffusion; hazards have none."""
 
-    def __init__(self, diffusion: Any, noise: str) -> None:
+    def __init__(self, diffusion: Callable, noise: str) -> None:
         self.diffusion, self.noise = diffusion, noise
 
-    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree) -> Extended:
         g = as_state(self.diffusion(t, z["y"], args))
         more = jnp.shape(jax.tree.leaves(g)[0])[-1:] if self.noise == "general" else ()
         return {"y": g, "hazards": jnp.zeros((*z["hazards"].shape, *more), z["hazards"].dtype)}
@@ -357,11 +394,13 @@ class _Spread:
 class _Jumping:
     """Applies a jump to the user's state; `n` is its number in its channel."""
 
-    def __init__(self, jump: Any, name: str, key: Any, vector: bool) -> None:
+    def __init__(self, jump: Jump, name: str, key: MarkKey, vector: bool) -> None:
         self.affect, self.mark, self.name, self.vector = jump.affect, jump.mark, name, vector
         self.data, self.kind, self.place = key
 
-    def __call__(self, t: Any, y: Any, args: Any, fired: Any, n: Any) -> Any:
+    def __call__(
+        self, t: Array, y: PyTree, args: PyTree, fired: Bool[Array, " k"], n: Int[Array, ""]
+    ) -> PyTree:
         extra = [fired] if self.vector else []
         if self.mark is not None:
             key = self.data
@@ -372,7 +411,7 @@ class _Jumping:
         return same_state(self.name, self.affect(t, y, args, *extra), (y,))
 
 
-def _given(c: Channels, inside: bool) -> PresetTimes:
+def _given(c: ConstantChannels, inside: bool) -> PresetTimes:
     """The jumps at constant rates, all times of which are known."""
     same = c.which[:, None] == jnp.arange(c.count)
     number = jnp.sum(jnp.where(same, jnp.cumsum(same, axis=0) - 1, 0), axis=1)
@@ -389,7 +428,7 @@ class _ConstantRateJump:
     def __init__(self, jumping: _Jumping, count: int, inside: bool) -> None:
         self.jumping, self.count, self.inside = jumping, count, inside
 
-    def __call__(self, t: Any, y: Any, args: Any, row: Any) -> Any:
+    def __call__(self, t: Array, y: PyTree, args: PyTree, row: dict[str, Array]) -> PyTree:
         own = y["y"] if self.inside else y
         fired = row["which"] == jnp.arange(self.count)
         after = self.jumping(t, own, args, fired, row["number"])
@@ -404,10 +443,10 @@ class _HazardAffect:
     has no derivative: all that moves is t itself, from where it is.
     """
 
-    def __init__(self, place: tuple, fixed: bool) -> None:
+    def __init__(self, place: HazardPlace, fixed: bool) -> None:
         self.place, self.fixed = place, fixed
 
-    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree) -> Array:
         del args
         first, count, single = self.place
         ahead = (z["hazards"] - z["waits"])[first : first + count]
@@ -420,11 +459,18 @@ class _HazardAffect:
 class _VariableRateJump:
     """The affect of hazards: the jump, the next E, and the density of the path up to it."""
 
-    def __init__(self, jumping: _Jumping, rate: Any, words: Any, place: tuple, score: bool) -> None:
+    def __init__(
+        self,
+        jumping: _Jumping,
+        rate: Callable,
+        words: UInt32[Array, "2"],
+        place: HazardPlace,
+        score: bool,
+    ) -> None:
         self.jumping, self.rate, self.words = jumping, rate, words
         self.place, self.score = place, score
 
-    def __call__(self, t: Any, z: Any, args: Any, *flags: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree, *flags: Bool[Array, "..."]) -> Extended:
         first, count, _ = self.place
         here = slice(first, first + count)
         fired = jnp.reshape(flags[0], (count,)) if flags else jnp.ones(1, bool)
@@ -463,19 +509,19 @@ def _on_user_state(event: AbstractEvent, place: int, inside: bool) -> AbstractEv
 class _ConditionView:
     """A condition on the user's state."""
 
-    def __init__(self, condition: Any, name: str) -> None:
+    def __init__(self, condition: Callable, name: str) -> None:
         self.condition, self.name = condition, name
 
-    def __call__(self, t: Any, z: Any, args: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree) -> PyTree:
         return self.condition(t, z["y"], args)
 
 
 class _StateView:
     """An affect of the user's state."""
 
-    def __init__(self, affect: Any, name: str) -> None:
+    def __init__(self, affect: Callable, name: str) -> None:
         self.affect, self.name = affect, name
 
-    def __call__(self, t: Any, z: Any, args: Any, *extra: Any) -> Any:
+    def __call__(self, t: Array, z: Extended, args: PyTree, *extra: PyTree) -> Extended:
         y = z["y"]
         return {**z, "y": same_state(self.name, self.affect(t, y, args, *extra), (y,))}

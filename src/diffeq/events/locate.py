@@ -21,12 +21,12 @@ errors: there h is (g(θ) − g(0))/θ, which has lost that root and kept all ot
 from collections.abc import Callable
 from functools import partial
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..autodiff.while_loop import loop
 from ..core.promotion import standard_promotion
@@ -138,11 +138,11 @@ class _BracketSearch(NamedTuple):
 
 
 def first_crossing(
-    values: Callable,
+    values: Callable[[Array], Array],
     signs: ConditionSign,
     direction: np.ndarray,
     slack: Array,
-    wanted: Any,
+    wanted: Bool[Array, " k"] | None,
     open_: Array,
     *,
     smooth: bool = True,
@@ -186,7 +186,7 @@ def first_crossing(
 
 
 def ripe(
-    values: Callable, signs: ConditionSign, direction: np.ndarray, slack: Array
+    values: Callable[[Array], Array], signs: ConditionSign, direction: np.ndarray, slack: Array
 ) -> Bool[Array, " k"]:
     """Flags the conditions that have not crossed at the end of a step, where they have these
     `signs`, and do so within rounding of it: that of time, and of a polynomial, which is a sum of
@@ -205,12 +205,12 @@ def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
 
 def _search_step(
     rule: _CrossingRule,
-    values: Callable,
+    values: Callable[[Array], Array],
     signs: ConditionSign,
     start: Array,
-    wanted: Any,
+    wanted: Bool[Array, " k"] | None,
     open_: Array,
-    dtype: Any,
+    dtype: np.dtype,
     *,
     smooth: bool,
 ) -> _BracketSearch:
@@ -218,12 +218,12 @@ def _search_step(
     on, count = signs.on, len(_NODES)
     places = jnp.asarray(np.append(_NODES, _BETWEEN) if smooth else _NODES, dtype)
 
-    def more(consts: Any, search: _BracketSearch, _: Any) -> Array:
+    def more(consts: Bool[Array, ""], search: _BracketSearch, _: tuple[()]) -> Array:
         return consts & ~search.found & (search.a < 1)
 
     def look(
-        active: Any, consts: Any, search: _BracketSearch, _: Any
-    ) -> tuple[_BracketSearch, Any]:
+        active: Bool[Array, ""], consts: Bool[Array, ""], search: _BracketSearch, _: tuple[()]
+    ) -> tuple[_BracketSearch, tuple[()]]:
         del active, consts
         thetas = search.a + places * search.width
         g = jax.vmap(values)(thetas)
@@ -303,7 +303,7 @@ def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array
 
 
 def _first_interval(
-    rule: _CrossingRule, side: Array, thetas: Array, h: Array, wanted: Any
+    rule: _CrossingRule, side: Array, thetas: Array, h: Array, wanted: Bool[Array, " k"] | None
 ) -> tuple[Array, _Bracket]:
     """Returns whether there is a crossing, and the samples between which the first one lies."""
     sides = rule.sides(h)
@@ -323,7 +323,11 @@ def _first_interval(
 
 
 def _narrow_bracket(
-    rule: _CrossingRule, values: Callable, bracket: _Bracket, found: Array, on: Array
+    rule: _CrossingRule,
+    values: Callable[[Array], Array],
+    bracket: _Bracket,
+    found: Array,
+    on: Array,
 ) -> _Bracket:
     """The interval, no longer than rounding."""
     eps = jnp.finfo(bracket.a.dtype).eps
@@ -331,10 +335,12 @@ def _narrow_bracket(
     width = bracket.b - bracket.a
     steepness = 0.2 / jnp.where(width > 0, width, 1)
 
-    def wide(consts: Any, bracket: _Bracket, _: Any) -> Array:
+    def wide(consts: tuple[Array, Array], bracket: _Bracket, _: tuple[()]) -> Array:
         return consts[0] & (bracket.b - bracket.a > ulp(bracket))
 
-    def turn(active: Any, consts: Any, now: _Bracket, _: Any) -> tuple[_Bracket, Any]:
+    def turn(
+        active: Bool[Array, ""], consts: tuple[Array, Array], now: _Bracket, _: tuple[()]
+    ) -> tuple[_Bracket, tuple[()]]:
         del active
         length, half = now.b - now.a, (now.a + now.b) / 2
         crossing = rule.crossed(now.side, rule.sides(now.hb))
@@ -364,7 +370,7 @@ def _narrow_bracket(
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def located(residual: Callable, theta: Array, real: Bool[Array, ""], x: Any) -> Array:
+def located(residual: Callable, theta: Array, real: Bool[Array, ""], x: PyTree) -> Array:
     """`theta`, a root of residual(θ, x), as a function of x: dθ = −(∂g/∂x · dx)/g_θ.
 
     Both derivatives are taken at this function's own result, which depends on x in turn; with θ
@@ -378,7 +384,11 @@ def located(residual: Callable, theta: Array, real: Bool[Array, ""], x: Any) -> 
 
 @located.defjvp
 @standard_promotion()
-def _located_jvp(residual: Callable, primals: Any, tangents: Any) -> tuple[Array, Array]:
+def _located_jvp(
+    residual: Callable,
+    primals: tuple[Array, Array, PyTree],
+    tangents: tuple[Array, PyTree, PyTree],
+) -> tuple[Array, Array]:
     theta, real, x = primals
     at = located(residual, theta, real, x)
     slope = jax.jvp(lambda theta: residual(theta, x), (at,), (jnp.ones_like(at),))[1]

@@ -5,17 +5,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Real
+from jaxtyping import Array, Bool, Int, PyTree, Real
 
 from ..autodiff.jax_internals import shape_of
 from ..autodiff.one_way_linear import undifferentiable
 from ..closures import flatten
 from ..core.dispatch import entry_for
 from ..core.packing import as_state, released
+from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.lowering import Canonical, Traced
 from ..problems.user_functions import check_arguments, described, paired_leaves
@@ -28,9 +29,14 @@ __all__ = [
     "LoweredEvent",
     "LoweredPeriodic",
     "LoweredPreset",
+    "Parameters",
     "lower_events",
     "same_state",
 ]
+
+
+type Parameters = dict[str, PyTree]
+"""What an event has of its own: what its functions compute before the loop, its times, its data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +63,7 @@ class LoweredEvent:
         """True if the condition is a vector."""
         return False
 
-    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+    def extra(self, own: Parameters, k: Int[Array, ""] | None, fired: Bool[Array, " k"]) -> tuple:
         """Returns the arguments of its affect after t, y and args, when it happens for the k-th
         time.
         """
@@ -89,7 +95,7 @@ class LoweredCrossing(LoweredEvent):
         """True if the condition is a vector."""
         return self.condition.vector
 
-    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+    def extra(self, own: Parameters, k: Int[Array, ""] | None, fired: Bool[Array, " k"]) -> tuple:
         """With several, which of them."""
         del own, k
         return (fired,) if self.vector else ()
@@ -108,15 +114,15 @@ class LoweredPreset(LoweredEvent):
 
     kind = "times"
 
-    def time(self, own: Any, k: Int[Array, ""]) -> Real[Array, ""]:
+    def time(self, own: Parameters, k: Int[Array, ""]) -> Real[Array, ""]:
         """The k-th time; infinite when there is none."""
         return own["times"].at[k].get(mode="fill", fill_value=jnp.inf)
 
-    def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
+    def passed(self, own: Parameters, t: Real[Array, ""]) -> Int[Array, ""]:
         """The number of times before t."""
         return jnp.sum(own["times"] < t, dtype=jnp.int32)
 
-    def extra(self, own: Any, k: Any, fired: Bool[Array, " k"]) -> tuple:
+    def extra(self, own: Parameters, k: Int[Array, ""] | None, fired: Bool[Array, " k"]) -> tuple:
         """The row of data of this time."""
         del fired
         if own["data"] is None:
@@ -130,11 +136,11 @@ class LoweredPeriodic(LoweredEvent):
 
     kind = "times"
 
-    def time(self, own: Any, k: Int[Array, ""]) -> Real[Array, ""]:
+    def time(self, own: Parameters, k: Int[Array, ""]) -> Real[Array, ""]:
         """The k-th time; a product, in which no rounding errors add up."""
         return _snapped_to_ends(own["first"] + k * own["period"], own["ends"])
 
-    def passed(self, own: Any, t: Real[Array, ""]) -> Int[Array, ""]:
+    def passed(self, own: Parameters, t: Real[Array, ""]) -> Int[Array, ""]:
         """The number of times before t."""
         k = jnp.ceil((t - own["first"]) / own["period"]).astype(jnp.int32)
         k = jnp.maximum(k, 0)
@@ -153,8 +159,13 @@ def _snapped_to_ends(times: Array, ends: tuple[Array, Array]) -> Array:
 
 
 def lower_events(
-    given: tuple, problem: Any, canonical: Canonical, ends: tuple, sign: Any, most: int
-) -> tuple[tuple[LoweredEvent, ...], tuple]:
+    given: tuple[AbstractEvent, ...],
+    problem: Problem,
+    canonical: Canonical,
+    ends: tuple[Array, Array],
+    sign: Array | int,
+    most: int,
+) -> tuple[tuple[LoweredEvent, ...], tuple[Parameters, ...]]:
     """The parts and their own parameters. `ends` is (t0, t1) in the loop's time, and `most` how
     many happenings are recorded where their number is not known.
     """
@@ -163,7 +174,7 @@ def lower_events(
     tree = canonical.packing.marked(canonical.y0, canonical.held)
     t = shape_of(canonical.t0)
 
-    def trace(f: Any, name: str, arguments: str, extra: tuple = ()) -> Any:
+    def trace(f: Callable | None, name: str, arguments: str, extra: tuple = ()) -> Traced | None:
         if f is None:
             return None
         check_arguments(f, name, arguments)
@@ -171,7 +182,9 @@ def lower_events(
             f, name, arguments, t, (tree,), leaves, structure, extra=extra, fits=same_state
         )
 
-    def condition(event: Any, name: str, direction: Any, *, boolean: bool) -> Condition:
+    def condition(
+        event: Event | AfterStep, name: str, direction: int | tuple[int, ...], *, boolean: bool
+    ) -> Condition:
         name = f"{name}.condition"
         check_arguments(event.condition, name, "t, y, args")
         return Condition(
@@ -195,13 +208,13 @@ class TracedInputs:
 
     trace: Callable
     condition: Callable
-    args: Any
-    ends: tuple
-    sign: Any
+    args: PyTree
+    ends: tuple[Array, Array]
+    sign: Array | int
     most: int
     noisy: bool
 
-    def in_time(self, name: str, x: Any) -> Array:
+    def in_time(self, name: str, x: PyTree) -> Array:
         """Times of the problem in the loop's time."""
         x = self.fixed(name, jnp.asarray(evaluated(x, self.args), self.ends[0].dtype))
         return x if isinstance(self.sign, int) and self.sign == 1 else self.sign * x
@@ -220,7 +233,7 @@ _NO_RATE = (
 
 def _lower_crossing(
     event: Event, place: int, name: str, inputs: TracedInputs
-) -> tuple[LoweredEvent, dict]:
+) -> tuple[LoweredEvent, Parameters]:
     condition = inputs.condition(event, name, event.direction, boolean=False)
     affect = _affect(event, name, condition, inputs)
     length = 1 if event.terminal else inputs.most
@@ -230,7 +243,7 @@ def _lower_crossing(
 
 def _lower_after_step(
     event: AfterStep, place: int, name: str, inputs: TracedInputs
-) -> tuple[LoweredEvent, dict]:
+) -> tuple[LoweredEvent, Parameters]:
     condition = inputs.condition(event, name, 0, boolean=True)
     affect = _affect(event, name, condition, inputs)
     part = LoweredAfterStep(
@@ -239,7 +252,9 @@ def _lower_after_step(
     return part, _hoisted(condition=condition.traced, affect=affect)
 
 
-def _affect(event: Any, name: str, condition: Condition, inputs: TracedInputs) -> Traced | None:
+def _affect(
+    event: Event | AfterStep, name: str, condition: Condition, inputs: TracedInputs
+) -> Traced | None:
     flags = jax.ShapeDtypeStruct((condition.count,), bool)
     extra = (flags,) if condition.vector else ()
     arguments = "t, y, args, fired" if condition.vector else "t, y, args"
@@ -248,7 +263,7 @@ def _affect(event: Any, name: str, condition: Condition, inputs: TracedInputs) -
 
 def _lower_preset(
     event: PresetTimes, place: int, name: str, inputs: TracedInputs
-) -> tuple[LoweredEvent, dict]:
+) -> tuple[LoweredEvent, Parameters]:
     times = inputs.in_time(f"{name}.times", event.times)
     if times.ndim != 1:
         raise ValueError(f"{name}.times has shape {times.shape}; a sequence of times is wanted.")
@@ -271,7 +286,7 @@ def _lower_preset(
 
 def _lower_periodic(
     event: Periodic, place: int, name: str, inputs: TracedInputs
-) -> tuple[LoweredEvent, dict]:
+) -> tuple[LoweredEvent, Parameters]:
     dtype = inputs.ends[0].dtype
     period = jnp.asarray(evaluated(event.period, inputs.args), dtype)
     phase = (
@@ -308,11 +323,11 @@ def _rule(event: AbstractEvent, name: str) -> Callable:
     return rule
 
 
-def _hoisted(**traced: Traced | None) -> dict:
+def _hoisted(**traced: Traced | None) -> Parameters:
     return {name: f.hoisted for name, f in traced.items() if f is not None}
 
 
-def same_state(name: str, value: Any, parts: tuple) -> Any:
+def same_state(name: str, value: PyTree, parts: tuple) -> PyTree:
     """Returns the result of an affect, if it is a state like the one that it got; else raises."""
     value, like = released(value), released(parts[0])
     fits = jax.tree.structure(value) == jax.tree.structure(like)

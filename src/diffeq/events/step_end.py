@@ -1,9 +1,10 @@
 """The data of events in a step: known before it, found during it, and left after it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from .locate import ConditionSign
@@ -12,11 +13,47 @@ __all__ = [
     "EventMemory",
     "Happened",
     "OutputWindow",
+    "RecordedStep",
     "Reinitialization",
+    "StepController",
     "StepEnd",
     "StepPlan",
     "StepTruncation",
 ]
+
+
+@runtime_checkable
+class StepController(Protocol):
+    """A controller of the step size, as events see it."""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """True if an error estimate controls the step size."""
+        ...
+
+    def init(self, dtype: np.dtype) -> PyTree:
+        """The memory before the first step."""
+        ...
+
+
+@runtime_checkable
+class RecordedStep(Protocol):
+    """A step on a tape, as events read it."""
+
+    @property
+    def reals(self) -> Array:
+        """Its numbers, of which θ is the last."""
+        ...
+
+    @property
+    def whole(self) -> Array:
+        """Its integers, of which the last are those of the events."""
+        ...
+
+    @property
+    def accept(self) -> Bool[Array, ""]:
+        """True where it was accepted."""
+        ...
 
 
 type Returned = Bool[Array, ""] | bool

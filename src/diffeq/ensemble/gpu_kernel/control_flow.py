@@ -6,38 +6,50 @@ once, needs no mask, and a loop whose condition is common tests no lane. Iterati
 while tracing are unrolled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool
 
-from ...autodiff.jax_internals import count_equations, dependents, scan_counts
+from ...autodiff.jax_internals import (
+    Jaxpr,
+    ShapedArray,
+    count_equations,
+    dependents,
+    output_types,
+    scan_counts,
+)
 from ...autodiff.while_loop import lane_dependence
 from ...core.split import split_by_sizes
+from .context import LaneContext, Rule
 from .indexing import clamped_row, write_row
 from .large_arrays import (
     REGISTERS,
+    Space,
     View,
     WritableArray,
-    all_entries,
     read_only,
     refill_buffer,
     to_memory,
 )
+from .operands import Operand, Operands, all_entries, entry_of, has_lanes, is_known
 from .scalar_values import (
+    Entry,
     KeyWords,
     NoKernel,
+    Number,
     apply,
     full_array,
-    has_lanes,
-    is_known,
     is_known_entry,
+    map_entries,
     objects,
-    select,
+    select_entry,
 )
 
 __all__ = ["LOOPS"]
@@ -53,11 +65,11 @@ _UNROLLED = 400  # the most equations of a scan that is unrolled, over all of it
 class _LoopCarry:
     """Converts arrays to the carry of `lax.while_loop`, a flat list of their numbers, and back."""
 
-    avals: Sequence
+    avals: Sequence[ShapedArray]
     varies: Sequence[bool]
     lanes: int
 
-    def flat(self, arrays: Sequence) -> list:
+    def flat(self, arrays: Sequence[Operand]) -> list[Array]:
         """The numbers of arrays."""
         out = []
         for x, aval, varies in zip(arrays, self.avals, self.varies, strict=True):
@@ -70,14 +82,14 @@ class _LoopCarry:
                 out += [self._number(w, dtype, varies) for w in words]
         return out
 
-    def _number(self, entry: Any, dtype: Any, varies: bool) -> Any:
+    def _number(self, entry: Number, dtype: DTypeLike, varies: bool) -> Array:
         shape = (self.lanes,) if varies else ()
-        if is_known_entry(entry):
-            return jnp.full(shape, entry, dtype)
+        if isinstance(entry, np.generic):
+            return jnp.full(shape, np.asarray(entry), dtype)
         assert varies or not entry.ndim, "what no lane influences differs from lane to lane"
         return entry if entry.shape == shape else jnp.broadcast_to(entry, shape)
 
-    def arrays(self, numbers: Sequence, like: Sequence) -> list:
+    def arrays(self, numbers: Sequence[Array], like: Sequence[Operand]) -> Operands:
         """The arrays of these numbers."""
         found, out = iter(numbers), []
         for x, aval in zip(like, self.avals, strict=True):
@@ -91,22 +103,27 @@ class _LoopCarry:
         return out
 
     @staticmethod
-    def _entry(found: Any, like: Any, i: tuple) -> Any:
+    def _entry(found: Iterator[Array], like: Operand, i: tuple[int, ...]) -> Entry:
         example = objects(like)[i] if isinstance(like, np.ndarray) else None
         if isinstance(example, KeyWords):
             return KeyWords(next(found) for _ in example)
         return next(found)
 
 
+type Test = Callable[[LaneContext, Operands, Operands], Number]
+type Turn = Callable[[LaneContext, Number, Operands, Operands], tuple[Operands, Operands]]
+type Varies = Callable[[list[bool]], tuple[bool, list[bool]]]
+
+
 def looped(
-    context: Any,
-    test: Callable,
-    turn: Callable,
-    state: list,
-    buffers: list,
-    varies: Callable,
-    avals: Sequence,
-) -> list:
+    context: LaneContext,
+    test: Test,
+    turn: Turn,
+    state: Operands,
+    buffers: Operands,
+    varies: Varies,
+    avals: Sequence[ShapedArray],
+) -> Operands:
     """Repeats `state, buffers = turn(context, active, state, buffers)` while `test(context, state,
     buffers)`.
 
@@ -124,15 +141,15 @@ def looped(
     test_varies, flags = varies([has_lanes(x) for x in arrays])
     carry = _LoopCarry(avals, flags, context.lanes)
 
-    def active(arrays: list) -> Any:
+    def active(arrays: Operands) -> Number:
         on = test(context, *split_by_sizes(arrays, (count, len(buffers))))
         return apply("and", on, context.on) if np.ndim(on) else on
 
-    def goes_on(numbers: Any) -> Any:
-        on = active(carry.arrays(numbers, arrays))
-        return context.any(on) if np.ndim(on) else jnp.asarray(on)
+    def goes_on(numbers: list[Array]) -> Bool[Array, ""]:
+        on = jnp.asarray(active(carry.arrays(numbers, arrays)))
+        return context.any(on) if on.ndim else on
 
-    def body(numbers: Any) -> Any:
+    def body(numbers: list[Array]) -> list[Array]:
         old = carry.arrays(numbers, arrays)
         on = active(old)
         inner = context.only(on) if np.ndim(on) else context
@@ -146,25 +163,21 @@ def looped(
     return carry.arrays(end, arrays)
 
 
-def _kept_where(on: Any, new: Any, old: Any, space: Any) -> Any:
+def _kept_where(on: Number, new: Operand, old: Operand, space: Space) -> Operand:
     """The new array in active lanes, the old one in lanes that are done."""
     if new is old:
         return new
     if isinstance(old, WritableArray):
         return refill_buffer(old, new, on, space)
-    new = all_entries(new)
-    out, new, old = np.empty(new.shape, object), objects(new), objects(old)
-    for i in np.ndindex(out.shape):
-        out[i] = select(on, new[i], old[i])
-    return out
+    return map_entries(partial(select_entry, on), all_entries(new), all_entries(old))
 
 
-def _loop_buffer(x: Any, context: Any, aval: Any) -> Any:
+def _loop_buffer(x: Operand, context: LaneContext, aval: ShapedArray) -> Operand:
     """A buffer: in memory, if it is large."""
     return x if x.size <= REGISTERS else to_memory(x, context.space, aval.dtype)
 
 
-def _read_only_operand(x: Any, context: Any) -> Any:
+def _read_only_operand(x: Operand, context: LaneContext) -> Operand:
     """A large array that a loop only reads: in memory, unless it is known, so that registers are
     left for the carry of the loop.
     """
@@ -174,7 +187,7 @@ def _read_only_operand(x: Any, context: Any) -> Any:
     return x if isinstance(entry, KeyWords) else to_memory(x, context.space, entry.dtype)
 
 
-def _propagate_flags(grown: Callable, flags: list[bool]) -> list[bool]:
+def _propagate_flags(grown: Callable[[list[bool]], list[bool]], flags: list[bool]) -> list[bool]:
     """The fixed point of `grown`, iterated from these flags."""
     while (after := grown(flags)) != flags:
         flags = after
@@ -185,8 +198,13 @@ def _propagate_flags(grown: Callable, flags: list[bool]) -> list[bool]:
 
 
 def _while(
-    context: Any, *xs: Any, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int, body_nconsts: int
-) -> list:
+    context: LaneContext,
+    *xs: Operand,
+    cond_jaxpr: Jaxpr,
+    body_jaxpr: Jaxpr,
+    cond_nconsts: int,
+    body_nconsts: int,
+) -> Operands:
     """JAX's own loop: all of its carry is masked."""
     consts = cond_nconsts + body_nconsts
     xs = (*map(read_only, xs[:consts]), *xs[consts:])
@@ -194,13 +212,15 @@ def _while(
     own = [has_lanes(x) for x in of_test], [has_lanes(x) for x in of_body]
     carry = [all_entries(x) for x in carry]
 
-    def test(inner: Any, state: list, _: list) -> Any:
-        return objects(inner.run(cond_jaxpr, [*of_test, *state])[0])[()]
+    def test(inner: LaneContext, state: Operands, _: Operands) -> Number:
+        return entry_of(inner.run(cond_jaxpr, [*of_test, *state])[0])
 
-    def turn(inner: Any, _: Any, state: list, __: list) -> tuple:
+    def turn(
+        inner: LaneContext, _: Number, state: Operands, __: Operands
+    ) -> tuple[Operands, Operands]:
         return [all_entries(x) for x in inner.run(body_jaxpr, [*of_body, *state])], []
 
-    def varies(flags: list[bool]) -> tuple:
+    def varies(flags: list[bool]) -> tuple[bool, list[bool]]:
         tested = lambda flags: dependents(cond_jaxpr, [*own[0], *flags])[0]  # noqa: E731
 
         def grown(flags: list[bool]) -> list[bool]:
@@ -210,29 +230,34 @@ def _while(
         flags = _propagate_flags(grown, flags)
         return tested(flags), flags
 
-    return looped(context, test, turn, carry, [], varies, body_jaxpr.out_avals)
+    return looped(context, test, turn, carry, [], varies, output_types(body_jaxpr))
 
 
-def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list | None:
+def _loop(
+    context: LaneContext, *xs: Operand, condition: Jaxpr, body: Jaxpr, sizes: Sequence[int]
+) -> Operands | None:
     """The loop of `autodiff/while_loop.py`. The buffers of a lane that is done are kept, too: under
     `vmap` the body goes on to write them, at rows that do not count. A loop with lanes of its own,
     of a `vmap` inside of the solve, has no rule, and is replaced by its implementation.
     """
-    if condition.out_avals[0].ndim:
+    if output_types(condition)[0].ndim:
         return None
     consts, state, buffers = split_by_sizes(xs, sizes)
     consts = [read_only(_read_only_operand(x, context)) for x in consts]
     own = [has_lanes(x) for x in consts]
-    avals = body.out_avals
+    avals = output_types(body)
 
-    def test(inner: Any, state: list, buffers: list) -> Any:
-        return objects(inner.run(condition, [*consts, *state, *buffers])[0])[()]
+    def test(inner: LaneContext, state: Operands, buffers: Operands) -> Number:
+        return entry_of(inner.run(condition, [*consts, *state, *buffers])[0])
 
-    def turn(inner: Any, active: Any, state: list, buffers: list) -> tuple:
+    def turn(
+        inner: LaneContext, active: Number, state: Operands, buffers: Operands
+    ) -> tuple[Operands, Operands]:
         out = inner.run(body, [_scalar_array(active), *consts, *state, *buffers])
-        return tuple(split_by_sizes(out, sizes[1:]))
+        after, written = split_by_sizes(out, sizes[1:])
+        return after, written
 
-    def varies(flags: list[bool]) -> tuple:
+    def varies(flags: list[bool]) -> tuple[bool, list[bool]]:
         every = sizes[0], sizes[1] + sizes[2], 0
         flags = lane_dependence(condition, body, every, [*own, *flags])
         return dependents(condition, flags)[0], flags[len(own) :]
@@ -245,43 +270,49 @@ def _loop(context: Any, *xs: Any, condition: Any, body: Any, sizes: Any) -> list
     return looped(context, test, turn, state, buffers, varies, avals)
 
 
-def _starts_with_known_iterations(context: Any, test: Callable, state: list, buffers: list) -> bool:
+def _starts_with_known_iterations(
+    context: LaneContext,
+    test: Test,
+    state: Operands,
+    buffers: Operands,
+) -> bool:
     """True if a loop starts with known iterations, such as a `single_iteration_loop`, which
     replaces its buffers.
     """
     return all(map(is_known, state)) and is_known_entry(test(context, state, buffers))
 
 
-def _scalar_array(entry: Any) -> np.ndarray:
+def _scalar_array(entry: Number) -> np.ndarray:
     return full_array((), entry)
 
 
 # --- scans ----------------------------------------------------------------------------------------
 
 
-def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **params: Any) -> list:
+def _scan(
+    context: LaneContext, *xs: Operand, jaxpr: Jaxpr, length: int, reverse: bool, **params: Any
+) -> Operands:
     num_consts, num_carry = scan_counts(params)
     count = num_consts + num_carry
-    consts, carry, rows = (
-        list(map(read_only, xs[:num_consts])),
-        list(xs[num_consts:count]),
-        list(xs[count:]),
-    )
+    consts, carry, rows = [read_only(x) for x in xs[:num_consts]], xs[num_consts:count], xs[count:]
     size = length * count_equations(jaxpr)
     if size <= _UNROLLED or length <= 1:
         return _unroll_scan(context, jaxpr, consts, carry, rows, length, reverse)
-    out = jaxpr.out_avals[num_carry:]
+    types = output_types(jaxpr)
+    out = types[num_carry:]
     written = [np.broadcast_to(np.zeros((), a.dtype), (length, *a.shape)) for a in out]
     carry = [all_entries(x) for x in carry]
     written = [_loop_buffer(x, context, a) for x, a in zip(written, out, strict=True)]
     own, of_rows = [has_lanes(x) for x in consts], [has_lanes(x) for x in rows]
 
-    def test(inner: Any, state: list, _: list) -> Any:
+    def test(inner: LaneContext, state: Operands, _: Operands) -> Number:
         del inner
-        return apply("lt", objects(state[0])[()], np.int32(length))
+        return apply("lt", entry_of(state[0]), np.int32(length))
 
-    def turn(inner: Any, active: Any, state: list, written: list) -> tuple:
-        i = objects(state[0])[()]
+    def turn(
+        inner: LaneContext, active: Number, state: Operands, written: Operands
+    ) -> tuple[Operands, Operands]:
+        i = entry_of(state[0])
         j = apply("sub", np.int32(length - 1), i) if reverse else i
         here = [clamped_row(x, j, inner.space) for x in rows]
         found = inner.run(jaxpr, [*consts, *state[1:], *here])
@@ -291,26 +322,32 @@ def _scan(context: Any, *xs: Any, jaxpr: Any, length: int, reverse: bool, **para
         ]
         return [_scalar_array(apply("add", i, np.int32(1))), *after], written
 
-    def varies(flags: list[bool]) -> tuple:
+    def varies(flags: list[bool]) -> tuple[bool, list[bool]]:
         def grown(flags: list[bool]) -> list[bool]:
             found = dependents(jaxpr, [*own, *flags[1 : num_carry + 1], *of_rows])
             return [False, *(a or b for a, b in zip(flags[1:], found, strict=True))]
 
         return False, _propagate_flags(grown, flags)
 
-    counter = jax.ShapeDtypeStruct((), jnp.int32)
+    counter = ShapedArray((), jnp.int32)
     avals = [
         counter,
-        *jaxpr.out_avals[:num_carry],
-        *(jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in out),
+        *types[:num_carry],
+        *(ShapedArray((length, *a.shape), a.dtype) for a in out),
     ]
     found = looped(context, test, turn, [np.asarray(np.int32(0)), *carry], written, varies, avals)
     return found[1:]
 
 
 def _unroll_scan(
-    context: Any, jaxpr: Any, consts: list, carry: list, rows: list, length: int, reverse: bool
-) -> list:
+    context: LaneContext,
+    jaxpr: Jaxpr,
+    consts: Operands,
+    carry: Operands,
+    rows: Operands,
+    length: int,
+    reverse: bool,
+) -> Operands:
     """Evaluates a scan iteration by iteration."""
     written, count = [], len(carry)
     for i in range(length - 1, -1, -1) if reverse else range(length):
@@ -319,8 +356,8 @@ def _unroll_scan(
         carry = found[:count]
         written.append([objects(all_entries(x)) for x in found[count:]])
     written = written[::-1] if reverse else written
-    outs = zip(*written, strict=True) if written else [() for _ in jaxpr.out_avals[count:]]
-    avals = jaxpr.out_avals[count:]
+    avals = output_types(jaxpr)[count:]
+    outs = zip(*written, strict=True) if written else [() for _ in avals]
     return [
         *carry,
         *(
@@ -333,7 +370,7 @@ def _unroll_scan(
 # --- walks (`autodiff/dynamic_scan.py`) -----------------------------------------------------------
 
 
-def _row_number(first: Any, i: Any, count: Any, length: int) -> Any:
+def _row_number(first: Number, i: Number, count: Number | None, length: int) -> Number:
     """The number of the i-th row from `first`, or of the i-th from the end of `count` rows."""
     place = i if count is None else apply("sub", apply("sub", count, np.int32(1)), i)
     at_least = apply("max", apply("add", first, place), np.int32(0))
@@ -341,35 +378,37 @@ def _row_number(first: Any, i: Any, count: Any, length: int) -> Any:
 
 
 def _walk(
-    context: Any,
-    lo: Any,
-    n: Any,
-    *xs: Any,
-    step: Any,
-    sizes: Any,
-    lanes: Any,
+    context: LaneContext,
+    lo: np.ndarray,
+    n: np.ndarray,
+    *xs: Operand,
+    step: Jaxpr,
+    sizes: Sequence[int],
+    lanes: tuple[int, ...],
     length: int,
     reverse: bool,
     fresh: bool,
-    **_: Any,
-) -> list | None:
+    **_: object,
+) -> Operands | None:
     """Reads and writes rows at the place of each lane; a lane that is done writes none."""
     if lanes or not length:
         return None
     rows, consts, carry, linear, linear_rows, buffers = split_by_sizes(xs, sizes)
     consts, linear = [read_only(x) for x in consts], [read_only(x) for x in linear]
-    first, count = objects(lo)[()], objects(n)[()]
-    avals = step.out_avals
-    full = [jax.ShapeDtypeStruct((length, *a.shape), a.dtype) for a in avals[sizes[2] :]]
+    first, count = entry_of(lo), entry_of(n)
+    avals = output_types(step)
+    full = [ShapedArray((length, *a.shape), a.dtype) for a in avals[sizes[2] :]]
     carry = [_loop_buffer(x, context, a) for x, a in zip(carry, avals, strict=False)]
     buffers = [_loop_buffer(x, context, a) for x, a in zip(buffers, full, strict=True)]
 
-    def test(inner: Any, state: list, _: list) -> Any:
+    def test(inner: LaneContext, state: Operands, _: Operands) -> Number:
         del inner
-        return apply("lt", objects(state[0])[()], count)
+        return apply("lt", entry_of(state[0]), count)
 
-    def turn(inner: Any, active: Any, state: list, buffers: list) -> tuple:
-        i = objects(state[0])[()]
+    def turn(
+        inner: LaneContext, active: Number, state: Operands, buffers: Operands
+    ) -> tuple[Operands, Operands]:
+        i = entry_of(state[0])
         j = _row_number(first, i, count if reverse else None, length)
         at_row = [clamped_row(x, j, inner.space) for x in (*rows, *linear_rows)]
         here, linear_here = at_row[: len(rows)], at_row[len(rows) :]
@@ -385,43 +424,46 @@ def _walk(
         ]
         return [_scalar_array(apply("add", i, np.int32(1))), *after], buffers
 
-    own = [has_lanes(x) for x in (full_array((), first), full_array((), count))]
+    own = has_lanes(lo), has_lanes(n)
     fixed = [[has_lanes(x) for x in g] for g in (rows, consts, linear, linear_rows)]
-
-    def varies(flags: list[bool]) -> tuple:
-        tests, places = own[1] or flags[0], any(own) or flags[0]
-
-        def grown(flags: list[bool]) -> list[bool]:
-            inputs = [
-                [f or places for f in fixed[0]],
-                fixed[1],
-                flags[1 : sizes[2] + 1],
-                fixed[2],
-                [f or places for f in fixed[3]],
-                flags[sizes[2] + 1 :],
-            ]
-            found = dependents(step, [tests, *(f for g in inputs for f in g)])
-            found = [a or b or tests for a, b in zip(flags[1:], found, strict=True)]
-            return [
-                flags[0] or tests,
-                *found[: sizes[2]],
-                *(f or places for f in found[sizes[2] :]),
-            ]
-
-        return tests, _propagate_flags(grown, flags)
-
-    counter = jax.ShapeDtypeStruct((), jnp.int32)
+    varies = partial(_variation_in_walk, step, sizes[2], own, fixed)
+    counter = ShapedArray((), jnp.int32)
     state = [np.asarray(np.int32(0)), *carry]
     every = [counter, *avals[: sizes[2]], *full]
     return looped(context, test, turn, state, buffers, varies, every)[1:]
 
 
+def _variation_in_walk(
+    step: Jaxpr,
+    carries: int,
+    own: tuple[bool, bool],
+    fixed: Sequence[Sequence[bool]],
+    flags: list[bool],
+) -> tuple[bool, list[bool]]:
+    """The `varies` of a walk: `own` flags its first row and the number of rows, `fixed` the rows,
+    constants, linear inputs and linear rows, and `flags` the counter, the carry and the buffers.
+    """
+    tests, places = own[1] or flags[0], any(own) or flags[0]
+    rows, consts, linear, linear_rows = fixed
+
+    def grown(flags: list[bool]) -> list[bool]:
+        here, linear_here = ([f or places for f in g] for g in (rows, linear_rows))
+        carry, buffers = flags[1 : carries + 1], flags[carries + 1 :]
+        inputs = [tests, *here, *consts, *carry, *linear, *linear_here, *buffers]
+        found = [a or b or tests for a, b in zip(flags[1:], dependents(step, inputs), strict=True)]
+        return [flags[0] or tests, *found[:carries], *(f or places for f in found[carries:])]
+
+    return tests, _propagate_flags(grown, flags)
+
+
 # --- branches -------------------------------------------------------------------------------------
 
 
-def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) -> list:
+def _cond(
+    context: LaneContext, index: np.ndarray, *xs: Operand, branches: Sequence[Jaxpr], **_: object
+) -> Operands:
     """Evaluates the branch that is known to be taken; else all, and selects."""
-    which = objects(index)[()]
+    which = entry_of(index)
     if is_known_entry(which):
         return context.run(branches[min(max(int(which), 0), len(branches) - 1)], xs)
     found, xs = None, tuple(map(read_only, xs))
@@ -438,7 +480,7 @@ def _cond(context: Any, index: np.ndarray, *xs: Any, branches: Any, **_: Any) ->
     return found or []
 
 
-def _is_branch(which: Any, k: int, count: int) -> Any:
+def _is_branch(which: Number, k: int, count: int) -> Number:
     if which.dtype == bool:
         return which if k else apply("not", which)
     if k == count - 1:
@@ -446,7 +488,7 @@ def _is_branch(which: Any, k: int, count: int) -> Any:
     return apply("eq", which, np.int32(k)) if k else apply("le", which, np.int32(0))
 
 
-def _select_branch(here: Any, new: Any, old: Any, space: Any) -> Any:
+def _select_branch(here: Number, new: Operand, old: Operand, space: Space) -> Operand:
     if new is old:
         return new
     if any(isinstance(x, WritableArray | View) for x in (new, old)):
@@ -454,7 +496,7 @@ def _select_branch(here: Any, new: Any, old: Any, space: Any) -> Any:
     return _kept_where(here, new, all_entries(old), space)
 
 
-LOOPS: dict[str, Callable] = {
+LOOPS: dict[str, Rule] = {
     "while": _while,
     "loop": _loop,
     "scan": _scan,

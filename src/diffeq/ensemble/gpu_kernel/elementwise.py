@@ -3,14 +3,13 @@ known.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ...autodiff.batch_last import ELEMENTWISE as COMMON
-from ...autodiff.jax_internals import evaluate_equation
-from .scalar_values import apply_operation, fold_operation, is_known, is_known_entry, map_entries
+from ...autodiff.jax_internals import Equation, evaluate_equation, input_types, output_types
+from .operands import is_known
+from .scalar_values import Number, apply_operation, fold_operation, is_known_entry, map_entries
 
 __all__ = ["ELEMENTWISE", "elementwise", "fits", "on_entries"]
 
@@ -23,43 +22,42 @@ ELEMENTWISE = COMMON | frozenset(
 )
 
 
-def fits(equation: Any) -> bool:
+def fits(equation: Equation) -> bool:
     """True if each entry of the output is computed from one entry of each input; axes of length one
     are broadcast.
     """
-    shape = equation.outvars[0].aval.shape
-    pairs = [
-        zip(v.aval.shape, shape, strict=True) if v.aval.shape else ()
-        for v in equation.invars
-        if len(v.aval.shape) in (0, len(shape))
-    ]
-    return len(pairs) == len(equation.invars) and all(a in (1, b) for p in pairs for a, b in p)
+    shape = output_types(equation)[0].shape
+    own = [x.shape for x in input_types(equation) if x.shape]
+    return all(
+        len(s) == len(shape) and all(a in (1, b) for a, b in zip(s, shape, strict=True))
+        for s in own
+    )
 
 
-def elementwise(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
+def elementwise(equation: Equation, xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an elementwise equation."""
     if all(map(is_known, xs)):
         return _fold_equation(equation, xs)
-    shape = equation.outvars[0].aval.shape
+    shape = output_types(equation)[0].shape
     return map_entries(on_entries(equation), *(np.broadcast_to(x, shape) for x in xs))
 
 
-def on_entries(equation: Any) -> Callable:
+def on_entries(equation: Equation) -> Callable[..., Number]:
     """An elementwise equation, as a function of entries."""
     name = equation.primitive.name
     bind = lambda *entries: evaluate_equation(equation, entries)[0]  # noqa: E731
 
-    def one(*entries: Any) -> Any:
+    def one(*entries: Number) -> Number:
         if all(map(is_known_entry, entries)):
-            return _fold_equation(equation, [np.asarray(x) for x in entries])[()]
+            return _fold_equation(equation, [np.asarray(x) for x in entries]).flat[0]
         return apply_operation(name, bind, entries)
 
     return one
 
 
-def _fold_equation(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
+def _fold_equation(equation: Equation, xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an elementwise operation on known arrays."""
-    name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
+    name, dtype = equation.primitive.name, output_types(equation)[0].dtype
     if name == "convert_element_type" and not _to_whole(xs[0].dtype, dtype):
         return xs[0].astype(dtype)
     wide = list(np.broadcast_arrays(*xs)) if len({x.shape for x in xs}) > 1 else list(xs)
@@ -67,6 +65,6 @@ def _fold_equation(equation: Any, xs: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(fold_operation(name, each, wide), dtype)
 
 
-def _to_whole(old: Any, new: Any) -> bool:
+def _to_whole(old: np.dtype, new: np.dtype) -> bool:
     """True for conversions to integers or booleans, on which NumPy and XLA do not agree."""
-    return old.kind not in "biu" and jnp.dtype(new).kind in "biu"
+    return old.kind not in "biu" and new.kind in "biu"

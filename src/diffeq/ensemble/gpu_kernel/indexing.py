@@ -6,49 +6,61 @@ whatever a lane that is done has in its registers, no place outside of an array 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .large_arrays import REGISTERS, Space, Stored, WritableArray, all_entries, to_memory
-from .scalar_values import apply, index_array, is_known, is_known_entry, objects, select
+from .context import LaneContext, Rule
+from .large_arrays import REGISTERS, Space, WritableArray, to_memory
+from .operands import Operand, Operands, Stored, all_entries, entry_dtype, entry_of, is_known
+from .scalar_values import (
+    Entry,
+    Ints,
+    Number,
+    apply,
+    index_array,
+    is_known_entry,
+    map_entries,
+    objects,
+    select,
+    select_entry,
+)
 
 __all__ = ["CHAIN", "INDEXING", "clamped_row", "dynamic_slice", "write_row"]
 
 CHAIN = 16  # the number of selects that cost as much as a load
 
 
-def _clamp_place(entry: Any, most: int) -> Any:
+def _clamp_place(entry: Number, most: int) -> Number:
     """A place, as an int32 within 0…most."""
     entry = _int32(entry)
     low, high = np.int32(0), np.int32(most)
     return apply("min", apply("max", entry, low), high)
 
 
-def _int32(entry: Any) -> Any:
-    if is_known_entry(entry):
+def _int32(entry: Number) -> Number:
+    if isinstance(entry, np.generic):
         return np.int32(min(max(int(entry), -1), 2**31 - 1))
     if entry.dtype == jnp.int32:
         return entry
     # Out of the range of an int32 is out of any array.
     if jnp.issubdtype(entry.dtype, jnp.signedinteger):
         return jnp.clip(entry, -1, 2**31 - 1).astype(jnp.int32)
-    return jnp.minimum(entry, entry.dtype.type(min(2**31 - 1, jnp.iinfo(entry.dtype).max))).astype(
-        jnp.int32
-    )
+    most = entry.dtype.type(min(2**31 - 1, jnp.iinfo(entry.dtype).max))
+    return jnp.minimum(entry, most).astype(jnp.int32)
 
 
-def clamped_row(x: Any, j: Any, space: Space) -> np.ndarray:
+def clamped_row(x: Operand, j: Number, space: Space) -> np.ndarray:
     """Row j of an array, clamped."""
     return dynamic_slice(x, [j, *(np.int32(0) for _ in x.shape[1:])], (1, *x.shape[1:]), space)[
         0, ...
     ]
 
 
-def write_row(x: Any, j: Any, value: Any, where: Any, space: Space) -> Any:
+def write_row(x: Operand, j: Number, value: Operand, where: Number, space: Space) -> Operand:
     """The array with row j written in the lanes of the mask `where`; none past the end."""
     j, value = _int32(j), all_entries(value)
     x = to_memory(x, space, x.dtype) if isinstance(x, Stored) else x
@@ -61,15 +73,14 @@ def write_row(x: Any, j: Any, value: Any, where: Any, space: Space) -> Any:
     for k in [int(j)] if is_known_entry(j) else range(len(out)):
         if 0 <= k < len(out):
             here = apply("and", apply("eq", j, np.int32(k)), where)
-            for i in np.ndindex(new.shape):
-                out[(k, *i)] = select(here, new[i], out[(k, *i)])
+            out[k, ...] = map_entries(partial(select_entry, here), new, out[k, ...])
     return out
 
 
 # --- slices ---------------------------------------------------------------------------------------
 
 
-def dynamic_slice(x: Any, starts: Sequence, sizes: Sequence, space: Space) -> np.ndarray:
+def dynamic_slice(x: Operand, starts: Sequence[Number], sizes: Ints, space: Space) -> np.ndarray:
     """A slice whose starts are entries, clamped so that it is inside of the array."""
     room = [n - size for n, size in zip(x.shape, sizes, strict=True)]
     starts = [_clamp_place(s, r) for s, r in zip(starts, room, strict=True)]
@@ -85,37 +96,39 @@ def dynamic_slice(x: Any, starts: Sequence, sizes: Sequence, space: Space) -> np
         if is_known_entry(start):
             x = cut(int(start))
             continue
-        chosen = objects(cut(0)).copy()
+        chosen = objects(cut(0))
         for s in range(1, room[axis] + 1):
-            here, found = apply("eq", start, np.int32(s)), objects(cut(s))
-            for i in np.ndindex(chosen.shape):
-                chosen[i] = select(here, found[i], chosen[i])
+            here = apply("eq", start, np.int32(s))
+            chosen = map_entries(partial(select_entry, here), cut(s), chosen)
         x = chosen
     return x
 
 
-def _read_slice(x: Stored, starts: Sequence, sizes: Sequence) -> np.ndarray:
+def _read_slice(x: Stored, starts: Sequence[Number], sizes: Ints) -> np.ndarray:
     """A slice of an array in memory, which is laid out by rows."""
     strides = [int(np.prod(x.shape[i + 1 :])) for i in range(len(x.shape))]
-    first: Any = np.int32(0)
+    first: Number = np.int32(0)
     for start, stride in zip(starts, strides, strict=True):
         first = apply("add", first, apply("mul", start, np.int32(stride)))
-    out = np.empty(tuple(sizes), object)
+    out = np.empty(tuple(map(int, sizes)), object)
     for i in np.ndindex(out.shape):
         further = sum(k * stride for k, stride in zip(i, strides, strict=True))
         out[i] = x.read(apply("add", first, np.int32(further)))
     return out
 
 
-def _dynamic_slice(context: Any, x: Any, *starts: Any, slice_sizes: Any) -> list:
-    return [dynamic_slice(x, [objects(s)[()] for s in starts], slice_sizes, context.space)]
+def _dynamic_slice(
+    context: LaneContext, x: Operand, *starts: np.ndarray, slice_sizes: Ints
+) -> Operands:
+    return [dynamic_slice(x, list(map(entry_of, starts)), slice_sizes, context.space)]
 
 
-def _dynamic_update(context: Any, x: Any, update: Any, *starts: Any) -> list:
+def _dynamic_update(
+    context: LaneContext, x: Operand, update: Operand, *starts: np.ndarray
+) -> Operands:
     update = all_entries(update)
-    entries = [objects(s)[()] for s in starts]
     room = [n - size for n, size in zip(x.shape, update.shape, strict=True)]
-    entries = [_clamp_place(s, r) for s, r in zip(entries, room, strict=True)]
+    entries = [_clamp_place(entry_of(s), r) for s, r in zip(starts, room, strict=True)]
     rows_of_one = x.shape and update.shape == (1, *x.shape[1:])
     if rows_of_one and all(is_known_entry(s) and s == 0 for s in entries[1:]):
         return [write_row(x, entries[0], index_array(update, 0), np.bool_(True), context.space)]
@@ -123,7 +136,10 @@ def _dynamic_update(context: Any, x: Any, update: Any, *starts: Any) -> list:
 
 
 def _combine_window(
-    x: np.ndarray, starts: Sequence, update: np.ndarray, combine: Callable
+    x: np.ndarray,
+    starts: Sequence[Number],
+    update: np.ndarray,
+    combine: Callable[[Entry, Entry], Entry],
 ) -> np.ndarray:
     """An array with an update combined into it; unchanged where the update lies outside."""
     room = [n - size for n, size in zip(x.shape, update.shape, strict=True)]
@@ -134,13 +150,13 @@ def _combine_window(
     for origin in product(*each):
         if any(not 0 <= o <= r for o, r in zip(origin, room, strict=True)):
             continue
-        here: Any = np.bool_(True)
+        here: Number = np.bool_(True)
         for start, o in zip(starts, origin, strict=True):
             if not is_known_entry(start):
                 here = apply("and", here, apply("eq", start, np.int32(o)))
-        for i in np.ndindex(new.shape):
-            at = tuple(a + b for a, b in zip(origin, i, strict=True))
-            out[at] = select(here, combine(out[at], new[i]), out[at])
+        window = (*(slice(o, o + n) for o, n in zip(origin, new.shape, strict=True)), ...)
+        made = map_entries(combine, out[window], new)
+        out[window] = map_entries(partial(select_entry, here), made, out[window])
     return out
 
 
@@ -148,16 +164,16 @@ def _combine_window(
 
 
 def _gather(
-    context: Any,
-    x: Any,
-    indices: Any,
+    context: LaneContext,
+    x: Operand,
+    indices: Operand,
     *,
-    dimension_numbers: Any,
-    slice_sizes: Any,
-    mode: Any,
-    fill_value: Any,
-    **_: Any,
-) -> list:
+    dimension_numbers: lax.GatherDimensionNumbers,
+    slice_sizes: Ints,
+    mode: lax.GatherScatterMode,
+    fill_value: float | None,
+    **_: object,
+) -> Operands:
     """A slice for each of the indices."""
     numbers, batch = dimension_numbers, indices.shape[:-1]
     offset, indices = numbers.offset_dims, objects(all_entries(indices))
@@ -178,25 +194,33 @@ def _gather(
         window = objects(dynamic_slice(x, starts, slice_sizes, context.space)).reshape(kept_sizes)
         if fills:
             inside = _is_inside(starts, room)
-            blank = _fill_value(_entry_dtype(x), fill_value)
-            for i in np.ndindex(window.shape):
-                window[i] = select(inside, window[i], blank)
+            blank = _fill_value(entry_dtype(x), fill_value)
+            window = map_entries(
+                lambda e, on=inside, blank=blank: select_entry(on, e, blank), window
+            )
         at = iter(b)
         place = tuple(slice(None) if d in offset else next(at) for d in range(out.ndim))
         out[(*place, ...)] = window
     return [out]
 
 
-def _with_offset(batch: Sequence, window: Sequence, offset: Sequence) -> tuple:
+def _with_offset(batch: Sequence[int], window: Ints, offset: Sequence[int]) -> tuple[int, ...]:
     at, inner = iter(batch), iter(window)
-    return tuple(next(inner) if d in offset else next(at) for d in range(len(batch) + len(window)))
+    return tuple(
+        int(next(inner)) if d in offset else next(at) for d in range(len(batch) + len(window))
+    )
 
 
 def _window_starts(
-    b: tuple, indices: np.ndarray, mapped: Any, batching: Any, own: Any, ndim: int
-) -> list:
+    b: tuple[int, ...],
+    indices: np.ndarray,
+    mapped: Sequence[int],
+    batching: Sequence[int],
+    own: Sequence[int],
+    ndim: int,
+) -> list[Number]:
     """The start of the window of one of the indices, along each axis of the operand."""
-    starts: list[Any] = [np.int32(0)] * ndim
+    starts: list[Number] = [np.int32(0)] * ndim
     for k, axis in enumerate(mapped):
         starts[axis] = _int32(indices[(*b, k)])
     for axis, place in zip(batching, own, strict=True):
@@ -204,44 +228,39 @@ def _window_starts(
     return starts
 
 
-def _is_inside(starts: Sequence, room: Sequence) -> Any:
-    inside: Any = np.bool_(True)
+def _is_inside(starts: Sequence[Number], room: Sequence[int]) -> Number:
+    inside: Number = np.bool_(True)
     for start, r in zip(starts, room, strict=True):
         within = apply("and", apply("ge", start, np.int32(0)), apply("le", start, np.int32(r)))
         inside = apply("and", inside, within)
     return inside
 
 
-def _entry_dtype(x: Any) -> Any:
-    return jnp.dtype(x.dtype if isinstance(x, Stored) or is_known(x) else x.flat[0].dtype)
-
-
-def _fill_value(dtype: Any, given: Any) -> Any:
+def _fill_value(dtype: np.dtype, given: float | None) -> np.generic:
     """The value of an entry outside of the array."""
-    kind = jnp.dtype(dtype)
     if given is not None:
-        return kind.type(given)
-    if jnp.issubdtype(kind, jnp.inexact):
-        return kind.type(np.nan)
-    if jnp.issubdtype(kind, jnp.bool_):
+        return dtype.type(given)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return dtype.type(np.nan)
+    if jnp.issubdtype(dtype, jnp.bool_):
         return np.bool_(True)
-    limits = jnp.iinfo(kind)
-    return kind.type(limits.min if jnp.issubdtype(kind, jnp.signedinteger) else limits.max)
+    limits = jnp.iinfo(dtype)
+    return dtype.type(limits.min if jnp.issubdtype(dtype, jnp.signedinteger) else limits.max)
 
 
-def _scatter(name: str | None) -> Callable:
+def _scatter(name: str | None) -> Rule:
     combine = (lambda old, new: apply(name, old, new)) if name else (lambda old, new: new)
 
     def rule(
-        context: Any,
-        x: Any,
-        indices: Any,
-        updates: Any,
+        context: LaneContext,
+        x: Operand,
+        indices: Operand,
+        updates: Operand,
         *,
-        dimension_numbers: Any,
-        mode: Any,
-        **_: Any,
-    ) -> list:
+        dimension_numbers: lax.ScatterDimensionNumbers,
+        mode: lax.GatherScatterMode,
+        **_: object,
+    ) -> Operands:
         del context
         numbers, x = dimension_numbers, all_entries(x)
         indices, updates = objects(all_entries(indices)), objects(all_entries(updates))
@@ -275,73 +294,75 @@ def _scatter(name: str | None) -> Callable:
 # --- rows of large arrays (`autodiff/row_buffers.py`, `autodiff/tables.py`) -----------------------
 
 
-def _get_row(context: Any, x: Any, j: np.ndarray) -> list | None:
-    return None if j.shape else [clamped_row(x, objects(j)[()], context.space)]
+def _get_row(context: LaneContext, x: Operand, j: np.ndarray) -> Operands | None:
+    return None if j.shape else [clamped_row(x, entry_of(j), context.space)]
 
 
-def _unset(context: Any, *, shape: Sequence[int], dtype: Any) -> list:
+def _unset(context: LaneContext, *, shape: Sequence[int], dtype: np.dtype) -> Operands:
     few = int(np.prod(shape)) <= REGISTERS
     return [np.zeros(shape, dtype) if few else context.space.memory(shape, dtype)]
 
 
-def _put_row(context: Any, x: Any, value: Any, j: np.ndarray) -> list | None:
+def _put_row(context: LaneContext, x: Operand, value: Operand, j: np.ndarray) -> Operands | None:
     if j.shape:
         return None
     return [
-        write_row(_row_buffer(context, x, value), objects(j)[()], value, context.on, context.space)
+        write_row(_row_buffer(context, x, value), entry_of(j), value, context.on, context.space)
     ]
 
 
-def _row_buffer(context: Any, x: Any, value: Any) -> Any:
+def _row_buffer(context: LaneContext, x: Operand, value: Operand) -> Operand:
     """An array of entries, if it is not too large to be one."""
-    return x if x.size <= REGISTERS else to_memory(x, context.space, _entry_dtype(value))
+    return x if x.size <= REGISTERS else to_memory(x, context.space, entry_dtype(value))
 
 
-def _pick_row(context: Any, x: Any, i: Any, *, queries: int) -> list | None:
+def _pick_row(context: LaneContext, x: Operand, i: Operand, *, queries: int) -> Operands | None:
     if len(i.shape) > queries:
         return None
-    length, wanted = x.shape[0], objects(all_entries(i))
+    length = x.shape[0]
     out = np.empty((*i.shape, *x.shape[1:]), object)
-    for q in np.ndindex(i.shape):
-        out[(*q, ...)] = objects(clamped_row(x, _ring_place(wanted[q], length), context.space))
+    for q, number in zip(np.ndindex(i.shape), all_entries(i).flat, strict=True):
+        out[(*q, ...)] = objects(clamped_row(x, _ring_place(number, length), context.space))
     return [out]
 
 
-def _add_row(context: Any, x: Any, value: Any, i: Any, *, queries: int) -> list | None:
+def _add_row(
+    context: LaneContext, x: Operand, value: Operand, i: Operand, *, queries: int
+) -> Operands | None:
     if len(i.shape) > queries:
         return None
-    length, wanted, value = x.shape[0], objects(all_entries(i)), all_entries(value)
+    length, value = x.shape[0], all_entries(value)
     x = _row_buffer(context, x, value)
-    for q in np.ndindex(i.shape):
-        j, own = _ring_place(wanted[q], length), objects(index_array(value, q) if q else value)
+    for q, number in zip(np.ndindex(i.shape), all_entries(i).flat, strict=True):
+        j, own = _ring_place(number, length), index_array(value, q) if q else value
         old = objects(clamped_row(x, j, context.space))
-        new = np.empty(old.shape, object)
-        for k in np.ndindex(old.shape):
-            new[k] = apply("add", old[k], own[k])
+        new = map_entries(partial(apply, "add"), old, own)
         x = write_row(x, j, new, context.on, context.space)
     return [x]
 
 
-def _ring_place(i: Any, length: int) -> Any:
+def _ring_place(i: Number, length: int) -> Number:
     """The place of row i: in a ring, if the length is a power of two."""
     return apply("and", i, np.int32(length - 1)) if length & (length - 1) == 0 else i
 
 
-def _find_row(context: Any, ends: Any, count: np.ndarray, x: Any, *, queries: int) -> list | None:
+def _find_row(
+    context: LaneContext, ends: Operand, count: np.ndarray, x: Operand, *, queries: int
+) -> Operands | None:
     """Finds rows by bisection, with a fixed number of halvings for a length."""
     if count.shape or len(x.shape) > queries:
         return None
-    length, wanted, high = ends.shape[0], objects(all_entries(x)), objects(count)[()]
+    length, high = ends.shape[0], entry_of(count)
     first = apply("max", apply("sub", high, np.int32(length)), np.int32(0))
     out = np.empty(x.shape, object)
-    for q in np.ndindex(x.shape):
+    for q, wanted in zip(np.ndindex(x.shape), all_entries(x).flat, strict=True):
         low, top = first, high
         for _ in range(length.bit_length()):
             two = apply("add", low, top)
             middle = _half_of(two)
-            end = objects(clamped_row(ends, _ring_place(middle, length), context.space))[()]
+            end = entry_of(clamped_row(ends, _ring_place(middle, length), context.space))
             on = apply("lt", low, top)
-            after = apply("and", apply("lt", end, wanted[q]), on)
+            after = apply("and", apply("lt", end, wanted), on)
             low, top = (
                 select(after, apply("add", middle, np.int32(1)), low),
                 select(apply("and", on, apply("not", after)), middle, top),
@@ -350,15 +371,13 @@ def _find_row(context: Any, ends: Any, count: np.ndarray, x: Any, *, queries: in
     return [out]
 
 
-def _half_of(entry: Any) -> Any:
-    return (
-        np.int32(entry >> 1)
-        if is_known_entry(entry)
-        else lax.shift_right_logical_p.bind(entry, jnp.broadcast_to(np.int32(1), jnp.shape(entry)))
-    )
+def _half_of(entry: Number) -> Number:
+    if is_known_entry(entry):
+        return np.int32(int(entry) >> 1)
+    return lax.shift_right_logical_p.bind(entry, jnp.broadcast_to(np.int32(1), jnp.shape(entry)))
 
 
-INDEXING: dict[str, Callable] = {
+INDEXING: dict[str, Rule] = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update,
     "gather": _gather,

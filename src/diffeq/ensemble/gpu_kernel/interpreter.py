@@ -6,37 +6,42 @@ without a rule is replaced by its implementation. Operations on values that are 
 are evaluated then.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.core import AbstractValue
+from jax.extend.core import Literal, Var
+from jax.typing import ArrayLike
 
 from ...algebra import small_lu
 from ...autodiff.jax_internals import (
+    Equation,
+    Jaxpr,
     called,
     evaluate_equation,
     implementation_of,
+    input_types,
     is_key,
     line_of,
     lower_jaxpr,
+    output_types,
     user_line,
 )
+from .context import LaneContext, Rule
 from .control_flow import LOOPS
 from .elementwise import ELEMENTWISE, elementwise, fits
 from .indexing import INDEXING
-from .large_arrays import LazyArray, Space, Stored, WritableArray, all_entries, read_only, to_memory
+from .large_arrays import LazyArray, Space, WritableArray, read_only, to_memory
 from .large_rules import in_memory
+from .operands import Operand, Operands, all_entries, is_known
 from .random_keys import KEYS, entries_of
 from .scalar_values import (
+    Entry,
     KeyWords,
     NoKernel,
-    apply,
     at_once,
-    is_known,
     is_known_entry,
     map_entries,
     objects,
@@ -45,7 +50,7 @@ from .shapes import REDUCTIONS, SHAPES
 from .tiles import in_tiles
 from .triton import in_triton
 
-__all__ = ["LaneContext", "scalarised"]
+__all__ = ["scalarised"]
 
 _CALLS = frozenset(
     """
@@ -54,50 +59,26 @@ _CALLS = frozenset(
     """.split()  # noqa: SIM905 - read as words
 )
 
-ALL = np.bool_(True)
 
+class Interpreter(LaneContext):
+    """Evaluates jaxprs by the rules of their primitives."""
 
-@dataclass(frozen=True)
-class LaneContext:
-    """The context of a rule: the number of lanes, the space of their large arrays, and the mask of
-    the active lanes.
-    """
+    def run(self, jaxpr: Jaxpr, xs: Operands) -> Operands:
+        """Evaluates a jaxpr."""
+        values: dict[Var, Operand] = dict(zip(jaxpr.invars, xs, strict=True))
+        constants = map(_jaxpr_constant, jaxpr.consts)
+        values.update(zip(jaxpr.constvars, constants, strict=True))
 
-    lanes: int
-    space: Space
-    on: Any = ALL
+        def read(v: Var | Literal) -> Operand:
+            return _jaxpr_constant(v.val, v.aval) if isinstance(v, Literal) else values[v]
 
-    def only(self, on: Any) -> "LaneContext":
-        """The context of the lanes for which `on` holds."""
-        return replace(self, on=apply("and", self.on, on))
-
-    @staticmethod
-    def any(on: Any) -> Any:
-        """True if `on` holds for some lane."""
-        return jnp.max(jnp.where(on, jnp.int32(1), jnp.int32(0))) > 0
-
-    def traced(self, function: Callable, xs: Sequence) -> list:
-        """Evaluates a function of arrays, which is traced for it."""
-        jaxpr = jax.make_jaxpr(function)(
-            *(jax.ShapeDtypeStruct(x.shape, _entry_dtype(x)) for x in xs)
-        )
-        return self.run(lower_jaxpr(jaxpr), xs)
-
-    def run(self, jaxpr: Any, xs: Sequence) -> list:
-        """Evaluates a closed jaxpr."""
-        inner = jaxpr.jaxpr
-        values: dict = dict(zip(inner.invars, xs, strict=True))
-        values.update(
-            {v: _jaxpr_constant(c) for v, c in zip(inner.constvars, jaxpr.consts, strict=True)}
-        )
-        read = lambda v: _jaxpr_constant(v.val, v.aval) if isinstance(v, Literal) else values[v]  # noqa: E731
-        last = _last_uses(inner)
-        for number, equation in enumerate(inner.eqns):
+        last = _last_uses(jaxpr)
+        for number, equation in enumerate(jaxpr.eqns):
             inputs = _as_views(equation, map(read, equation.invars), last, number)
             values.update(zip(equation.outvars, self._equation(equation, inputs), strict=True))
-        return [read(v) for v in inner.outvars]
+        return list(map(read, jaxpr.outvars))
 
-    def _equation(self, equation: Any, xs: list) -> list:
+    def _equation(self, equation: Equation, xs: Operands) -> Operands:
         name = equation.primitive.name
         try:
             found = self._ruled(name, equation, xs)
@@ -110,7 +91,7 @@ class LaneContext:
             raise NoKernel("there is no rule for it", name, user_line(equation))
         return found
 
-    def _ruled(self, name: str, equation: Any, xs: list) -> list | None:
+    def _ruled(self, name: str, equation: Equation, xs: Operands) -> Operands | None:
         """The outputs of an equation; None where there is no rule."""
         if name in _CALLS:
             return self.run(called(equation), xs)
@@ -131,11 +112,11 @@ class LaneContext:
             found = self._of_entries(name, equation, [all_entries(x) for x in xs])
         return self.traced(function, xs) if found is None and function is not None else found
 
-    def _of_entries(self, name: str, equation: Any, xs: list) -> list | None:
+    def _of_entries(self, name: str, equation: Equation, xs: list[np.ndarray]) -> Operands | None:
         """The outputs of a primitive that takes no array in memory; None where there is no rule."""
         params, known = equation.params, bool(xs) and all(map(is_known, xs))
         if name in ELEMENTWISE and fits(equation):
-            self.space.spend(0 if known else equation.outvars[0].aval.size)
+            self.space.spend(0 if known else output_types(equation)[0].size)
             return [elementwise(equation, xs)]
         if name in SHAPES:
             return SHAPES[name](*xs, **params)
@@ -143,25 +124,28 @@ class LaneContext:
             return _OWN[name](self, *xs, **params)
         return self._combined(name, equation, xs, known=known)
 
-    def _combined(self, name: str, equation: Any, xs: list, *, known: bool) -> list | None:
+    def _combined(
+        self, name: str, equation: Equation, xs: list[np.ndarray], *, known: bool
+    ) -> Operands | None:
         """The outputs of a primitive that combines entries; None where there is no rule."""
         params = equation.params
         if equation.effects:
             raise NoKernel("it has effects outside of the computation")
         if known:
             return _evaluate_known(equation, xs)
-        if name in REDUCTIONS:
-            self.space.spend(sum(v.aval.size for v in equation.invars))
+        # A sum of no entries has no first one to begin with.
+        if name in REDUCTIONS and all(x.size for x in xs):
+            self.space.spend(sum(x.size for x in input_types(equation)))
             return REDUCTIONS[name](*xs, **params)
         if name not in KEYS:
             return None
-        dtype: Any = equation.invars[0].aval.dtype
+        dtype = input_types(equation)[0].dtype
         kind = {} if "impl" in params else {"impl": getattr(dtype, "_impl", None)}
         return KEYS[name](self, *xs, **params, **kind)
 
 
-def scalarised(jaxpr: Any, inputs: Sequence, lanes: int, space: Space) -> list:
-    """The outputs of a closed jaxpr whose inputs are arrays of entries, or in memory, as they are.
+def scalarised(jaxpr: Jaxpr, inputs: Operands, lanes: int, space: Space) -> Operands:
+    """The outputs of a jaxpr whose inputs are arrays of entries, or in memory, as they are.
 
     >>> jaxpr = jax.make_jaxpr(lambda x: x[::-1].sum() * x)(jnp.zeros(2))
     >>> x = np.empty(2, object)
@@ -169,29 +153,27 @@ def scalarised(jaxpr: Any, inputs: Sequence, lanes: int, space: Space) -> list:
     >>> [y.tolist() for y in scalarised(jaxpr, [x], 3, Space(3))[0]]
     [[0.0, 2.0, 6.0], [1.0, 2.0, 3.0]]
     """
-    return LaneContext(lanes, space).run(lower_jaxpr(jaxpr), inputs)
+    return Interpreter(lanes, space).run(lower_jaxpr(jaxpr), inputs)
 
 
-def _jaxpr_constant(x: Any, aval: Any = None) -> np.ndarray:
+def _jaxpr_constant(x: ArrayLike, aval: AbstractValue | None = None) -> np.ndarray:
     """A constant of a jaxpr."""
-    if is_key(x):
+    if isinstance(x, jax.Array) and is_key(x):
         return entries_of(x)
     return np.asarray(x, getattr(aval, "dtype", None))
 
 
-def _entry_dtype(x: Any) -> Any:
-    return x.dtype if isinstance(x, Stored) or is_known(x) else x.flat[0].dtype
-
-
-def _last_uses(jaxpr: Any) -> dict:
+def _last_uses(jaxpr: Jaxpr) -> dict[Var | Literal, int]:
     """The number of the last equation that reads each variable; those that are returned are read
     after all of them.
     """
-    last = {v: n for n, e in enumerate(jaxpr.eqns) for v in e.invars if not isinstance(v, Literal)}
-    return last | {v: len(jaxpr.eqns) for v in jaxpr.outvars if not isinstance(v, Literal)}
+    last = {v: n for n, e in enumerate(jaxpr.eqns) for v in e.invars if isinstance(v, Var)}
+    return {**last, **{v: len(jaxpr.eqns) for v in jaxpr.outvars if isinstance(v, Var)}}
 
 
-def _as_views(equation: Any, xs: Iterable, last: dict, number: int) -> list:
+def _as_views(
+    equation: Equation, xs: Iterable[Operand], last: dict[Var | Literal, int], number: int
+) -> list[Operand]:
     """Inputs of an equation; arrays that are read later, or twice by it, as read-only views."""
     names = equation.invars
     return [
@@ -202,7 +184,7 @@ def _as_views(equation: Any, xs: Iterable, last: dict, number: int) -> list:
     ]
 
 
-def _evaluate_known(equation: Any, xs: Sequence[np.ndarray]) -> list:
+def _evaluate_known(equation: Equation, xs: Operands) -> Operands:
     """Evaluates an equation of known arrays while tracing."""
     with at_once():
         return [np.asarray(x) for x in evaluate_equation(equation, [jnp.asarray(x) for x in xs])]
@@ -211,7 +193,7 @@ def _evaluate_known(equation: Any, xs: Sequence[np.ndarray]) -> list:
 # --- our own, where a rule is simpler than the implementation -------------------------------------
 
 
-def _barrier(context: LaneContext, *xs: Any) -> list:
+def _barrier(context: LaneContext, *xs: Operand) -> list[Operand]:
     """Makes values that are computed once: a lazy array is written to memory. A kernel needs no
     more; under plain XLA each entry has a barrier, too.
     """
@@ -224,13 +206,13 @@ def _barrier(context: LaneContext, *xs: Any) -> list:
     ]
     behind = iter(jax.lax.optimization_barrier(traced) if traced else [])
 
-    def passed(entry: Any) -> Any:
+    def passed(entry: Entry) -> Entry:
         return entry if is_known_entry(entry) or isinstance(entry, KeyWords) else next(behind)
 
     return [map_entries(passed, x) if isinstance(x, np.ndarray) else x for x in xs]
 
 
-def _lu_factor(context: LaneContext, matrix: np.ndarray) -> list | None:
+def _lu_factor(context: LaneContext, matrix: np.ndarray) -> Operands | None:
     """Factors a matrix by entries; larger ones are for LAPACK, which a kernel has not."""
     n = len(matrix)
     if n > small_lu.LARGEST_WITH_LANES:
@@ -241,13 +223,13 @@ def _lu_factor(context: LaneContext, matrix: np.ndarray) -> list | None:
 
 def _lu_solve(
     context: LaneContext,
-    matrix: Any,
+    matrix: np.ndarray,
     lu: np.ndarray,
     order: np.ndarray,
     b: np.ndarray,
     *,
     transposed: bool,
-) -> list | None:
+) -> Operands | None:
     del matrix
     if lu.ndim != 2:
         return None
@@ -257,7 +239,7 @@ def _lu_solve(
     return context.traced(by, [lu, order, b])
 
 
-_OWN: dict[str, Callable] = {
+_OWN: dict[str, Rule] = {
     "lu_factor": _lu_factor,
     "lu_solve": _lu_solve,
     # One lane does not end a clock that is common to all lanes.

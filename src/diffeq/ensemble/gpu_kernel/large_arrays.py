@@ -14,24 +14,25 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, Shaped
 
-from .scalar_values import NoKernel, apply, broadcast_entries, has_lanes, is_known_entry, objects
+from .operands import Operand, Stored, has_lanes
+from .scalar_values import NoKernel, Number, apply, broadcast_entry, is_known_entry, objects
 
 __all__ = [
     "LONGEST",
-    "MOST_LOADED",
     "REGISTERS",
     "LaneArray",
     "LazyArray",
     "Read",
     "Space",
-    "Stored",
     "View",
     "WritableArray",
-    "all_entries",
     "fill_by_loop",
     "read_only",
     "reduce_rows",
@@ -41,27 +42,6 @@ __all__ = [
 
 REGISTERS = 32  # the most numbers of an array that is written in a loop and kept as entries
 LONGEST = 20_000  # operations; a compiler of kernels takes minutes for more
-MOST_LOADED = 4096  # the most numbers of an array in memory that is loaded whole
-
-
-class Stored:
-    """An array in memory, of a shape and a dtype. `anywhere` is True if each thread may read all of
-    it; of a written array, a thread reads only entries that it wrote itself.
-    """
-
-    varies, anywhere = True, False
-
-    def __init__(self, shape: Sequence, dtype: Any) -> None:
-        self.shape, self.dtype = tuple(shape), jnp.dtype(dtype)
-        self.size = int(np.prod(self.shape))
-
-    def read(self, place: Any) -> Any:
-        """The entry at a place (itself an entry) of the flat array."""
-        raise NotImplementedError
-
-    def reshaped(self, shape: Sequence) -> "Stored":
-        """The memory with another shape."""
-        raise NotImplementedError
 
 
 class Read(Stored):
@@ -69,15 +49,17 @@ class Read(Stored):
 
     varies, anywhere = False, True
 
-    def __init__(self, numbers: Any, shape: Sequence, dtype: Any) -> None:
+    def __init__(
+        self, numbers: Shaped[Array, " numbers"] | jax.Ref, shape: Sequence[int], dtype: DTypeLike
+    ) -> None:
         super().__init__(shape, dtype)
         self.numbers = numbers
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Array:
         """The entry at a place."""
         return self.numbers[int(place) if is_known_entry(place) else place]
 
-    def reshaped(self, shape: Sequence) -> "Read":
+    def reshaped(self, shape: Sequence[int]) -> "Read":
         """The numbers with another shape."""
         return Read(self.numbers, shape, self.dtype)
 
@@ -89,13 +71,19 @@ _reading: ContextVar[dict | None] = ContextVar("reading", default=None)
 class LazyArray(Stored):
     """An array that is computed where it is read."""
 
-    def __init__(self, function: Callable, shape: Sequence, dtype: Any, of: Sequence = ()) -> None:
+    def __init__(
+        self,
+        function: Callable[[Number], Number],
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        of: Sequence[Operand] = (),
+    ) -> None:
         super().__init__(shape, dtype)
         self.function, self.of = function, of
         self.varies = any(map(has_lanes, of))
         self.anywhere = all(x.anywhere for x in of if isinstance(x, Stored))
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Number:
         """The entry at a place. A value that several operations need is computed once a read."""
         known = _reading.get()
         if known is None:
@@ -109,7 +97,7 @@ class LazyArray(Stored):
             known[key] = (self.function(place), self.function, place)
         return known[key][0]
 
-    def reshaped(self, shape: Sequence) -> "LazyArray":
+    def reshaped(self, shape: Sequence[int]) -> "LazyArray":
         """The numbers with another shape."""
         return LazyArray(self.function, shape, self.dtype, self.of)
 
@@ -119,19 +107,19 @@ class WritableArray(Stored):
 
     width = 1
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "WritableArray":
+    def write(self, place: Number, entries: Sequence[Number], where: Number) -> "WritableArray":
         """The array with entries written from a place on, in the lanes of the mask `where`."""
         raise NotImplementedError
 
-    def carried(self) -> list:
+    def carried(self) -> list[Array]:
         """The arrays for the carry of a loop."""
         raise NotImplementedError
 
-    def after(self, carried: Sequence) -> "WritableArray":
+    def after(self, carried: Sequence[Array]) -> "WritableArray":
         """The array from the carry of a loop; its previous version is not read again."""
         raise NotImplementedError
 
-    def reshaped(self, shape: Sequence) -> "WritableArray":
+    def reshaped(self, shape: Sequence[int]) -> "WritableArray":
         """The memory with another shape."""
         raise NotImplementedError
 
@@ -154,16 +142,16 @@ class View(Stored):
         super().__init__(of.shape, of.dtype)
         self.of = of
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Number:
         """The entry at a place."""
         return self.of.read(place)
 
-    def reshaped(self, shape: Sequence) -> "View":
+    def reshaped(self, shape: Sequence[int]) -> "View":
         """The memory with another shape."""
         return View(self.of.reshaped(shape))
 
 
-def read_only(x: Any) -> Any:
+def read_only(x: Operand) -> Operand:
     """A read-only view of an array: to write it makes a copy."""
     return View(x) if isinstance(x, WritableArray) else x
 
@@ -171,35 +159,40 @@ def read_only(x: Any) -> Any:
 class LaneArray(WritableArray):
     """Under plain XLA: an array (numbers, lanes)."""
 
-    def __init__(self, numbers: Any, shape: Sequence, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        numbers: Shaped[Array, "numbers lanes"],
+        shape: Sequence[int],
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(shape, dtype or numbers.dtype)
         self.numbers = numbers.astype(self.dtype)
 
-    def _place(self, place: Any) -> tuple:
-        place, lane = broadcast_entries([place, jnp.arange(self.numbers.shape[1], dtype=jnp.int32)])
-        return place, lane
+    def _place(self, place: Number) -> tuple[Int[Array, "..."], Int[Array, "..."]]:
+        lane = jnp.arange(self.numbers.shape[1], dtype=jnp.int32)
+        shape = np.broadcast_shapes(np.shape(place), lane.shape)
+        return broadcast_entry(place, shape), broadcast_entry(lane, shape)
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Array:
         """The entry at a place."""
         if is_known_entry(place):
             return self.numbers[int(place)]
         return self.numbers.at[self._place(place)].get(mode="promise_in_bounds")
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "LaneArray":
+    def write(self, place: Number, entries: Sequence[Number], where: Number) -> "LaneArray":
         """The array with entries written from a place on."""
         numbers = self.numbers
         for k, entry in enumerate(entries):
             at, lane = self._place(apply("add", place, np.int32(k)))
-            at, where_wide = broadcast_entries([at, where])
-            at = jnp.where(where_wide, at, self.size)
+            at = jnp.where(broadcast_entry(where, at.shape), at, self.size)
             numbers = numbers.at[at, lane].set(entry, mode="drop", unique_indices=True)
         return LaneArray(numbers, self.shape)
 
-    def carried(self) -> list:
+    def carried(self) -> list[Array]:
         """The array itself."""
         return [self.numbers]
 
-    def after(self, carried: Sequence) -> "LaneArray":
+    def after(self, carried: Sequence[Array]) -> "LaneArray":
         """The array from the carry of a loop."""
         return LaneArray(carried[0], self.shape)
 
@@ -215,7 +208,7 @@ class LaneArray(WritableArray):
         del other
         return True
 
-    def reshaped(self, shape: Sequence) -> "LaneArray":
+    def reshaped(self, shape: Sequence[int]) -> "LaneArray":
         """The numbers with another shape."""
         return LaneArray(self.numbers, shape)
 
@@ -254,7 +247,7 @@ class Space:
         del number
         return Read(jnp.asarray(known.reshape(-1)), known.shape, known.dtype)
 
-    def memory(self, shape: Sequence, dtype: Any) -> WritableArray:
+    def memory(self, shape: Sequence[int], dtype: DTypeLike) -> WritableArray:
         """Memory for an array of each lane."""
         size = int(np.prod(shape))
         self.memories.append((size, jnp.dtype(dtype)))
@@ -266,21 +259,7 @@ def _is_same_table(a: np.ndarray, b: np.ndarray) -> bool:
     return a is b or (alike and a.tobytes() == b.tobytes())
 
 
-def all_entries(x: Any) -> np.ndarray:
-    """All entries of an array that may be in memory."""
-    if isinstance(x, np.ndarray):
-        return x
-    if x.size > MOST_LOADED:
-        raise NoKernel(
-            f"an array of {x.size} numbers is wanted whole, and {MOST_LOADED} are the most"
-        )
-    out = np.empty(x.size, object)
-    for k in range(x.size):
-        out[k] = x.read(np.int32(k))
-    return out.reshape(x.shape)
-
-
-def to_memory(x: Any, space: Space, dtype: Any) -> WritableArray:
+def to_memory(x: Operand, space: Space, dtype: DTypeLike) -> WritableArray:
     """An array in memory, to be written; copied there, if it is not."""
     if isinstance(x, WritableArray):
         return x
@@ -303,7 +282,7 @@ def to_memory(x: Any, space: Space, dtype: Any) -> WritableArray:
     return room.write(np.int32(0), list(entries), np.bool_(True))
 
 
-def refill_buffer(old: WritableArray, new: Any, where: Any, space: Space) -> WritableArray:
+def refill_buffer(old: WritableArray, new: Operand, where: Number, space: Space) -> WritableArray:
     """Writes the new value of a buffer, after an iteration of a loop, to the buffer's own place."""
     made = isinstance(new, LazyArray)
     if made:  # it may read other places of the buffer itself
@@ -316,25 +295,29 @@ def refill_buffer(old: WritableArray, new: Any, where: Any, space: Space) -> Wri
     return old.write(np.int32(0), list(objects(new).reshape(-1)), where)
 
 
-def fill_by_loop(count: int, memory: WritableArray, write: Callable) -> WritableArray:
+def fill_by_loop(
+    count: int, memory: WritableArray, write: Callable[[WritableArray, Array], WritableArray]
+) -> WritableArray:
     """Computes `memory = write(memory, i)` for all i < count, in a loop."""
 
-    def body(i: Any, carried: Any) -> Any:
+    def body(i: Int[Array, ""], carried: list[Array]) -> list[Array]:
         return write(memory.after(carried), i).carried()
 
     end = lax.fori_loop(jnp.int32(0), jnp.int32(count), body, memory.carried())
     return memory.after(end)
 
 
-def reduce_rows(x: Stored, rows: int, size: int, combine: Callable, lanes: int) -> list:
+def reduce_rows(
+    x: Stored, rows: int, size: int, combine: Callable[[Number, Number], Number], lanes: int
+) -> Sequence[Number]:
     """The combination of all rows of an array, from the first to the last, in a loop."""
     shape = (lanes,) if x.varies else ()
 
-    def entries(first: Any) -> list:
+    def entries(first: Number) -> Sequence[Number]:
         found = [x.read(apply("add", first, np.int32(k))) for k in range(size)]
         return [jnp.broadcast_to(jnp.asarray(e, x.dtype), shape) for e in found]
 
-    def body(i: Any, carried: list) -> list:
+    def body(i: Int[Array, ""], carried: Sequence[Number]) -> Sequence[Number]:
         new = entries(apply("mul", i, np.int32(size)))
         return [combine(a, b) for a, b in zip(carried, new, strict=True)]
 

@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +25,18 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas
 from jax.experimental.pallas import triton
-from jaxtyping import Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Int, PyTree
 
-from ...autodiff.jax_internals import is_key
+from ...autodiff.jax_internals import Jaxpr, ShapedArray, input_types, is_key, output_types
 from ...core.split import split_by_sizes
+from ..chunks import Index
 from ..sharded import platform
 from . import LaneArray, NoKernel, Read, Space, Stored, View, WritableArray, scalarised
 from .large_arrays import REGISTERS
+from .operands import Operand
 from .random_keys import wrapped
-from .scalar_values import apply, is_known_entry, objects
+from .scalar_values import Number, apply, broadcast_entry, is_known_entry, objects
 
 __all__ = ["Kernel", "Tuning", "in_kernel", "no_kernel_reason"]
 
@@ -68,7 +70,7 @@ class Tuning:
                 "such as 64."
             )
 
-    def params(self, *, remembers: bool, threads: int = 1) -> Any:
+    def params(self, *, remembers: bool, threads: int = 1) -> triton.CompilerParams:
         """The compiler parameters of Triton for a kernel; `remembers`: it reads again arrays that
         it has written, `threads`: so many of them may share a lane.
         """
@@ -89,8 +91,8 @@ class Tuning:
 
 
 def in_kernel(
-    one: Callable, shared: Sequence, rows: Sequence, index: Int[jax.Array, " n"], tuning: Tuning
-) -> Any:
+    one: Callable, shared: Sequence, rows: Sequence, index: Int[Array, " n"], tuning: Tuning
+) -> PyTree:
     """Evaluates `one(shared, rows[i], index[i])` for every i. The last block is filled up with
     repeated trajectories, and cut off again.
 
@@ -105,14 +107,19 @@ def in_kernel(
 
 
 def no_kernel_reason(
-    one: Callable, shared: Sequence, rows: Sequence, index: Any, tuning: Tuning, sums: int = 0
+    one: Callable,
+    shared: Sequence,
+    rows: Sequence,
+    index: Index,
+    tuning: Tuning,
+    sums: int = 0,
 ) -> NoKernel | None:
     """The reason why there is no kernel of `one`, from whatever error is raised; None if there is
     one. Nothing is compiled for this.
     """
     like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
 
-    def run(shared: Sequence, rows: Sequence, index: Any) -> Any:
+    def run(shared: Sequence, rows: Sequence, index: Int[Array, " n"]) -> PyTree:
         return Kernel.of(one, shared, rows, index, tuning, sums)(shared, rows, index)
 
     try:
@@ -133,24 +140,24 @@ def no_kernel_reason(
 # --- inputs and outputs ---------------------------------------------------------------------------
 
 
-def _key_data(x: Any) -> Any:
+def _key_data(x: Array) -> Array:
     """The array as numbers: of keys, their words."""
     x = jnp.asarray(x)
     return jax.random.key_data(x) if is_key(x) else x
 
 
-def _key_width(aval: Any) -> int:
+def _key_width(aval: ShapedArray) -> int:
     """The number of 32-bit words of a key; 0 for arrays that are no keys."""
     like = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     return jax.eval_shape(jax.random.key_data, like).shape[-1] if is_key(aval) else 0
 
 
-def _memory_dtype(dtype: Any) -> Any:
+def _memory_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype of a number in memory: a boolean is a byte there."""
-    return jnp.int8 if jnp.issubdtype(dtype, jnp.bool_) else dtype
+    return np.dtype(np.int8) if jnp.issubdtype(dtype, jnp.bool_) else dtype
 
 
-def _from_memory(entry: Any, dtype: Any) -> Any:
+def _from_memory(entry: Array, dtype: np.dtype) -> Array:
     return entry != 0 if jnp.issubdtype(dtype, jnp.bool_) else entry
 
 
@@ -158,7 +165,7 @@ def _from_memory(entry: Any, dtype: Any) -> Any:
 class _KernelInput:
     """An argument of a trajectory: its type; `common` is True if all share it."""
 
-    aval: Any
+    aval: ShapedArray
     words: int  # of each key; 0 for arrays that are no keys
     common: bool
 
@@ -168,11 +175,11 @@ class _KernelInput:
         return math.prod(self.aval.shape) * max(self.words, 1)
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         """The dtype of its numbers."""
-        return jnp.uint32 if self.words else self.aval.dtype
+        return np.dtype(np.uint32) if self.words else self.aval.dtype
 
-    def laid_out(self, x: Any, lanes: int) -> Any:
+    def laid_out(self, x: Array, lanes: int) -> Array:
         """The argument of all trajectories, (numbers,) or (numbers, lanes)."""
         x = _key_data(x).astype(_memory_dtype(self.dtype))
         if self.common:
@@ -185,8 +192,12 @@ class _KernelInput:
         """The shape of its numbers in memory."""
         return (self.size,) if self.common else (self.size, lanes)
 
-    def entries(self, ref: Any, memory: Callable) -> Any:
-        """The scalarised array; a large one stays in a `memory`."""
+    def entries[R: jax.Ref | Array](
+        self, ref: R, memory: Callable[[R, Sequence[int], DTypeLike], WritableArray]
+    ) -> Operand:
+        """The scalarised array; a large one stays in a `memory`. In a dry run an array stands for
+        the reference.
+        """
         if self.words:
             shape = (*self.aval.shape, self.words)
             return wrapped(self._loads(ref).reshape(shape), self.aval.shape)
@@ -199,7 +210,7 @@ class _KernelInput:
             )
         return self._loads(ref).reshape(self.aval.shape)
 
-    def _loads(self, ref: Any) -> np.ndarray:
+    def _loads(self, ref: jax.Ref | Array) -> np.ndarray:
         out = np.empty(self.size, object)
         for k in range(self.size):
             out[k] = _from_memory(ref[k] if self.common else ref[k, :], self.dtype)
@@ -209,7 +220,7 @@ class _KernelInput:
 class _SharedReference(Read):
     """An array of all lanes in memory."""
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Array:
         """The entry at a place."""
         return _from_memory(super().read(place), self.dtype)
 
@@ -219,7 +230,13 @@ class _LaneMemory(WritableArray):
 
     width = 0
 
-    def __init__(self, ref: Any, shape: Sequence[int], dtype: Any, state: Any = None) -> None:
+    def __init__(
+        self,
+        ref: jax.Ref,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        state: "_WriteCount | None" = None,
+    ) -> None:
         super().__init__(shape, dtype)
         self.ref, self.state = ref, state or _WriteCount()
         self.version = self.state.version
@@ -228,12 +245,12 @@ class _LaneMemory(WritableArray):
         if self.version != self.state.version:
             raise NoKernel("an array in memory is read after it was written again")
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Array:
         """The entry at a place."""
         self._current()
         return _from_memory(_load(self.ref, place), self.dtype)
 
-    def write(self, place: Any, entries: Sequence, where: Any) -> "_LaneMemory":
+    def write(self, place: Number, entries: Sequence[Number], where: Number) -> "_LaneMemory":
         """The array with entries written from a place on."""
         self._current()
         for k, entry in enumerate(entries):
@@ -245,12 +262,12 @@ class _LaneMemory(WritableArray):
         """True if another version is in the same place."""
         return isinstance(other, _LaneMemory) and other.state is self.state
 
-    def carried(self) -> list:
+    def carried(self) -> list[Array]:
         """No arrays for the carry of a loop: it is written in place."""
         self._current()
         return []
 
-    def after(self, carried: Sequence) -> "_LaneMemory":
+    def after(self, carried: Sequence[Array]) -> "_LaneMemory":
         """The current version of the array: each iteration of a loop makes another."""
         del carried
         self.state.version += 1
@@ -262,25 +279,29 @@ class _LaneMemory(WritableArray):
         return _LaneMemory(self.ref, shape, self.dtype, self.state)
 
 
-def _lane_entries(ref: Any, place: Any) -> Any:
-    """The numbers of all lanes at a place, which may differ from lane to lane."""
+def _lane_places(ref: jax.Ref, place: Number) -> tuple[Int[Array, " lanes"], Int[Array, " lanes"]]:
+    """The indices of the numbers of all lanes at a place, which may differ from lane to lane."""
     lane = jnp.arange(ref.shape[1], dtype=jnp.int32)
-    return ref.at[jnp.broadcast_to(jnp.asarray(place), lane.shape), lane]
+    return jnp.broadcast_to(jnp.asarray(place), lane.shape), lane
 
 
-def _load(ref: Any, place: Any) -> Any:
-    return ref[int(place), :] if is_known_entry(place) else triton.load(_lane_entries(ref, place))
+def _load(ref: jax.Ref, place: Number) -> Array:
+    return (
+        ref[int(place), :]
+        if is_known_entry(place)
+        else triton.load(ref.at[_lane_places(ref, place)])
+    )
 
 
-def _store(ref: Any, place: Any, entry: Any, where: Any) -> None:
+def _store(ref: jax.Ref, place: Number, entry: Number, where: Number) -> None:
     lanes = (ref.shape[1],)
     value = jnp.broadcast_to(jnp.asarray(entry, ref.dtype), lanes)
     if not is_known_entry(where):
-        triton.store(_lane_entries(ref, place), value, mask=jnp.broadcast_to(where, lanes))
+        triton.store(ref.at[_lane_places(ref, place)], value, mask=broadcast_entry(where, lanes))
     elif where and is_known_entry(place):
         ref[int(place), :] = value
     elif where:
-        triton.store(_lane_entries(ref, place), value)
+        triton.store(ref.at[_lane_places(ref, place)], value)
 
 
 class _WriteCount:
@@ -292,7 +313,9 @@ class _WriteCount:
 class _References(Space):
     """The large arrays of a kernel: references in the order in which the dry run requested them."""
 
-    def __init__(self, lanes: int, tables: Sequence, memories: Sequence, *, barriers: bool) -> None:
+    def __init__(
+        self, lanes: int, tables: Sequence[jax.Ref], memories: Sequence[jax.Ref], *, barriers: bool
+    ) -> None:
         super().__init__(lanes, kernel=True)
         self.barriers = barriers
         self._tables, self._rooms = list(tables), iter(memories)
@@ -300,7 +323,7 @@ class _References(Space):
     def _table(self, number: int, known: np.ndarray) -> Read:
         return _SharedReference(self._tables[number], known.shape, known.dtype)
 
-    def memory(self, shape: Sequence[int], dtype: Any) -> WritableArray:
+    def memory(self, shape: Sequence[int], dtype: DTypeLike) -> WritableArray:
         """Memory for an array of each lane."""
         self.memories.append((math.prod(shape), jnp.dtype(dtype)))
         room = next(self._rooms, None)
@@ -314,15 +337,15 @@ class _References(Space):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A solve that is ready to be a kernel: the result of a dry run of the rewriting. The first
-    `sums` of its outputs are summed over all trajectories.
+    """A solve that is ready to be a kernel: the result of a dry run of the rewriting. `output` has
+    the shapes of a trajectory's; the first `sums` of them are summed over all trajectories.
     """
 
-    jaxpr: Any
-    tree: Any
+    jaxpr: Jaxpr
+    output: PyTree
     inputs: list[_KernelInput]
     tables: list[np.ndarray]
-    memories: list[tuple[int, Any]]
+    memories: list[tuple[int, np.dtype]]
     tuning: Tuning
     sums: int = 0
     threads: int = 1
@@ -333,23 +356,25 @@ class Kernel:
         one: Callable,
         shared: Sequence,
         rows: Sequence,
-        index: Any,
+        index: Int[Array, " n"],
         tuning: Tuning,
         sums: int = 0,
     ) -> "Kernel":
         """The kernel of `one(shared, rows[i], index[i])`."""
-        *rows, index = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (*rows, index))
-        jaxpr, shape = jax.make_jaxpr(one, return_shape=True)(
-            [*map(jnp.asarray, shared)], rows, index
+        *row, place = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (*rows, index))
+        jaxpr, output = jax.make_jaxpr(one, return_shape=True)(
+            [*map(jnp.asarray, shared)], row, place
         )
         inputs = [
-            _KernelInput(a, _key_width(a), i < len(shared)) for i, a in enumerate(jaxpr.in_avals)
+            _KernelInput(a, _key_width(a), i < len(shared))
+            for i, a in enumerate(input_types(jaxpr))
         ]
         space = Space(tuning.block, kernel=True)
-        tree = jax.tree.structure(shape)
-        found = cls(jaxpr, tree, inputs, space.tables, space.memories, tuning, sums)
+        found = cls(jaxpr, output, inputs, space.tables, space.memories, tuning, sums)
         like = [jax.ShapeDtypeStruct(i.shape(tuning.block), _memory_dtype(i.dtype)) for i in inputs]
-        jax.eval_shape(lambda xs: found.outputs(xs, space, LaneArray, lambda k, x: None), like)
+        jax.eval_shape(
+            lambda xs: found.outputs(xs, space, LaneArray, lambda k, place, entry: None), like
+        )
         return replace(found, threads=space.threads)
 
     @property
@@ -357,21 +382,27 @@ class Kernel:
         """The bytes of memory for each lane that are discarded afterwards."""
         return sum(size * jnp.dtype(_memory_dtype(dtype)).itemsize for size, dtype in self.memories)
 
-    def outputs(self, refs: Sequence, space: Space, memory: Callable, put: Callable) -> None:
-        """Calls `put(number, (place, entry))` for every entry of every output."""
+    def outputs[R: jax.Ref | Array](
+        self,
+        refs: Sequence[R],
+        space: Space,
+        memory: Callable[[R, Sequence[int], DTypeLike], WritableArray],
+        put: Callable[[int, Number, Number], None],
+    ) -> None:
+        """Calls `put(number, place, entry)` for every entry of every output."""
         arrays = [i.entries(ref, memory) for i, ref in zip(self.inputs, refs, strict=True)]
         outs = scalarised(self.jaxpr, arrays, self.tuning.block, space)
         for k, x in enumerate(outs):
             if isinstance(x, Stored):
-                each = lambda i, c, k=k, x=x: (put(k, (i, x.read(i))), c)[1]  # noqa: E731
+                each = lambda i, c, k=k, x=x: (put(k, i, x.read(i)), c)[1]  # noqa: E731
                 lax.fori_loop(jnp.int32(0), jnp.int32(x.size), each, 0)
                 continue
             for place, entry in enumerate(objects(x).flat):
-                put(k, (np.int32(place), entry))
+                put(k, np.int32(place), entry)
 
-    def __call__(self, shared: Sequence, rows: Sequence, index: Any) -> Any:
+    def __call__(self, shared: Sequence, rows: Sequence, index: Int[Array, " n"]) -> PyTree:
         """The outputs of all trajectories."""
-        block, avals = self.tuning.block, self.jaxpr.out_avals
+        block, avals = self.tuning.block, output_types(self.jaxpr)
         size = index.shape[0]
         lanes = -(-size // block) * block
         args = [
@@ -402,10 +433,10 @@ class Kernel:
             else _from_memory(x[: a.size, :size], a.dtype).T.reshape(size, *a.shape)
             for k, (x, a) in enumerate(zip(found, avals, strict=False))
         ]
-        return jax.tree.unflatten(self.tree, out)
+        return jax.tree.unflatten(jax.tree.structure(self.output), out)
 
     @staticmethod
-    def _spec(x: Any, block: int) -> Any:
+    def _spec(x: Array | jax.ShapeDtypeStruct, block: int) -> pallas.BlockSpec:
         """The block of an array: all of a shared one; of another, the lanes of this block, or its
         sum.
         """
@@ -413,21 +444,20 @@ class Kernel:
             return pallas.BlockSpec(x.shape, lambda i: (0,))
         return pallas.BlockSpec((x.shape[0], block), lambda i: (0, i))
 
-    def _kernel(self, size: int, *refs: Any) -> None:
+    def _kernel(self, size: int, *refs: jax.Ref) -> None:
         block = self.tuning.block
-        counts = [len(x) for x in (self.inputs, self.tables, self.jaxpr.out_avals, self.memories)]
+        counts = [len(x) for x in (self.inputs, self.tables, self.jaxpr.outvars, self.memories)]
         inputs, tables, outs, memories = split_by_sizes(refs, counts)
         space = _References(block, tables, memories, barriers=self.tuning.interpreted())
         number = pallas.program_id(0) * block + jnp.arange(block, dtype=jnp.int32)
         counted = number < size  # the others fill up the last block
 
-        def put(k: int, found: tuple) -> None:
-            place, entry = found
+        def put(k: int, place: Number, entry: Number) -> None:
             if k >= self.sums:
                 _store(outs[k], place, entry, np.bool_(True))
                 return
-            entry = jnp.broadcast_to(jnp.asarray(entry, outs[k].dtype), counted.shape)
-            total = jnp.sum(jnp.where(counted, entry, 0))
+            each = jnp.broadcast_to(jnp.asarray(entry, outs[k].dtype), counted.shape)
+            total = jnp.sum(jnp.where(counted, each, 0))
             outs[k][int(place) if is_known_entry(place) else place, 0] = total
 
         self.outputs(inputs, space, _LaneMemory, put)

@@ -15,28 +15,32 @@ compiled program. An entry of an array of keys is a `KeyWords`, the tuple of its
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array
 
 __all__ = [
+    "Entry",
+    "Ints",
     "KeyWords",
     "NoKernel",
+    "Number",
     "apply",
     "at_once",
     "broadcast_entries",
+    "broadcast_entry",
     "entry_array",
     "full_array",
-    "has_lanes",
     "index_array",
-    "is_known",
     "is_known_entry",
     "map_entries",
     "objects",
     "select",
+    "select_entry",
     "squeeze_broadcast",
 ]
 
@@ -53,36 +57,30 @@ class NoKernel(Exception):
         return f"{self.primitive}{where}: {self.reason}" if self.primitive else self.reason
 
 
-class KeyWords(tuple):
-    """The words of a key, each an entry."""
+type Ints = Sequence[int | np.integer]
+"""A shape, sizes or axes among the parameters of an equation, where NumPy's integers stay."""
+
+type Number = np.generic | Array
+"""A number of every lane: known while tracing, or traced, common to all lanes or a vector."""
+
+
+class KeyWords(tuple[Number, ...]):
+    """The words of a key, each a number."""
 
     __slots__ = ()
 
 
-def is_known(x: Any) -> bool:
-    """True if all of an array is known while tracing."""
-    return isinstance(x, np.ndarray) and x.dtype != object
+type Entry = Number | KeyWords
 
 
-def is_known_entry(entry: Any) -> bool:
+def is_known_entry(entry: Entry) -> TypeGuard[np.generic]:
     """True if an entry is known while tracing."""
     return isinstance(entry, np.generic)
 
 
-def has_lanes(x: Any) -> bool:
-    """True if some entry of an array differs from lane to lane."""
-    if not isinstance(x, np.ndarray):
-        return x.varies
-    return not is_known(x) and any(np.ndim(w) for entry in x.flat for w in _entry_words(entry))
-
-
-def _entry_words(entry: Any) -> Sequence:
-    return entry if isinstance(entry, KeyWords) else (entry,)
-
-
 def objects(x: np.ndarray) -> np.ndarray:
     """The array as an array of entries (objects)."""
-    if not is_known(x):
+    if x.dtype == object:
         return x
     out = np.empty(x.shape, object)
     for i in np.ndindex(x.shape):
@@ -95,7 +93,7 @@ def squeeze_broadcast(x: np.ndarray) -> np.ndarray:
     return x[(*(slice(0, 1) if s == 0 else slice(None) for s in x.strides), ...)]
 
 
-def entry_array(entry: Any) -> np.ndarray:
+def entry_array(entry: Entry) -> np.ndarray:
     """An array without axes of one entry."""
     if is_known_entry(entry):
         return np.asarray(entry)
@@ -104,15 +102,15 @@ def entry_array(entry: Any) -> np.ndarray:
     return out
 
 
-def full_array(shape: Sequence, entry: Any) -> np.ndarray:
+def full_array(shape: Ints, entry: Entry) -> np.ndarray:
     """An array that repeats one entry."""
-    return np.broadcast_to(entry_array(entry), tuple(shape))
+    return np.broadcast_to(entry_array(entry), tuple(map(int, shape)))
 
 
-def index_array(x: np.ndarray, index: Any) -> np.ndarray:
+def index_array(x: np.ndarray, index: int | tuple[int | slice, ...]) -> np.ndarray:
     """`x[index]`, also where that is a single entry."""
-    found = x[index]
-    return found if isinstance(found, np.ndarray) and found.dtype == x.dtype else entry_array(found)
+    found: Any = x[index]
+    return found if isinstance(found, np.ndarray) else entry_array(found)
 
 
 def map_entries(function: Callable, *xs: np.ndarray) -> np.ndarray:
@@ -164,7 +162,7 @@ _PRIMITIVES = {
 _EXTREMES = {"max": "ge", "min": "le"}
 
 
-def apply(name: str, *entries: Any) -> Any:
+def apply(name: str, *entries: Number) -> Number:
     """Applies the operation of this name to entries of one type. The larger (smaller) of two
     numbers is NaN if one of them is, unlike Triton's own.
     """
@@ -174,15 +172,15 @@ def apply(name: str, *entries: Any) -> Any:
     return apply_operation(name, lambda *xs: _PRIMITIVES[name].bind(*xs), entries)
 
 
-def apply_operation(name: str, bind: Callable, entries: Sequence) -> Any:
+def apply_operation(name: str, bind: Callable[..., Array], entries: Sequence[Number]) -> Number:
     """Evaluates `bind(*entries)`, an operation on numbers, with lanes where any of them has."""
     if all(map(is_known_entry, entries)):
-        return fold_operation(name, bind, [np.asarray(x) for x in entries])[()]
+        return fold_operation(name, bind, [np.asarray(x) for x in entries]).flat[0]
     short = _simplified(name, entries)
     return bind(*broadcast_entries(entries)) if short is None else short
 
 
-def fold_operation(name: str, bind: Callable, xs: Sequence[np.ndarray]) -> np.ndarray:
+def fold_operation(name: str, bind: Callable[..., Array], xs: Sequence[np.ndarray]) -> np.ndarray:
     """Evaluates an operation on known arrays while tracing."""
     if name in _FOLDS and len({x.dtype for x in xs[1:]}) < 2:
         with np.errstate(all="ignore"):
@@ -204,13 +202,18 @@ def at_once() -> Iterator[None]:
         yield
 
 
-def broadcast_entries(entries: Sequence) -> list:
+def broadcast_entries(entries: Sequence[Number]) -> list[Number]:
     """Broadcasts entries to one shape: vectors over lanes if any is one, or blocks (`tiles.py`)."""
     shape = np.broadcast_shapes(*map(np.shape, entries))
-    return [x if np.shape(x) == shape else jnp.broadcast_to(x, shape) for x in entries]
+    return [x if np.shape(x) == shape else broadcast_entry(x, shape) for x in entries]
 
 
-def _simplified(name: str, entries: Sequence) -> Any:
+def broadcast_entry(entry: Number, shape: Sequence[int]) -> Array:
+    """Broadcasts an entry to this shape."""
+    return jnp.broadcast_to(np.asarray(entry) if isinstance(entry, np.generic) else entry, shape)
+
+
+def _simplified(name: str, entries: Sequence[Number]) -> Number | None:
     """The result of an operation that follows from one known operand; None where there is none."""
     if name == "select_n":
         which, *cases = entries
@@ -226,10 +229,17 @@ def _simplified(name: str, entries: Sequence) -> Any:
     return None
 
 
-def select(which: Any, yes: Any, no: Any) -> Any:
-    """`yes` where a boolean entry holds, else `no`; of keys, word by word."""
+def select(which: Number, yes: Number, no: Number) -> Number:
+    """`yes` where a boolean holds, else `no`."""
+    return yes if yes is no else apply_operation("select_n", lax.select_n_p.bind, (which, no, yes))
+
+
+def select_entry(which: Number, yes: Entry, no: Entry) -> Entry:
+    """`yes` where a boolean holds, else `no`; of keys, word by word."""
     if yes is no:
         return yes
-    if isinstance(yes, KeyWords):
+    if isinstance(yes, KeyWords) and isinstance(no, KeyWords):
         return KeyWords(select(which, a, b) for a, b in zip(yes, no, strict=True))
-    return apply_operation("select_n", lax.select_n_p.bind, (which, no, yes))
+    assert not isinstance(yes, KeyWords)
+    assert not isinstance(no, KeyWords)
+    return select(which, yes, no)

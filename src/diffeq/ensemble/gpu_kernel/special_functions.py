@@ -9,19 +9,21 @@ series (Abramowitz & Stegun, 6.1.33), which has all digits of what is small ther
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool
 
 __all__ = ["digamma", "erf", "erfc", "lgamma"]
 
+type Function = Callable[[Array], Array]
 
-def _in_full(function: Callable) -> Callable:
+
+def _in_full(function: Function) -> Function:
     """A function for single and double precision; lower ones go through single."""
 
     @wraps(function)
-    def wide(x: Any) -> Any:
+    def wide(x: Array) -> Array:
         if x.dtype in (jnp.float32, jnp.float64):
             return function(x)
         return function(x.astype(jnp.float32)).astype(x.dtype)
@@ -29,7 +31,7 @@ def _in_full(function: Callable) -> Callable:
     return wide
 
 
-def _horner(x: Any, coefficients: Sequence) -> Any:
+def _horner(x: Array, coefficients: Sequence[float | Array]) -> Array:
     """By Horner's scheme, the highest power first."""
     value = jnp.full_like(x, coefficients[0])
     for c in coefficients[1:]:
@@ -72,7 +74,7 @@ _FAR_BELOW = (0.0, 0.0, 1.0, 2.26052863220117276590, 9.39603524938001434673,
               3.36907645100081516050)  # fmt: skip
 
 
-def _of_small(x: Any) -> Any:
+def _of_small(x: Array) -> Array:
     """erf(x) for |x| < 1."""
     square = x * x
     if x.dtype == jnp.float32:
@@ -80,7 +82,7 @@ def _of_small(x: Any) -> Any:
     return x * _horner(square, _SMALL_ABOVE) / _horner(square, _SMALL_BELOW)
 
 
-def _of_large(x: Any) -> Any:
+def _of_large(x: Array) -> Array:
     """erfc(x) for x ≥ 1."""
     x = jnp.minimum(x, 30.0)  # from 27 on it is zero
     if x.dtype == jnp.float32:
@@ -93,11 +95,13 @@ def _of_large(x: Any) -> Any:
     return _bell(x) * quotient
 
 
-def _select_coefficients(which: Any, yes: Sequence, no: Sequence) -> list:
+def _select_coefficients(
+    which: Bool[Array, "..."], yes: Sequence[float], no: Sequence[float]
+) -> list:
     return [jnp.where(which, a, b) for a, b in zip(yes, no, strict=True)]
 
 
-def _bell(x: Any) -> Any:
+def _bell(x: Array) -> Array:
     """exp(−x²). The square of the upper half of the digits is exact; the rest is small, and stands
     apart from it so that no compiler adds the two.
     """
@@ -108,7 +112,7 @@ def _bell(x: Any) -> Any:
 
 
 @_in_full
-def erf(x: Any) -> Any:
+def erf(x: Array) -> Array:
     """2 / √π ∫₀ˣ exp(−s²) ds.
 
     >>> print((erf(jnp.array([0.25, -1.5])) * 1000).round())
@@ -121,7 +125,7 @@ def erf(x: Any) -> Any:
 
 
 @_in_full
-def erfc(x: Any) -> Any:
+def erfc(x: Array) -> Array:
     """1 − erf(x), to nearly all digits where that is small.
 
     >>> print((erfc(jnp.array([0.5, 4.0])) * jnp.array([1e2, 1e10])).round(1))
@@ -156,7 +160,7 @@ _ABOUT_TWO = (5.731367241678862e-10, -1.1921401405860912e-9, 2.4836745438024783e
 _TERMS_OF_SINGLE = 12
 
 
-def _shifted(x: Any) -> tuple[Any, Any, Any]:
+def _shifted(x: Array) -> tuple[Array, Array, Array]:
     """The argument of the sums: x − 1, or −x below one half, where they are reflected; that plus
     g + 1/2, and its logarithm.
     """
@@ -165,7 +169,7 @@ def _shifted(x: Any) -> tuple[Any, Any, Any]:
 
 
 @_in_full
-def lgamma(x: Any) -> Any:
+def lgamma(x: Array) -> Array:
     """The logarithm of |Γ(x)|.
 
     >>> print(lgamma(jnp.array([0.5, 4.0, -0.5])).round(3))
@@ -183,7 +187,7 @@ def lgamma(x: Any) -> Any:
     return jnp.where(jnp.isinf(x), jnp.inf, jnp.where(x < 0.5, lower, upper))
 
 
-def _about_zeros(x: Any) -> Any:
+def _about_zeros(x: Array) -> Array:
     """lgamma(x) for 1/2 ≤ x ≤ 5/2: with u from the nearer of one and two, about one it is
     lgamma(2 + u) − log(1 + u).
     """
@@ -194,7 +198,7 @@ def _about_zeros(x: Any) -> Any:
 
 
 @_in_full
-def digamma(x: Any) -> Any:
+def digamma(x: Array) -> Array:
     """Γ'(x) / Γ(x), NaN at its poles below zero.
 
     >>> print(digamma(jnp.array([1.0, 0.25])).round(3))

@@ -12,20 +12,26 @@ lines of a lane, as long as a lane has no more than `MOST_THREADS`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Int, Shaped
 
+from ...autodiff.jax_internals import Equation, output_types
+from .context import LaneContext, Rule
 from .elementwise import ELEMENTWISE, fits, on_entries
 from .indexing import dynamic_slice
-from .large_arrays import REGISTERS, LazyArray, Space, Stored, all_entries
+from .large_arrays import REGISTERS, LazyArray, Space
 from .large_rules import coordinates
-from .scalar_values import NoKernel, is_known, map_entries, squeeze_broadcast
+from .operands import Operand, Operands, Stored, all_entries, is_known
+from .scalar_values import NoKernel, Number, broadcast_entry, map_entries, squeeze_broadcast
 from .shapes import REDUCTIONS, SHAPES, cast_entries, products, summed_in
 
 __all__ = ["Tile", "in_tiles"]
+
+type Block = Shaped[Array, "height width"]
 
 MOST_THREADS = 8  # the most threads of a lane
 
@@ -46,7 +52,7 @@ class Tile(Stored):
         space.threads = max(space.threads, _threads(size))
         self.varies = any(line.shape[1] > 1 for line in self.lines.flat)
 
-    def read(self, place: Any) -> Any:
+    def read(self, place: Number) -> Array:
         """The entry at a place."""
         index = coordinates(place, self.shape)
         at, index[self.axis] = index[self.axis], np.int32(0)
@@ -58,7 +64,7 @@ class Tile(Stored):
         here = _line_numbers(_height(self.length)) == at
         return _summed(jnp.where(here, plain, plain.dtype.type(0))).astype(line.dtype)
 
-    def reshaped(self, shape: Sequence) -> Stored:
+    def reshaped(self, shape: Sequence[int]) -> Stored:
         """The array with another shape: a tile if its long axis stays; else a lazy array, whose
         lines are read one by one.
         """
@@ -70,7 +76,9 @@ class Tile(Stored):
         return LazyArray(self.read, shape, self.dtype, [self])
 
 
-def in_tiles(context: Any, name: str, equation: Any, xs: Sequence) -> list | None:
+def in_tiles(
+    context: LaneContext, name: str, equation: Equation, xs: Sequence[Operand]
+) -> Operands | None:
     """The outputs of an equation of tiles, or of one that makes a tile; None where there is no
     tile, or no rule.
     """
@@ -101,39 +109,39 @@ def _spend(space: Space, size: int, blocks: int = 1) -> None:
     space.spend(blocks * _height(size) // _threads(size))
 
 
-def _tall(line: Any, height: int) -> Any:
+def _tall(line: Number, height: int) -> Block:
     """A block, from one or from a line that is common to all lines."""
-    if np.ndim(line) > 1:
+    if isinstance(line, jax.Array) and line.ndim > 1:
         return line
-    return jnp.broadcast_to(line, (height, *(np.shape(line) or (1,))))
+    return broadcast_entry(line, (height, *(np.shape(line) or (1,))))
 
 
-def _line_numbers(height: int, *, down: bool = True) -> Any:
+def _line_numbers(height: int, *, down: bool = True) -> Int[Array, "..."]:
     """0, 1, 2 and so on, in each line one or in each column one."""
     return lax.broadcasted_iota(jnp.int32, (height, 1) if down else (1, height), int(not down))
 
 
-def _without_padding(block: Any, size: int, *, down: bool = True) -> Any:
+def _without_padding(block: Block, size: int, *, down: bool = True) -> Block:
     """A block that is zero below the last line, or beyond the last column."""
     height = block.shape[0 if down else 1]
     inside = _line_numbers(height, down=down) < size
     return block if size == height else jnp.where(inside, block, block.dtype.type(0))
 
 
-def _summed(line: Any) -> Any:
+def _summed(line: Block) -> Array:
     """The sum of all lines, an entry."""
     return jnp.sum(line, axis=0 if line.shape[1] > 1 else None, dtype=line.dtype)
 
 
-def _total(line: Any, size: int) -> Any:
+def _total(line: Block, size: int) -> Array:
     """The sum of all lines of a block with padding, an entry."""
     return _summed(_without_padding(line, size))
 
 
-def _extreme_of_lines(reduce: Callable) -> Callable:
+def _extreme_of_lines(reduce: Callable[..., Array]) -> Callable[[Block, int], Array]:
     """A function for the largest of all lines, or the least; NaN if one is, unlike Triton's own."""
 
-    def found(line: Any, size: int) -> Any:
+    def found(line: Block, size: int) -> Array:
         del size  # padding repeats a line, and changes no extreme
         axis = 0 if line.shape[1] > 1 else None
         most = reduce(line, axis=axis)
@@ -145,19 +153,19 @@ def _extreme_of_lines(reduce: Callable) -> Callable:
     return found
 
 
-def _flat_places(shape: Sequence, index: Sequence, along: dict) -> Any:
+def _flat_places(shape: Sequence[int], index: Sequence[int], along: dict[int, bool]) -> Number:
     """The places of an index in a flat array; along the axes in `along`, those of the whole axis,
     with the last one repeated as padding.
     """
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-    place: Any = np.int32(sum(i * s for i, s in zip(index, strides, strict=True)))
+    place: Number = np.int32(sum(i * s for i, s in zip(index, strides, strict=True)))
     for axis, down in along.items():
         count = _line_numbers(_height(shape[axis]), down=down)
         place = place + jnp.minimum(count, shape[axis] - 1) * strides[axis]
     return place
 
 
-def _lines_along(x: Any, axis: int, space: Space) -> np.ndarray | None:
+def _lines_along(x: Operand, axis: int, space: Space) -> np.ndarray | None:
     """The lines of an array along an axis, of which each thread reads its own; None if they cannot
     be read so.
     """
@@ -176,7 +184,9 @@ def _lines_along(x: Any, axis: int, space: Space) -> np.ndarray | None:
 # --- elementwise ----------------------------------------------------------------------------------
 
 
-def _elementwise(context: Any, equation: Any, xs: Sequence) -> list | None:
+def _elementwise(
+    context: LaneContext, equation: Equation, xs: Sequence[Operand]
+) -> Operands | None:
     axis, size = next((x.axis, x.length) for x in xs if isinstance(x, Tile))
     found = [_operand_lines(x, axis, context.space) for x in xs]
     lines = [x for x in found if x is not None]
@@ -187,7 +197,7 @@ def _elementwise(context: Any, equation: Any, xs: Sequence) -> list | None:
     return [Tile(made, axis, size, context.space)]
 
 
-def _operand_lines(x: Any, axis: int, space: Space) -> np.ndarray | None:
+def _operand_lines(x: Operand, axis: int, space: Space) -> np.ndarray | None:
     """The lines of another operand of an elementwise operation on a tile; None if there are
     none.
     """
@@ -201,14 +211,14 @@ def _operand_lines(x: Any, axis: int, space: Space) -> np.ndarray | None:
 # --- products -------------------------------------------------------------------------------------
 
 
-def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
+def _dot(context: LaneContext, equation: Equation, a: Operand, b: Operand) -> Operands | None:
     """Evaluates a layer as a first, hidden or last one, by the position of its long axes."""
     (ca, cb), (batch, _) = equation.params["dimension_numbers"]
     if batch or (is_known(a) and is_known(b)):
         return None
     free = [(0, i) for i in range(len(a.shape)) if i not in ca]
     free += [(1, i) for i in range(len(b.shape)) if i not in cb]
-    shape, space = equation.outvars[0].aval.shape, context.space
+    shape, space = output_types(equation)[0].shape, context.space
     long = [place for place, n in enumerate(shape) if n > REGISTERS]
     inner = [pair for pair in zip(ca, cb, strict=True) if a.shape[pair[0]] > REGISTERS]
     if len(long) > 1 or len(inner) > 1 or not (long or inner):
@@ -222,8 +232,13 @@ def _dot(context: Any, equation: Any, a: Any, b: Any) -> list | None:
 
 
 def _first_layer(
-    equation: Any, operands: tuple, operand: int, axis: int, place: int, space: Space
-) -> list | None:
+    equation: Equation,
+    operands: tuple[Operand, Operand],
+    operand: int,
+    axis: int,
+    place: int,
+    space: Space,
+) -> Operands | None:
     """A layer of few inputs and many outputs: sums of columns of the weights times entries."""
     wide, few = operands[operand], operands[1 - operand]
     tall = _lines_along(wide, axis, space)
@@ -231,34 +246,42 @@ def _first_layer(
         return None
     few, size = all_entries(few), wide.shape[axis]
     a, b = (few, tall) if operand else (tall, few)
-    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
+    numbers, dtype = equation.params["dimension_numbers"], output_types(equation)[0].dtype
     lines = products(*_to_sum(dtype, a, b), numbers)
     _spend(space, size, lines.size * int(np.prod([a.shape[i] for i in numbers[0][0]])))
     return [Tile(cast_entries(lines, dtype), place, size, space)]
 
 
-def _to_sum(dtype: Any, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _to_sum(dtype: np.dtype, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The arrays in the dtype in which their products are summed."""
     return cast_entries(a, summed_in(dtype)), cast_entries(b, summed_in(dtype))
 
 
-def _last_layer(equation: Any, a: Any, b: Any, axes: tuple, space: Space) -> list | None:
+def _last_layer(
+    equation: Equation, a: Operand, b: Operand, axes: tuple[int, int], space: Space
+) -> Operands | None:
     """A layer of many inputs and few outputs: each is a sum of products over the lines."""
     if not any(isinstance(x, Tile) or (isinstance(x, Stored) and x.varies) for x in (a, b)):
         return None
     size = a.shape[axes[0]]
-    a, b = _lines_along(a, axes[0], space), _lines_along(b, axes[1], space)
-    if a is None or b is None:
+    left, right = _lines_along(a, axes[0], space), _lines_along(b, axes[1], space)
+    if left is None or right is None:
         return None
-    numbers, dtype = equation.params["dimension_numbers"], equation.outvars[0].aval.dtype
-    found = products(*_to_sum(dtype, a, b), numbers)
+    numbers, dtype = equation.params["dimension_numbers"], output_types(equation)[0].dtype
+    found = products(*_to_sum(dtype, left, right), numbers)
     _spend(space, size, 2 * found.size)
     return [cast_entries(map_entries(lambda line: _total(line, size), found), dtype)]
 
 
 def _hidden_layer(
-    equation: Any, operands: tuple, operand: int, axis: int, inner: tuple, place: int, space: Space
-) -> list | None:
+    equation: Equation,
+    operands: tuple[Operand, Operand],
+    operand: int,
+    axis: int,
+    inner: tuple[int, int],
+    place: int,
+    space: Space,
+) -> Operands | None:
     """A layer of many inputs and many outputs: a product of matrices for each line of the input."""
     weights, x = operands[operand], operands[1 - operand]
     lines = _lines_along(x, inner[1 - operand], space) if _is_common(weights) else None
@@ -267,13 +290,13 @@ def _hidden_layer(
     blocks = _blocks(weights, axis, inner[operand], space)
     size, width = weights.shape[axis], weights.shape[inner[operand]]
     lines = map_entries(lambda line: _without_padding(line, width), lines)
-    precision, dtype = equation.params["precision"], equation.outvars[0].aval.dtype
+    precision, dtype = equation.params["precision"], output_types(equation)[0].dtype
     full = lax.Precision.HIGHEST if precision is None else precision
     wide = summed_in(dtype)
     if blocks.flat[0].dtype != lines.flat[0].dtype or wide != jnp.float32:
         blocks, lines = _to_sum(dtype, blocks, lines)
 
-    def product(*pair: Any) -> Any:
+    def product(*pair: Block) -> Block:
         block, line = pair[operand], pair[1 - operand]
         if line.shape[1] == 1:
             terms = block.astype(wide) * line.astype(wide).reshape(1, -1)
@@ -287,20 +310,21 @@ def _hidden_layer(
     return [Tile(cast_entries(found, dtype), place, size, space)]
 
 
-def _blocks(weights: Any, down: int, across: int, space: Space) -> np.ndarray:
+def _blocks(weights: Operand, down: int, across: int, space: Space) -> np.ndarray:
     """Matrices of weights, along two of their axes. Padding of columns is zero, as that of their
     factors: repeated values could be infinite.
     """
     weights = space.table(np.ascontiguousarray(weights)) if is_known(weights) else weights
+    assert isinstance(weights, Stored)
     along = {down: True, across: False}
     blocks = np.empty([1 if i in along else n for i, n in enumerate(weights.shape)], object)
     for index in np.ndindex(blocks.shape):
-        block = weights.read(_flat_places(weights.shape, index, along))
+        block = jnp.asarray(weights.read(_flat_places(weights.shape, index, along)))
         blocks[index] = _without_padding(block, weights.shape[across], down=False)
     return blocks
 
 
-def _is_common(x: Any) -> bool:
+def _is_common(x: Operand) -> bool:
     """True if weights are known or in memory, and shared by all lanes and threads."""
     return is_known(x) or (isinstance(x, Stored) and x.anywhere and not x.varies)
 
@@ -308,12 +332,12 @@ def _is_common(x: Any) -> bool:
 # --- shapes and reductions ------------------------------------------------------------------------
 
 
-def _to_shape(context: Any, equation: Any, x: Tile) -> list:
+def _to_shape(context: LaneContext, equation: Equation, x: Tile) -> Operands:
     del context
-    return [x.reshaped(equation.outvars[0].aval.shape)]
+    return [x.reshaped(output_types(equation)[0].shape)]
 
 
-def _broadcast(context: Any, equation: Any, x: Tile) -> list:
+def _broadcast(context: LaneContext, equation: Equation, x: Tile) -> Operands:
     del context
     params = equation.params
     axis, shape = int(params["broadcast_dimensions"][x.axis]), list(params["shape"])
@@ -322,15 +346,15 @@ def _broadcast(context: Any, equation: Any, x: Tile) -> list:
     return [Tile(lines, axis, x.length, x.space)]
 
 
-def _transpose(context: Any, equation: Any, x: Tile) -> list:
+def _transpose(context: LaneContext, equation: Equation, x: Tile) -> Operands:
     del context
     order = equation.params["permutation"]
     return [Tile(x.lines.transpose(order), order.index(x.axis), x.length, x.space)]
 
 
-def _slice(context: Any, equation: Any, x: Tile) -> list | None:
+def _slice(context: LaneContext, equation: Equation, x: Tile) -> Operands | None:
     """A slice along the other axes, or a few lines."""
-    params, shape = equation.params, equation.outvars[0].aval.shape
+    params, shape = equation.params, output_types(equation)[0].shape
     if shape[x.axis] == x.length:
         limits = [1 if i == x.axis else n for i, n in enumerate(params["limit_indices"])]
         (lines,) = SHAPES["slice"](x.lines, **{**params, "limit_indices": limits})
@@ -346,7 +370,7 @@ def _slice(context: Any, equation: Any, x: Tile) -> list | None:
     return [out.reshape(shape)]
 
 
-def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
+def _concatenate(context: LaneContext, equation: Equation, *xs: Operand) -> Operands | None:
     """Concatenates along another axis than the long one."""
     axis = next(x.axis for x in xs if isinstance(x, Tile))
     if equation.params["dimension"] == axis:
@@ -362,7 +386,7 @@ def _concatenate(context: Any, equation: Any, *xs: Any) -> list | None:
 def _tile_reduce_rule(name: str, combine: Callable) -> Callable:
     """A rule that combines blocks over other axes, and the lines of each over the long one."""
 
-    def rule(context: Any, equation: Any, x: Tile) -> list:
+    def rule(context: LaneContext, equation: Equation, x: Tile) -> Operands:
         axes = equation.params["axes"]
         (found,) = REDUCTIONS[name](x.lines, axes=axes)
         _spend(context.space, x.length, x.lines.size)
@@ -373,7 +397,7 @@ def _tile_reduce_rule(name: str, combine: Callable) -> Callable:
     return rule
 
 
-_RULES: dict[str, Callable] = {
+_RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
     "expand_dims": _to_shape,

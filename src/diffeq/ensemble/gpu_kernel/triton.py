@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
+from ...autodiff.jax_internals import Equation, Primitive, input_types, output_types
 from .scalar_values import NoKernel
 from .special_functions import digamma, erf, erfc, lgamma
 
@@ -20,9 +21,9 @@ _MISSING = frozenset(
 )
 
 
-def in_triton(name: str, equation: Any) -> Callable | None:
+def in_triton(name: str, equation: Equation) -> Callable[..., Array] | None:
     """The function that replaces an equation in a kernel; None if it needs no replacement."""
-    dtypes = [v.aval.dtype for v in (*equation.invars, *equation.outvars)]
+    dtypes = [x.dtype for x in (*input_types(equation), *output_types(equation))]
     if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         raise NoKernel("a kernel has no complex numbers")
     if name in _MISSING:
@@ -40,13 +41,13 @@ def in_triton(name: str, equation: Any) -> Callable | None:
     return _OTHERS.get(name)
 
 
-def _before(x: Any, y: Any, *, equal: bool) -> Any:
+def _before(x: Array, y: Array, *, equal: bool) -> Array:
     """True where x is before y, in the order in which NaN is the largest."""
     before = (x < y) | (~jnp.isnan(x) & jnp.isnan(y))
     return before | (x == y) | (jnp.isnan(x) & jnp.isnan(y)) if equal else before
 
 
-def _rounded(x: Any, *, even: Any) -> Any:
+def _rounded(x: Array, *, even: lax.RoundingMethod) -> Array:
     """Rounds to the nearest integer; ties to the even one, or away from zero."""
     down = jnp.floor(x)
     part = x - down
@@ -57,7 +58,7 @@ def _rounded(x: Any, *, even: Any) -> Any:
     return jnp.where(up, down + 1, down)
 
 
-def _reduce_precision(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
+def _reduce_precision(x: Array, *, exponent_bits: int, mantissa_bits: int) -> Array:
     """Rounds to the nearest number with so many bits after the point; ties to the even one. A carry
     goes into the exponent, as it should.
 
@@ -77,16 +78,16 @@ def _reduce_precision(x: Any, *, exponent_bits: int, mantissa_bits: int) -> Any:
     return jnp.where(jnp.isfinite(x) & (dropped > 0), lax.bitcast_convert_type(bits, x.dtype), x)
 
 
-def _larger(x: Any, y: Any) -> Any:
+def _larger(x: Array, y: Array) -> Array:
     """The larger of two numbers; NaN if one is, which Triton's own takes for smaller than all."""
     return jnp.where((x >= y) | jnp.isnan(x), x, y)
 
 
-def _smaller(x: Any, y: Any) -> Any:
+def _smaller(x: Array, y: Array) -> Array:
     return jnp.where((x <= y) | jnp.isnan(x), x, y)
 
 
-def _signed(primitive: Any, x: Any, y: Any) -> Any:
+def _signed(primitive: Primitive, x: Array, y: Array) -> Array:
     """An operation on the bits of 64-bit integers, as signed ones: Triton has no constants with the
     highest bit set.
     """
@@ -94,14 +95,14 @@ def _signed(primitive: Any, x: Any, y: Any) -> Any:
     return lax.bitcast_convert_type(primitive.bind(x, y), jnp.uint64)
 
 
-def _select_case(which: Any, *cases: Any) -> Any:
+def _select_case(which: Array, *cases: Array) -> Array:
     """The case whose number is `which`."""
     return reduce(
         lambda old, k: jnp.where(which == k, cases[k], old), range(1, len(cases)), cases[0]
     )
 
 
-_OTHERS: dict[str, Callable] = {
+_OTHERS: dict[str, Callable[..., Array]] = {
     "clamp": lambda low, x, high: jnp.where(x < low, low, jnp.where(x > high, high, x)),
     "copy": lambda x: x,
     "digamma": digamma,
