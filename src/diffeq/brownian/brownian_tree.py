@@ -46,7 +46,7 @@ _RANGE = 7  # how often the longest step that is allowed may be halved at once: 
 
 
 class TreeOrigin(NamedTuple):
-    """Where the tree lies in time, and its key."""
+    """The interval of time of the tree, and its key."""
 
     t0: Array
     span: Array
@@ -54,8 +54,8 @@ class TreeOrigin(NamedTuple):
 
 
 class TreePosition(NamedTuple):
-    """Where on the tree the loop is: the tick, W there (of the unit path), the exponent of the
-    longest step that is allowed next, and, where there are stops, whether this is inside a cell.
+    """The position of the loop on the tree: the tick, W there (of the unit path), the exponent
+    of the longest step that is allowed next, and, where there are stops, True inside a cell.
     """
 
     tick: Int[Array, ""]

@@ -164,8 +164,8 @@ class Noise[S, P]:
 
 
 class Inside(NamedTuple):
-    """Where a given step is that an event may cut: its number, the tick inside it and W there (of
-    the unit path), and of what is left of it the length, and whether that lands on a target.
+    """The position in a given step that an event may cut: its number, the tick inside it, W there
+    (of the unit path), the length of the rest, and True if that lands on a target.
     """
 
     number: Int[Array, ""]
@@ -225,7 +225,7 @@ class Steps(Noise[Words, StepPlace]):
     def _rest(
         self, words: Words, path: Inside, dt: Array, landing: Array, target: tuple[Array, Array]
     ) -> StepDraw:
-        """The draw of this number, or what is left of it."""
+        """The draw of this number, or the rest of it."""
         fresh = path.tick == 0
         landing = jnp.where(fresh, landing, path.lands)
         dt = jnp.where(landing, target[1], jnp.where(fresh, dt, path.left))
@@ -250,7 +250,7 @@ class Steps(Noise[Words, StepPlace]):
         return drawn.path.tick > 0 if self.cuts else False
 
     def length(self, source: Words, drawn: Drawn, dt: Array) -> Array:
-        """dt, or what was left of a step."""
+        """dt, or the length of the rest of a step."""
         del source
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 

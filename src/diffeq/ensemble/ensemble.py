@@ -32,7 +32,7 @@ from .gpu_kernel import NoKernel
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
 from .resume import in_blocks
-from .sharded import alone, check_mesh, dealt, is_global, known_here, platform
+from .sharded import check_mesh, distribute_rows, in_one_process, is_global, known_here, platform
 from .strategies import Ensemble
 from .trajectory import Plan
 from .tuning import tuned
@@ -202,7 +202,7 @@ def solve_ensemble(
     else:
         sol = _solve_nonstiff_first(ensemble) or _arranged(ensemble).solved()
     if throw is True and concrete(sol.status):
-        _tell(sol)
+        _warn_of_failures(sol)
     return sol
 
 
@@ -212,7 +212,9 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
     """
     shared, call, static = ensemble.shared, ensemble.shared["call"], ensemble.plan.static
     probe = call.method.nonstiff_probe if static.default_method else None
-    many = ensemble.plan.reduces or not alone(ensemble.mesh)  # which would be solved twice over
+    many = ensemble.plan.reduces or not in_one_process(
+        ensemble.mesh
+    )  # which would be solved twice over
     if probe is None or many or static.raises_inside_jit or ensemble.traced:
         return None
     by_probe = replace(ensemble, shared=shared | {"call": call._replace(method=probe)})
@@ -227,7 +229,7 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
 def _check(
     problem: Problem, *, n: int | None, draw: Callable | None, key: Any, strategy: str
 ) -> None:
-    """Refuses what is wrong whatever the inputs are."""
+    """Refuses arguments that are wrong for any inputs."""
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(
             "problem is a SteadyStateProblem, which is not followed in time: jax.vmap of de.solve "
@@ -291,7 +293,7 @@ def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Mesh | None]:
     """The inputs where they are used, and the mesh as it is."""
     if mesh is not None:
         mesh = check_mesh(mesh, inputs.size)
-        return replace(inputs, rows=dealt(inputs.rows, mesh)), mesh
+        return replace(inputs, rows=distribute_rows(inputs.rows, mesh)), mesh
     if any(map(is_global, inputs.rows)):
         raise ValueError(
             "rows have parts in other processes, and there is no mesh: give the one that they are "
@@ -301,7 +303,7 @@ def _on_devices(inputs: Inputs, mesh: Any) -> tuple[Inputs, Mesh | None]:
 
 
 def _check_parts(ensemble: Ensemble) -> None:
-    """Refuses what cannot be solved block by block."""
+    """Refuses an ensemble that cannot be solved block by block."""
     if ensemble.traced:
         raise TypeError(
             "resume= and progress= go from block to block on the host, and this is inside jit, "
@@ -371,8 +373,8 @@ def _arranged(ensemble: Ensemble) -> Ensemble:
 
 
 def _by_strategy(ensemble: Ensemble) -> Ensemble:
-    """The ensemble by its strategy; what is "auto" becomes the first of them that there is, for the
-    share of a device.
+    """The ensemble by its strategy; "auto" becomes the first one that there is for the share of a
+    device.
     """
     requested, backend = ensemble.strategy, platform(ensemble.mesh)
     share = ensemble.inputs.size // ensemble.devices
@@ -392,8 +394,8 @@ def _by_strategy(ensemble: Ensemble) -> Ensemble:
     return replace(ensemble, strategy="lanes" if lanes else "lockstep")
 
 
-def _tell(sol: Solution) -> None:
-    """Says that some failed, where nothing else does."""
+def _warn_of_failures(sol: Solution) -> None:
+    """Warns where some trajectories failed."""
     failed, count = sol.failed, here(sol.status).size
     if failed.count:
         where = " of this process" if count < sol.status.size else ""

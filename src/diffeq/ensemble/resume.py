@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..solution import Solution
-from .sharded import alone, from_first
+from .sharded import from_first, in_one_process
 from .strategies import Ensemble
 
 __all__ = ["in_blocks"]
@@ -38,7 +38,7 @@ def in_blocks(ensemble: Ensemble, resume: str | PathLike | None, *, progress: bo
     size, block = ensemble.inputs.size, _block(ensemble)
     folder = None if resume is None else _Folder(Path(resume), ensemble, block)
     state, parts = None, []
-    shown = progress and (alone(ensemble.mesh) or jax.process_index() == 0)
+    shown = progress and (in_one_process(ensemble.mesh) or jax.process_index() == 0)
     with tqdm(total=size, disable=not shown, desc="solve_ensemble", unit="") as bar:
         for number, start in enumerate(range(0, size, block)):
             index = np.arange(start, start + block)
@@ -68,7 +68,7 @@ class _Folder:
 
     def __init__(self, path: Path, ensemble: Ensemble, block: int) -> None:
         self.path, self.ensemble = path, ensemble
-        self.first = alone(ensemble.mesh) or jax.process_index() == 0
+        self.first = in_one_process(ensemble.mesh) or jax.process_index() == 0
         settings = {"n": ensemble.inputs.size, "block": block, "strategy": ensemble.strategy}
         settings |= {"reduce": repr(ensemble.shared["reduce"]), **ensemble.marks()}
         other = self._from_first_process(lambda: self._other(settings).encode())

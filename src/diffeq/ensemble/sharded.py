@@ -24,10 +24,10 @@ from jaxtyping import Array, PyTree
 from ..autodiff.jax_internals import Tracer
 
 __all__ = [
-    "alone",
     "check_mesh",
-    "dealt",
+    "distribute_rows",
     "from_first",
+    "in_one_process",
     "is_global",
     "known_here",
     "platform",
@@ -103,7 +103,7 @@ def run_sharded(
     )
 
 
-def dealt(rows: Sequence, mesh: Mesh) -> list:
+def distribute_rows(rows: Sequence, mesh: Mesh) -> list:
     """Rows of all trajectories, with the part of each device in its memory."""
     return [_put_on_devices(x, mesh, P(mesh.axis_names)) for x in rows]
 
@@ -124,7 +124,7 @@ def _put_on_devices(x: Array | np.ndarray, mesh: Mesh, spec: P) -> Array:
     asks = AxisType.Explicit in mesh.axis_types or not jax.typeof(x).sharding.mesh.empty
     if isinstance(x, Tracer) and not asks:  # `jit` takes it to all devices, and derivatives back
         return x
-    if alone(mesh) or is_global(x) or isinstance(x, Tracer):
+    if in_one_process(mesh) or is_global(x) or isinstance(x, Tracer):
         return jax.device_put(x, sharding)
     if _is_key(x):
         kind = jax.random.key_impl(x)
@@ -142,7 +142,7 @@ def _is_key(x: Array | np.ndarray) -> bool:
 def select_rows(rows: Sequence, index: np.ndarray, mesh: Mesh) -> list:
     """The rows of these numbers, with the part of each device in its memory."""
     whole = NamedSharding(mesh, P())
-    return dealt([x.at[index].get(out_sharding=whole) for x in rows], mesh)
+    return distribute_rows([x.at[index].get(out_sharding=whole) for x in rows], mesh)
 
 
 def row_at(x: Array, i: int, mesh: Mesh | None) -> Array:
@@ -166,14 +166,14 @@ def known_here(x: Array | np.ndarray, mesh: Mesh | None) -> Array | np.ndarray:
 
 def from_first(data: bytes, mesh: Mesh | None) -> bytes:
     """The data of the first process, in every process of the mesh."""
-    if alone(mesh):
+    if in_one_process(mesh):
         return data
     size = int(broadcast_one_to_all(np.int32(len(data))))
     mine = np.frombuffer(data.ljust(size, b"\0")[:size], np.uint8)
     return np.asarray(broadcast_one_to_all(mine), np.uint8).tobytes()
 
 
-def alone(mesh: Mesh | None) -> bool:
+def in_one_process(mesh: Mesh | None) -> bool:
     """True if all devices belong to this process."""
     here = jax.process_index()
     return mesh is None or all(device.process_index == here for device in mesh.devices.flat)

@@ -20,7 +20,14 @@ from .execution import check_kernel, in_lockstep, reduction_of, run_parallel, wi
 from .gpu_kernel.launch import Tuning
 from .inputs import Inputs
 from .reduction import Reduction
-from .sharded import dealt, known_here, platform, replicate_shared, run_sharded, select_rows
+from .sharded import (
+    distribute_rows,
+    known_here,
+    platform,
+    replicate_shared,
+    run_sharded,
+    select_rows,
+)
 from .trajectory import Plan, solve_plain
 
 __all__ = ["Ensemble"]
@@ -83,7 +90,7 @@ class Ensemble:
 
     def _on_mesh(self, mesh: Mesh, rows: list, index: Index) -> tuple[PyTree, Solution]:
         leaves, structure = self.parts
-        leaves, (index,) = replicate_shared(leaves, mesh), dealt([index], mesh)
+        leaves, (index,) = replicate_shared(leaves, mesh), distribute_rows([index], mesh)
         return _solve_shares(self.plan, structure, self.strategy, mesh, leaves, rows, index)
 
     def as_kernel(self) -> "Ensemble":

@@ -1,4 +1,4 @@
-"""Layer 3: what happens during a solve: where, and what becomes of the state."""
+"""Layer 3: events during a solve: when they happen, and how they change the state."""
 
 from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes, doses
 from .handling import Events

@@ -278,7 +278,7 @@ def doses(times: Any, amounts: PyTree, into: Any) -> PresetTimes:
 
 
 class _TreePath:
-    """Where in a tree; equal to another of the same path, in which 1 is not 1.0."""
+    """A place in a tree, equal to another of the same path, in which 1 is not 1.0."""
 
     def __init__(self, path: Hashable) -> None:
         self.path = path
@@ -306,7 +306,7 @@ class _Adding:
 
 
 def _replace_selected(into: Callable, y: PyTree, value: PyTree) -> PyTree:
-    """The tree y with what a function selects replaced."""
+    """The tree y with the leaf that a function selects replaced."""
     try:
         return eqx.tree_at(into, y, value)
     except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from ..core.status import Status
 from ..methods import Step
 from ..problems.lowering import flip_time
 from .condition_signs import Watch
-from .locate import ConditionSign, Crossing, first_crossing, located, ripe
+from .locate import ConditionSign, Crossing, crossing_at_end, first_crossing, located
 from .lowered import LoweredEvent, Parameters
 from .step_end import (
     EventMemory,
@@ -89,18 +89,18 @@ class Events:
 
     @property
     def bits(self) -> int:
-        """Flags that a second run has to follow."""
+        """The number of flags that a second run has to follow."""
         return 1 + self.all
 
     def decided(self, known: EventMemory, end: StepEnd) -> Array:
-        """Those flags: whether this was a round without a step, and what happened."""
+        """Those flags: True for a round without a step, and the events that happened."""
         return jnp.concatenate([jnp.any(known.pending)[None], end.fired])
 
     def followed(
         self, known: EventMemory, flags: Bool[Array, " flags"] | None
     ) -> tuple[EventMemory, Bool[Array, " events"] | None]:
-        """Returns what is known, and which events happen, in a second run that was given `flags`;
-        without flags, None for the latter.
+        """Returns the memory, and flags of the events that happen, in a second run that was given
+        `flags`; without flags, None for the latter.
         """
         if flags is None:
             return known, None
@@ -118,11 +118,13 @@ class Events:
         return jnp.any(known.pending)
 
     def coded(self, known: EventMemory, end: StepEnd) -> list[Array]:
-        """Returns what is known before a step and what happened at its end, as integers."""
+        """Returns the memory before a step, and the flags of the events at its end, as integers."""
         return [jnp.atleast_1d(x).astype(jnp.int32) for x in jax.tree.leaves((known, end.fired))]
 
     def read(self, row: RecordedStep) -> tuple[EventMemory, Array, Array]:
-        """Returns what is known, what happened and at which θ, from the ends of a tape's row."""
+        """Returns the memory, the flags of the events that happened, and their θ, from the ends of
+        the row of a tape.
+        """
         k, s = self.count, len(self.lists)
         sizes = [k, k, k, s, 1, 1, self.all]
         whole = row.whole[row.whole.shape[0] - sum(sizes) :]
@@ -163,7 +165,7 @@ class Events:
         crosses again and again, and would be followed there to the last of its ticks.
         """
         if self.noisy and not controller.is_adaptive:
-            return before  # what was tried may have been what an event had left of a step
+            return before  # the step may have been the rest of one that an event has cut
         if self.noisy or not controller.is_adaptive:
             return jnp.where(accept & (dt == 0), before, proposed)
         long = (end.dt < dt) & (end.known.stalled == 0)
@@ -232,8 +234,8 @@ class Events:
 
 
 class BoundEvents:
-    """Events with their parameters: `own` of each, and the leaves of args; and what is held during
-    the step.
+    """Events with their parameters: `own` of each, the leaves of args, and the leaves that are held
+    during the step.
     """
 
     def __init__(
@@ -251,7 +253,7 @@ class BoundEvents:
         """Returns the events with other held leaves."""
         return BoundEvents(self.events, self.own, self.leaves, self.sign, held)
 
-    # --- what is looked at ---
+    # --- the conditions, and the given times ---
 
     def _look(self, how: str, parts: list, tau: Array, y: Array) -> Array:
         t, tree = flip_time(self.sign, tau), self.events.packing.unpack(y, self.held)
@@ -316,7 +318,7 @@ class BoundEvents:
         overdue = [_is_due(time, t) for time in self.times(known.passed)]
         return ~jnp.any(jnp.stack([jnp.any(known.pending), *overdue]))
 
-    # --- how far a step goes ---
+    # --- the truncation of a step ---
 
     def truncate(
         self, plan: StepPlan, accept: Array, start: tuple[Array, Array], polynomial: Callable
@@ -357,7 +359,9 @@ class BoundEvents:
         found = first_crossing(
             values, known.signs, e.direction, slack, wanted, moving, smooth=not e.noisy
         )
-        found = self._with_ripe(known, found, values, slack, moving & landing, t0 + length)
+        found = self._with_crossings_at_end(
+            known, found, values, slack, moving & landing, t0 + length
+        )
         cut = moving & jnp.any(found.first) & ~(landing & (found.theta >= 1))
         signs = jax.tree.map(lambda a, b: jnp.where(moving, a, b), found.signs, known.signs)
         first = jnp.where(waiting, known.pending, found.first & moving)
@@ -374,7 +378,7 @@ class BoundEvents:
             path,
         )
 
-    def _with_ripe(
+    def _with_crossings_at_end(
         self,
         known: EventMemory,
         found: Crossing,
@@ -393,7 +397,7 @@ class BoundEvents:
         times = self.times(known.passed)
         due = jnp.any(jnp.stack([_is_due(times[i], t1) for i in lists]))
         now = landing & due & ~jnp.any(found.first)
-        also = now & ripe(values, found.signs, e.direction, slack)
+        also = now & crossing_at_end(values, found.signs, e.direction, slack)
         first = also & (jnp.cumsum(also) == 1)
         side = jnp.where(first, -found.signs.side, found.signs.side)
         return found._replace(
@@ -425,7 +429,7 @@ class BoundEvents:
         own, leaves, held = lax.stop_gradient((self.own, self.leaves, self.held))
         return BoundEvents(self.events, own, leaves, self.sign, held)
 
-    # --- what happens there ---
+    # --- the events at the end of a step ---
 
     def happen(
         self,
@@ -497,7 +501,9 @@ class BoundEvents:
             chain = [(y, held)]
             for part in e.parts:
                 flags = fired[e.flags[part.place]]
-                chain.append(bound._only(part, known.passed, t1, chain[-1], flags, reinitialize))
+                chain.append(
+                    bound._state_after(part, known.passed, t1, chain[-1], flags, reinitialize)
+                )
             y, held = chain[-1]
             found = jnp.all(jnp.isfinite(y))
             y = jnp.where(found, y, lax.stop_gradient(chain[0][0]))
@@ -525,7 +531,7 @@ class BoundEvents:
             lost=lost,
         )
 
-    def _only(
+    def _state_after(
         self,
         part: LoweredEvent,
         index: Array,
@@ -577,7 +583,7 @@ class BoundEvents:
             y = jnp.where(found, y, jnp.nan)
         return y, held
 
-    # --- and what follows from it ---
+    # --- the memory after a round ---
 
     def settle_signs(
         self,

@@ -292,7 +292,7 @@ def _guarded(problem: JumpProblem) -> JumpProblem:
 def _rate_from_leaves(
     structure: Hashable, tree: Hashable, t: Array, y: PyTree, args: list, leaves: list
 ) -> PyTree:
-    """A rate, from what it holds."""
+    """The value of a rate, from its own leaves."""
     return unflatten(structure, leaves)(t, y, jax.tree.unflatten(tree, args))
 
 
@@ -388,7 +388,7 @@ class _Spread:
         return {"y": g, "hazards": jnp.zeros((*z["hazards"].shape, *more), z["hazards"].dtype)}
 
 
-# --- what happens ---------------------------------------------------------------------------------
+# --- affects --------------------------------------------------------------------------------------
 
 
 class _Jumping:

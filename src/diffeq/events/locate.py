@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..autodiff.while_loop import loop
 from ..core.promotion import standard_promotion
 
-__all__ = ["ConditionSign", "Crossing", "first_crossing", "located", "ripe"]
+__all__ = ["ConditionSign", "Crossing", "crossing_at_end", "first_crossing", "located"]
 
 _DEGREE = 8
 _NODES = np.arange(_DEGREE + 1) / _DEGREE
@@ -185,7 +185,7 @@ def first_crossing(
     return Crossing(theta, first, crossed, ConditionSign(side, at_zero), search.scale)
 
 
-def ripe(
+def crossing_at_end(
     values: Callable[[Array], Array], signs: ConditionSign, direction: np.ndarray, slack: Array
 ) -> Bool[Array, " k"]:
     """Flags the conditions that have not crossed at the end of a step, where they have these

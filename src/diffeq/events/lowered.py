@@ -36,7 +36,7 @@ __all__ = [
 
 
 type Parameters = dict[str, PyTree]
-"""What an event has of its own: what its functions compute before the loop, its times, its data."""
+"""The parameters of one event: values that its functions compute before the loop, times, data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def _snapped_to_ends(times: Array, ends: tuple[Array, Array]) -> Array:
     return times
 
 
-# --- from what a user wrote ---------------------------------------------------------------------
+# --- lowering ------------------------------------------------------------------------------------
 
 
 def lower_events(
