@@ -102,7 +102,7 @@ def _prefers_jacobians(plan: Plan, live: list, shared: int) -> bool:
     return alike and count <= _FEW and not jnp.iscomplexobj(live[0])
 
 
-def _is_perturbed(x: ArrayLike, dot: Array | SymbolicZero) -> bool:
+def _is_perturbed(x: ArrayLike, dot: ArrayLike | SymbolicZero) -> bool:
     return not isinstance(dot, SymbolicZero) and not is_key(jnp.asarray(x)) and is_inexact(x)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .locate import ConditionSign
-from .lowered import LoweredEvent
+from .lowered import LoweredCrossing, LoweredEvent
 from .step_end import EventMemory, Reinitialization, StepTruncation
 
 __all__ = ["Watch"]
@@ -117,6 +117,6 @@ class Watch:
     def _of(self, parts: Sequence[LoweredEvent]) -> np.ndarray:
         flags = np.zeros(self.count, bool)
         for part in parts:
-            if part.kind == "crossing":
+            if isinstance(part, LoweredCrossing):
                 flags[self.events.flags[part.place]] = True
         return flags

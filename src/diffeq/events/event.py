@@ -24,8 +24,8 @@ class AbstractEvent:
     static: ClassVar[tuple[str, ...]] = ()
     label: str | None = None  # what messages call it, where that is not events[i]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         jax.tree_util.register_pytree_node(
             cls, cls._flatten, lambda aux, xs: cls._unflatten(aux, xs)
         )

@@ -11,7 +11,7 @@ each keeps its own derivative.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,14 @@ from ..methods import Step
 from ..problems.lowering import flip_time
 from .condition_signs import Watch
 from .locate import ConditionSign, Crossing, crossing_at_end, first_crossing, located
-from .lowered import LoweredEvent, Parameters
+from .lowered import (
+    LoweredAfterStep,
+    LoweredCrossing,
+    LoweredEvent,
+    LoweredPeriodic,
+    LoweredPreset,
+    Parameters,
+)
 from .step_end import (
     EventMemory,
     Happened,
@@ -66,9 +73,9 @@ class Events:
         self.parts, self.packing, self.lost, self.noisy = parts, packing, lost, noisy
         affects = any(part.affect for part in parts)
         self.untracked_discontinuities = untracked_discontinuities and affects
-        self.crossings: list[Any] = [p for p in parts if p.kind == "crossing"]
-        self.lists: list[Any] = [p for p in parts if p.kind == "times"]
-        self.afters: list[Any] = [p for p in parts if p.kind == "after"]
+        self.crossings = [p for p in parts if isinstance(p, LoweredCrossing)]
+        self.afters = [p for p in parts if isinstance(p, LoweredAfterStep)]
+        self.lists = [p for p in parts if isinstance(p, LoweredPreset | LoweredPeriodic)]
         none = np.zeros(0, np.int32)
         conditions = [p.condition for p in self.crossings]
         self.direction = np.concatenate([none, *(c.direction for c in conditions)])
@@ -302,7 +309,8 @@ class BoundEvents:
         e, (n, slope) = self.events, self.moving(t, y, reinitialize)
         on = (n == 0) & e.sloped
         side = jnp.sign(jnp.where(on, slope, n)).astype(jnp.int32)
-        true: Any = e.level & (self.truths(t, y) | (on & (slope > 0))) & (e.direction > 0)
+        true = self.truths(t, y) | (on & (slope > 0))
+        true = jnp.asarray(e.level & true & (e.direction > 0))
         side = jnp.where(side == 0, -e.direction, side).astype(jnp.int32)
         index = [p.passed(self.own[p.place], t) for p in e.lists]
         zero = jnp.zeros((), jnp.int32)
@@ -574,8 +582,8 @@ class BoundEvents:
         t, own = flip_time(self.sign, tau), self.own[part.place]
         number = self.events.number.get(part.place)
         extra = part.extra(own, None if number is None else index[number], fired)
-        affect: Any = part.affect
-        value = affect.at(self.leaves, own["affect"], t, packing.unpack(*state), extra=extra)
+        assert part.affect is not None
+        value = part.affect.at(self.leaves, own["affect"], t, packing.unpack(*state), extra=extra)
         each = zip(packing.held_of(value), state[1], strict=True)
         y, held = packing.pack(value), tuple(jnp.asarray(a, b.dtype) for a, b in each)
         if reinitialize.settled is not None:

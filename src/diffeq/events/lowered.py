@@ -44,6 +44,7 @@ class LoweredEvent:
     """An event. `length` is how many of its happenings are recorded."""
 
     kind: ClassVar[str] = ""
+
     place: int
     affect: Traced | None
     length: int
@@ -72,13 +73,11 @@ class LoweredEvent:
 
 
 @dataclass(frozen=True, eq=False)
-class LoweredCrossing(LoweredEvent):
-    """An event where a condition crosses zero."""
+class LoweredCondition(LoweredEvent):
+    """An event by a condition."""
 
-    kind = "crossing"
     condition: Condition
     ends: bool
-    fixed: bool = False  # its times are held where they are when it is differentiated
 
     @property
     def terminal(self) -> bool:
@@ -102,7 +101,16 @@ class LoweredCrossing(LoweredEvent):
 
 
 @dataclass(frozen=True, eq=False)
-class LoweredAfterStep(LoweredCrossing):
+class LoweredCrossing(LoweredCondition):
+    """An event where a condition crosses zero."""
+
+    kind = "crossing"
+
+    fixed: bool = False  # its times are held where they are when it is differentiated
+
+
+@dataclass(frozen=True, eq=False)
+class LoweredAfterStep(LoweredCondition):
     """An event at the end of each step at which a condition is true."""
 
     kind = "after"

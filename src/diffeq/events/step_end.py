@@ -1,7 +1,7 @@
 """The data of events in a step: known before it, found during it, and left after it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -117,13 +117,13 @@ class StepTruncation(NamedTuple):
 
     dt: Array
     landing: Array
-    theta: Any = ()
-    cut: Any = ()
-    first: Any = ()
-    crossed: Any = ()
-    signs: Any = ()
-    scale: Any = ()
-    polynomial: Any = None
+    theta: PyTree = ()
+    cut: PyTree = ()
+    first: PyTree = ()
+    crossed: PyTree = ()
+    signs: PyTree = ()
+    scale: PyTree = ()
+    polynomial: PyTree = None
 
 
 class OutputWindow(NamedTuple):
@@ -160,16 +160,16 @@ class StepEnd(NamedTuple):
     dt: Array
     landing: Array
     y: Array
-    held: Any
-    memory: Any
-    known: Any = ()
-    theta: Any = ()
-    fired: Any = ()
-    chain: Any = ()
-    rate: Any = ()
-    shown: Any = None
-    path: Any = None
-    lost: Any = ()
+    held: tuple[Array, ...]
+    memory: PyTree
+    known: PyTree = ()
+    theta: PyTree = ()
+    fired: PyTree = ()
+    chain: PyTree = ()
+    rate: PyTree = ()
+    shown: PyTree = None
+    path: PyTree = None
+    lost: PyTree = ()
 
     @property
     def happened(self) -> Array:

@@ -12,7 +12,6 @@ of a kernel or an array that a loop reads in each iteration: to write it makes a
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -225,7 +224,7 @@ class Space:
     def __init__(self, lanes: int, *, kernel: bool = False) -> None:
         self.lanes, self.kernel, self.spent = lanes, kernel, 0
         self.tables: list[np.ndarray] = []
-        self.memories: list[tuple[int, Any]] = []
+        self.memories: list[tuple[int, np.dtype]] = []
 
     def spend(self, operations: int) -> None:
         """Counts the operations of the program; raises `NoKernel` when it gets too long."""
