@@ -4,6 +4,8 @@ A field has the signature `field(t, y, args)`. The adapters of peers that are no
 hold their own copy of those that they can do, under the same name.
 """
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,6 +20,14 @@ def lotka_volterra(t, y, args):
 def mlp(t, y, args):
     """A network of one hidden tanh layer, on the last axis of y."""
     return jnp.tanh(y @ args["w1"] + args["b1"]) @ args["w2"] + args["b2"]
+
+
+def network(y, layers, activation=jnp.tanh):
+    """A network of any depth on the last axis of y; `layers` are pairs of weights and biases."""
+    *hidden, (weights, bias) = layers
+    for w, b in hidden:
+        y = activation(y @ w + b)
+    return y @ weights + bias
 
 
 def mlp_of_cube(t, y, args):
@@ -47,3 +57,14 @@ def mlp_parameters(rng, sizes, scale=None, dtype=np.float32):
         "w2": weights(hidden, outputs),
         "b2": np.zeros(outputs, dtype),
     }
+
+
+def layers(rng, sizes, dtype=np.float32):
+    """The layers of a `network`: normal weights with a deviation of 1/√inputs, and zero biases."""
+    return [
+        (
+            (rows**-0.5 * rng.standard_normal((rows, columns))).astype(dtype),
+            np.zeros(columns, dtype),
+        )
+        for rows, columns in itertools.pairwise(sizes)
+    ]

@@ -40,7 +40,11 @@ class Contestant:
     def sample(self, index):
         """The mean over as many calls as make a measurable time."""
         number = max(1, min(100, round(SAMPLE_SECONDS / self.estimate)))
-        self.samples[index] = sum(self.once() for _ in range(number)) / number
+        self.samples[index] = self.mean(number)
+
+    def mean(self, number):
+        """Mean seconds of so many calls."""
+        return sum(self.once() for _ in range(number)) / number
 
 
 def interleave(contestants, budget, most_rounds):
