@@ -114,8 +114,8 @@ def first_gradient(name: str, who: str) -> float:
 def growing(found: dict[str, dict[str, Entry]]) -> training_plots.Curves:
     """First gradients by the size of the field; of the cases that were measured, those."""
     curves: training_plots.Curves = {}
-    for prefix, (make, sizes) in GROWING.items():
-        for who in contestants(make(sizes[0])):
+    for prefix, sizes in GROWING.items():
+        for who in contestants(case_of(f"{prefix}{sizes[0]}")):
             points = []
             for size in sizes:
                 name = f"{prefix}{size}"

@@ -363,19 +363,23 @@ QUICK: dict[str, Callable[[], Case]] = {
 }
 """Those of a smoke test."""
 
-GROWING: dict[str, tuple[Callable[[int], Case], tuple[int, ...]]] = {
-    "reactions": (reactions, (10, 20, 50, 100, 200)),
-    "layers": (layers, (2, 4, 8, 16, 32)),
+BY_SIZE: dict[str, Callable[[int], Case]] = {
+    "reactions": reactions,
+    "layers": layers,
+    "scalar": scalar_code,
 }
-"""Cases by the size of their field, for the plot of compile time."""
+"""Cases of any size of their field."""
+
+GROWING = {"reactions": (10, 20, 50, 100, 200), "layers": (2, 4, 8, 16, 32)}
+"""The sizes in the plot of compile time."""
 
 
 def case_of(name: str, *, quick: bool = False) -> Case:
-    """A case by its name; `reactions100` and `layers4` are any size of the growing ones."""
+    """A case by its name, which may be one of `BY_SIZE` with its size, as `reactions100`."""
     known = QUICK if quick and name in QUICK else CASES
     if name in known:
         return known[name]()
-    for prefix, (make, _) in GROWING.items():
+    for prefix, make in BY_SIZE.items():
         if name.removeprefix(prefix).isdecimal():
             return make(int(name.removeprefix(prefix)))
     raise ValueError(f"unknown case {name!r}; there are {', '.join(CASES)}")

@@ -46,7 +46,7 @@ def compile_time(curves: Curves, folder: Path) -> str:
 
 
 def _panel(axes, by_contestant: dict[str, list[tuple[int, float]]]) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
     for who, points in by_contestant.items():
         sizes, seconds = zip(*points, strict=True)
@@ -54,8 +54,9 @@ def _panel(axes, by_contestant: dict[str, list[tuple[int, float]]]) -> None:
     axes.set(xscale="log", yscale="log")
     sizes = sorted({size for points in by_contestant.values() for size, _ in points})
     axes.xaxis.set_major_locator(FixedLocator(sizes))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(ScalarFormatter())
     axes.grid(which="major", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
