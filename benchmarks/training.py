@@ -34,7 +34,7 @@ from benchmarks.training_worker import Contestant, FirstCall, Worker
 
 HERE = Path(__file__).parent
 OURS, DIFFRAX, *BARE = CONTESTANTS
-SECONDS, ROUNDS = 6.0, 100
+SECONDS, ROUNDS = 4.0, 100
 LEAST = 1e-4
 """The relative difference of losses and gradients that is allowed besides that by the tolerance."""
 

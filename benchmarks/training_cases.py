@@ -253,18 +253,19 @@ def reactions(count: int) -> Case:
 
 
 def scalar_code(lines: int, states: int = 8) -> Case:
-    """A program of `lines` assignments of scalars. Each line reads three of the eight numbers that
-    stand before it, so that each number is read by three lines, and all lines end in all slopes.
+    """A program of `lines` assignments of scalars, each of which reads three of the numbers before
+    it: states, which many lines share, or results of other lines. All lines end in the slopes.
     """
     draw = np.random.default_rng(0)
-    reads = draw.integers(1, states + 1, (lines, 3))
+    reads = [draw.integers(0, states + i, 3) for i in range(lines)]
 
     def field(t, y, rates):
         known = list(y)
         for rate, (a, b, c) in zip(rates, reads, strict=True):
-            u, v, w = known[-a], known[-b], known[-c]
+            u, v, w = known[a], known[b], known[c]
             known.append(rate * (u - v * w) / (1.0 + u * u + v * v + w * w))
-        return jnp.stack([known[-1 - i] - 0.5 * y[i] for i in range(states)])
+        sums = [sum(known[states + i :: states]) for i in range(states)]
+        return jnp.stack(sums) - y
 
     y0, rates = draw.uniform(0.2, 1.0, states), _single(draw.uniform(0.5, 1.5, lines))
     problem = Problem(field, _single(y0), _grid(1.0, 11))

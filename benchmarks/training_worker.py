@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from benchmarks import field_copies, timing, training_cases
 
 MODES = ("gradient", "forward", "step")
-PATIENCE = 180.0
+PATIENCE = 120.0
 """Seconds that a first call may take."""
 
 
