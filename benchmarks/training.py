@@ -11,7 +11,8 @@ first gradient is the first program of size that is compiled. The figures:
 * *lines* of the compiled gradient; *copies* of the field in the loss and in the gradient, before
   the compiler makes more of them (`field_copies.py` says how they are counted).
 * Memory of a gradient, for large states: what the compiled program allocates besides its inputs and
-  outputs, and what the process takes at its peak beyond what it has before the call.
+  outputs, what the process takes at its peak beyond what it has before the call; beside it the time
+  of the gradient over that of the forward solve.
 
 Losses and gradients have to agree, within what the tolerances allow; the report says where they do
 not. `--quick` is a smoke test: few cases, small, and nothing is written. Otherwise the report is
@@ -49,11 +50,15 @@ class Entry:
     lacks: str = ""
     racers: dict[str, Contestant] = field(default_factory=dict)
 
+    def median(self, mode: str) -> float:
+        """Milliseconds of a mode that was timed."""
+        return 1e3 * timing.summary(self.racers[mode].samples.values())["median"]
+
     def milliseconds(self, mode: str) -> str:
-        """The median of a mode, if it was timed."""
+        """The same for a table, empty if the mode was not timed."""
         if mode not in self.racers:
             return ""
-        median = 1e3 * timing.summary(self.racers[mode].samples.values())["median"]
+        median = self.median(mode)
         return f"{median:,.3f}" if median < 10 else f"{median:,.1f}"
 
 
@@ -176,17 +181,19 @@ def figures(found: dict[str, tuple[Case, dict[str, Entry]]]) -> list[list[str]]:
 
 def memory(found: dict[str, tuple[Case, dict[str, Entry]]]) -> list[list[str]]:
     """A row for each contestant of each case with a large state."""
-    rows = [["case", "", "program, MB", "at the peak, MB", "program, states", "√steps of them"]]
+    rows = [["case", "", "program, MB", "at the peak, MB", "program, states", "√steps of them",
+             "time, of the forward solve"]]  # fmt: skip
     for case, entries in found.values():
         state = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(case.problem.y0))
         for who, entry in entries.items():
-            if not case.large or entry.first is None:
+            if not case.large or not entry.racers:
                 continue
             states, steps = entry.first.bytes / state, case.problem.steps
             rows.append([
                 case.title if who == OURS else "", who, f"{entry.first.bytes / 1e6:,.1f}",
                 "" if entry.resident is None else f"{entry.resident / 1e6:,.1f}",
                 f"{states:,.1f}", "" if steps is None else f"{states / np.sqrt(steps):,.1f}",
+                f"{entry.median('gradient') / entry.median('forward'):.1f}",
             ])  # fmt: skip
     return rows
 
@@ -243,7 +250,7 @@ def report(found: dict[str, tuple[Case, dict[str, Entry]]], families, plots: lis
         "in units of the better of the two bare programs.\n",
         *markdown(advantages(found)),
         "\n## Figures\n", *markdown(figures(found)),
-        "\n## Memory of a gradient\n", *markdown(memory(found)),
+        "\n## Memory and time of a gradient by large states\n", *markdown(memory(found)),
         "\n## Copies of the field\n",
         "In a solve / in its gradient, each with three saved rows.\n", *markdown(families),
         *(f"\n![The first gradient by the size of the field](../{name})" for name in plots),
