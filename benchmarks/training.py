@@ -1,4 +1,4 @@
-"""What training costs beside Diffrax and a bare program: `python -m benchmarks.training [case …]`.
+"""What training costs beside Diffrax and a bare program: `python -m benchmarks.training`.
 
 The cases are those of `training_cases.py`, in single precision, by Tsit5; the contestants this
 library, Diffrax as its documentation recommends, and the bare program of `bare.py`, with its stages
