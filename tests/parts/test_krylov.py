@@ -107,7 +107,7 @@ def test_refusals_and_names():
     assert repr(de.TRBDF2(linear=GMRES)) == "TRBDF2(linear=GMRES)"
     with pytest.raises(TypeError, match=r"RadauIIA5 got 'linear', .* such as de.KenCarp4\(linear"):
         de.RadauIIA5(linear=GMRES)
-    with pytest.raises(TypeError, match=r"Tsit5 got 1e-06, and takes nothing\. Tolerances"):
+    with pytest.raises(TypeError, match=r"Tsit5 got 1e-06, and takes stages= alone\. Tolerances"):
         de.Tsit5(1e-6)
     with pytest.raises(ValueError, match="linear is CG, which asks more of a matrix than I − γ"):
         solve_iteratively(Products(lambda v: 2 * v, lx.CG(rtol=1e-3, atol=1e-3)), X)

@@ -91,14 +91,54 @@ def test_a_loop_of_stages_is_straight_code(name, monkeypatch):
     np.testing.assert_allclose(looped_curve, curve, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [de.Tsit5(), de.Rodas5P()], ids=repr)
-def test_a_large_field_is_compiled_few_times(method):
-    """In a solve once for the first slope and the first step size, once for the stages, and once
-    for those of dense output; and no more often with more stages.
-    """
-    chain = lambda y: jnp.cbrt(1.0 + sum(jnp.sin(i * y) for i in range(60)))
-    problem = de.ODEProblem(lambda t, y, k: -k * chain(y), 1.0, (0.0, 1.0), 1.0)
-    text = jax.jit(
-        lambda k: de.solve(problem.replace(args=k), method, saveat=[0.3, 1.0]).ys
-    ).lower(1.0).as_text()  # fmt: skip
-    assert 1 <= text.count("cbrt") <= 5, text.count("cbrt")
+# How often the field stands in the program of a solve, and in that of its gradient: at the start
+# (once, as the two evaluations of the first step size are a loop), in the loop over the stages, in
+# that of dense output; in the derivative of the start, and in the stages as they are made again.
+COPIES = {
+    "Tsit5": (2, 5),
+    "Vern7": (4, 11),  # its dense output has stages of its own
+    "Rodas5P": (3, 7),  # and a Jacobian
+    "Kvaerno5": (3, 11),
+    "BDF": (3, 10),
+    "default": (5, 17),
+}
+THOROUGH = ("Vern7", "Kvaerno5", "BDF", "default")
+
+
+def large_field(t, y, k):
+    return -k * jnp.cbrt(1.0 + sum(jnp.sin(i * y) for i in range(60)))
+
+
+def copies(function):
+    """The number of cube roots, one in each copy of the field, in a lowered program."""
+    return jax.jit(function).lower(1.0).as_text().count("stablehlo.cbrt")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.thorough] * (n in THOROUGH)) for n in COPIES]
+)
+def test_a_large_field_is_compiled_few_times(name):
+    """And no more often with more stages."""
+    method = None if name == "default" else METHODS[name]() if name in METHODS else de.BDF()
+    problem = de.ODEProblem(large_field, 1.0, (0.0, 1.0), 1.0)
+    end = lambda k: de.solve(problem.replace(args=k), method, saveat=[0.3, 1.0]).ys[1]
+    assert (copies(end), copies(jax.grad(end))) == COPIES[name]
+
+
+def test_stages_are_a_loop_or_straight_code_as_asked():
+    small = de.ODEProblem(lambda t, y, k: -k * jnp.cbrt(y), 1.0, (0.0, 1.0), 1.0)
+
+    def of(problem, stages):
+        end = lambda k: de.solve(problem.replace(args=k), de.Tsit5(stages=stages), dt=0.25).y1
+        return copies(end), end(1.0)
+
+    (straight, plain), (looped, same), (chosen, _) = (
+        of(small, stages) for stages in ("unrolled", "loop", None)
+    )
+    assert straight == chosen > looped
+    np.testing.assert_allclose(same, plain, rtol=1e-14)
+    large = de.ODEProblem(large_field, 1.0, (0.0, 1.0), 1.0)
+    assert of(large, "unrolled")[0] > of(large, None)[0]
+    assert repr(de.Tsit5(stages="loop")) == "Tsit5(stages='loop')"
+    with pytest.raises(ValueError, match="stages is 'rolled'; 'loop'"):
+        de.Rodas5P(stages="rolled")

@@ -43,7 +43,7 @@ ONE_MEANING = {
     "_answer", "_check_count", "_compiled", "_determining_matrix",
     "_horner", "_is_array", "_list_as_array", "_lower_inverse", "_message", "_real_dtype", "_same",
     "_scaled", "_shapes", "_solve_nonstiff_first", "_status", "_tolerance",
-    "_weighted", "is_regular", "newton_correction", "slope", "slope_of",
+    "is_regular", "newton_correction", "slope", "slope_of",
 }  # fmt: skip
 
 

@@ -61,16 +61,16 @@ def accumulate_inside(jaxpr: Jaxpr) -> Jaxpr:
     starts: dict[int, dict[int, int]] = {}
     passed: dict[int, int] = {}
     for value in _outputs(jaxpr):
-        for own, other in _orders(value):
+        for own, other in _both_orders(value):
             found = _walk_sum(other) if own.is_input and own.uses == 1 else None
             if found is not None and found.equation is not None:
                 starts.setdefault(id(found.equation), {})[found.number] = own.number
                 passed[id(value.equation)] = value.operands.index(other)
                 break
-    return _restarted(jaxpr, starts, passed) if starts else jaxpr
+    return _with_starts(jaxpr, starts, passed) if starts else jaxpr
 
 
-def _restarted(jaxpr: Jaxpr, starts: dict[int, dict[int, int]], passed: dict[int, int]) -> Jaxpr:
+def _with_starts(jaxpr: Jaxpr, starts: dict[int, dict[int, int]], passed: dict[int, int]) -> Jaxpr:
     """The jaxpr whose walks start carries from inputs; additions in `passed` return an operand."""
 
     def run(*xs: Array) -> list[Array]:
@@ -99,7 +99,8 @@ def _outputs(jaxpr: Jaxpr) -> list[_Value]:
 
     def constant(x: Array | float, aval: ShapedArray) -> _Value:
         del aval
-        known = isinstance(x, float | np.ndarray | np.generic) and np.ndim(x) == 0
+        number = isinstance(x, float | np.ndarray | np.generic) and np.ndim(x) == 0
+        known = number and np.issubdtype(np.asarray(x).dtype, np.number)
         return _Value(-1, zero=known and bool(x == 0))
 
     inputs = [_Value(i) for i in range(len(input_types(jaxpr)))]
@@ -109,7 +110,7 @@ def _outputs(jaxpr: Jaxpr) -> list[_Value]:
     return found
 
 
-def _orders(value: _Value) -> list[tuple[_Value, _Value]]:
+def _both_orders(value: _Value) -> list[tuple[_Value, _Value]]:
     """The operands of a sum in both orders; none of another value."""
     if not value.made_by(*_ADDITIONS):
         return []
@@ -118,7 +119,7 @@ def _orders(value: _Value) -> list[tuple[_Value, _Value]]:
 
 
 def _walk_sum(value: _Value) -> _Value | None:
-    """What a walk adds up from zero, in a value that is used once: itself, or a part of a sum."""
+    """The sum that a walk makes from zero: a value that is used once, or a part of it."""
     if value.uses != 1:
         return None
     if value.equation is not None and value.made_by("walk"):
@@ -129,7 +130,7 @@ def _walk_sum(value: _Value) -> _Value | None:
             and _adds_up(value.equation, value.number)
         )
         return value if from_zero else None
-    found = (_walk_sum(part) for part, _ in _orders(value))
+    found = (_walk_sum(part) for part, _ in _both_orders(value))
     return next((part for part in found if part is not None), None)
 
 
@@ -148,7 +149,7 @@ def _has_once(value: _Value, number: int) -> bool:
         start = value.operands[_first_carry(value.equation) + 2 + value.number]
         return _has_once(start, number) and _adds_up(value.equation, value.number)
     own = value.is_input and value.number == number
-    return own or any(_has_once(part, number) for part, _ in _orders(value))
+    return own or any(_has_once(part, number) for part, _ in _both_orders(value))
 
 
 def _first_carry(walk: Equation) -> int:

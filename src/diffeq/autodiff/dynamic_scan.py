@@ -286,23 +286,14 @@ def _jvp(
         out = _bind(lo, n, groups, **params)
         dot = _bind(lo, n, [*groups[:2], *live], **params)
         return out, dot
-    kept = None
-    if params["keeps"] and not linear and not params["lanes"]:
-        kept = _kept_residuals(step, sizes, flags, params["length"])
+    keeps = params["keeps"] and not linear and not params["lanes"]
+    kept = _kept_residuals(step, sizes, flags, params["length"]) if keeps else None
     tangent_step, used = _tangent_step(step, sizes, flags, stable, kept)
     recording, lasting = _split_stable(used[2], stable)
     step, residuals = (step, []) if kept is None else (kept.step, kept.residuals)
+    params |= {"stable": stable, "linear": linear}
     out, recorded, residual_rows = _recorded(
-        lo,
-        n,
-        groups,
-        recording,
-        residuals,
-        step=step,
-        shared=shared,
-        linear=linear,
-        stable=stable,
-        **params,
+        lo, n, groups, recording, residuals, step=step, shared=shared, **params
     )
     in_rows = used[0] + recording + used[4] + used[5]
     residual_rows += _select_flagged([*groups[0], *recorded, *groups[4], *groups[5]], in_rows)
@@ -313,17 +304,9 @@ def _jvp(
     residual_consts = _select_flagged(
         [*groups[1], *groups[3], *out[: sizes[2]]], used[1] + used[3] + lasting
     )
-    moving = [
-        _select_flagged(
-            [instantiate(t, x) for t, x in zip(dots[g], groups[g], strict=True)], flags[g]
-        )
-        for g in range(6)
-    ]
-    if any(s and f for s, f in zip(shared, flags[0], strict=True)):
-        moving[0] = [
-            _copy_per_lane(t, n) if s else t
-            for t, s in zip(moving[0], _select_flagged(shared, flags[0]), strict=True)
-        ]
+    moving = [_moving(ts, xs, f) for ts, xs, f in zip(dots, groups, flags, strict=True)]
+    own = zip(moving[0], _select_flagged(shared, flags[0]), strict=True)
+    moving[0] = [_copy_per_lane(t, n) if s else t for t, s in own]
     dot = _bind(
         lo,
         n,
@@ -337,15 +320,18 @@ def _jvp(
         ],
         step=tangent_step,
         shared=tuple(kept_shared),
-        linear=True,
-        stable=tuple(_select_flagged(stable, flags[2])),
-        **params,
+        **{**params, "linear": True, "stable": tuple(_select_flagged(stable, flags[2]))},
     )
     found = iter(dot)
     return out, [
         next(found) if flag else zero_tangent(x)
         for x, flag in zip((*groups[2], *groups[5]), flags[2] + flags[5], strict=True)
     ]
+
+
+def _moving(tangents: Sequence, group: Sequence, flags: Sequence[bool]) -> list:
+    """The tangents of the flagged operands of a group, as arrays."""
+    return [instantiate(t, x) for t, x, f in zip(tangents, group, flags, strict=True) if f]
 
 
 def _kept_residuals(

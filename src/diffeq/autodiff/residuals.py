@@ -103,13 +103,13 @@ def keep_residuals(
         return tangent(active, primals, values, dots)
 
     return Linearized(
-        _needed(trace(with_residuals, active, *avals)),
-        _needed(trace(from_residuals, active, list(avals), residuals, live_avals)),
+        _without_dead_equations(trace(with_residuals, active, *avals)),
+        _without_dead_equations(trace(from_residuals, active, list(avals), residuals, live_avals)),
         residuals,
     )
 
 
-def _needed(jaxpr: Jaxpr) -> Jaxpr:
+def _without_dead_equations(jaxpr: Jaxpr) -> Jaxpr:
     """A jaxpr without the equations that no output needs."""
     return pruned(jaxpr, lambda equation: False, outputs=True)
 

@@ -123,8 +123,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lowered_events = _events(parts, entry, algebraic, stops)
     lands = static.by_hand or stops.times is not None or bool(parts)
-    cuts = bool(lowered_events and lowered_events.crossings)
-    noise = _noise(entry, controller, area=method.area, lands=lands, cuts=cuts)
+    noise = _noise(entry, controller, area=method.area, lands=lands, events=lowered_events)
     integrator = Integrator(
         form,
         method_rest,
@@ -271,13 +270,14 @@ def _kept(problem: Problem, entry: Canonical) -> Array | None:
 
 
 def _noise(
-    entry: Canonical, controller: Controller, *, area: bool, lands: bool, cuts: bool
+    entry: Canonical, controller: Controller, *, area: bool, lands: bool, events: Events | None
 ) -> Noise | None:
     """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
     steps land on times of their own, and whether they are cut where a condition crosses.
     """
     if entry.noise is None:
         return None
+    cuts = bool(events and events.crossings)
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.is_adaptive:
         return Tree(entry.noise, dtype, True, lands, cuts)

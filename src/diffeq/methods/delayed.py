@@ -17,7 +17,7 @@ from ..core.norm import mean_square
 from ..problems.forms import Delayed, Form, lower
 from ..problems.history import PastAccess, StepLayout, StoredStep
 from .base import Method, Step
-from .interpolant import Interpolant
+from .interpolant import Interpolant, in_separate_terms
 
 __all__ = ["MethodOfSteps"]
 
@@ -140,7 +140,7 @@ class MethodOfSteps(Method):
         def turn(ahead: list) -> tuple[list, Any]:
             equation = self._bound(form, t, t + dt / 2, ahead)
             step = self.method.step(equation, t, y, dt, memory)
-            path = self.method.interpolant(equation, t, y, dt, step)
+            path = in_separate_terms(self.method.interpolant(equation, t, y, dt, step))
             polynomial = self.method.history_interpolant(y, dt, step, path)
             row = shape.pack(StoredStep(t, dt, jnp.zeros_like(t), polynomial, form.held))
             error = self.method.interpolation_error(y, dt, step, path)

@@ -17,6 +17,7 @@ __all__ = [
     "Interpolant",
     "Polynomial",
     "in_chebyshev",
+    "in_separate_terms",
 ]
 
 
@@ -157,6 +158,15 @@ class ChebyshevInterpolant(Interpolant):
             value, before = 2 * x * value - before + q, value
         total = x * value - before + self.coefficients[0]
         return total, 2 * value + x * rate - rate_before
+
+
+def in_separate_terms(path: Interpolant) -> Interpolant:
+    """The polynomial with a tuple of coefficients, where they may be the rows of a table: the past
+    of a delay equation has one layout, known before it is known how stages are evaluated.
+    """
+    if not isinstance(path, Polynomial | ChebyshevInterpolant):
+        return path
+    return type(path)(path.y0, tuple(path.coefficients), path.dt)
 
 
 def in_chebyshev(powers: Sequence[Fraction]) -> list[Fraction]:

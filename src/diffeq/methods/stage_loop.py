@@ -6,7 +6,6 @@ takes each copy of it apart once more, and puts each together with its neighbour
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -27,7 +26,7 @@ class StagedMethod(Method):
     large. Numbers differ by rounding alone.
     """
 
-    stages: Literal["loop", "unrolled"] | None = eqx.field(static=True, default=None, kw_only=True)
+    stages: str | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
         if self.stages not in {None, "loop", "unrolled"}:

@@ -389,7 +389,7 @@ class SRA(_Tabled):
             fs.append(form.drift(t + float(table.c0[i]) * dt, point))
         return fs
 
-    def _in_a_loop(self, form: Sde, t: Array, y: Array, dt: Array, pushes: list) -> list:
+    def _in_a_loop(self, form: Sde, t: Array, y: Array, dt: Array, pushes: list) -> Array:
         table = self.tableau
 
         def stage(row: tuple, tables: tuple, carry: PyTree) -> tuple:

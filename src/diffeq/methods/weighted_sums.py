@@ -6,16 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, ArrayLike, Shaped
 
 __all__ = ["Stages", "combine", "combine_columns", "weighted"]
 
-type Stages = Sequence[Array] | Shaped[Array, "stages ..."]
+type Terms = Sequence[ArrayLike] | Shaped[Array, "_ ..."]
+type Stages = Sequence[Array] | Shaped[Array, "_ ..."]
 """The stages of a step: a sequence where they were evaluated one by one, a table with a row for
 each where a loop has evaluated them."""
 
 
-def combine(weights: Iterable, terms: Stages) -> Any:
+def combine(weights: Iterable, terms: Terms) -> Any:
     """Σ w_i x_i over the weights that are not exactly zero; None when all are.
 
     >>> combine((2.0, 0.0, 1.0), (1.0, 5.0, 3.0))
@@ -37,7 +38,7 @@ def combine(weights: Iterable, terms: Stages) -> Any:
 
 
 def combine_columns(
-    columns: np.ndarray, terms: Stages, factor: Array | float = 1.0
+    columns: np.ndarray, terms: Terms, factor: Array | float = 1.0
 ) -> tuple[Array, ...] | Shaped[Array, "columns ..."]:
     """The sums `factor` Σ_i w_i x_i by the columns of a matrix, which has a row for each term: a
     tuple, or for a table of terms the table of the sums, which is one array to carry and to store.

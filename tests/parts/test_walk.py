@@ -1,0 +1,124 @@
+"""The `walk` primitive: sums that go through nested walks, residuals that a walk keeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffeq.autodiff.accumulators import accumulate_inside
+from diffeq.autodiff.dynamic_scan import walk
+from diffeq.autodiff.jax_internals import equations, jaxpr_as_fun, name_of, parameters
+
+jax.config.update("jax_enable_x64", True)
+
+WEIGHTS = jnp.array([[0.3, -0.7], [0.5, 0.2]])
+START = jnp.array([1.0, -0.4])
+
+
+def chain(weights, y, count, *, keeps):
+    """The end of y ↦ tanh(W y) + y/10, `count` times; and the table of all y."""
+
+    def step(active, row, consts, carry, *_):
+        del active, row
+        y, table, i = carry
+        y = jnp.tanh(consts @ y) + 0.1 * y
+        return (y, table.at[i].set(y), i + 1), ()
+
+    carry = (y, jnp.zeros((5, 2)), jnp.int32(0))
+    (y, table, _), _ = walk(step, 0, count, consts=weights, carry=carry, length=5, keeps=keeps)
+    return y, table
+
+
+def straight(weights, y, count):
+    rows = []
+    for _ in range(count):
+        y = jnp.tanh(weights @ y) + 0.1 * y
+        rows.append(y)
+    return y, jnp.stack(rows)
+
+
+def loss(run, weights, y):
+    y, table = run(weights, y)
+    return jnp.sum(jnp.sin(y)) + jnp.sum(table[:3] ** 2)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_derivatives_are_those_of_straight_code(keeps):
+    """The gradient, and its derivatives in both modes, also over lanes."""
+    looped = lambda w, y: loss(lambda w, y: chain(w, y, 3, keeps=keeps), w, y)
+    plain = lambda w, y: loss(lambda w, y: straight(w, y, 3), w, y)
+    for of in (
+        lambda f: jax.grad(f, (0, 1)),
+        lambda f: jax.jacfwd(jax.grad(f)),
+        lambda f: jax.jacrev(jax.grad(f)),
+        lambda f: jax.jacrev(jax.jacfwd(f)),
+    ):
+        got, wanted = (jax.jit(of(f))(WEIGHTS, START) for f in (looped, plain))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), got, wanted)
+    several = jnp.stack([START, 2 * START, -START])
+    got, wanted = (
+        jax.vmap(jax.grad(f, (0, 1)), (None, 0))(WEIGHTS, several) for f in (looped, plain)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), got, wanted)
+
+
+def test_a_walk_that_keeps_evaluates_nothing_again():
+    """The tanh stands once in the gradient, as its slopes are kept; without that, twice."""
+
+    def count(keeps):
+        run = lambda w: loss(lambda w, y: chain(w, y, 3, keeps=keeps), w, START)
+        return jax.jit(jax.grad(run)).lower(WEIGHTS).as_text().count("stablehlo.tanh")
+
+    assert (count(True), count(False)) == (1, 2)
+
+
+def test_more_residuals_than_a_few_megabytes_are_computed_again():
+    big = jnp.ones((2000, 2000))
+
+    def run(x):
+        step = lambda active, row, consts, carry, *_: (jnp.tanh(carry) * consts, ())
+        return walk(step, 0, 2, consts=big, carry=x, length=2, keeps=True)[0].sum()
+
+    text = jax.jit(jax.grad(run)).lower(big).as_text()
+    assert text.count("stablehlo.tanh") == 2
+
+
+def nested(total, x, *, change=lambda found: found, start=0.0):
+    """The total and a `change` of a sum of 4 x, which a walk makes from `start`."""
+    step = lambda active, row, consts, carry, *_: (carry + consts, ())
+    blank = jnp.full(x.shape, start)
+    return total + change(walk(step, 0, 4, consts=x, carry=blank, length=4)[0])
+
+
+def first_carry(jaxpr):
+    """True if the walk of a jaxpr starts from the jaxpr's first input."""
+    (inner,) = (e for e in equations(jaxpr) if name_of(e) == "walk")
+    rows, consts, *_ = parameters(inner)["sizes"]
+    return inner.invars[2 + rows + consts] is jaxpr.invars[0]
+
+
+def test_a_sum_that_is_added_to_an_input_starts_from_it():
+    plain = jax.make_jaxpr(nested)(START, START)
+    made = accumulate_inside(plain)
+    assert first_carry(made)
+    assert not first_carry(plain)
+    np.testing.assert_allclose(jaxpr_as_fun(made)(START, WEIGHTS[0])[0], START + 4 * WEIGHTS[0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda total, x: nested(total, x, change=lambda found: 2 * found),
+        lambda total, x: nested(total, x, start=1.0),
+        lambda total, x: (nested(total, x), total),
+        lambda total, x: nested(total, x + total),
+    ],
+    ids=["times a number", "from one", "an input that is an output", "an input that is used"],
+)
+def test_other_sums_are_left_alone(function):
+    plain = jax.make_jaxpr(function)(START, START)
+    made = accumulate_inside(plain)
+    assert not first_carry(made)
+    found, wanted = (jaxpr_as_fun(each)(START, WEIGHTS[0]) for each in (made, plain))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
