@@ -60,9 +60,10 @@ def accumulate_inside(jaxpr: Jaxpr) -> Jaxpr:
         return jaxpr
     starts: dict[int, dict[int, int]] = {}
     passed: dict[int, int] = {}
+    steps: _Steps = {}
     for value in _outputs(jaxpr):
         for own, other in _both_orders(value):
-            found = _walk_sum(other) if own.is_input and own.uses == 1 else None
+            found = _walk_sum(other, steps) if own.is_input and own.uses == 1 else None
             if found is not None and found.equation is not None:
                 starts.setdefault(id(found.equation), {})[found.number] = own.number
                 passed[id(value.equation)] = value.operands.index(other)
@@ -118,7 +119,11 @@ def _both_orders(value: _Value) -> list[tuple[_Value, _Value]]:
     return [(a, b), (b, a)]
 
 
-def _walk_sum(value: _Value) -> _Value | None:
+type _Steps = dict[int, list[_Value]]
+"""The outputs of the steps of walks, by the identities of the walks: there is one for each sum."""
+
+
+def _walk_sum(value: _Value, steps: _Steps) -> _Value | None:
     """The sum that a walk makes from zero: a value that is used once, or a part of it."""
     if value.uses != 1:
         return None
@@ -127,19 +132,21 @@ def _walk_sum(value: _Value) -> _Value | None:
         from_zero = (
             value.number < carries
             and value.operands[_first_carry(value.equation) + 2 + value.number].zero
-            and _adds_up(value.equation, value.number)
+            and _adds_up(value.equation, value.number, steps)
         )
         return value if from_zero else None
-    found = (_walk_sum(part) for part, _ in _both_orders(value))
+    found = (_walk_sum(part, steps) for part, _ in _both_orders(value))
     return next((part for part in found if part is not None), None)
 
 
-def _adds_up(walk: Equation, carry: int) -> bool:
+def _adds_up(walk: Equation, carry: int, steps: _Steps) -> bool:
     """True if each step of a walk adds to this carry, and uses it for nothing else."""
-    return _has_once(_outputs(parameters(walk)["step"])[carry], 1 + _first_carry(walk) + carry)
+    if id(walk) not in steps:
+        steps[id(walk)] = _outputs(parameters(walk)["step"])
+    return _has_once(steps[id(walk)][carry], 1 + _first_carry(walk) + carry, steps)
 
 
-def _has_once(value: _Value, number: int) -> bool:
+def _has_once(value: _Value, number: int, steps: _Steps) -> bool:
     """True if a value is an input plus something that does not depend on it, nor does any other."""
     if value.uses != 1:
         return False
@@ -147,9 +154,9 @@ def _has_once(value: _Value, number: int) -> bool:
         if value.number >= parameters(value.equation)["sizes"][2]:
             return False
         start = value.operands[_first_carry(value.equation) + 2 + value.number]
-        return _has_once(start, number) and _adds_up(value.equation, value.number)
+        return _has_once(start, number, steps) and _adds_up(value.equation, value.number, steps)
     own = value.is_input and value.number == number
-    return own or any(_has_once(part, number) for part, _ in _both_orders(value))
+    return own or any(_has_once(part, number, steps) for part, _ in _both_orders(value))
 
 
 def _first_carry(walk: Equation) -> int:
