@@ -314,8 +314,8 @@ def _check_memory(probe: _Probe) -> None:
     probe.says(
         _far(memory, fresh, 1e-12) < 1,
         "the memory of a step is not what init makes at its end (t + dt, y), so it is a history "
-        "that no reverse pass can make anew. Say so by stores_memory (the same up to a tolerance) "
-        "or multistep (the past).",
+        "that no reverse pass can make anew, as it does of a large one. Say so by stores_memory "
+        "(the same up to a tolerance) or multistep (the past).",
     )
 
 

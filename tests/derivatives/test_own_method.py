@@ -125,3 +125,95 @@ def test_a_lane_whose_given_steps_fail_keeps_its_gradient_to_itself():
     sound = jax.grad(total)(1.3, jnp.array([1.0, 0.5]))
     both = jax.grad(total)(1.3, jnp.array([1.0, 4.0, 0.5]))
     np.testing.assert_allclose(both, sound, rtol=1e-12)
+
+
+class Projected(de.Method):
+    """A midpoint rule that projects on the first slope, and so divides by its memory."""
+
+    @property
+    def order(self):
+        return 2
+
+    @property
+    def adaptive(self):
+        return True
+
+    def init(self, form, t, y):
+        return form.field(t, y)
+
+    def step(self, form, t, y, dt, memory):
+        middle = form.field(t + dt / 2, y + dt / 2 * memory)
+        along = memory / jnp.sqrt(jnp.sum(memory**2))
+        share = along * jnp.sum(along * middle)
+        y1 = y + dt * share + dt * (middle - share)
+        last = form.field(t + dt, y1)
+        return de.Step(y1, dt / 2 * (memory - 2 * middle + last), last, ())
+
+
+@pytest.mark.parametrize("rows", [None, 16], ids=["a tape", "windows"])
+def test_a_rejected_attempt_has_a_memory_that_init_makes(rows):
+    spring = de.ODEProblem(
+        lambda t, y, k: jnp.array([y[1], -k * y[0]]), [1.0, 0.2], (0.0, 2.0), 3.0
+    )
+    options = {"rtol": 1e-4, "atol": 1e-5, "dt0": 1.0, "max_steps": 200}
+
+    def end(k, adjoint):
+        sol = de.solve(spring.replace(args=k), Projected(), adjoint=adjoint, **options)
+        return sol.y1[0]
+
+    found = jax.grad(end)(3.0, de.Discrete(rows=rows) if rows else de.Discrete())
+    wanted = jax.jacfwd(end)(3.0, de.Forward())
+    plain = jax.grad(lambda k: de.solve(spring.replace(args=k), rtol=1e-8).y1[0])(3.0)
+    np.testing.assert_allclose([found, wanted], plain, rtol=1e-2)
+
+
+class Counting(de.ExplicitRK):
+    """Tsit5 with the number of steps in its memory beside the first stage."""
+
+    def init(self, form, t, y):
+        return super().init(form, t, y), jnp.zeros(())
+
+    def step(self, form, t, y, dt, memory):
+        first, count = memory
+        step = super().step(form, t, y, dt, first)
+        return step._replace(memory=(step.memory, count + 0.0 * count))
+
+
+def test_a_memory_of_ones_own_on_top_of_a_family():
+    """What `init` of a subclass makes is what the first step gets, and it has a derivative."""
+    problem = de.ODEProblem(lambda t, y, k: -k * y, jnp.ones(2), (0.0, 1.0), 1.3)
+    end = lambda k, method: jnp.sum(de.solve(problem.replace(args=k), method, rtol=1e-6).y1)
+    own, named = (
+        jax.value_and_grad(end)(1.3, method)
+        for method in (Counting(de.Tsit5().tableau), de.Tsit5())
+    )
+    np.testing.assert_allclose(own, named, rtol=1e-13)
+
+
+def test_forward_derivatives_by_the_start_have_those_of_the_first_slope():
+    """The first slope is found with the first step size, from which nothing is differentiated."""
+    problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 0.02), 2.0)
+
+    def end(y0, t0):
+        tspan = (t0, 0.02)
+        return de.solve(
+            problem.replace(y0=y0, tspan=tspan), de.Tsit5(), rtol=1e-3, adjoint=de.Forward()
+        ).y1
+
+    by_y0, by_t0 = jax.jacfwd(end, (0, 1))(1.0, 0.0)
+    exact = np.exp(-0.04)
+    np.testing.assert_allclose([by_y0, by_t0], [exact, 2 * exact], rtol=1e-9)
+
+
+def test_a_branch_in_the_field_has_second_derivatives():
+    """A branch is a walk of one step, whose operands may enter by their derivatives alone."""
+    field = lambda t, y, k: jax.lax.cond(y > -9.0, lambda y: jnp.sin(y) * k, lambda y: -y * k, y)
+
+    def end(v, field=field):
+        return de.solve(de.ODEProblem(field, v[0], (0.0, 1.0), v[1]), de.Bosh3(), dt=0.5).y1
+
+    at, along = jnp.array([0.7, 1.1]), jnp.array([0.3, 0.7])
+    plain = lambda v: end(v, lambda t, y, k: jnp.sin(y) * k)
+    wanted = jax.jvp(jax.grad(plain), (at,), (along,))[1]
+    for of in (jax.grad, jax.jacfwd):
+        np.testing.assert_allclose(jax.jvp(of(end), (at,), (along,))[1], wanted, rtol=1e-12)

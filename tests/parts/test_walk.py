@@ -8,6 +8,7 @@ import pytest
 from diffeq.autodiff.accumulators import accumulate_inside
 from diffeq.autodiff.dynamic_scan import walk
 from diffeq.autodiff.jax_internals import equations, jaxpr_as_fun, name_of, parameters
+from diffeq.autodiff.known_value import with_known_value
 
 jax.config.update("jax_enable_x64", True)
 
@@ -122,3 +123,34 @@ def test_other_sums_are_left_alone(function):
     found, wanted = (jaxpr_as_fun(each)(START, WEIGHTS[0]) for each in (made, plain))
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_tangent_that_enters_by_a_known_value_is_kept():
+    """`with_known_value` takes the derivative of an operand whose value it does not use."""
+
+    def step(active, row, consts, carry, *_):
+        del active, row
+        return carry + with_known_value(consts[0], consts[1]), ()
+
+    run = lambda x: walk(step, 0, 3, consts=(1.0, x), carry=0.0, length=3)[0]
+    assert jax.jvp(run, (1.0,), (1.0,)) == (3.0, 3.0)
+    assert jax.grad(run)(1.0) == 3.0
+
+
+def test_an_equation_of_values_and_tangents_keeps_nothing():
+    """A `custom_vjp` function inside a checkpoint or a branch has no forward derivative."""
+
+    @jax.custom_vjp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (sine(x), x), lambda x, g: (g * jnp.cos(x),))
+
+    def loss(k, wrapped):
+        step = lambda active, row, consts, carry, *_: (wrapped(carry * consts), ())
+        return walk(step, 0, 3, consts=k, carry=0.5, length=3, keeps=True)[0]
+
+    wanted = jax.grad(lambda k: jnp.sin(jnp.sin(jnp.sin(0.5 * k) * k) * k))(1.3)
+    branch = lambda x: jax.lax.cond(x > -9.0, sine, lambda x: -x, x)
+    for wrapped in (sine, jax.checkpoint(sine), branch):
+        np.testing.assert_allclose(jax.grad(loss)(1.3, wrapped), wanted, rtol=1e-13)

@@ -83,9 +83,10 @@ class Discrete(Adjoint):
 
     Args:
         rows: the number of attempts (checkpoints) that the tape keeps before it is thinned. Memory
-            is 2·rows states, and rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if
-            max_steps needs it; and all, up to 1,024, where dt fixes their number. For a state of a
-            megabyte or more as few as max_steps needs, at most 128, which replay 16,384 attempts.
+            is 2·rows states (and as many first stages, where they are small), and
+            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps needs it;
+            and all, up to 1,024, where dt fixes their number. For a state of a megabyte or more as
+            few as max_steps needs, at most 128, which replay 16,384 attempts.
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -268,10 +269,12 @@ def _tangents(
     spec: _DiscreteSpec, data: Data, state: Any, leaves: list, dots: list, result: _DiscreteResult
 ) -> Any:
     """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
-    rows of the tape.
+    rows of the tape, and of the memory that these hold.
     """
     integrator, recorder, record = spec.integrator, spec.recorder, result.record
     safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0])
+    if integrator.records_memory:
+        safe_point = safe_point.with_memory(jax.tree.map(lambda x: x[0], record.rows.memory))
     first = partial(first_carry, integrator, recorder, safe_point)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)

@@ -244,7 +244,7 @@ def _active_groups(step: Any, groups: Sequence, tangents: Sequence) -> list[list
         for g, ts in zip(groups, tangents, strict=True)
     ]
     # What a step is given and makes nothing of: the parameters, where it writes a row.
-    uses = split_by_sizes(influences(step)[1:], [len(g) for g in groups])
+    uses = split_by_sizes(influences(step, derivatives=True)[1:], [len(g) for g in groups])
     for g in (0, 1, 3, 4):
         flags[g] = [f and u for f, u in zip(flags[g], uses[g], strict=True)]
     while True:

@@ -518,12 +518,17 @@ def dependents(jaxpr: Jaxpr, inputs: Sequence[bool]) -> list[bool]:
     return interpret(jaxpr, inputs, passed_on, lambda x, aval: False)
 
 
-def influences(jaxpr: Jaxpr, outputs: Sequence[bool] | None = None) -> list[bool]:
-    """Which inputs the (flagged) outputs depend on: the same relation, read backwards."""
+def influences(
+    jaxpr: Jaxpr, outputs: Sequence[bool] | None = None, *, derivatives: bool = False
+) -> list[bool]:
+    """Which inputs the (flagged) outputs depend on: the same relation, read backwards. Values alone
+    count, or the `derivatives` of the outputs as well.
+    """
     out = jaxpr.outvars
     flags = [True] * len(out) if outputs is None else outputs
     flagged = [v for v, flag in zip(out, flags, strict=True) if flag]
-    _, needed = _needed(jaxpr.eqns, flagged, reads=_influential)
+    reads = (lambda equation: equation.invars) if derivatives else _influential
+    _, needed = _needed(jaxpr.eqns, flagged, reads=reads)
     return [v in needed for v in jaxpr.invars]
 
 

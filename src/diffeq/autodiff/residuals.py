@@ -18,6 +18,7 @@ from .jax_internals import (
     Jaxpr,
     constants_of,
     dependents,
+    equations,
     evaluate_equation,
     influences,
     inlinable,
@@ -52,7 +53,8 @@ def keep_residuals(
 ) -> Linearized | None:
     """A step (active, *operands), linearized in the `live` operands: the tangents of the `wanted`
     outputs. What depends on operands that are `moving`, another value in each step, is kept;
-    the rest is computed again. None where there is nothing to keep, or more than a few megabytes.
+    the rest is computed again. None where there is nothing to keep, or more than a few megabytes;
+    and where one equation computes values and tangents, as that of a branch does.
     """
     active, *avals = input_types(step)
     live_avals = [a for a, f in zip(avals, live, strict=True) if f]
@@ -91,10 +93,17 @@ def keep_residuals(
     if not residuals or size * length > _MOST:
         return None
 
+    def results(values: Sequence, active: Array, primals: Sequence[Array]) -> list[Array]:
+        zeros = list(map(zero_like, live_avals))
+        return rest(*consts, *values, active, *primals, *zeros)[:outputs]
+
+    shapes = list(map(shape_of, cut))
+    if equations(_without_dead_equations(trace(results, shapes, active, list(avals)))):
+        return None
+
     def with_residuals(active: Array, *primals: Array) -> list[Array]:
         values = before(*consts, active, *primals)
-        zeros = list(map(zero_like, live_avals))
-        out = rest(*consts, *values, active, *primals, *zeros)[:outputs]
+        out = results(values, active, primals)
         return [*out, *(v for v, f in zip(values, kept, strict=True) if f)]
 
     def from_residuals(active: Array, primals: Sequence, given: Sequence, dots: Sequence) -> list:

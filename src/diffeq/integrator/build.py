@@ -38,7 +38,7 @@ __all__ = ["BuiltSolve", "build", "signed_time"]
 type ShapeOf = Array | jax.ShapeDtypeStruct
 
 _ROWS = 1024  # of the past: steps within the largest lag
-_SMALL_STATE = 4096  # bytes of a state whose first stage is kept in each row of a tape
+_SMALL_MEMORY = 4096  # bytes of what a method remembers that each row of a tape holds
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         noise=noise,
         refusal=_refusal(entry),
         jump_hides=bool(_hides(entry)),
-        records_memory=_records_memory(method, entry),
+        records_memory=_records_memory(method, entry, form),
     )
     data = Data(
         parameters=entry.parameters,
@@ -165,16 +165,19 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     )
 
 
-def _records_memory(method: Method, entry: Canonical) -> bool:
+def _records_memory(method: Method, entry: Canonical, form: Callable) -> bool:
     """True if the rows of a tape hold the method's memory, which is differentiated like the state:
-    the past of a multistep method; and of a small state a first stage that is the last one of the
-    step before, which the derivative would evaluate once more. Where the state is large, the tape
-    would be twice as large.
+    the past of a multistep method; and a small one, such as a first stage that is the last one of
+    the step before, which the derivative would evaluate once more. A large one would make the tape
+    twice as large.
     """
     if method.multistep:
         return True
-    known = method.stores_memory or entry.delays is not None or len(method.submethods) > 1
-    return not known and entry.y0.nbytes <= _SMALL_STATE
+    if method.stores_memory or entry.delays is not None or len(method.submethods) > 1:
+        return False
+    first = lambda p: method.init(form(p, 1, entry.held), entry.t0, entry.y0)  # noqa: E731
+    leaves = jax.tree.leaves(jax.eval_shape(first, entry.parameters))
+    return sum(x.size * x.dtype.itemsize for x in leaves) <= _SMALL_MEMORY
 
 
 def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, JumpProcess | None]:

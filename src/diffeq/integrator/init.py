@@ -38,14 +38,14 @@ class Start(eqx.Module):
 
     def first_step(self, integrator: "Integrator", data: Data) -> Array:
         """A dt to try first."""
-        return self._first_step(integrator, data)[0]
+        return lax.stop_gradient(self._first_step(integrator, data)[0])
 
     def _first_step(self, integrator: "Integrator", data: Data) -> tuple[Array, Array | None]:
         """A dt to try first; and the slope at the start, if a method may begin with it: the limit
         from the right at a stop is another equation, and a past is not there yet.
         """
         form, method, _ = integrator.parts(data)
-        t, y, span, lags = lax.stop_gradient((self.t, self.y, data.t1 - self.t, data.lags))
+        t, y, span, lags = self.t, self.y, data.t1 - self.t, data.lags
         if integrator.rows is not None:
             form = form.as_known()
             # One that vanishes at t0 limits nothing.
@@ -79,10 +79,7 @@ def initial_state(
     known, shown = events_at_start(integrator, data, t0, y0)
     given = not controller.is_adaptive and not integrator.events
     form = right_limit_form(integrator, data, form, t0)
-    if slope is None:
-        memory = method.init(form, t0, y0)
-    else:
-        memory = method.init_with_slope(form, t0, y0, slope)
+    form = form if slope is None else form.with_slope(t0, y0, slope)
     return State(
         t=t0,
         time_error=jnp.zeros_like(t0),
@@ -90,7 +87,7 @@ def initial_state(
         held=data.held,
         dt=dt,
         control=controller.init(t0.dtype),
-        memory=memory,
+        memory=method.init(form, t0, y0),
         written=integrator.output.first(data.times, shown),
         stop=count_passed(data.stops, t0) if integrator.has_stops else zero,
         events=known,

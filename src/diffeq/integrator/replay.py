@@ -35,7 +35,13 @@ class SafePoint(NamedTuple):
     t: Array
     y: Array
     held: Held
+    memory: Memory = ()
     dt: PyTree = ()
+
+    def with_memory(self, memory: Memory) -> "SafePoint":
+        """The point with the method's memory there; where that is not finite, zero."""
+        finite = lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))  # noqa: E731
+        return self._replace(memory=lax.stop_gradient(jax.tree.map(finite, memory)))
 
     def with_step(self, first: Array) -> "SafePoint":
         """The point with the length of its step: a small part of the `first` dt that was tried
@@ -86,8 +92,7 @@ def replay(
     limited = step_form(integrator, data, form, t, plan)
     memory = used = _known_memory(integrator, method, (limited, t, y), row, memory)
     if integrator.records_memory and not method.multistep:
-        # That of a rejected attempt is not the safe point's, and may be infinite.
-        used = jax.tree.map(lambda x: jnp.where(accept, x, jnp.zeros_like(x)), memory)
+        used = jax.tree.map(partial(jnp.where, accept), memory, safe.memory)
 
     def judge(step: Step, polynomial: Callable) -> JudgedStep:
         step = step._replace(y=_kept_if_accepted(accept, step.y, y))

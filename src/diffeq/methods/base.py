@@ -25,7 +25,7 @@ class Step(NamedTuple):
         error: the estimated error of y, in its units and shape; None where the method has none.
         memory: what goes to the next step, as a first stage that is the same as the last one here.
             It must be what `Method.init` returns at (t + dt, y): a shortcut, and no history, for
-            the reverse pass computes it from the state. Where it is the same up to rounding, or
+            the reverse pass may compute it from the state. Where it is the same up to rounding, or
             up to a tolerance (a slope that Newton's method has found, where to start it next), the
             method says so by `stores_memory`.
         data: whatever the method's `interpolant` wants to see again, such as the stages.
@@ -122,8 +122,8 @@ class Method(eqx.Module):
     @property
     def stores_memory(self) -> bool:
         """True if the memory is not, to the last bit, what `init` returns for the state: the tape
-        then keeps it, so that steps that are run again are the same steps. Its derivative is that
-        of `init`.
+        then keeps it, however large, so that steps that are run again are the same steps. Its
+        derivative is that of `init`.
         """
         return self.multistep
 
@@ -138,13 +138,6 @@ class Method(eqx.Module):
     def evaluations(self) -> int | None:
         """Evaluations of the field in a step; None where each step counts its own."""
         return 1
-
-    def init_with_slope(
-        self, form: Any, t: Real[Array, ""], y: Inexact[Array, "..."], slope: Array
-    ) -> PyTree:
-        """The memory at (t, y), where the slope there is known: what `init` returns."""
-        del slope
-        return self.init(form, t, y)
 
     @property
     def area(self) -> bool:

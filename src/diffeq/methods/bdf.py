@@ -107,17 +107,10 @@ class BDF(ImplicitMethod):
         return True
 
     def init(self, form: Mass | Implicit, t: Real[Array, ""], y: Array) -> "_Differences":
-        """No past but the slope."""
-        return self.init_with_slope(form, t, y, slope_of(form, t, y))
-
-    def init_with_slope(
-        self, form: Mass | Implicit, t: Real[Array, ""], y: Array, slope: Array
-    ) -> "_Differences":
-        """A straight line, which has the first difference at any spacing. An infinite slope, that
-        of √t at 0, says nothing of a step: 0 stands for it.
+        """No past but the slope: a straight line, which has the first difference at any spacing. An
+        infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
         """
-        del form, t
-        slope = slope.ravel()
+        slope = slope_of(form, t, y).ravel()
         slope = jnp.where(jnp.isfinite(slope), slope, 0)
         blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
         clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)

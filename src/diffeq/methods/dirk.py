@@ -114,13 +114,6 @@ class DIRK(ImplicitMethod):
         """f(t, y), where the last stage of the step before has found it already."""
         return _implicit(form)(t, y) if self._carries(form) else ()
 
-    def init_with_slope(
-        self, form: Mass | Split, t: Real[Array, ""], y: Array, slope: Array
-    ) -> PyTree:
-        """The slope, where a step leaves one."""
-        del t, y
-        return slope if self._carries(form) else ()
-
     def _carries(self, form: Mass | Split) -> bool:
         """True if the slope at the end of a step is known; not where y1 is no stage."""
         return self.tableau.fsal and _explicit(form) is None

@@ -73,13 +73,6 @@ class ExplicitRK(StagedMethod):
         """The first stage, when the last stage of the step before is the same."""
         return form.field(t, y) if self.tableau.fsal else ()
 
-    def init_with_slope(
-        self, form: Ode | Mass, t: Real[Array, ""], y: Array, slope: Array
-    ) -> PyTree:
-        """The slope, where it is the first stage."""
-        del form, t, y
-        return slope if self.tableau.fsal else ()
-
     def step(
         self, form: Ode | Mass, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:

@@ -144,16 +144,8 @@ class Switching(_Paired):
 
     def init(self, form: Mass, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
-        return self._explicit_at_first(y, self.nonstiff.init(form, t, y))
-
-    def init_with_slope(
-        self, form: Mass, t: Real[Array, ""], y: Array, slope: Array
-    ) -> _SwitchMemory:
-        """As the explicit method begins."""
-        return self._explicit_at_first(y, self.nonstiff.init_with_slope(form, t, y, slope))
-
-    def _explicit_at_first(self, y: Array, first: PyTree) -> _SwitchMemory:
-        return _SwitchMemory(first, no_signs(y), jnp.int32(_first_votes(y.size)))
+        first, votes = self.nonstiff.init(form, t, y), _first_votes(y.size)
+        return _SwitchMemory(first, no_signs(y), jnp.int32(votes))
 
     def __repr__(self) -> str:
         return f"Switching({self.nonstiff!r}, {self.stiff!r})"
@@ -182,12 +174,6 @@ class _Phase(_Paired):
     def init(self, form: Mass, t: Real[Array, ""], y: Array) -> _SwitchMemory:
         """Explicit at first."""
         return self.pair.init(form, t, y)
-
-    def init_with_slope(
-        self, form: Mass, t: Real[Array, ""], y: Array, slope: Array
-    ) -> _SwitchMemory:
-        """As the pair."""
-        return self.pair.init_with_slope(form, t, y, slope)
 
     def interpolant_evaluates(self, form: Mass) -> bool:
         """As the method's."""

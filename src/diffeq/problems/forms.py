@@ -49,6 +49,11 @@ class Form:
         """Returns the form with `large` set."""
         return replace(self, large=large)
 
+    def with_slope(self, t: Array, y: Array, slope: Array) -> Any:
+        """Returns the form of which it is known what its field is at (t, y), these very arrays."""
+        del t, y, slope
+        return self
+
 
 @dataclass(frozen=True)
 class Ode(Form):
@@ -56,6 +61,10 @@ class Ode(Form):
 
     field: Callable[..., Array]
     jac: Callable | None = None
+
+    def with_slope(self, t: Array, y: Array, slope: Array) -> "Ode":
+        """Returns the equation with a field that is not evaluated at (t, y)."""
+        return replace(self, field=_known_at(self.field, t, y, slope))
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,14 @@ class Mass(Form):
     mass: Any = None
     free: Any = None
     index: Int[np.ndarray, " n"] | None = None
+
+    def with_slope(self, t: Array, y: Array, slope: Array) -> "Mass":
+        """Returns the equation with a field that is not evaluated at (t, y)."""
+        return replace(self, field=_known_at(self.field, t, y, slope))
+
+
+def _known_at(field: Callable, t: Array, y: Array, slope: Array) -> Callable:
+    return lambda at, state: slope if at is t and state is y else field(at, state)
 
 
 @dataclass(frozen=True)
