@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int32, PyTree
+from jaxtyping import Array, Bool, Int, Int32, PyTree
 
 from ..core.split import split_by_sizes
 from .dynamic_scan import walk_p
@@ -51,7 +51,7 @@ type _Bits = Int32[Array, "..."]
 type _Found = tuple[list, _Bits]  # the outputs of an equation, and the bits raised in it
 
 
-def flagged(x: Array, bits: Int32[Array, ""] | int) -> Array:
+def flagged(x: Array, bits: Int[Array, ""] | int) -> Array:
     """Returns x itself; `with_flags` brings out the bits.
 
     >>> float(flagged(jnp.array(2.0), 1))

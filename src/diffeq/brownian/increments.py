@@ -194,7 +194,7 @@ class Steps(Noise[Words, StepPlace]):
         del t0, t1
         return key_words(key)
 
-    def start(self, source: Words, t: Array, dt: Array) -> StepPlace:
+    def start(self, source: PyTree, t: Array, dt: Array) -> StepPlace:
         """The number of the step."""
         del source, t
         zero = jnp.zeros((), jnp.int32)
@@ -207,7 +207,7 @@ class Steps(Noise[Words, StepPlace]):
 
     def draw(
         self,
-        source: tuple[Words, tuple[()]],
+        source: PyTree,
         path: StepPlace,
         dt: Array,
         landing: Array,
@@ -249,12 +249,12 @@ class Steps(Noise[Words, StepPlace]):
         """True if this is the rest of a step."""
         return drawn.path.tick > 0 if self.cuts else False
 
-    def length(self, source: Words, drawn: Drawn, dt: Array) -> Array:
+    def length(self, source: PyTree, drawn: Drawn, dt: Array) -> Array:
         """dt, or the length of the rest of a step."""
         del source
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
-    def cut(self, source: Words, draw: StepDraw, theta: Array) -> Inside:
+    def cut(self, source: PyTree, draw: StepDraw, theta: Array) -> Inside:
         """Returns the path of the rest of the step."""
         path = draw.drawn.path
         tick, w = self._at(source, draw.drawn, theta)
@@ -263,7 +263,7 @@ class Steps(Noise[Words, StepPlace]):
         fresh, done = self._start(path.number + 1, left), tick >= TICKS
         return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, rest)
 
-    def _at(self, source: Words, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
+    def _at(self, source: PyTree, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
         """The tick at θ of what may be the rest of a step, and W there (of the unit path)."""
         tick = drawn.path.tick + part_of(drawn.ticks, theta)
         words, cell = self._cell(source, drawn.path.number)
@@ -271,7 +271,7 @@ class Steps(Noise[Words, StepPlace]):
         return tick, jnp.where(tick >= TICKS, cell[0], inside)
 
     def within(
-        self, source: Words, drawn: Drawn, theta: Array, dt: Array, mark: Array | None
+        self, source: PyTree, drawn: Drawn, theta: Array, dt: Array, mark: Array | None
     ) -> Array:
         """W at t + θ dt, from the start of the step; near an end of it, the value at the end."""
         del mark
@@ -287,7 +287,7 @@ class Steps(Noise[Words, StepPlace]):
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
         return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
 
-    def _along(self, source: Words, drawn: Drawn, theta: Array, dt: Array) -> Array:
+    def _along(self, source: PyTree, drawn: Drawn, theta: Array, dt: Array) -> Array:
         """W at t + θ dt, from the start of what may be the rest of a step."""
         moved = self._at(source, drawn, theta)[1] - drawn.path.w
         return jnp.sqrt(dt / tick_length(drawn.ticks, self.dtype)) * moved

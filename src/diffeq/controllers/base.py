@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, PyTree, Real
 
 __all__ = ["Controller", "StepLimit", "Verdict"]
 
-type StepLimit = Callable[[Array], ArrayLike] | ArrayLike | None
+type StepLimit = PyTree
 """A limit of dt in the problem's unit of time: a number, a function of t, or none."""
 
 

@@ -226,9 +226,7 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
 # --- the call -------------------------------------------------------------------------------------
 
 
-def _check(
-    problem: Problem, *, n: int | None, draw: Callable | None, key: Any, strategy: str
-) -> None:
+def _check(problem: Problem, *, n: Any, draw: Any, key: Any, strategy: str) -> None:
     """Refuses arguments that are wrong for any inputs."""
     if isinstance(problem, SteadyStateProblem):
         raise TypeError(

@@ -26,7 +26,7 @@ _MOST_TURNING = 64  # numbers in a state; beyond, those who know their equation 
 
 
 def default_method(
-    problem: Problem, rtol: PyTree, controller: Controller | None, dt: ArrayLike | None
+    problem: Problem, rtol: PyTree, controller: Controller | None, dt: PyTree
 ) -> Method:
     """The method for a problem, where none is named."""
     if problem.stochastic:
