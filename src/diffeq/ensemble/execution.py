@@ -74,10 +74,10 @@ def in_lockstep(
 
 
 def reduce_or_keep(
-    plan: Plan, structure: Hashable, leaves: list, sol: Solution, index: Index
-) -> tuple[PyTree, Solution]:
+    plan: Plan, structure: Hashable, leaves: list, sol: PyTree, index: Index
+) -> tuple[PyTree, PyTree]:
     """The state of the statistics of all trajectories (empty if there are none), and the part of
-    each solution that is kept.
+    each solution that is kept. Where derivatives are found along the way, these stand beside it.
     """
     if not plan.reduces:
         return (), sol
@@ -92,8 +92,8 @@ def reduction_of(structure: Hashable, leaves: Sequence) -> Reduction:
 
 
 def with_statistics(
-    plan: Plan, structure: Hashable, leaves: list, state: PyTree, sol: Solution
-) -> Solution:
+    plan: Plan, structure: Hashable, leaves: list, state: PyTree, sol: PyTree
+) -> PyTree:
     """The solution, with its statistics if the call has asked for them."""
     return reduction_of(structure, leaves).finished(state, sol) if plan.reduces else sol
 
