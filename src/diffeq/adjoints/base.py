@@ -66,7 +66,7 @@ FEATURES: dict[str, str] = {
 }
 
 
-_HALF_OF_SMALL = 512  # bytes
+_SMALL_EQUATION = 512  # bytes of its parameters and its state
 
 # The features of the steps that were made, which an adjoint that solves an equation does not know.
 OF_STEPS = frozenset({"steps", "dense", "by hand", "multistep", "turns", "events", "held"})
@@ -173,7 +173,7 @@ def run_as_one[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
     read twice at least, are more than half of that has nothing from it, and its results, the tape
     among them, would be filled with zeros twice.
     """
-    if sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y))) > _HALF_OF_SMALL:
+    if sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y))) > _SMALL_EQUATION:
         return run(data, start)
     return single_iteration_loop(run, data, start)
 

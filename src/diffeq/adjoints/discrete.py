@@ -272,9 +272,8 @@ def _tangents(
     rows of the tape, and of the memory that these hold.
     """
     integrator, recorder, record = spec.integrator, spec.recorder, result.record
-    safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0])
-    if integrator.records_memory:
-        safe_point = safe_point.with_memory(jax.tree.map(lambda x: x[0], record.rows.memory))
+    first_memory = jax.tree.map(lambda x: x[0], record.rows.memory)
+    safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0], first_memory)
     first = partial(first_carry, integrator, recorder, safe_point)
     memory, buffers, past = blank_like(first, data, state)
     carry = (state.t, state.y, state.held, memory, buffers, past)
@@ -569,7 +568,7 @@ def _window_start(
     """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
     row = jax.tree.map(lambda x: get_row(x, index), record.rows)
     memory = row.memory
-    if not (integrator.records_memory or integrator.method.stores_memory):
+    if not integrator.tapes_memory:
         form, method, _ = integrator.parts(with_held(data, row.held))
         memory = method.init(right_limit_form(integrator, data, form, row.t), row.t, row.y)
     return state_of_row(integrator, row, memory, like)

@@ -105,10 +105,7 @@ def _solve_with_tangents_jvp(
         if state.failed is None
         else eqx.tree_at(lambda d: d.failed, data, state.failed, is_leaf=lambda x: x is None)
     )
-    safe_point = safe_point.with_step(state.dt)
-    if integrator.records_memory:
-        safe_point = safe_point.with_memory(state.memory)
-    consts = data, safe_point, []
+    consts = data, safe_point.with_step(state.dt, state.memory), []
     d_consts = tangents_of_consts(dots, of_data, consts)
     d_carry = [dots[i] for i in (of_start.t, of_start.y, *of_start.held)] + d_first
     by_ends = dots[of_data.t1], dots[of_start.t], dots[of_start.y]

@@ -48,9 +48,6 @@ class _Value:
     def is_input(self) -> bool:
         return self.equation is None and not self.zero and self.number >= 0
 
-    def made_by(self, *names: str) -> bool:
-        return self.equation is not None and name_of(self.equation) in names
-
 
 def accumulate_inside(jaxpr: Jaxpr) -> Jaxpr:
     """Returns the function, in which a sum that a walk makes from zero, and that is added to an
@@ -113,7 +110,7 @@ def _outputs(jaxpr: Jaxpr) -> list[_Value]:
 
 def _both_orders(value: _Value) -> list[tuple[_Value, _Value]]:
     """The operands of a sum in both orders; none of another value."""
-    if not value.made_by(*_ADDITIONS):
+    if value.equation is None or name_of(value.equation) not in _ADDITIONS:
         return []
     a, b = value.operands
     return [(a, b), (b, a)]
@@ -127,34 +124,39 @@ def _walk_sum(value: _Value, steps: _Steps) -> _Value | None:
     """The sum that a walk makes from zero: a value that is used once, or a part of it."""
     if value.uses != 1:
         return None
-    if value.equation is not None and value.made_by("walk"):
-        carries = parameters(value.equation)["sizes"][2]
-        from_zero = (
-            value.number < carries
-            and value.operands[_first_carry(value.equation) + 2 + value.number].zero
-            and _adds_up(value.equation, value.number, steps)
-        )
-        return value if from_zero else None
+    start = _start_of_carry(value)
+    if start is not None:
+        return value if start.zero and _adds_up(value, steps) else None
     found = (_walk_sum(part, steps) for part, _ in _both_orders(value))
     return next((part for part in found if part is not None), None)
 
 
-def _adds_up(walk: Equation, carry: int, steps: _Steps) -> bool:
-    """True if each step of a walk adds to this carry, and uses it for nothing else."""
+def _start_of_carry(value: _Value) -> _Value | None:
+    """The value from which a walk starts the carry whose end this is; None of another value."""
+    walk = value.equation
+    if walk is None or name_of(walk) != "walk" or value.number >= parameters(walk)["sizes"][2]:
+        return None
+    return value.operands[_first_carry(walk) + 2 + value.number]
+
+
+def _adds_up(end: _Value, steps: _Steps) -> bool:
+    """True if each step of a walk adds to the carry whose end this is, and uses it for nothing
+    else.
+    """
+    walk = end.equation
+    assert walk is not None, "the end of a carry is an output of a walk"
     if id(walk) not in steps:
         steps[id(walk)] = _outputs(parameters(walk)["step"])
-    return _has_once(steps[id(walk)][carry], 1 + _first_carry(walk) + carry, steps)
+    return _has_once(steps[id(walk)][end.number], 1 + _first_carry(walk) + end.number, steps)
 
 
 def _has_once(value: _Value, number: int, steps: _Steps) -> bool:
     """True if a value is an input plus something that does not depend on it, nor does any other."""
     if value.uses != 1:
         return False
-    if value.equation is not None and value.made_by("walk"):
-        if value.number >= parameters(value.equation)["sizes"][2]:
-            return False
-        start = value.operands[_first_carry(value.equation) + 2 + value.number]
-        return _has_once(start, number, steps) and _adds_up(value.equation, value.number, steps)
+    start = _start_of_carry(value)
+    if start is not None:
+        return _has_once(start, number, steps) and _adds_up(value, steps)
     own = value.is_input and value.number == number
     return own or any(_has_once(part, number, steps) for part, _ in _both_orders(value))
 

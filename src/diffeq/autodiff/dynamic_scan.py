@@ -370,13 +370,8 @@ def _recorded(
     """
     sizes = tuple(len(g) for g in groups)
     carry = groups[2]
-    blank = [jnp.zeros((params["length"], *x.shape), x.dtype) for x in residuals]
-    if not any(wanted):
-        extended = [*groups[:5], [*groups[5], *blank]]
-        step = _with_unread_buffers(step, sizes, residuals) if blank else step
-        out = _bind(lo, n, extended, step=step, shared=shared, **params)
-        out, rows = split_by_sizes(out, (len(out) - len(blank), len(blank)))
-        return out, carry, rows
+    if not any(wanted) and not residuals:
+        return _bind(lo, n, groups, step=step, shared=shared, **params), carry, []
     kept = _select_flagged(carry, wanted)
     run = jaxpr_as_fun(step)
 
@@ -384,8 +379,9 @@ def _recorded(
         parts = split_by_sizes(xs, (*sizes, len(residuals) + len(kept)))
         return [*run(active, *xs[: sum(sizes)]), *_select_flagged(parts[2], wanted)]
 
-    avals = [*input_types(step), *residuals, *map(shape_of, kept)]
-    blank += [jnp.zeros((params["length"], *c.shape), c.dtype) for c in kept]
+    further = [*residuals, *map(shape_of, kept)]
+    avals = [*input_types(step), *further]
+    blank = [jnp.zeros((params["length"], *x.shape), x.dtype) for x in further]
     extended = [*groups[:5], [*groups[5], *blank]]
     out = _bind(lo, n, extended, step=trace(with_carry, *avals), shared=shared, **params)
     values, of_residuals, rows = split_by_sizes(
@@ -394,13 +390,6 @@ def _recorded(
     rows = iter(rows)
     recorded = [next(rows) if w else c for c, w in zip(carry, wanted, strict=True)]
     return values, recorded, of_residuals
-
-
-def _with_unread_buffers(step: Any, sizes: Sequence[int], buffers: Sequence) -> Any:
-    """A step that is given rows of further buffers, which it has outputs for and does not read."""
-    run = jaxpr_as_fun(step)
-    avals = [*input_types(step), *buffers]
-    return trace(lambda active, *xs: run(active, *xs[: sum(sizes)]), *avals)
 
 
 def _tangent_step(

@@ -59,18 +59,7 @@ def keep_residuals(
     active, *avals = input_types(step)
     live_avals = [a for a, f in zip(avals, live, strict=True) if f]
     outputs = len(output_types(step))
-
-    def joint(active: Array, primals: Sequence[Array], dots: Sequence[Array]) -> list[Array]:
-        def restricted(*moved: Array) -> list[Array]:
-            values = iter(moved)
-            full = [next(values) if f else x for x, f in zip(primals, live, strict=True)]
-            return jaxpr_as_fun(step)(active, *full)
-
-        at = tuple(x for x, f in zip(primals, live, strict=True) if f)
-        out, dot = jax.jvp(restricted, at, tuple(dots))
-        return [*out, *(d for d, f in zip(dot, wanted, strict=True) if f)]
-
-    both = _inlined(trace(joint, active, list(avals), live_avals))
+    both = _with_tangents(step, live, wanted)
     known = [True] * (1 + len(avals)) + [False] * len(live_avals)
     split = split_known(both, known, lambda equation: True)
     if split is None:
@@ -116,6 +105,24 @@ def keep_residuals(
         _without_dead_equations(trace(from_residuals, active, list(avals), residuals, live_avals)),
         residuals,
     )
+
+
+def _with_tangents(step: Jaxpr, live: Sequence[bool], wanted: Sequence[bool]) -> Jaxpr:
+    """(active, operands, tangents of the live operands) → the outputs, the wanted tangents."""
+    active, *avals = input_types(step)
+
+    def joint(active: Array, primals: Sequence[Array], dots: Sequence[Array]) -> list[Array]:
+        def restricted(*moved: Array) -> list[Array]:
+            values = iter(moved)
+            full = [next(values) if f else x for x, f in zip(primals, live, strict=True)]
+            return jaxpr_as_fun(step)(active, *full)
+
+        at = tuple(x for x, f in zip(primals, live, strict=True) if f)
+        out, dot = jax.jvp(restricted, at, tuple(dots))
+        return [*out, *(d for d, f in zip(dot, wanted, strict=True) if f)]
+
+    live_avals = [a for a, f in zip(avals, live, strict=True) if f]
+    return _inlined(trace(joint, active, list(avals), live_avals))
 
 
 def _without_dead_equations(jaxpr: Jaxpr) -> Jaxpr:

@@ -36,8 +36,9 @@ def initial_step(
     norm = lambda x: jnp.sqrt(square(x))  # noqa: E731
 
     def euler_step(slope: Array) -> Array:
-        small = (norm(y) < 1e-5) | (norm(slope) < 1e-5)
-        dt = jnp.where(small, 1e-6 * span, 0.01 * norm(y) / jnp.where(small, 1, norm(slope)))
+        d0, d1 = norm(y), norm(slope)
+        small = (d0 < 1e-5) | (d1 < 1e-5)
+        dt = jnp.where(small, 1e-6 * span, 0.01 * d0 / jnp.where(small, 1, d1))
         return jnp.minimum(dt, span).astype(t.dtype)
 
     def after(dt: Array, slope: Array) -> Array:

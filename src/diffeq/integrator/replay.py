@@ -38,19 +38,17 @@ class SafePoint(NamedTuple):
     memory: Memory = ()
     dt: PyTree = ()
 
-    def with_memory(self, memory: Memory) -> "SafePoint":
-        """The point with the method's memory there; where that is not finite, zero."""
-        finite = lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))  # noqa: E731
-        return self._replace(memory=lax.stop_gradient(jax.tree.map(finite, memory)))
-
-    def with_step(self, first: Array) -> "SafePoint":
-        """The point with the length of its step: a small part of the `first` dt that was tried
+    def with_step(self, first: Array, memory: Memory) -> "SafePoint":
+        """The point with the method's `memory` there (zero where it is not finite), if that is
+        recorded; and with the length of its step: a small part of the `first` dt that was tried
         there, so that the step is tame where the first was not. It is more than 0, as a method may
         divide by it, and no denormal, as it may divide by its powers.
         """
         part = jnp.finfo(first.dtype).eps ** 0.5
         known = (first > 0) & (first < jnp.inf)
-        return self._replace(dt=lax.stop_gradient(jnp.where(known, part * first, part)))
+        dt = jnp.where(known, part * first, part)
+        memory = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), memory)
+        return self._replace(memory=lax.stop_gradient(memory), dt=lax.stop_gradient(dt))
 
 
 def replay(

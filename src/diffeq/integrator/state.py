@@ -163,6 +163,11 @@ class Integrator:
         return tuple(replace(self, submethod=i) for i in range(count)) if count > 1 else (self,)
 
     @property
+    def tapes_memory(self) -> bool:
+        """True if the rows of a tape hold the method's memory, with its tangents or without."""
+        return self.records_memory or self.method.stores_memory
+
+    @property
     def reads_inside(self) -> bool:
         """True if steps are interpolated between their ends, for rows, events or the past."""
         return self.output.needs_interpolant or self.crosses or self.rows is not None

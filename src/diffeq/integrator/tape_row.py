@@ -103,8 +103,7 @@ def tape_row_of(integrator: Integrator, state: State, tried: Attempt) -> TapeRow
     whole = jnp.stack([word, *state.written, *(x.astype(jnp.int32) for x in whole), *step])
     if events:
         whole = jnp.concatenate([whole, *events.coded(state.events, tried.end)])
-    kept = integrator.records_memory or integrator.method.stores_memory
-    memory = state.memory if kept else ()
+    memory = state.memory if integrator.tapes_memory else ()
     discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
     return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)

@@ -25,7 +25,7 @@ class ExplicitRK(StagedMethod):
 
     Args:
         tableau: an explicit `Tableau`; the named methods, such as `Tsit5()`, bring theirs.
-        stages: "loop" or "unrolled"; None: by the size of the field.
+        stages: "loop" or "unrolled"; None: by the size of the field. One or two are unrolled.
 
     Reference: hairer1993, II.
 
@@ -150,7 +150,8 @@ class ExplicitRK(StagedMethod):
             return stages
         if self.loops(form):
             count = table.stages + len(table.extra_c)
-            known = jnp.zeros((count, *y.shape), y.dtype).at[: table.stages].set(jnp.stack(found))
+            blank = jnp.zeros((len(table.extra_c), *y.shape), y.dtype)
+            known = jnp.concatenate([jnp.stack(found), blank])
             rows = np.pad(table.extra_A, ((0, 0), (0, count - table.extra_A.shape[1])))
             return _stages_from(form, t, y, dt, known, rows, table.extra_c)[0]
         for row, c in zip(table.extra_A, table.extra_c, strict=True):

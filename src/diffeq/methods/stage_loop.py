@@ -23,7 +23,7 @@ __all__ = ["StagedMethod", "blank_stages", "stages_in_loop"]
 class StagedMethod(Method):
     """The base of methods that evaluate one stage after another. `stages` says how they are
     compiled: in a "loop", or "unrolled", as straight code; None: in a loop where the field is
-    large. Numbers differ by rounding alone. One stage or two are straight code.
+    large. Numbers differ by rounding alone.
     """
 
     stages: str | None = eqx.field(static=True, default=None, kw_only=True)

@@ -56,15 +56,23 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Ode(Form):
-    """y' = field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled state."""
+class _OneField(Form):
+    """The base of equations of one field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled
+    state.
+    """
 
     field: Callable[..., Array]
     jac: Callable | None = None
 
-    def with_slope(self, t: Array, y: Array, slope: Array) -> "Ode":
+    def with_slope(self, t: Array, y: Array, slope: Array) -> Any:
         """Returns the equation with a field that is not evaluated at (t, y)."""
-        return replace(self, field=_known_at(self.field, t, y, slope))
+        known = lambda at, state: slope if at is t and state is y else self.field(at, state)  # noqa: E731
+        return replace(self, field=known)
+
+
+@dataclass(frozen=True)
+class Ode(_OneField):
+    """y' = field(t, y)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Split(Form):
 
 
 @dataclass(frozen=True)
-class Mass(Form):
+class Mass(_OneField):
     """M y' = field(t, y) over the ravelled state.
 
     `mass` is M: a matrix, its diagonal as a vector, or None for 1. `free` projects on what M cannot
@@ -86,19 +94,9 @@ class Mass(Form):
     a row and a column of M are zero.
     """
 
-    field: Callable[..., Array]
-    jac: Callable | None = None
     mass: Any = None
     free: Any = None
     index: Int[np.ndarray, " n"] | None = None
-
-    def with_slope(self, t: Array, y: Array, slope: Array) -> "Mass":
-        """Returns the equation with a field that is not evaluated at (t, y)."""
-        return replace(self, field=_known_at(self.field, t, y, slope))
-
-
-def _known_at(field: Callable, t: Array, y: Array, slope: Array) -> Callable:
-    return lambda at, state: slope if at is t and state is y else field(at, state)
 
 
 @dataclass(frozen=True)
