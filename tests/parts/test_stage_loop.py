@@ -142,3 +142,5 @@ def test_stages_are_a_loop_or_straight_code_as_asked():
     assert repr(de.Tsit5(stages="loop")) == "Tsit5(stages='loop')"
     with pytest.raises(ValueError, match="stages is 'rolled'; 'loop'"):
         de.Rodas5P(stages="rolled")
+    with pytest.raises(TypeError, match=r"solve got 'stages', which .* Is method meant"):
+        de.solve(small, stages="loop")

@@ -11,6 +11,7 @@ __all__ = ["keywords", "unknown"]
 _MEANT: dict[str, tuple[str, ...]] = {
     "t_eval": ("saveat",), "ts": ("saveat",), "t": ("saveat", "tspan"),
     "dense_output": ("dense",), "first_step": ("dt0",), "max_step": ("controller",),
+    "stages": ("method",), "linear": ("method",),
     "step_size": ("dt",), "solver": ("method", "optimizer"), "alg": ("method",),
     "stepsize_controller": ("controller",), "tstops": ("stops",), "reltol": ("rtol",),
     "abstol": ("atol",), "maxiters": ("max_steps", "steps"), "sensealg": ("adjoint",),

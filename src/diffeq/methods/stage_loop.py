@@ -19,6 +19,8 @@ from .base import Method
 
 __all__ = ["StagedMethod", "blank_stages", "stages_in_loop"]
 
+_WAYS = ["loop", "unrolled"]  # a list, as what is asked for may have no hash
+
 
 class StagedMethod(Method):
     """The base of methods that evaluate one stage after another. `stages` says how they are
@@ -29,7 +31,7 @@ class StagedMethod(Method):
     stages: str | None = eqx.field(static=True, default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        if self.stages not in {None, "loop", "unrolled"}:
+        if self.stages is not None and self.stages not in _WAYS:
             raise ValueError(
                 f"stages is {self.stages!r}; 'loop' (compiled once) or 'unrolled' (straight code) "
                 "is wanted, or None, which chooses by the size of the field."
