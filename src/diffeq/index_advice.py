@@ -169,7 +169,7 @@ class _Unquoted(str):
         return str(self)
 
 
-def _short_list(part: Int[np.ndarray, "..."]) -> list | _Unquoted:
+def _short_list(part: Int[np.ndarray, "..."]) -> int | list | _Unquoted:
     if part.size > _MOST_NUMBERS and part.ndim == 1:
         starts = np.flatnonzero(np.diff(part, prepend=0))
         counts = np.diff(starts, append=len(part))
