@@ -78,8 +78,8 @@ def solve(
             `DAEProblem` (above index 1 RadauIIA5), BDF for an `ImplicitDAEProblem`; of an SDE
             SOSRI, SOSRA if its noise is additive, and with `dt=` EulerMaruyama or EulerHeun if it
             is general or looks into the past. Of a call outside of jit and vmap the stiff method is
-            compiled when it is needed; inside it always is, so that a method which is named
-            compiles in half the time.
+            compiled when it is needed. Inside it always is, which takes twice as long, but for a
+            field that is a neural network: for that the explicit method goes alone.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -154,8 +154,8 @@ def prepare_call(
 def _solve_nonstiff_first(
     call: Call, static: StaticOptions, options: SolveOptions
 ) -> Solution | None:
-    """The solution by the explicit method of the default pair, alone. None if there is no such
-    pair, if the status is not known here, or if the problem is stiff.
+    """The solution by the explicit method of the default pair, alone; by the pair, if that finds
+    the problem stiff. None if there is no such pair, or if the status is not known here.
     """
     probe = call.method.nonstiff_probe if static.default_method else None
     if probe is None or static.raises_inside_jit:
@@ -164,7 +164,11 @@ def _solve_nonstiff_first(
     if not _status_is_known(leaves):
         return None
     sol = _solved(leaves, structure, static, options)
-    return None if isinstance(sol.status, Tracer) or sol.status == Status.stiff else sol
+    if isinstance(sol.status, Tracer):
+        return None
+    if sol.status == Status.stiff:
+        return _solved(*flatten(call), replace(static, is_stiff=True), options)
+    return sol
 
 
 def _solved(
@@ -226,9 +230,18 @@ def _build(static: StaticOptions, call: Call) -> tuple[BuiltSolve, Array]:
     """The integrator of a call, and the status of the search for consistent initial values."""
     built = build(call, static)
     method = call.method
-    if static.default_method and isinstance(method, Switching) and not _has_slopes(built):
+    if static.default_method and isinstance(method, Switching) and _stays_explicit(built, static):
         built = build(call._replace(method=method.nonstiff), static)
     return with_consistent_values(built, static.init)
+
+
+def _stays_explicit(built: BuiltSolve, static: StaticOptions) -> bool:
+    """True if the explicit method of the default pair goes alone, in a program that cannot be
+    exchanged for another when a number is known: where the field is a neural network, which is as
+    smooth as its weights are small, and which a second method would compile twice over; and where
+    it lacks the derivatives that a stiff method evaluates.
+    """
+    return (built.canonical.network and not static.is_stiff) or not _has_slopes(built)
 
 
 def _has_slopes(built: BuiltSolve) -> bool:

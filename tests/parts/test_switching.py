@@ -249,6 +249,29 @@ def test_where_the_default_stays_explicit():
     assert layer(jnp.ones(2)).about.method == "Tsit5()"
 
 
+def test_a_network_in_a_compiled_program_stays_explicit():
+    methods = []
+
+    def end(w, y0):
+        problem = de.ODEProblem(lambda t, y, w: w @ jnp.tanh(w @ y), y0, (0.0, 1.0), w)
+        sol = de.solve(problem)
+        methods.append(sol.about.method)
+        return jnp.sum(sol.y1)
+
+    w, y0 = jnp.array([[0.3, -1.0], [1.0, 0.2]]), jnp.array([1.0, 0.5])
+    compiled = jax.jit(jax.grad(end))(w, y0)
+    np.testing.assert_allclose(compiled, jax.grad(end)(w, y0), rtol=1e-6)
+    assert methods == ["Tsit5()", repr(PAIR)]
+
+
+def test_a_stiff_network_is_seen_where_numbers_are_known():
+    w = jnp.array([[0.0, -150.0], [150.0, 0.0]])
+    problem = de.ODEProblem(lambda t, y, w: w @ jnp.tanh(w @ y), [0.1, 0.1], (0.0, 3.0), w)
+    by_default, by_pair = (de.solve(problem, *method, **LOOSE) for method in ((), (PAIR,)))
+    assert by_default.about.method == repr(PAIR)
+    assert by_default.stats["steps"] == by_pair.stats["steps"] < 1000
+
+
 def test_a_field_without_forward_derivatives_stays_explicit_in_compiled_programs():
     falls = jax.custom_vjp(lambda y: -y)
     falls.defvjp(lambda y: (-y, None), lambda _, dy: (-dy,))

@@ -207,8 +207,8 @@ def solve_ensemble(
 
 
 def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
-    """All of them by the probe of a pair of methods that nobody has named; None if there is none,
-    or some of them are stiff.
+    """All of them by the probe of a pair of methods that nobody has named, and again by the pair if
+    some of them are stiff; None if there is no pair, or it is not known here what happens.
     """
     shared, call, static = ensemble.shared, ensemble.shared["call"], ensemble.plan.static
     probe = call.method.nonstiff_probe if static.default_method else None
@@ -219,8 +219,12 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
         return None
     by_probe = replace(ensemble, shared=shared | {"call": call._replace(method=probe)})
     sol = _arranged(by_probe).solved()
-    fine = concrete(sol.status) and not np.any(np.asarray(sol.status) == Status.stiff)
-    return sol if fine else None
+    if not concrete(sol.status):
+        return None
+    if np.any(np.asarray(sol.status) == Status.stiff):
+        plan = replace(ensemble.plan, static=replace(static, is_stiff=True))
+        return _arranged(replace(ensemble, plan=plan)).solved()
+    return sol
 
 
 # --- the call -------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class StaticOptions:
         progress: True shows a bar.
         by_hand: True for `diffeq.init`: the solve may be stopped anywhere.
         default_method: True if the user named no method.
+        is_stiff: True if the explicit method of the default pair has found that the problem is.
         counted: True if `max_steps` is the number of steps of `dt`, and was not given.
         raises: True if a derivative that fails raises.
         raises_inside_jit: True if a solve that fails in compiled code raises.
@@ -81,6 +82,7 @@ class StaticOptions:
     progress: bool = False
     by_hand: bool = False
     default_method: bool = False
+    is_stiff: bool = False
     counted: bool = False
     raises: bool = False
     raises_inside_jit: bool = False
