@@ -63,7 +63,8 @@ _ADVICE: dict[Status, str] = {
     Status.too_many_saves: "Give more rows with max_saves=, or save at given times.",
     Status.newton_failed: "The field may be discontinuous there (declare its jumps with stops=), "
     "or jac wrong; with a fixed step, give a shorter dt.",
-    Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…).",
+    Status.tape_overflow: "Give a longer tape with adjoint=de.Discrete(rows=…), or one with "
+    "checkpoints (checkpoint=True), which holds every solve.",
     Status.inconsistent: "Give another guess of the algebraic parts of y0.",
     Status.wrong_index: "An algebraic equation has to be differentiated before it determines an "
     "algebraic component: put its derivative in its place; or solve index 2 and 3 as they stand, "

@@ -1,5 +1,7 @@
 """Two methods in one solve: when they change, what that costs, and its derivative."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,12 +29,12 @@ def weighed(sol):
     return jnp.sum(sol.ys * jnp.arange(7.0)[:, None])
 
 
-@jax.jit
-def valued(k):
-    """The loss, and its derivative through a tape that is thinned thrice; both ways."""
+@partial(jax.jit, static_argnums=1)
+def valued(k, rows=64):
+    """The loss, and its derivative through a tape that is thinned; both ways."""
 
     def loss(k):
-        problem, tape = HILL.replace(args=k), de.Discrete(rows=64)
+        problem, tape = HILL.replace(args=k), de.Discrete(rows=rows)
         sol = de.solve(problem, PAIR, saveat=AT, adjoint=tape, throw=False, **TOLERANCES)
         return weighed(sol), sol.stats
 
@@ -74,6 +76,15 @@ def test_there_and_back_and_the_derivative_of_it():
     assert stats["steps"] > 128, "the tape is thinned"
     # Seven evaluations a step would be Tsit5 alone, nine Rodas5P; both of them have their part.
     assert 6.2 < stats["evaluations"] / (stats["steps"] + stats["rejected"]) < 8.8
+
+
+@pytest.mark.thorough
+def test_the_derivative_by_parts_of_windows():
+    """Of 8 rows a window has up to 64 attempts, of both methods in turn."""
+    close = partial(np.testing.assert_allclose, rtol=1e-9)
+    (_, slope, pushed, _), (_, by_parts, pushed_by_parts, _) = valued(2e4), valued(2e4, 8)
+    close(by_parts, slope)
+    close(pushed_by_parts, pushed)
 
 
 def test_where_it_is_stiff_the_steps_are_those_of_a_stiff_method():

@@ -6,8 +6,9 @@ follows from `walk`. The controller is not differentiated: each dt is a constant
 step landed on a stop or on the end, which it follows.
 
 When the tape had to be thinned (coarsened, as its rows are checkpoints), an outer walk goes over
-its windows; each repeats its attempts into a second buffer and then walks over that. The buffer
-*is* the tape while it was not thinned, so both cases are one piece of code and one compilation.
+its windows; each repeats its attempts into a second buffer and then walks over that, part by part
+where they are more than its rows. The buffer *is* the tape while it was not thinned, so both cases
+are one piece of code and one compilation.
 """
 
 from dataclasses import fields, replace
@@ -26,25 +27,21 @@ from ..autodiff.dynamic_scan import Tangent, walk
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.jax_internals import dependents, jaxpr_as_fun
 from ..autodiff.known_value import with_known_value
-from ..autodiff.row_buffers import get_row, put_row
+from ..autodiff.row_buffers import put_row
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator import (
     DRAWN_OR_FOUND,
     Data,
-    Decision,
     Integrator,
     SafePoint,
     State,
     TapeRow,
-    attempt,
     blank_buffers,
     empty_history,
     integrate,
     replay,
     right_limit_form,
-    state_of_row,
-    tape_row_of,
     with_held,
     with_presampled_noise,
 )
@@ -54,7 +51,8 @@ from .base import Adjoint, register_adjoint, run_as_one
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
-from .tape import Recorder, Tape, capacity, rows_for
+from .repeat import replay_part
+from .tape import Recorder, Tape, fewest_rows
 
 __all__ = [
     "Discrete",
@@ -63,15 +61,18 @@ __all__ = [
     "fill_zeros",
     "first_carry",
     "first_tangents",
-    "replay_window",
     "tangents_of",
     "tangents_of_consts",
 ]
 
-_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps can be repeated
+_DEFAULT_ROWS = 256  # with which all attempts of the default max_steps are whole windows
 _KNOWN_ROWS = 1024
-# For a state this large (in bytes) no more rows are kept than max_steps needs, and for no more
-# than so many attempts: there two rows a window cost more than a second forward solve.
+# A tape is filled with zeros before the solve, and copied once in its derivative, used or not: what
+# of it lies in the cache costs little. So a wide state has as many rows as fit in the first number
+# of bytes, but 32: with these, 1,024 attempts are repeated in whole windows.
+_CACHED, _FEW_ROWS = 2**20, 32
+# Where steps are given, and so rows not filled in vain, a state that is this large has as many rows
+# as max_steps needs, and for no more than so many attempts.
 _LARGE, _MOST_OF_LARGE = 2**20, 16_384
 _ROWS_OF_DELAYS, _MOST_ROWS_OF_GIVEN_STEPS = 1024, 16_384
 _MOST_UNTHINNED = 4096  # rows of steps that are given, and so all used
@@ -83,10 +84,11 @@ class Discrete(Adjoint):
 
     Args:
         rows: the number of attempts (checkpoints) that the tape keeps before it is thinned. Memory
-            is 2·rows states (and as many first stages, where they are small), and
-            rows · 2^⌊log₂ rows⌋ attempts can be replayed. None: 256, more if max_steps needs it;
-            and all, up to 1,024, where dt fixes their number. For a state of a megabyte or more as
-            few as max_steps needs, at most 128, which replay 16,384 attempts.
+            is 2·rows states (and as many first stages, where they are small). Up to
+            rows · 2^⌊log₂ rows⌋ attempts are repeated once on the way back, of k times as many each
+            about k/2 times. None: 256, more if max_steps needs it, and all, up to 1,024, where dt
+            fixes their number; of a state of more than 4 kilobytes a megabyte's worth, but 32. Of a
+            megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given.
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -94,9 +96,9 @@ class Discrete(Adjoint):
 
     The derivative is that of y_{n+1} = Φ(t_n, y_n, dt_n, args) along the accepted steps, with each
     dt_n held constant, but for steps that end at a stop or at t1, whose derivative they have. It is
-    exact for the numbers that the solve returns. A solve of more attempts than can be replayed ends
-    with the status `tape_overflow` when it is differentiated. The tape of a delay equation is its
-    past, too: it is never thinned, and holds 1,024 attempts, or `rows`.
+    exact for the numbers that the solve returns. The tape of a delay equation is its past, too: it
+    is never thinned, and holds 1,024 attempts, or `rows`; a solve of more ends with the status
+    `tape_overflow` when it is differentiated.
 
     Reference: hager2000.
 
@@ -124,32 +126,37 @@ class Discrete(Adjoint):
     def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder:
         """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
         if integrator.one_step:
-            return Recorder(integrator, 2, False, integrator.controller.is_adaptive)
+            return Recorder(integrator, 2, False, integrator.controller.is_adaptive, 2)
         is_adaptive = integrator.controller.is_adaptive
         if integrator.rows is not None:
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
-            return Recorder(integrator, min(rows, max_steps), False, is_adaptive)
+            rows = min(rows, max_steps)
+            return Recorder(integrator, rows, False, is_adaptive, rows)
         rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
         if max_steps <= rows:
-            return Recorder(integrator, max_steps, False, is_adaptive)
+            return Recorder(integrator, max_steps, False, is_adaptive, max_steps)
         rows += rows % 2 if self.checkpoint else 0  # every second row of a full tape is dropped
-        return Recorder(integrator, rows, self.checkpoint, is_adaptive)
+        return Recorder(integrator, rows, self.checkpoint, is_adaptive, max_steps)
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""
-        rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
-        return max_steps <= (capacity(rows) if self.checkpoint else rows)
+        return self.checkpoint or max_steps <= self._kept(max_steps, size, is_adaptive=is_adaptive)
 
     def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
         """The number of rows of the tape of a solve of at most `max_steps` attempts."""
         given = not is_adaptive and self.rows is None
         if not self.checkpoint and given and max_steps <= _MOST_UNTHINNED:
             return max_steps
+        if self.rows:
+            return self.rows
+        most = fewest_rows(max_steps)
+        if is_adaptive:
+            cached = max(_CACHED // max(size, 1), min(_FEW_ROWS, most))
+            return min(max(_DEFAULT_ROWS, most), cached)
         if size >= _LARGE:
-            return self.rows or rows_for(min(max_steps, _MOST_OF_LARGE))
+            return fewest_rows(min(max_steps, _MOST_OF_LARGE))
         # Rows of a known number of steps are all used: none is filled with zeros in vain.
-        default = _DEFAULT_ROWS if is_adaptive or max_steps > _KNOWN_ROWS else _KNOWN_ROWS
-        return self.rows or max(default, rows_for(max_steps))
+        return max(_DEFAULT_ROWS if max_steps > _KNOWN_ROWS else _KNOWN_ROWS, most)
 
     def run(
         self, integrator: Integrator, data: Data, start: Any, max_steps: int
@@ -455,123 +462,43 @@ class _TangentReplay(NamedTuple):
         return [jnp.zeros((self.recorder.rows + 1, *x.shape), x.dtype) for x in kept]
 
     def windows(self, record: Tape, start: list) -> tuple[list, list]:
-        """A walk over the windows of the tape, and in each over its repeated rows."""
+        """A walk over the parts of the tape's windows, and in each over its repeated rows."""
         live = [d is not None for d in self.d_consts]
-        windows = (record.attempts + record.stride - 1) >> record.shift
-        count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
         kept_flags = _pick(self.keep, self.live)
         blank = self._blank(start)
 
-        def window(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
+        def part(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
             del active
             consts, record = consts
             dots, d_rows = carry
-            thinned = record.thinned
-            n = jnp.where(
-                thinned,
-                jnp.minimum(record.stride, record.attempts - (index << record.shift)),
-                record.attempts,
-            )
-            rows = replay_window(
-                self.recorder, self.end, consts[0], record, index, jnp.where(thinned, n, 0)
-            )
-            place = (record, jnp.where(thinned, index << record.shift, 0), n)
+            part = self.recorder.part(record, index)
+            rows = replay_part(self.recorder, self.end, consts[0], record, part)
             d_consts = _spread(d_consts, live)
+            place = (record, part.first, part.n)
             out, found = self._walk(rows, place, consts, d_consts, list(dots))
             # The tape's own rows have tangents too: all of them, or the windows' first ones.
+            row = part.row
+            if self.recorder.splits:
+                row = jnp.where(part.skipped > 0, self.recorder.rows, row)
             d_rows = [
-                jnp.where(thinned, put_row(old, first, index), new)
+                jnp.where(record.thinned, put_row(old, first, row), new)
                 for old, first, new in zip(d_rows, _pick(dots, kept_flags), found, strict=True)
             ]
             return (tuple(out), tuple(d_rows)), ()
 
+        most = self.recorder.most_parts
         (end, d_rows), _ = walk(
-            window,
+            part,
             0,
-            count,
-            rows=jnp.arange(self.recorder.rows + 1, dtype=jnp.int32),
+            self.recorder.parts(record),
+            rows=jnp.arange(most + 1, dtype=jnp.int32),
             consts=(self.consts, record),
             carry=(tuple(start), tuple(blank)),
             linear_consts=tuple(_pick(self.d_consts, live)),
-            length=self.recorder.rows + 1,
+            length=most + 1,
             linear=True,
         )
         return list(end), list(d_rows)
-
-
-def replay_window(
-    recorder: Recorder, like: State, data: Data, record: Tape, index: Any, n: Any
-) -> TapeRow:
-    """The rows of a window, computed again from its first one; the tape itself when n is 0."""
-    integrator = recorder.integrator
-    state = _window_start(integrator, like, data, record, index)
-    windows = (record.attempts + record.stride - 1) >> record.shift
-    following = jnp.where(index + 1 < windows, index + 1, recorder.rows)
-    end = jax.tree.map(lambda x: get_row(x, following), record.rows)
-    first = index << record.shift
-    last = recorder.last_accepted(record, first, n)
-
-    def step(
-        integrator: Integrator, _: Any, place: Any, consts: Any, state: State, *__: Any
-    ) -> Any:
-        data, record, first, last, end, busy = consts
-        decision = recorder.decision(record, first + place, last, end)
-        if data.failed is not None:
-            decision = Decision((data.failed < 0) | (state.steps < data.failed))
-        after, tried = attempt(integrator, data, state, decision)
-        row = tape_row_of(integrator, state, tried)
-        if busy is not None:  # an element that waits for those of another method does not change
-            after = jax.tree.map(partial(jnp.where, first + place <= busy), after, state)
-        return after, row
-
-    numbers = jnp.arange(recorder.rows + 1, dtype=jnp.int32)
-    again = partial(walk, rows=numbers, length=recorder.rows + 1, fresh=False)
-    consts = (data, record, first, last, end)
-
-    def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
-        *consts, n = consts
-        state, rows = carried
-        record, first = consts[1:3]
-        spans = recorder.spans(record, number, first, n)
-        for phase, (lo, n) in zip(integrator.submethods, spans, strict=True):
-            busy = recorder.last_accepted(record, first + lo, n)
-            state, rows = again(
-                partial(step, phase), lo, n, consts=(*consts, busy), carry=state, buffers=rows
-            )
-        return (state, rows), ()
-
-    if len(integrator.submethods) == 1:
-        consts = (*consts, None)
-        _, rows = again(
-            partial(step, integrator), 0, n, consts=consts, carry=state, buffers=record.rows
-        )
-    else:
-        (_, rows), _ = walk(
-            lap,
-            0,
-            record.laps,
-            rows=recorder.laps,
-            consts=(*consts, n),
-            carry=(state, record.rows),
-            length=len(recorder.laps),
-        )
-    # The number of output rows that the window has written is taken from the tape: repeated, a step
-    # may end an ulp before a saved time, or after it. (The tape itself, n = 0, has its end already;
-    # its last row may be discarded.)
-    place = jnp.where(n > 0, n, recorder.rows)
-    return rows._replace(whole=put_row(rows.whole, end.whole, place))
-
-
-def _window_start(
-    integrator: Integrator, like: State, data: Data, record: Tape, index: Any
-) -> State:
-    """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
-    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
-    memory = row.memory
-    if not integrator.tapes_memory:
-        form, method, _ = integrator.parts(with_held(data, row.held))
-        memory = method.init(right_limit_form(integrator, data, form, row.t), row.t, row.y)
-    return state_of_row(integrator, row, memory, like)
 
 
 def _with_next(rows: TapeRow) -> tuple[TapeRow, Any]:

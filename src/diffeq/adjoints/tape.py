@@ -1,11 +1,12 @@
 """The tape: checkpoints of a solve, one row an attempt, thinned when it is full: memory is
-O(√steps).
+O(√steps), or less.
 
 Rows are numbered by attempts, which all elements of a batch count alike: a row is written in place,
 never scattered. When `rows` rows are full every second one is dropped and the stride doubles. A
-window is the `stride` attempts from one kept row to the next; the reverse walk repeats it,
-following the decisions (accepted or not, ended at a stop or not) that are kept as two bits an
-attempt.
+window is the `stride` attempts from one kept row to the next; the reverse walk repeats it into a
+second buffer of as many rows, following the decisions (accepted or not, ended at a stop or not)
+that are kept as two bits an attempt. A window of more attempts than that is repeated in parts, each
+from the start of the window.
 """
 
 import itertools
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from ..autodiff.row_buffers import get_row, put_row, unset
 from ..autodiff.while_loop import loop
@@ -35,7 +36,7 @@ from ..integrator import (
     tape_row_of,
 )
 
-__all__ = ["Recorder", "Tape", "capacity"]
+__all__ = ["Part", "Recorder", "Tape", "fewest_rows", "full_capacity"]
 
 _WORD = 32
 
@@ -65,36 +66,83 @@ class Tape(NamedTuple):
         return self.shift > 0
 
 
-def capacity(rows: int) -> int:
-    """The most attempts that a thinned tape can hold: strides are powers of two, at most `rows`."""
+class Part(NamedTuple):
+    """A part of a window that is repeated at once: n attempts from attempt number `first`. The
+    window begins at row `row`, and `skipped` attempts earlier; it has `window` attempts.
+    """
+
+    row: Int[Array, ""]
+    first: Int[Array, ""]
+    skipped: Int[Array, ""]
+    n: Int[Array, ""]
+    window: Int[Array, ""]
+
+    @property
+    def is_inner(self) -> Bool[Array, ""]:
+        """True if the window goes on after it."""
+        return self.skipped + self.n < self.window
+
+
+def full_capacity(rows: int) -> int:
+    """The most attempts of a thinned tape whose windows are repeated as a whole: strides are powers
+    of two, at most `rows`.
+    """
     return rows * 2 ** (rows.bit_length() - 1)
 
 
-def rows_for(attempts: int) -> int:
-    """The fewest rows that can hold so many attempts.
+def fewest_rows(attempts: int) -> int:
+    """The fewest rows with which so many attempts are repeated in whole windows.
 
-    >>> rows_for(100_000), capacity(rows_for(100_000))
+    >>> fewest_rows(100_000), full_capacity(fewest_rows(100_000))
     (392, 100352)
     """
     rows = max(2, math.isqrt(attempts))
-    while capacity(rows) < attempts:
+    while full_capacity(rows) < attempts:
         rows += 2 - rows % 2
     return rows
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes the tape of a solve. `thins` is False when max_steps is known to fit in the rows."""
+    """Writes the tape of a solve of at most `most` attempts. `thins` is False where no row is ever
+    dropped: the attempts fit in the rows, or a solve of more is not differentiated.
+    """
 
     integrator: Integrator
     rows: int
     thins: bool
     is_adaptive: bool
+    most: int
 
     @property
     def capacity(self) -> int:
-        """The most attempts whose windows fit into a second buffer of as many rows."""
-        return capacity(self.rows) if self.thins else self.rows
+        """The most attempts that the tape can hold: those of whole windows at least."""
+        if not self.thins:
+            return self.rows
+        capacity = full_capacity(self.rows)
+        while capacity < self.most:
+            capacity *= 2
+        return capacity
+
+    @property
+    def splits(self) -> bool:
+        """True if a window may have more attempts than the second buffer has rows."""
+        return self.thins and self.capacity > full_capacity(self.rows)
+
+    @property
+    def most_of_window(self) -> int:
+        """The largest number of attempts of a window."""
+        return self.capacity // self.rows if self.splits else self.rows
+
+    @property
+    def most_parts(self) -> int:
+        """The largest number of parts of a tape."""
+        return max(self.rows, self.capacity >> self._part_shift)
+
+    @property
+    def _part_shift(self) -> int:
+        """The logarithm of the number of attempts of a part, of a window that is split."""
+        return self.rows.bit_length() - 1
 
     @property
     def bits(self) -> int:
@@ -214,6 +262,29 @@ class Recorder:
         word, shift = self._place(i)
         return get_row(decisions, word) >> shift
 
+    def parts(self, record: Tape) -> Int[Array, ""]:
+        """The number of parts of a tape: one, where no row was dropped."""
+        shift = self._shift(record)
+        parts = (record.attempts + (1 << shift) - 1) >> shift
+        return jnp.where(record.thinned, parts, jnp.minimum(record.attempts, 1))
+
+    def part(self, record: Tape, index: Int[Array, ""]) -> Part:
+        """A part of a tape by its number: where no row was dropped, the whole."""
+        shift, thinned = self._shift(record), record.thinned
+        first = jnp.where(thinned, index << shift, 0)
+        n = jnp.where(thinned, jnp.minimum(1 << shift, record.attempts - first), record.attempts)
+        if not self.splits:
+            return Part(index, first, jnp.int32(0), n, n)
+        row = index >> (record.shift - shift)
+        start = row << record.shift
+        window = jnp.minimum(record.stride, record.attempts - start)
+        window = jnp.where(thinned, window, record.attempts)
+        return Part(row, first, first - start, n, window)
+
+    def _shift(self, record: Tape) -> Int[Array, ""]:
+        """The logarithm of the number of attempts of a part."""
+        return jnp.minimum(record.shift, self._part_shift) if self.splits else record.shift
+
     def last_accepted(self, record: Tape, first: Array, n: Array) -> Array:
         """The last accepted one of n attempts from `first`; `first` − 1 if none was accepted."""
         if not record.decisions.shape[0]:
@@ -275,7 +346,7 @@ class Recorder:
     def _thinned(self, record: Tape) -> Tape:
         """Drops every second row, if the tape is full and its capacity is not reached."""
         full = record.attempts >= self.rows << record.shift
-        # At its capacity a tape is not thinned: longer windows would not fit in the second buffer.
+        # At its capacity a tape is not thinned: it has no bits for the decisions of more attempts.
         full = full & (record.attempts < self.capacity)
         half = self.rows // 2
 

@@ -3,8 +3,7 @@
 The backward solve goes over the rows of the tape from the last to the first, forms the interpolant
 of each step, and solves λ along it: no step of it crosses an end of a forward step, where the
 interpolant is not smooth, and none is longer than the forward step. Where the tape was thinned its
-rows are checkpoints, and each window is repeated before the backward solve goes over it: memory is
-O(√steps).
+rows are checkpoints, and each part of a window is repeated before the backward solve goes over it.
 """
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import step_interpolant
 from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
-from .discrete import replay_window
+from .repeat import replay_part
 from .tape import Recorder, TapeRow
 
 __all__ = ["solve_along_tape", "state_at"]
@@ -48,18 +47,22 @@ def solve_along_tape(back: AdjointIntegrator, recorder: Recorder) -> BackwardSol
     solve = back.first((back.kept.end.y,))
     if not recorder.thins:
         return over(record.rows, record.attempts, solve)
-    windows = (record.attempts + record.stride - 1) >> record.shift
-    count = jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 
-    def window(
+    def back_over_part(
         active: Bool[Array, ""], index: Array, _: tuple, solve: BackwardSolve, *__: tuple
     ) -> tuple[BackwardSolve, tuple]:
         del active
-        left = record.attempts - (index << record.shift)
-        n = jnp.where(record.thinned, jnp.minimum(record.stride, left), record.attempts)
-        again = jnp.where(record.thinned, n, 0)
-        rows = replay_window(recorder, back.kept.end, data, record, index, again)
-        return over(rows, n, solve), ()
+        part = recorder.part(record, index)
+        rows = replay_part(recorder, back.kept.end, data, record, part)
+        return over(rows, part.n, solve), ()
 
-    places = jnp.arange(length, dtype=jnp.int32)
-    return walk(window, 0, count, rows=places, carry=solve, length=length, reverse=True)[0]
+    parts = jnp.arange(recorder.most_parts + 1, dtype=jnp.int32)
+    return walk(
+        back_over_part,
+        0,
+        recorder.parts(record),
+        rows=parts,
+        carry=solve,
+        length=len(parts),
+        reverse=True,
+    )[0]

@@ -1,0 +1,118 @@
+"""`replay_part`: a part of a window of the tape, repeated into a second buffer of rows."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..autodiff.dynamic_scan import walk
+from ..autodiff.row_buffers import get_row, put_row
+from ..integrator import (
+    Data,
+    Decision,
+    Integrator,
+    State,
+    TapeRow,
+    attempt,
+    right_limit_form,
+    state_of_row,
+    tape_row_of,
+    with_held,
+)
+from .tape import Part, Recorder, Tape
+
+__all__ = ["replay_part"]
+
+
+def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part: Part) -> TapeRow:
+    """The rows of a part of a window, computed again from the first row of the window; the tape
+    itself where no row of it was dropped.
+    """
+    integrator = recorder.integrator
+    state = _window_start(integrator, like, data, record, part.row)
+    windows = (record.attempts + record.stride - 1) >> record.shift
+    following = jnp.where(part.row + 1 < windows, part.row + 1, recorder.rows)
+    end = jax.tree.map(lambda x: get_row(x, following), record.rows)
+    n, first = jnp.where(record.thinned, part.n, 0), part.row << record.shift
+    last, count = recorder.last_accepted(record, first, n), n
+    if recorder.splits:
+        last = recorder.last_accepted(record, first, jnp.where(record.thinned, part.window, 0))
+        # An inner part ends with the row of the attempt after it, for its number of output rows.
+        count = jnp.where(record.thinned, part.skipped + n + part.is_inner, 0)
+
+    written = [True] * len(jax.tree.leaves(record.rows))  # and read by no step
+    again = partial(walk, length=recorder.most_of_window + 1, stable=written)
+    consts = (data, record, part, last, end)
+
+    def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
+        *consts, first, count = consts
+        rows, state = carried
+        record = consts[1]
+        spans = recorder.spans(record, number, first, count)
+        for phase, (lo, n) in zip(integrator.submethods, spans, strict=True):
+            busy = recorder.last_accepted(record, first + lo, n)
+            step, start = partial(_attempt_again, recorder, phase), (rows, state, first + lo)
+            (rows, state, _), _ = again(step, 0, n, consts=(*consts, busy), carry=start)
+        return (rows, state), ()
+
+    if len(integrator.submethods) == 1:
+        step, start = partial(_attempt_again, recorder, integrator), (record.rows, state, first)
+        (rows, *_), _ = again(step, 0, count, consts=(*consts, None), carry=start)
+    else:
+        (rows, _), _ = walk(
+            lap,
+            0,
+            record.laps,
+            rows=recorder.laps,
+            consts=(*consts, first, count),
+            carry=(record.rows, state),
+            length=len(recorder.laps),
+            stable=written,
+        )
+    # The number of output rows that the window has written is taken from the tape: repeated, a step
+    # may end an ulp before a saved time, or after it. (The tape itself, n = 0, has its end already;
+    # its last row may be discarded.)
+    place, whole = jnp.where(n > 0, n, recorder.rows), end.whole
+    if recorder.splits:
+        whole = jnp.where((n > 0) & part.is_inner, get_row(rows.whole, place), whole)
+    return rows._replace(whole=put_row(rows.whole, whole, place))
+
+
+def _attempt_again(
+    recorder: Recorder,
+    integrator: Integrator,
+    active: Any,
+    row: Any,
+    consts: tuple[Data, Tape, Part, Array, TapeRow, Array | None],
+    carried: tuple[TapeRow, State, Array],
+    *linear: Any,
+) -> tuple[tuple[TapeRow, State, Array], tuple]:
+    """A step of a `walk`: the next attempt of a window, by the recorded decision, and its row."""
+    del active, row, linear
+    (rows, state, i), (data, record, part, last, end, busy) = carried, consts
+    decision = recorder.decision(record, i, last, end)
+    if data.failed is not None:
+        decision = Decision((data.failed < 0) | (state.steps < data.failed))
+    after, tried = attempt(integrator, data, state, decision)
+    found = tape_row_of(integrator, state, tried)
+    if busy is not None:  # an element that waits for those of another method does not change
+        after = jax.tree.map(partial(jnp.where, i <= busy), after, state)
+    place = i - part.first
+    if recorder.splits:  # attempts before the part are discarded
+        place = jnp.where(place < 0, recorder.rows, place)
+    rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), rows, found)
+    return (rows, after, i + 1), ()
+
+
+def _window_start(
+    integrator: Integrator, like: State, data: Data, record: Tape, index: Any
+) -> State:
+    """The state at a row of the tape, with the method's memory evaluated where it is not stored."""
+    row = jax.tree.map(lambda x: get_row(x, index), record.rows)
+    memory = row.memory
+    if not integrator.tapes_memory:
+        form, method, _ = integrator.parts(with_held(data, row.held))
+        memory = method.init(right_limit_form(integrator, data, form, row.t), row.t, row.y)
+    return state_of_row(integrator, row, memory, like)
