@@ -236,18 +236,6 @@ PROBLEMS: dict[str, Callable[[], Stiff]] = {
     "kaps": kaps,
 }
 
-# Problems at some of whose tolerances the default fails, or ends far off, and Rodas5P does not.
-KNOWN = {
-    "robertson_40": "atol = 1e-4 is 3 times all of b, and the explicit method's third step, which "
-    "it accepts, is where the solution explodes",
-    "robertson_4e4": "as above",
-    "robertson_1e11": "as above",
-    "e5": "at rtol = atol = 1e-2, as above",
-    "damped_oscillations": "a fast mode of 100 tolerances, which the explicit method excites, "
-    "looks like a solution that oscillates",
-    "beam": "as above",
-}
-
 
 class Outcome(NamedTuple):
     """Of one solve: how it ended, its attempts, its error in units of the tolerances, its time."""

@@ -27,8 +27,8 @@ def block(z):
     return [[z.real, -z.imag], [z.imag, z.real]] if z.imag else [[z.real, 0], [0, 0.3 * z.real]]
 
 
-def votes(table, z, y=(1.0, 0.5, 0.7)):
-    """The votes after an accepted and a rejected attempt, for eigenvalues z, z̄ and −0.01."""
+def signs(table, z, y=(1.0, 0.5, 0.7)):
+    """The signs after an attempt, for eigenvalues z, z̄ and −0.01."""
     J = np.zeros((3, 3))
     J[:2, :2], J[2, 2] = block(z), -0.01
     stages = []
@@ -37,8 +37,13 @@ def votes(table, z, y=(1.0, 0.5, 0.7)):
     stages = tuple(map(jnp.asarray, stages))
     b, b_hat = (np.asarray(x, float) for x in (table.b, table.b_hat))
     error = sum(x * k for x, k in zip(b - b_hat, stages, strict=False))
-    after = read_signs(table, stages, error, jnp.ones(()), no_signs(stages[0]))
-    return tuple(int(signs.votes) for signs in after)
+    return read_signs(table, stages, error, jnp.ones(()), no_signs(stages[0]))
+
+
+def votes(table, z):
+    """The votes after an accepted and a rejected attempt."""
+    accepted, rejected, _ = signs(table, z)
+    return int(accepted.votes), int(rejected.votes)
 
 
 @pytest.mark.parametrize("table", PAIRS, ids=lambda table: table.name)
@@ -54,3 +59,13 @@ def test_eigenvalues_are_compared_with_the_region_and_not_with_its_interval(tabl
         assert votes(table, z) == (0, 0), z
     assert votes(table, complex(-0.9 * real))[0] == 0
     assert votes(table, complex(2 * real))[0] == 0  # what grows is no sign of stiffness
+
+
+@pytest.mark.parametrize("table", PAIRS, ids=lambda table: table.name)
+def test_an_attempt_far_outside_decides_alone(table):
+    real, imaginary = stability_limits(table)
+    for z in map(complex, (-2 * real, 2j * real)):
+        assert list(signs(table, z).decisive) == [True, False], z
+    for z in map(complex, (-1.5 * real, 1.5j * imaginary, 2 * real, -0.5)):
+        assert list(signs(table, z).decisive) == [False, False], z
+    assert signs(table, complex(-1e13)).decisive[1], "a first attempt that explodes"

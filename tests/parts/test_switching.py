@@ -178,6 +178,14 @@ def test_what_a_pair_does_not_do():
         # rtol and atol at which the limit of stability was not seen, for dt swings about it.
         ("robertson_40", [(1e-2, 1e-2), (1e-3, 1e-3), (1e-3, 1e-5), (1e-4, 1e-7), (1e-6, 1e-7)]),
         ("oscillator_1e3", [(1e-2, 1e-2), (1e-3, 1e-6), (1e-5, 1e-8)]),
+        # The explicit method left the solution for one that explodes: where atol is above a
+        # component it may, and did so in its first steps.
+        ("robertson_40", [(1e-3, 1e-4), (1e-4, 1e-4)]),
+        ("e5", [(1e-2, 1e-2)]),
+        # It excited oscillations that never decay, in a step that it accepted.
+        ("beam", [(1e-3, 1e-3), (1e-5, 1e-5)]),
+        # Votes for and against were as many: three of four steps are just inside of the limit.
+        ("oscillator_1e5", [(1e-5, 1e-6)]),
     ],
 )
 def test_the_explicit_method_is_left_at_many_tolerances(name, pairs):
@@ -188,7 +196,7 @@ def test_the_explicit_method_is_left_at_many_tolerances(name, pairs):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", sorted(stiff_grid.PROBLEMS.keys() - stiff_grid.KNOWN.keys()))
+@pytest.mark.parametrize("name", sorted(stiff_grid.PROBLEMS))
 def test_the_default_is_as_good_as_the_stiff_method(name):
     for row in stiff_grid.compare(name):
         if row.stiff.status.ok:

@@ -267,6 +267,7 @@ def _judge(
         verdict, floored = _error_control(
             data, state, (method, controller), step, inside, plan.dt, plan.accepted
         )
+        step, verdict = _hand_over(state, step, verdict, plan)
         sound = verdict.accept
     else:
         verdict = controller.judge(None, plan.dt, state.control, 1)
@@ -276,6 +277,25 @@ def _judge(
     accept = sound if state.failed is None else jnp.ones((), bool)
     polynomial = polynomial if inside.path is None else lambda: inside.path
     return JudgedStep(step, accept, sound, polynomial, inside, verdict, floored)
+
+
+def _hand_over(state: State, step: Step, verdict: Verdict, plan: StepPlan) -> tuple[Step, Verdict]:
+    """The step and its verdict where another method is to make it instead: rejected, with dt, the
+    controller's state and the count of attempts as they were.
+    """
+    if step.hands_over is None:
+        return step, verdict
+    if_accepted, if_rejected, memory = lax.stop_gradient(step.hands_over)
+    hands_over = jnp.where(verdict.accept, if_accepted, if_rejected)
+    if plan.accepted is not None:
+        hands_over = ~plan.accepted & (if_accepted | if_rejected)
+    choose = lambda new, old: jax.tree.map(partial(jnp.where, hands_over), new, old)  # noqa: E731
+    verdict = verdict._replace(
+        accept=verdict.accept & ~hands_over,
+        dt=choose(lax.stop_gradient(plan.dt), verdict.dt),
+        state=choose(state.control, verdict.state),
+    )
+    return step._replace(rejected=choose(memory, step.rejected)), verdict
 
 
 def is_sound(step: Step, inside: InsideStep) -> Bool[Array, ""]:

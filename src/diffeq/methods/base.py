@@ -35,6 +35,9 @@ class Step(NamedTuple):
         order: of the error estimate, where it is not `Method.error_order` at every step.
         rejected: the memory of the next attempt, should this one be rejected; None: it stays as it
             was.
+        hands_over: for a pair of methods: whether the other one makes this step instead, from the
+            same state and with the same dt, if the error here is small enough, and if it is not;
+            and its memory. None: no step is handed over.
         growth: the factor by which dt changes after this step, once it is accepted, for a method
             that chooses it together with its order. None where the controller chooses.
 
@@ -53,6 +56,7 @@ class Step(NamedTuple):
     order: Real[Array, ""] | int | float | None = None
     growth: Real[Array, ""] | None = None
     rejected: PyTree = None
+    hands_over: tuple[Bool[Array, ""], Bool[Array, ""], PyTree] | None = None
 
 
 class Method(eqx.Module):

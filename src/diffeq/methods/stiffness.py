@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Real
+from jaxtyping import Array, Bool, Int, Real
 
 from ..core.norm import in_dtype_of
 from .order import stability_reach
 from .tableau import Tableau
 from .weighted_sums import Stages, combine
 
-__all__ = ["Signs", "last_two", "no_signs", "read_signs", "stability_limits"]
+__all__ = ["Signs", "SignsRead", "last_two", "no_signs", "read_signs", "stability_limits"]
 
 # An attempt is at the limit of stability when z / 0.9 is outside the region in which a mode grows
 # by at most 5 % a step.
@@ -36,14 +36,32 @@ _NEAR, _GROWTH = 0.9, 0.05
 # the tolerance, or its error would not have passed. On problems that are not stiff there are none,
 # or one in a solve; on Robertson's with atol = 1e-2 five of them leave the explicit method so far
 # off that the solution explodes.
+# One just inside of the imaginary limit is none: of an oscillator at the limit three of four are.
 _FOR, _STRONGLY, _AGAINST = 3, 20, 1
-_BEYOND = 1.35
+_BEYOND, _CLOSE = 1.35, 0.8
+
+# Two signs hand the step over at once. One of so many times the limit, with an error that would be
+# accepted, excites modes by as much as the tolerance; those that oscillate never decay, and a stiff
+# method has to follow them (an elastic beam). A first attempt with |z| above 1e12 exploded, and a
+# shorter one may end, within the tolerance, where the equation itself explodes (Robertson's, of
+# negative concentrations).
+_FAR, _WILD = 1.7, 1e12
 
 # The error estimates of two steps are alike when they differ by less than 2 % of |z|², for |z|
 # above a half: a solution that moves at the pace of λ changes them by about |z|.
 _ALIKE, _FAST = 0.02, 0.5
 
 _FEW = 64  # numbers that are a literal of the program
+
+
+class SignsRead(NamedTuple):
+    """The signs after an attempt that is accepted, and that is rejected; and whether either decides
+    alone.
+    """
+
+    accepted: "Signs"
+    rejected: "Signs"
+    decisive: tuple[Bool[Array, ""], Bool[Array, ""]]
 
 
 class Signs(NamedTuple):
@@ -69,8 +87,8 @@ def no_signs(like: Array) -> Signs:
 
 def read_signs(
     table: Tableau, stages: Stages, error: Array, dt: Real[Array, ""], signs: Signs
-) -> tuple[Signs, Signs]:
-    """The signs after an attempt, if it is accepted and if it is rejected.
+) -> SignsRead:
+    """The signs after an attempt.
 
     Two things are signs of stiffness. *At the limit of stability*: an eigenvalue z that the stages
     show is outside of the stability region, in an attempt that was accepted, or in one that was
@@ -85,11 +103,14 @@ def read_signs(
     order = min(table.order, table.embedded_order or table.order) + 1
     error = seen.error / in_dtype_of(dt, error) ** order
     outside, still = _is_unstable(seen, limit), _stands_still(seen, error, signs.error)
-    strongly = outside & (seen.d22 > (_BEYOND * limit.real) ** 2)
+    strongly, far = (outside & (seen.d22 > (k * limit.real) ** 2) for k in (_BEYOND, _FAR))
     votes = signs.votes + jnp.where(strongly, _STRONGLY, _FOR)
-    accepted = jnp.where(outside | still, votes, jnp.maximum(signs.votes - _AGAINST, 0))
+    closer = limit._replace(imaginary=_CLOSE * limit.imaginary)
+    fewer = jnp.where(_is_unstable(seen, closer), 0, _AGAINST)
+    accepted = jnp.where(outside | still, votes, jnp.maximum(signs.votes - fewer, 0))
     rejected = jnp.where(_may_be_outside(seen, limit), signs.votes + _FOR, signs.votes)
-    return Signs(accepted, error), signs._replace(votes=rejected)
+    wild = (signs.error == 0) & (seen.d22 > _WILD**2)
+    return SignsRead(Signs(accepted, error), signs._replace(votes=rejected), (far, wild))
 
 
 def last_two(table: Tableau) -> tuple[int, int] | None:

@@ -31,6 +31,9 @@ _PAYS, _FREE, _POOR, _GIVE_UP = 0.25, 20, 1, 100
 # again.
 _MORE, _MOST = 4, 1_000_000
 
+# A single attempt hands over while it takes no more votes than these.
+_LATEST = 1_000
+
 
 class _SwitchMemory(NamedTuple):
     """The explicit method's memory, the signs of stiffness, and how many votes it takes. From there
@@ -219,11 +222,19 @@ class _NonstiffPhase(_Phase):
             )
         step = self.own.step(form, t, y, dt, memory.first)
         seen = lax.stop_gradient((step.data, step.error, dt, memory.signs))
-        accepted, rejected = read_signs(self.own.tableau, *seen)
+        accepted, rejected, decisive = read_signs(self.own.tableau, *seen)
+        ready = memory.wanted <= _LATEST
+        full = memory._replace(signs=memory.signs._replace(votes=memory.wanted))
+        enough = lambda signs: signs._replace(votes=jnp.minimum(signs.votes, memory.wanted))  # noqa: E731
         spent = jnp.int32(self.own.evaluations)
         return step._replace(
-            memory=memory._replace(first=step.memory, signs=accepted),
-            rejected=memory._replace(signs=rejected),
+            memory=memory._replace(first=step.memory, signs=enough(accepted)),
+            rejected=memory._replace(signs=enough(rejected)),
+            hands_over=(
+                ready & decisive[0],
+                (ready & decisive[1]) | (rejected.votes >= memory.wanted),
+                full,
+            ),
             evaluations=spent,
         )
 
