@@ -9,7 +9,6 @@ folder, and broadcasts to the others.
 
 import io
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..core.atomic_write import write_whole
 from ..solution import Solution
 from .sharded import from_first, in_one_process
 from .strategies import Ensemble
@@ -102,9 +102,7 @@ class _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / "settings.json"
         if not file.exists():
-            draft = file.with_suffix(".part.json")
-            draft.write_text(json.dumps(settings, indent=1), encoding="utf8")
-            os.replace(draft, file)
+            write_whole(file, lambda stream: stream.write(json.dumps(settings, indent=1).encode()))
             return ""
         try:
             found = dict(json.loads(file.read_text(encoding="utf8")))
@@ -123,9 +121,8 @@ class _Folder:
         if not data:
             found = solve()
             if self.first:
-                draft = file.with_suffix(".part.npz")
-                np.savez(draft, *map(np.asarray, jax.tree.leaves(found)))
-                os.replace(draft, file)
+                leaves = [np.asarray(x) for x in jax.tree.leaves(found)]
+                write_whole(file, lambda stream: np.savez(stream, *leaves))
             return found
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:

@@ -65,13 +65,18 @@ class Draws:
         self.noisy = keyed or (batch_size is not None and batch_size < self.count)
 
     def __iter__(self) -> Iterator[StepInputs]:
-        step = 0
+        return self.after(0)
+
+    def after(self, steps: int) -> Iterator[StepInputs]:
+        """The draws of the steps after so many."""
         key = self.key if self.keyed else None
         shuffle = jax.random.key(0) if self.key is None else self.key
-        for epoch in itertools.count():
-            for rows in self._epoch(shuffle, epoch):
-                yield StepInputs(self.data, rows, key, np.int32(step))
-                step += 1
+        first, skipped = divmod(steps, 1 if self.size is None else self.count // self.size)
+        for epoch in itertools.count(first):
+            for rows in self._epoch(shuffle, epoch)[skipped:]:
+                yield StepInputs(self.data, rows, key, np.int32(steps))
+                steps += 1
+            skipped = 0
 
     def _epoch(self, key: PRNGKeyArray, epoch: int) -> Array | list:
         if self.size is None:

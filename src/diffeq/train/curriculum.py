@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def fit_growing(
         ends: the horizons, rising: each takes the times up to it, at least two.
         axis: that of time in the data; 1 for samples in front, which `batch_size=` then draws from.
         fit_options: `optimizer`, `steps`, `batch_size`, … : all that `de.fit` takes. Each horizon
-            has all phases of them.
+            has all phases of them, and of a `checkpoint` a folder inside it.
 
     Returns:
         The `Fit` of the last horizon, with the history and the phases of all of them.
@@ -64,7 +65,10 @@ def fit_growing(
     """
     counts = _horizon_sizes(np.asarray(ts), ends)
     done: list[Fit] = []
-    for count in counts:
+    folder = fit_options.pop("checkpoint", None)
+    for number, count in enumerate(counts):
+        if folder is not None:
+            fit_options["checkpoint"] = Path(folder) / f"horizon-{number}"
         known = jnp.asarray(ts)[:count]
         part = jax.tree.map(lambda x, n=count: jnp.take(x, np.arange(n), axis=axis), data)
         start = done[-1].model if done else model

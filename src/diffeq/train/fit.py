@@ -15,6 +15,13 @@ from ..core.keywords import keywords
 from ..core.notices import INSIDE
 from ..validation.values import shown
 from .batches import Draws, StepInputs, check_loss
+from .checkpoint import (
+    Checkpoint,
+    Progressed,
+    checked_checkpoint,
+    marks_of_inputs,
+    optimizer_mark,
+)
 from .compiled_step import FINITE, Evaluation, Optimizer
 from .interrupts import Interrupts
 from .parameters import Parameters
@@ -99,6 +106,8 @@ def fit(
     bounds: PyTree = None,
     callback: Callable | None = None,
     progress: bool = True,
+    checkpoint: Any = None,
+    every: Any = None,
 ) -> Fit:
     """Minimises a loss over the parameters of a model.
 
@@ -133,13 +142,20 @@ def fit(
         callback: `callback(step, loss, model)`, before each step; True stops, and so does a
             `KeyboardInterrupt`.
         progress: whether to show a bar with the loss; without a terminal, a line now and then.
+        checkpoint: a folder in which the fit is kept: parameters, optimiser, losses, and how far it
+            is. The same call goes on from there, after Ctrl-C or a killed process, to the numbers
+            of a fit that was not cut off, to the bit; of a finished fit it makes no step. The last
+            phase may have more steps than before, and other phases may follow it.
+        every: steps between two checkpoints; None: as many as take ten seconds.
 
     Returns:
         A `Fit`. Ctrl-C ends the fit after its step, and returns the best so far.
 
     Raises:
         TypeError, ValueError: an argument that does not fit; a loss that is no real scalar; a
-            starting point that is not inside its bounds; a call inside jit, vmap or grad.
+            starting point that is not inside its bounds; a call inside jit, vmap or grad; a
+            checkpoint of another fit (model, loss, data, key, optimisers), or one that cannot be
+            read.
 
     Example:
         >>> import jax.numpy as jnp, optax, diffeq as de
@@ -159,7 +175,8 @@ def fit(
     parameters = Parameters(model, trainable, bounds)
     draws = Draws(data, batch_size, key, keyed=keyed)
     stepper = Stepper(loss, parameters, draws)
-    return _FitLoop(stepper, callback, phases, progress=progress).fit()
+    kept = checked_checkpoint(checkpoint, every)
+    return _FitLoop(stepper, callback, phases, kept, progress=progress).fit()
 
 
 def _phases(optimizer: Any, steps: Any) -> list[tuple[Optimizer, int]]:
@@ -207,10 +224,14 @@ class _FitLoop:
         stepper: Stepper,
         callback: Callable | None,
         phases: list[tuple[Optimizer, int]],
+        checkpoint: Checkpoint | None,
         *,
         progress: bool,
     ) -> None:
         self.stepper, self.callback, self.phases = stepper, callback, phases
+        self.checkpoint = checkpoint
+        self.marks: dict[str, str] = {}  # what the checkpoint is of
+        self.phase = self.done = 0  # the number of the phase, and the steps made in it
         self.steps = sum(steps for _, steps in phases)
         self.progress = Progress(self.steps, shown=progress)
         self.interrupts = Interrupts()
@@ -222,11 +243,14 @@ class _FitLoop:
 
     def fit(self) -> Fit:
         """All phases, and a last look at the loss."""
-        draws = iter(self.stepper.draws)
+        resumed = self._resume()
+        draws = self.stepper.draws.after(len(self.history))
         with self.progress, self.interrupts:
-            for number, (optimizer, steps) in enumerate(self.phases):
-                self.starts.append(len(self.history))
-                self._phase(optimizer, draws, steps)
+            for number in range(self.phase, len(self.phases)):
+                if not resumed:
+                    self._begin(number)
+                resumed = False
+                self._phase(draws)
                 if self.status == "converged" and number < len(self.phases) - 1:
                     self.status = "finished"  # what no longer moves may move in the next phase
                 if self.status != "finished":
@@ -236,29 +260,80 @@ class _FitLoop:
                 self._note(self.stepper.evaluation(draw), draw)
         return self._result()
 
-    def _phase(self, optimizer: Optimizer, draws: Iterator[StepInputs], steps: int) -> None:
-        """The steps of one optimiser."""
-        self.stepper.begin(optimizer)
-        for _ in range(steps):
+    def _resume(self) -> bool:
+        """True if a checkpoint was there, which is where the fit is now."""
+        if self.checkpoint is None:
+            return False
+        stepper, written = self.stepper, self.checkpoint.read()
+        stepper.prepare(next(iter(stepper.draws)))
+        given = stepper.parameters
+        self.marks = marks_of_inputs(given.theta, given.state, stepper.draws, stepper.objective)
+        if written is None:
+            return False
+        found = written.progressed
+        for number in range(found.phase + 1):
+            self._mark(number)
+        written.check(self.marks, [steps for _, steps in self.phases])
+        self.phase, self.done, self.history = found.phase, found.done, list(found.history)
+        self.starts = list(found.starts)
+        stepper.begin(self.phases[self.phase][0])
+        stepper.carry, stepper.searches = written.carry(stepper.carry), found.searches
+        self._check_progress()
+        return True
+
+    def _mark(self, number: int) -> None:
+        """The mark of the optimiser of a phase, if the fit has that phase."""
+        if self.checkpoint is not None and number < len(self.phases):
+            mark = optimizer_mark(self.phases[number][0], self.stepper.parameters.theta)
+            self.marks[f"the optimiser of phase {number}"] = mark
+
+    def _begin(self, number: int) -> None:
+        """The start of a phase."""
+        self.phase, self.done = number, 0
+        self.starts.append(len(self.history))
+        self._mark(number)
+        self.stepper.begin(self.phases[number][0])
+
+    def _phase(self, draws: Iterator[StepInputs]) -> None:
+        """The steps of one optimiser that are still to be made."""
+        for _ in range(self.done, self.phases[self.phase][1]):
+            if self.status != "finished":
+                break
             draw = next(draws)
             evaluation = self.stepper.evaluation(draw)
             if self.callback is not None and self._stops(evaluation):
+                self._keep()
                 self._note(evaluation, draw)
                 return
             self.stepper.advance(evaluation, draw)
+            self.done += 1
             self.pending.append(evaluation.value)
             del evaluation  # and the memory of its gradient
             if len(self.pending) >= self.most:
                 self._sync()
+            if self.checkpoint is not None and self.checkpoint.due(self._made()):
+                self._keep()
             if self.status == "finished" and self.interrupts.asked:
                 self.status = "interrupted"
-            if self.status != "finished":
-                break
+        self._keep()
+
+    def _made(self) -> int:
+        """The number of steps so far."""
+        return len(self.history) + len(self.pending)
+
+    def _keep(self) -> None:
+        """Fetches the losses, and writes the checkpoint."""
         self._sync()
+        if self.checkpoint is None:
+            return
+        planned = tuple(steps for _, steps in self.phases[: self.phase])
+        searches, history = self.stepper.searches, tuple(self.history)
+        found = Progressed(self.phase, self.done, planned, tuple(self.starts), searches, history)
+        self.checkpoint.write(found, self.marks, self.stepper.carry)
 
     def _stops(self, evaluation: Evaluation) -> bool:
         """True if the callback ends the fit before this step."""
-        step = len(self.history) + len(self.pending)
+        step = self._made()
         assert self.callback is not None
         try:
             stops = self.callback(step, float(evaluation.value), self.stepper.model())
@@ -287,6 +362,10 @@ class _FitLoop:
         self.most = int(np.clip(_SYNC_SECONDS * count / max(spent, 1e-9), 1, _SYNC_STEPS))
         self.pending, self.synced = [], time.monotonic()
         self.progress.at(min(len(self.history), self.steps), self.history[-1])
+        self._check_progress()
+
+    def _check_progress(self) -> None:
+        """Ends the fit where its steps no longer change anything, or lead nowhere."""
         if self.status != "finished":
             return
         carry, noisy = self.stepper.carry, self.stepper.draws.noisy

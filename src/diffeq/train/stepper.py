@@ -45,10 +45,11 @@ class Stepper:
         self.optimizer: Any = None
         self.step: Captured | None = None
         self.search: LineSearch | None = None  # where the optimiser evaluates the loss itself
+        self.searches = False  # whether it does
 
     def begin(self, optimizer: Optimizer) -> None:
         """A phase starts from the best that was found before it."""
-        self.optimizer, self.step, self.search = optimizer, None, None
+        self.optimizer, self.step, self.search, self.searches = optimizer, None, None, False
         carry = getattr(self, "carry", None)
         if carry is None:
             theta, state = self.parameters.theta, self.parameters.state
@@ -62,16 +63,21 @@ class Stepper:
 
     def evaluation(self, draw: StepInputs) -> Evaluation:
         """The loss and the gradient here; those that a line search has left behind are used."""
-        if self.search is not None and not self.draws.noisy:
+        if self.searches and not self.draws.noisy:
             found = left_behind(self.carry)
             if found is not None:
                 return found
+        self.prepare(draw)
         theta, state = self.carry.theta, self.carry.state
+        return evaluation_of(self.objective)(self.objective, theta, state, draw)
+
+    def prepare(self, draw: StepInputs) -> None:
+        """Traces the loss, if it was not."""
         if self.first is None:
             self.first = draw
-            self.objective = captured(self.loss, theta, state, draw)
+            carry = getattr(self, "carry", self.parameters)
+            self.objective = captured(self.loss, carry.theta, carry.state, draw)
             check_untraced(self.objective.inputs)
-        return evaluation_of(self.objective)(self.objective, theta, state, draw)
 
     def advance(self, evaluation: Evaluation, draw: StepInputs) -> None:
         """Makes a step."""
@@ -83,6 +89,7 @@ class Stepper:
                 self.search = LineSearch(
                     self.optimizer, self.objective, self.carry, evaluation, draw, noisy=noisy
                 )
+            self.searches = self.search is not None
         if self.search is not None:
             self.carry = self.search(self.carry, evaluation, draw)
         elif self.step is not None:
