@@ -259,6 +259,8 @@ ROWS = {
     "DDE: no history": (lambda: de.solve(de.DDEProblem(LAGGED, **DELAYED, history=None, lags=1.0)), r"history is None; a function history\(t, args\)"),
     "DDE: field of an ODE": (lambda: de.solve(de.DDEProblem(DECAY, **DELAYED, history=jnp.ones(1), lags=1.0)), r"f\(t, y, args\) cannot be called as f\(t, y, past, args\)"),
     "DDE: out of range": (lambda: de.solve(de.DDEProblem(lambda t, y, past, a: -past(t - 1.0)[3] * y, **DELAYED, history=jnp.ones(1), lags=1.0)), r"f reads index 3 of an array of shape \(1,\)"),
+    "DDE: args is None": (lambda: de.solve(de.DDEProblem(lambda t, y, past, a: -past(t - 1.0) * a["k"], **DELAYED, history=jnp.ones(1), lags=1.0)), r"args is None, .*f is called as f\(t, y, past, args\).*past is called with a time, args is None"),
+    "DDE: a branch on the past": (lambda: de.solve(de.DDEProblem(lambda t, y, past, a: -y if past(t - 1.0)[0] > 0 else y, **DELAYED, history=jnp.ones(1), lags=1.0)), r"Write jnp\.where"),
     "DAE: a mass of another shape": (lambda: de.solve(de.DAEProblem(DECAY, jnp.ones(2), (0, 1), mass_matrix=jnp.eye(3))), r"mass_matrix is float.*of shape \(2, 2\)"),
     "DAE: NaN in the mass": (lambda: de.solve(de.DAEProblem(DECAY, jnp.ones(2), (0, 1), mass_matrix=jnp.full(2, jnp.nan))), r"mass_matrix has NaN"),
     "second order: other shapes": (lambda: de.solve(de.SecondOrderProblem(lambda t, x, v, a: -x, 1.0, jnp.ones(2), (0, 1))), r"v0 is float.*must match x0"),

@@ -17,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..autodiff.nonfinite_cotangents import call_host
-from ..autodiff.one_way_linear import Map, one_way_linear
+from ..autodiff.one_way_linear import Map, one_way_linear, with_common_lanes
 from ..autodiff.while_loop import single_iteration_loop
 from ..controllers.tolerance import Tolerance
 from ..core.packing import TreeDef
@@ -186,7 +186,12 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     def run(data: Data, start: Start | State) -> tuple[State, list]:
         return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
-    return run_as_one(run, data, start)
+    return _with_common_lanes(run_as_one(run, data, start), leaves)
+
+
+def _with_common_lanes[T](result: T, leaves: list) -> T:
+    found, tree = jax.tree.flatten(result)
+    return tree.unflatten(with_common_lanes(found, leaves))
 
 
 @partial(solve_one_way.defjvp, symbolic_zeros=True)
@@ -197,6 +202,7 @@ def _solve_one_way_jvp(
     (leaves,), (dots,) = primals, tangents
     live = flags_of(leaves, dots)
     result, kept = spec.adjoint.kept(spec, leaves)
+    result = _with_common_lanes(result, leaves)
     if not any(live):
         return result, solve_tangent(result, None)
     residuals, tree = jax.tree.flatten(kept)

@@ -26,7 +26,7 @@ from jaxtyping import Array, ArrayLike, Bool, PyTree
 from ..autodiff.batch_last import lanes_last, over_lanes
 from ..autodiff.jax_internals import Jaxpr, jaxpr_as_fun, shape_of, trace
 from ..autodiff.nonfinite_cotangents import call_host
-from ..autodiff.one_way_linear import Map, one_way_linear
+from ..autodiff.one_way_linear import Map, one_way_linear, with_common_lanes
 from ..autodiff.while_loop import loop
 from ..controllers import Controller, Verdict
 from ..controllers.tolerance import Tolerance
@@ -181,7 +181,7 @@ class _Merged(_Push):
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _run_process(process: "_TangentProcess", inputs: list) -> list:
     """Runs the process to its end."""
-    return process.run(inputs)
+    return with_common_lanes(process.run(inputs), inputs)
 
 
 @partial(_run_process.defjvp, symbolic_zeros=True)

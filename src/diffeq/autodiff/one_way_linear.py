@@ -27,7 +27,7 @@ from .jax_internals import (
 )
 from .operand import Operand
 
-__all__ = ["Map", "one_way_linear", "undifferentiable"]
+__all__ = ["Map", "one_way_linear", "undifferentiable", "with_common_lanes"]
 
 type OutputTypes = tuple[tuple[tuple[int, ...], np.dtype], ...]
 """The shape and the dtype of each output."""
@@ -187,4 +187,38 @@ def _batch(
 
 one_way_linear_p = define(
     "one_way_linear", _implementation, _abstract, jvp=_jvp, transpose=_transpose, batch=_batch
+)
+
+
+def with_common_lanes(outputs: Sequence, inputs: Sequence) -> list:
+    """The outputs, each with lanes under `vmap` if any output or input has them. A tangent of this
+    map has lanes wherever an input does, and JAX wants the same of the value beside it.
+    """
+    return with_common_lanes_p.bind(*outputs, *inputs, count=len(outputs))
+
+
+def _first(*xs: ArrayLike, count: int) -> list:
+    return list(xs[:count])
+
+
+def _first_with_lanes(
+    size: int, xs: Sequence, axes: Sequence, *, count: int
+) -> tuple[list, list[int]]:
+    pairs = zip(xs, axes, strict=True)
+    wide = with_common_lanes_p.bind(
+        *(lanes_last(x, a, size, force=True) for x, a in pairs), count=count
+    )
+    return wide, [x.ndim - 1 for x in wide]
+
+
+def _first_jvp(primals: Sequence, dots: Sequence, *, count: int) -> tuple[list, list]:
+    return with_common_lanes_p.bind(*primals, count=count), list(dots[:count])
+
+
+with_common_lanes_p = define(
+    "with_common_lanes",
+    _first,
+    lambda *xs, count: list(xs[:count]),
+    jvp=_first_jvp,
+    batch=_first_with_lanes,
 )

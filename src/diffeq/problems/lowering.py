@@ -305,8 +305,8 @@ class Traced:
 
         def call(t: Array, parts: tuple, leaves: list, extra: tuple) -> PyTree:
             args = unflatten(structure, leaves)
-            shown = [p for p in parts if not isinstance(p, HistoryView)]
-            with no_writes(name, f, args), annotate_errors(name, arguments, t, *shown):
+            given = (t, *parts, args)
+            with no_writes(name, f, args), annotate_errors(name, arguments, *given):
                 with user_promotion():
                     value = f(t, *parts, args, *extra)
                 return fits(name, value, marked)

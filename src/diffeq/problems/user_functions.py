@@ -140,8 +140,11 @@ def _missing(error: Exception, given: dict[str, PyTree]) -> Iterator[str]:
 
 
 def _describe_arguments(given: tuple, arguments: str) -> str:
-    pairs = zip(arguments.split(", "), map(described, given), strict=False)
-    return ", ".join(f"{letter} is {value}" for letter, value in pairs)
+    pairs = zip(arguments.split(", "), given, strict=False)
+    return ", ".join(
+        "past is called with a time" if letter == "past" else f"{letter} is {described(value)}"
+        for letter, value in pairs
+    )
 
 
 def is_of_torch(x: PyTree) -> bool:

@@ -137,7 +137,7 @@ def _kinds(carry: PyTree) -> list[tuple[str, str, list[int]]]:
     return [(jax.tree_util.keystr(path), str(x.dtype), list(x.shape)) for path, x in flat]
 
 
-def _as_bytes(x: Array | np.ndarray | np.generic) -> np.ndarray:
+def _as_bytes(x: Any) -> np.ndarray:
     plain = np.asarray(jax.random.key_data(x) if is_key(x) else x)
     return np.frombuffer(np.ascontiguousarray(plain).tobytes(), np.uint8)
 
