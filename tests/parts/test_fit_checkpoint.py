@@ -169,6 +169,21 @@ def test_checkpoints_are_as_many_steps_apart_as_is_asked_for(tmp_path, monkeypat
     assert len(written) == 1
 
 
+def test_a_folder_may_be_in_the_home_directory_and_is_made_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"loss": steep, "optimizer": optax.sgd(1e-4), "steps": 1, "progress": False}
+    de.fit(model(), checkpoint="~/kept", **options)
+    assert (tmp_path / "kept" / "fit.npz").exists()
+    (tmp_path / "file").touch()
+    called = []
+    with pytest.raises(OSError, match="file"):
+        de.fit(
+            model(), checkpoint=tmp_path / "file" / "in it", callback=lambda *_: called.append(1),
+            **options,
+        )  # fmt: skip
+    assert not called, "not after hours of training"
+
+
 def test_horizons_have_folders_of_their_own(tmp_path):
     ts = jnp.linspace(0.0, 2.0, 9)
     loss = lambda k, data, *, ts: de.mse(jnp.exp(-k * ts), data)

@@ -1,5 +1,6 @@
 """`fit` when something goes wrong: what is not finite is named, and what was found is kept."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -180,6 +181,31 @@ def test_what_is_of_the_wrong_type_is_refused():
         Draws(DATA, 2.5, None, keyed=False)
     with pytest.raises(TypeError, match="callback is 5; a function"):
         check_callback(5)
+    with pytest.raises(TypeError, match=r"callback\(step, loss\) cannot be called; callback\(step"):
+        check_callback(lambda step, loss: None)
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (
+            lambda x: np.square(x),
+            r"loss is compiled: its arguments .model. are no Python numbers.*jnp\.sin",
+        ),
+        (lambda x: float(x) ** 2, "loss is compiled: its arguments .model. are no Python numbers"),
+        (lambda x: x if x > 0 else -x, r"loss is compiled: Python cannot branch.*jnp\.where"),
+    ],
+)
+def test_a_loss_of_numpy_is_told_to_be_of_jax(loss, words):
+    with pytest.raises(jax.errors.JAXTypeError) as caught:
+        de.fit(1.0, loss, optimizer=SGD, steps=1, progress=False)
+    assert re.search(words, "\n".join(caught.value.__notes__))
+
+
+def test_a_fit_that_gains_nothing_says_so():
+    fit = de.fit(1.0, bowl, optimizer=optax.sgd(1.5), steps=5, progress=False)
+    assert fit.message == "no step lowered the loss; try a smaller learning rate"
+    assert (fit.model, fit.status) == (1.0, "finished")
 
 
 def test_a_bound_is_named_by_the_path_and_the_entry_of_its_parameter():

@@ -323,6 +323,7 @@ ROWS = {
     "fit: epochs": (lambda: de.fit(1.0, jnp.square, optimizer=3, epochs=2), r"Is steps meant\?"),
     "fit: optimizer": (lambda: de.fit(1.0, jnp.square, optimizer="adam", steps=1), r"optimizer is 'adam'.*optax\.adam\(1e-2\)"),
     # --- events
+    "doses: no into": (lambda: de.doses([0.0], [1.0]), r"into is None; an index, .*\(\) for all of a y that is one number"),
     "doses: cmt": (lambda: de.doses([0.0], [1.0], cmt=2), r"Is into meant\?"),
     "Event: event": (lambda: de.Event(lambda t, y, args: y, terminate=True), r"Is terminal meant\?"),
     "PresetTimes: effect": (lambda: de.PresetTimes([1.0], effect=None), r"Is affect meant\?"),

@@ -36,7 +36,7 @@ def in_blocks(ensemble: Ensemble, resume: str | PathLike | None, *, progress: bo
     from tqdm.auto import tqdm
 
     size, block = ensemble.inputs.size, _block(ensemble)
-    folder = None if resume is None else _Folder(Path(resume), ensemble, block)
+    folder = None if resume is None else _Folder(Path(resume).expanduser(), ensemble, block)
     state, parts = None, []
     shown = progress and (in_one_process(ensemble.mesh) or jax.process_index() == 0)
     with tqdm(total=size, disable=not shown, desc="solve_ensemble", unit="") as bar:

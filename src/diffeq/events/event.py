@@ -241,7 +241,7 @@ class AfterStep(AbstractEvent):
 
 
 @keywords
-def doses(times: Any, amounts: PyTree, into: Any) -> PresetTimes:
+def doses(times: Any, amounts: PyTree, into: Any = None) -> PresetTimes:
     """Amounts that are added to one component of the state at given times.
 
     Args:

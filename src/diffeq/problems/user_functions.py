@@ -21,12 +21,13 @@ __all__ = [
 
 _BRANCHES = (
     "{name} is compiled: Python cannot branch (if, while, and, or, max) on what is not known yet. "
-    "Write jnp.where(condition, a, b) or jax.lax.cond; and if {name} jumps at a known time, give "
-    "that time to solve as stops=."
+    "Write jnp.where(condition, a, b) or jax.lax.cond; and if it is a field that jumps at a known "
+    "time, give that time to solve as stops=."
 )
 _NUMBERS = (
-    "{name} is compiled: t, y and args are no Python numbers there. Use jax.numpy for numpy and "
-    "math (jnp.sin(y) for np.sin(y) and math.sin(y)), and leave out float(…), int(…) and .item()."
+    "{name} is compiled: its arguments ({arguments}) are no Python numbers there. Use jax.numpy "
+    "for numpy and math (jnp.sin(y) for np.sin(y) and math.sin(y)), and leave out float(…), int(…) "
+    "and .item()."
 )
 _ORDER = "{name} is called as {name}({arguments}), t first; here {given}."
 _TENSORS = (
@@ -116,7 +117,7 @@ def _notes(error: Exception, given: dict[str, PyTree]) -> Iterator[str]:
         yield _NUMBERS
     elif "torch" in str(error) or is_of_torch(error):
         yield _TENSORS
-    elif isinstance(error, _OTHERS):
+    elif given and isinstance(error, _OTHERS):
         yield from _missing(error, given)
         yield _ORDER
 

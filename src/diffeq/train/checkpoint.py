@@ -52,7 +52,7 @@ class Checkpoint:
     """A folder with one file, `fit.npz`: arrays as bytes, and a head in JSON; no pickle."""
 
     def __init__(self, folder: str | PathLike, every: int | None) -> None:
-        self.folder, self.every = Path(folder), every
+        self.folder, self.every = Path(folder).expanduser(), every
         self.file = self.folder / "fit.npz"
         self.saved = time.monotonic()
 
@@ -73,12 +73,12 @@ class Checkpoint:
         def write(stream: BinaryIO) -> None:
             np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.file, write)
         self.saved = time.monotonic()
 
     def read(self) -> "Written | None":
-        """The contents of the file; None if there is none."""
+        """The contents of the file; None if there is none, and then the folder is made."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not self.file.exists():
             return None
         try:

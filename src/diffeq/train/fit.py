@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
+from ..problems.user_functions import accepts
 from ..validation.values import shown
 from .batches import Draws, StepInputs, check_loss
 from .checkpoint import (
@@ -214,6 +215,8 @@ def check_callback(callback: Any) -> None:
         raise TypeError(
             f"callback is {shown(callback)}; a function callback(step, loss, model) is wanted."
         )
+    if callback is not None:
+        accepts(callback, "callback", (3,), "callback(step, loss, model) is wanted.")
 
 
 class _FitLoop:
@@ -395,6 +398,11 @@ class _FitLoop:
             message,
         )
 
+    def _gained_nothing(self) -> bool:
+        """True if all losses after the first are larger, though it is one that can be compared."""
+        first, *others = self.history or [0.0]
+        return len(others) > 0 and not self.stepper.draws.noisy and first < min(others)
+
     def _message(self, *, finite: bool) -> str:
         """The report of refused steps."""
         refusals = jax.device_get(self.stepper.carry.refusals)
@@ -405,5 +413,7 @@ class _FitLoop:
             finite=finite,
             ended=self.status == "nonfinite",
         )
+        if not message and self._gained_nothing():
+            return "no step lowered the loss; try a smaller learning rate"
         of_the_loss = not finite and refusals.codes[0] != FINITE
         return message + self.stepper.cause() if of_the_loss else message

@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import in_a_trace
 from ..closures import Captured, captured
+from ..problems.user_functions import annotate_errors
 from .batches import Draws, StepInputs
 from .compiled_step import (
     Evaluation,
@@ -76,7 +77,9 @@ class Stepper:
         if self.first is None:
             self.first = draw
             carry = getattr(self, "carry", self.parameters)
-            self.objective = captured(self.loss, carry.theta, carry.state, draw)
+            arguments = "model, batch" if draw.data is not None else "model"
+            with annotate_errors("loss", arguments):
+                self.objective = captured(self.loss, carry.theta, carry.state, draw)
             check_untraced(self.objective.inputs)
 
     def advance(self, evaluation: Evaluation, draw: StepInputs) -> None:
