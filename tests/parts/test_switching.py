@@ -98,6 +98,22 @@ def test_where_it_is_stiff_the_steps_are_those_of_a_stiff_method():
     assert len(late) < 2 * few + 10
 
 
+def test_a_step_that_is_handed_over_is_so_when_a_window_runs_again():
+    case = zoo.case("robertson")
+
+    @jax.jit
+    def both(k):
+        def end(k, tape):
+            options = {"rtol": 1e-6, "atol": 1e-10, "adjoint": tape, "throw": False}
+            sol = de.solve(case.problem().replace(args=k), PAIR, **options)
+            return sol.y1[0]
+
+        return [jax.grad(end)(k, de.Discrete(rows=rows)) for rows in (32, 256)]
+
+    short, long = both(jnp.asarray(case.args))
+    np.testing.assert_allclose(short, long, rtol=1e-9)
+
+
 @pytest.mark.thorough
 def test_a_batch_of_lanes_some_of_which_are_stiff():
     rates = jnp.array([0.0, 2e4, 10.0, 1e6])
@@ -193,6 +209,14 @@ def test_the_explicit_method_is_left_at_many_tolerances(name, pairs):
         assert row.default.status == de.Status.success, row
         assert row.default.attempts < 8 * row.stiff.attempts, row
         assert not row.wrong, row
+
+
+def test_a_first_attempt_that_overflows_is_handed_over():
+    case = zoo.case("robertson")
+    field = lambda t, y, a: case.field(t, y, [np.float32(k) for k in case.args])
+    problem = de.ODEProblem(field, jnp.float32([1.0, 0.0, 0.0]), (0.0, 40.0))
+    sol = de.solve(problem, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(sol.y1, [0.7158, 9.2e-6, 0.2842], atol=1e-3)
 
 
 @pytest.mark.thorough

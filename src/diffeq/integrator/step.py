@@ -264,10 +264,10 @@ def _judge(
     inside = evaluate_inside(integrator, data, state, parts, step, span)
     method, controller = parts[1:]
     if controller.is_adaptive:
-        verdict, floored = _error_control(
+        verdict, small, floored = _error_control(
             data, state, (method, controller), step, inside, plan.dt, plan.accepted
         )
-        step, verdict = _hand_over(state, step, verdict, plan)
+        step, verdict = _hand_over(state, step, verdict, plan, small)
         sound = verdict.accept
     else:
         verdict = controller.judge(None, plan.dt, state.control, 1)
@@ -279,16 +279,19 @@ def _judge(
     return JudgedStep(step, accept, sound, polynomial, inside, verdict, floored)
 
 
-def _hand_over(state: State, step: Step, verdict: Verdict, plan: StepPlan) -> tuple[Step, Verdict]:
-    """The step and its verdict where another method is to make it instead: rejected, with dt, the
-    controller's state and the count of attempts as they were.
+def _hand_over(
+    state: State, step: Step, verdict: Verdict, plan: StepPlan, small: Bool[Array, ""]
+) -> tuple[Step, Verdict]:
+    """The step and its verdict where another method is to make it instead: rejected, with dt and
+    the controller's state as they were. `small`, whether the error is small enough, tells in a
+    second run why the step was rejected in the first.
     """
     if step.hands_over is None:
         return step, verdict
     if_accepted, if_rejected, memory = lax.stop_gradient(step.hands_over)
-    hands_over = jnp.where(verdict.accept, if_accepted, if_rejected)
+    hands_over = jnp.where(small, if_accepted, if_rejected)
     if plan.accepted is not None:
-        hands_over = ~plan.accepted & (if_accepted | if_rejected)
+        hands_over = hands_over & ~plan.accepted
     choose = lambda new, old: jax.tree.map(partial(jnp.where, hands_over), new, old)  # noqa: E731
     verdict = verdict._replace(
         accept=verdict.accept & ~hands_over,
@@ -313,8 +316,10 @@ def _error_control(
     inside: InsideStep,
     dt: Array,
     accepted: Array | None,
-) -> tuple[Verdict, Bool[Array, ""]]:
-    """The controller's verdict on the error of a step, and whether that is mostly rounding."""
+) -> tuple[Verdict, Bool[Array, ""], Bool[Array, ""]]:
+    """The controller's verdict on the error of a step; whether that error is small enough, and
+    whether it is mostly rounding.
+    """
     method, controller = parts
     step = lax.stop_gradient(step)
     error2, floored = data.tolerance.squared(
@@ -329,6 +334,7 @@ def _error_control(
         error2, lax.stop_gradient(dt), state.control, order
     )
     verdict = judge(error2)
+    small = verdict.accept
     if accepted is not None:
         # Rounding may put an error that was all but 1 on the other side of it.
         above = 1 + jnp.finfo(dt.dtype).eps
@@ -337,7 +343,7 @@ def _error_control(
     if step.growth is not None:
         grown = lax.stop_gradient(dt) * in_dtype_of(step.growth, dt)
         verdict = verdict._replace(dt=jnp.where(verdict.accept, grown, verdict.dt))
-    return verdict, floored
+    return verdict, small, floored
 
 
 def _resolution(dtype: np.dtype) -> float:

@@ -42,9 +42,9 @@ _BEYOND, _CLOSE = 1.35, 0.8
 
 # Two signs hand the step over at once. One of so many times the limit, with an error that would be
 # accepted, excites modes by as much as the tolerance; those that oscillate never decay, and a stiff
-# method has to follow them (an elastic beam). A first attempt with |z| above 1e12 exploded, and a
-# shorter one may end, within the tolerance, where the equation itself explodes (Robertson's, of
-# negative concentrations).
+# method has to follow them (an elastic beam). A first attempt with |z| above 1e12, or NaN, explodes
+# and a shorter one may end, within the tolerance, where the equation explodes as well (Robertson's,
+# of negative concentrations).
 _FAR, _WILD = 1.7, 1e12
 
 # The error estimates of two steps are alike when they differ by less than 2 % of |z|², for |z|
@@ -109,7 +109,9 @@ def read_signs(
     fewer = jnp.where(_is_unstable(seen, closer), 0, _AGAINST)
     accepted = jnp.where(outside | still, votes, jnp.maximum(signs.votes - fewer, 0))
     rejected = jnp.where(_may_be_outside(seen, limit), signs.votes + _FOR, signs.votes)
-    wild = (signs.error == 0) & (seen.d22 > _WILD**2)
+    fine = jnp.isfinite(jnp.sum(jnp.abs(stages[0])))  # what follows from it overflows
+    exploded = (seen.d22 > _WILD**2) | (jnp.isnan(seen.d22) & fine)
+    wild = (signs.error == 0) & exploded
     return SignsRead(Signs(accepted, error), signs._replace(votes=rejected), (far, wild))
 
 
