@@ -49,8 +49,9 @@ doctest: .venv/.ready-dev ## every example in a docstring, as a user would run i
 	JAX_COMPILATION_CACHE_DIR=$(CACHE) XLA_FLAGS=--xla_backend_optimization_level=0 \
 		$(BIN)/pytest -q --doctest-modules src/diffeq
 
-api: .venv/.ready-dev ## write down the public API as it is now (tests/static/public_api.txt)
+api: .venv/.ready-dev ## write down the public API as it is now, and its stubs for type checkers
 	$(BIN)/python tests/static/test_public.py
+	$(BIN)/python tools/stubs.py
 
 bench: .venv/.ready-bench ## set up, with the peers, then run the benchmarks
 	$(BIN)/python -m benchmarks.run

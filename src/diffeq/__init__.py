@@ -70,6 +70,11 @@ if not _typing.TYPE_CHECKING:  # to a type checker every name would be known
         raise AttributeError(message, name=name, obj=_sys.modules[__name__])
 
 
+def __dir__() -> list[str]:
+    """The public names alone; other parts of the package are imported by theirs."""
+    return sorted([*__all__, "__doc__", "__file__", "__name__", "__path__", "__version__"])
+
+
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PI",
     "PID",

@@ -29,7 +29,7 @@ from .validation import checked_problem
 __all__ = ["consistent", "with_consistent_values"]
 
 
-def consistent(problem: Problem) -> Problem:
+def consistent[P: Problem](problem: P) -> P:
     """The problem with consistent initial values: what `solve` starts from.
 
     Newton's method finds y with M (y − y0) = 0, or with the `differential` components of y0, that

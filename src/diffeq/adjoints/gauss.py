@@ -147,7 +147,7 @@ class Gauss(ContinuousAdjoint):
             integrand = Integrand(back, *consts)
             if self.integral == "adaptive":
                 return gauss_kronrod(integrand, total), ()
-            return gauss_legendre(integrand, total, self.points or back.order // 2 + 1), ()
+            return gauss_legendre(integrand, total, self.points or int(back.order) // 2 + 1), ()
 
         consts = data, solve.state.t, solve.state.y, tried
         once = tried.accept.astype(jnp.int32)

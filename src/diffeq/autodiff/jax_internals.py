@@ -259,7 +259,9 @@ def with_constants(jaxpr: Jaxpr, values: Sequence) -> Jaxpr:
     >>> evaluate(with_constants(jaxpr, [3.0]), [2.0])
     [Array(6., dtype=float32, weak_type=True)]
     """
-    return jaxpr.with_consts(values)
+    inputs, n = [*jaxpr.constvars, *jaxpr.invars], len(values)
+    of = inputs[:n], inputs[n:], jaxpr.outvars, jaxpr.eqns, jaxpr.effects, _without_names(jaxpr)
+    return Jaxpr(*of, is_high=jaxpr.is_high, consts=values)
 
 
 def evaluate(jaxpr: Jaxpr, inputs: Sequence) -> list:
@@ -687,5 +689,10 @@ def _part_of(
 ) -> Jaxpr:
     """A jaxpr of some of the equations of another one, without constants."""
     effects = frozenset().union(*(e.effects for e in equations))
-    debug = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
-    return Jaxpr((), inputs, outputs, equations, effects, debug, is_high=jaxpr.is_high)
+    of = (), inputs, outputs, equations, effects, _without_names(jaxpr)
+    return Jaxpr(*of, is_high=jaxpr.is_high)
+
+
+def _without_names(jaxpr: Jaxpr) -> Any:
+    """The origin of a jaxpr for messages, but for the names of its inputs and outputs."""
+    return jaxpr.debug_info._replace(arg_names=None, result_paths=None)

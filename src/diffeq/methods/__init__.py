@@ -5,7 +5,7 @@ Every entry of the tables becomes a public class here, so that `de.Tsit5()` exis
 """
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 from ..core.keywords import keywords
 from .base import Method, Step
@@ -48,7 +48,7 @@ _WAY_OUT = (
 )
 
 
-def _named_method(name: str, family: Any, table: Any) -> type:
+def _named_method(name: str, family: Any, table: Any) -> type[Method]:
     """The family with its table in place, as a class of its own."""
     known = ("stages",) if StagedMethod in family.__mro__ else ()
 
@@ -60,6 +60,7 @@ def _named_method(name: str, family: Any, table: Any) -> type:
 
     shown = (lambda self, *, stages=None: None) if known else (lambda self: None)
     plain.__signature__ = inspect.signature(shown)  # pyright: ignore[reportFunctionMemberAccess]
+    plain.__name__, plain.__qualname__ = "__init__", f"{name}.__init__"
 
     def solving(self: Any, *, linear: Any = None) -> None:
         family.__init__(self, table, linear=linear)
@@ -68,7 +69,8 @@ def _named_method(name: str, family: Any, table: Any) -> type:
     doc = (
         f"{table.description}\n\n    Order {table.order:g}"
         + (f"({table.embedded_order})" if getattr(table, "embedded_order", None) else "")
-        + f", {table.stages} stages.\n\n    Reference: {table.reference}.\n\n    Example:\n"
+        + f", {table.stages} stage{'s' if table.stages > 1 else ''}.\n\n"
+        + f"    Reference: {table.reference}.\n\n    Example:\n"
         f"        >>> import diffeq as de\n        >>> de.{name}()\n        {name}()\n"
     )
     body = {
@@ -77,7 +79,7 @@ def _named_method(name: str, family: Any, table: Any) -> type:
         "__module__": __name__,
         "__repr__": lambda self: f"{name}({_options_of(self)})",
     }
-    return type(name, (family,), body)
+    return cast("type[Method]", type(name, (family,), body))
 
 
 def _options_of(method: Method) -> str:
@@ -86,11 +88,12 @@ def _options_of(method: Method) -> str:
     return named_solver(getattr(method, "linear", None)) if stages is None else f"{stages=}"
 
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Method]] = {
     name: _named_method(name, family, table)
     for family, tables in _FAMILIES
     for name, table in tables.items()
-} | {method.__name__: method for method in (EulerMaruyama, EulerHeun, Milstein, ImplicitEM)}
+}
+METHODS |= {method.__name__: method for method in (EulerMaruyama, EulerHeun, Milstein, ImplicitEM)}
 globals().update(METHODS)
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from jaxtyping import PRNGKeyArray, PyTree
 
+from ..core.keywords import keywords
 from ..problems import SecondOrderProblem
 from ..problems.base import TimeSpan
+from ..validation.options import SolveOption
 from .layer import Layer
 
 __all__ = ["SecondOrder"]
@@ -39,6 +41,17 @@ class SecondOrder(Layer):
         >>> x.shape, v.shape
         ((2,), (2,))
     """
+
+    @keywords
+    def __init__(
+        self,
+        net: PyTree,
+        *,
+        tspan: TimeSpan = None,
+        field: Callable | None = None,
+        **solve_options: SolveOption,
+    ) -> None:
+        super().__init__(net, tspan=tspan, field=field, **solve_options)
 
     def problem(
         self,
