@@ -3,6 +3,10 @@
 import sys as _sys
 import typing as _typing
 
+from .core.jax_contracts import check_jax as _check_jax
+
+_check_jax()  # before the first module that relies on what it looks for
+
 from . import datasets, interp, nn, plot, stats, testing, zoo
 from . import methods as _methods
 from .adjoints import (

@@ -21,7 +21,7 @@ from diffeq.autodiff.row_buffers import put_row
 from diffeq.autodiff.tables import add_row, find, pick_row
 from diffeq.autodiff.while_loop import loop
 from diffeq.ensemble import execution, trajectory
-from diffeq.ensemble.gpu_kernel import NoKernel, launch
+from diffeq.ensemble.gpu_kernel import NoKernel, launch, pallas_triton
 from diffeq.ensemble.gpu_kernel.launch import Tuning, in_kernel
 from diffeq.ensemble.strategies import Ensemble
 
@@ -307,6 +307,22 @@ def test_on_a_gpu_auto_is_the_kernel_where_there_is_one(monkeypatch):
         de.solve_ensemble(NOISY, dt=0.1, mesh=jax.make_mesh((1,), ("i",)), **key)
     with jax.default_device("cpu"), pytest.raises(Chosen, match="lockstep"):
         de.solve_ensemble(NOISY, dt=0.1, **key)
+
+
+def test_a_jax_without_triton_has_no_kernels_and_auto_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(pallas_triton, "triton", pallas_triton.Absent())
+    monkeypatch.setattr(launch, "triton", pallas_triton.triton)
+    monkeypatch.setattr(execution, "_reasons", OrderedDict())
+    with pytest.raises(ValueError, match=r"this JAX does not lower Pallas to Triton\. 'auto'"):
+        de.solve_ensemble(DECAY, args=KS, strategy="kernel")
+    with pytest.raises(NoKernel, match="Triton"):
+        Tuning().params(remembers=False)
+    assert not caplog.messages
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for _ in range(2):
+        assert de.solve_ensemble(DECAY, args=KS).strategy == "lockstep"
+    (said,) = caplog.messages
+    assert "strategy='auto' takes 'lockstep'" in said
 
 
 def test_reasons_are_kept_of_the_last_problems_only(monkeypatch):

@@ -339,7 +339,8 @@ def test_a_step_is_written_over_the_arrays_that_it_is_given():
     memory = lowered.compile().memory_analysis()
     copies = lambda size_in_bytes: size_in_bytes / (4 * size)
     assert copies(memory.alias_size_in_bytes) == pytest.approx(4.0, abs=0.1)
-    assert copies(memory.temp_size_in_bytes) < 0.5
+    most = 0.5 if jax.__version_info__ >= (0, 12) else 1.5  # older compilers copy the gradient
+    assert copies(memory.temp_size_in_bytes) < most
 
 
 def test_the_arrays_of_the_user_are_not_given_away():

@@ -4,7 +4,8 @@ To every other module a jaxpr and its equations are opaque. What is asked of the
 families, each with its functions here: the name, types and subprograms of an equation; the
 evaluation of all equations one by one, over values of any kind (`interpret`); which outputs depend
 on which inputs (`dependents`, `influences`); a jaxpr made of the equations of another one. A change
-in JAX is mended here and nowhere else; `tests/parts/test_contract.py` holds what is relied on.
+in JAX is mended here and nowhere else; `core/jax_contracts.py` lists what is used of it, and
+`tests/parts/test_contract.py` holds how that behaves.
 """
 
 import os
@@ -19,13 +20,20 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 from jax import lax
-from jax._src import source_info_util
-from jax._src.core import Trace, jaxprs_in_params
-from jax._src.linear_util import WrappedFun
-from jax.core import ShapedArray, Tracer, eval_jaxpr
-from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun
+from jax.core import ShapedArray, Trace, Tracer, eval_jaxpr
+from jax.extend import source_info_util
+from jax.extend.core import Jaxpr, Literal, Primitive, Var, jaxpr_as_fun, jaxprs_in_params
 from jax.extend.core import JaxprEqn as Equation
+from jax.extend.core.primitives import (
+    closed_call_p,
+    custom_jvp_call_p,
+    custom_vjp_call_p,
+    jit_p,
+    remat_p,
+)
+from jax.extend.linear_util import WrappedFun
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jaxtyping import Array
 
@@ -165,7 +173,7 @@ def _lower_params(params: dict) -> dict:
 
 
 def lower_jaxpr(jaxpr: Jaxpr) -> Jaxpr:
-    """The jaxpr without primitives of a higher kind."""
+    """The jaxpr without primitives of a higher kind, which JAX's own functions have from 0.12."""
     return partial_eval.lower_jaxpr2(jaxpr) if jaxpr.is_high else jaxpr
 
 
@@ -327,10 +335,18 @@ def is_foreign(equation: Equation) -> bool:
 
 def user_line(equation: Equation) -> str:
     """The user's line that an equation is from, "file:number", or that of ours if there is none."""
-    frames = list(source_info_util.user_frames(equation.source_info.traceback))
+    traceback: Any = equation.source_info.traceback
+    frames = [] if traceback is None else traceback.frames
+    frames = [f for f in frames if not f.file_name.startswith(_of_jax())]
     theirs = [f for f in frames if not f.file_name.startswith(_not_theirs())]
     frame = next(iter([*theirs, *frames]), None)
-    return "" if frame is None else f"{frame.file_name}:{frame.start_line}"
+    return "" if frame is None else f"{frame.file_name}:{frame.line_num}"
+
+
+@cache
+def _of_jax() -> tuple[str, ...]:
+    """The beginnings of the names of JAX's own files."""
+    return (f"{Path(jax.__file__).parent}{os.sep}", f"{Path(jaxlib.__file__).parent}{os.sep}")
 
 
 @cache
@@ -355,7 +371,8 @@ def line_of(equation: Equation) -> AbstractContextManager:
 # --- the jaxprs inside of an equation -------------------------------------------------------------
 
 # Equations that only call a jaxpr, also one with a derivative of its own; and their names for it.
-CALLS = frozenset(("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call"))
+_INLINABLE = frozenset((jit_p.name, closed_call_p.name))
+CALLS = _INLINABLE | {remat_p.name, custom_jvp_call_p.name, custom_vjp_call_p.name}
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -373,7 +390,7 @@ def inlinable(equation: Equation) -> Jaxpr | None:
     """The jaxpr of a call that may be replaced by its equations (a nested jit); None of another
     equation.
     """
-    return called(equation) if equation.primitive.name in ("jit", "closed_call") else None
+    return called(equation) if equation.primitive.name in _INLINABLE else None
 
 
 def branches_of(equation: Equation) -> Sequence[Jaxpr]:
@@ -401,6 +418,8 @@ def scan_of(equation: Equation) -> Scan:
 
 def scan_counts(params: dict) -> tuple[int, int]:
     """The number of constants and the number of carries of a scan with these parameters."""
+    if "ft_in" not in params:  # until 0.10
+        return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
     return len(consts), len(carry)
 

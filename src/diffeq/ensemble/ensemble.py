@@ -17,7 +17,7 @@ from ..autodiff.jax_internals import Tracer, in_a_trace
 from ..closures import captured
 from ..controllers import Controller
 from ..core.addressable import here
-from ..core.notices import INSIDE
+from ..core.notices import INSIDE, log_once
 from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator.call import MAX_STEPS, StaticOptions
@@ -29,6 +29,7 @@ from ..solution import Solution
 from ..solve import prepare_call
 from ..validation import SolveOptions, check_no_torch, concrete, keywords
 from .gpu_kernel import NoKernel
+from .gpu_kernel.pallas_triton import triton_is_missing
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
 from .reduction import check_reduce
 from .resume import in_blocks
@@ -390,6 +391,11 @@ def _by_strategy(ensemble: Ensemble) -> Ensemble:
                     f"strategy is 'kernel', and there is no kernel of this solve: {reason}. "
                     "'auto' takes the next strategy."
                 ) from None
+            if triton_is_missing():
+                log_once(
+                    "An ensemble on a GPU is one kernel, but this JAX does not lower Pallas to "
+                    "Triton: strategy='auto' takes 'lockstep'."
+                )
     if requested != "auto":
         return ensemble
     lanes = backend == "cpu" and share > ensemble.plan.chunk

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 
 from ...algebra import small_lu
 from ...autodiff.jax_internals import (
+    CALLS,
     Equation,
     Jaxpr,
     called,
@@ -52,12 +53,7 @@ from .triton import in_triton
 
 __all__ = ["scalarised"]
 
-_CALLS = frozenset(
-    """
-    closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr jit pjit remat
-    remat2 checkpoint staged
-    """.split()  # noqa: SIM905 - read as words
-)
+_CALLS = CALLS | {"staged"}
 
 
 class Interpreter(LaneContext):

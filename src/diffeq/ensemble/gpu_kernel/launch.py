@@ -23,8 +23,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental import pallas
-from jax.experimental.pallas import triton
 from jax.typing import DTypeLike
 from jaxtyping import Array, Int, PyTree
 
@@ -35,6 +33,7 @@ from ..sharded import platform
 from . import LaneArray, NoKernel, Read, Space, Stored, View, WritableArray, scalarised
 from .large_arrays import REGISTERS
 from .operands import Operand
+from .pallas_triton import pallas, triton, triton_is_missing
 from .random_keys import wrapped
 from .scalar_values import Number, apply, broadcast_entry, is_known_entry, objects
 
@@ -70,7 +69,7 @@ class Tuning:
                 "such as 64."
             )
 
-    def params(self, *, remembers: bool, threads: int = 1) -> triton.CompilerParams:
+    def params(self, *, remembers: bool, threads: int = 1) -> "triton.CompilerParams":
         """The compiler parameters of Triton for a kernel; `remembers`: it reads again arrays that
         it has written, `threads`: so many of them may share a lane.
         """
@@ -117,6 +116,8 @@ def no_kernel_reason(
     """The reason why there is no kernel of `one`, from whatever error is raised; None if there is
     one. Nothing is compiled for this.
     """
+    if triton_is_missing():
+        return NoKernel("this JAX does not lower Pallas to Triton")
     like = [jax.ShapeDtypeStruct((tuning.block, *x.shape[1:]), x.dtype) for x in (*rows, index)]
 
     def run(shared: Sequence, rows: Sequence, index: Int[Array, " n"]) -> PyTree:
@@ -436,7 +437,7 @@ class Kernel:
         return jax.tree.unflatten(jax.tree.structure(self.output), out)
 
     @staticmethod
-    def _spec(x: Array | jax.ShapeDtypeStruct, block: int) -> pallas.BlockSpec:
+    def _spec(x: Array | jax.ShapeDtypeStruct, block: int) -> "pallas.BlockSpec":
         """The block of an array: all of a shared one; of another, the lanes of this block, or its
         sum.
         """
