@@ -6,7 +6,7 @@
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: FORCE help demo gallery test check thorough contracts format format-check lint types layers doctest api \
-	bench package clean
+	bench package release-check clean
 
 JAX := newest
 VENV := .venv$(if $(filter lowest,$(JAX)),-lowest)
@@ -64,6 +64,19 @@ api: $(VENV)/.ready-dev ## write down the public API as it is now, and its stubs
 
 bench: $(VENV)/.ready-bench ## set up, with the peers, then run the benchmarks
 	$(BIN)/python -m benchmarks.run
+
+package: $(VENV)/.ready-release ## build wheel and sdist; each is installed apart, and tries itself
+	rm -rf build dist
+	$(BIN)/python -m build
+	@for archive in dist/*.whl dist/*.tar.gz; do \
+		echo "Installing $$archive in an environment of its own ..."; \
+		$(BIN)/python -m venv --clear build/apart && \
+		build/apart/bin/python -m pip install --quiet "$$archive" && \
+		(cd build && apart/bin/python -m diffeq.selftest) || exit 1; \
+	done
+
+release-check: $(VENV)/pyvenv.cfg ## is TAG=v1.2.3 the version of the package, of CITATION.cff and of CHANGELOG.md?
+	$(BIN)/python tools/release.py $(TAG)
 
 clean: ## remove what make and the tools wrote, .venv included
 	rm -rf .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis build dist

@@ -39,7 +39,7 @@ LAYERS = (
     ("integrator",),
     ("adjoints",),
     SOLVE,
-    ("nn", "train", "ensemble", "plot", "zoo", "datasets", "testing", "torch"),
+    ("nn", "train", "ensemble", "plot", "zoo", "datasets", "testing", "torch", "selftest"),
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 ONE_PART = dict.fromkeys(SOLVE, "solve")
