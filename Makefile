@@ -13,7 +13,7 @@ VENV := .venv$(if $(filter lowest,$(JAX)),-lowest)
 BIN := $(VENV)/bin
 CACHE := .pytest_cache/d/jax# compiled programs, kept between runs
 CONTRACTS := $(addprefix tests/,parts/test_jax_contracts.py parts/test_contract.py parts/test_jax_internals.py \
-	parts/test_krylov.py parts/test_stepping.py users/test_plain_function.py)
+	parts/test_krylov.py parts/test_stepping.py derivatives/test_rest.py users/test_plain_function.py)
 
 ##@ For users
 help: ## what there is to make
