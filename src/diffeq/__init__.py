@@ -57,7 +57,7 @@ from .train import (
     multiple_shooting,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names that were public once, and what stands in their place.
 _REPLACED = {
