@@ -71,6 +71,8 @@ if not _typing.TYPE_CHECKING:  # to a type checker every name would be known
         message = f"module 'diffeq' has no attribute {name!r}"
         if name in _REPLACED:
             message += f"; {_REPLACED[name]} stands in its place."
+        if name == "torch":
+            message += ": it is brought in by import diffeq.torch, with the extra torch."
         raise AttributeError(message, name=name, obj=_sys.modules[__name__])
 
 

@@ -458,7 +458,7 @@ REFUSED = {
     "SciPy's keyword": (lambda: de.solve(problem(), t_eval=[0.5]), TypeError, r"solve got 't_eval'.* Is saveat meant\?"),
     "an unknown keyword of init": (lambda: de.init(problem(), solver=de.Tsit5()), TypeError, r"init got 'solver'.* Is method meant\?"),
     "an unknown field": (lambda: problem().replace(parameters=1), TypeError, r"ODEProblem\.replace got 'parameters'; its fields are f, y0"),
-    "a torch module": (lambda: unchecked(problem(Torchy())), TypeError, r"neither trace nor.*equinox"),
+    "a torch module": (lambda: unchecked(problem(Torchy())), TypeError, r"neither trace nor.*diffeq\.torch.*equinox"),
     "a torch module in a layer": (lambda: de.nn.NeuralODE(Torchy()), TypeError, r"net is a torch module \(Torchy\)"),
     "a torch module as a layer's field": (lambda: de.nn.Layer({}, field=Torchy()), TypeError, r"field is a torch module"),
     "saveat just outside": (lambda: unchecked(problem(), saveat=[1 + 1e-12]), ValueError, r"saveat has 1\.000000000001, outside"),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 FOUNDATIONS = "import jax, jax.numpy, equinox, lineax, jaxtyping"
-HEAVY = {"optax", "optimistix", "matplotlib", "tqdm", "torch", "flax", "scipy"}
+HEAVY = {"optax", "optimistix", "matplotlib", "tqdm", "torch", "torchax", "flax", "scipy"}
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import diffeq
+import diffeq.torch
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 
@@ -65,11 +66,14 @@ def describe(name: str, value: object) -> Iterator[str]:
         yield f"{name}: {type(value).__name__}"
 
 
+# `import diffeq` leaves out its part for PyTorch.
+NAMES = dict([*public(), *public(diffeq.torch, "torch.")])
+
+
 def snapshot() -> str:
-    return "".join(f"{line}\n" for pair in public() for line in describe(*pair))
+    return "".join(f"{line}\n" for pair in NAMES.items() for line in describe(*pair))
 
 
-NAMES = dict(public())
 EXAMPLES = [name for name, value in NAMES.items() if callable(value) and not name.startswith("__")]
 
 

@@ -194,7 +194,7 @@ ROWS = {
     "f: inside a loop": (field(lambda t, y, args: jax.lax.fori_loop(0, 2, lambda i, x: x + y[2], y)), r"f reads index 2"),
     "jac: another shape": (lambda: de.solve(P.replace(jac=lambda t, y, args: -y), de.Rodas5P()), r"jac returned float.*∂f/∂y"),
     # --- torch
-    "torch: y0": (lambda: de.solve(P.replace(y0=Tensor())), r"y0 is a torch Tensor; .*jnp\.asarray\(x\.numpy\(\)\)"),
+    "torch: y0": (lambda: de.solve(P.replace(y0=Tensor())), r"y0 is a torch Tensor; .*jnp\.asarray\(x\.numpy\(\)\).*diffeq\.torch"),
     "torch: in y0": (lambda: de.solve(P.replace(y0=[Tensor()])), r"y0 has in it a torch Tensor"),
     "torch: tspan": (lambda: de.solve(P.replace(tspan=(0.0, Tensor()))), r"tspan has in it a torch Tensor"),
     "torch: saveat": (lambda: de.solve(P, saveat=Tensor()), r"saveat is a torch Tensor"),

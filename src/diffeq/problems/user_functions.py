@@ -31,8 +31,8 @@ _NUMBERS = (
 )
 _ORDER = "{name} is called as {name}({arguments}), t first; here {given}."
 _TENSORS = (
-    "{name} is called with arrays of JAX, which torch cannot take: write it with jax.numpy, and "
-    "copy trained weights: jnp.asarray(parameter.detach().numpy())."
+    "{name} is called with arrays of JAX, which torch cannot take: solve by diffeq.torch, which "
+    "turns functions of torch into JAX, or write it with jax.numpy."
 )
 _OTHERS = (TypeError, ValueError, LookupError, AttributeError)
 
@@ -172,7 +172,8 @@ def check_numbers(name: str, value: PyTree) -> None:
         if is_of_torch(leaf):
             raise TypeError(
                 f"{name} returned a torch {type(leaf).__name__}{where}; arrays of JAX are wanted: "
-                "write it with jax.numpy, through which JAX can differentiate."
+                "write it with jax.numpy, through which JAX can differentiate, or solve by "
+                "diffeq.torch."
             )
         if isinstance(leaf, str):
             raise TypeError(f"{name} returned the string {leaf!r}{where}; numbers are wanted.")

@@ -80,14 +80,15 @@ def check_no_torch(name: str, f: Any) -> None:
     kind = type(found[0]).__name__
     if callable(found[0]):
         raise TypeError(
-            f"{name} is a torch module ({kind}), and JAX can neither trace nor "
-            "differentiate it; a function of JAX arrays is wanted. Write the network with equinox "
-            "or flax.nnx, and copy trained weights: jnp.asarray(parameter.detach().numpy())."
+            f"{name} is a torch module ({kind}), and JAX can neither trace nor differentiate it "
+            "here: diffeq.torch solves with modules and tensors of torch (odeint, NeuralODE, "
+            "solve). Or write the network with equinox or flax.nnx."
         )
     has = "is" if found[0] is f else "has in it"
     raise TypeError(
         f"{name} {has} a torch {kind}; an array of JAX is wanted: jnp.asarray(x.numpy()), or "
-        "x.detach().cpu().numpy() where it has a gradient or is on a GPU."
+        "x.detach().cpu().numpy() where it has a gradient or is on a GPU. diffeq.torch solves with "
+        "tensors of torch, and gives tensors back."
     )
 
 

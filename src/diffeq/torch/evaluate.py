@@ -1,0 +1,112 @@
+"""A graph of torch's operations as a function in JAX, operation by operation, by torchax."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+import torchax
+from jaxtyping import Array
+from torch.utils._pytree import tree_any, tree_map_only
+from torchax.ops import mappings
+from torchax.tensor import Tensor
+from torchax.view import View
+
+from .convolution import convolution
+
+__all__ = ["evaluate_graph", "has_lowering"]
+
+_aten = torch.ops.aten
+
+
+def _identity(x: Array) -> Array:
+    return x
+
+
+# Operations of which torchax has no lowering that serves here.
+_OWN: dict[Any, Callable] = {
+    _aten.detach.default: _identity,  # autograd's own, which the derivative goes through
+    _aten.detach_copy.default: jax.lax.stop_gradient,
+    _aten.convolution.default: convolution,
+}
+
+
+def has_lowering(op: Any) -> bool:
+    """True if JAX has an operation for one of torch's."""
+    known = torchax.default_env()._ops
+    return op in _OWN or op in known or getattr(op, "overloadpacket", op) in known
+
+
+def evaluate_graph(
+    graph: torch.fx.GraphModule, name: str, captured: dict[str, Array], arguments: Sequence[Array]
+) -> Any:
+    """Evaluates the graph of the function `name` in arrays of JAX, inside a trace.
+
+    `captured` are the tensors that the function sees from outside, by their names in the graph.
+    """
+    wrap = torchax.default_env().j2t_iso
+    evaluation = _Evaluation(graph, name, {key: wrap(x) for key, x in captured.items()})
+    out = evaluation.run(*map(wrap, arguments), enable_io_processing=False)
+    return tree_map_only(torch.Tensor, _unwrapped, out)
+
+
+class _Evaluation(torch.fx.Interpreter):
+    """Evaluates a graph on tensors of torchax. What depends on none of them is a constant, and is
+    computed by torch.
+    """
+
+    def __init__(
+        self, graph: torch.fx.GraphModule, name: str, captured: dict[str, torch.Tensor]
+    ) -> None:
+        super().__init__(graph)
+        self.name, self.captured = name, captured
+
+    def get_attr(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        found = self.captured.get(target)
+        return super().get_attr(target, args, kwargs) if found is None else found
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        out, wanted = super().run_node(n), n.meta.get("val")
+        if n.op == "call_function" and _is_traced(out) and isinstance(wanted, torch.Tensor):
+            return self._checked(n, _unwrapped(out), wanted)
+        return out
+
+    def _checked(self, node: torch.fx.Node, x: Array, wanted: torch.Tensor) -> torch.Tensor:
+        """A result, in the dtype that it has in torch."""
+        if x.shape != tuple(wanted.shape):
+            raise TypeError(
+                f"{self.name} uses {node.target}, of which torchax gives {list(x.shape)} numbers "
+                f"where torch gives {list(wanted.shape)}: write it with other operations."
+            )
+        dtype = jax.dtypes.canonicalize_dtype(mappings.t2j_dtype(wanted.dtype))
+        return torchax.default_env().j2t_iso(x.astype(dtype))
+
+    def call_function(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if not tree_any(_is_traced, (args, kwargs)):
+            return super().call_function(target, args, kwargs)
+        env = torchax.default_env()
+        args, kwargs = tree_map_only(torch.Tensor, _traced, (args, kwargs))
+        try:
+            if target in _OWN:
+                return env.j2t_iso(_OWN[target](*env.t2j_iso(args), **env.t2j_iso(kwargs)))
+            with env:
+                return super().call_function(target, args, kwargs)
+        except Exception as error:
+            raise TypeError(
+                f"{self.name} uses {target}, which torchax {torchax.__version__} cannot turn into "
+                f"JAX ({type(error).__name__}: {str(error)[:200]}): write it with other operations."
+            ) from error
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, (Tensor, View))
+
+
+def _traced(x: torch.Tensor) -> torch.Tensor:
+    """A constant as a tensor of torchax."""
+    return x if _is_traced(x) else torchax.default_env().j2t_iso(jnp.asarray(x.numpy()))
+
+
+def _unwrapped(x: torch.Tensor) -> Array:
+    return torchax.default_env().t2j_iso(_traced(x))

@@ -1,0 +1,159 @@
+"""`graph_of`: a function in torch as a graph of its operations.
+
+Torch itself follows the function once, on tensors without numbers, and writes down each operation
+of its core: what the function closes over and wherever it lies, `torch.autograd.grad` inside of it,
+writes in place to what it has made. What a solve cannot have is refused where it happens, by name:
+random numbers, writes to what lives on, Python that looks at the numbers of a tensor.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch._decomp import core_aten_decompositions
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+__all__ = ["graph_of"]
+
+_aten = torch.ops.aten
+# What reads numbers: bool(), item(), float(), if; and results whose shape depends on numbers.
+_READS = (_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default)
+_SHAPED_BY_NUMBERS = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
+
+
+def graph_of(
+    f: Callable, examples: Iterable[torch.Tensor], name: str, has_lowering: Callable[[Any], bool]
+) -> torch.fx.GraphModule:
+    """The graph of `f` for tensors like these. Operations that have no lowering are taken apart
+    into others, where torch knows how.
+
+    Raises:
+        TypeError: f draws random numbers, writes to what lives on, or looks at numbers.
+    """
+    examples = [torch.empty_like(x).requires_grad_(x.is_floating_point()) for x in examples]
+    table = _decompositions(has_lowering)
+
+    def watched(*args: torch.Tensor) -> Any:
+        with torch.enable_grad(), _Operations(name), _Detaching():
+            try:
+                return f(*args)
+            except Exception as error:
+                error.add_note(
+                    f"{name} was being compiled: it is called once, with tensors that have no "
+                    "numbers, and all that it does has to be done by functions of torch."
+                )
+                raise
+
+    graph = _make_graph(watched, examples, table)
+    if any(_is_write(node.target) for node in graph.graph.nodes):
+        graph = _make_graph(functionalize(graph, remove="mutations"), examples, table)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+@functools.cache
+def _decompositions(has_lowering: Callable[[Any], bool]) -> dict[Any, Callable]:
+    """The rules by which torch takes operations apart that have no lowering."""
+    return {op: g for op, g in core_aten_decompositions().items() if not has_lowering(op)}
+
+
+def _make_graph(
+    f: Callable, examples: list[torch.Tensor], table: dict[Any, Callable]
+) -> torch.fx.GraphModule:
+    make = make_fx(f, table, tracing_mode="fake", _allow_non_fake_inputs=True)
+    return make(*examples)
+
+
+def _is_write(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+_DETACHING = (torch.Tensor.detach, torch.detach, vars(torch._C.TensorBase)["data"].__get__)
+
+
+class _Detaching(TorchFunctionMode):
+    """Makes `x.detach()` an operation without gradient: the graph has others, of torch's own, that
+    the derivative goes through.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _DETACHING:
+            with torch.no_grad():
+                return args[0].view(args[0].shape)
+        return func(*args, **(kwargs or {}))
+
+
+class _Operations(TorchDispatchMode):
+    """Looks at each operation before it is written down; what is computed without gradients is
+    marked in the graph by `detach_copy`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self._check(func, args, kwargs)
+        out = func(*args, **kwargs)
+        if torch.is_grad_enabled() or _is_write(func):
+            return out
+        return tree_map_only(torch.Tensor, _without_gradient, out)
+
+    def _check(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        name, tags = self.name, func.tags
+        if torch.Tag.nondeterministic_seeded in tags and _draws(func, args):
+            raise TypeError(
+                f"{name} draws random numbers ({func}): an equation whose right side is another "
+                "one in each evaluation has no solution. In a module with dropout call "
+                f"{name}.eval() first; draw a mask or a probe before the solve, and keep it as an "
+                "attribute; noise in the equation itself is diffeq.torch.sdeint."
+            )
+        if func in _READS or any(tag in tags for tag in _SHAPED_BY_NUMBERS):
+            raise TypeError(
+                f"{name} looks at the numbers of a tensor ({func}), by if, bool(), float(), item() "
+                "or a mask as an index: it is compiled, and these are not known there. Write "
+                "torch.where(condition, a, b); and if it jumps at a known time, give that time as "
+                "options={'jump_t': …}."
+            )
+        for x in _written(func, args, kwargs):
+            if type(x) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
+                raise TypeError(
+                    f"{name} writes in place to a tensor of shape {tuple(x.shape)} that lives on "
+                    f"({func}), such as a buffer of a module: a solver evaluates {name} many times "
+                    "a step, and in steps that it throws away. For batch normalisation call "
+                    f"{name}.eval() first, or take torch.nn.GroupNorm."
+                )
+
+
+def _draws(func: Any, args: tuple) -> bool:
+    """True if an operation that can draw numbers does: batch norm and attention may not."""
+    return "dropout" not in str(func) or any(isinstance(x, float) and x > 0 for x in args)
+
+
+def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors that an operation writes to; of batch normalisation its statistics, which the
+    schema does not name.
+    """
+    if func is _aten.native_batch_norm.default:
+        return [x for x in args[3:5] if x is not None and args[5]]
+    if not _is_write(func):
+        return []
+    given = zip(func._schema.arguments, args, strict=False)
+    named = [(a, kwargs[a.name]) for a in func._schema.arguments if a.name in kwargs]
+    written = [x for a, x in [*given, *named] if a.alias_info and a.alias_info.is_write]
+    return [x for x in tree_flatten(written)[0] if isinstance(x, torch.Tensor)]
+
+
+def _without_gradient(x: torch.Tensor) -> torch.Tensor:
+    return _aten.detach_copy.default(x)

@@ -1,0 +1,549 @@
+"""`odeint`, `odeint_adjoint` and `odeint_event`, with the signatures of torchdiffeq."""
+
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import torch
+from jaxtyping import Array, PyTree
+
+from ..adjoints import Gauss
+from ..closures import flatten, unflatten
+from ..controllers import Fixed
+from ..core.keywords import keywords
+from ..events import Event
+from ..problems import ODEProblem
+from ..solution import Solution
+from ..solve import solve
+from .arrays import check_numeric, double_where
+from .autograd import operation
+from .functions import TorchProgram, count_calls, torch_function
+from .methods import StepOptions, controlled_steps, method_and_options, most_steps
+
+__all__ = ["odeint", "odeint_adjoint", "odeint_event"]
+
+_FAR = 1e12  # where a solve ends that only its event ends
+
+
+@keywords
+def odeint(
+    func: Callable,
+    y0: Any,
+    t: Any,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: Any = None,
+    options: Any = None,
+    event_fn: Callable | None = None,
+) -> Any:
+    """Solves dy/dt = func(t, y), y(t[0]) = y0, for tensors of torch, as `torchdiffeq.odeint` does.
+
+    The solve is compiled once for each shape; parameters, buffers and all other tensors that func
+    sees are inputs of it, and gradients go to each that requires one, through the steps that were
+    taken (`de.Discrete`), to every order.
+
+    Args:
+        func: a function of (t, y), a module or any other, written in torch. It is called with t a
+            tensor without axes, and y as y0 is.
+        y0: the initial state, a tensor of any shape or a tuple of tensors, of single or double
+            precision.
+        t: times, increasing or decreasing, of which the first is that of y0.
+        rtol, atol: tolerances: numbers, tensors like y0, or tuples with one for each part of y0.
+        method: "dopri5" (default), "dopri8", "bosh3", "fehlberg2" or "adaptive_heun", which
+            control their steps; "euler", "midpoint", "heun2", "heun3" or "rk4", whose steps are t
+            or as options say; "scipy_solver"; or a method of this package, such as `de.Rodas5P()`.
+        options: of a method that controls its steps first_step, min_step, max_step, step_t, jump_t,
+            safety, ifactor, dfactor, max_num_steps and norm; of the others step_size or
+            grid_constructor, and interp ("linear", "cubic").
+        event_fn: a function of (t, y). The solve ends where a number that it returns first changes
+            its sign; of t, of length 2, the first is the start and the second gives the direction.
+
+    Returns:
+        y at the times t, which is the first axis; of a tuple, a tuple. With event_fn the time of
+        the event, and y at t[0] and there.
+
+    Raises:
+        TypeError, ValueError: an argument does not fit; or func does what cannot be compiled: it
+            draws random numbers, writes to buffers, or looks at the numbers of a tensor.
+        SolveError: the solve failed; says where and why.
+
+    Reference: chen2018.
+
+    Example:
+        >>> import torch
+        >>> from diffeq.torch import odeint
+        >>> rate = torch.tensor(2.0, requires_grad=True)
+        >>> y = odeint(lambda t, y: -rate * y, torch.ones(3), torch.tensor([0.0, 0.5, 1.0]))
+        >>> y.shape
+        torch.Size([3, 3])
+        >>> y[-1].sum().backward()
+        >>> round(float(rate.grad), 3)
+        -0.406
+    """
+    chosen = method_and_options(method, options)
+    return _Call(func, y0, t, {"rtol": rtol, "atol": atol}, chosen, event_fn).solved()
+
+
+@keywords
+def odeint_adjoint(
+    func: Callable,
+    y0: Any,
+    t: Any,
+    *,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
+    method: Any = None,
+    options: Any = None,
+    event_fn: Callable | None = None,
+    adjoint_rtol: Any = None,
+    adjoint_atol: Any = None,
+    adjoint_method: Any = None,
+    adjoint_options: Any = None,
+    adjoint_params: Any = None,
+) -> Any:
+    """`odeint` with the arguments of `torchdiffeq.odeint_adjoint`.
+
+    The memory of `odeint` grows with the square root of the number of steps, and its gradient is
+    that of the numbers which it returns: so this is `odeint`, unless something is said of the
+    adjoint equation. Then that is solved (`de.Gauss`), with tolerances and a method of its own.
+
+    Args:
+        func, y0, t, rtol, atol, method, options, event_fn: as of `odeint`; func has to be a module
+            where adjoint_params is None.
+        adjoint_rtol, adjoint_atol, adjoint_method: tolerances and method of the adjoint equation.
+        adjoint_options: {"norm": "seminorm"}, which leaves the parameters out of the error control,
+            as `de.Gauss` does in any case; or the options of adjoint_method, which has to be one
+            that controls its steps.
+        adjoint_params: the tensors that gradients go to, besides y0 and t. None: all that require
+            one.
+
+    Raises:
+        As `odeint`; ValueError: func is no module and adjoint_params is None, the adjoint method
+            has no error control, or an adjoint equation is asked for with event_fn.
+
+    Reference: chen2018.
+
+    Example:
+        >>> import torch
+        >>> from diffeq.torch import odeint_adjoint
+        >>> field = torch.nn.Linear(2, 2)
+        >>> class F(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = torch.nn.Linear(2, 2)
+        ...     def forward(self, t, y):
+        ...         return self.net(y)
+        >>> f = F()
+        >>> odeint_adjoint(f, torch.ones(2), torch.tensor([0.0, 1.0])).sum().backward()
+        >>> f.net.weight.grad.shape
+        torch.Size([2, 2])
+    """
+    if adjoint_params is None and not isinstance(func, torch.nn.Module):
+        raise ValueError(
+            "func must be an instance of nn.Module to specify the adjoint parameters; "
+            "alternatively they can be given as adjoint_params=, () where there are none."
+        )
+    chosen = method_and_options(method, options)
+    adjoint = None
+    if any(x is not None for x in (adjoint_rtol, adjoint_atol, adjoint_method)):
+        other = {k: v for k, v in (adjoint_options or {}).items() if k != "norm"}
+        of_adjoint = method_and_options(adjoint_method or method, other, "adjoint_method")
+        if of_adjoint.fixed or event_fn is not None:
+            raise ValueError(
+                "adjoint_rtol, adjoint_atol and adjoint_method are of an adjoint equation that is "
+                "solved with an error control, and without event_fn: leave them out, and the "
+                "gradient is that of the steps which were taken."
+            )
+        tighter = {"rtol": adjoint_rtol, "atol": adjoint_atol}
+        given = {name: float(x) for name, x in tighter.items() if x is not None}
+        adjoint = Gauss(method=of_adjoint.method, **given)  # pyright: ignore[reportArgumentType]
+    params = None if adjoint_params is None else list(adjoint_params)
+    tolerances = {"rtol": rtol, "atol": atol}
+    call = _Call(func, y0, t, tolerances, chosen, event_fn, adjoint=adjoint, params=params)
+    return call.solved()
+
+
+def odeint_event(
+    func: Callable,
+    y0: Any,
+    t0: torch.Tensor,
+    *,
+    event_fn: Callable,
+    reverse_time: bool = False,
+    odeint_interface: Callable = odeint,
+    **kwargs: Any,
+) -> tuple:
+    """Solves until `event_fn(t, y)` changes its sign, as `torchdiffeq.odeint_event` does.
+
+    The time of the event is a root, and has its derivative: −(∂g/∂y dy)/(dg/dt), to every order.
+
+    Args:
+        func, y0, event_fn: as of `odeint`.
+        t0: the time of y0, a tensor without axes.
+        reverse_time: whether time runs backwards.
+        odeint_interface: `odeint` or `odeint_adjoint`; kwargs are its other arguments.
+
+    Returns:
+        The time of the event, and y at t0 and there.
+
+    Raises:
+        As `odeint`.
+
+    Reference: chen2021.
+
+    Example:
+        >>> import torch
+        >>> from diffeq.torch import odeint_event
+        >>> fall = lambda t, y: torch.stack([y[1], -9.81 * torch.ones(())])
+        >>> start = torch.tensor([10.0, 0.0], requires_grad=True)
+        >>> t, y = odeint_event(fall, start, torch.tensor(0.0), event_fn=lambda t, y: y[0])
+        >>> round(t.item(), 3)
+        1.428
+        >>> t.backward()
+        >>> start.grad  # 1/(g t) by the height, 1/g by the velocity
+        tensor([0.0714, 0.1019])
+    """
+    if not isinstance(t0, torch.Tensor):
+        raise TypeError(f"t0 is {t0!r}; a torch.Tensor is wanted: torch.tensor({t0!r}).")
+    start = t0.reshape(-1)
+    end = start.detach() + (-1.0 if reverse_time else 1.0)
+    times = torch.cat([start, end])
+    return odeint_interface(func, y0, times, event_fn=event_fn, **kwargs)
+
+
+# --- one call -------------------------------------------------------------------------------------
+
+
+class _Setting(NamedTuple):
+    """All that a program depends on: functions, the number of parts of y0, options."""
+
+    func: TorchProgram
+    event: TorchProgram | None
+    parts: int | None  # None: y0 is a tensor
+    grid: Hashable
+    structure: Hashable  # of the options of `solve`
+    max_steps: int | None
+    interp: str
+    moving_grid: bool  # t is differentiated, and with it the steps of a fixed grid
+
+    @property
+    def key(self) -> Hashable:
+        event = None if self.event is None else self.event.key
+        return (self.func.key, event, self[2:])
+
+
+class _Call:
+    """A call that has passed its checks."""
+
+    def __init__(
+        self,
+        func: Callable,
+        y0: Any,
+        t: Any,
+        tolerances: dict[str, Any],
+        chosen: StepOptions,
+        event_fn: Callable | None,
+        *,
+        adjoint: Any = None,
+        params: list[torch.Tensor] | None = None,
+    ) -> None:
+        _check_state(y0)
+        _check_torch_times(t, event_fn)
+        _check_callbacks(func)
+        if chosen.options.get("dtype") is not None:
+            t = t.to(torch.promote_types(chosen.options["dtype"], t.dtype))
+        self.is_tuple, self.t, self.params = isinstance(y0, tuple), t, params
+        self.y0 = list(y0) if self.is_tuple else [y0]
+        first = self.y0[0]
+        moment = torch.empty((), dtype=first.real.dtype if first.is_complex() else first.dtype)
+        shapes = [moment, *self.y0]
+        with double_where([*self.y0, t]):
+            call = _called_with_tuple if self.is_tuple else _called_with_tensor
+            self.func = torch_function(func, shapes, "func", call)
+            _check_returned(self.func.program.returned, y0)
+            self.event = None
+            if event_fn is not None:
+                self.event = torch_function(event_fn, shapes, "event_fn", call)
+            self.extras, self.setting = self._setting(tolerances, chosen, adjoint)
+
+    def _setting(
+        self, tolerances: dict[str, Any], chosen: StepOptions, adjoint: Any
+    ) -> tuple[PyTree, _Setting]:
+        options: dict[str, Any] = {"method": chosen.method, "adjoint": adjoint}
+        grid, most, steps = None, None, None
+        if chosen.fixed:
+            grid, steps = self._grid(chosen.options)
+        else:
+            most = most_steps(chosen.options)
+            options |= controlled_steps(chosen.options, self._norm(chosen.options["norm"]))
+        if not chosen.fixed or adjoint is not None:
+            options |= {name: self._tolerance(name, x) for name, x in tolerances.items()}
+        leaves, structure = flatten(options)
+        parts = len(self.y0) if self.is_tuple else None
+        interp = chosen.options.get("interp", "")
+        event = None if self.event is None else self.event.program
+        moving = self.t.requires_grad
+        setting = _Setting(self.func.program, event, parts, grid, structure, most, interp, moving)
+        return (leaves, steps), setting
+
+    def solved(self) -> Any:
+        """The answer in tensors."""
+        seen = [*self.func.tensors, *(self.event.tensors if self.event else ())]
+        if self.params is not None:
+            kept = {id(x) for x in self.params}
+            seen = [x if id(x) in kept else x.detach() for x in seen]
+        operands = [*self.y0, self.t, *seen]
+        with double_where(operands):
+            results, solution = operation(self.setting.key, partial(_solution, self.setting))(
+                self.extras, operands
+            )
+            solution.check()
+            functions = [self.func, *([self.event] if self.event else ())]
+            count_calls(functions, lambda: int(solution.stats["evaluations"]))
+        times, ys = results[:1], results[-len(self.y0) :]
+        y = tuple(ys) if self.is_tuple else ys[0]
+        return y if self.event is None else (times[0], y)
+
+    def _tolerance(self, name: str, value: Any) -> PyTree:
+        """A tolerance as `solve` takes it: a number, or a tree like y0."""
+        if isinstance(value, (tuple, list)):
+            if not self.is_tuple or len(value) != len(self.y0):
+                raise ValueError(
+                    f"If using tupled {name} it must have the same length as the tuple y0; it is "
+                    f"{value!r}."
+                )
+            return tuple(_as_number(name, x) for x in value)
+        return _as_number(name, value)
+
+    def _norm(self, norm: Any) -> Callable | None:
+        """The norm of the scaled errors of a step: of a tuple the largest of its parts' root mean
+        squares, or what the user gives, traced.
+        """
+        if norm is None and not self.is_tuple:
+            return None
+        if norm is None:
+            return partial(_largest_part, tuple(x.numel() for x in self.y0))
+        raise ValueError(
+            "options has a norm, which is a function of torch's inside the error control: leave it "
+            "out (the root mean square, of a tuple the largest of its parts'), or weigh the parts "
+            "by tolerances of their own, rtol= and atol=."
+        )
+
+    def _grid(self, options: dict[str, Any]) -> tuple[Hashable, PyTree]:
+        """The kind of a fixed grid, and the numbers that it is made of."""
+        if options["perturb"]:
+            raise ValueError(
+                "options has perturb=True: give the times at which func jumps to a method that "
+                "controls its steps, as options={'jump_t': …}, or as points of the grid."
+            )
+        if options["interp"] not in ("linear", "cubic"):
+            raise ValueError(f"Unknown interpolation method {options['interp']}")
+        size, make = options["step_size"], options["grid_constructor"]
+        if size is not None and make is not None:
+            raise ValueError("step_size and grid_constructor are mutually exclusive arguments.")
+        if self.event is not None:
+            if size is None:
+                raise ValueError(
+                    "Event handling for fixed step solvers currently requires `step_size` to be "
+                    "provided in options."
+                )
+            return "event", float(size)
+        if size is not None:
+            length = abs(float((self.t[-1] - self.t[0]).detach()))
+            return ("step_size", math.ceil(length / float(size)) + 1), float(size)
+        if make is not None:
+            return "points", jnp.asarray(make(None, self.y0[0], self.t).detach().numpy())
+        return "t", None
+
+
+def _called_with_tensor(f: Callable, t: torch.Tensor, y: torch.Tensor) -> Any:
+    return f(t, y)
+
+
+def _called_with_tuple(f: Callable, t: torch.Tensor, *y: torch.Tensor) -> Any:
+    return f(t, y)
+
+
+def _as_number(name: str, x: Any) -> Any:
+    if isinstance(x, torch.Tensor):
+        if x.requires_grad:
+            raise ValueError(f"{name} cannot require gradient")
+        return jnp.asarray(x.detach().cpu().numpy())
+    return float(x)
+
+
+def _largest_part(sizes: tuple[int, ...], errors: Array) -> Array:
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    parts = [errors[end - size : end] for end, size in zip(ends, sizes, strict=True) if size]
+    return jnp.max(jnp.stack([jnp.sqrt(jnp.mean(jnp.abs(x) ** 2)) for x in parts]))
+
+
+# --- its program ----------------------------------------------------------------------------------
+
+
+def _solution(setting: _Setting, extras: PyTree, arrays: list) -> tuple[list, Solution]:
+    """The program: rows of y, after the time of the event if there is one, and how it went."""
+    parts = setting.parts or 1
+    count = parts + 1 + len(setting.func.places)
+    leaves, ts = arrays[:parts], arrays[parts]
+    problem = ODEProblem(
+        partial(_slopes_by_torch, setting, leaves[0].dtype),
+        leaves[0] if setting.parts is None else tuple(leaves),
+        (ts[0], ts[-1]),
+        {"func": arrays[parts + 1 : count], "event_fn": arrays[count:]},
+    )
+    (numbers, steps), options = extras, {}
+    options = {**unflatten(setting.structure, numbers), "throw": False}
+    options = {key: value for key, value in options.items() if value is not None}
+    if setting.max_steps is not None:
+        options["max_steps"] = setting.max_steps
+    if setting.event is not None:
+        return _until_event(setting, problem, ts, steps, options)
+    if setting.grid is None or setting.grid == "t":
+        if setting.grid == "t":
+            options["controller"] = Fixed(ts)
+            # No controller is differentiated; where a step ends on a stop, its length is.
+            options["stops"] = ts[1:-1] if setting.moving_grid else ()
+        sol = solve(problem, saveat=ts, **options)
+        return jax.tree.leaves(sol.ys), _emptied(sol)
+    grid = _points(setting.grid, ts, steps)
+    options["controller"] = Fixed(grid)
+    sol = solve(problem, saveat=grid if setting.interp == "linear" else ts, **options)
+    rows = jax.tree.leaves(sol.ys)
+    if setting.interp == "linear":
+        rows = [_interpolated(grid, y, ts) for y in rows]
+    return rows, _emptied(sol)
+
+
+def _slopes_by_torch(
+    setting: _Setting, dtype: Any, t: Array, y: PyTree, args: dict[str, list]
+) -> PyTree:
+    """func, called with t in the precision of y."""
+    leaves = y if isinstance(y, tuple) else (y,)
+    moment = t.astype(jnp.finfo(dtype).dtype)
+    out = setting.func(args["func"], moment, *leaves)
+    given = out if isinstance(out, (tuple, list)) else (out,)
+    slopes = tuple(x.astype(leaf.dtype) for x, leaf in zip(given, leaves, strict=True))
+    return slopes if isinstance(y, tuple) else slopes[0]
+
+
+def _until_event(
+    setting: _Setting, problem: ODEProblem, ts: Array, step: PyTree, options: dict[str, Any]
+) -> tuple[list, Solution]:
+    event = setting.event
+    assert event is not None
+
+    def condition(t: Array, y: PyTree, args: dict[str, list]) -> Array:
+        leaves = y if isinstance(y, tuple) else (y,)
+        found = event(args["event_fn"], t.astype(jnp.finfo(leaves[0].dtype).dtype), *leaves)
+        return found.reshape(()) if found.size == 1 else found.reshape(-1)
+
+    t0 = ts[0]
+    end = jax.lax.stop_gradient(t0 + jnp.sign(ts[1] - t0) * _FAR * (1 + jnp.abs(t0)))
+    if step is not None:
+        options["dt"] = step
+        options["max_steps"] = 20_000
+    problem = problem.replace(tspan=(t0, end))
+    sol = solve(problem, events=Event(condition), max_events=1, **options)
+    record = sol.events[0]
+    ends = jax.tree.leaves(jax.tree.map(lambda x: x[0], record.before))
+    starts = jax.tree.leaves(problem.y0)
+    rows = [jnp.stack([a, b]) for a, b in zip(starts, ends, strict=True)]
+    return [record.ts[0].astype(ts.dtype), *rows], _emptied(sol)
+
+
+def _points(kind: Hashable, ts: Array, steps: PyTree) -> Array:
+    """The points of a grid from t[0] to t[-1]."""
+    if kind == "points":
+        return steps.astype(ts.dtype)
+    assert isinstance(kind, tuple)
+    count = kind[1]
+    sign = jnp.sign(ts[-1] - ts[0])
+    return (ts[0] + sign * steps * jnp.arange(count, dtype=ts.dtype)).at[-1].set(ts[-1])
+
+
+def _interpolated(grid: Array, rows: Array, ts: Array) -> Array:
+    """Rows at the points of a grid, at times between by lines."""
+    sign = jnp.sign(grid[-1] - grid[0])
+    place = jnp.clip(jnp.searchsorted(sign * grid, sign * ts), 1, len(grid) - 1)
+    theta = (ts - grid[place - 1]) / (grid[place] - grid[place - 1])
+    theta = theta.reshape(-1, *[1] * (rows.ndim - 1)).astype(jnp.finfo(rows.dtype).dtype)
+    # No rounding where a time is a point.
+    between = rows[place - 1] + theta * (rows[place] - rows[place - 1])
+    return jnp.where(theta == 1, rows[place], between)
+
+
+def _emptied(sol: Solution) -> Solution:
+    """A solution without its rows: how it went."""
+    where = lambda s: (s.ts, s.ys, s.saved, s.y1, s.events)  # noqa: E731
+    return eqx.tree_at(where, sol, ((), (), (), (), ()))
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def _check_state(y0: Any) -> None:
+    if not isinstance(y0, (torch.Tensor, tuple)) or y0 == ():
+        raise TypeError(
+            f"y0 must be either a torch.Tensor or a tuple of them, and is a {type(y0).__name__}."
+        )
+    for i, x in enumerate(y0 if isinstance(y0, tuple) else (y0,)):
+        name = f"y0[{i}]" if isinstance(y0, tuple) else "y0"
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, and is {x!r}.")
+        check_numeric(name, x)
+
+
+def _check_torch_times(t: Any, event_fn: Callable | None) -> None:
+    if not isinstance(t, torch.Tensor):
+        raise TypeError(f"t must be a torch.Tensor, and is {t!r}: torch.tensor({t!r}).")
+    check_numeric("t", t)
+    if t.ndim != 1 or not len(t):
+        raise ValueError(f"t must be one dimensional, and has shape {tuple(t.shape)}.")
+    if event_fn is not None and len(t) != 2:
+        raise ValueError(
+            f"We require len(t) == 2 when in event handling mode, but got len(t)={len(t)}."
+        )
+    steps = t.detach().diff()
+    if not bool((steps > 0).all() | (steps < 0).all()):
+        raise ValueError("t must be strictly increasing or decreasing")
+
+
+def _check_returned(found: Any, y0: Any) -> None:
+    """Refuses what func returns where it is not like y0."""
+    slopes = found if isinstance(y0, tuple) else [found]
+    if not isinstance(slopes, (list, tuple)) or len(slopes) != (
+        len(y0) if isinstance(y0, tuple) else 1
+    ):
+        kind = len(found) if isinstance(found, (list, tuple)) else type(found).__name__
+        raise TypeError(
+            f"func returned {kind}; dy/dt like y0 is wanted, "
+            + (f"a tuple of {len(y0)} tensors." if isinstance(y0, tuple) else "a tensor.")
+        )
+    for i, (x, y) in enumerate(zip(slopes, y0 if isinstance(y0, tuple) else (y0,), strict=True)):
+        part = f"[{i}]" if isinstance(y0, tuple) else ""
+        if not isinstance(x, torch.Tensor) or x.shape != y.shape:
+            found = f"of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"{x!r}"
+            raise ValueError(
+                f"func returned{part} {found}; a tensor dy/dt of the shape of y0{part}, "
+                f"{tuple(y.shape)}, is wanted."
+            )
+        if x.is_complex() and not y.is_complex():
+            raise TypeError(f"func returned complex numbers, and y0{part} is real: give y0 + 0j.")
+
+
+def _check_callbacks(func: Any) -> None:
+    if not callable(func):
+        raise TypeError(f"func is {func!r}; a function func(t, y) is wanted.")
+    names = ("callback_step", "callback_accept_step", "callback_reject_step")
+    for name in names:
+        if hasattr(func, name):
+            raise TypeError(
+                f"func has {name}, which would be called in each step, and the steps are compiled: "
+                "leave it out; diffeq.torch.solve(…, saveat='steps') returns every step."
+            )
