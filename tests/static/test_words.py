@@ -26,7 +26,7 @@ THEIRS = {
 OF_THEIR_FOLDER = {"__init__", "base"}
 SAME_SUBJECT = {
     "call", "dae", "dde", "dirk", "firk", "linear", "ode", "partitioned", "progress", "rosenbrock",
-    "sde", "second_order", "solution", "spline", "steady_state",
+    "sde", "second_order", "solution", "solve", "spline", "steady_state",
 }  # fmt: skip
 
 # Names that several modules define in one meaning: rules of a primitive or of an interpreter, and
@@ -39,6 +39,7 @@ RULES = {
 ONE_MEANING = {
     "State",  # of the loop, and the public one around it
     "Polynomial",  # an interpolant, and a basis of functions of `nn`
+    "Layer", "NeuralODE", "Solution", "solve",  # of JAX, and of torch
     "check_method",  # that it is one (validation), and that it keeps its contract (testing)
     "_answer", "_check_count", "_compiled", "_determining_matrix",
     "_horner", "_is_array", "_list_as_array", "_lower_inverse", "_message", "_real_dtype", "_same",

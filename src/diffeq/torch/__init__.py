@@ -4,6 +4,19 @@
 """
 
 from . import versions as _versions  # noqa: F401 - before all that imports torch
+from .layers import Layer, NeuralODE
 from .odeint import odeint, odeint_adjoint, odeint_event
+from .sdeint import sdeint, sdeint_adjoint
+from .solve import Solution, solve
 
-__all__ = ["odeint", "odeint_adjoint", "odeint_event"]
+__all__ = [
+    "Layer",
+    "NeuralODE",
+    "Solution",
+    "odeint",
+    "odeint_adjoint",
+    "odeint_event",
+    "sdeint",
+    "sdeint_adjoint",
+    "solve",
+]

@@ -39,16 +39,34 @@ def has_lowering(op: Any) -> bool:
 
 
 def evaluate_graph(
-    graph: torch.fx.GraphModule, name: str, captured: dict[str, Array], arguments: Sequence[Array]
+    graph: torch.fx.GraphModule,
+    name: str,
+    captured: dict[str, Array],
+    arguments: Sequence[Array],
+    past: Callable | None = None,
 ) -> Any:
     """Evaluates the graph of the function `name` in arrays of JAX, inside a trace.
 
-    `captured` are the tensors that the function sees from outside, by their names in the graph.
+    `captured` are the tensors that the function sees from outside, by their names in the graph;
+    `past` is the solution before the time of the call.
     """
     wrap = torchax.default_env().j2t_iso
-    evaluation = _Evaluation(graph, name, {key: wrap(x) for key, x in captured.items()})
+    tensors = {key: wrap(x) for key, x in captured.items()}
+    evaluation = _Evaluation(graph, name, tensors, past)
     out = evaluation.run(*map(wrap, arguments), enable_io_processing=False)
-    return tree_map_only(torch.Tensor, _unwrapped, out)
+    return _in_arrays(graph.graph.process_outputs(out))
+
+
+def _in_arrays(x: Any) -> Any:
+    """A tree of tensors as one of arrays; a graph has lists and dictionaries of its own."""
+    if isinstance(x, torch.Tensor):
+        return _unwrapped(x)
+    if isinstance(x, dict):
+        return {key: _in_arrays(part) for key, part in x.items()}
+    if isinstance(x, (list, tuple)):
+        parts = [_in_arrays(part) for part in x]
+        return parts if isinstance(x, list) else tuple(parts)
+    return x
 
 
 class _Evaluation(torch.fx.Interpreter):
@@ -57,10 +75,14 @@ class _Evaluation(torch.fx.Interpreter):
     """
 
     def __init__(
-        self, graph: torch.fx.GraphModule, name: str, captured: dict[str, torch.Tensor]
+        self,
+        graph: torch.fx.GraphModule,
+        name: str,
+        captured: dict[str, torch.Tensor],
+        past: Callable | None,
     ) -> None:
         super().__init__(graph)
-        self.name, self.captured = name, captured
+        self.name, self.captured, self.past = name, captured, past
 
     def get_attr(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         found = self.captured.get(target)
@@ -87,9 +109,10 @@ class _Evaluation(torch.fx.Interpreter):
             return super().call_function(target, args, kwargs)
         env = torchax.default_env()
         args, kwargs = tree_map_only(torch.Tensor, _traced, (args, kwargs))
+        own = self._value_before if target is torch.ops.diffeq.past.default else _OWN.get(target)
         try:
-            if target in _OWN:
-                return env.j2t_iso(_OWN[target](*env.t2j_iso(args), **env.t2j_iso(kwargs)))
+            if own is not None:
+                return env.j2t_iso(own(*env.t2j_iso(args), **env.t2j_iso(kwargs)))
             with env:
                 return super().call_function(target, args, kwargs)
         except Exception as error:
@@ -97,6 +120,12 @@ class _Evaluation(torch.fx.Interpreter):
                 f"{self.name} uses {target}, which torchax {torchax.__version__} cannot turn into "
                 f"JAX ({type(error).__name__}: {str(error)[:200]}): write it with other operations."
             ) from error
+
+    def _value_before(self, t: Array, like: Array, part: int) -> Array:
+        """One part of the state at an earlier time."""
+        del like
+        assert self.past is not None
+        return jax.tree.leaves(self.past(t))[part]
 
 
 def _is_traced(x: Any) -> bool:

@@ -22,7 +22,7 @@ from .arrays import check_device
 from .evaluate import evaluate_graph, has_lowering
 from .graph import graph_of
 
-__all__ = ["TorchFunction", "TorchProgram", "count_calls", "torch_function"]
+__all__ = ["TorchFunction", "TorchProgram", "TorchReader", "count_calls", "torch_function"]
 
 _KEPT = 256
 _programs: OrderedDict[Hashable, "_ReadProgram"] = OrderedDict()
@@ -43,9 +43,11 @@ class TorchProgram:
         (out,) = self.graph.graph.output_node().args
         return torch.fx.map_arg(out, lambda node: node.meta["val"])
 
-    def __call__(self, tensors: Sequence[Array], *arguments: Array) -> Any:
+    def __call__(
+        self, tensors: Sequence[Array], *arguments: Array, past: Callable | None = None
+    ) -> Any:
         captured = dict(zip(self.places, tensors, strict=True))
-        return evaluate_graph(self.graph, self.name, captured, arguments)
+        return evaluate_graph(self.graph, self.name, captured, arguments, past)
 
 
 class TorchFunction(NamedTuple):
@@ -64,14 +66,14 @@ class _ReadProgram(NamedTuple):
 
 
 def torch_function(
-    f: Callable, examples: Sequence[torch.Tensor], name: str, call: Callable = lambda f, *x: f(*x)
+    f: Any, examples: Sequence[torch.Tensor], name: str, call: Callable = lambda f, *x: f(*x)
 ) -> TorchFunction:
-    """`f` for arguments like the examples; `call(f, *examples)` is how it is called with them.
+    """`f`, a function or several, for arguments like the examples: `call(f, *examples)` calls it.
 
     Raises:
         TypeError: f does what a solve cannot have (`graph_of`), or writes to its attributes.
     """
-    reader = _Reader()
+    reader = TorchReader()
     shapes = tuple((x.dtype, x.shape) for x in examples)
     key = (reader.read(f), call, shapes)
     found = _programs.get(key) if reader.certain else None
@@ -79,7 +81,7 @@ def torch_function(
         program, tensors = _new_program(partial(call, f), examples, name, reader)
         order = {id(x): i for i, x in enumerate(reader.tensors)}
         if reader.certain and all(id(x) in order for x in tensors):
-            again = _Reader()  # which leaves out what counts calls
+            again = TorchReader()  # which leaves out what counts calls
             key = (again.read(f), call, shapes)
             _programs[key] = _ReadProgram(program, [order[id(x)] for x in tensors])
             if len(_programs) > _KEPT:
@@ -92,7 +94,7 @@ def torch_function(
 
 
 def _new_program(
-    f: Callable, examples: Sequence[torch.Tensor], name: str, reader: "_Reader"
+    f: Callable, examples: Sequence[torch.Tensor], name: str, reader: "TorchReader"
 ) -> tuple[TorchProgram, list[torch.Tensor]]:
     """A program, and the tensors that it sees."""
     with _watched_attributes(name, reader.torch_modules):
@@ -104,7 +106,9 @@ def _new_program(
     seen = {name: x for name, x in found.items() if name not in fixed}
     program = TorchProgram(name, graph, list(seen))
     kinds = tuple((x.dtype, x.shape, x.device) for x in seen.values())
-    program.key = (graph.code, kinds, tuple(_constant_digest(found[x]) for x in fixed))
+    shapes = tuple((x.dtype, x.shape) for x in examples)
+    values = tuple(_constant_digest(found[x]) for x in fixed)
+    program.key = (graph.code, shapes, kinds, values)
     for place in seen:
         delattr(graph, place)
     return program, list(seen.values())
@@ -124,7 +128,7 @@ def _constant_digest(x: torch.Tensor) -> Hashable:
 # --- what a function reads ------------------------------------------------------------------------
 
 
-class _Reader(Reader):
+class TorchReader(Reader):
     """Reads functions and modules of torch: tensors are leaves, numbered as they are found."""
 
     def __init__(self) -> None:

@@ -14,11 +14,12 @@ import torch
 from torch._decomp import core_aten_decompositions
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.library import Library, impl
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-__all__ = ["graph_of"]
+__all__ = ["graph_of", "past_by_torch"]
 
 _aten = torch.ops.aten
 # What reads numbers: bool(), item(), float(), if; and results whose shape depends on numbers.
@@ -39,7 +40,7 @@ def graph_of(
     table = _decompositions(has_lowering)
 
     def watched(*args: torch.Tensor) -> Any:
-        with torch.enable_grad(), _Operations(name), _Detaching():
+        with torch.enable_grad(), _Operations(name), _Functions():
             try:
                 return f(*args)
             except Exception as error:
@@ -77,9 +78,10 @@ def _is_write(target: Any) -> bool:
 _DETACHING = (torch.Tensor.detach, torch.detach, vars(torch._C.TensorBase)["data"].__get__)
 
 
-class _Detaching(TorchFunctionMode):
+class _Functions(TorchFunctionMode):
     """Makes `x.detach()` an operation without gradient: the graph has others, of torch's own, that
-    the derivative goes through.
+    the derivative goes through. And selects where one whole number is the index, of which torch
+    would look at the number.
     """
 
     def __torch_function__(
@@ -88,7 +90,14 @@ class _Detaching(TorchFunctionMode):
         if func in _DETACHING:
             with torch.no_grad():
                 return args[0].view(args[0].shape)
+        if func is torch.Tensor.__getitem__ and _is_one_index(args[1]):
+            return torch.index_select(args[0], 0, args[1].reshape(1)).squeeze(0)
         return func(*args, **(kwargs or {}))
+
+
+def _is_one_index(x: Any) -> bool:
+    whole = (torch.int32, torch.int64)
+    return isinstance(x, torch.Tensor) and x.ndim == 0 and x.dtype in whole
 
 
 class _Operations(TorchDispatchMode):
@@ -157,3 +166,33 @@ def _written(func: Any, args: tuple, kwargs: dict[str, Any]) -> list[torch.Tenso
 
 def _without_gradient(x: torch.Tensor) -> torch.Tensor:
     return _aten.detach_copy.default(x)
+
+
+# --- the past of a delay equation -----------------------------------------------------------------
+
+
+def _past_shape(t: torch.Tensor, like: torch.Tensor, part: int) -> torch.Tensor:
+    """One part of the state at an earlier time: the graph has it as an operation."""
+    del t, part
+    return torch.empty_like(like)
+
+
+_library = Library("diffeq", "DEF")
+_library.define("past(Tensor t, Tensor like, int part) -> Tensor")
+impl("diffeq::past", "CompositeExplicitAutograd", _past_shape, lib=_library)
+
+
+def past_by_torch(y: Any) -> Callable[[Any], Any]:
+    """`past(t)` for a function in torch, while it is traced, with a state like y."""
+
+    def past(t: Any) -> Any:
+        t = torch.as_tensor(t)
+        if t.ndim:
+            raise TypeError(
+                f"past was called with {tuple(t.shape)} times; one is wanted: call it for each."
+            )
+        leaves, tree = tree_flatten(y)
+        values = [torch.ops.diffeq.past(t, leaf, i) for i, leaf in enumerate(leaves)]
+        return tree_unflatten(values, tree)
+
+    return past

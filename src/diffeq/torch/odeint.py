@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import torch
@@ -23,6 +22,7 @@ from .arrays import check_numeric, double_where
 from .autograd import operation
 from .functions import TorchProgram, count_calls, torch_function
 from .methods import StepOptions, controlled_steps, method_and_options, most_steps
+from .results import emptied
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_event"]
 
@@ -410,14 +410,14 @@ def _solution(setting: _Setting, extras: PyTree, arrays: list) -> tuple[list, So
             # No controller is differentiated; where a step ends on a stop, its length is.
             options["stops"] = ts[1:-1] if setting.moving_grid else ()
         sol = solve(problem, saveat=ts, **options)
-        return jax.tree.leaves(sol.ys), _emptied(sol)
+        return jax.tree.leaves(sol.ys), emptied(sol)
     grid = _points(setting.grid, ts, steps)
     options["controller"] = Fixed(grid)
     sol = solve(problem, saveat=grid if setting.interp == "linear" else ts, **options)
     rows = jax.tree.leaves(sol.ys)
     if setting.interp == "linear":
         rows = [_interpolated(grid, y, ts) for y in rows]
-    return rows, _emptied(sol)
+    return rows, emptied(sol)
 
 
 def _slopes_by_torch(
@@ -454,7 +454,7 @@ def _until_event(
     ends = jax.tree.leaves(jax.tree.map(lambda x: x[0], record.before))
     starts = jax.tree.leaves(problem.y0)
     rows = [jnp.stack([a, b]) for a, b in zip(starts, ends, strict=True)]
-    return [record.ts[0].astype(ts.dtype), *rows], _emptied(sol)
+    return [record.ts[0].astype(ts.dtype), *rows], emptied(sol)
 
 
 def _points(kind: Hashable, ts: Array, steps: PyTree) -> Array:
@@ -476,12 +476,6 @@ def _interpolated(grid: Array, rows: Array, ts: Array) -> Array:
     # No rounding where a time is a point.
     between = rows[place - 1] + theta * (rows[place] - rows[place - 1])
     return jnp.where(theta == 1, rows[place], between)
-
-
-def _emptied(sol: Solution) -> Solution:
-    """A solution without its rows: how it went."""
-    where = lambda s: (s.ts, s.ys, s.saved, s.y1, s.events)  # noqa: E731
-    return eqx.tree_at(where, sol, ((), (), (), (), ()))
 
 
 # --- checks ---------------------------------------------------------------------------------------
