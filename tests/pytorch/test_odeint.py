@@ -122,6 +122,14 @@ def test_a_training_step_compiles_once_and_counts_calls() -> None:
     assert 20 < field.nfe / 4 < 400
 
 
+def test_a_tuple_compiles_once() -> None:
+    y0, counts = (torch.ones(2, dtype=DOUBLE), torch.ones(1, dtype=DOUBLE)), []
+    for _ in range(2):
+        dt.odeint(lambda t, y: (-y[0], y[1] * t), y0, TS)
+        counts.append(len(autograd._operations))
+    assert counts[0] == counts[1]
+
+
 def test_a_fresh_lambda_and_another_module_are_the_same_program() -> None:
     y0, before = torch.ones(2, dtype=DOUBLE), None
     for scale in (1.0, 2.0):

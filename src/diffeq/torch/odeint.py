@@ -1,5 +1,6 @@
 """`odeint`, `odeint_adjoint` and `odeint_event`, with the signatures of torchdiffeq."""
 
+import functools
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -327,7 +328,7 @@ class _Call:
         if norm is None and not self.is_tuple:
             return None
         if norm is None:
-            return partial(_largest_part, tuple(x.numel() for x in self.y0))
+            return _norm_of_parts(tuple(x.numel() for x in self.y0))
         raise ValueError(
             "options has a norm, which is a function of torch's inside the error control: leave it "
             "out (the root mean square, of a tuple the largest of its parts'), or weigh the parts "
@@ -375,6 +376,11 @@ def _as_number(name: str, x: Any) -> Any:
             raise ValueError(f"{name} cannot require gradient")
         return jnp.asarray(x.detach().cpu().numpy())
     return float(x)
+
+
+@functools.cache  # one function for the same sizes, so that a program is found again
+def _norm_of_parts(sizes: tuple[int, ...]) -> Callable[[Array], Array]:
+    return partial(_largest_part, sizes)
 
 
 def _largest_part(sizes: tuple[int, ...], errors: Array) -> Array:
