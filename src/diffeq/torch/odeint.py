@@ -328,7 +328,7 @@ class _Call:
         if norm is None and not self.is_tuple:
             return None
         if norm is None:
-            return _norm_of_parts(tuple(x.numel() for x in self.y0))
+            return _largest_of_parts(tuple(x.numel() for x in self.y0))
         raise ValueError(
             "options has a norm, which is a function of torch's inside the error control: leave it "
             "out (the root mean square, of a tuple the largest of its parts'), or weigh the parts "
@@ -379,7 +379,7 @@ def _as_number(name: str, x: Any) -> Any:
 
 
 @functools.cache  # one function for the same sizes, so that a program is found again
-def _norm_of_parts(sizes: tuple[int, ...]) -> Callable[[Array], Array]:
+def _largest_of_parts(sizes: tuple[int, ...]) -> Callable[[Array], Array]:
     return partial(_largest_part, sizes)
 
 
