@@ -79,7 +79,7 @@ def solve(
             SOSRI, SOSRA if its noise is additive, and with `dt=` EulerMaruyama or EulerHeun if it
             is general or looks into the past. Of a call outside of jit and vmap the stiff method is
             compiled when it is needed. Inside it always is, which takes twice as long, but for a
-            field that is a neural network: for that the explicit method goes alone.
+            field that is a neural network and no more: there the explicit method goes alone.
         saveat: times to save at, sorted along the direction of time (duplicates are fine, NaN at
             the end is padding); None: the last state alone, as one row; "steps": every accepted
             step; or a dict of these.
@@ -237,9 +237,9 @@ def _build(static: StaticOptions, call: Call) -> tuple[BuiltSolve, Array]:
 
 def _stays_explicit(built: BuiltSolve, static: StaticOptions) -> bool:
     """True if the explicit method of the default pair goes alone, in a program that cannot be
-    exchanged for another when a number is known: where the field is a neural network, which is as
-    smooth as its weights are small, and which a second method would compile twice over; and where
-    it lacks the derivatives that a stiff method evaluates.
+    exchanged for another when a number is known: where the field is a neural network and no more,
+    which is as smooth as its weights are small, and which a second method would compile twice over;
+    and where it lacks the derivatives that a stiff method evaluates.
     """
     return (built.canonical.network and not static.is_stiff) or not _has_slopes(built)
 

@@ -127,11 +127,11 @@ def test_a_large_field_is_compiled_few_times(name):
 
 def test_a_network_is_compiled_as_often_by_the_default_as_by_its_explicit_method():
     """Where the same field without its layer is compiled for a second method, too."""
-    weights = jnp.ones((3, 1))
+    inner, outer = jnp.ones((3, 1)), jnp.ones((1, 3))
 
     def network(t, y, k):
-        hidden = jnp.tanh(weights @ jnp.reshape(y, 1))
-        return large_field(t, (weights.T @ hidden)[0], k)
+        hidden = jnp.tanh(inner @ jnp.reshape(y, 1))
+        return large_field(t, (outer @ hidden)[0], k)
 
     problem = de.ODEProblem(network, 1.0, (0.0, 1.0), 1.0)
     end = lambda k: de.solve(problem.replace(args=k), saveat=[0.3, 1.0]).ys[1]

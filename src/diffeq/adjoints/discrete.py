@@ -51,8 +51,8 @@ from .base import Adjoint, register_adjoint, run_as_one
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
-from .repeat import replay_part
-from .tape import Recorder, Tape, fewest_rows
+from .repeat import replay_part, walk_over_parts
+from .tape import MOST_ATTEMPTS, Part, Recorder, Tape, fewest_rows
 
 __all__ = [
     "Discrete",
@@ -88,7 +88,8 @@ class Discrete(Adjoint):
             rows · 2^⌊log₂ rows⌋ attempts are repeated once on the way back, of k times as many each
             about k/2 times. None: 256, more if max_steps needs it, and all, up to 1,024, where dt
             fixes their number; of a state of more than 4 kilobytes a megabyte's worth, but 32. Of a
-            megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given.
+            megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given. (A
+            derivative of the derivative keeps a state for each attempt of a window, too.)
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -140,7 +141,8 @@ class Discrete(Adjoint):
 
     def holds(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> bool:
         """True if a tape, thinned or not, can hold every solve of at most `max_steps` attempts."""
-        return self.checkpoint or max_steps <= self._kept(max_steps, size, is_adaptive=is_adaptive)
+        most = MOST_ATTEMPTS if self.checkpoint else 0
+        return max_steps <= max(most, self._kept(max_steps, size, is_adaptive=is_adaptive))
 
     def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
         """The number of rows of the tape of a solve of at most `max_steps` attempts."""
@@ -149,14 +151,15 @@ class Discrete(Adjoint):
             return max_steps
         if self.rows:
             return self.rows
-        most = fewest_rows(max_steps)
-        if is_adaptive:
+        most = fewest_rows(min(max_steps, MOST_ATTEMPTS))
+        if is_adaptive and self.checkpoint:
             cached = max(_CACHED // max(size, 1), min(_FEW_ROWS, most))
             return min(max(_DEFAULT_ROWS, most), cached)
         if size >= _LARGE:
             return fewest_rows(min(max_steps, _MOST_OF_LARGE))
         # Rows of a known number of steps are all used: none is filled with zeros in vain.
-        return max(_DEFAULT_ROWS if max_steps > _KNOWN_ROWS else _KNOWN_ROWS, most)
+        known = not is_adaptive and max_steps <= _KNOWN_ROWS
+        return max(_KNOWN_ROWS if known else _DEFAULT_ROWS, most)
 
     def run(
         self, integrator: Integrator, data: Data, start: Any, max_steps: int
@@ -467,11 +470,8 @@ class _TangentReplay(NamedTuple):
         kept_flags = _pick(self.keep, self.live)
         blank = self._blank(start)
 
-        def part(active: Any, index: Any, consts: Any, carry: Any, d_consts: Any, *_: Any) -> Any:
-            del active
-            consts, record = consts
+        def over_part(record: Tape, part: Part, consts: Any, carry: Any, d_consts: Any) -> Any:
             dots, d_rows = carry
-            part = self.recorder.part(record, index)
             rows = replay_part(self.recorder, self.end, consts[0], record, part)
             d_consts = _spread(d_consts, live)
             place = (record, part.first, part.n)
@@ -484,18 +484,15 @@ class _TangentReplay(NamedTuple):
                 jnp.where(record.thinned, put_row(old, first, row), new)
                 for old, first, new in zip(d_rows, _pick(dots, kept_flags), found, strict=True)
             ]
-            return (tuple(out), tuple(d_rows)), ()
+            return tuple(out), tuple(d_rows)
 
-        most = self.recorder.most_parts
-        (end, d_rows), _ = walk(
-            part,
-            0,
-            self.recorder.parts(record),
-            rows=jnp.arange(most + 1, dtype=jnp.int32),
-            consts=(self.consts, record),
+        end, d_rows = walk_over_parts(
+            self.recorder,
+            record,
+            over_part,
+            consts=self.consts,
             carry=(tuple(start), tuple(blank)),
             linear_consts=tuple(_pick(self.d_consts, live)),
-            length=most + 1,
             linear=True,
         )
         return list(end), list(d_rows)

@@ -152,10 +152,11 @@ class _TangentRecorder(NamedTuple):
     start: list
     rows: int = 0
 
-    def write(self, record: list, state: State, tried: Attempt) -> list:
+    def write(self, record: list, state: State, tried: Attempt, made: Array) -> list:
         """The tangents after an attempt; unchanged where it was rejected or the solve of a batch
         element has ended.
         """
+        del made  # or it is not accepted
         row = tape_row_of(self.integrator, state, tried)
         known = jax.tree.leaves(state.memory) if self.integrator.records_memory else []
         recorded = [row.t, row.y, *row.held, *known]

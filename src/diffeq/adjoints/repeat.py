@@ -1,11 +1,14 @@
-"""`replay_part`: a part of a window of the tape, repeated into a second buffer of rows."""
+"""`walk_over_parts`: over the windows of a tape and their parts; `replay_part`: the rows of a part,
+computed again into a second buffer.
+"""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import get_row, put_row
@@ -23,7 +26,60 @@ from ..integrator import (
 )
 from .tape import Part, Recorder, Tape
 
-__all__ = ["replay_part"]
+__all__ = ["replay_part", "walk_over_parts"]
+
+
+def walk_over_parts(
+    recorder: Recorder,
+    record: Tape,
+    step: Callable,
+    *,
+    consts: PyTree = (),
+    carry: PyTree,
+    linear_consts: PyTree = (),
+    linear: bool = False,
+    reverse: bool = False,
+) -> PyTree:
+    """The last carry of a `walk` over the windows of a tape, and in each over its parts:
+    `step(record, part, consts, carry, linear_consts)` returns the next one. The walks are nested
+    so that a derivative keeps a carry for each window, and for each part of one.
+    """
+    along = partial(walk, linear=linear, reverse=reverse)
+
+    def over_part(_: Any, i: Any, known: Any, carry: Any, linear_consts: Any, *__: Any) -> Any:
+        record, window, consts = known
+        part = recorder.part(record, window, i)
+        return step(record, part, consts, carry, linear_consts), ()
+
+    def over_window(_: Any, row: Any, known: Any, carry: Any, linear_consts: Any, *__: Any) -> Any:
+        record, consts = known
+        window = recorder.window(record, row)
+        if not recorder.splits:
+            return step(record, window, consts, carry, linear_consts), ()
+        most = recorder.most_parts
+        carry, _ = along(
+            over_part,
+            0,
+            recorder.parts(record, window),
+            rows=jnp.arange(most, dtype=jnp.int32),
+            consts=(record, window, consts),
+            carry=carry,
+            linear_consts=linear_consts,
+            length=most,
+        )
+        return carry, ()
+
+    carry, _ = along(
+        over_window,
+        0,
+        recorder.windows(record),
+        rows=jnp.arange(recorder.rows + 1, dtype=jnp.int32),
+        consts=(record, consts),
+        carry=carry,
+        linear_consts=linear_consts,
+        length=recorder.rows + 1,
+    )
+    return carry
 
 
 def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part: Part) -> TapeRow:
@@ -32,8 +88,7 @@ def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part:
     """
     integrator = recorder.integrator
     state = _window_start(integrator, like, data, record, part.row)
-    windows = (record.attempts + record.stride - 1) >> record.shift
-    following = jnp.where(part.row + 1 < windows, part.row + 1, recorder.rows)
+    following = jnp.where(part.row + 1 < recorder.windows(record), part.row + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
     n, first = jnp.where(record.thinned, part.n, 0), part.row << record.shift
     last, count = recorder.last_accepted(record, first, n), n
@@ -52,14 +107,13 @@ def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part:
         record = consts[1]
         spans = recorder.spans(record, number, first, count)
         for phase, (lo, n) in zip(integrator.submethods, spans, strict=True):
-            busy = recorder.last_accepted(record, first + lo, n)
             step, start = partial(_attempt_again, recorder, phase), (rows, state, first + lo)
-            (rows, state, _), _ = again(step, 0, n, consts=(*consts, busy), carry=start)
+            (rows, state, _), _ = again(step, 0, n, consts=tuple(consts), carry=start)
         return (rows, state), ()
 
     if len(integrator.submethods) == 1:
         step, start = partial(_attempt_again, recorder, integrator), (record.rows, state, first)
-        (rows, *_), _ = again(step, 0, count, consts=(*consts, None), carry=start)
+        (rows, *_), _ = again(step, 0, count, consts=consts, carry=start)
     else:
         (rows, _), _ = walk(
             lap,
@@ -85,20 +139,20 @@ def _attempt_again(
     integrator: Integrator,
     active: Any,
     row: Any,
-    consts: tuple[Data, Tape, Part, Array, TapeRow, Array | None],
+    consts: tuple[Data, Tape, Part, Array, TapeRow],
     carried: tuple[TapeRow, State, Array],
     *linear: Any,
 ) -> tuple[tuple[TapeRow, State, Array], tuple]:
     """A step of a `walk`: the next attempt of a window, by the recorded decision, and its row."""
     del active, row, linear
-    (rows, state, i), (data, record, part, last, end, busy) = carried, consts
+    (rows, state, i), (data, record, part, last, end) = carried, consts
     decision = recorder.decision(record, i, last, end)
     if data.failed is not None:
         decision = Decision((data.failed < 0) | (state.steps < data.failed))
     after, tried = attempt(integrator, data, state, decision)
     found = tape_row_of(integrator, state, tried)
-    if busy is not None:  # an element that waits for those of another method does not change
-        after = jax.tree.map(partial(jnp.where, i <= busy), after, state)
+    if recorder.alternates:  # an element that waits for those of another method does not change
+        after = jax.tree.map(partial(jnp.where, recorder.was_made(record, i)), after, state)
     place = i - part.first
     if recorder.splits:  # attempts before the part are discarded
         place = jnp.where(place < 0, recorder.rows, place)

@@ -36,9 +36,13 @@ from ..integrator import (
     tape_row_of,
 )
 
-__all__ = ["Part", "Recorder", "Tape", "fewest_rows", "full_capacity"]
+__all__ = ["MOST_ATTEMPTS", "Part", "Recorder", "Tape", "fewest_rows", "full_capacity"]
 
 _WORD = 32
+MOST_ATTEMPTS = 2**24
+"""The most attempts of a tape, unless its rows hold more in whole windows: their decisions take two
+megabytes.
+"""
 
 
 class Tape(NamedTuple):
@@ -120,7 +124,7 @@ class Recorder:
         if not self.thins:
             return self.rows
         capacity = full_capacity(self.rows)
-        while capacity < self.most:
+        while capacity < min(self.most, MOST_ATTEMPTS):
             capacity *= 2
         return capacity
 
@@ -135,9 +139,14 @@ class Recorder:
         return self.capacity // self.rows if self.splits else self.rows
 
     @property
+    def alternates(self) -> bool:
+        """True if methods take turns, so that an element of a batch may wait for others."""
+        return len(self.integrator.submethods) > 1
+
+    @property
     def most_parts(self) -> int:
-        """The largest number of parts of a tape."""
-        return max(self.rows, self.capacity >> self._part_shift)
+        """The largest number of parts of a window."""
+        return self.most_of_window >> self._part_shift if self.splits else 1
 
     @property
     def _part_shift(self) -> int:
@@ -147,13 +156,15 @@ class Recorder:
     @property
     def bits(self) -> int:
         """The number of bits of a decision: accepted or not; where there are stops or events, ended
-        at a stop or not, and a flag for each event (a power of two, so that a decision lies in one
-        word or fills several); or, where the step size is one of a few, its code.
+        at a stop or not, and a flag for each event; where methods take turns, the last one is made
+        or not (a power of two, so that a decision lies in one word or fills several). Or, where the
+        step size is one of a few, its code.
         """
         flags, code = self.integrator.event_bits, self.integrator.draw_bits
-        if flags:
-            return 1 << (2 + flags + code - 1).bit_length()
-        return 1 + code if code else 2 if self.integrator.has_stops else 1
+        if code and not flags:
+            return 1 + code
+        count = 2 + flags + code if flags else 1 + self.integrator.has_stops
+        return 1 << (count + self.alternates - 1).bit_length()
 
     @property
     def words(self) -> int:
@@ -197,8 +208,10 @@ class Recorder:
         bounds = [jnp.clip(bound - first, 0, n) for bound in bounds]
         return [(low, high - low) for low, high in itertools.pairwise(bounds)]
 
-    def write(self, record: Tape, state: State, tried: Attempt) -> Tape:
-        """Writes an attempt to the tape, if its number is a multiple of the stride."""
+    def write(self, record: Tape, state: State, tried: Attempt, made: Bool[Array, ""]) -> Tape:
+        """Writes an attempt to the tape, if its number is a multiple of the stride; one that is not
+        `made` is that of other elements of a batch.
+        """
         if self.integrator.one_step:
             return self._only(record, state, tried)
         i = record.attempts
@@ -209,7 +222,7 @@ class Recorder:
         decisions = record.decisions
         if decisions.shape[0]:
             word, shift = self._place(i)
-            mask = self._flags(row, state, tried)
+            mask = self._flags(row, state, tried, made)
             decisions = put_row(decisions, get_row(decisions, word) | (mask << shift), word)
         return record._replace(rows=rows, decisions=decisions, attempts=i + 1)
 
@@ -224,18 +237,20 @@ class Recorder:
         bits = min(self.bits, _WORD) * i
         return bits >> 5, (bits & (_WORD - 1)).astype(jnp.uint32)
 
-    def _flags(self, row: TapeRow, state: State, tried: Attempt) -> Array:
+    def _flags(self, row: TapeRow, state: State, tried: Attempt, made: Array) -> Array:
         """The bits of an attempt: a word, or a vector of words."""
         events, draws = self.integrator.events, self.integrator.draw_bits
         if not events:
             if draws:
                 return tried.accept.astype(jnp.uint32) | (tried.code.astype(jnp.uint32) << 1)
-            return row.whole[0].astype(jnp.uint32) & (2**self.bits - 1)
+            word = row.whole[0].astype(jnp.uint32) & (2 ** (1 + self.integrator.has_stops) - 1)
+            return word | made.astype(jnp.uint32) << (self.bits - 1) if self.alternates else word
         flags = [events.decided(state.events, tried.end)]
         if draws:
             flags.append((tried.code >> jnp.arange(draws)) & 1 == 1)
         bits = jnp.concatenate([jnp.stack([tried.accept, tried.landing]), *flags])
-        bits = jnp.pad(bits, (0, self.bits - bits.shape[0])).reshape(self.words, -1)
+        bits = jnp.pad(bits, (0, self.bits - bits.shape[0]))
+        bits = (bits.at[-1].set(made) if self.alternates else bits).reshape(self.words, -1)
         places = jnp.arange(bits.shape[1], dtype=jnp.uint32)
         words = jnp.sum(bits.astype(jnp.uint32) << places, axis=1, dtype=jnp.uint32)
         return words if self.words > 1 else words[0]
@@ -258,32 +273,40 @@ class Recorder:
             return Decision((code & 1) == 1, flags=flags, code=drawn.astype(jnp.int32))
         return Decision((code & 1) == 1, (code & 2) == 2, i == last, end.t, end.time_error, flags)
 
+    def was_made(self, record: Tape, i: Array) -> Bool[Array, ""]:
+        """True if an element of a batch made attempt i, where methods take turns; False if it had
+        to wait for those of another method.
+        """
+        word = jnp.atleast_1d(self._code(record.decisions, i))[-1]
+        return (word >> (min(self.bits, _WORD) - 1)) & 1 == 1
+
     def _code(self, decisions: Array, i: Array) -> Array:
         word, shift = self._place(i)
         return get_row(decisions, word) >> shift
 
-    def parts(self, record: Tape) -> Int[Array, ""]:
-        """The number of parts of a tape: one, where no row was dropped."""
-        shift = self._shift(record)
-        parts = (record.attempts + (1 << shift) - 1) >> shift
-        return jnp.where(record.thinned, parts, jnp.minimum(record.attempts, 1))
+    def windows(self, record: Tape) -> Int[Array, ""]:
+        """The number of windows of a tape: one, where no row was dropped."""
+        windows = (record.attempts + record.stride - 1) >> record.shift
+        return jnp.where(record.thinned, windows, jnp.minimum(record.attempts, 1))
 
-    def part(self, record: Tape, index: Int[Array, ""]) -> Part:
-        """A part of a tape by its number: where no row was dropped, the whole."""
-        shift, thinned = self._shift(record), record.thinned
-        first = jnp.where(thinned, index << shift, 0)
-        n = jnp.where(thinned, jnp.minimum(1 << shift, record.attempts - first), record.attempts)
-        if not self.splits:
-            return Part(index, first, jnp.int32(0), n, n)
-        row = index >> (record.shift - shift)
-        start = row << record.shift
-        window = jnp.minimum(record.stride, record.attempts - start)
-        window = jnp.where(thinned, window, record.attempts)
-        return Part(row, first, first - start, n, window)
+    def window(self, record: Tape, row: Int[Array, ""]) -> Part:
+        """The window from a row on, as one part: where no row was dropped, the whole tape."""
+        first = jnp.where(record.thinned, row << record.shift, 0)
+        n = jnp.minimum(record.stride, record.attempts - first)
+        n = jnp.where(record.thinned, n, record.attempts)
+        return Part(row, first, jnp.int32(0), n, n)
 
-    def _shift(self, record: Tape) -> Int[Array, ""]:
-        """The logarithm of the number of attempts of a part."""
-        return jnp.minimum(record.shift, self._part_shift) if self.splits else record.shift
+    def parts(self, record: Tape, window: Part) -> Int[Array, ""]:
+        """The number of parts in which a window is repeated."""
+        whole = jnp.minimum(window.n, 1)
+        return jnp.where(record.thinned, -(-window.n >> self._part_shift), whole)
+
+    def part(self, record: Tape, window: Part, i: Int[Array, ""]) -> Part:
+        """Part i of a window."""
+        skipped = i << self._part_shift
+        n = jnp.minimum(1 << self._part_shift, window.n - skipped)
+        n = jnp.where(record.thinned, n, window.n)
+        return Part(window.row, window.first + skipped, skipped, n, window.n)
 
     def last_accepted(self, record: Tape, first: Array, n: Array) -> Array:
         """The last accepted one of n attempts from `first`; `first` − 1 if none was accepted."""

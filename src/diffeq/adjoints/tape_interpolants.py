@@ -13,8 +13,8 @@ from ..autodiff.dynamic_scan import walk
 from ..core.norm import in_dtype_of
 from ..integrator import step_interpolant
 from .backward_solve import AdjointIntegrator, BackwardSolve, ForwardStates
-from .repeat import replay_part
-from .tape import Recorder, TapeRow
+from .repeat import replay_part, walk_over_parts
+from .tape import Part, Recorder, Tape, TapeRow
 
 __all__ = ["solve_along_tape", "state_at"]
 
@@ -49,20 +49,9 @@ def solve_along_tape(back: AdjointIntegrator, recorder: Recorder) -> BackwardSol
         return over(record.rows, record.attempts, solve)
 
     def back_over_part(
-        active: Bool[Array, ""], index: Array, _: tuple, solve: BackwardSolve, *__: tuple
-    ) -> tuple[BackwardSolve, tuple]:
-        del active
-        part = recorder.part(record, index)
+        record: Tape, part: Part, _: tuple, solve: BackwardSolve, __: tuple
+    ) -> BackwardSolve:
         rows = replay_part(recorder, back.kept.end, data, record, part)
-        return over(rows, part.n, solve), ()
+        return over(rows, part.n, solve)
 
-    parts = jnp.arange(recorder.most_parts + 1, dtype=jnp.int32)
-    return walk(
-        back_over_part,
-        0,
-        recorder.parts(record),
-        rows=parts,
-        carry=solve,
-        length=len(parts),
-        reverse=True,
-    )[0]
+    return walk_over_parts(recorder, record, back_over_part, carry=solve, reverse=True)

@@ -1,8 +1,10 @@
-"""`has_hidden_layer`: whether a function is a neural network, read from its jaxpr.
+"""`is_network`: whether a function is a neural network, read from its jaxpr.
 
-A network takes its input through a product with weights, an activation, and a product with further
-weights: a hidden layer. So does hardly a law of nature: the rates of chemical reactions are
-exponentials and powers, and the stencils of a discretisation are constants of the program.
+A network takes its input through a product with weights, an activation, and a product with other
+weights: a hidden layer. A law of nature hardly does. The rates of chemical reactions are
+exponentials and powers, the stencils of a discretisation are constants of the program, or one
+matrix twice; and in a law with a network as one of its terms the input has another way to the
+output.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from .jax_internals import (
     subprograms,
 )
 
-__all__ = ["has_hidden_layer"]
+__all__ = ["is_network"]
 
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 _ACTIVATIONS = (
@@ -33,36 +35,41 @@ _ACTIVATIONS = (
 
 
 class _Number(NamedTuple):
-    """A number of a jaxpr: whether it is made of the input, whether it is made of parameters, and
-    how far through a hidden layer the input has come: 1 after a product with weights, 2 after an
-    activation, 3 after the second product.
+    """A number of a jaxpr: whether it is made of the input, the parameters that it is made of, and
+    how far through a hidden layer the input has come on every way to it: 1 after a product with
+    weights, 2 after an activation, 3 after a product with other weights. `weights` are those of the
+    first product.
     """
 
     input: bool
-    parameter: bool
-    depth: int
+    parameters: frozenset[int]
+    depth: int = 0
+    weights: frozenset[int] = frozenset()
 
 
-def has_hidden_layer(jaxpr: Jaxpr, inputs: Sequence[bool], parameters: Sequence[bool]) -> bool:
-    """True if an output is made of a flagged input by a product with parameters, an activation, and
-    a second product with parameters. Parameters are the operands so flagged, and arrays of JAX that
-    the jaxpr closes over; an array of NumPy is a constant of the program.
+def is_network(jaxpr: Jaxpr, inputs: Sequence[bool], parameters: Sequence[bool]) -> bool:
+    """True if all outputs are made of the flagged inputs by a product with parameters, an
+    activation, and a product with other parameters, and in no other way. Parameters are the
+    operands so flagged, and arrays of JAX that the jaxpr closes over; an array of NumPy is a
+    constant of the program.
 
     >>> import jax, jax.numpy as jnp
-    >>> weights = jnp.ones((2, 2))
-    >>> network = jax.make_jaxpr(lambda y, w: w @ jnp.tanh(w @ y))(jnp.ones(2), weights)
-    >>> linear = jax.make_jaxpr(lambda y, w: w @ (w @ y))(jnp.ones(2), weights)
-    >>> [has_hidden_layer(f, [True, False], [False, True]) for f in (network, linear)]
+    >>> function = lambda y, v, w: v @ jnp.tanh(w @ y)
+    >>> network = jax.make_jaxpr(function)(jnp.ones(2), jnp.ones((2, 2)), jnp.ones((2, 2)))
+    >>> hybrid = jax.make_jaxpr(lambda *x: function(*x) - x[0])(*[jnp.ones((2, 2))] * 3)
+    >>> [is_network(f, [True, False, False], [False, True, True]) for f in (network, hybrid)]
     [True, False]
     """
-    flags = zip(inputs, parameters, strict=True)
-    found = interpret(jaxpr, [_Number(i, p, 0) for i, p in flags], _layers_of, _closed_over)
-    return any(number.depth == 3 for number in found)
+    flags = enumerate(zip(inputs, parameters, strict=True))
+    numbers = [_Number(x, frozenset([i] if p else [])) for i, (x, p) in flags]
+    found = interpret(jaxpr, numbers, _layers_of, _closed_over)
+    moving = [x for x in found if x.input]
+    return bool(moving) and all(x.depth == 3 for x in moving)
 
 
 def _closed_over(x: Any, aval: ShapedArray) -> _Number:
     del aval
-    return _Number(False, isinstance(x, Array | Tracer), 0)
+    return _Number(False, frozenset([id(x)] if isinstance(x, Array | Tracer) else []))
 
 
 def _layers_of(equation: Equation, numbers: list[_Number]) -> Sequence[_Number]:
@@ -70,15 +77,21 @@ def _layers_of(equation: Equation, numbers: list[_Number]) -> Sequence[_Number]:
     if name in CALLS:
         return interpret(called(equation), numbers, _layers_of, _closed_over)
     moving = [x for x in numbers if x.input]
-    depth = max((x.depth for x in moving), default=0)
-    weighted = any(x.parameter and not x.input for x in numbers)
-    if moving and weighted and any(subprograms(equation)):
+    still = frozenset().union(*(x.parameters for x in numbers if not x.input))
+    depths = [x.depth for x in moving] or [0]
+    weights = frozenset().union(*(x.weights for x in moving))
+    # On every way; but what an activation multiplies goes on through it (SiLU, GELU).
+    depth = max(depths) if name == "mul" and min(depths) > 0 else min(depths)
+    if any(subprograms(equation)):
         # A loop with both in it goes through layer after layer.
         layered = is_or_contains(equation, *_PRODUCTS) and is_or_contains(equation, *_ACTIVATIONS)
-        depth = 3 if layered else depth
-    elif name in _PRODUCTS and moving and weighted:
-        depth = 3 if depth == 2 else max(depth, 1)
+        depth = 3 if layered and still and moving else depth
+    elif name in _PRODUCTS and moving and still:
+        if depth == 0:
+            depth, weights = 1, still
+        elif depth == 2 and still - weights:
+            depth = 3
     elif name in _ACTIVATIONS and depth == 1:
         depth = 2
-    made = _Number(bool(moving), any(x.parameter for x in numbers), depth)
-    return [made] * len(output_types(equation))
+    parameters = still.union(*(x.parameters for x in moving))
+    return [_Number(bool(moving), parameters, depth, weights)] * len(output_types(equation))

@@ -49,8 +49,10 @@ class AttemptRecorder(Protocol):
         """The number of attempts that a delay equation can look back at."""
         ...
 
-    def write(self, record: PyTree, state: State, tried: Attempt) -> PyTree:
-        """Returns the record with an attempt that was made from a state."""
+    def write(self, record: PyTree, state: State, tried: Attempt, made: Array) -> PyTree:
+        """Returns the record with an attempt from a state; one that is not `made` is that of other
+        elements of a batch.
+        """
         ...
 
     def run(
@@ -94,7 +96,7 @@ def integrate(
             integrator.traces, "write", write, now, state.t, state.y, tried, buffers
         )
         if recorder is not None:
-            record = recorder.write(record, state, tried)
+            record = recorder.write(record, state, tried, active)
         if integrator.meter is not None:
             shown = integrator.meter.report(_percent(data, after), shown)
         return after, (buffers, record, (shown, past, lap))

@@ -29,7 +29,7 @@ from ..autodiff.jax_internals import (
     with_constants,
 )
 from ..autodiff.loop_invariant import split_invariant
-from ..autodiff.network_layers import has_hidden_layer
+from ..autodiff.network_layers import is_network
 from ..closures import check_indices, flatten, no_writes, unflatten
 from ..core.dispatch import entry_for
 from ..core.packing import Packing, as_state, moving_leaves, released, without_held
@@ -321,16 +321,16 @@ class Traced:
         self.again = partial(_traced_again, call, inputs, {}) if looks else None
         self.tree = jax.tree.structure(shape)
         self.shapes = [x.shape for x in jax.tree.leaves(shape)]
-        self.is_network = self._has_hidden_layer(len(leaves))
+        self.is_network = self._is_network(len(leaves))
         self.hoisted = constants_of(self.equations)
         self._hoist(sum(self.count) + 1, leaves)
 
-    def _has_hidden_layer(self, parameters: int) -> bool:
+    def _is_network(self, parameters: int) -> bool:
         """True if it is a neural network of the state, whose weights are in args or closed over."""
         count, state = len(input_types(self.equations)), 1 + sum(self.count)
         inputs = [1 <= i < state for i in range(count)]
         given = [state <= i < state + parameters for i in range(count)]
-        return has_hidden_layer(self.equations, inputs, given)
+        return is_network(self.equations, inputs, given)
 
     def _hoist(self, first: int, leaves: list) -> None:
         """Computes now what depends on parameters alone: those are the inputs from the `first`."""
