@@ -8,6 +8,7 @@ in JAX is mended here and nowhere else; `core/jax_contracts.py` lists what is us
 `tests/parts/test_contract.py` holds how that behaves.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -351,13 +352,14 @@ def _of_jax() -> tuple[str, ...]:
 
 @cache
 def _not_theirs() -> tuple[str, ...]:
-    """The beginnings of the names of files that a user has not written: those of this package, and
-    of its dependencies.
+    """The beginnings of the names of files that a user has not written: those of this package and
+    of its dependencies, and of a context that is entered as a decorator.
     """
     specs = map(find_spec, ("equinox", "jaxtyping", "beartype"))
     folders = [Path(spec.origin).parent for spec in specs if spec and spec.origin]
     return (
         *(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], *folders)),
+        contextlib.__file__,
         "<@beartype",
     )
 

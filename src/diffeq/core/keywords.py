@@ -53,7 +53,7 @@ def keywords[**P, R](function: Callable[P, R]) -> Callable[P, R]:
     placed = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     needed = {p.name for p in named if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
 
-    if function.__name__ == "solve":
+    if function.__name__ == "solve" and not _of_solve:  # there is one for torch, too
         _of_solve[:] = known
 
     @functools.wraps(function)
