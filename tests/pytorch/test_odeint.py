@@ -65,6 +65,10 @@ def gradients(library: ModuleType, **options: object) -> list[torch.Tensor]:
 )
 def test_controlled_steps_give_torchdiffeqs_gradients(method: str) -> None:
     theirs, ours = (gradients(x, method=method) for x in LIBRARIES)
+    by_t = 2
+    # By t a row has the slope of the interpolant: that of torchdiffeq's bosh3 is off by half a
+    # percent, while ours is the field's, and torchdiffeq's at tolerances of 1e-10.
+    close(theirs.pop(by_t), ours.pop(by_t), 1e-2 if method == "bosh3" else 1e-4)
     close(theirs, ours, 1e-4)  # torchdiffeq differentiates its first step, too
 
 
