@@ -2,7 +2,7 @@
 
 The methods are made at run time, one class for each table, so `src/diffeq/methods/__init__.pyi`
 declares them; `src/diffeq/__init__.pyi` says where each public name is from. Both are made of the
-names that the package exports and are committed; `tests/static/test_stubs.py` holds that they are
+names that the package exports and are committed; `tests/static/test_typing.py` holds that they are
 current.
 """
 

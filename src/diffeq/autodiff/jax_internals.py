@@ -420,8 +420,6 @@ def scan_of(equation: Equation) -> Scan:
 
 def scan_counts(params: dict) -> tuple[int, int]:
     """The number of constants and the number of carries of a scan with these parameters."""
-    if "ft_in" not in params:  # until 0.10
-        return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
     return len(consts), len(carry)
 
