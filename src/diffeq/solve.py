@@ -241,7 +241,8 @@ def _stays_explicit(built: BuiltSolve, static: StaticOptions) -> bool:
     which is as smooth as its weights are small, and which a second method would compile twice over;
     and where it lacks the derivatives that a stiff method evaluates.
     """
-    return (built.canonical.network and not static.is_stiff) or not _has_slopes(built)
+    network = not static.is_stiff and built.canonical.is_network()
+    return network or not _has_slopes(built)
 
 
 def _has_slopes(built: BuiltSolve) -> bool:

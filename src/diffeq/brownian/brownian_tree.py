@@ -28,8 +28,11 @@ from .counter_rng import RandomKey, Words, key_words
 from .increments import (
     LEVELS,
     TICKS,
+    Cell,
     Drawn,
     Noise,
+    PathPoint,
+    StepCell,
     StepDraw,
     between,
     descend,
@@ -157,12 +160,33 @@ class Tree(Noise[TreeOrigin, TreePosition]):
         dt = jnp.where(landing, target[1], self._time(origin, ticks))
         return StepDraw(dt, landing, drawn, after, path._replace(most=shorter), code)
 
-    def cut(self, source: TreeOrigin, draw: StepDraw, theta: Array) -> TreePosition:
+    def cut(
+        self, source: TreeOrigin, draw: StepDraw, theta: Array, point: PathPoint | None
+    ) -> TreePosition:
         """The place of θ in the attempt."""
         drawn = draw.drawn
-        tick = drawn.path.tick + part_of(drawn.ticks, theta)
-        w = self.value(source.words, tick) if self.marked else ()
+        if point is None:
+            tick = drawn.path.tick + part_of(drawn.ticks, theta)
+            w = self.value(source.words, tick) if self.marked else ()
+        else:
+            tick, w = point
         return TreePosition(tick, w, draw.accepted.most, jnp.array(True))
+
+    def step_cell(self, source: TreeOrigin, drawn: Drawn) -> StepCell:
+        """The smallest cell that holds an attempt: the attempt, but where it was cut."""
+        root = jnp.sqrt(tick_length(drawn.ticks, self.dtype))
+        w, h = drawn.normal[0] * root, drawn.normal[1] * root
+        first, last = drawn.path.tick, drawn.path.tick + drawn.ticks
+        level = 32 - lax.clz(first ^ jnp.maximum(last - 1, first))
+        complete = drawn.ticks == jnp.int32(1) << level
+        top = jnp.where(complete, level, LEVELS)
+        whole = self.whole(source.words)
+        above = jnp.where(complete, w, whole[0]), jnp.where(complete, h, whole[1])
+        found = descend(self, source.words, above, first, level, top, follow=True)
+        start = jnp.where(complete, drawn.path.w, found[2])
+        cell = Cell((first >> level) << level, start, level, *found[:2])
+        ends = PathPoint(first, drawn.path.w), PathPoint(last, drawn.path.w + w)
+        return StepCell(source.words, cell, *ends)
 
     def length(self, source: TreeOrigin, drawn: Drawn, dt: Array) -> Array:
         """Ticks are a part of the interval, and move along with it."""

@@ -22,12 +22,17 @@ from .counter_rng import RandomKey, Words, key_words, normals, threefry
 __all__ = [
     "LEVELS",
     "TICKS",
+    "Cell",
     "Drawn",
     "Noise",
+    "PathPoint",
+    "StepCell",
     "StepDraw",
     "StepNoise",
     "Steps",
     "descend",
+    "eighths",
+    "halve_cell",
 ]
 
 LEVELS = 30
@@ -59,6 +64,34 @@ class StepDraw(NamedTuple):
     accepted: PyTree
     rejected: PyTree
     code: Int[Array, ""] | None = None
+
+
+class PathPoint(NamedTuple):
+    """A point of the unit path: its tick, and W there."""
+
+    tick: Int[Array, "*cells"]
+    w: Float[Array, "..."]
+
+
+class Cell(NamedTuple):
+    """A dyadic cell of the unit path: its first tick, W there, its level (it has 2^level ticks,
+    and none at −1), and (W, H) over it.
+    """
+
+    tick: Int[Array, "*cells"]
+    start: Float[Array, "..."]
+    level: Int[Array, "*cells"]
+    w: Float[Array, "..."]
+    h: Float[Array, "..."]
+
+
+class StepCell(NamedTuple):
+    """A dyadic cell that holds a step, the words of its key, and the ends of the step."""
+
+    words: Words
+    cell: Cell
+    first: PathPoint
+    last: PathPoint
 
 
 class StepNoise(NamedTuple):
@@ -119,8 +152,14 @@ class Noise[S, P]:
         """
         raise NotImplementedError
 
-    def cut(self, source: S, draw: StepDraw, theta: Array) -> P:
-        """The path from θ inside an attempt, where an event has cut it off."""
+    def cut(self, source: S, draw: StepDraw, theta: Array, point: PathPoint | None) -> P:
+        """The path from θ inside an attempt, where an event has cut it off: at the point of the
+        unit path, where that is known.
+        """
+        raise NotImplementedError
+
+    def step_cell(self, source: S, drawn: Drawn) -> StepCell:
+        """A dyadic cell that holds an attempt."""
         raise NotImplementedError
 
     def length(self, source: S, drawn: Drawn, dt: Array) -> Array:
@@ -254,14 +293,22 @@ class Steps(Noise[Words, StepPlace]):
         del source
         return jnp.where(self.is_remainder(drawn), drawn.path.left, dt) if self.cuts else dt
 
-    def cut(self, source: PyTree, draw: StepDraw, theta: Array) -> Inside:
+    def cut(self, source: PyTree, draw: StepDraw, theta: Array, point: PathPoint | None) -> Inside:
         """Returns the path of the rest of the step."""
         path = draw.drawn.path
-        tick, w = self._at(source, draw.drawn, theta)
+        tick, w = self._at(source, draw.drawn, theta) if point is None else point
         left = (1 - theta.astype(draw.dt.dtype)) * draw.dt
         rest = Inside(path.number, tick, w, lax.stop_gradient(left), draw.landing)
         fresh, done = self._start(path.number + 1, left), tick >= TICKS
         return jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, rest)
+
+    def step_cell(self, source: PyTree, drawn: Drawn) -> StepCell:
+        """All of the step, of which the attempt may be the rest."""
+        words, (w, h) = self._cell(source, drawn.path.number)
+        zero = jnp.zeros((), jnp.int32)
+        cell = Cell(zero, jnp.zeros_like(w), jnp.int32(LEVELS), w, h)
+        first, last = PathPoint(drawn.path.tick, drawn.path.w), PathPoint(jnp.int32(TICKS), w)
+        return StepCell(words, cell, first, last)
 
     def _at(self, source: PyTree, drawn: Drawn, theta: Array) -> tuple[Array, Array]:
         """The tick at θ of what may be the rest of a step, and W there (of the unit path)."""
@@ -274,9 +321,9 @@ class Steps(Noise[Words, StepPlace]):
         self, source: PyTree, drawn: Drawn, theta: Array, dt: Array, mark: Array | None
     ) -> Array:
         """W at t + θ dt, from the start of the step; near an end of it, the value at the end."""
-        del mark
         if self.cuts:
-            return self._along(source, drawn, theta, dt)
+            w = self._at(source, drawn, theta)[1] if mark is None else mark
+            return jnp.sqrt(dt / tick_length(drawn.ticks, self.dtype)) * (w - drawn.path.w)
         theta = lax.stop_gradient(theta)
         slack = float(jnp.finfo(theta.dtype).eps) ** 0.5
         theta = jnp.where(theta < slack, 0, jnp.where(theta > 1 - slack, 1, theta))
@@ -286,11 +333,6 @@ class Steps(Noise[Words, StepPlace]):
         h = drawn.normal[1] if self.area else self.whole(words)[1]
         inside = descend(self, words, (w, h), tick, lowest(tick), LEVELS, follow=True)[2]
         return jnp.sqrt(dt) * jnp.where(tick >= TICKS, w, inside)
-
-    def _along(self, source: PyTree, drawn: Drawn, theta: Array, dt: Array) -> Array:
-        """W at t + θ dt, from the start of what may be the rest of a step."""
-        moved = self._at(source, drawn, theta)[1] - drawn.path.w
-        return jnp.sqrt(dt / tick_length(drawn.ticks, self.dtype)) * moved
 
 
 def part_of(ticks: Array, theta: Array) -> Int[Array, "..."]:
@@ -313,6 +355,38 @@ def halves(
     mean = h / 4 - z / 2
     left = w / 2 + 3 * h / 2 + z
     return left, mean + n, w - left, mean - n
+
+
+def _split(
+    noise: Noise, words: Words, tick: Array, level: Array, cell: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    """The length of the halves of the cell of 2^level ticks that holds a tick, and their (W, H)."""
+    node = (jnp.int32(1) << (LEVELS - level)) + (tick >> level)
+    half = tick_length(jnp.int32(1) << (level - 1), noise.dtype)
+    z, n = noise.draws(words, node, 2)
+    return half, halves(*cell, z, n, half)
+
+
+def halve_cell(noise: Noise, words: Words, cell: Cell) -> tuple[Cell, Cell]:
+    """Both halves of a cell; of a single tick, itself and an empty cell at its end, of level −1."""
+    level = jnp.maximum(cell.level, 1)
+    _, (w, h, w_right, h_right) = _split(noise, words, cell.tick, level, (cell.w, cell.h))
+    whole = cell.level <= 0
+    w, h = jnp.where(whole, cell.w, w), jnp.where(whole, cell.h, h)
+    middle = cell.tick + jnp.where(cell.level < 0, 0, jnp.int32(1) << (level - 1))
+    left = Cell(cell.tick, cell.start, jnp.where(whole, cell.level, level - 1), w, h)
+    w_right, h_right = jnp.where(whole, 0, w_right), jnp.where(whole, 0, h_right)
+    below = jnp.maximum(cell.level - 1, -1)
+    return left, Cell(middle, cell.start + w, below, w_right, h_right)
+
+
+def eighths(noise: Noise, words: Words, cell: Cell) -> Cell:
+    """The eight parts of a cell, one after the other."""
+    parts = jax.tree.map(lambda x: x[None], cell)
+    for _ in range(3):
+        both = jax.vmap(lambda part: halve_cell(noise, words, part))(parts)
+        parts = jax.tree.map(lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:]), *both)
+    return parts
 
 
 def descend(
@@ -343,10 +417,7 @@ def descend(
         del active
         words, tick = consts[:2]
         x, w, h, *place = state
-        node = (jnp.int32(1) << (LEVELS - x)) + (tick >> x)
-        half = tick_length(jnp.int32(1) << (x - 1), noise.dtype)
-        z, n = noise.draws(words, node, 2)
-        left, h_left, right, h_right = halves(w, h, z, n, half)
+        half, (left, h_left, right, h_right) = _split(noise, words, tick, x, (w, h))
         goes_right = ((tick >> (x - 1)) & 1) == 1
         if follow:
             start, area = place

@@ -77,9 +77,10 @@ class Event(AbstractEvent):
     those whose conditions an affect makes true. An affect that goes on making conditions true
     without time passing ends the solve with the status `zeno`.
 
-    In an equation with noise the crossing is looked for on the path of the key, at nine places of
-    each step, and located to 2⁻³⁰ of the interval (of the step, where steps are given). There its
-    time has no derivative: asking for it is an error, and `AfterStep` the way out.
+    In an equation with noise the crossing is looked for on the path of the key, at the eighths of
+    each step (of the dyadic cell that holds it), and located to 2⁻³⁰ of the interval (of the step,
+    where steps are given). There its time has no derivative: asking for it is an error, and
+    `AfterStep` the way out.
 
     Raises:
         TypeError: condition or affect is no function; (by `solve`) condition returns something else

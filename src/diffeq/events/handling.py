@@ -26,8 +26,10 @@ from ..core.norm import in_dtype_of, rounding
 from ..core.packing import Packing
 from ..core.status import Status
 from ..methods import Step
+from ..methods.brownian_bridge import Bridge
 from ..problems.lowering import flip_time
 from .condition_signs import Watch
+from .first_passage import first_passage
 from .locate import ConditionSign, Crossing, crossing_at_end, first_crossing, located
 from .lowered import (
     LoweredAfterStep,
@@ -86,6 +88,10 @@ class Events:
         # A path with noise has no slope that would say to which side of a zero it goes.
         steady = [np.full(c.count, not (noisy and c.traced.uses(0))) for c in conditions]
         self.sloped = np.concatenate([none.astype(bool), *steady])
+        # A condition without noise, such as a jump's hazard, is differentiated, and so located to
+        # rounding: with one of them, all are evaluated at any place.
+        certain = any(p.fixed for p in self.crossings) or self.sloped.any()
+        self.only_passages = bool(self.crossings) and noisy and not certain
         start = 0
         self.flags: dict[int, slice] = {}
         for part in (*self.crossings, *self.lists, *self.afters):
@@ -358,15 +364,19 @@ class BoundEvents:
         e, (t, y), dt, landing, fired = self.events, start, plan.dt, plan.landing, plan.fired
         known, waiting = plan.known, jnp.any(plan.known.pending)
         still, t0, length, line = self.still(), *lax.stop_gradient((t, dt, path))
-        values = lambda theta: still.numbers(_time_at(t0, theta, length), line(theta))  # noqa: E731
+        numbers = lambda theta, y: still.numbers(_time_at(t0, theta, length), y)  # noqa: E731
+        values = lambda theta: numbers(theta, line(theta))  # noqa: E731
         moving = accept & ~waiting & (length > 0)
         ulps = 16 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t0 + length))
         slack = jnp.minimum(ulps / jnp.where(length > 0, length, 1), 1e-3)
         slack = in_dtype_of(slack, lax.stop_gradient(y))
         wanted = None if fired is None else fired[: e.count] & ~waiting
-        found = first_crossing(
-            values, known.signs, e.direction, slack, wanted, moving, smooth=not e.noisy
-        )
+        if e.only_passages and isinstance(line, Bridge):
+            found = first_passage(line, numbers, known.signs, e.direction, moving, slack.dtype)
+        else:
+            found = first_crossing(
+                values, known.signs, e.direction, slack, wanted, moving, smooth=not e.noisy
+            )
         found = self._with_crossings_at_end(
             known, found, values, slack, moving & landing, t0 + length
         )
@@ -384,6 +394,7 @@ class BoundEvents:
             signs,
             found.scale,
             path,
+            found.point,
         )
 
     def _with_crossings_at_end(
@@ -429,7 +440,11 @@ class BoundEvents:
             return draw.accepted
         assert noise is not None
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)  # noqa: E731
-        path = pick(truncation.cut, noise.cut(source, draw, truncation.theta), draw.accepted)
+        path = pick(
+            truncation.cut,
+            noise.cut(source, draw, truncation.theta, truncation.point),
+            draw.accepted,
+        )
         return pick(jnp.any(known.pending), draw.drawn.path, path)
 
     def still(self) -> "BoundEvents":
@@ -456,7 +471,7 @@ class BoundEvents:
             t, _, t1 = span
             y = step.y
             if self.events.afters and truncation.polynomial is not None:
-                y = jnp.where(truncation.cut, truncation.polynomial(truncation.theta), y)
+                y = jnp.where(truncation.cut, truncation.state(truncation.theta), y)
             after = self._look("truths", self.events.afters, t1, y) & (t1 > t)
             landing = truncation.landing
             if plan.returned is not False:  # given times that are due there have to wait
@@ -505,7 +520,8 @@ class BoundEvents:
                 root = located(residual, truncation.theta, truncation.cut, x)
                 moved = (root - lax.stop_gradient(root)).astype(t.dtype)  # zero, but it moves
                 t1 = jnp.where(truncation.cut, t1 + moved * dt, t1)
-                y = jnp.where(truncation.cut, polynomial(root), y)
+                cut = truncation._replace(polynomial=polynomial)
+                y = jnp.where(truncation.cut, cut.state(root), y)
             chain = [(y, held)]
             for part in e.parts:
                 flags = fired[e.flags[part.place]]

@@ -29,9 +29,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..autodiff.while_loop import loop
+from ..brownian import PathPoint
 from ..core.promotion import standard_promotion
 
-__all__ = ["ConditionSign", "Crossing", "crossing_at_end", "first_crossing", "located"]
+__all__ = [
+    "ConditionSign",
+    "Crossing",
+    "CrossingRule",
+    "crossing_at_end",
+    "first_crossing",
+    "largest_size",
+    "located",
+]
 
 _DEGREE = 8
 _NODES = np.arange(_DEGREE + 1) / _DEGREE
@@ -78,7 +87,8 @@ class ConditionSign(NamedTuple):
 class Crossing(NamedTuple):
     """The first crossing in a step. `theta` is its place, and 1 if there is none; `crossed` flags
     all that cross there, of which the `first` has done so, while the others are to follow; `signs`
-    are those of all conditions there, and `scale` has the largest |g| in the step.
+    are those of all conditions there, and `scale` has the largest |g| in the step. `point` is its
+    place on a Brownian motion, where the step has one and is searched along it.
     """
 
     theta: Float[Array, ""]
@@ -86,9 +96,10 @@ class Crossing(NamedTuple):
     crossed: Bool[Array, " k"]
     signs: ConditionSign
     scale: Float[Array, " k"]
+    point: PathPoint | None = None
 
 
-class _CrossingRule(NamedTuple):
+class CrossingRule(NamedTuple):
     """Decides which changes of sign are crossings: those in the wanted `direction`, with an exact
     zero counted as the side `zero`.
     """
@@ -152,10 +163,10 @@ def first_crossing(
     `slack`: crossings so close after the first one (in θ) count as simultaneous. `wanted`: those
     that are known to happen, in a second run, which never takes another path; or None. `open_`:
     whether to search at all. A path that is not `smooth`, of an equation with noise, is nowhere a
-    polynomial: it is evaluated in nine places, and that is all.
+    polynomial: the conditions, which here do not see it, are evaluated in nine places.
     """
     free = jnp.where(signs.on, signs.side, jnp.where(direction != 0, direction, -signs.side))
-    rule = _CrossingRule(direction, free)
+    rule = CrossingRule(direction, free)
     start, end = values(jnp.zeros_like(slack)), values(jnp.ones_like(slack))
     deflated = lambda theta: _deflated(values(theta), start, theta, signs.on)  # noqa: E731
     search = _search_step(rule, values, signs, start, wanted, open_, slack.dtype, smooth=smooth)
@@ -192,7 +203,7 @@ def crossing_at_end(
     `signs`, and do so within rounding of it: that of time, and of a polynomial, which is a sum of
     larger numbers.
     """
-    rule = _CrossingRule(direction, jnp.where(direction != 0, direction, -signs.side))
+    rule = CrossingRule(direction, jnp.where(direction != 0, direction, -signs.side))
     return rule.crossed(signs.side, rule.sides(values(1 + 16 * slack))) & ~signs.on
 
 
@@ -204,7 +215,7 @@ def _deflated(g: Array, start: Array, theta: Array, on: Array) -> Array:
 
 
 def _search_step(
-    rule: _CrossingRule,
+    rule: CrossingRule,
     values: Callable[[Array], Array],
     signs: ConditionSign,
     start: Array,
@@ -233,7 +244,7 @@ def _search_step(
         at = jnp.concatenate([begin[None], at[1:]])
         last, clear = rule.sides(at[-1]), jnp.ones((), bool)
         if smooth:
-            rough = jnp.where(on, _largest_size(g) / thetas[1].astype(g.dtype), 0)
+            rough = jnp.where(on, largest_size(g) / thetas[1].astype(g.dtype), 0)
             clear = jnp.all(_is_clear(at, between, (search.side, last), rough))
         clear = clear | (search.width <= _NARROWEST) | (search.looks >= _LOOKS)
         some, bracket = _first_interval(rule, search.side, thetas[:count], at, wanted)
@@ -247,8 +258,8 @@ def _search_step(
             some & clear,
             bracket,
             jnp.where(clear, last, search.side),
-            jnp.maximum(search.size, _largest_size(at)),
-            jnp.maximum(search.scale, _largest_size(g)),
+            jnp.maximum(search.size, largest_size(at)),
+            jnp.maximum(search.scale, largest_size(g)),
         )
         return after, ()
 
@@ -261,7 +272,8 @@ def _search_step(
     return loop(more, look, first, consts=open_)[0]
 
 
-def _largest_size(h: Array) -> Array:
+def largest_size(h: Array) -> Array:
+    """The largest |h| of each condition over all places; NaN counts as 0."""
     return jnp.max(jnp.where(jnp.isnan(h), 0, jnp.abs(h)), axis=0)
 
 
@@ -303,7 +315,7 @@ def _is_clear(h: Array, between: Array, sides: tuple[Array, Array], rough: Array
 
 
 def _first_interval(
-    rule: _CrossingRule, side: Array, thetas: Array, h: Array, wanted: Bool[Array, " k"] | None
+    rule: CrossingRule, side: Array, thetas: Array, h: Array, wanted: Bool[Array, " k"] | None
 ) -> tuple[Array, _Bracket]:
     """Returns whether there is a crossing, and the samples between which the first one lies."""
     sides = rule.sides(h)
@@ -323,7 +335,7 @@ def _first_interval(
 
 
 def _narrow_bracket(
-    rule: _CrossingRule,
+    rule: CrossingRule,
     values: Callable[[Array], Array],
     bracket: _Bracket,
     found: Array,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
+from ..brownian import PathPoint
 from .locate import ConditionSign
 
 __all__ = [
@@ -112,7 +113,8 @@ class StepTruncation(NamedTuple):
 
     `first` flags the condition that crosses at θ (or those that are pending in this round),
     `crossed` all that cross at the same time, `signs` are those of all conditions there, `scale`
-    has their largest values in the step, and `polynomial` is the step's.
+    has their largest values in the step, and `polynomial` is the step's. `point` is the place of θ
+    on a Brownian motion, where it was searched along one.
     """
 
     dt: Array
@@ -124,6 +126,13 @@ class StepTruncation(NamedTuple):
     signs: PyTree = ()
     scale: PyTree = ()
     polynomial: PyTree = None
+    point: PathPoint | None = None
+
+    def state(self, theta: Array) -> Array:
+        """The state at θ, which is the place of the cut, or moves with it."""
+        if self.point is None:
+            return self.polynomial(theta)
+        return self.polynomial(theta, self.point.w)
 
 
 class OutputWindow(NamedTuple):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Inexact, PyTree, Real
 
+from ..brownian import StepCell
 from ..problems.forms import Sde, apply_diffusion
 from .interpolant import Interpolant
 
@@ -68,6 +69,10 @@ class Bridge(Interpolant):
         w = self.noise.within(self.source, self.drawn, theta, self.dt, mark)
         whole = self._part(jnp.sqrt(self.dt) * self.drawn.normal[0], self.dt)
         return self.y0 + theta * (self.y1 - self.y0 - whole) + self._part(w, theta * self.dt)
+
+    def step_cell(self) -> StepCell:
+        """A dyadic cell of the Brownian motion that holds the step."""
+        return self.noise.step_cell(self.source, self.drawn)
 
     def _part(self, w: Array, dt: Array) -> Array:
         moved = apply_diffusion(self.kind, self.g, w)

@@ -20,6 +20,7 @@ from jaxtyping import Array, PyTree
 from ..autodiff.component_dependence import own_components
 from ..autodiff.discontinuity_times import Jumps, concatenate_times, join_jumps, jumping, turns_of
 from ..autodiff.jax_internals import (
+    Jaxpr,
     constants_of,
     count_equations,
     evaluate,
@@ -82,7 +83,8 @@ class Canonical(eqx.Module):
     `form(parameters, sign, held)` gives the canonical equation in the loop's time τ = sign · t,
     which always runs forwards, with the leaves that are `held`; `packing` has the user's tree, and
     `args(parameters)` the user's args. `noise` is the shape of the Brownian motion, None where
-    there is none; `delays` is None, but for an equation that looks into its past.
+    there is none; `delays` is None, but for an equation that looks into its past. `is_network()`
+    reads from the field's equations whether it is a neural network and no more.
     """
 
     y0: Array
@@ -96,7 +98,7 @@ class Canonical(eqx.Module):
     noise: tuple[int, ...] | None = eqx.field(static=True, default=None)
     delays: Any = None
     jumps: Jumps = Jumps([], [], [], [])
-    network: bool = eqx.field(static=True, default=False)
+    is_network: Callable[[], bool] = eqx.field(static=True, default=lambda: False)
 
 
 class Delays(eqx.Module):
@@ -182,7 +184,7 @@ def canonical(
         rule.noise(problem, traced, y0),
         rule.delays,
         jumps,
-        any(f.is_network for f in traced),
+        lambda: any(f.is_network() for f in traced),
     )
 
 
@@ -321,16 +323,18 @@ class Traced:
         self.again = partial(_traced_again, call, inputs, {}) if looks else None
         self.tree = jax.tree.structure(shape)
         self.shapes = [x.shape for x in jax.tree.leaves(shape)]
-        self.is_network = self._is_network(len(leaves))
+        self.is_network = partial(self._is_network, self.equations, len(leaves))
         self.hoisted = constants_of(self.equations)
         self._hoist(sum(self.count) + 1, leaves)
 
-    def _is_network(self, parameters: int) -> bool:
-        """True if it is a neural network of the state, whose weights are in args or closed over."""
-        count, state = len(input_types(self.equations)), 1 + sum(self.count)
+    def _is_network(self, equations: Jaxpr, parameters: int) -> bool:
+        """True if it is a neural network of the state, whose weights are in args or closed over:
+        read when it is asked, from the equations before any of them is hoisted.
+        """
+        count, state = len(input_types(equations)), 1 + sum(self.count)
         inputs = [1 <= i < state for i in range(count)]
         given = [state <= i < state + parameters for i in range(count)]
-        return is_network(self.equations, inputs, given)
+        return is_network(equations, inputs, given)
 
     def _hoist(self, first: int, leaves: list) -> None:
         """Computes now what depends on parameters alone: those are the inputs from the `first`."""
