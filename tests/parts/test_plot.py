@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ MANY = jax.jit(jax.vmap(ONE))
 @pytest.fixture(autouse=True)
 def _closed():
     yield
-    mpl.pyplot.close("all")
+    plt.close("all")
 
 
 def test_one_is_lines_with_points():
@@ -94,3 +95,45 @@ def test_refused():
         MANY(jnp.full(2, jnp.nan)).plot()
     with pytest.raises(ValueError, match=r"this batch is \(2, 1\)"):
         jax.tree.map(lambda x: x[:, None], MANY(jnp.ones(2))).plot()
+
+
+def test_the_style_ends_with_its_context():
+    before = dict(mpl.rcParams)
+    with de.plot.style({"lines.linewidth": 3.0}):
+        figure, ax = plt.subplots()
+        (line,) = ax.plot([0, 1])
+        assert line.get_color() == "#0072B2"
+        assert line.get_linewidth() == 3.0
+        assert not ax.spines["top"].get_visible()
+        assert figure.get_layout_engine() is not None
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_style_stays_without_a_context_and_refuses_what_is_unknown():
+    with mpl.rc_context():
+        de.plot.style()
+        assert mpl.rcParams["axes.titlelocation"] == "left"
+        before = dict(mpl.rcParams)
+        with pytest.raises(KeyError, match="line_width"):
+            de.plot.style({"font.size": 20, "line_width": 2})
+        assert dict(mpl.rcParams) == before
+
+
+def test_colours_of_the_style_are_told_apart():
+    """Also by those who do not see red or green (Viénot, Brettel and Mollon 1999), in pairs."""
+    with de.plot.style():
+        ours = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert nearest_colours(ours) > 0.12
+    assert nearest_colours(mpl.colormaps["tab10"].colors[:7]) < 0.05  # matplotlib's own
+
+
+def nearest_colours(colours) -> float:
+    rgb = np.array([mpl.colors.to_rgb(colour) for colour in colours]) ** 2.2
+    no_red = np.array([[0.1124, 0.8876, 0], [0.1124, 0.8876, 0], [0.004, -0.004, 1]])
+    no_green = np.array([[0.2927, 0.7073, 0], [0.2927, 0.7073, 0], [-0.0223, 0.0223, 1]])
+    nearest = []
+    for matrix in (np.eye(3), no_red, no_green):
+        shown = np.clip(rgb @ matrix.T, 0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(shown[:, None] - shown[None], axis=-1)
+        nearest.append(apart[np.triu_indices(len(colours), 1)].min())
+    return min(nearest)
