@@ -6,7 +6,7 @@
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: FORCE help demo gallery test check thorough contracts format format-check lint types layers doctest api \
-	bench package release-check clean
+	docs browser bench package release-check clean
 
 JAX := newest
 VENV := .venv$(if $(filter lowest,$(JAX)),-lowest)
@@ -61,6 +61,13 @@ doctest: $(VENV)/.ready-dev ## every example in a docstring, as a user would run
 api: $(VENV)/.ready-dev ## write down the public API as it is now, and its stubs for type checkers
 	$(BIN)/python tests/static/test_public.py
 	$(BIN)/python tools/stubs.py
+
+docs: $(VENV)/.ready-docs ## build the site in build/site, with links and anchors checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+browser: docs $(VENV)/.ready-browser ## look at the site in a headless Chromium, at three widths
+	{ command -v chromium || command -v google-chrome; } >/dev/null || $(BIN)/playwright install chromium
+	$(BIN)/pytest -n 0 -rs tests/static/test_site.py
 
 bench: $(VENV)/.ready-bench ## set up, with the peers, then run the benchmarks
 	$(BIN)/python -m benchmarks.run

@@ -133,8 +133,8 @@ def solve_ensemble(
             the strategy on it alone. What comes back is where it was made: its leading axis is
             sharded over the mesh. None: the default device.
         throw: True warns where some failed, False says nothing, "compiled" raises as in `solve`.
-        saveat, save, dense, rtol, atol, dt, dt0, controller, events, stops, adjoint, max_steps,
-            max_saves, max_events, init: as in `solve`, the same for all.
+        saveat, save, dense, rtol, atol, dt, dt0: as in `solve`, the same for all.
+        controller, events, stops, adjoint, max_steps, max_saves, max_events, init: likewise.
 
     Returns:
         A `Solution` whose arrays have a leading axis. `sol.failed` lists trajectories that failed,

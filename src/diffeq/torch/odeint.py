@@ -124,7 +124,8 @@ def odeint_adjoint(
             one.
 
     Raises:
-        As `odeint`; ValueError: func is no module and adjoint_params is None, the adjoint method
+        TypeError: as by `odeint`.
+        ValueError: as by `odeint`; func is no module and adjoint_params is None, the adjoint method
             has no error control, or an adjoint equation is asked for with event_fn.
 
     Reference: chen2018.
@@ -193,7 +194,7 @@ def odeint_event(
         The time of the event, and y at t0 and there.
 
     Raises:
-        As `odeint`.
+        TypeError, ValueError: as by `odeint`.
 
     Reference: chen2021.
 
