@@ -24,7 +24,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 # %% [markdown]
 # ## The data
@@ -91,30 +91,28 @@ for extra, error, wrong, seconds in rows:
 axis = np.linspace(-4.3, 4.3, 90, dtype=np.float32)
 grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
 shown = np.random.default_rng(1).permutation(2 * COUNT)[:400]
-figure = plt.figure(figsize=(11.5, 3.3), layout="constrained")
+de.plot.style()
+figure = plt.figure(figsize=(11.5, 3.1))
+levels, letters = np.linspace(-1.2, 1.2, 13), iter("abcd")
 for column, extra in enumerate(fits):
     ax = figure.add_subplot(1, 4, 1 + 2 * column)
     score = np.asarray(jax.jit(jax.vmap(fits[extra].model))(grid)).reshape(len(axis), -1)
-    ax.contourf(axis, axis, np.clip(score, -1.2, 1.2), 13, cmap="RdBu_r", alpha=0.6)
+    shades = ax.contourf(axis, axis, score, levels, cmap="RdBu_r", alpha=0.6, extend="both")
     ax.contour(axis, axis, score, [0.0], colors="0.2", linewidths=1.0)
     for sign, colour in ((1.0, RED), (-1.0, BLUE)):
         inside = shown[labels[shown] == sign]
         ax.plot(*x[inside].T, ".", color=colour, markersize=2.5)
-    ax.set(title=f"{extra} extra: what it says", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    said = f"({next(letters)}) {extra or 'no'} extra dimension: score"
+    ax.set(title=said, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    figure.colorbar(shades, ax=ax, ticks=[-1, 0, 1], shrink=0.8)
     ends = jax.jit(jax.vmap(lambda y, layer=fits[extra].model.layer: layer(y).y1))(x[shown])
-    projection = {"projection": "3d"} if extra else {}
-    ax = figure.add_subplot(1, 4, 2 + 2 * column, **projection)
+    ax = figure.add_subplot(1, 4, 2 + 2 * column)
+    ends = np.asarray(ends)[:, [0, -1]]  # the first component, and the last
     for sign, colour, name in ((1.0, RED, "disk"), (-1.0, BLUE, "ring")):
-        ax.plot(
-            *np.asarray(ends)[labels[shown] == sign].T, ".", color=colour, markersize=3, label=name
-        )
-    ax.set(title="where points end", xlabel="$y_1$", ylabel="$y_2$")
-    if extra:
-        ax.set_zlabel("$y_3$", labelpad=-4)
-        ax.tick_params(labelsize=7, pad=-2)
-        ax.view_init(18, -55)
-    else:
-        ax.legend(frameon=False, fontsize=8)
+        ax.plot(*ends[labels[shown] == sign].T, ".", color=colour, markersize=3, label=name)
+    ended = f"({next(letters)}) where points end"
+    ax.set(title=ended, xlabel="$y_1$", ylabel=f"$y_{2 + extra}$")
+figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=3)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "augmented.png", dpi=160)
+figure.savefig(FIGURES / "augmented.png")
 print(f"figure: {FIGURES.name}/augmented.png")

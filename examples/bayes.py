@@ -108,9 +108,10 @@ for i, name in enumerate(NAMES):
 # ## The figure: rates, and what they foretell
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.5), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.5))
 axes[0].hist2d(*np.exp(kept[:, :2]).T, bins=20 if SHORT else 60, cmap="Blues")
-axes[0].plot(*np.exp(TRUTH[:2]), "+", color="#c8553d", markersize=10)
+axes[0].plot(*np.exp(TRUTH[:2]), "+", color="C1", markersize=10)
 axes[0].set(title="posterior of a and b (+: truth)", xlabel="a", ylabel="b")
 axes[1].plot(np.exp(np.asarray(places[:, :5, 0])), linewidth=0.5)
 axes[1].axhline(np.exp(TRUTH[0]), color="black", linewidth=0.8)
@@ -122,14 +123,12 @@ ahead = de.solve_ensemble(
 bands = de.stats.Quantile([0.05, 0.5, 0.95])
 counts = jnp.asarray(ahead.success)
 found = bands.result(bands.update(bands.init(ahead.ys[0]), ahead.ys, counts))
-for i, (name, colour) in enumerate((("prey", "#3b6ea5"), ("predators", "#c8553d"))):
+for i, (name, colour) in enumerate((("prey", "C0"), ("predators", "C1"))):
     axes[2].fill_between(fine, found[0, :, i], found[2, :, i], color=colour, alpha=0.3, linewidth=0)
     axes[2].plot(fine, found[1, :, i], color=colour, label=name)
     axes[2].plot(TS, jnp.exp(data[:, i]), "o", color=colour, markersize=3)
 axes[2].set(title="5–95 % of the solutions", xlabel="t", ylim=(0, 10.5))
-axes[2].legend(frameon=False, ncols=2, loc="upper center")
-for ax in axes[1:]:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend(ncols=2, loc="upper center")
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "bayes.png", dpi=160)
+figure.savefig(FIGURES / "bayes.png")
 print(f"figure: {FIGURES.name}/bayes.png")

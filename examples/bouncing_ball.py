@@ -117,12 +117,13 @@ print(
 es = jnp.linspace(0.75, 1.0, 101 if SHORT else 1001)
 heights = jax.jit(jax.vmap(height))(es)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-left.plot(es, heights, color="tab:blue", linewidth=1.5)
+de.plot.style()
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+left.plot(es, heights, color="C0", linewidth=1.5)
 left.axhline(TARGET, color="0.6", linewidth=0.8)
 for e, name, colour in (
-    (float(stationary), "stationary", "tab:orange"),
-    (roots[0], "root", "tab:green"),
+    (float(stationary), "stationary", "C1"),
+    (roots[0], "root", "C2"),
 ):
     left.plot(
         e, height_and_slope(jnp.asarray(e))[0], "o", color=colour, label=f"{name}, e = {e:.6f}"
@@ -133,11 +134,9 @@ for e, name, colour in (
     right.plot(hits, np.zeros(len(hits)), "^", color=colour, markersize=4, clip_on=False)
 right.axhline(TARGET, color="0.6", linewidth=0.8)
 left.set(xlabel="restitution e", ylabel=f"height at {END:g} s (m)", ylim=(0, None))
-left.legend(frameon=False)
+left.legend()
 right.set(xlabel="t (s)", ylabel="height (m)", xlim=(0, END), ylim=(0, None))
-for axis in (left, right):
-    axis.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(parents=True, exist_ok=True)
 path = FIGURES / "bouncing_ball.png"
-figure.savefig(path, dpi=150)
+figure.savefig(path)
 print(f"figure: {path.name}")

@@ -149,7 +149,8 @@ for what, error, seconds in rows:
 # %%
 fine = jnp.linspace(0.0, END, 231)
 found, stuck = (solve(m, saveat=fine).ys for m in (model, published.model))
-figure, axes = plt.subplots(1, 4, figsize=(13.0, 3.1), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 4, figsize=(13.0, 3.1))
 ends = {"truth": data[-1, 0], "network": found[-1, 0]}
 high = 1e3 * float(jnp.abs(data[-1, 0] - data[-1, 0].mean()).max())
 for ax, (name, u) in zip(axes, ends.items(), strict=False):
@@ -158,14 +159,16 @@ for ax, (name, u) in zip(axes, ends.items(), strict=False):
         cmap="RdBu_r",
     )  # fmt: skip
     ax.set(title=f"{name}: u around {u.mean():.2f}", xlabel="x", ylabel="y")
-figure.colorbar(image, ax=axes[1], label="10⁻³")
-for i, (name, colour) in enumerate((("u", "#3b6ea5"), ("v", "#c8553d"))):
+figure.colorbar(image, ax=axes[1], label="u − its mean, 10⁻³")
+for i, (name, colour) in enumerate((("u", "C0"), ("v", "C1"))):
     axes[2].plot(TS, data[:, i].mean((1, 2)), "o", color=colour, markersize=3.5, label=name)
     axes[2].plot(fine, stuck[:, i].mean((1, 2)), ":", color=colour, linewidth=1.0)
     axes[2].plot(fine, found[:, i].mean((1, 2)), color=colour, linewidth=1.2)
-axes[2].set(title="means; dotted: as published", xlabel="t", ylim=(0, None))
-axes[2].legend(frameon=False, loc="center right")
-axes[3].semilogy(published.history, color="#777777", linewidth=1.2, label="as published")
+axes[2].set(
+    title="means (points: data; dotted: as published)", xlabel="t", ylabel="u, v", ylim=(0, None)
+)
+axes[2].legend(loc="center right")
+axes[3].semilogy(published.history, color="0.45", linewidth=1.2, label="as published")
 start = 0
 for length, fit in fits.items():
     axes[3].semilogy(
@@ -176,9 +179,7 @@ for length, fit in fits.items():
     )
     start += len(fit.history)
 axes[3].set(title="training", xlabel="step", ylabel="mean square error")
-axes[3].legend(frameon=False, fontsize=7)
-for ax in axes[2:]:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[3].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "brusselator.png", dpi=160)
+figure.savefig(FIGURES / "brusselator.png")
 print(f"figure: {FIGURES.name}/brusselator.png")

@@ -24,7 +24,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 # %% [markdown]
 # ## The data, and what is read off them
@@ -84,7 +84,8 @@ print(f"| 300 steps on the solution alone | — | {blind.loss:.2f} | {seconds[2]
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
 for i, colour in enumerate((BLUE, RED)):
     axes[0].plot(ts, data[:, i], ".", color=colour, markersize=2, alpha=0.5)
     axes[0].plot(ts, found.ys[:, i], color=colour, label=f"$u_{i + 1}$")
@@ -93,14 +94,12 @@ for i, colour in enumerate((BLUE, RED)):
 axes[0].set(title="data, and smoothed states", xlabel="t", ylabel="u")
 axes[1].set(title="slopes (truth in grey)", xlabel="t", ylabel="u'")
 for ax in axes[:2]:
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend()
 axes[2].plot(*data.T, ".", color="0.6", markersize=2, label="data")
 axes[2].plot(*first.model(y0).ys.T, "--", color=BLUE, label="after collocation")
 axes[2].plot(*second.model(y0).ys.T, color=RED, label="after both")
 axes[2].set(title="solutions of the network", xlabel="$u_1$", ylabel="$u_2$", aspect="equal")
-axes[2].legend(frameon=False, fontsize=8, loc="center")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend(loc="center")
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "collocation.png", dpi=160)
+figure.savefig(FIGURES / "collocation.png")
 print(f"figure: {FIGURES.name}/collocation.png")

@@ -80,29 +80,28 @@ here = int(jnp.argmin(jnp.abs(lags - 0.1)))
 print(f"∂loss/∂lag at the start, by a lag of {lags[here]:.2f}: {slopes[here]:.2f}")
 
 # %%
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
+de.plot.style()
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.3))
 for rates, style, name in [(start, {"alpha": 0.45}, "before"), (fit.model, {}, "after")]:
-    for i, colour in enumerate(["#3b6ea5", "#c8553d"]):
+    for i, colour in enumerate(["C0", "C1"]):
         label = f"{'prey' if i == 0 else 'predators'}, {name}"
         left.plot(TS, solved(rates).ys[:, i], color=colour, label=label, **style)
 left.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
 left.set(xlabel="t", ylabel="population", title="prey are trained to stay at 1")
-left.legend(frameon=False, fontsize=7)
+left.legend()
 
-middle.semilogy(fit.history, color="#3b6ea5", linewidth=1.2)
+middle.semilogy(fit.history, color="C0", linewidth=1.2)
 middle.axhline(PUBLISHED["last"], color="0.3", linewidth=0.9, linestyle="--")
 middle.text(0, PUBLISHED["last"] * 1.2, "published", fontsize=7, color="0.3")
-middle.set(xlabel="step", ylabel="loss", title="ADAM(0.1)")
+middle.set(xlabel="step", ylabel="loss", title="training by Adam(0.1)")
 
 right.plot(lags, losses, color="0.3", linewidth=1.2)
 half = 0.5 * float(lags[1] - lags[0])
 for lag, value, slope in zip(lags[::4], losses[::4], slopes[::4], strict=True):
     right.plot([lag - half, lag + half], [value - half * slope, value + half * slope],
-               color="#c8553d", linewidth=2.5)  # fmt: skip
-right.set(xlabel="lag", ylabel="loss at the start", title="its derivative by the lag")
+               color="C1", linewidth=2.5)  # fmt: skip
+right.set(xlabel="lag", ylabel="loss at the start", title="its derivative by the lag (red)")
 
-for ax in (left, middle, right):
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "delay_lv.png", dpi=160)
+figure.savefig(FIGURES / "delay_lv.png")
 print(f"figure: {FIGURES.name}/delay_lv.png")

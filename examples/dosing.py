@@ -76,19 +76,18 @@ print(f"| largest error after a dose | — | {float(jnp.abs(after - want).max())
 # %%
 fine = jnp.linspace(0.0, 10.5, 1051, dtype=jnp.float32)
 path = predict(fit.model, fine)
-figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
-for i, colour in enumerate(("tab:blue", "tab:orange")):
-    axis.plot(ts, data[:, i], ".", color=colour, markersize=5, label=f"data, u{i + 1}")
-    axis.plot(fine, path.ys["u"][:, i], color=colour, linewidth=1.2, label=f"model, u{i + 1}")
-    axis.plot(
-        fine, path.ys["z"][:, i], color=colour, linewidth=0.8, linestyle=":", label=f"z{i + 1}"
-    )
-for t in times:
-    axis.axvline(float(t), color="0.85", linewidth=0.8, zorder=0)
-axis.set(xlabel="t", ylabel="u", xlim=(0, 10.5))
-axis.legend(frameon=False, ncols=3)
-axis.spines[["top", "right"]].set_visible(False)
+de.plot.style()
+figure, axes = plt.subplots(2, 1, figsize=(7.2, 4.4), sharex=True, sharey=True)
+for i, axis in enumerate(axes):
+    for t in times:
+        axis.axvline(float(t), color="0.85", linewidth=0.8, zorder=0)
+    axis.plot(fine, path.ys["u"][:, i], color="C0", label="model, $u$")
+    axis.plot(fine, path.ys["z"][:, i], "--", color="C1", linewidth=1.0, label="network, $z$")
+    axis.plot(ts, data[:, i], "o", color="0.1", markersize=3, markerfacecolor="white", label="data")
+    axis.set(ylabel=f"$u_{i + 1}$, $z_{i + 1}$", xlim=(0, 10.5))
+axes[1].set_xlabel("t (grey: doses)")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 FIGURES.mkdir(parents=True, exist_ok=True)
 path = FIGURES / "dosing.png"
-figure.savefig(path, dpi=150)
+figure.savefig(path)
 print(f"figure: {path.name}")

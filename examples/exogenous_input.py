@@ -26,7 +26,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 # %% [markdown]
 # ## The data
@@ -91,9 +91,8 @@ print(f"| mean square error, an input not seen | — | {unseen:.1e} | |")
 # Where the learnt field is zero, y rests: that curve is the static nonlinearity.
 
 # %%
-figure, axes = plt.subplots(
-    1, 3, figsize=(10.5, 3.2), layout="constrained", gridspec_kw={"width_ratios": [1.4, 1.4, 1]}
-)
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), gridspec_kw={"width_ratios": [1.4, 1.4, 1]})
 for ax, inputs, data, title in (
     (axes[0], u, y, "the record"),
     (axes[1], other_u, other_y, "an input not seen"),
@@ -102,15 +101,13 @@ for ax, inputs, data, title in (
     ax.plot(ts, data, "o", color="0.1", markersize=3, markerfacecolor="white", label="output, data")
     ax.plot(ts, told(inputs), color=RED, label="neural ODE")
     ax.set(title=title, xlabel="t", ylabel="u, y", ylim=(-0.05, 1.25))
-axes[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper center", columnspacing=1.0)
+axes[0].legend(ncols=3, loc="upper center", columnspacing=1.0)
 levels, rests = jnp.linspace(0.0, 1.0, 41), jnp.linspace(-0.2, 1.2, 281)
 slopes = jax.vmap(lambda u: jax.vmap(lambda y: fit.model.net(jnp.stack([y, u]))[0])(rests))(levels)
 axes[2].plot(levels, nonlinearity(np.asarray(levels)), color=GREY, linewidth=3.5, alpha=0.4)
 axes[2].plot(levels, rests[jnp.argmin(jnp.abs(slopes), axis=1)], color=RED)
-axes[2].legend(["truth", "learnt"], frameon=False)
+axes[2].legend(["truth", "learnt"])
 axes[2].set(title="where y rests", xlabel="u, held", ylabel="y")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "exogenous_input.png", dpi=160)
+figure.savefig(FIGURES / "exogenous_input.png")
 print(f"figure: {FIGURES.name}/exogenous_input.png")

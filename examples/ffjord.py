@@ -26,7 +26,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
@@ -86,9 +86,8 @@ print(f"| 4000 samples of the flow | (6 ± 0.7) | {moments} | |")
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(
-    1, 3, figsize=(10.5, 3.3), layout="constrained", gridspec_kw={"width_ratios": [1.2, 1.2, 1]}
-)
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), gridspec_kw={"width_ratios": [1.2, 1.2, 1]})
 times = jnp.linspace(0.0, 10.0, 101)
 starts = jnp.linspace(-2.5, 2.5, 21)[:, None]
 paths = jax.jit(jax.vmap(lambda z: flow(z, saveat=times).ys))(starts)[..., 0]
@@ -103,16 +102,14 @@ axes[1].hist(np.asarray(samples)[:, 0], bins=60, range=(2.5, 9.5), density=True,
 axes[1].plot(x, stats.norm.pdf(x, 6.0, 0.7), color=GREY, linewidth=3.5, alpha=0.4, label="truth")
 axes[1].plot(x, jnp.exp(jax.jit(jax.vmap(flow.log_prob))(x[:, None])), color=RED, label="flow")
 axes[1].set(title="density", xlabel="x", ylabel="p(x)", ylim=(0, 0.98))
-axes[1].legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+axes[1].legend(ncols=2, loc="upper center")
 axes[2].plot(adam.history, color=RED, label="Adam(0.1)")
 for value, name, style in ((1.2406, "published, Adam", "--"), (1.1577, "published, L-BFGS", "-."),
                            (found, "ours, BFGS", "-"), (ENTROPY, "entropy", ":")):  # fmt: skip
     axes[2].axhline(value, color=RED if "ours" in name else "0.35", linestyle=style, linewidth=0.9,
                     label=name)  # fmt: skip
 axes[2].set(title="training", xlabel="step", ylabel="−log p", ylim=(0.95, 2.6))
-axes[2].legend(frameon=False, fontsize=8)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "ffjord.png", dpi=160)
+figure.savefig(FIGURES / "ffjord.png")
 print(f"figure: {FIGURES.name}/ffjord.png")

@@ -26,7 +26,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
@@ -98,7 +98,8 @@ print({name: round(float(value), 4) for name, value in better.model.items()})
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.3), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.3))
 one = de.solve(problem.replace(args=published.model), saveat=ts).ys * 1e-12
 two = de.solve(problem.replace(args=better.model), saveat=ts).ys
 start = de.solve(problem.replace(args=poor), saveat=ts).ys
@@ -109,13 +110,11 @@ axes[0].plot(years, start, ":", color=GREY, label="poor start")
 axes[0].plot(years, one, "--", color=BLUE, label="as published")
 axes[0].plot(years, two, color=RED, label="on logarithms")
 axes[0].set(xlabel="year", ylabel="10¹² dollars of 2010", title="product of the world")
-axes[0].legend(frameon=False, fontsize=8)
+axes[0].legend()
 axes[1].axhline(0.0, color="0.6", linewidth=0.8)
 axes[1].plot(years, 100 * (one / (GDP * 1e-12) - 1), "--", color=BLUE)
 axes[1].plot(years, 100 * (two / (GDP * 1e-12) - 1), color=RED)
 axes[1].set(xlabel="year", ylabel="error, %", title="relative error")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "gdp.png", dpi=160)
+figure.savefig(FIGURES / "gdp.png")
 print(f"figure: {FIGURES.name}/gdp.png")

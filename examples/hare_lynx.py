@@ -252,15 +252,15 @@ print(f"| the same with networks | — | {forecasts[1910, 'with networks']:.3f} 
 # ## The figure
 
 # %%
-RED, GREY = "#c8553d", "0.45"
+RED, GREY = "C1", "0.45"
 END = 1910
 known = series.years <= END
 lotka_curve, net_curve = np.exp(plain[END](fine)), np.exp(bent[END](fine))
+de.plot.style()
 figure, axes = plt.subplot_mosaic(
     [["hare", "phase", "harm"], ["lynx", "phase", "good"]],
     figsize=(11.5, 4.4),
     gridspec_kw={"width_ratios": [2.0, 1.25, 1.0]},
-    layout="constrained",
 )
 for i, name in enumerate(("hare", "lynx")):
     ax = axes[name]
@@ -287,7 +287,7 @@ for which in (ax.xaxis, ax.yaxis):
     which.set_major_locator(plt.FixedLocator([5, 10, 20, 50, 100]))
     which.set_major_formatter("{x:g}")
     which.set_minor_locator(plt.NullLocator())
-figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 for column, (name, other, rate) in enumerate((("harm", "lynx", 1), ("good", "hare", 3))):
     ax, of = axes[name], 1 - column
@@ -300,8 +300,6 @@ for column, (name, other, rate) in enumerate((("harm", "lynx", 1), ("good", "har
     ax.set(xlabel=f"{other}, thousands", ylim=(0, None))
 axes["harm"].set_ylabel("hare lost, 1/year")
 axes["good"].set_ylabel("lynx gained, 1/year")
-for ax in axes.values():
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "hare_lynx.png", dpi=160)
+figure.savefig(FIGURES / "hare_lynx.png")
 print(f"figure: {FIGURES.name}/hare_lynx.png")

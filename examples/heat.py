@@ -25,7 +25,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 jax.config.update("jax_enable_x64", True)
 
@@ -78,7 +78,8 @@ print(f"| steps of Levenberg–Marquardt | — | {int(found.stats['num_steps'])}
 # Over so short a time the solution is nearly linear in its constants, and the error a cone.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
 guess = rows(start)
 axes[0].plot(x, 0.0 * bump, color=GREY, linewidth=0.8)
 axes[0].plot(x, data[-1] - bump, color=RED, label=f"t = {STEPS * dt:.3g}, (1, 1)")
@@ -87,7 +88,7 @@ axes[0].plot(
     x[::25], (rows(jnp.asarray(a))[-1] - bump)[::25], ".", color="0.1", markersize=4, label="found"
 )
 axes[0].set(title="what changed since t = 0", xlabel="x", ylabel="u − u(0)", xlim=(0, 7))
-axes[0].legend(frameon=False, fontsize=8)
+axes[0].legend()
 grid = jnp.linspace(0.0, 2.0, 7 if SHORT else 21)
 squares = jax.jit(jax.vmap(lambda c: jnp.mean((rows(c)[::10] - data[::10]) ** 2)))
 pairs = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
@@ -96,9 +97,8 @@ shown = axes[1].contourf(grid, grid, surface, 12, cmap="Blues_r")
 axes[1].plot(*start, "o", color=BLUE, label="start")
 axes[1].plot(*a, "*", color=RED, markersize=12, label="found")
 axes[1].set(title="root mean square error", xlabel="growth a₀", ylabel="diffusion a₁")
-axes[1].legend(frameon=True, framealpha=0.8, edgecolor="none", fontsize=8, loc="lower right")
+axes[1].legend(frameon=True, framealpha=0.8, edgecolor="none", loc="lower right")
 figure.colorbar(shown, ax=axes[1], format="%.3f")
-axes[0].spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "heat.png", dpi=160)
+figure.savefig(FIGURES / "heat.png")
 print(f"figure: {FIGURES.name}/heat.png")

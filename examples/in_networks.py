@@ -33,7 +33,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED = "#3b6ea5", "#c8553d"
+BLUE, RED = "C0", "C1"
 
 # %% [markdown]
 # ## The data: digits, turned, moved, of many sizes, and noisy
@@ -154,12 +154,15 @@ for name, right, seconds in rows:
 # ## The figure
 
 # %%
-figure = plt.figure(figsize=(10.5, 3.4), layout="constrained")
+de.plot.style()
+figure = plt.figure(figsize=(10.5, 3.4))
 left, right = figure.subfigures(1, 2, width_ratios=[1.25, 1.0])
 tiles = left.subplots(3, 8)
 for tile, image, label, guess in zip(tiles.flat, *test, guesses, strict=False):
     tile.imshow(image, cmap="gray_r", vmin=0, vmax=1)
-    tile.set_title(str(guess), fontsize=9, color=BLUE if guess == label else RED, pad=2)
+    tile.set_title(
+        str(guess), loc="center", fontsize=9, color=BLUE if guess == label else RED, pad=2
+    )
     tile.axis("off")
 left.suptitle("digits not seen, with what the convolutions say", fontsize=11)
 ax = right.subplots()
@@ -169,8 +172,7 @@ for (name, fit), colour in zip(fits.items(), (BLUE, RED), strict=True):
     ax.semilogy(fit.history, color=colour, linewidth=0.4, alpha=0.4)
     ax.semilogy(np.arange(len(smooth)) + width // 2, smooth, color=colour, label=name)
 ax.set(xlabel="step", ylabel="cross-entropy of a batch", title="training")
-ax.spines[["top", "right"]].set_visible(False)
-ax.legend(frameon=False)
+ax.legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "in_networks.png", dpi=160)
+figure.savefig(FIGURES / "in_networks.png")
 print(f"figure: {FIGURES.name}/in_networks.png")

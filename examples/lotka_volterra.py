@@ -97,24 +97,23 @@ print(f"\nrates: {np.round(np.asarray(fits['newton'].model), 4)}")
 # ## The figure
 
 # %%
-BLUE, RED = "#3b6ea5", "#c8553d"
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+BLUE, RED = "C0", "C1"
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
 for i, (colour, name) in enumerate([(BLUE, "rabbits"), (RED, "wolves")]):
     axes[0].plot(ts, solution.ys[:, i], color=colour, label=name)
     axes[1].plot(ts, predict(start)[:, i], "--", color=colour, linewidth=1.0, alpha=0.6)
     axes[1].plot(ts, predict(fits["both"].model)[:, i], color=colour)
 axes[0].set(title="the equations", xlabel="t", ylabel="population", ylim=(0, None))
-axes[0].legend(frameon=False, loc="upper center", ncols=2)
+axes[0].legend(loc="upper center", ncols=2)
 axes[0].set_ylim(0, 8.3)
-axes[1].set(title="before (dashed) and after Adam", xlabel="t", ylabel="population", ylim=(0, 10))
+axes[1].set(title="before (dashed) and after Adam", xlabel="t", ylabel="population", yscale="log")
 losses = np.maximum(fits["newton"].history, 1e-25)
 axes[2].semilogy(fits["both"].history, color=BLUE, label="Adam(0.1)")
-axes[2].semilogy(losses, color=RED, label="Adam, then L-BFGS")
+axes[2].semilogy(losses, color=RED, label="then L-BFGS")
 axes[2].axhline(1e-16, color="0.4", linewidth=0.9, linestyle="--", label="published")
 axes[2].set(title="loss of both", xlabel="step", ylabel="loss")
-axes[2].legend(frameon=False, fontsize=8, loc="center left")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend(loc="center left", bbox_to_anchor=(0, 0.45))
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "lotka_volterra.png", dpi=160)
+figure.savefig(FIGURES / "lotka_volterra.png")
 print(f"figure: {FIGURES.name}/lotka_volterra.png")

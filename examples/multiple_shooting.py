@@ -23,7 +23,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 # %% [markdown]
 # ## The data and the model
@@ -96,7 +96,8 @@ for name in dict.fromkeys(name for name, _ in runs):
 # ## The figure: the best of the seeds for each
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(12.0, 3.2), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 4, figsize=(12.0, 3.2))
 fine = jnp.linspace(0.0, 5.0, 401, dtype=jnp.float32)
 one = several.solve(runs["multiple shooting", 0].model)
 started = several.solve(make(0))
@@ -106,7 +107,7 @@ for ax, sol, title in ((axes[0], started, "groups before"), (axes[1], one, "grou
     ax.plot(ts, data[:, 0], "o", color="0.1", markersize=3.5, markerfacecolor="white")
     ax.set(title=title, xlabel="t", ylabel="$u_1$", ylim=(-2.6, 2.6))
 styles = {"single shooting": (BLUE, "--"), "multiple shooting": (RED, "-"),
-          "growing horizons": ("#5a8f5a", "-.")}  # fmt: skip
+          "growing horizons": ("C2", "-.")}  # fmt: skip
 for name, (colour, line) in styles.items():
     fits = [fit for (which, _), fit in runs.items() if which == name]
     if not fits:
@@ -116,10 +117,8 @@ for name, (colour, line) in styles.items():
     axes[3].semilogy(best.history, color=colour, linewidth=1.0, label=name)
 axes[2].plot(ts, data[:, 0], "o", color="0.1", markersize=3.5, markerfacecolor="white")
 axes[2].set(title="one solve of each", xlabel="t", ylabel="$u_1$", ylim=(-2.6, 3.9))
-axes[2].legend(frameon=False, fontsize=8, loc="upper right")
+axes[2].legend(loc="upper right")
 axes[3].set(title="training", xlabel="step", ylabel="its own loss")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "multiple_shooting.png", dpi=160)
+figure.savefig(FIGURES / "multiple_shooting.png")
 print(f"figure: {FIGURES.name}/multiple_shooting.png")

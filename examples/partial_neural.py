@@ -37,7 +37,7 @@ import diffeq as de
 jax.config.update("jax_enable_x64", True)
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED = "#3b6ea5", "#c8553d"
+BLUE, RED = "C0", "C1"
 KEY = jax.random.key(0)
 
 # %% [markdown]
@@ -159,13 +159,14 @@ print(f"| the network alone, mean square from t = 3 | — | {grown.loss:.2g} | {
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
 before, after = series(first), series(partial.model)
 for i, (colour, name) in enumerate([(BLUE, "x, from the network"), (RED, "y, known equation")]):
     axes[0].plot(fine, before[:, i], "--", color=colour, linewidth=1.0, alpha=0.6)
     axes[0].plot(fine, after[:, i], color=colour, label=name)
 axes[0].set(title="partial neural (dashed: before)", xlabel="t", ylabel="state")
-axes[0].legend(frameon=False, fontsize=8)
+axes[0].legend()
 for start in (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3):
     seen = np.any(np.isclose(start, starts))
     states = controlled(grown.model, start, fine[:101])
@@ -179,15 +180,13 @@ for colour, line, name in (
 ):
     axes[1].plot([], [], line, color=colour, label=name)
 axes[1].set(title="feedback control, network alone", xlabel="t", ylabel="state")
-axes[1].legend(frameon=False, fontsize=8)
+axes[1].legend()
 axes[2].semilogy(grown.history, color=BLUE, linewidth=1.0)
 for step, end in zip(grown.phases, ("5", "10", "25"), strict=False):
     axes[2].axvline(step, color="0.7", linewidth=0.8, linestyle=":")
     axes[2].annotate(f" to t = {end}", (step, 1.0), color="0.4", fontsize=8, va="top",
                      xycoords=("data", "axes fraction"))  # fmt: skip
 axes[2].set(title="its training, growing horizons", xlabel="step", ylabel="mean square")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "partial_neural.png", dpi=160)
+figure.savefig(FIGURES / "partial_neural.png")
 print(f"figure: {FIGURES.name}/partial_neural.png")

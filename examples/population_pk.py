@@ -95,27 +95,26 @@ print(f"| patients whose mean is between 5 and 20 mg/l | — | {inside:.0%} | |"
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(10.0, 3.6), layout="constrained",
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(10.0, 3.6),
                             gridspec_kw={"width_ratios": [1.7, 1]})  # fmt: skip
-axes[0].fill_between(ts, low, high, color="#3b6ea5", alpha=0.2, linewidth=0, label="5–95 %")
-axes[0].fill_between(ts, lower, upper, color="#3b6ea5", alpha=0.35, linewidth=0, label="25–75 %")
-axes[0].plot(ts, blood[:12].T, color="#777777", linewidth=0.4)
-axes[0].plot(ts, middle, color="#1f3b5a", label="median")
-axes[0].axhspan(5.0, 20.0, color="#5a8f5a", alpha=0.12, linewidth=0)
+axes[0].fill_between(ts, low, high, color="C0", alpha=0.2, linewidth=0, label="5–95 %")
+axes[0].fill_between(ts, lower, upper, color="C0", alpha=0.35, linewidth=0, label="25–75 %")
+axes[0].plot(ts, blood[:12].T, color="0.45", linewidth=0.4)
+axes[0].plot(ts, middle, color="0.1", label="median")
+axes[0].axhspan(5.0, 20.0, color="C2", alpha=0.12, linewidth=0)
 axes[0].set(title="concentration (grey: twelve patients)", xlabel="hours", ylabel="mg per litre",
             xlim=(0, END), ylim=(0, None))  # fmt: skip
-axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+axes[0].legend(loc="upper left")
 clearance = jax.vmap(lambda i: draw(jax.random.fold_in(jax.random.key(0), i))["args"]["clearance"])
 own = clearance(jnp.arange(PATIENTS))[:1500]
-axes[1].plot(own, means[:1500], ".", color="#3b6ea5", markersize=2)
+axes[1].plot(own, means[:1500], ".", color="C0", markersize=2)
 curve = jnp.linspace(own.min(), own.max(), 100)
-axes[1].plot(
-    curve, DOSE / (curve * EVERY), color="#c8553d", linewidth=1.2, label="dose / (CL · 12 h)"
+axes[1].plot(curve, DOSE / (curve * EVERY), color="C1", linewidth=1.2, label="dose / (CL · 12 h)")
+axes[1].set(
+    title="mean over the last 12 hours", xlabel="clearance, litres per hour", ylabel="mg per litre"
 )
-axes[1].set(title="mean over the last 12 hours", xlabel="clearance, litres per hour")
-axes[1].legend(frameon=False)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[1].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "population_pk.png", dpi=160)
+figure.savefig(FIGURES / "population_pk.png")
 print(f"figure: {FIGURES.name}/population_pk.png")

@@ -28,7 +28,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREEN, GREY = "#3b6ea5", "#c8553d", "#5a8f5a", "0.45"
+BLUE, RED, GREEN, GREY = "C0", "C1", "C2", "0.45"
 STEPS, OPTIMIZER = (4, optax.adam(0.01)) if SHORT else (100, optax.lbfgs())
 METHOD = de.Rosenbrock23() if SHORT else de.Rodas5P()
 jax.config.update("jax_enable_x64", True)
@@ -126,7 +126,8 @@ if not SHORT:
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.3), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.3))
 names = ("$y_1$", "$y_2$", "$y_3$")
 titles = ("Σ of squares, as published", "in units of their sizes")
 for ax, ys, rows, title in zip(axes, learnt, (published, seen), titles, strict=False):
@@ -137,13 +138,11 @@ for ax, ys, rows, title in zip(axes, learnt, (published, seen), titles, strict=F
             ts[shown], data[shown, i] / size[i], "o", color=colour, markersize=3, mfc="white"
         )
     ax.set(title=title, xlabel="t", ylabel="concentration / its largest", ylim=(-0.1, 1.4))
-axes[0].legend(frameon=False, fontsize=8, ncols=3)
+axes[0].legend(ncols=3)
 for fit, colour, name in ((plain, GREY, "as published"), (scaled, RED, "in units of their sizes")):
     axes[2].semilogy(fit.history, color=colour, label=name)
 axes[2].set(title="loss", xlabel="step of L-BFGS")
-axes[2].legend(frameon=False, fontsize=8)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "robertson_dae.png", dpi=160)
+figure.savefig(FIGURES / "robertson_dae.png")
 print(f"figure: {FIGURES.name}/robertson_dae.png")

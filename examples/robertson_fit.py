@@ -27,7 +27,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREEN, GREY = "#3b6ea5", "#c8553d", "#5a8f5a", "0.45"
+BLUE, RED, GREEN, GREY = "C0", "C1", "C2", "0.45"
 jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
@@ -95,7 +95,8 @@ print(f"| steps of Levenberg–Marquardt | 330 of Adam and BFGS | {taken} | |")
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
 before, after = series(START) / size, series(log_k) / size
 names = ("$y_1$", f"$y_2$ / {float(size[1]):.1e}", "$y_3$")
 for i, (colour, name) in enumerate(zip((BLUE, RED, GREEN), names, strict=True)):
@@ -107,7 +108,7 @@ for i, (colour, name) in enumerate(zip((BLUE, RED, GREEN), names, strict=True)):
 axes[0].set(
     title="data, start (dotted), fit", xlabel="t", ylabel="concentration", ylim=(-0.05, 1.25)
 )
-axes[0].legend(frameon=False, fontsize=8, loc="upper center", ncols=3)
+axes[0].legend(loc="upper center", ncols=3)
 ratio = np.exp(np.asarray(path) - np.asarray(TRUE))
 for i, (colour, name) in enumerate(zip((BLUE, RED, GREEN), ("k₁", "k₂", "k₃"), strict=True)):
     axes[1].semilogy(ratio[:, i], "o-", color=colour, label=name)
@@ -115,9 +116,7 @@ axes[1].axhline(1.0, color="0.5", linewidth=0.8, linestyle="--")
 labels = ["start"] + (["t ≤ 1e5"] if SHORT else ["t ≤ 1", "t ≤ 100", "t ≤ 1e5"])
 axes[1].set_xticks(range(len(path)), labels)
 axes[1].set(title="rates after each horizon", ylabel="rate / true rate")
-axes[1].legend(frameon=False)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[1].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "robertson_fit.png", dpi=160)
+figure.savefig(FIGURES / "robertson_fit.png")
 print(f"figure: {FIGURES.name}/robertson_fit.png")

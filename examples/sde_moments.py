@@ -105,9 +105,10 @@ print(f"| seconds | {PUBLISHED_SECONDS} | {seconds:.1f} |")
 # ## The figure
 
 # %%
-BLUE, RED = "#3b6ea5", "#c8553d"
+BLUE, RED = "C0", "C1"
 before, after = (moments(rates, jax.random.key(3), PREDICTED) for rates in (start, fit.model))
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2))
 for i, (colour, name) in enumerate([(BLUE, "rabbits"), (RED, "wolves")]):
     axes[0].plot(ts[::4], mean[::4, i], "o", color=colour, markersize=3, markerfacecolor="white")
     axes[0].plot(ts, after[0][:, i], color=colour, label=name)
@@ -117,16 +118,14 @@ for i, (colour, name) in enumerate([(BLUE, "rabbits"), (RED, "wolves")]):
     )
     axes[1].plot(ts, after[1][:, i], color=colour)
     axes[1].plot(ts, before[1][:, i], "--", color=colour, linewidth=0.9, alpha=0.6)
-axes[0].set(title="mean (points: data)", xlabel="t", ylim=(0, None))
-axes[0].legend(frameon=False, ncols=2, fontsize=8)
-axes[1].set(title="variance, before (dashed) and after", xlabel="t", ylim=(0, None))
+axes[0].set(title="mean (points: data)", xlabel="t", ylabel="population", ylim=(0, None))
+axes[0].legend(ncols=2)
+axes[1].set(title="before (dashed) and after", xlabel="t", ylabel="variance", ylim=(0, None))
 for i, name in enumerate("abcdef"):
     (line,) = axes[2].plot(trail[:, i], linewidth=1.2, label=name)
     axes[2].axhline(float(truth[i]), color=line.get_color(), linewidth=0.7, linestyle=":")
-axes[2].set(title="parameters (dotted: true)", xlabel="step")
-axes[2].legend(frameon=False, fontsize=8, ncols=3, loc="center right", bbox_to_anchor=(1, 0.72))
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].set(title="training (dotted: true)", xlabel="step", ylabel="parameters")
+axes[2].legend(ncols=3, loc="center right", bbox_to_anchor=(1, 0.72))
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "sde_moments.png", dpi=160)
+figure.savefig(FIGURES / "sde_moments.png")
 print(f"\nfigure: {FIGURES.name}/sde_moments.png")

@@ -25,7 +25,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 
 def mlp(inputs, outputs, seed=0):
@@ -94,29 +94,26 @@ for name, model in list(models.items())[: 1 if SHORT else 2]:
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(
-    1, 3, figsize=(10.5, 3.2), layout="constrained", gridspec_kw={"width_ratios": [1, 2, 1]}
-)
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), gridspec_kw={"width_ratios": [1, 2, 1]})
 x, _ = first.model(start, saveat=jnp.linspace(0.0, 1.0, 101)).ys
 for i, colour in enumerate((BLUE, RED)):
     axes[0].plot(jnp.linspace(0.0, 1.0, 101), x[:, i], color=colour, label=f"$x_{i + 1}$")
     axes[0].plot(ts, lines[:, i], "o", color=colour, markersize=3.5, markerfacecolor="white")
 axes[0].set(title="two lines, from rest", xlabel="t", ylabel="x")
-axes[0].legend(frameon=False)
+axes[0].legend()
 axes[1].axvspan(0.0, 10.0, color="0.94", zorder=0)
 axes[1].plot(far, truth[0], color=GREY, linewidth=3.0, alpha=0.4, label="truth")
 axes[1].plot(far, fits["second order", "far"], color=RED, linewidth=1.2, label="x'' = net(x)")
 if "plain" in fits:
     axes[1].plot(far, fits["plain", "far"], "--", color=BLUE, linewidth=1.0, label="y' = net(y)")
 axes[1].set(title="a pendulum; seen: the grey part", xlabel="t", ylabel="angle", ylim=(-2.6, 3.9))
-axes[1].legend(frameon=False, fontsize=8, ncols=3, loc="upper center")
+axes[1].legend(ncols=3, loc="upper center")
 angles = jnp.linspace(-2.0, 2.0, 81, dtype=jnp.float32)[:, None]
 axes[2].plot(angles, -jnp.sin(angles), color=GREY, linewidth=3.5, alpha=0.4, label="−sin x")
 axes[2].plot(angles, jax.vmap(fits["second order"].model.net)(angles), color=RED, label="net(x)")
 axes[2].set(title="acceleration", xlabel="angle", ylabel="x''")
-axes[2].legend(frameon=False, fontsize=8)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "second_order.png", dpi=160)
+figure.savefig(FIGURES / "second_order.png")
 print(f"figure: {FIGURES.name}/second_order.png")

@@ -29,7 +29,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 
 jax.config.update("jax_enable_x64", True)
 
@@ -142,7 +142,8 @@ if not SHORT:
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.3), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.3))
 fine = jnp.linspace(0.0, 1.5, 201)
 final = eqx.combine(unravel(theta), rest)(y0, saveat=fine).ys
 begun = adam.model(y0, saveat=fine).ys
@@ -150,17 +151,13 @@ axes[0].plot(*begun.T, "--", color=BLUE, label="after Adam")
 axes[0].plot(*final.T, color=RED, label="after Newton–Krylov")
 axes[0].plot(*data.T, "o", color="0.1", markersize=3.5, markerfacecolor="white", label="data")
 axes[0].set(title="the spiral", xlabel="$u_1$", ylabel="$u_2$", aspect="equal")
-axes[0].legend(
-    frameon=False, fontsize=8, loc="center", bbox_to_anchor=(0.42, 0.5), handlelength=1.2
-)
+axes[0].legend(fontsize=8, loc="center", bbox_to_anchor=(0.42, 0.5), handlelength=1.2)
 axes[1].semilogy(adam.history, color=BLUE, label="Adam(0.01)")
 axes[1].semilogy(len(adam.history) - 1 + np.arange(len(krylov)), krylov, ".-", color=RED,
                  label="Newton–Krylov")  # fmt: skip
 axes[1].axhline(0.01, color="0.4", linewidth=0.9, linestyle="--", label="goal")
 axes[1].set(title="training", xlabel="step", ylabel="loss")
-axes[1].legend(frameon=False, fontsize=8)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[1].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "second_order_training.png", dpi=160)
+figure.savefig(FIGURES / "second_order_training.png")
 print(f"figure: {FIGURES.name}/second_order_training.png")

@@ -106,12 +106,13 @@ fine = jnp.linspace(0.0, 1.5, 200, dtype=jnp.float32)
 learnt = median.model(y0, saveat=fine).ys
 exact = de.solve(truth, de.Tsit5(), saveat=fine, rtol=1e-6, atol=1e-8).ys
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.3), layout="constrained")
-for i, (colour, name) in enumerate([("#3b6ea5", "$y_1$"), ("#c8553d", "$y_2$")]):
+de.plot.style()
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.3))
+for i, (colour, name) in enumerate([("C0", "$y_1$"), ("C1", "$y_2$")]):
     left.plot(fine, learnt[:, i], color=colour, label=name)
     left.plot(ts, data[:, i], "o", color=colour, markersize=3.5, markerfacecolor="white")
 left.set(xlabel="t", ylabel="y", title="neural ODE (lines) and data")
-left.legend(frameon=False)
+left.legend()
 
 grid = jnp.linspace(-2.3, 2.3, 15, dtype=jnp.float32)
 points = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
@@ -119,23 +120,21 @@ arrows = jax.vmap(lambda y: median.model.net(y**3))(points)
 arrows = arrows / jnp.linalg.norm(arrows, axis=1, keepdims=True)
 middle.quiver(*points.T, *arrows.T, color="0.75", scale=28, width=0.004)
 middle.plot(*exact.T, color="0.3", linewidth=3.5, alpha=0.35, label="truth")
-middle.plot(*learnt.T, color="#c8553d", label="neural ODE")
+middle.plot(*learnt.T, color="C1", label="neural ODE")
 middle.plot(*data.T, "o", color="0.2", markersize=3.5, markerfacecolor="white", label="data")
 middle.set(xlabel="$y_1$", ylabel="$y_2$", title="phase plane, learnt field", aspect="equal")
-middle.legend(frameon=True, framealpha=0.9, edgecolor="none", loc="center", fontsize=8)
+middle.legend(frameon=True, framealpha=0.9, edgecolor="none", loc="center")
 
 for i in order:
     steps = np.arange(len(fits[i].history))
     right.semilogy(steps, fits[i].history, linewidth=0.9, color="0.7")
 steps = np.arange(len(median.history))
-right.semilogy(steps, median.history, linewidth=1.2, color="#c8553d", label="median seed")
+right.semilogy(steps, median.history, linewidth=1.2, color="C1", label="median seed")
 right.axhline(PUBLISHED["L-BFGS"], color="0.3", linewidth=0.9, linestyle="--", label="published")
 right.axvline(STEPS[0], color="0.6", linewidth=0.8, linestyle=":")
 right.set(xlabel="step", ylabel="loss", title="Adam, then L-BFGS")
-right.legend(frameon=False, fontsize=8)
+right.legend()
 
-for ax in (left, middle, right):
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "spiral.png", dpi=160)
+figure.savefig(FIGURES / "spiral.png")
 print(f"\nfigure: {FIGURES.name}/spiral.png")

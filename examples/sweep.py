@@ -90,7 +90,8 @@ print(f"| {POINTS**2} solves to t = {T:g}, chaotic of them | — | {chaotic:.0%}
 # ## The figure
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(10.0, 3.8), layout="constrained")
+de.plot.style()
+figure, axes = plt.subplots(1, 2, figsize=(10.0, 3.8))
 names = {"xlabel": "ρ", "ylabel": "σ"}
 de.plot.heat(
     rho, sigma, exponents, centre=0.0, label="largest Lyapunov exponent", ax=axes[0], **names
@@ -98,5 +99,5 @@ de.plot.heat(
 axes[0].plot(28.0, 10.0, "o", color="black", markersize=5, fillstyle="none")
 de.plot.heat(rho, sigma, sol.stats["steps"], label="steps of each solve", ax=axes[1], **names)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "sweep.png", dpi=160)
+figure.savefig(FIGURES / "sweep.png")
 print(f"figure: {FIGURES.name}/sweep.png")

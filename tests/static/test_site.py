@@ -98,6 +98,14 @@ def test_formulas_are_set():
 
 
 @built
+def test_the_front_page_has_a_number_of_the_report():
+    text = pages()["index.html"]
+    found = re.search(r"<strong>([\d.]+)\s(ns|µs|ms)</strong>", text)
+    assert found
+    assert f"| {found[1]} {found[2]} |" in (ROOT / "benchmarks" / "REPORT.md").read_text("utf8")
+
+
+@built
 def test_every_public_name_is_in_the_reference():
     text = " ".join(text for name, text in pages().items() if name.startswith("reference/"))
     words = set(re.findall(r"\w+", re.sub(r"<[^>]*>", " ", text)))
