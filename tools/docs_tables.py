@@ -47,7 +47,8 @@ INTRO = """\
 | a separable Hamiltonian over long times | `VelocityVerlet`, `Yoshida6`, `KahanLi8` with `dt=` |
 | a hyperbolic equation, discretised in space | `SSPRK33`, `SSPRK43`, `SSPRK104` |
 | a fixed step and no reason for another | `RK4` |
-| a stiff problem | `Rodas5P`; `KenCarp5`, `BDF` if large; `RadauIIA5` at tight tolerances |
+| a stiff problem | `Rodas5P`; `RadauIIA5` at tight tolerances |
+| a large one | `Rodas5P`, `BDF`, with [the zeros of its Jacobian](../learn/sparse.md), `jac=` |
 | a stiff problem at loose tolerances, or not smooth | `Rosenbrock23`, `TRBDF2` |
 | stiff in one part and not in the other (`SplitODEProblem`) | `KenCarp3`, `KenCarp4`, `KenCarp5` |
 | a mass matrix, algebraic equations | `Rodas5P`, the default there; `RadauIIA5`, `BDF` |

@@ -18,6 +18,7 @@ from .adjoints import (
     SteadyState,
     check_gradient,
 )
+from .algebra import Banded, Block, Sparse
 from .consistent import consistent
 from .controllers import PI, PID, Controller, Fixed, I, MeanSquare, Verdict
 from .core.packing import hold
@@ -86,6 +87,8 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "PID",
     "AfterStep",
     "Backsolve",
+    "Banded",
+    "Block",
     "Collocation",
     "Controller",
     "DAEProblem",
@@ -115,6 +118,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Shooting",
     "Solution",
     "SolveError",
+    "Sparse",
     "SplitODEProblem",
     "State",
     "Status",

@@ -8,6 +8,7 @@ from .adjoints.discrete import Discrete
 from .adjoints.forward import Forward
 from .adjoints.gauss import Gauss
 from .adjoints.steady_state import SteadyState
+from .algebra.structure import Banded, Block, Sparse
 from .consistent import consistent
 from .controllers.base import Controller, Verdict
 from .controllers.fixed import Fixed
@@ -131,6 +132,8 @@ __all__ = [
     "TRBDF2",
     "AfterStep",
     "Backsolve",
+    "Banded",
+    "Block",
     "Bosh3",
     "CandyRoz4",
     "Collocation",
@@ -195,6 +198,7 @@ __all__ = [
     "Shooting",
     "Solution",
     "SolveError",
+    "Sparse",
     "SplitODEProblem",
     "Splitting",
     "State",

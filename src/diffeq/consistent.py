@@ -19,9 +19,11 @@ from .integrator.build import BuiltSolve
 from .methods.index_check import is_determined
 from .methods.mass import consistent_state as nearest
 from .methods.mass import constrained, newton_correction, slope_of
+from .methods.pattern_check import declared_structure, has_declared_entries
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
-from .problems.forms import Implicit, Mass
+from .problems.forms import Form, Implicit, Mass
+from .problems.known_pattern import with_known_pattern
 from .problems.lowering import canonical
 from .solution import Last, SolveError
 from .validation import checked_problem
@@ -55,7 +57,7 @@ def consistent[P: Problem](problem: P) -> P:
             f"problem is {problem!r}; a DAEProblem is wanted, or an ImplicitDAEProblem."
         )
     checked_problem(problem)
-    leaves, structure = flatten(captured_problem(problem))
+    leaves, structure = flatten(with_known_pattern(captured_problem(problem)))
     t0, given, values, status = _consistent(structure, leaves)
     if not isinstance(status, Tracer) and status != Status.running:
         status = Status(int(status))
@@ -94,9 +96,11 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
     """
     form, _, _ = built.integrator.parts(built.data)
     running = jnp.int32(Status.running)
+    entry, span, found = built.canonical, built.t1 - built.t0, jnp.ones((), bool)
+    if built.method.real_view:
+        running = _pattern_status(form, built.t0, entry.y0, span)
     if not constrained(form):
         return built, running
-    entry, span, found = built.canonical, built.t1 - built.t0, jnp.ones((), bool)
     if init == "given" and getattr(built.method, "linear", None) is not None:
         return built, running  # a method that solves by products has no room for a matrix
     if init == "check":
@@ -105,7 +109,16 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
         y0, found = nearest(form, built.t0, entry.y0, built.data.kept, built.data.tolerance)
         y0 = jnp.where(found, y0, entry.y0)
         entry = eqx.tree_at(lambda c: c.y0, entry, y0)
-    return replace(built, canonical=entry), _status(form, built.t0, entry.y0, span, found)
+    status = _status(form, built.t0, entry.y0, span, found)
+    return replace(built, canonical=entry), jnp.where(running == Status.running, status, running)
+
+
+def _pattern_status(form: Form, t: Array, y: Array, span: Array) -> Int[Array, ""]:
+    """The status of a solve whose Jacobian has a declared structure: `running` if that is right."""
+    if declared_structure(form) is None:
+        return jnp.int32(Status.running)
+    good = has_declared_entries(form, t, y, span)
+    return jnp.where(good, Status.running, Status.wrong_pattern).astype(jnp.int32)
 
 
 def _status(form: Mass | Implicit, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:

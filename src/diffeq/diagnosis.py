@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from .algebra import field_derivatives
+from .algebra import AbstractMatrix, JacobianStructure, field_derivatives
 from .autodiff.jax_internals import Tracer
 from .core.notices import INSIDE
 from .core.packing import Packing
@@ -21,8 +21,10 @@ from .methods import higher_index
 from .methods.base import Method
 from .methods.explicit_rk import ExplicitRK
 from .methods.mass import apply_mass
+from .methods.nearby_states import nearby
 from .methods.newton_based import ImplicitMethod, linearised
 from .methods.order import stability_reach
+from .methods.pattern_check import TURNS, declared_structure, missed_by_rows, solved_field
 from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
@@ -69,6 +71,7 @@ _ADVICE: dict[Status, str] = {
     Status.wrong_index: "An algebraic equation has to be differentiated before it determines an "
     "algebraic component: put its derivative in its place; or solve index 2 and 3 as they stand, "
     "with de.RadauIIA5() and the index= of a DAEProblem.",
+    Status.wrong_pattern: 'Give jac=de.Sparse("detect"), which finds the pattern, or a wider one.',
     Status.not_at_rest: "Give a guess nearer to it; or follow the equation in time to where it "
     "comes to rest, if it does, with a method such as de.Tsit5(); or, where ∂f/∂y is singular "
     "there (something is conserved), add what is conserved to the equations.",
@@ -93,6 +96,7 @@ _UNSOLVED = (Status.step_too_small, Status.nonfinite, Status.newton_failed)
 # An explicit method on a stiff problem works at its stability limit: dt · ρ near the interval.
 _NEAR = 0.3
 _MANY = 1_000  # attempts, from which on the default is looked at
+_MANY_STATES = 64  # numbers, from which on it pays to know where a Jacobian is zero
 # Eigenvalues within 35 degrees of the imaginary axis swing. A solution is slow where it bends a
 # tenth as much as one that moves at their pace; vectors are parallel where a sine is below 1e-3.
 _SWINGS, _SLOW, _PARALLEL = 2.18, 0.1, 1e-6
@@ -124,6 +128,8 @@ def hint(status: Status, problem: Problem, method: Method | None, last: Last) ->
         )
     if status == Status.wrong_index:
         found = index_advice(problem, last.t, last.y)
+    if status == Status.wrong_pattern:
+        found = missing_entry(problem, last)
     if status == Status.nonfinite:
         found = nonfinite_derivative(problem, method, last)
     why = not_finite(problem.args) if status in _NUMERIC else ""
@@ -179,6 +185,18 @@ def stiffness(problem: Problem, method: Method | None, last: Last) -> str:
     return (
         f"The problem is stiff{by}: try Rodas5P or another implicit method (an explicit one cannot "
         f"step past {limit:.2g}/|λ|, here dt·|λ| = {reach:.2g}, however loose the tolerance)."
+        f"{_declare_zeros(problem, last.y)}"
+    )
+
+
+def _declare_zeros(problem: Problem, y: PyTree) -> str:
+    """A sentence if ∂f/∂y is large, and nothing is known of its zeros."""
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(y))
+    if size <= _MANY_STATES or getattr(problem, "jac", None) is not None:
+        return ""
+    return (
+        f' Its Jacobian has {size}² entries: say where it is not zero, jac=de.Sparse("detect") or '
+        "de.Banded(lower, upper), and the others cost nothing; or let BDF(linear=…) take products."
     )
 
 
@@ -207,8 +225,7 @@ def warn_of_stiffness(
     longer = max(abs(float(last.dt)), mean)  # the last step may be cut short
     if found := stiffness(problem, method, last._replace(dt=longer)):
         warnings.warn(
-            f"The default took {attempts} attempts by {method!r}. {found} Where f is large, "
-            "KenCarp4(linear=…) and BDF(linear=…) solve without a dense Jacobian.",
+            f"The default took {attempts} attempts by {method!r}. {found}",
             skip_file_prefixes=INSIDE,
         )
 
@@ -290,11 +307,11 @@ def nonfinite_derivative(problem: Problem, method: Method | None, last: Last) ->
         return ""
     name = "residual" if residual else "implicit" if isinstance(form, Split) else "f"
     rows, columns = packing.names(name), packing.names("y")
-    by_y = np.asarray(linearised(form, t, y).by_y)
-    if (bad := np.argwhere(~np.isfinite(by_y))).size:
-        i, j = bad[0]
-        entry = f"∂{rows[i]}/∂{columns[j]} is {abs(by_y[i, j]):g}"
-        if getattr(form, "jac", None) is not None:
+    by_y = linearised(form, t, y).by_y
+    if (bad := _first_nonfinite(by_y)) is not None:
+        i, j, size = bad
+        entry = f"∂{rows[i]}/∂{columns[j]} is {size:g}"
+        if callable(getattr(form, "jac", None)):
             return f"{name} is finite at this state, and jac is not: {entry}."
         finite = f"{name} is finite at this state, and its Jacobian is not"
         return f"{finite}: {entry}. {_INFINITE_SLOPE}"
@@ -314,11 +331,61 @@ def nonfinite_derivative(problem: Problem, method: Method | None, last: Last) ->
     )
 
 
+def _first_nonfinite(matrix: Array | AbstractMatrix) -> tuple[int, int, float] | None:
+    """The row, the column and the size of the first entry that is not finite."""
+    if isinstance(matrix, AbstractMatrix):
+        rows, columns, values = matrix.entries()
+    else:
+        rows, columns = np.indices(matrix.shape).reshape(2, -1)
+        values = np.asarray(matrix).ravel()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if not bad.size:
+        return None
+    k = bad[0]
+    return int(rows[k]), int(columns[k]), float(abs(values[k]))
+
+
 _INFINITE_SLOPE = (
     "sqrt, a norm, and powers below 1 have an infinite derivative at 0, of which jnp.where or "
     "jnp.maximum around them make NaN. Keep 0 from them, jnp.where(y > 0, jnp.sqrt(jnp.where(y > "
     "0, y, 1)), 0); or give the problem jac=."
 )
+
+
+def missing_entry(problem: Problem, last: Last) -> str:
+    """A sentence on an entry of ∂f/∂y that the declared structure leaves out; else nothing."""
+    form, packing, t, y = equation_at(problem, last.t, last.y)
+    if (structure := declared_structure(form)) is None:
+        return ""
+    for turn in TURNS:
+        place = nearby(form, jnp.asarray(turn, y.dtype), t, y, jnp.zeros_like(t))[:2]
+        if (found := _entry_outside(form, structure, *place)) is not None:
+            i, j, size = found
+            name = "implicit" if isinstance(form, Split) else "f"
+            entry = f"∂{packing.names(name)[i]}/∂{packing.names('y')[j]}"
+            jac = getattr(problem, "jac", None)
+            return (
+                f"{entry} is {size:g} at a state near y0, and jac={jac!r} has no entry there. "
+                f"{advice(Status.wrong_pattern)}"
+            )
+    return ""
+
+
+def _entry_outside(
+    form: Form, structure: JacobianStructure, t: Array, y: Array
+) -> tuple[int, int, float] | None:
+    """The row, the column and the value of an entry of ∂f/∂y that a structure leaves out."""
+    rows = np.flatnonzero(missed_by_rows(form, t, y))
+    if not rows.size:
+        return None
+    i, places, field = int(rows[0]), jnp.arange(y.size), solved_field(form)
+    _, push = jax.linearize(lambda x: field(t, x.reshape(y.shape)).ravel(), y.ravel())
+    entry = lambda j: push((places == j).astype(y.dtype))[i]  # noqa: E731
+    row = np.asarray(jax.lax.map(entry, places)).copy()
+    known_rows, known_columns = structure.entries(y.size)
+    row[known_columns[known_rows == i]] = 0
+    j = int(np.argmax(np.abs(row)))
+    return i, j, float(row[j])
 
 
 def _solved_part(form: Form) -> Callable:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
+from .algebra import AbstractMatrix
 from .core.packing import Packing
 from .methods.index_check import is_determined
 from .methods.nearby_states import nearby
@@ -95,6 +96,7 @@ class _Pencil(NamedTuple):
         for number in (1.0, 2.0, 0.0):
             there, at, dy = nearby(form, jnp.asarray(number, y.dtype), t, y, jnp.zeros_like(t))
             mass, by_y, _ = linearised(form, there, at, lambda dy=dy: dy)
+            by_y = by_y.dense() if isinstance(by_y, AbstractMatrix) else by_y
             mass, by_y = np.asarray(mass, float), np.asarray(by_y, float)
             mass = np.diag(mass) if mass.ndim == 1 else mass
             if np.isfinite(mass).all() and np.isfinite(by_y).all():

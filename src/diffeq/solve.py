@@ -30,6 +30,7 @@ from .output import Output
 from .output.progress import Meter
 from .output_plan import OutputPlan
 from .problems import Problem, SteadyStateProblem
+from .problems.known_pattern import with_known_pattern
 from .solution import Last, Solution, SolutionInfo
 from .steady_state import solve_steady_state
 from .validation import SolveOptions, check_adjoint, checked_call, keywords
@@ -148,7 +149,8 @@ def prepare_call(
     """A call that has passed its checks, with programs in place of the user's functions."""
     call, static = checked_call(problem, options, by_hand=by_hand)
     check_adjoint(call, options, by_hand=by_hand)
-    return captured_call(call), static
+    call = captured_call(call)
+    return call._replace(problem=with_known_pattern(call.problem)), static
 
 
 def _solve_nonstiff_first(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact, Real
 
 from ..autodiff.jax_internals import dependents
+from .jacobian_structure import JacobianStructure
+from .structured_matrix import StructuredMatrix, structured_jacobian
 
 __all__ = ["Slopes", "field_derivatives", "identity", "jacobian"]
 
@@ -23,14 +25,18 @@ class Slopes(NamedTuple):
     """
 
     value: Inexact[Array, " m"]
-    by_y: Inexact[Array, "m n"]
+    by_y: Any  # an array (m, n), or a `StructuredMatrix`
     by_t: Inexact[Array, " m"] | None
 
 
 def jacobian(
-    field: Callable, t: Real[Array, ""], y: Inexact[Array, "..."], jac: Callable | None = None
-) -> Inexact[Array, "m n"]:
-    """∂f/∂y at (t, y) over the ravelled state: by `jac(t, y)` if there is one, else forward.
+    field: Callable,
+    t: Real[Array, ""],
+    y: Inexact[Array, "..."],
+    jac: Callable | JacobianStructure | None = None,
+) -> Any:
+    """∂f/∂y at (t, y) over the ravelled state: by `jac(t, y)` if there is one, else forward; in the
+    structure that `jac` is, if it is one.
 
     Forward mode costs n tangents of the field, side by side, and no tape. y is real: a complex
     state is packed as its real view, for a field need not be complex differentiable.
@@ -46,7 +52,7 @@ def field_derivatives(
     field: Callable,
     t: Real[Array, ""],
     y: Inexact[Array, "..."],
-    jac: Callable | None = None,
+    jac: Callable | JacobianStructure | None = None,
     *,
     by_t: bool = True,
 ) -> Slopes:
@@ -62,15 +68,24 @@ def field_derivatives(
     flat = lambda t, y_flat: field(t, y_flat.reshape(y.shape)).ravel()  # noqa: E731
     point = y.ravel()
     # In y alone: along (0, v) an infinite ∂f/∂t, that of √t at 0, would make 0 · ∞ of each column.
-    if jac is not None:
+    if callable(jac):
         value, matrix = flat(t, point), jac(t, y)
     else:
         value, push = jax.linearize(partial(flat, t), point)
-        matrix = jax.vmap(push, out_axes=1)(identity(point.size, point.dtype))
+        matrix = _of_map(push, jac, point)
     if not (by_t and _depends_on_time(flat, t, point)):
         return Slopes(value, matrix, None)
     _, rate = jax.jvp(lambda t: flat(t, point), (t,), (jnp.ones_like(t),))
     return Slopes(value, matrix, rate)
+
+
+def _of_map(
+    push: Callable, structure: JacobianStructure | None, like: Array
+) -> Array | StructuredMatrix:
+    """The matrix of a linear map: of its values at all unit vectors, or at one a colour."""
+    if structure is not None:
+        return structured_jacobian(push, structure, like)
+    return jax.vmap(push, out_axes=1)(identity(like.size, like.dtype))
 
 
 def identity(n: int, dtype: DTypeLike) -> Array | np.ndarray:

@@ -8,19 +8,115 @@ solve with Aᵀ; and the lanes of a batch stay the last axes.
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Inexact, Int
+from jaxtyping import Array, Bool, Inexact, Int, Real
 
 from ..autodiff.batch_last import lanes_last
-from ..autodiff.jax_internals import ShapedArray, define, instantiate, is_zero, zero_tangent
+from ..autodiff.jax_internals import (
+    ShapedArray,
+    define,
+    instantiate,
+    is_zero,
+    shape_of,
+    zero_tangent,
+)
 from ..autodiff.operand import Operand
 from . import small_lu
 
-__all__ = ["Factors", "factored", "linear_solve"]
+__all__ = [
+    "AbstractFactors",
+    "AbstractInverse",
+    "AbstractMatrix",
+    "Factors",
+    "factored",
+    "linear_solve",
+]
+
+
+class AbstractMatrix(eqx.Module):
+    """The base of square matrices that are no array of all their entries."""
+
+    def scaled(self, factor: Inexact[Array, ""]) -> "AbstractMatrix":
+        """The matrix times a number."""
+        raise NotImplementedError
+
+    def plus(self, mass: Inexact[Array, "..."] | None) -> "AbstractMatrix":
+        """The matrix + a mass matrix: a diagonal, an array of all entries, or None for 1."""
+        raise NotImplementedError
+
+    def rows_where(self, flags: Bool[Array, " n"]) -> "AbstractMatrix":
+        """The matrix with zeros in all rows but the flagged ones."""
+        raise NotImplementedError
+
+    def or_identity(self, condition: Bool[Array, ""]) -> "AbstractMatrix":
+        """The matrix, or 1 where the condition holds."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the entries, which are real."""
+        raise NotImplementedError
+
+    def times(self, x: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+        """A x."""
+        raise NotImplementedError
+
+    def in_units(self, rows: Real[Array, " n"], columns: Real[Array, " n"]) -> "AbstractMatrix":
+        """D A E, with the diagonals D of the rows and E of the columns."""
+        raise NotImplementedError
+
+    def row_sums(self, weights: Real[Array, " n"]) -> Real[Array, " n"]:
+        """|A| w."""
+        raise NotImplementedError
+
+    def column_sums(self, weights: Real[Array, " n"]) -> Real[Array, " n"]:
+        """|A|ᵀ w."""
+        raise NotImplementedError
+
+    def dense(self) -> Inexact[Array, "n n"]:
+        """The matrix as an array of all entries."""
+        raise NotImplementedError
+
+    def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The rows, the columns and the values of the entries that are stored, on the host."""
+        raise NotImplementedError
+
+    def is_finite(self) -> Bool[Array, ""]:
+        """True if all entries are finite."""
+        raise NotImplementedError
+
+    def factored(self) -> "AbstractFactors":
+        """The factors of the matrix."""
+        raise NotImplementedError
+
+
+class AbstractFactors(eqx.Module):
+    """The base of their factors."""
+
+    def solve(self, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+        """The x with A x = b, with its derivative by A and by b."""
+        raise NotImplementedError
+
+
+class AbstractInverse(eqx.Module):
+    """The base of b ↦ A⁻¹ b by factors that are known."""
+
+    def __call__(self, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+        """The x with A x = b, without a derivative by A."""
+        raise NotImplementedError
+
+    def transposed(self, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+        """The x with Aᵀ x = b."""
+        return jax.linear_transpose(self, shape_of(b))(b)[0]
 
 
 class Factors(NamedTuple):
@@ -34,19 +130,23 @@ class Factors(NamedTuple):
     order: Int[Array, " n"]
 
 
-def factored(matrix: Inexact[Array, "n n"]) -> Factors:
-    """The LU factors of a matrix, with partial pivoting. A singular one solves to NaN or inf.
+def factored(matrix: Inexact[Array, "n n"] | AbstractMatrix) -> Any:
+    """The LU factors of a matrix, with pivoting. A singular one solves to NaN or inf.
 
     >>> x = linear_solve(factored(jnp.array([[0.0, 2.0], [4.0, 1.0]])), jnp.array([2.0, 5.0]))
     >>> x
     Array([1., 1.], dtype=float32)
     """
+    if isinstance(matrix, AbstractMatrix):
+        return matrix.factored()
     lu, order = factor_p.bind(lax.stop_gradient(matrix))
     return Factors(matrix, lu, order)
 
 
-def linear_solve(factors: Factors, b: Inexact[Array, "n ..."]) -> Array:
-    """The x with A x = b; b is a vector, or has columns."""
+def linear_solve(factors: Factors | AbstractFactors, b: Inexact[Array, "n ..."]) -> Array:
+    """The x with A x = b; b is a vector, or where the matrix is an array has columns."""
+    if isinstance(factors, AbstractFactors):
+        return factors.solve(b)
     matrix, lu, order = factors
     b = jnp.asarray(b, jnp.result_type(b, lu))
     return solve_p.bind(matrix, lu, order, b, transposed=False)[0]

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Inexact
 from ..autodiff.jax_internals import bound, jaxpr_as_fun, shape_of
 from ..core.promotion import standard_promotion
 from .jacobian import jacobian
+from .jacobian_structure import JacobianStructure
 from .linear import factored, linear_solve
 
 __all__ = ["FoundRoot", "find_root", "implicit_root"]
@@ -36,7 +37,10 @@ class FoundRoot(NamedTuple):
 
 
 def find_root(
-    residual: Callable, guess: Inexact[Array, " n"], unit: Callable | None = None
+    residual: Callable,
+    guess: Inexact[Array, " n"],
+    unit: Callable | None = None,
+    structure: JacobianStructure | None = None,
 ) -> FoundRoot:
     """A root near the guess, to the precision of the numbers, by damped Newton steps.
 
@@ -44,7 +48,8 @@ def find_root(
     K⁻¹ R(x + λ Δ) is shorter than (1 − λ/2) |Δ|: Deuflhard's natural monotonicity test, which does
     not care how the equations are scaled. It goes on until corrections no longer become shorter;
     where they are short then, relative to x and to the guess, it was a root. `unit(x)`: the scale
-    that they are relative to instead, where the components of x are of different kinds.
+    that they are relative to instead, where the components of x are of different kinds;
+    `structure`: that of ∂R/∂x, where it has one.
 
     >>> find_root(lambda x: x**2 - 2.0, jnp.array([30.0]))
     FoundRoot(x=Array([1.4142135], dtype=float32), found=Array(True, dtype=bool))
@@ -63,7 +68,7 @@ def find_root(
 
     def turn(state: tuple) -> tuple:
         x, last, turns, _ = state
-        factors = factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x))
+        factors = factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x, structure))
         step = -linear_solve(factors, residual(x))
         size = measured(x, step)
 
@@ -85,13 +90,16 @@ def find_root(
 
 
 def implicit_root(
-    residual: Callable, x: Inexact[Array, "..."], inverse: Callable | None = None
+    residual: Callable,
+    x: Inexact[Array, "..."],
+    inverse: Callable | None = None,
+    structure: JacobianStructure | None = None,
 ) -> Array:
     """A root x of `residual`, with its derivative by all that the residual closes over.
 
     dx = −(∂R/∂x)⁻¹ ∂R/∂p · dp, to every order, exact up to the error of the root; x itself passes
     for a constant. `inverse(x, r)` is −(∂R/∂x)⁻¹ r at x, where something is known of that matrix;
-    without it the Jacobian of a vector is found and factored.
+    without it the Jacobian of a vector is found, in its `structure` if it has one, and factored.
 
     >>> root = lambda p: implicit_root(lambda x: x**2 - p, jnp.sqrt(lax.stop_gradient(p)))[0]
     >>> p = jnp.array([4.0])
@@ -99,13 +107,14 @@ def implicit_root(
     [0.25, -0.03125]
     """
 
-    def dense(x: Array, r: Array) -> Array:
-        return -linear_solve(factored(jacobian(lambda _, x: residual(x), jnp.zeros(()), x)), r)
+    def by_jacobian(x: Array, r: Array) -> Array:
+        found = jacobian(lambda _, x: residual(x), jnp.zeros(()), x, structure)
+        return -linear_solve(factored(found), r)
 
     x = lax.stop_gradient(x)
     like = shape_of(x)
     equation, data = bound(residual, like)
-    inverted, others = bound(dense if inverse is None else inverse, like, like)
+    inverted, others = bound(by_jacobian if inverse is None else inverse, like, like)
     return _rooted(_Equation(equation, inverted), x, data, others)
 
 

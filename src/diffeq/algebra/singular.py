@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Real
 
-from .linear import factored, linear_solve
+from .linear import AbstractMatrix, factored, linear_solve
 from .small_lu import LARGEST
 
 __all__ = ["is_singular", "least_condition"]
@@ -44,17 +44,33 @@ def least_condition(matrix: Inexact[Array, "n n"]) -> Real[Array, ""]:
     return jnp.where(jnp.isnan(radius), jnp.inf, radius)
 
 
-def is_singular(matrix: Inexact[Array, "n n"]) -> Bool[Array, ""]:
+def is_singular(matrix: Inexact[Array, "n n"] | AbstractMatrix) -> Bool[Array, ""]:
     """True if its least condition number is one that rounding alone would leave of a singular
-    matrix; False for a matrix that is not finite.
+    matrix; False for a matrix that is not finite. Of a matrix that is not written down the inverse
+    is not known: it is singular if a solution that is known is not found to half its digits.
 
     >>> is_singular(jnp.array([[1.0, 2.0], [2.0, 4.0]]))
     Array(True, dtype=bool)
     >>> is_singular(jnp.array([[1.0, 1.0], [1.0, 1.001]]))
     Array(False, dtype=bool)
     """
+    if isinstance(matrix, AbstractMatrix):
+        return matrix.is_finite() & _misses_known_solution(matrix)
     most = 1 / (_MARGIN * float(jnp.finfo(matrix.dtype).eps))
     return jnp.all(jnp.isfinite(matrix)) & (least_condition(matrix) >= most)
+
+
+def _misses_known_solution(matrix: AbstractMatrix) -> Bool[Array, ""]:
+    """True if A x = b is solved badly for an x that is known. The rows and then
+    the columns are scaled to one first: no units change the answer.
+    """
+    ones = jnp.ones(len(matrix), matrix.dtype)
+    inverse = lambda sums: 1 / jnp.where(sums > 0, sums, 1)  # noqa: E731
+    matrix = matrix.in_units(inverse(matrix.row_sums(ones)), ones)
+    matrix = matrix.in_units(ones, inverse(matrix.column_sums(ones)))
+    x = 0.5 + jnp.arange(1, len(ones) + 1, dtype=ones.dtype) * ((5**0.5 - 1) / 2) % 1
+    found = linear_solve(factored(matrix), matrix.times(x))
+    return ~(jnp.max(jnp.abs(found - x)) < float(jnp.finfo(x.dtype).eps) ** 0.25)
 
 
 def _balanced(size: Float[Array, "n n"], matrix: Inexact[Array, "n n"]) -> Array:

@@ -31,12 +31,20 @@ from .jax_internals import (
     parameters,
 )
 
-__all__ = ["own_components"]
+__all__ = [
+    "COMPONENTWISE",
+    "INDEXED",
+    "MOVES",
+    "known_outputs",
+    "output_value",
+    "own_components",
+    "unknown_value",
+]
 
 NONE, SEVERAL = -1, -2
 Labels = Int32[np.ndarray, "..."]
 
-_ELEMENTWISE = ELEMENTWISE | frozenset(
+COMPONENTWISE = ELEMENTWISE | frozenset(
     """
     acos acosh asin asinh atan atanh digamma erf_inv imag conj lgamma real reduce_precision
     """.split()  # noqa: SIM905 - read as words
@@ -78,8 +86,9 @@ def _unlabelled(aval: ShapedArray) -> Labels:
     return np.full(aval.shape, NONE, np.int32)
 
 
-def _unknown() -> None:
-    return None
+def unknown_value() -> None:
+    """The value of a number that is not known."""
+    return
 
 
 def _constant(x: ArrayLike, aval: ShapedArray) -> _Labelled:
@@ -88,7 +97,7 @@ def _constant(x: ArrayLike, aval: ShapedArray) -> _Labelled:
 
 def _labels_of(jaxpr: Jaxpr, inputs: Sequence[Labels]) -> list[Labels]:
     """The labels of the outputs of a jaxpr."""
-    given = [_Labelled(x, _unknown) for x in inputs]
+    given = [_Labelled(x, unknown_value) for x in inputs]
     return [x.labels for x in interpret(jaxpr, given, _labelled, _constant)]
 
 
@@ -97,15 +106,15 @@ def _labelled(equation: Equation, inputs: list[_Labelled]) -> list[_Labelled]:
     labels = [x.labels for x in inputs]
     if any((x != NONE).any() for x in labels):
         found = _equation(equation, labels, lambda i: inputs[i].value())
-        return [_Labelled(x, _unknown) for x in found]
-    made = cache(lambda: _known_outputs(equation, inputs))
+        return [_Labelled(x, unknown_value) for x in found]
+    made = cache(lambda: known_outputs(equation, inputs))
     return [
-        _Labelled(_unlabelled(a), partial(_output, made, i))
+        _Labelled(_unlabelled(a), partial(output_value, made, i))
         for i, a in enumerate(output_types(equation))
     ]
 
 
-def _known_outputs(equation: Equation, inputs: list[_Labelled]) -> list | None:
+def known_outputs(equation: Equation, inputs: Sequence) -> list | None:
     """The outputs of an equation, where its inputs are known."""
     values = [x.value() for x in inputs]
     if any(x is None for x in values):
@@ -114,7 +123,8 @@ def _known_outputs(equation: Equation, inputs: list[_Labelled]) -> list | None:
         return evaluate_equation(equation, values)
 
 
-def _output(made: Callable[[], list | None], i: int) -> ArrayLike | None:
+def output_value(made: Callable[[], list | None], i: int) -> ArrayLike | None:
+    """One of the outputs that a function makes, if they are known."""
     found = made()
     return None if found is None else found[i]
 
@@ -125,12 +135,12 @@ def _equation(equation: Equation, inputs: list[Labels], known: Callable) -> list
     found = _subprogram_labels(equation, inputs)
     if found is not None:
         return found
-    if name in _MOVES:
-        return _MOVES[name](inputs, params)
-    moved = _indexed(equation, inputs, known) if name in _INDEXED else None
+    if name in MOVES:
+        return MOVES[name](inputs, params)
+    moved = _indexed(equation, inputs, known) if name in INDEXED else None
     if moved is not None:
         return moved
-    if name in _ELEMENTWISE:
+    if name in COMPONENTWISE:
         return [_met(_stack_labels(*inputs), (0,))]
     if name.startswith(("reduce_", "arg")) and "axes" in params and len(inputs) == 1:
         return [_met(inputs[0], params["axes"])]
@@ -183,7 +193,7 @@ def _contracted(inputs: list[Labels], params: dict) -> list[Labels]:
 
 def _indexed(equation: Equation, inputs: list[Labels], known: Callable) -> list[Labels] | None:
     """The operation itself on labels, where it is known which numbers it takes."""
-    operands = _INDEXED[name_of(equation)]
+    operands = INDEXED[name_of(equation)]
     xs = [inputs[i] if i in operands else known(i) for i in range(len(inputs))]
     if any(x is None for x in xs) or parameters(equation).get("update_jaxpr") is not None:
         return None
@@ -209,7 +219,7 @@ def _split(inputs: list[Labels], params: dict) -> list[Labels]:
 
 
 # What moves numbers about, and what makes several of one or one of several by its parameters.
-_MOVES: dict[str, Callable] = {
+MOVES: dict[str, Callable] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda xs, p: [np.concatenate(xs, p["dimension"])],
     "dot_general": _contracted,
@@ -225,4 +235,4 @@ _MOVES: dict[str, Callable] = {
     "unstack": lambda xs, p: list(np.moveaxis(xs[0], p["axis"], 0)),
 }
 # What takes numbers by others that say which: the places of those that are moved.
-_INDEXED = {"gather": (0,), "dynamic_slice": (0,), "scatter": (0, 2), "pad": (0, 1)}
+INDEXED = {"gather": (0,), "dynamic_slice": (0,), "scatter": (0, 2), "pad": (0, 1)}

@@ -39,6 +39,7 @@ class Status(IntEnum):
     stiff = 24
     undifferentiable = 25
     wrong_index = 26
+    wrong_pattern = 27
 
     @property
     def ok(self) -> bool:
@@ -73,5 +74,6 @@ _REASONS = {
     Status.undifferentiable: "the jump of y0 came back by a lag that depends on the state, so that "
     "what was solved has no derivative",
     Status.wrong_index: "the index of the equations is not the one that is stated (1, if none is)",
+    Status.wrong_pattern: "∂f/∂y has an entry that jac says is zero",
     Status.stiff: "the problem turned out to be stiff, and the method is for others",
 }

@@ -10,7 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..algebra import factored, field_derivatives, identity, is_singular, jacobian, linear_solve
+from ..algebra import (
+    AbstractMatrix,
+    JacobianStructure,
+    factored,
+    field_derivatives,
+    identity,
+    is_singular,
+    jacobian,
+    linear_solve,
+)
 from ..algebra.roots import find_root, implicit_root
 from ..problems.forms import Delayed, Form, Implicit, Mass, Sde, diffusion_magnitude, lower
 from . import higher_index, residual
@@ -26,6 +35,7 @@ __all__ = [
     "newton_correction",
     "residual_of_step",
     "slope_of",
+    "system_matrix",
 ]
 
 
@@ -40,28 +50,48 @@ def apply_mass(mass: Array | None, x: Array) -> Array:
     return mass * x if mass.ndim == 1 else mass @ x
 
 
-def projected(free: Array, x: Array) -> Array:
+def projected(free: Array, x: Array | AbstractMatrix) -> Any:
     """P x, of the projector on what M cannot reach, where x is a vector or a matrix. That of a
     diagonal M picks rows, and the others may be infinite.
 
     >>> projected(jnp.array([0.0, 1.0]), jnp.array([jnp.inf, 2.0]))
     Array([0., 2.], dtype=float32)
     """
+    if isinstance(x, AbstractMatrix):
+        return x.rows_where(free != 0) if free.ndim == 1 else free @ x.dense()
     if free.ndim == 2:
         return free @ x
     return jnp.where(free.reshape(-1, *(1,) * (x.ndim - 1)) != 0, x, 0)
 
 
-def combined(mass: Array | None, matrix: Array) -> Array:
-    """M + a matrix, the matrix of every linear system in a step.
+def combined(mass: Array | None, matrix: Array | AbstractMatrix) -> Any:
+    """M + a matrix.
 
     >>> combined(None, jnp.ones((2, 2)))
     Array([[2., 1.],
            [1., 2.]], dtype=float32)
     """
+    if isinstance(matrix, AbstractMatrix):
+        return matrix.plus(mass)
     if mass is None:
         return matrix + identity(len(matrix), matrix.dtype)
     return matrix + (jnp.diag(mass) if mass.ndim == 1 else mass)
+
+
+def system_matrix(mass: Array | None, by_y: Array | AbstractMatrix, scale: Array, dt: Array) -> Any:
+    """M − scale J, the matrix of every linear system in a step. In a step of dt = 0 (of an idle
+    lane, or between events at one time), which changes nothing, it is 1, for M may be singular.
+
+    >>> system_matrix(None, jnp.ones((2, 2)), jnp.array(0.5), jnp.array(1.0)).tolist()
+    [[0.5, -0.5], [-0.5, 0.5]]
+    """
+    if isinstance(by_y, AbstractMatrix):
+        matrix = by_y.scaled(-scale).plus(mass)
+        return matrix if mass is None else matrix.or_identity(dt == 0)
+    matrix = combined(mass, -scale * by_y)
+    if mass is None:
+        return matrix
+    return jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
 
 
 def residual_of_step(form: Mass | Implicit, dt: Array, t: Array, y: Array, path: Array) -> Array:
@@ -144,10 +174,19 @@ def consistent_state(
         rate = form.field(t0, y.reshape(y0.shape)).ravel()
         return apply_mass(hold, y - given) + apply_mass(form.free, rate)
 
-    x, found = find_root(equations, given)
+    structure = _structure_of_equations(form, hold)
+    x, found = find_root(equations, given, structure=structure)
     if kept is not None:
         found = found & (jnp.sum(kept) == len(given) - jnp.round(_rank(form.free)))
-    return implicit_root(equations, x).reshape(y0.shape), found
+    return implicit_root(equations, x, structure=structure).reshape(y0.shape), found
+
+
+def _structure_of_equations(form: Mass, hold: Array | None) -> JacobianStructure | None:
+    """The structure of the equations of consistent values: that of ∂f/∂y, where M and the matrix of
+    what is kept are diagonal.
+    """
+    diagonal = all(x is None or x.ndim == 1 for x in (form.mass, hold, form.free))
+    return form.jac if diagonal and isinstance(form.jac, JacobianStructure) else None
 
 
 def _rank(projector: Array) -> Array:
@@ -196,9 +235,11 @@ def is_regular(form: Mass | Implicit, t: Array, y: Array, dy: Array) -> tuple[Ar
         matrix = residual.closing_matrix(form, t, y, dy)
     else:
         matrix = _determining_matrix(form, jacobian(form.field, t, y, form.jac))
+    if isinstance(matrix, AbstractMatrix):
+        return ~is_singular(matrix), matrix.is_finite()
     return ~is_singular(matrix), jnp.all(jnp.isfinite(matrix))
 
 
-def _determining_matrix(form: Mass, by_y: Array) -> Array:
+def _determining_matrix(form: Mass, by_y: Array | AbstractMatrix) -> Any:
     """M + P J."""
     return combined(form.mass, projected(form.free, by_y))

@@ -17,7 +17,9 @@ from jax import lax
 from jaxtyping import Array
 
 from ..algebra import (
+    AbstractFactors,
     Factors,
+    JacobianStructure,
     Products,
     check_solver,
     factored,
@@ -31,7 +33,7 @@ from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
 from ..problems.forms import Mass, Ode, Split
 from .base import Method
-from .mass import apply_mass, combined
+from .mass import apply_mass, system_matrix
 
 __all__ = [
     "Aim",
@@ -143,17 +145,17 @@ def of_field(
     field: Callable,
     t: Array,
     y: Array,
-    jac: Callable | None = None,
+    jac: Callable | JacobianStructure | None = None,
     mass: Array | None = None,
     solver: Any = None,
 ) -> LinearSystem:
     """Linearises M y' = f(t, y) at (t, y)."""
     if solver is None:
         return LinearSystem(mass, jacobian(field, t, y, jac))
-    if jac is None:
-        _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
-    else:
+    if callable(jac):
         push = partial(jnp.matmul, jac(t, y))
+    else:  # products have no need of a structure
+        _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
     return LinearSystem(partial(apply_mass, mass), push, solver)
 
 
@@ -167,14 +169,14 @@ def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Any) 
     return LinearSystem(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
 
 
-def solved_by(factors: Factors | Products, r: Array) -> Array:
+def solved_by(factors: Factors | AbstractFactors | Products, r: Array) -> Array:
     """A⁻¹ r, with its derivative."""
     if isinstance(factors, Products):
         return solve_iteratively(factors._replace(exact=True), r)
     return linear_solve(factors, r)
 
 
-def inverse_of(factors: Factors | Products) -> Callable:
+def inverse_of(factors: Factors | AbstractFactors | Products) -> Callable:
     """The map r ↦ A⁻¹ r, without a derivative, for many right sides one after the other.
 
     A small matrix is inverted: a product is one sum over its entries, where two triangles are a
@@ -185,24 +187,18 @@ def inverse_of(factors: Factors | Products) -> Callable:
             lax.stop_gradient(r)
         )
     factors = lax.stop_gradient(factors)
-    n = len(factors.lu)
-    if n > LARGEST:
-        return lambda r: linear_solve(factors, r)
-    inverse = linear_solve(factors, jnp.eye(n, dtype=factors.lu.dtype))
-    return lambda r: jnp.sum(inverse * r, axis=1)
+    if isinstance(factors, Factors) and len(factors.lu) <= LARGEST:
+        inverse = linear_solve(factors, jnp.eye(len(factors.lu), dtype=factors.lu.dtype))
+        return lambda r: jnp.sum(inverse * r, axis=1)
+    return lambda r: linear_solve(factors, r)
 
 
 def factors_of(
     linear: LinearSystem, dt: Array, scale: Array | float | complex
-) -> Factors | Products:
-    """Factors M − dt scale J. In a step of dt = 0 (of an idle lane, or between events at one
-    time), which changes nothing, the matrix is 1, for M may be singular.
-    """
+) -> Factors | AbstractFactors | Products:
+    """Factors M − dt scale J; 1 in a step of dt = 0, as `system_matrix` is."""
     if linear.solver is not None:
         by_mass, by_y = linear.mass, linear.by_y
         product = lambda v: jnp.where(dt == 0, v, by_mass(v) - (dt * scale) * by_y(v))  # noqa: E731
         return Products(product, linear.solver)
-    matrix = combined(linear.mass, -(dt * scale) * linear.by_y)
-    if linear.mass is not None:
-        matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
-    return factored(matrix)
+    return factored(system_matrix(linear.mass, linear.by_y, dt * scale, dt))

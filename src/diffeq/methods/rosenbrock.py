@@ -6,11 +6,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree, Real, Shaped
 
-from ..algebra import Factors, Slopes, factored, field_derivatives, linear_solve
+from ..algebra import (
+    AbstractFactors,
+    Factors,
+    Slopes,
+    factored,
+    field_derivatives,
+    linear_solve,
+)
 from ..problems.forms import Mass
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import apply_mass, combined, slope_of
+from .mass import apply_mass, slope_of, system_matrix
 from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .tableau import RosenbrockTableau, table_of
 from .weighted_sums import combine, combine_columns, weighted
@@ -120,12 +127,7 @@ def step_from(
     Multiplied by dt γ, as here, nothing is divided by dt: a step of length zero is the
     identity, also in its derivatives.
     """
-    scale = table.gamma * dt
-    by_y = found.by_y
-    matrix = combined(form.mass, -scale * by_y)
-    if form.mass is not None:  # which may be singular, so that a step of length zero would be
-        matrix = jnp.where(dt == 0, jnp.eye(len(matrix), dtype=matrix.dtype), matrix)
-    factors = factored(matrix)
+    factors = factored(system_matrix(form.mass, found.by_y, table.gamma * dt, dt))
     make = _in_a_loop if rolled else _unrolled_stages
     stages = make(table, form, t, y, dt, found, factors)
     y1 = y + combine(table.b, stages)
@@ -140,7 +142,7 @@ def _unrolled_stages(
     y: Array,
     dt: Array,
     found: Slopes,
-    factors: Factors,
+    factors: Factors | AbstractFactors,
 ) -> tuple:
     rate, by_t = found.value, found.by_t
     scale = table.gamma * dt
@@ -165,7 +167,7 @@ def _in_a_loop(
     y: Array,
     dt: Array,
     found: Slopes,
-    factors: Factors,
+    factors: Factors | AbstractFactors,
 ) -> Shaped[Array, "stages ..."]:
     """The stages in a loop over the rows of the table, which has all columns in each."""
     by_t, scale = found.by_t, table.gamma * dt

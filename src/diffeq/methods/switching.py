@@ -1,12 +1,14 @@
 """Two methods in one solve: an explicit one, and a Rosenbrock method while the problem is stiff."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree, Real
 
-from ..algebra import field_derivatives
+from ..algebra import AbstractMatrix, field_derivatives
 from ..problems.forms import Mass
 from .base import Method, Step
 from .explicit_rk import ExplicitRK
@@ -293,13 +295,21 @@ def _count_votes(memory: _SwitchMemory, worth: Array, size: int) -> _SwitchMemor
     )
 
 
-def _spectral_bound(matrix: Array) -> Array:
+def _spectral_bound(matrix: Array | AbstractMatrix) -> Array:
     """The least of three norms of a matrix, which no eigenvalue exceeds: |J|₁, |J|_∞, and |J|_∞
     once rows and columns are balanced, without which x'' = −ω² x would have ω² and not ω.
     """
-    sizes = jnp.abs(matrix)
-    rows, columns = jnp.sum(sizes, axis=1), jnp.sum(sizes, axis=0)
+    times, rows, columns = _absolute_sums(matrix)
     blank = (rows == 0) | (columns == 0)
     scale = jnp.where(blank, 1, (rows / jnp.where(blank, 1, columns)) ** 0.25)
-    balanced = (sizes @ scale) / scale
+    balanced = times(scale) / scale
     return jnp.min(jnp.stack([jnp.max(rows), jnp.max(columns), jnp.max(balanced)]))
+
+
+def _absolute_sums(matrix: Array | AbstractMatrix) -> tuple[Callable, Array, Array]:
+    """The map w ↦ |A| w, and the sums of the rows and of the columns of |A|."""
+    if isinstance(matrix, AbstractMatrix):
+        ones = jnp.ones(len(matrix), matrix.dtype)
+        return matrix.row_sums, matrix.row_sums(ones), matrix.column_sums(ones)
+    sizes = jnp.abs(matrix)
+    return partial(jnp.matmul, sizes), jnp.sum(sizes, axis=1), jnp.sum(sizes, axis=0)

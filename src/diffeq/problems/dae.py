@@ -3,7 +3,7 @@ F(t, y, y', args) = 0.
 """
 
 from collections.abc import Callable, Hashable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ class DAEProblem(Problem):
         differential: which components of y0 are kept, as booleans with the structure of y0. None:
             those that the matrix says, M (y − y0) = 0. Of an index above 1: as many as there are
             degrees of freedom, so that the constraint and its derivatives determine the others.
-        jac: `jac(t, y, args)`, ∂f/∂y, as in `ODEProblem`.
+        jac: `jac(t, y, args)`, ∂f/∂y, or its structure, as in `ODEProblem`; an array of all entries
+            of M has to fit in the same structure.
         index: the index of each component: 1, 2 or 3, as whole numbers with the structure of y0
             (one for a leaf stands for all of it). Positions are 1, velocities 2 and multipliers 3;
             or, where the constraint holds velocities, all 1 but for multipliers, 2. None: 1. A
@@ -104,7 +105,7 @@ class DAEProblem(Problem):
         *,
         mass_matrix: PyTree,
         differential: PyTree = None,
-        jac: Callable | None = None,
+        jac: Any = None,
         index: PyTree = None,
     ) -> None:
         self.f, self.y0, self.tspan, self.args = f, as_state(y0), tspan, args

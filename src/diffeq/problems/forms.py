@@ -58,11 +58,11 @@ class Form:
 @dataclass(frozen=True)
 class _OneField(Form):
     """The base of equations of one field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled
-    state.
+    state; or jac is the structure that ∂field/∂y has (`algebra.JacobianStructure`).
     """
 
     field: Callable[..., Array]
-    jac: Callable | None = None
+    jac: Any = None
 
     def with_slope(self, t: Array, y: Array, slope: Array) -> Any:
         """Returns the equation with a field that is not evaluated at (t, y)."""
@@ -81,7 +81,7 @@ class Split(Form):
 
     implicit: Callable[..., Array]
     explicit: Callable[..., Array]
-    jac: Callable | None = None
+    jac: Any = None
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def canonical(
     seen = rule.seen_from(t0, t1) if problem.delayed else ()
     jumps = join_jumps(jumps_of_traced(g, leaves, seen) for g in traced)
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
-    large = any(f.large for f in traced)
+    large = bool(_declared_zeros(problem)) or any(f.large for f in traced)
     traced = traced if jac is None else [*traced, jac]
 
     def form(parameters: Any, sign: Array | int, held: Sequence = ()) -> Form:
@@ -164,7 +164,7 @@ def canonical(
         bound = [
             g.bind(leaves, hoisted, sign) for g, (leaves, hoisted) in zip(traced, own, strict=True)
         ]
-        known = {}
+        known = _declared_zeros(problem)
         if jac is not None:
             *bound, by_y = bound
             known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
@@ -448,12 +448,20 @@ def _traced_jacobian(
 ) -> Traced | None:
     """The user's ∂f/∂y, if there is one, traced like a field."""
     jac = getattr(problem, "jac", None)
-    if jac is None:
+    if not callable(jac):
         return None
     check_arguments(jac, "jac", "t, y, args")
     if any(Packing(tree).held):
         raise TypeError("jac was given and y0 has leaves that are held: leave out one of the two.")
     return Traced(jac, "jac", "t, y, args", t, (tree,), leaves, structure, fits=_checked_jacobian)
+
+
+def _declared_zeros(problem: Problem) -> dict[str, Any]:
+    """The structure that jac declares of ∂f/∂y, once it is known, as a part of the equation. Its
+    linear systems are many operations: they are compiled once, in a loop over the stages.
+    """
+    jac = getattr(problem, "jac", None)
+    return {} if jac is None or callable(jac) or not jac.is_known else {"jac": jac}
 
 
 def _checked_jacobian(name: str, value: PyTree, parts: tuple) -> PyTree:

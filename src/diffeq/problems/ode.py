@@ -1,7 +1,7 @@
 """Ordinary differential equations: y' = f(t, y, args), and y' = implicit + explicit."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import PyTree
 
@@ -22,13 +22,17 @@ class ODEProblem(Problem):
         tspan: (t0, t1), forwards or backwards in time; or a function of args, or a pair with one.
         args: parameters, any pytree; networks are fine, in args or inside f.
         jac: `jac(t, y, args)`, ∂f/∂y as `jax.jacfwd` would give it: for a vector a matrix with
-            row i for component i of f, for a tree a tree of trees. Implicit methods use it; without
-            it they differentiate f forwards. Rosenbrock methods want it exact.
+            row i for component i of f, for a tree a tree of trees. Rosenbrock methods want it
+            exact. Or where it is not zero: `de.Banded(lower, upper)`, `de.Block(size)`,
+            `de.Sparse(pattern)` or `de.Sparse("detect")`; then implicit methods neither find nor
+            store nor eliminate the zeros, and without a method `Rodas5P` is taken (`KenCarp4` for
+            two parts). None: they differentiate f forwards.
 
     Raises:
         TypeError: (by `solve`) f takes other arguments, or t in another place than the first;
             returns another structure, other shapes or a wider dtype than y's; y0 is made of
             integers; tspan is no pair; jac returns other shapes.
+        SolveError: (by `solve`) ∂f/∂y has an entry that jac says is zero.
 
     Reference: hairer1993, I.
 
@@ -50,7 +54,7 @@ class ODEProblem(Problem):
         tspan: TimeSpan,
         args: PyTree = None,
         *,
-        jac: Callable | None = None,
+        jac: Any = None,
     ) -> None:
         self.f, self.y0, self.tspan, self.args, self.jac = f, as_state(y0), tspan, args, jac
 
@@ -90,7 +94,7 @@ class SplitODEProblem(Problem):
         tspan: TimeSpan,
         args: PyTree = None,
         *,
-        jac: Callable | None = None,
+        jac: Any = None,
     ) -> None:
         self.implicit, self.explicit = implicit, explicit
         self.y0, self.tspan, self.args, self.jac = as_state(y0), tspan, args, jac

@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..adjoints import Adjoint, Discrete
+from ..algebra import JacobianStructure
 from ..controllers import Controller
 from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
-from ..problems import DAEProblem, ImplicitDAEProblem, Problem
+from ..problems import DAEProblem, ImplicitDAEProblem, Problem, SplitODEProblem
 from ..problems.forms import Ito, Sde
 from .values import concrete
 
@@ -33,6 +34,9 @@ def default_method(
         return _default_noisy(problem, controller, dt)
     if isinstance(problem, DAEProblem):
         return METHODS["Rodas5P" if problem.index is None else "RadauIIA5"]()
+    if isinstance(getattr(problem, "jac", None), JacobianStructure):
+        # Zeros are declared where the equation is stiff; of two parts they are those of one.
+        return METHODS["KenCarp4" if isinstance(problem, SplitODEProblem) else "Rodas5P"]()
     if isinstance(problem, ImplicitDAEProblem):
         return BDF()
     return explicit_for(rtol)
@@ -46,6 +50,8 @@ def explicit_for(rtol: PyTree) -> Method:
 
 def may_switch(problem: Problem, state: PyTree, adjoint: Adjoint | None) -> bool:
     """True if the default method may switch to a stiff one, which has a dense Jacobian."""
+    if isinstance(getattr(problem, "jac", None), JacobianStructure):
+        return False  # the default is a stiff one
     if not problem.is_ode or not isinstance(adjoint, Discrete | None):
         return False
     return Packing(moving_leaves(state)).size <= _MOST_TURNING

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ..algebra import JacobianStructure
 from ..core.packing import Packing, holds, moving_leaves
-from ..methods import Method, Stochastic
+from ..methods import FIRK, Method, Stochastic
 from ..problems import (
     DAEProblem,
     HamiltonianProblem,
@@ -40,6 +41,7 @@ __all__ = [
     "check_noisy",
     "check_problem",
     "check_state",
+    "check_structured",
     "without_jumps",
 ]
 
@@ -63,9 +65,14 @@ def _check_functions(problem: Problem) -> None:
         if not callable(f):
             raise TypeError(f"{name} is {shown(f)}; a function {name}({arguments}) is wanted.")
     jac = getattr(problem, "jac", None)
-    if not (jac is None or callable(jac)):
+    if isinstance(jac, type) and issubclass(jac, JacobianStructure):
         raise TypeError(
-            f"jac is {shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, or None."
+            f"jac is the class {jac.__name__}; give an instance, such as de.Banded(1, 1)."
+        )
+    if not (jac is None or callable(jac) or isinstance(jac, JacobianStructure)):
+        raise TypeError(
+            f"jac is {shown(jac)}; a function jac(t, y, args) that gives ∂f/∂y is wanted, a "
+            'structure such as de.Banded(1, 1) or de.Sparse("detect"), or None.'
         )
 
 
@@ -312,12 +319,53 @@ def _check_slopes(problem: ImplicitDAEProblem, state: PyTree) -> None:
         raise ValueError("dy0 has NaN or inf; finite numbers are wanted: zeros, if nothing better.")
 
 
+def _check_structure(problem: Any, state: PyTree) -> None:
+    """A structure of ∂f/∂y that fits the state, which is real, and the mass matrix."""
+    jac, packing = problem.jac, Packing(state)
+    if jnp.issubdtype(packing.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"jac is {jac!r}, and y0 is complex: a structure is that of real equations; write y as "
+            "real and imaginary parts, or leave jac out."
+        )
+    jac.check_size(packing.size)
+    if getattr(problem, "index", None) is not None:
+        raise ValueError(
+            f"jac is {jac!r}, and index was given: equations of a higher index are solved with all "
+            "entries; leave jac out."
+        )
+    mass = packed_mass(problem, packing) if isinstance(problem, DAEProblem) else None
+    if mass is None or mass.ndim == 1 or not concrete(mass) or not jac.is_known:
+        return
+    beyond = np.asarray(mass).copy()
+    rows, columns = jac.entries(packing.size)
+    beyond[rows[rows >= 0], columns[rows >= 0]] = 0
+    if (places := np.argwhere(beyond)).size:
+        i, j = places[0]
+        raise ValueError(
+            f"mass_matrix[{i}, {j}] is {beyond[i, j]:g}, and jac={jac!r} has no entry there: the "
+            "structure is that of M and of ∂f/∂y together."
+        )
+
+
+def check_structured(problem: Problem, method: Method) -> None:
+    """Refuses a method that would write down a Jacobian whose structure is declared."""
+    jac = getattr(problem, "jac", None)
+    of_index_1 = getattr(problem, "index", None) is None
+    if isinstance(jac, JacobianStructure) and isinstance(method, FIRK) and of_index_1:
+        raise TypeError(
+            f"{method!r} couples its stages in one system, and jac is {jac!r}, which it does not "
+            "use: choose de.Rodas5P(), de.KenCarp4() or de.BDF(), or leave jac out."
+        )
+
+
 def check_state(problem: Problem, state: PyTree) -> None:
     """Refuses states, masses and slopes that do not fit together."""
     if isinstance(problem, DAEProblem):
         _check_mass(problem, state)
     if isinstance(problem, ImplicitDAEProblem):
         _check_slopes(problem, state)
+    if isinstance(getattr(problem, "jac", None), JacobianStructure):
+        _check_structure(problem, state)
     # (A history that calls jnp makes the state a tracer inside a trace, of numbers that are known.)
     if not concrete((data_of(problem), moving_leaves(state))):
         return

@@ -21,6 +21,7 @@ from diffeq.zoo.delays import (
     neves,
     pantograph,
 )
+from diffeq.zoo.large import LargeCase, brusselator_2d, medical_akzo, reaction_diffusion
 from diffeq.zoo.mechanics import arenstorf, henon_heiles, pleiades
 from diffeq.zoo.noise import (
     NoisyCase,
@@ -54,12 +55,14 @@ from diffeq.zoo.stiff import (
 __all__ = [
     "Case",
     "DelayCase",
+    "LargeCase",
     "NoisyCase",
     "Reference",
     "additive_decay",
     "arenstorf",
     "bounded_angle",
     "brusselator",
+    "brusselator_2d",
     "brusselator_diffusion",
     "case",
     "cases",
@@ -74,6 +77,7 @@ __all__ = [
     "lorenz",
     "lotka_volterra",
     "mackey_glass",
+    "medical_akzo",
     "neves",
     "noisy_cases",
     "oregonator",
@@ -81,6 +85,7 @@ __all__ = [
     "pantograph",
     "pleiades",
     "pollution",
+    "reaction_diffusion",
     "robertson",
     "robertson_long",
     "spiral",

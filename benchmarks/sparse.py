@@ -1,0 +1,220 @@
+"""Large stiff systems against SciPy's BDF with a sparsity pattern: `python -m benchmarks.sparse`.
+
+Three problems of `de.zoo`, which both solve at the same tolerances: a line that reacts and diffuses
+(n = 300, 1,000, 3,000; a band), medical Akzo Nobel (n = 400; a band), which is also solved with all
+entries of the Jacobian, and the Brusselator on 100 × 100 cells (n = 20,000; a pattern), with its
+gradient by two parameters. The error is the largest distance from a solve at a hundredth of the
+tolerance, relative to the largest component. Our times are of a compiled solve; SciPy's field is
+NumPy code.
+
+Writes `results/sparse.md`. `--short` leaves out the Brusselator.
+"""
+
+import datetime
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.sparse import csc_matrix
+
+import diffeq as de
+from benchmarks import machine
+
+SHORT = "--short" in sys.argv
+HERE = Path(__file__).parent
+LINES, CELLS = (300, 1000, 3000), 100
+SECONDS, FEWEST = 4.0, 3
+HEAD = (
+    "| problem | who | steps | error | first call (s) | seconds | times ours |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+# --- the fields, in NumPy ---------------------------------------------------------------------
+
+
+def line_in_numpy(t, y, args):
+    wide = np.concatenate([y[:1], y, y[-1:]])
+    return args[0] * y.size**2 * (wide[2:] - 2 * y + wide[:-2]) + args[1] * y * (1 - y)
+
+
+def akzo_in_numpy(t, y, args):
+    speed, start = args
+    u, v = y.reshape(-1, 2).T
+    n = u.size
+    place = np.arange(1, n + 1) / n - 1
+    left = np.concatenate([[start if t <= 5 else 0.0], u[:-1]])
+    right = np.concatenate([u[1:], u[-1:]])
+    moved = place**3 / 8 * (right - left) * n / 2 + place**4 / 16 * (left - 2 * u + right) * n**2
+    return np.stack([moved - speed * u * v, -speed * u * v], axis=1).ravel()
+
+
+def square_in_numpy(t, y, args):
+    a, b, diffusion = args
+    y = y.reshape(CELLS, CELLS, 2)
+    u, v = y[..., 0], y[..., 1]
+    around = sum(np.roll(y, step, axis) for axis in (0, 1) for step in (-1, 1)) - 4 * y
+    place = np.arange(CELLS) / CELLS
+    circle = (place[:, None] - 0.3) ** 2 + (place - 0.6) ** 2 <= 0.1**2
+    source = np.where(circle, 5.0, 0.0) if t >= 1.1 else 0.0
+    both = u**2 * v
+    reaction = np.stack([a + both - (b + 1) * u + source, b * u - both], axis=-1)
+    return (diffusion * CELLS**2 * around + reaction).ravel()
+
+
+# --- who solves -------------------------------------------------------------------------------
+
+
+def scipy_bdf(case, field, rtol, atol):
+    """The end and the number of steps by SciPy's BDF, from one jump of the field to the next."""
+    rows, columns = case.jac.entries(case.y0.size)
+    inside = rows >= 0
+    ones = np.ones(int(inside.sum()))
+    pattern = csc_matrix((ones, (rows[inside], columns[inside])), (case.y0.size,) * 2)
+    y, steps = case.y0.ravel(), 0
+    ends = [case.tspan[0], *case.stops, case.tspan[1]]
+    for t0, t1 in itertools.pairwise(ends):
+        start = np.nextafter(t0, t1) if t0 in case.stops else t0
+        sol = solve_ivp(
+            field, (start, t1), y, method="BDF", args=(case.args,), rtol=rtol, atol=atol,
+            jac_sparsity=pattern,
+        )  # fmt: skip
+        y, steps = sol.y[:, -1], steps + sol.t.size - 1
+    return y, steps
+
+
+def ours(case, method, rtol, atol, *, structured=True):
+    """A compiled solve, args ↦ (end, steps)."""
+    problem = case.problem(structured=structured)
+
+    @jax.jit
+    def solve(args):
+        sol = de.solve(
+            problem.replace(args=args), method, rtol=rtol, atol=atol, stops=list(case.stops)
+        )
+        return sol.y1.ravel(), sol.stats["steps"]
+
+    return solve
+
+
+def gradient(case, method, rtol, atol):
+    """The gradient of the mean of the end by the parameters a and b, compiled."""
+    problem, rest = case.problem(), jnp.asarray(case.args[2:])
+
+    @jax.jit
+    def slope(few):
+        def mean(few):
+            args = jnp.concatenate([few, rest])
+            sol = de.solve(
+                problem.replace(args=args), method, rtol=rtol, atol=atol, stops=list(case.stops)
+            )
+            return sol.y1.mean()
+
+        return jax.grad(mean)(few)
+
+    return slope
+
+
+def timed(call):
+    """The result of a call, the seconds of the first one, and the least of some later ones."""
+    began = time.perf_counter()
+    found = jax.block_until_ready(call())
+    first, least, spent, count = time.perf_counter() - began, np.inf, 0.0, 0
+    while count < FEWEST and (count == 0 or spent < SECONDS):
+        began = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds = time.perf_counter() - began
+        least, spent, count = min(least, seconds), spent + seconds, count + 1
+    return found, first, least
+
+
+# --- the tables -------------------------------------------------------------------------------
+
+
+def raced(case, field, rtol, atol, methods, *, dense=()):
+    """The rows of one problem, and the seconds of our quickest method."""
+    args = jnp.asarray(case.args)
+    exact = np.asarray(ours(case, de.Rodas5P(), rtol / 100, atol / 100)(args)[0])
+    scale = np.abs(exact).max()
+    rows = []
+    for name in (*methods, *(f"{name}, all entries" for name in dense)):
+        method = getattr(de, name.partition(",")[0])()
+        solve = ours(case, method, rtol, atol, structured="," not in name)
+        (end, steps), first, seconds = timed(lambda solve=solve: solve(args))
+        error = np.abs(np.asarray(end) - exact).max() / scale
+        rows.append([f"ours: {name}", int(steps), error, first, seconds])
+        print(f"  {case.name}: {rows[-1]}", flush=True)
+    (end, steps), first, seconds = timed(lambda: scipy_bdf(case, field, rtol, atol))
+    error = np.abs(end - exact).max() / scale
+    rows.append(["SciPy: BDF, sparsity", steps, error, first, seconds])
+    print(f"  {case.name}: {rows[-1]}", flush=True)
+    least = min(row[-1] for row in rows if row[0].startswith("ours"))
+    return rows, least
+
+
+def table(case, rows, least):
+    return "\n".join(
+        f"| {case.title} | {who} | {steps:,} | {error:.1e} | {first:.1f} | {seconds:.4f} | "
+        f"{seconds / least:.2f} |"
+        for who, steps, error, first, seconds in rows
+    )
+
+
+def report():
+    text, growth = [HEAD], []
+    for n in LINES:
+        case = de.zoo.reaction_diffusion(n)
+        rows, least = raced(case, line_in_numpy, 1e-6, 1e-8, ("Rodas5P", "KenCarp4", "BDF"))
+        text.append(table(case, rows, least))
+        growth.append(least)
+    case = de.zoo.medical_akzo()
+    rows, least = raced(case, akzo_in_numpy, 1e-6, 1e-9, ("Rodas5P", "BDF"), dense=("Rodas5P",))
+    text.append(table(case, rows, least))
+    notes = ["The line: " + ", ".join(
+        f"n = {n:,} {seconds * 1e3:.1f} ms" for n, seconds in zip(LINES, growth, strict=True)
+    ) + "."]  # fmt: skip
+    if not SHORT:
+        case = de.zoo.brusselator_2d(CELLS)
+        rows, least = raced(case, square_in_numpy, 1e-4, 1e-6, ("Rodas5P", "BDF"))
+        text.append(table(case, rows, least))
+        slope = gradient(case, de.Rodas5P(), 1e-4, 1e-6)
+        found, first, seconds = timed(lambda: slope(jnp.asarray(case.args[:2])))
+        notes.append(
+            f"The gradient of the Brusselator's mean by (a, b) is {np.asarray(found)}; it takes "
+            f"{seconds:.2f} s, {seconds / rows[0][-1]:.2f} times the solve by Rodas5P "
+            f"(first call {first:.1f} s)."
+        )
+    return "\n".join(text), notes
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    found, notes = report()
+    told = machine.machine()
+    load = (told["load"] or [0.0])[0]
+    about = (
+        f"{datetime.date.today()}, {told['processor']}, {told['cores']} cores, load {load:.1f}, "
+        f"JAX {jax.__version__}. Written by `python -m benchmarks.sparse`."
+    )
+    page = [
+        "# Large stiff systems against SciPy's BDF with sparsity",
+        "",
+        about,
+        "",
+        found,
+        "",
+        *notes,
+        "",
+    ]
+    path = HERE / "results" / "sparse.md"
+    path.write_text("\n".join(page), encoding="utf8")
+    print("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A check that ∂f/∂y has no entry that its declared structure leaves out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+from ..algebra import JacobianStructure, jacobian
+from ..algebra.newton import stop_closure_gradient
+from ..problems.forms import Form, Split
+from .nearby_states import nearby
+
+__all__ = ["TURNS", "declared_structure", "has_declared_entries", "missed_by_rows", "solved_field"]
+
+TURNS = (0.0, 2.0)  # of `nearby`: y0 itself, and a state near it where no number is zero
+
+
+def declared_structure(form: Form) -> JacobianStructure | None:
+    """The structure that was declared of ∂f/∂y, if any."""
+    jac = getattr(form, "jac", None)
+    return jac if isinstance(jac, JacobianStructure) else None
+
+
+def has_declared_entries(form: Form, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
+    """True if J v is the same with and without the structure, for a v at random, at the start and
+    near it. A column that is left out would be added to another one, and be wrong in silence.
+    """
+
+    def wrong(turn: Array) -> Array:
+        there, at, _ = nearby(form, turn, t, y, span)
+        return jnp.any(missed_by_rows(form, there, at))
+
+    like = jnp.zeros_like(y.ravel()[0])
+    found = lax.map(stop_closure_gradient(wrong, like), jnp.asarray(TURNS, like.dtype))
+    return ~jnp.any(found)
+
+
+def missed_by_rows(form: Form, t: Array, y: Array) -> Bool[Array, " n"]:
+    """The rows of ∂f/∂y, or of M, in which an entry is outside of the declared structure; none
+    where the derivative is not finite.
+    """
+    structure, field = declared_structure(form), solved_field(form)
+    mass = getattr(form, "mass", None)
+    _, push = jax.linearize(lambda x: field(t, x.reshape(y.shape)).ravel(), y.ravel())
+    x = 0.5 + jnp.arange(1, y.size + 1, dtype=y.dtype) * ((5**0.5 - 1) / 2) % 1
+    x = jnp.where(jnp.arange(y.size) % 3 == 1, -x, x)
+    matrix = jacobian(field, t, y, structure)
+    missed = _differs(push(x), matrix.times(x), matrix.row_sums(jnp.abs(x)))
+    if mass is None or mass.ndim == 1:
+        return missed
+    kept = matrix.scaled(jnp.zeros_like(x[0])).plus(mass)
+    return missed | _differs(mass @ x, kept.times(x), kept.row_sums(jnp.abs(x)))
+
+
+def _differs(a: Array, b: Array, size: Array) -> Array:
+    """True where two sums of terms of this size differ by more than rounding."""
+    difference = jnp.abs(a - b)
+    margin = float(jnp.finfo(a.dtype).eps) ** 0.5
+    return (difference > margin * size) & jnp.isfinite(difference)
+
+
+def solved_field(form: Any) -> Callable:
+    """The field that implicit methods solve for, of which the structure is."""
+    return form.implicit if isinstance(form, Split) else form.field

@@ -1,0 +1,209 @@
+"""Matrices that know their zeros against dense ones: values, solutions, derivatives, lanes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse
+from jax.experimental.sparse import BCOO
+from tests.tiers import shortly
+
+import diffeq as de
+from diffeq.algebra import Pattern, factored, is_singular, jacobian, linear_solve, sparse_lu
+from diffeq.algebra.pattern import colour_columns
+from diffeq.algebra.structured_matrix import StructuredMatrix, structured_jacobian
+
+BANDS = [(10, 1, 1), (50, 2, 3), (37, 0, 1), (41, 3, 0), (9, 0, 0), (30, 9, 8), (301, 1, 1)]
+
+
+def banded(n, lower, upper, seed=0):
+    """A matrix with entries at random, of which the diagonal is none of the largest."""
+    place = np.subtract.outer(np.arange(n), np.arange(n))
+    drawn = np.random.default_rng(seed).normal(size=(n, n))
+    return np.where((place <= lower) & (place >= -upper), drawn, 0.0)
+
+
+def scattered(n, seed=0):
+    draw = np.random.default_rng(seed)
+    return np.where(draw.random((n, n)) < 3 / n, draw.normal(size=(n, n)), 0.0) + 2 * np.eye(n)
+
+
+def blocks(count, size, seed=0):
+    drawn = np.random.default_rng(seed).normal(size=(count, size, size))
+    return scipy.linalg.block_diag(*drawn)
+
+
+CASES = {
+    **{f"banded {case}": (de.Banded(*case[1:]), banded(*case)) for case in BANDS},
+    "sparse, dense LU": (de.Sparse(scattered(40)), scattered(40)),
+    "sparse, SuperLU": (de.Sparse(scattered(150)), scattered(150)),
+    "blocks": (de.Block(3), blocks(5, 3)),
+    "large blocks": (de.Block(20), blocks(2, 20)),
+}
+
+
+def stored(structure, dense):
+    return structured_jacobian(lambda x: jnp.asarray(dense) @ x, structure, jnp.zeros(len(dense)))
+
+
+def solution(matrix, b):
+    return linear_solve(factored(matrix), b)
+
+
+@pytest.mark.parametrize(
+    "name", shortly(CASES, "banded (50, 2, 3)", "sparse, SuperLU", "blocks", "banded (9, 0, 0)")
+)
+def test_solutions_and_their_derivatives_are_those_of_the_dense_matrix(name):
+    structure, dense = CASES[name]
+    matrix, n = stored(structure, dense), len(dense)
+    b, weights = np.random.default_rng(1).normal(size=(2, n))
+
+    def found(values, b):
+        return weights @ solution(StructuredMatrix(values, structure, n), b)
+
+    def wanted(dense, b):
+        return weights @ jnp.linalg.solve(dense, b)
+
+    np.testing.assert_allclose(matrix.dense(), dense, atol=1e-15)
+    scale = np.abs(np.linalg.solve(dense, b)).max()
+    np.testing.assert_allclose(
+        jax.jit(solution)(matrix, b), np.linalg.solve(dense, b), atol=1e-9 * scale
+    )
+    by_values, by_b = jax.jit(jax.grad(found, (0, 1)))(matrix.values, b)
+    dense_by_values, dense_by_b = jax.grad(wanted, (0, 1))(jnp.asarray(dense), b)
+    rows, columns = structure.entries(n)
+    expected = np.where(rows >= 0, np.asarray(dense_by_values)[rows, columns], 0)
+    expected = expected.reshape(matrix.values.shape)
+    np.testing.assert_allclose(by_values, expected, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(by_b, dense_by_b, atol=1e-9 * np.abs(dense_by_b).max())
+
+
+@pytest.mark.parametrize("name", ["banded (50, 2, 3)", "sparse, SuperLU", "blocks"])
+def test_lanes_are_solved_as_alone_and_in_single_precision(name):
+    structure, dense = CASES[name]
+    matrix, b = stored(structure, dense), np.random.default_rng(1).normal(size=(3, len(dense)))
+    lanes = StructuredMatrix(
+        jnp.stack([matrix.values * k for k in (1.0, 2.0, -1.0)]), structure, len(dense)
+    )
+    together = jax.jit(jax.vmap(solution))(lanes, b)
+    one_matrix = jax.jit(jax.vmap(solution, in_axes=(None, 0)))(matrix, b)
+    for k, (x, y) in enumerate(zip(together, one_matrix, strict=True)):
+        alone = np.linalg.solve(dense, b[k])
+        np.testing.assert_allclose(x, alone / (1.0, 2.0, -1.0)[k], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(y, alone, rtol=1e-8, atol=1e-10)
+    single = jax.tree.map(lambda x: x.astype(jnp.float32), matrix)
+    x = solution(single, jnp.asarray(b[0], jnp.float32))
+    assert x.dtype == jnp.float32
+    size = np.abs(np.linalg.solve(dense, b[0])).max()
+    np.testing.assert_allclose(x, np.linalg.solve(dense, b[0]), atol=2e-3 * size)
+
+
+@pytest.mark.parametrize("name", ["banded (50, 2, 3)", "sparse, SuperLU", "blocks"])
+def test_what_methods_do_with_matrices(name):
+    structure, dense = CASES[name]
+    matrix, n = stored(structure, dense), len(dense)
+    mass, x = jnp.asarray(np.random.default_rng(2).normal(size=(2, n)))
+    flags, full = jnp.arange(n) % 3 == 0, np.diag(mass) + 0.5 * dense
+    np.testing.assert_allclose(matrix.scaled(jnp.array(-2.0)).dense(), -2 * dense)
+    np.testing.assert_allclose(matrix.plus(None).dense(), dense + np.eye(n))
+    np.testing.assert_allclose(matrix.plus(mass).dense(), dense + np.diag(mass))
+    np.testing.assert_allclose(matrix.plus(jnp.asarray(full)).dense(), dense + full)
+    np.testing.assert_allclose(matrix.rows_where(flags).dense(), flags[:, None] * dense)
+    np.testing.assert_allclose(matrix.or_identity(jnp.array(True)).dense(), np.eye(n))
+    np.testing.assert_allclose(matrix.or_identity(jnp.array(False)).dense(), dense)
+    np.testing.assert_allclose(matrix.times(x), dense @ x, atol=1e-13)
+    np.testing.assert_allclose(matrix.row_sums(x), np.abs(dense) @ x, atol=1e-13)
+    np.testing.assert_allclose(matrix.column_sums(x), np.abs(dense).T @ x, atol=1e-13)
+    units = matrix.in_units(x, mass).dense()
+    np.testing.assert_allclose(units, x[:, None] * dense * mass, atol=1e-13)
+    rows, columns, values = matrix.entries()
+    np.testing.assert_array_equal(np.asarray(matrix.dense())[rows, columns], values)
+
+
+def test_singular_matrices_are_found_in_any_units():
+    units = 10.0 ** np.random.default_rng(0).uniform(-8, 8, size=(2, 40))
+    for seed in range(3):
+        dense = units[0][:, None] * banded(40, 1, 2, seed) * units[1]
+        assert not is_singular(stored(de.Banded(1, 2), dense))
+        dense[:, 7] = 0
+        assert is_singular(stored(de.Banded(1, 2), dense))
+    repeated = scattered(150)
+    repeated[5] = repeated[6]
+    assert is_singular(stored(de.Sparse(repeated), repeated))
+    assert not is_singular(stored(de.Sparse(scattered(150)), scattered(150)))
+
+
+def test_what_superlu_cannot_factor_solves_to_nan():
+    dense = scattered(150)
+    structure = de.Sparse(dense)
+    for bad in (np.where(np.arange(150) == 3, 0.0, dense), dense * np.nan):
+        assert jnp.isnan(solution(stored(structure, bad), jnp.ones(150))).all()
+
+
+def test_factors_that_are_no_longer_kept_are_made_again(monkeypatch):
+    monkeypatch.setattr(sparse_lu, "_MOST", 0)
+    dense, structure = scattered(150), de.Sparse(scattered(150))
+    first = factored(stored(structure, dense))
+    for k in range(4):
+        solution(stored(structure, dense * (k + 2)), jnp.ones(150))
+    assert int(first.inverse.number) not in sparse_lu._kept.factors
+    np.testing.assert_allclose(
+        linear_solve(first, jnp.ones(150)), np.linalg.solve(dense, np.ones(150)), rtol=1e-9
+    )
+
+
+def test_columns_of_one_colour_share_no_row():
+    for seed in range(3):
+        dense = scattered(200, seed) != 0
+        colours = colour_columns(Pattern(200, *np.nonzero(dense)))
+        for c in range(colours.max() + 1):
+            assert dense[:, colours == c].sum(axis=1).max() <= 1
+    assert colour_columns(Pattern(60, *np.nonzero(banded(60, 1, 1)))).max() + 1 == 3
+
+
+def test_a_jacobian_takes_as_many_tangents_as_there_are_colours():
+    field = lambda t, y: jnp.sin(y) - jnp.roll(y, 1)
+    ring = de.Sparse(np.eye(30) + np.roll(np.eye(30), 1, axis=0))
+    y = jnp.linspace(0.0, 1.0, 30)
+    found = jacobian(field, jnp.array(0.0), y, ring)
+    assert ring.colours(30).max() + 1 == 2
+    np.testing.assert_allclose(found.dense(), jax.jacfwd(field, 1)(0.0, y), atol=1e-15)
+
+
+def test_patterns_come_in_many_ways():
+    dense = scattered(12)
+    rows, columns = np.nonzero(dense)
+    given = [
+        dense,
+        dense != 0,
+        dense.tolist(),
+        jnp.asarray(dense),
+        scipy.sparse.csr_array(dense),
+        BCOO.fromdense(jnp.asarray(dense)),
+    ]
+    for pattern in given:
+        assert de.Sparse(pattern).pattern == Pattern(12, rows, columns)
+    assert repr(de.Sparse(np.eye(3))) == "Sparse(3×3, 3 entries)"
+    assert repr(de.Sparse("detect")) == 'Sparse("detect")'
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: de.Banded(-1, 1), "lower is -1; a whole number from 0"),
+        (lambda: de.Banded(1, -2), "upper is -2"),
+        (lambda: de.Banded(1.0, 1), "lower is 1.0; a whole number"),
+        (lambda: de.Banded(True, 1), "lower is True"),
+        (lambda: de.Block(0), "size is 0; a whole number from 1"),
+        (lambda: de.Sparse("guess"), "pattern is 'guess'; \"detect\" is wanted"),
+        (lambda: de.Sparse(np.ones((3, 2))), r"shape \(3, 2\); \(n, n\) is wanted"),
+        (lambda: de.Sparse(np.ones(3)), r"shape \(3,\)"),
+        (lambda: de.Sparse(None), "pattern is None; an"),
+        (lambda: de.Sparse(np.array([["a"]])), "dtype <U1; numbers or booleans"),
+        (lambda: jax.jit(lambda x: de.Sparse(x).pattern.n)(np.eye(2)), "that is known is wanted"),
+    ],
+)
+def test_bad_structures_are_refused(make, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        make()
