@@ -8,7 +8,7 @@ from .adjoints.discrete import Discrete
 from .adjoints.forward import Forward
 from .adjoints.gauss import Gauss
 from .adjoints.steady_state import SteadyState
-from .algebra.structure import Banded, Block, Sparse
+from .algebra.jacobian_structure import Banded, Block, Sparse
 from .consistent import consistent
 from .controllers.base import Controller, Verdict
 from .controllers.fixed import Fixed
