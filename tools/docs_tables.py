@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import diffeq as de
@@ -480,7 +481,7 @@ FAMILIES = {
 
 BY_HAND = (
     de.ODEProblem, de.SplitODEProblem, de.SecondOrderProblem, de.HamiltonianProblem, de.DAEProblem,
-    de.SDEProblem,
+    de.CDEProblem, de.SDEProblem,
 )  # fmt: skip
 
 
@@ -497,6 +498,9 @@ def specimens() -> dict[str, de.Problem]:
         "`DAEProblem`": de.DAEProblem(falls, [1.0, 0.0], span, mass_matrix=[1.0, 0.0]),
         "`ImplicitDAEProblem`": de.ImplicitDAEProblem(
             lambda t, y, dy, a: dy + y, 1.0, span, dy0=0.0, differential=True
+        ),
+        "`CDEProblem`": de.CDEProblem(
+            lambda t, y, a: -y[..., None], lambda t: jnp.stack([t]), 1.0, span
         ),
         "`SDEProblem`": de.SDEProblem(falls, falls, 1.0, span),
         "`DDEProblem`": de.DDEProblem(

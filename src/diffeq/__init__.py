@@ -29,6 +29,7 @@ from .interp.hold import infusions
 from .methods import *  # noqa: F403 - enumerated from the tables
 from .methods.interpolant import Polynomial
 from .problems import (
+    CDEProblem,
     DAEProblem,
     DDEProblem,
     HamiltonianProblem,
@@ -89,6 +90,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "Backsolve",
     "Banded",
     "Block",
+    "CDEProblem",
     "Collocation",
     "Controller",
     "DAEProblem",

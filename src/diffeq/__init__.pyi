@@ -91,6 +91,7 @@ from .methods import (
 )
 from .methods.interpolant import Polynomial
 from .problems.base import Problem
+from .problems.cde import CDEProblem
 from .problems.dae import DAEProblem, ImplicitDAEProblem
 from .problems.dde import DDEProblem
 from .problems.jump import Jump, JumpProblem
@@ -135,6 +136,7 @@ __all__ = [
     "Banded",
     "Block",
     "Bosh3",
+    "CDEProblem",
     "CandyRoz4",
     "Collocation",
     "Controller",

@@ -20,6 +20,7 @@ from .core.packing import Packing, moving_leaves, released
 from .core.promotion import given_promotion
 from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 from .integrator.call import Call
+from .interp.base import InputFunction
 from .problems import JumpProblem, Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
@@ -125,6 +126,8 @@ def _field(problem: Problem, name: str, sees: _Arguments) -> Any:
         return Separable(*(sees.captured(getattr(value, k), k, words) for k, words in parts))
     if name == "lags" and depends_on_state(value):
         arguments = "t, y, args"
+    if name == "control" and isinstance(value, InputFunction):
+        return value  # data: it knows its own derivative, and where that jumps
     if arguments is None or not callable(value):
         return sees.of_args(value, name)
     return _with_past(value) if "past" in arguments else sees.captured(value, name, arguments)

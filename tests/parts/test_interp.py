@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.interpolate import Akima1DInterpolator, CubicSpline, interp1d, make_interp_spline
+from scipy.interpolate import (
+    Akima1DInterpolator,
+    CubicHermiteSpline,
+    CubicSpline,
+    interp1d,
+    make_interp_spline,
+)
 
 import diffeq as de
 from diffeq.autodiff.discontinuity_times import jumps_of, time
@@ -17,6 +23,14 @@ RNG = np.random.default_rng(0)
 TS = np.sort(RNG.uniform(0.0, 4.0, 9))
 XS = {"a": RNG.normal(size=9), "b": RNG.normal(size=(9, 2))}
 AT = np.linspace(TS[0], TS[-1], 57)
+
+
+def backward_hermite(ts, x):
+    """Of which each slope is that of the line from the knot before."""
+    chords = np.diff(x, axis=0) / np.diff(ts).reshape(-1, *(1,) * (x.ndim - 1))
+    return CubicHermiteSpline(ts, x, np.concatenate([chords[:1], chords]))
+
+
 CURVES = {
     "linear": (de.interp.Linear, lambda ts, x: interp1d(ts, x, axis=0)),
     "not-a-knot": (de.interp.Cubic, CubicSpline),
@@ -25,6 +39,7 @@ CURVES = {
         lambda ts, x: CubicSpline(ts, x, bc_type="natural"),
     ),
     "akima": (de.interp.Akima, Akima1DInterpolator),
+    "hermite": (de.interp.Hermite, backward_hermite),
     "hold": (de.interp.Hold, lambda ts, x: interp1d(ts, x, axis=0, kind="previous")),
 }
 
@@ -62,7 +77,7 @@ def test_a_longer_table_makes_no_longer_program():
     assert count(50) < 2 * count(20)
 
 
-@pytest.mark.parametrize("name", ["linear", "not-a-knot", "natural", "akima"])
+@pytest.mark.parametrize("name", ["linear", "not-a-knot", "natural", "akima", "hermite"])
 def test_derivatives_by_times_and_values(name):
     make, h = CURVES[name][0], 1e-6
     value = lambda ts, xs: jnp.sum(jnp.sin(make(ts, xs)(AT[3::7])))
@@ -97,6 +112,88 @@ def test_derivatives_by_time_at_knots_are_one_sided_and_whole(name, count):
         np.testing.assert_allclose(found, want, atol=1e-12)
     beside = jnp.array([np.nextafter(ts[0], -9.0), ts[0] - 1.0, np.nextafter(ts[-1], 9.0), 9.0])
     np.testing.assert_array_equal(slope(beside), 0.0)
+
+
+@pytest.mark.parametrize("count", [9, 3, 2])
+@pytest.mark.parametrize("name", SMOOTH)
+def test_derivatives_in_closed_form(name, count):
+    """At knots inside from the right, at the last from the left, outside zero."""
+    ours, theirs = SMOOTH[name]
+    ts, x = TS[:count], XS["b"][:count]
+    curve = ours(ts, {"x": x})
+    at = np.sort(np.concatenate([AT[(ts[0] < AT) & (ts[-1] > AT)], ts]))
+    np.testing.assert_allclose(
+        curve.derivative(at)["x"], theirs(ts, x).derivative()(at), atol=1e-11
+    )
+    beside = jnp.array([ts[0] - 1.0, ts[-1] + 1e-9, 9.0])
+    np.testing.assert_array_equal(curve.derivative(beside)["x"], 0.0)
+
+
+@pytest.mark.parametrize("name", ["linear", "not-a-knot", "akima", "hermite"])
+def test_derivatives_of_the_derivative_by_times_and_values(name):
+    make, h = CURVES[name][0], 1e-6
+    value = lambda ts, xs: jnp.sum(jnp.sin(make(ts, xs).derivative(AT[3::7])))
+    x = jnp.asarray(XS["b"])
+    d_ts, d_xs = jax.grad(value, (0, 1))(jnp.asarray(TS), x)
+    for i in (0, 4, 8):
+        e = h * np.eye(9)[i]
+        want = (value(TS + e, x) - value(TS - e, x)) / (2 * h)
+        np.testing.assert_allclose(d_ts[i], want, rtol=1e-5, atol=1e-6)
+        e = e[:, None] * np.array([1.0, 0.0])
+        want = (value(TS, x + e) - value(TS, x - e)) / (2 * h)
+        np.testing.assert_allclose(d_xs[i, 0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_rectilinear_moves_time_first_and_then_the_rest():
+    ts, xs = TS[:5], np.stack([XS["a"][:5], TS[:5], XS["b"][:5, 0]], 1)
+    u = de.interp.Rectilinear(ts, xs, time=1)
+    middle = (ts[1:] + ts[:-1]) / 2
+    corners = xs[:-1].copy()
+    corners[:, 1] = xs[1:, 1]
+    np.testing.assert_allclose(u(ts), xs, atol=1e-14)
+    np.testing.assert_allclose(u(middle), corners, atol=1e-14)
+    half = np.diff(ts)[:, None] / 2
+    np.testing.assert_allclose(u.derivative((ts[:-1] + middle) / 2), (corners - xs[:-1]) / half)
+    np.testing.assert_allclose(u.derivative((ts[1:] + middle) / 2), (xs[1:] - corners) / half)
+    np.testing.assert_allclose(u(jnp.array([ts[0] - 1.0, ts[-1] + 1.0])), xs[[0, -1]])
+    later = de.interp.Rectilinear(ts, np.where(np.arange(5)[:, None] < 3, xs, 99.0), time=1)
+    np.testing.assert_array_equal(
+        u(jnp.linspace(ts[0], ts[2], 9)), later(np.linspace(ts[0], ts[2], 9))
+    )
+
+
+@pytest.mark.parametrize("count", [9, 3, 2, 1])
+@pytest.mark.parametrize(
+    "make", [de.interp.Linear, de.interp.Hermite, de.interp.Akima, de.interp.Rectilinear]
+)
+def test_padding_changes_nothing(make, count):
+    """Neither values, nor derivatives by time, nor those by times and values."""
+
+    def value(ts, xs, at):
+        u = make(ts, xs)
+        return jnp.sum(jnp.sin(u(at))) + jnp.sum(jnp.cos(u.derivative(at)))
+
+    ts, xs = TS[:count], XS["b"][:count]
+    at = jnp.linspace(ts[0], ts[-1], 17)
+    padded = np.full(12, np.nan), np.full((12, 2), np.nan)
+    padded[0][:count], padded[1][:count] = ts, xs
+    whole = jax.value_and_grad(value, (0, 1))
+    found, (p_ts, p_xs) = whole(*map(jnp.asarray, padded), at)
+    assert not np.any(p_ts[count:])
+    assert not np.any(p_xs[count:])
+    if count == 1:  # one time alone: a curve without padding wants two
+        np.testing.assert_allclose(found, 17 * np.sum(np.sin(xs)) + 34.0, rtol=1e-12)
+        return
+    want, (d_ts, d_xs) = whole(jnp.asarray(ts), jnp.asarray(xs), at)
+    np.testing.assert_allclose(found, want, rtol=1e-12)
+    np.testing.assert_allclose(p_ts[:count], d_ts, atol=1e-10)
+    np.testing.assert_allclose(p_xs[:count], d_xs, atol=1e-10)
+
+
+def test_what_jumps_has_no_derivative():
+    for u in (de.interp.Hold(TS, XS), de.infusions([0.0], [1.0], 1.0)):
+        with pytest.raises(TypeError, match=r"jumps and has no derivative.*Rectilinear"):
+            u.derivative(1.0)
 
 
 def test_the_last_knot_before_padding_is_the_last():

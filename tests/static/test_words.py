@@ -25,7 +25,8 @@ THEIRS = {
 # Files of one name, each the part of its folder that the name says.
 OF_THEIR_FOLDER = {"__init__", "base"}
 SAME_SUBJECT = {
-    "call", "dae", "dde", "dirk", "firk", "linear", "ode", "partitioned", "progress", "rosenbrock",
+    "call", "cde", "dae", "dde", "dirk", "firk", "linear", "ode", "partitioned", "progress",
+    "rosenbrock",
     "sde", "second_order", "solution", "solve", "spline", "steady_state",
 }  # fmt: skip
 
@@ -38,6 +39,7 @@ RULES = {
 }  # fmt: skip
 ONE_MEANING = {
     "State",  # of the loop, and the public one around it
+    "Hermite",  # an interpolant of a step, and one of a table
     "Polynomial",  # an interpolant, and a basis of functions of `nn`
     "Layer", "NeuralODE", "Solution", "solve",  # of JAX, and of torch
     "check_method",  # that it is one (validation), and that it keeps its contract (testing)

@@ -62,6 +62,7 @@ FEATURES: dict[str, str] = {
     "by hand": "init, step and advance",
     "multistep": "multistep methods such as BDF",
     "turns": "methods that take turns, as in Switching",
+    "increments": "controls by their increments",
     "no tolerance": "steps that are given (dt=, de.Fixed) without rtol= or atol=",
 }
 
@@ -69,7 +70,9 @@ FEATURES: dict[str, str] = {
 _SMALL_EQUATION = 512  # bytes of its parameters and its state
 
 # The features of the steps that were made, which an adjoint that solves an equation does not know.
-OF_STEPS = frozenset({"steps", "dense", "by hand", "multistep", "turns", "events", "held"})
+OF_STEPS = frozenset(
+    {"steps", "dense", "by hand", "multistep", "turns", "increments", "events", "held"}
+)
 
 
 class Adjoint(eqx.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 from ..controllers import initial_step
 from ..core.status import Status
 from ..methods.mass import constrained, initial_step_rates
+from ..problems.forms import Increments
 from .restart import restart, right_limit_form
 from .state import Data, Held, Integrator, Memory, State, with_held
 from .stops import count_passed
@@ -46,6 +47,8 @@ class Start(eqx.Module):
         """
         form, method, _ = integrator.parts(data)
         t, y, span, lags = self.t, self.y, data.t1 - self.t, data.lags
+        if isinstance(form, Increments):  # whose steps are given
+            return span, None
         if integrator.rows is not None:
             form = form.as_known()
             # One that vanishes at t0 limits nothing.

@@ -58,7 +58,7 @@ def _piece(integrator: Integrator, data: Data, t: Array, y: Array, tried: Attemp
         interpolant = tried.inside.path
     if integrator.output.needs_interpolant and interpolant is None:
         form, method, _ = integrator.parts(data)
-        form = limited_form(integrator, data, form, t)
+        form = limited_form(integrator, data, form, t).over_step(t, tried.dt)
         if integrator.noise:
             form = integrator.noise.bound(form, data.noise, tried.drawn, tried.dt)
         interpolant = method.interpolant(form, t, y, in_dtype_of(tried.dt, y), tried.step)

@@ -100,8 +100,10 @@ def take_step(
 
 
 def step_form(integrator: Integrator, data: Data, form: Form, t: Array, plan: StepPlan) -> Form:
-    """The form of the step from t: with its noise, between the stops beside it."""
-    limited = limited_form(integrator, data, form, t)
+    """The form of the step from t: with its noise, or the increment of its control, between the
+    stops beside it.
+    """
+    limited = limited_form(integrator, data, form, t).over_step(t, plan.dt)
     if integrator.noise is None:
         return limited
     return integrator.noise.bound(limited, data.noise, plan.drawn, plan.dt, plan.noisy)

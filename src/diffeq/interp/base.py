@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int, PyTree, Real
+from jaxtyping import Array, Int, PyTree, Real, Shaped
 
+from ..autodiff.discontinuity_times import jumping
 from ..autodiff.jax_internals import Tracer
 from ..core.promotion import standard_promotion
 
-__all__ = ["InputFunction", "Table"]
+__all__ = ["InputFunction", "PiecewisePolynomial", "Table", "knot_lengths", "per_row"]
 
 _FEW = 32
 
@@ -28,9 +29,27 @@ class InputFunction(eqx.Module):
         t = jnp.asarray(t)
         return self.at(t) if t.ndim == 0 else jax.vmap(self)(t)
 
+    @standard_promotion()
+    def derivative(self, t: ArrayLike) -> PyTree:
+        """The derivative by time at t, in closed form: from the right where it jumps, at the last
+        time of a table from the left, and zero outside of the table.
+        """
+        pieces, t = self.pieces(), jnp.asarray(t)
+        return pieces.slope(t) if t.ndim == 0 else jax.vmap(pieces.slope)(t)
+
     def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
         raise NotImplementedError
+
+    def pieces(self) -> "PiecewisePolynomial":
+        """The input as polynomials between its knots, of which a controlled equation reads the
+        slope: they are found once, before a solve.
+        """
+        raise TypeError(
+            f"a {type(self).__name__} jumps and has no derivative, and dX of a jump means nothing "
+            "before it is said on which way X goes there: write de.interp.Linear(ts, xs), or "
+            "de.interp.Rectilinear(ts, xs), in which the values move while time stands still."
+        )
 
 
 class Table(InputFunction):
@@ -73,6 +92,92 @@ class Table(InputFunction):
     def place(self, t: Real[Array, ""]) -> Int[Array, ""]:
         """The index of the last time that is not after t; 0 before the first."""
         return index_not_after(self.ts, t)
+
+
+class PiecewisePolynomial(InputFunction):
+    """A function that is a polynomial between its knots: from xs[i] at t_i on its slope is
+    Σ_j slopes[i, j] θ^j with θ = (t − t_i)/(t_{i+1} − t_i), up to t_{i+1}.
+
+    Knots at infinity are padding: there are `count` pieces before them. Where it is not `smooth`,
+    its slope jumps at every knot.
+    """
+
+    ts: Real[Array, " knots"]
+    xs: PyTree
+    slopes: PyTree
+    count: Int[Array, ""]
+    smooth: bool = eqx.field(static=True)
+
+    @staticmethod
+    def of(
+        ts: Real[Array, " knots"], xs: PyTree, slopes: PyTree, *, smooth: bool
+    ) -> "PiecewisePolynomial":
+        """Returns the function; slopes of what lies behind the last finite knot are made zero."""
+        known = jnp.isfinite(ts[1:])
+        slopes = jax.tree.map(lambda s: jnp.where(per_row(known, s), s, 0), slopes)
+        return PiecewisePolynomial(ts, xs, slopes, jnp.sum(known, dtype=jnp.int32), smooth)
+
+    def at(self, t: Real[Array, ""]) -> PyTree:
+        """The value at one time."""
+        i, t0, t1 = self._piece(t)
+        theta = position(t, t0, t1)
+        ahead = theta * jnp.where(jnp.isinf(t1), 0, t1 - t0)
+
+        def value(x: Array, slopes: Array) -> Array:
+            u, s = (z.astype(x.real.dtype) for z in (ahead, theta))
+            mean = slopes[-1] / slopes.shape[0]
+            for j in reversed(range(slopes.shape[0] - 1)):
+                mean = slopes[j] / (j + 1) + s * mean
+            return x + u * mean
+
+        return jax.tree.map(value, _known_row(self.xs, i), _known_row(self.slopes, i))
+
+    def slope(self, t: Real[Array, ""]) -> PyTree:
+        """The derivative by time at one time."""
+        t = t if self.smooth else jumping(t, _finite_knots, self.ts)
+        i, t0, t1 = self._piece(t)
+        inside, theta = (t >= t0) & (t <= t1), (t - t0) / (t1 - t0)
+
+        def value(slopes: Array) -> Array:
+            s, found = theta.astype(slopes.real.dtype), slopes[-1]
+            for j in reversed(range(slopes.shape[0] - 1)):
+                found = slopes[j] + s * found
+            return jnp.where(inside, found, 0)
+
+        return jax.tree.map(value, _known_row(self.slopes, i))
+
+    def _piece(self, t: Real[Array, ""]) -> tuple[Array, Array, Array]:
+        """The index of the piece of t, and its ends: at the last knot it is the piece before, and
+        the first one before all knots.
+        """
+        i = jnp.maximum(jnp.minimum(index_not_after(self.ts, t), self.count - 1), 0)
+        return i, _known_row(self.ts, i), _known_row(self.ts, i + 1)
+
+
+def _known_row(xs: PyTree, i: Int[Array, ""]) -> PyTree:
+    """A row whose index is known to be one."""
+    return jax.tree.map(
+        lambda x: x.at[i].get(mode="promise_in_bounds", wrap_negative_indices=False), xs
+    )
+
+
+def _finite_knots(ts: Real[Array, " knots"]) -> Real[Array, " knots"]:
+    """The times of a table: padding is NaN."""
+    return jnp.where(jnp.isfinite(ts), ts, jnp.nan)
+
+
+def knot_lengths(ts: Real[Array, " knots"]) -> Real[Array, " knots-1"]:
+    """The lengths between knots; 1 behind the last finite one, so that nothing is divided by what
+    is infinite.
+    """
+    finite = jnp.isfinite(ts)
+    known = jnp.where(finite, ts, 0)
+    return jnp.where(finite[1:], known[1:] - known[:-1], 1)
+
+
+def per_row(x: Shaped[Array, " rows"], like: Array) -> Array:
+    """A number (or flag) a row, to broadcast against rows."""
+    return x.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def index_not_after(ts: Real[Array, " n"], t: Real[Array, ""]) -> Int[Array, ""]:

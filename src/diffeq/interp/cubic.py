@@ -1,4 +1,6 @@
-"""Cubics between the values of a table: a spline, and Akima's, which does not overshoot as much."""
+"""Cubics between the values of a table: a spline, Akima's, which does not overshoot as much, and
+Hermite's with backward differences, of which each piece follows from the values up to its end.
+"""
 
 from collections.abc import Sequence
 
@@ -9,36 +11,9 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from ..core.promotion import standard_promotion
-from .base import InputFunction, Table, index_not_after, position, tree_row
+from .base import PiecewisePolynomial, Table, knot_lengths, per_row
 
-__all__ = ["Akima", "Cubic"]
-
-
-class _PiecewiseCubic(InputFunction):
-    """Cubics with given values and slopes at given times."""
-
-    ts: Real[Array, " rows"]
-    xs: PyTree
-    slopes: PyTree
-
-    def at(self, t: Real[Array, ""]) -> PyTree:
-        """The value at one time."""
-        i = jnp.minimum(index_not_after(self.ts, t), self.ts.shape[0] - 2)
-        t0, t1 = self.ts[i], self.ts[i + 1]
-        width, theta = t1 - t0, position(t, t0, t1)
-
-        def value(a: Array, b: Array, da: Array, db: Array) -> Array:
-            s, h = theta.astype(a.real.dtype), width.astype(a.real.dtype)
-            bend = (1 - 2 * s) * (b - a) + (s - 1) * h * da + s * h * db
-            return (1 - s) * a + s * b + s * (s - 1) * bend
-
-        ends = (
-            tree_row(self.xs, i),
-            tree_row(self.xs, i + 1),
-            tree_row(self.slopes, i),
-            tree_row(self.slopes, i + 1),
-        )
-        return jax.tree.map(value, *ends)
+__all__ = ["Akima", "Cubic", "Hermite"]
 
 
 class _Curve(Table):
@@ -47,8 +22,8 @@ class _Curve(Table):
     """
 
     @standard_promotion()
-    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
-        super().__init__(ts, xs)
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree, *, padded: bool = False) -> None:
+        super().__init__(ts, xs, padded=padded)
         self.xs = jax.tree.map(lambda x: x * jnp.ones((), self.ts.dtype), self.xs)
         if self.ts.shape[0] < 2:
             raise ValueError("ts has one time; a curve wants two at least.")
@@ -59,12 +34,66 @@ class _Curve(Table):
 
     def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
-        return _with_slopes(self).at(t)
+        return self.pieces().at(t)
+
+    def pieces(self) -> PiecewisePolynomial:
+        """The cubics between the knots."""
+        return _cubics(self)
 
 
 @jax.jit
-def _with_slopes(curve: _Curve) -> _PiecewiseCubic:
-    return _PiecewiseCubic(curve.ts, curve.xs, jax.tree.map(curve.slopes_of, curve.xs))
+def _cubics(curve: _Curve) -> PiecewisePolynomial:
+    """The cubic through both ends of each piece with the slopes a and b there, whose chord is m:
+    its slope is a + θ (6 m − 4 a − 2 b) + θ² 3 (a + b − 2 m).
+    """
+
+    def slopes(x: Array) -> Array:
+        chord = jnp.diff(x, axis=0) / _per_piece(curve.ts, x)
+        ends = curve.slopes_of(x)
+        a, b = ends[:-1], ends[1:]
+        return jnp.stack([a, 6 * chord - 4 * a - 2 * b, 3 * (a + b - 2 * chord)], axis=1)
+
+    rates = jax.tree.map(slopes, curve.xs)
+    return PiecewisePolynomial.of(curve.ts, curve.xs, rates, smooth=True)
+
+
+def _per_piece(ts: Real[Array, " rows"], rows: Array) -> Array:
+    """The lengths of the pieces, to compute with rows in their own precision."""
+    return per_row(knot_lengths(ts), rows).astype(rows.real.dtype)
+
+
+class Hermite(_Curve):
+    """Cubic Hermite pieces whose slope at t_{i+1} is that of the line from t_i, the backward
+    difference (x_{i+1} − x_i)/(t_{i+1} − t_i); at the first time it is that of the first piece,
+    which is a line. Once continuously differentiable, and each piece depends on the values up to
+    its end alone. The usual control of a neural CDE.
+
+    Args:
+        ts: increasing times, two at least; NaN at the end is padding.
+        xs: a tree of arrays, one row for each time. Outside of ts its ends are held.
+
+    Raises:
+        TypeError, ValueError: ts does not increase; xs has another first axis.
+
+    Reference: morrill2021online.
+
+    Example:
+        >>> import diffeq as de
+        >>> curve = de.interp.Hermite([0.0, 1.0, 3.0], [0.0, 2.0, 0.0])
+        >>> [float(curve(t)) for t in (0.5, 1.0, 2.0)]
+        [1.0, 2.0, 1.75]
+        >>> [float(curve.derivative(t)) for t in (0.5, 1.0, 3.0)]
+        [2.0, 2.0, -1.0]
+    """
+
+    @standard_promotion()
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
+        super().__init__(ts, xs, padded=True)
+
+    def slopes_of(self, x: Array) -> Array:
+        """The slopes of one leaf at ts: of the lines that end there."""
+        rise = jnp.diff(x, axis=0) / _per_piece(self.ts, x)
+        return jnp.concatenate([rise[:1], rise])
 
 
 class Cubic(_Curve):
@@ -173,19 +202,29 @@ class Akima(_Curve):
         [0.0, 0.5, 1.0]
     """
 
+    @standard_promotion()
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree) -> None:
+        super().__init__(ts, xs, padded=True)
+
     def slopes_of(self, x: Array) -> Array:
-        """The slopes of one leaf at ts: means of those on both sides, by how they change."""
-        h = jnp.diff(self.ts).astype(x.real.dtype).reshape(-1, *(1,) * (x.ndim - 1))
-        rise = jnp.diff(x, axis=0) / h
-        if x.shape[0] == 2:
-            return jnp.concatenate([rise, rise])
-        first, last = 2 * rise[0] - rise[1], 2 * rise[-1] - rise[-2]
-        ends = (2 * first - rise[0], first), (last, 2 * last - rise[-1])
-        m = jnp.concatenate([jnp.stack(ends[0]), rise, jnp.stack(ends[1])])
+        """The slopes of one leaf at ts: means of those on both sides, by how they change. Beyond
+        both ends the slopes go on as a line through the last two.
+        """
+        known = jnp.isfinite(self.ts)
+        rise = jnp.diff(x, axis=0) / _per_piece(self.ts, x)
+        rise = jnp.where(per_row(known[1:], x), rise, 0)
+        last = jnp.maximum(jnp.sum(known) - 2, 0)  # the last piece that is no padding
+        first = 2 * rise[0] - rise[jnp.minimum(1, last)]
+        beyond = jnp.arange(x.shape[0] + 1) - last
+        ahead = per_row(beyond, x).astype(x.real.dtype)
+        line = rise[last] + ahead * (rise[last] - rise[jnp.maximum(last - 1, 0)])
+        inside = jnp.concatenate([rise, rise[-1:], rise[-1:]])
+        rest = jnp.where(per_row(beyond <= 0, x), inside, line)
+        m = jnp.concatenate([jnp.stack([2 * first - rise[0], first]), rest])
         change = _smooth_abs(jnp.diff(m, axis=0))
         left, right = change[2:], change[:-2]
         total = left + right
-        flat = total <= 1e-9 * jnp.max(total)
+        flat = total <= 1e-9 * jnp.max(total, where=per_row(known, x), initial=0)
         mean = (left * m[1:-2] + right * m[2:-1]) / jnp.where(flat, 1, total)
         return jnp.where(flat, (m[1:-2] + m[2:-1]) / 2, mean)
 

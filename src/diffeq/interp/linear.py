@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
 from ..core.promotion import standard_promotion
-from .base import Table, position, tree_row
+from .base import PiecewisePolynomial, Table, knot_lengths, per_row, position, tree_row
 
 __all__ = ["Linear"]
 
@@ -20,7 +20,8 @@ class Linear(Table):
     the last time that from the left. Steps are not cut there, unless these times are given to
     `solve` as `stops=` too: then derivatives by ts are those of the exact solution, second ones
     too. Without, the gradient by ts is as good as steps over a kink are, and the Hessian lacks what
-    the kinks bring as they move.
+    the kinks bring as they move. Where a solve reads the slope itself, `derivative(t)`, as a
+    `CDEProblem` does, steps end at all of these times.
 
     Args:
         ts: increasing times; NaN at the end is padding.
@@ -31,8 +32,9 @@ class Linear(Table):
 
     Example:
         >>> import diffeq as de
-        >>> float(de.interp.Linear([0.0, 1.0, 3.0], [0.0, 2.0, 4.0])(2.0))
-        3.0
+        >>> line = de.interp.Linear([0.0, 1.0, 3.0], [0.0, 2.0, 4.0])
+        >>> float(line(2.0)), float(line.derivative(2.0))
+        (3.0, 1.0)
     """
 
     @standard_promotion()
@@ -53,6 +55,20 @@ class Linear(Table):
             return jnp.where(last, b, a) + offset.astype(_real_dtype(a)) * (b - a)
 
         return jax.tree.map(value, left, right)
+
+    def pieces(self) -> PiecewisePolynomial:
+        """The lines between the knots, a slope each."""
+        ts, xs = self.ts, self.xs
+        if ts.shape[0] == 1:
+            ts = jnp.append(ts, jnp.inf)
+            xs = jax.tree.map(lambda x: jnp.concatenate([x, x]), xs)
+        lengths = knot_lengths(ts)
+
+        def slopes(x: Array) -> Array:
+            rise = jnp.diff(x, axis=0)
+            return (rise / per_row(lengths, rise).astype(_real_dtype(x)))[:, None]
+
+        return PiecewisePolynomial.of(ts, xs, jax.tree.map(slopes, xs), smooth=False)
 
     def _time(self, i: Int[Array, ""]) -> Real[Array, ""]:
         return self.ts.at[i].get(mode="fill", fill_value=jnp.inf)

@@ -2,6 +2,7 @@
 
 from .augmented import Augmented
 from .basis import Basis, Chebyshev, Cos, Fourier, Legendre, Polynomial, Sin, TensorLayer
+from .cde import NeuralCDE, pad_series
 from .dae import NeuralDAE
 from .dde import NeuralDDE
 from .flow import FFJORD, Regularised
@@ -22,6 +23,7 @@ __all__ = [
     "HamiltonianNN",
     "Layer",
     "Legendre",
+    "NeuralCDE",
     "NeuralDAE",
     "NeuralDDE",
     "NeuralODE",
@@ -32,4 +34,5 @@ __all__ = [
     "Sin",
     "Spline",
     "TensorLayer",
+    "pad_series",
 ]

@@ -1,6 +1,7 @@
 """Layer 1: what is solved. A problem is an equation with its data; methods see canonical forms."""
 
 from .base import Problem
+from .cde import CDEProblem
 from .dae import DAEProblem, ImplicitDAEProblem
 from .dde import DDEProblem
 from .jump import Jump, JumpProblem
@@ -11,6 +12,7 @@ from .second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from .steady_state import SteadyStateProblem
 
 __all__ = [
+    "CDEProblem",
     "DAEProblem",
     "DDEProblem",
     "HamiltonianProblem",

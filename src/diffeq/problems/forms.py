@@ -16,6 +16,7 @@ __all__ = [
     "Delayed",
     "Form",
     "Implicit",
+    "Increments",
     "Ito",
     "Mass",
     "Ode",
@@ -49,6 +50,11 @@ class Form:
         """Returns the form with `large` set."""
         return replace(self, large=large)
 
+    def over_step(self, t: Array, dt: Array) -> Any:
+        """Returns the form of the step from t to t + dt: itself, where all steps have one."""
+        del t, dt
+        return self
+
     def with_slope(self, t: Array, y: Array, slope: Array) -> Any:
         """Returns the form of which it is known what its field is at (t, y), these very arrays."""
         del t, y, slope
@@ -73,6 +79,41 @@ class _OneField(Form):
 @dataclass(frozen=True)
 class Ode(_OneField):
     """y' = field(t, y)."""
+
+
+@dataclass(frozen=True)
+class Increments(Ode):
+    """dy = columns(t, y) dX, of which a step sees the increment of X = path(t) over itself, as if
+    X went there on a straight line: the columns have a last axis more than y. Outside of a step
+    there is no slope, and its `field` refuses to give one.
+    """
+
+    columns: Callable[..., Array] = field(kw_only=True)
+    path: Callable[[Array], Array] = field(kw_only=True)
+
+    @staticmethod
+    def of(columns: Callable[..., Array], path: Callable[[Array], Array]) -> "Increments":
+        """Returns the equation."""
+        return Increments(_no_slope, columns=columns, path=path)
+
+    def over_step(self, t: Array, dt: Array) -> Ode:
+        """The equation of the step, y' = columns(t, y) ΔX/dt."""
+        change = self.path(t + dt) - self.path(t)
+        rate = change / jnp.where(dt == 0, 1, dt).astype(change.dtype)
+
+        def slope(s: Array, y: Array) -> Array:
+            value = self.columns(s, y)
+            return apply_diffusion("general", value, rate.astype(value.dtype))
+
+        return Ode(slope, large=self.large)
+
+
+def _no_slope(t: Array, y: Array) -> Array:
+    del t, y
+    raise TypeError(
+        "the method evaluates a slope outside of a step, and a control by its increments has none "
+        "there: choose de.Heun() or de.Euler()."
+    )
 
 
 @dataclass(frozen=True)
@@ -390,6 +431,7 @@ _NAMES = {
 # One table says which equation a method for another can solve, and how.
 _RULES: dict[tuple[type, type], Callable] = {
     (Ode, Ode): _same,
+    (Increments, Ode): _same,
     (Split, Split): _same,
     (Partitioned, Partitioned): _same,
     (Split, Ode): _split_to_ode,
@@ -416,6 +458,10 @@ _RESIDUAL = (
     "de.RadauIIA5(); or, where y' enters as M y', write a DAEProblem"
 )
 _NOISY = "solves equations without noise: choose a method for SDEs, such as de.SOSRI()"
+_GIVEN = (
+    "does not step a control by its increments: choose de.Heun() or de.Euler(), or "
+    "by='derivative' where the control has one"
+)
 _QUIET = "solves equations with noise: give an SDEProblem, or choose a method such as de.Tsit5()"
 
 _REASONS = {
@@ -430,6 +476,8 @@ _REASONS = {
         for target in (Sde, Ito, Stratonovich)
     },
     **{(Implicit, target): _RESIDUAL for target in (Ode, Split, Partitioned, Mass)},
+    **{(Increments, target): _GIVEN for target in (Split, Partitioned, Mass, Implicit)},
+    **{(Increments, target): _QUIET for target in (Sde, Ito, Stratonovich)},
     (Ode, Partitioned): "needs positions and momenta: give a SecondOrderProblem or a "
     "HamiltonianProblem, or choose a method for any ODE, such as de.Tsit5()",
     (Ode, Split): "needs two parts: give a SplitODEProblem",

@@ -36,6 +36,7 @@ from ..core.dispatch import entry_for
 from ..core.packing import Packing, as_state, moving_leaves, released, without_held
 from ..core.promotion import user_promotion
 from .base import Problem, evaluated
+from .cde import CDEProblem, Path, covered
 from .dae import (
     DAEProblem,
     ImplicitDAEProblem,
@@ -47,9 +48,22 @@ from .dae import (
     packed_slope,
 )
 from .dde import DDEProblem, SinceStart, depends_on_state
-from .forms import Delayed, Form, Implicit, Ito, Mass, Ode, Partitioned, Split, Stratonovich
+from .forms import (
+    Delayed,
+    Form,
+    Implicit,
+    Increments,
+    Ito,
+    Mass,
+    Ode,
+    Partitioned,
+    Split,
+    Stratonovich,
+    apply_diffusion,
+)
 from .history import History, HistoryView, Past, StepLayout
 from .input_discontinuities import jumps_of_traced
+from .log_ode import driven_by_brackets
 from .ode import ODEProblem, SplitODEProblem
 from .sdde import SDDEProblem
 from .sde import SDEProblem
@@ -134,7 +148,7 @@ def canonical(
     packing = Packing(tree, real=real)
     plain = released(tree)
     y0, held = packing.pack(plain), packing.held_of(plain)
-    t0, t1 = time_interval(evaluated(problem.tspan, args), args, y0.dtype)
+    t0, t1 = covered(problem, *time_interval(evaluated(problem.tspan, args), args, y0.dtype))
     t = jax.ShapeDtypeStruct((), t0.dtype)
     if problem.delayed:
         rule = rule.ready(problem, tree, packing, t0, y0, polynomial, direction)
@@ -356,6 +370,7 @@ class Traced:
         bound.uses = self.uses  # pyright: ignore[reportFunctionMemberAccess]
         bound.pointwise = self.pointwise  # pyright: ignore[reportFunctionMemberAccess]
         bound.parts = self.parts  # pyright: ignore[reportFunctionMemberAccess]
+        bound.shapes = self.shapes  # pyright: ignore[reportFunctionMemberAccess]
         return bound
 
     def at(
@@ -538,6 +553,83 @@ class _OdeRule(_ProblemRule):
         return Ode(_on_packed(at[0], packing), **known)
 
 
+class _CdeRule(_ProblemRule):
+    """A field with a column for each channel of its control: by the derivative of that an ordinary
+    equation, or one of increments.
+    """
+
+    state = staticmethod(_OdeRule.state)
+
+    def __init__(self, control: Callable, by: str) -> None:
+        self.control, self.by_increments = control, by == "increments"
+
+    @classmethod
+    def of(cls, problem: CDEProblem) -> "_CdeRule":
+        return cls(problem.control, problem.by)
+
+    def functions(self, problem: CDEProblem, tree: PyTree) -> list:
+        """The field, and the control or its derivative as a function of t alone."""
+        self.path = path = Path(self.control)
+        along = path.value if self.by_increments else path.rate
+        fits = partial(_checked_columns, path)
+        return [
+            ("f", problem.f, (tree,), fits),
+            ("control", lambda t, args: along(t), (), _as_it_is),
+        ]
+
+    def form(self, at: list, packing: Packing, sign: Array | int) -> Form:
+        """The equation in the loop's time, in which both functions come with its direction."""
+        f, along = at
+
+        def field(t: Array, y: Array) -> Array:
+            rate = along(t)
+            tree = f(t, packing.unpack(y))
+            return packing.pack(jax.tree.map(lambda g: flip_time(sign, _applied(g, rate)), tree))
+
+        def columns(t: Array, y: Array) -> Array:
+            tree = jax.tree.map(lambda g: flip_time(sign, g), f(t, packing.unpack(y)))
+            return jax.vmap(packing.pack, -1, -1)(tree)
+
+        def bracketed(t: Array, y: Array) -> Array:
+            own = partial(columns, t)
+            rate = along(t).astype(y.real.dtype)
+            return driven_by_brackets(own, y, rate, self.path.channels, self.path.depth)
+
+        if self.by_increments:
+            return Increments.of(columns, lambda t: flip_time(sign, along(t)))
+        brackets = self.path.depth > 1 and f.shapes[0][-1] == self.path.channels
+        return Ode(bracketed if brackets else field)
+
+
+def _applied(g: Array, rate: Array) -> Array:
+    """Columns times the rates of their channels, in the precision of the columns."""
+    return apply_diffusion("general", g, rate.astype(jnp.finfo(g.dtype).dtype))
+
+
+def _checked_columns(path: Path, name: str, value: PyTree, parts: tuple) -> PyTree:
+    """Returns the value of a field along a control, if it has a column for each channel."""
+    like = moving_leaves(parts[0])
+    value = value if like is parts[0] else without_held(value, parts[0])
+    if isinstance(value, (list, tuple)) and isinstance(like, jax.Array):
+        value = jnp.asarray(value)  # rows, as lists
+    check_numbers(name, value)
+    fits = jax.tree.structure(value) == jax.tree.structure(like)
+    pairs = zip(jax.tree.leaves(value), jax.tree.leaves(like), strict=False)
+    shapes = [(jnp.shape(g), jnp.shape(y)) for g, y in pairs]
+    fits = fits and all(g[:-1] == y and len(g) == len(y) + 1 for g, y in shapes)
+    counts = {g[-1] for g, _ in shapes} if fits else set()
+    if len(counts) != 1 or not counts <= {path.channels, path.words}:
+        own, words = path.channels, path.words
+        wanted = jax.tree.map(lambda y: (*jnp.shape(y), own), like)
+        more = f", or {words} in place of {own}, one for each word" if words != own else ""
+        raise TypeError(
+            f"{name} returned {described(value)}; y is {described(like)} and control has {own} "
+            f"channel{'s' * (own != 1)}, so that (*y.shape, channels) is wanted: {wanted}{more}."
+        )
+    _check_width(name, value, like)
+    return value
+
+
 class _SplitRule(_OdeRule):
     @staticmethod
     def functions(problem: SplitODEProblem, tree: PyTree) -> list:
@@ -697,11 +789,14 @@ def _checked_diffusion(kind: str, name: str, value: PyTree, parts: tuple) -> PyT
         raise TypeError(
             f"{name} returned {described(value)} for y = {described(like)}; {wants}.{square}"
         )
-    narrow = jax.tree.map(lambda g: jax.ShapeDtypeStruct((), jnp.result_type(g)), value)
-    checked(
-        name, narrow, jax.tree.map(lambda y: jax.ShapeDtypeStruct((), jnp.result_type(y)), like)
-    )
+    _check_width(name, value, like)
     return value
+
+
+def _check_width(name: str, value: PyTree, like: PyTree) -> None:
+    """Refuses columns of a wider dtype than the state has."""
+    number = lambda x: jax.ShapeDtypeStruct((), jnp.result_type(x))  # noqa: E731
+    checked(name, jax.tree.map(number, value), jax.tree.map(number, like))
 
 
 class _MotionRule(_ProblemRule):
@@ -965,6 +1060,7 @@ def _history_at_time(history: Callable | PyTree, t: ArrayLike, args: PyTree) -> 
 
 _RULES: dict[type, Any] = {
     ODEProblem: _OdeRule,
+    CDEProblem: _CdeRule,
     DAEProblem: _DaeRule,
     ImplicitDAEProblem: _ImplicitRule,
     SplitODEProblem: _SplitRule,

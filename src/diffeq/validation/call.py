@@ -9,11 +9,13 @@ from ..controllers import PI, MeanSquare
 from ..core.packing import holds, moving_leaves
 from ..integrator.call import MAX_EVENTS, MAX_STEPS, Call, StaticOptions
 from ..methods import METHODS, Switching
-from ..problems import Problem
+from ..problems import CDEProblem, Problem
+from ..problems.cde import by_increments
 from ..problems.lowering import initial_tree
 from .defaults import default_method, may_switch
 from .options import SolveOptions
 from .problem_checks import (
+    check_controlled,
     check_delayed,
     check_forwards,
     check_history,
@@ -69,6 +71,8 @@ def checked_call(
         check_noisy(plain, (*events, *jumps))
     span = known_span(plain)
     call = _with_defaults(problem, plain, options)
+    if isinstance(plain, CDEProblem):
+        check_controlled(plain, call.method, span, controlled=call.is_adaptive, events=events)
     check_forwards(problem, span)
     check_direction("dt", call.dt, span)
     check_direction("dt0", call.dt0, span)
@@ -202,6 +206,7 @@ def check_adjoint(call: Call, options: SolveOptions, *, by_hand: bool = False) -
         "by hand": by_hand,
         "multistep": call.method.multistep,
         "turns": len(call.method.submethods) > 1,
+        "increments": by_increments(plain),
         "no tolerance": not call.is_adaptive and options.rtol is None and options.atol is None,
     }
     _check_adjoint(options.adjoint, plain, needed)

@@ -12,6 +12,7 @@ from ..controllers import Controller
 from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem, SplitODEProblem
+from ..problems.cde import by_increments
 from ..problems.forms import Ito, Sde
 from .values import concrete
 
@@ -32,6 +33,8 @@ def default_method(
     """The method for a problem, where none is named."""
     if problem.stochastic:
         return _default_noisy(problem, controller, dt)
+    if by_increments(problem):
+        return METHODS["Heun"]()
     if isinstance(problem, DAEProblem):
         return METHODS["Rodas5P" if problem.index is None else "RadauIIA5"]()
     if isinstance(getattr(problem, "jac", None), JacobianStructure):
@@ -42,10 +45,13 @@ def default_method(
     return explicit_for(rtol)
 
 
-def explicit_for(rtol: PyTree) -> Method:
-    """The explicit method for these relative tolerances (None: the default)."""
+def explicit_for(rtol: PyTree, stages: str | None = None) -> Method:
+    """The explicit method for these relative tolerances (None: the default), whose stages are
+    compiled so.
+    """
     known = [np.min(np.asarray(x)) for x in jax.tree.leaves(rtol)] if concrete(rtol) else []
-    return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"]()
+    options = {} if stages is None else {"stages": stages}
+    return METHODS["Vern7" if any(x < 1e-6 for x in known) else "Tsit5"](**options)
 
 
 def may_switch(problem: Problem, state: PyTree, adjoint: Adjoint | None) -> bool:

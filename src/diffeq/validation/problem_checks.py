@@ -11,6 +11,7 @@ from ..algebra import JacobianStructure
 from ..core.packing import Packing, holds, moving_leaves
 from ..methods import FIRK, Method, Stochastic
 from ..problems import (
+    CDEProblem,
     DAEProblem,
     HamiltonianProblem,
     ImplicitDAEProblem,
@@ -22,6 +23,7 @@ from ..problems import (
     SplitODEProblem,
 )
 from ..problems.base import data_of, evaluated
+from ..problems.cde import by_increments, check_control
 from ..problems.dae import packed_differential, packed_index, packed_mass, packed_slope
 from ..problems.dde import DDEProblem, depends_on_state
 from ..problems.jump import rate_varies
@@ -32,6 +34,7 @@ from .defaults import no_control
 from .values import concrete, is_real, shown
 
 __all__ = [
+    "check_controlled",
     "check_delayed",
     "check_forwards",
     "check_history",
@@ -156,6 +159,32 @@ def check_forwards(problem: Problem, span: PyTree) -> None:
         what = "jumps are" if isinstance(problem, JumpProblem) else "an SDE is"
         raise ValueError(
             f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; {what} solved forwards in time."
+        )
+
+
+def check_controlled(
+    problem: CDEProblem, method: Method, span: PyTree, *, controlled: bool, events: tuple
+) -> None:
+    """Refuses a control that cannot drive the equation, and by its increments what needs to know
+    more of it inside of a step.
+    """
+    check_control(problem, span)
+    if not by_increments(problem):
+        return
+    if controlled:
+        raise ValueError(
+            "by is 'increments', and no estimate of an error sees what the control does inside of "
+            "a step: give the steps, dt= or controller=de.Fixed(ts)."
+        )
+    if events:
+        raise TypeError(
+            "events were given, and by is 'increments', which says nothing of y inside of a step: "
+            "leave them out, or give a control that has a derivative and by='derivative'."
+        )
+    if getattr(getattr(method, "tableau", None), "fsal", False):
+        raise TypeError(
+            f"{method!r} takes the slope at the end of a step for that at the start of the next "
+            "one, where the increment is another: choose de.Heun() or de.Euler()."
         )
 
 
