@@ -9,7 +9,7 @@
 #
 # Then series as they come in practice: each has from 20 to 100 samples at times of its own, a third
 # of all values is missing, and there is noise. What is missing is filled in on lines, and how often
-# each value was measured is a channel beside it (`masks=True`). Series of different lengths go
+# each value was measured is a channel beside it (`masks=`). Series of different lengths go
 # through one `vmap`, and what stands beside the padding changes nothing.
 
 # %%
@@ -105,7 +105,7 @@ def trained(data, steps, **options):
 count = 64 if SHORT else 256
 plain, seconds = trained(regular(count, 0), 20)
 error, right = judged(plain.model, regular(count, 1))
-gappy, longer = trained(irregular(count, 0), 30 if SHORT else 150, masks=True)
+gappy, longer = trained(irregular(count, 0), 30 if SHORT else 150, masks=0.05)
 data = irregular(count, 1)
 worse, still = judged(gappy.model, data)
 

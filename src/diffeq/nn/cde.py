@@ -47,7 +47,8 @@ class NeuralCDE(Layer):
         masks: whether values may be missing: NaN in xs, or False in the mask of a call. They are
             filled in, on lines through what was measured before and after, and beyond the first and
             the last by these; of a channel that was never measured by zeros; and the counts are
-            channels of X.
+            channels of X. A number is what a measurement adds to its count, 1 for True: where there
+            are many, a small one keeps these channels of the size of the others.
         interpolation: makes X of times and channels: `de.interp.Hermite`, `Linear`, `Akima` or
             `Rectilinear`, or a function, such as `functools.partial(de.interp.LogSignature,
             depth=2, stride=10)` for long series. With `Rectilinear` nothing looks ahead: what is
@@ -78,7 +79,7 @@ class NeuralCDE(Layer):
 
     initial: PyTree
     readout: PyTree
-    masks: bool = eqx.field(static=True)
+    masks: float = eqx.field(static=True)
     interpolation: Callable = eqx.field(static=True)
 
     @keywords
@@ -88,7 +89,7 @@ class NeuralCDE(Layer):
         initial: PyTree,
         readout: PyTree = None,
         *,
-        masks: bool = False,
+        masks: bool | float | int = False,
         interpolation: Callable = Hermite,
         field: Callable | None = None,
         **solve_options: SolveOption,
@@ -99,7 +100,7 @@ class NeuralCDE(Layer):
             if not (callable(part) or (part is None and name == "readout")):
                 raise TypeError(f"{name} is {part!r}; a network, or a function, is wanted.")
         self.initial, self.readout = initial, readout
-        self.masks, self.interpolation = bool(masks), interpolation
+        self.masks, self.interpolation = float(masks), interpolation
 
     @classmethod
     def of_sizes(
@@ -111,7 +112,7 @@ class NeuralCDE(Layer):
         width: int = 128,
         depth: int = 1,
         key: PRNGKeyArray,
-        masks: bool = False,
+        masks: bool | float | int = False,
         **options: SolveOption,
     ) -> C:
         """The layer for series of so many values, with perceptrons for its networks (softplus
@@ -122,7 +123,7 @@ class NeuralCDE(Layer):
         >>> layer.net.out_size  # 8 × (1 + 3 + 3)
         56
         """
-        keys, channels = jax.random.split(key, 3), _count_channels(values, masks=masks)
+        keys, channels = jax.random.split(key, 3), _count_channels(values, masks=bool(masks))
         soft, tanh = jax.nn.softplus, jnp.tanh
         net = eqx.nn.MLP(hidden, hidden * channels, width, depth, soft, tanh, key=keys[1])
         initial = eqx.nn.MLP(channels, hidden, width, depth, key=keys[0])
@@ -245,7 +246,7 @@ class NeuralCDE(Layer):
             time = jnp.where(known, ts, _end(ts))
             seen = seen & known[:, None]
             fill = _held if _looks_back(self.interpolation) else _between
-            counts = jnp.cumsum(seen, axis=0, dtype=xs.dtype)
+            counts = self.masks * jnp.cumsum(seen, axis=0, dtype=xs.dtype)
             parts = [fill(time, jnp.where(seen, xs, 0), seen), counts]
         channels = jnp.concatenate([time[:, None].astype(xs.dtype), *parts], axis=1)
         return self.interpolation(ts, channels), channels[0]
@@ -256,7 +257,7 @@ class NeuralCDE(Layer):
 
 def _count_channels(values: int, *, masks: bool) -> int:
     """The number of channels of X: time, the values, and their counts."""
-    return 1 + values * (1 + bool(masks))
+    return 1 + values * (1 + masks)
 
 
 def _looks_back(interpolation: Callable) -> bool:
