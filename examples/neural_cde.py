@@ -93,7 +93,8 @@ def judged(model, data):
 
 
 def trained(data, steps, **options):
-    model = de.nn.NeuralCDE.of_sizes(2, 8, 1, key=jax.random.key(0), **options)
+    key = jax.random.split(jax.random.PRNGKey(5678), 4)[2]  # that of Diffrax's example
+    model = de.nn.NeuralCDE.of_sizes(2, 8, 1, key=key, **options)
     began = time.perf_counter()
     fit = de.fit(
         model, loss, data, optimizer=optax.adam(1e-2), steps=steps, batch_size=32,
