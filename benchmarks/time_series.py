@@ -54,7 +54,8 @@ class Series(NamedTuple):
 def spirals(count: int, seed: int) -> Series:
     """The spirals of Diffrax's example, each at times of its own; every second one is mirrored."""
     draw = np.random.default_rng(seed)
-    ts = np.sort(draw.uniform(0.0, 4 * np.pi, (count, TIMES)), axis=1)
+    gaps = np.cumsum(draw.uniform(0.1, 1.9, (count, TIMES)), axis=1)
+    ts = 4 * np.pi * (gaps - gaps[:, :1]) / (gaps[:, -1:] - gaps[:, :1])
     angle = draw.uniform(0.0, 2 * np.pi, (count, 1)) - 2 * ts
     mirrored = np.arange(count) % 2 == 0
     x = np.where(mirrored[:, None], -1, 1) * np.cos(angle)
