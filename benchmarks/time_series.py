@@ -225,7 +225,9 @@ def trained(who: str, steps: int, seed: int) -> tuple[float, float]:
 def neural_cde(*, quick: bool) -> list[str]:
     """The section of the neural CDE."""
     racers, agree = raced(*((3.0, 5) if quick else (SECONDS, ROUNDS)))
+    print(f"  a step was raced: {agree}", flush=True)
     firsts = first_calls(1 if quick else 3)
+    print(f"  first steps, CPU s: {firsts}", flush=True)
     seeds = range(1 if quick else 3)
     quality = {
         who: [trained(who, 5 if quick else STEPS, seed) for seed in seeds]

@@ -29,7 +29,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-BLUE, RED, GREY = "#3b6ea5", "#c8553d", "0.45"
+BLUE, RED, GREY = "C0", "C1", "0.45"
 END = 4 * np.pi
 
 # %% [markdown]
@@ -126,9 +126,8 @@ print(f"| accuracy | — | {still:.1%} | |")
 # %%
 ts, xs, labels = data
 told = jax.jit(jax.vmap(lambda t, x: gappy.model(t, x, saveat=t).ys[:, 0]))(ts[:40], xs[:40])
-figure, axes = plt.subplots(
-    1, 3, figsize=(10.5, 3.3), layout="constrained", gridspec_kw={"width_ratios": [1, 1.3, 1.3]}
-)
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), gridspec_kw={"width_ratios": [1, 1.3, 1.3]})
 fine = np.linspace(0.0, END, 400)
 for i, color, name in ((0, BLUE, "clockwise"), (1, RED, "anticlockwise")):
     known = ~jnp.isnan(ts[i])
@@ -137,7 +136,7 @@ for i, color, name in ((0, BLUE, "clockwise"), (1, RED, "anticlockwise")):
     axes[0].plot(curve[:, 1], curve[:, 2], color=color, linewidth=0.9, alpha=0.6)
     axes[0].plot(xs[i, both, 0], xs[i, both, 1], "o", color=color, markersize=3, label=name)
 axes[0].set(title="two series, and their curves", xlabel="x", ylabel="y", aspect="equal")
-axes[0].legend(frameon=False, fontsize=8, loc="upper right")
+axes[0].legend(loc="upper right")
 for i in range(len(told)):
     axes[1].plot(ts[i], jax.nn.sigmoid(told[i]), color=RED if labels[i] else BLUE, linewidth=0.8,
                  alpha=0.7)  # fmt: skip
@@ -148,9 +147,7 @@ axes[2].semilogy(gappy.history, color=BLUE, linewidth=0.5, alpha=0.5)
 axes[2].semilogy(np.arange(len(smooth)) + 9, smooth, color=BLUE, label="irregular, mean of 10")
 axes[2].axhline(0.1057, color="0.35", linestyle="--", linewidth=0.9, label="published, not seen")
 axes[2].set(title="training", xlabel="step", ylabel="cross-entropy")
-axes[2].legend(frameon=False, fontsize=8)
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "neural_cde.png", dpi=160)
+figure.savefig(FIGURES / "neural_cde.png")
 print(f"figure: {FIGURES.name}/neural_cde.png")
