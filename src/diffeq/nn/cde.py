@@ -225,7 +225,7 @@ class NeuralCDE(Layer):
         if mask is not None and not self.masks:
             raise TypeError("mask was given, and the layer has masks=False: give masks=True to it.")
         if not self.masks:
-            _check_whole(times, values)
+            _check_none_missing(times, values)
             return times, values, None
         seen = ~jnp.isnan(values)
         if mask is not None:
@@ -282,7 +282,7 @@ def _span(ts: Real[Array, " times"]) -> tuple[Array, Array]:
     return ts[0], jnp.where(jnp.all((ts[1:] > ts[:-1]) | jnp.isnan(ts[1:])), end, jnp.nan)
 
 
-def _check_whole(ts: Array, xs: Array) -> None:
+def _check_none_missing(ts: Array, xs: Array) -> None:
     """Refuses values that are missing at a time that is there, where they are known."""
     if isinstance(ts, Tracer) or isinstance(xs, Tracer):
         return
@@ -299,7 +299,7 @@ def _check_whole(ts: Array, xs: Array) -> None:
 def _held(ts: Array, xs: Array, seen: Bool[Array, "times values"]) -> Array:
     """The values with what was seen last in the place of what is missing; zero before that."""
     del ts
-    before = lax.cummax(jnp.where(seen, _rows_of(seen), -1))
+    before = lax.cummax(jnp.where(seen, _row_numbers(seen), -1))
     return jnp.where(before < 0, 0, jnp.take_along_axis(xs, jnp.maximum(before, 0), axis=0))
 
 
@@ -308,8 +308,8 @@ def _between(ts: Array, xs: Array, seen: Bool[Array, "times values"]) -> Array:
     and beyond the first and the last of them these; zero where none was.
     """
     count = xs.shape[0]
-    before = lax.cummax(jnp.where(seen, _rows_of(seen), -1))
-    after = lax.cummin(jnp.where(seen, _rows_of(seen), count), reverse=True)
+    before = lax.cummax(jnp.where(seen, _row_numbers(seen), -1))
+    after = lax.cummin(jnp.where(seen, _row_numbers(seen), count), reverse=True)
     left = jnp.clip(jnp.where(before < 0, after, before), 0, count - 1)
     right = jnp.where(after >= count, left, after)
     t0, t1 = ts[left], ts[right]
@@ -319,7 +319,7 @@ def _between(ts: Array, xs: Array, seen: Bool[Array, "times values"]) -> Array:
     return a + theta * (b - a)
 
 
-def _rows_of(seen: Bool[Array, "times values"]) -> Array:
+def _row_numbers(seen: Bool[Array, "times values"]) -> Array:
     """The number of its row at each place."""
     return lax.broadcasted_iota(jnp.int32, seen.shape, 0)
 
