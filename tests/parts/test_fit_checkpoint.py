@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import jax
 import jax.numpy as jnp
@@ -208,3 +209,52 @@ def test_horizons_have_folders_of_their_own(tmp_path):
 def test_what_is_no_checkpoint(options, error, message):
     with pytest.raises(error, match=message):
         de.fit(model(), steep, optimizer=optax.sgd(0.1), steps=1, progress=False, **options)
+
+
+STEADY = """
+    import sys, jax, jax.numpy as jnp, optax, diffeq as de
+
+    data = jax.random.normal(jax.random.key(0), (40, 3))
+
+    def loss(model, batch, key):
+        draw = 0.01 * jax.random.normal(key, (3,))
+        return jnp.mean((jnp.tanh(batch @ model["net"]) - batch + draw) ** 2)
+
+    found = de.fit(
+        {"net": jnp.eye(3)}, loss, data, batch_size=8, key=jax.random.key(1), steps=400,
+        optimizer=optax.adam(0.01), checkpoint=sys.argv[1], every=1, progress=False,
+        callback=lambda step, loss, model: print(step, flush=True),
+    )
+    print(found.history.tobytes().hex(), flush=True)
+"""
+
+
+@pytest.mark.thorough
+def test_ten_kills_at_random_instants_lose_no_more_than_a_step(tmp_path):
+    """Each process is killed from outside, wherever it is, also while it writes a checkpoint."""
+
+    def process(folder):
+        command = [sys.executable, "-c", textwrap.dedent(STEADY), str(tmp_path / folder)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def steps_until(running, seconds):
+        """The steps that a process has told of, so many seconds after the first."""
+        stream = running.stdout
+        first = int(stream.readline())
+        time.sleep(seconds)
+        running.kill()
+        told = [line for line in stream.read().split("\n")[:-1] if line.isdigit()]
+        assert running.wait() == -signal.SIGKILL
+        return first, int(told[-1]) if told else first
+
+    whole = process("whole").communicate()[0].split()
+    waits = np.random.default_rng(0).uniform(0.0, 0.03, 10)
+    reached = 0
+    for wait in waits:
+        first, last = steps_until(process("cut"), wait)
+        assert reached <= first <= reached + 1
+        reached = last
+    assert 0 < reached < 400
+    rest = process("cut").communicate()[0].split()
+    assert rest[-1] == whole[-1]
+    assert int(rest[0]) >= reached

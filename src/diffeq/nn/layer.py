@@ -22,7 +22,7 @@ from ..validation import SolveOptions, check_no_torch, explicit_for
 from ..validation.options import SaveTimes, SolveOption
 from .sample import check_instance, for_one_sample
 
-__all__ = ["Frozen", "Layer", "with_method"]
+__all__ = ["Frozen", "Layer", "check_options", "with_method"]
 
 
 class Layer(eqx.Module):
@@ -77,7 +77,7 @@ class Layer(eqx.Module):
             )
         check_no_torch("net", net)
         check_no_torch("field", field)
-        _check_layer_options(solve_options)
+        check_options("Layer", solve_options)
         self.net = net
         self.field = field
         self.traced, self.constants = _freeze({"tspan": tspan, **solve_options})
@@ -227,11 +227,12 @@ def _short_repr(x: PyTree) -> str:
     return f"{x.dtype}{list(x.shape)}" if isinstance(x, np.ndarray) else repr(x)
 
 
-def _check_layer_options(options: dict[str, SolveOption]) -> None:
+def check_options(name: str, options: dict[str, SolveOption]) -> None:
+    """Refuses options that `de.solve` does not know."""
     known = [name for name in SolveOptions.names() if name != "key"]
-    for name in options:
-        if name not in known:
-            raise TypeError(unknown("Layer", name, ["tspan", "field", *known]))
+    for option in options:
+        if option not in known:
+            raise TypeError(unknown(name, option, ["tspan", "field", *known]))
 
 
 def _check_takes_key(f: Callable) -> None:
