@@ -30,7 +30,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-SERIES, STEPS = (64, 40) if SHORT else (1000, 6000)
+SERIES, STEPS = (64, 40) if SHORT else (2000, 4000)
 PUBLISHED = {30: 0.1642, 50: 0.1502, 100: 0.1346}
 NOISE, END = 0.3, 6 * np.pi
 PIECE = END / 5  # the length of what is seen

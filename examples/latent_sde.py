@@ -4,7 +4,7 @@
 # The example of torchsde (`examples/latent_sde.py`, Li et al., 2020): an Ornstein–Uhlenbeck process
 # is the prior of a path, a sine is seen at 16 irregular times, and a network of 41,000 weights
 # learns the drift of the posterior, which shares the noise of the prior. What is trained is a lower
-# bound of log p(x), from 128 paths at each step; the divergence is integrated along with each path.
+# bound of log p(x), from 32 paths at each step; the divergence is integrated along with each path.
 #
 # With normal noise all of this is known: the prior is a Gaussian process, whose log p(x) is the
 # most that the bound can reach, and whose posterior is what the paths should be draws of. The
@@ -28,7 +28,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-PATHS, STEPS = (16, 30) if SHORT else (128, 1500)
+PATHS, STEPS = (16, 30) if SHORT else (32, 1500)
 SIGMA, NOISE = 0.5, 0.05
 
 # %% [markdown]

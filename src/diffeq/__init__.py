@@ -55,6 +55,7 @@ from .train import (
     collocate,
     fit,
     fit_growing,
+    fit_starts,
     mse,
     multiple_shooting,
 )
@@ -135,6 +136,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "doses",
     "fit",
     "fit_growing",
+    "fit_starts",
     "hold",
     "infusions",
     "init",

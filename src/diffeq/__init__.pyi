@@ -108,6 +108,7 @@ from .train.curriculum import fit_growing
 from .train.fit import Fit, fit
 from .train.loss import mse
 from .train.multiple_shooting import Shooting, multiple_shooting
+from .train.starts import fit_starts
 
 __version__: str
 
@@ -231,6 +232,7 @@ __all__ = [
     "doses",
     "fit",
     "fit_growing",
+    "fit_starts",
     "hold",
     "infusions",
     "init",

@@ -5,6 +5,7 @@ from .curriculum import fit_growing
 from .fit import Fit, fit
 from .loss import mse
 from .multiple_shooting import Shooting, multiple_shooting
+from .starts import fit_starts
 
 __all__ = [
     "Collocation",
@@ -13,6 +14,7 @@ __all__ = [
     "collocate",
     "fit",
     "fit_growing",
+    "fit_starts",
     "mse",
     "multiple_shooting",
 ]

@@ -30,11 +30,14 @@ __all__ = [
     "Optimizer",
     "Refusals",
     "advance_by",
+    "evaluate_loss",
     "evaluation_of",
     "initial_carry",
+    "make_carry",
     "next_carry",
     "objective_of",
     "optimizer_step",
+    "record_and_judge",
     "record_evaluation",
     "step_of",
 ]
@@ -105,12 +108,11 @@ def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
 @lru_cache(maxsize=KEPT)
 def _evaluation(tree: Hashable) -> Callable[..., Evaluation]:
     del tree
-    return jax.jit(partial(_evaluate_loss))  # a partial is a function of its own, forgotten with it
+    return jax.jit(partial(evaluate_loss))  # a partial is a function of its own, forgotten with it
 
 
-def _evaluate_loss(
-    objective: Captured, theta: PyTree, state: tuple, draw: StepInputs
-) -> Evaluation:
+def evaluate_loss(objective: Captured, theta: PyTree, state: tuple, draw: StepInputs) -> Evaluation:
+    """The loss, its gradient and the next state, inside a program."""
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
     return Evaluation(value, gradient, state)
 
@@ -157,10 +159,11 @@ def initial_carry(
 @lru_cache(maxsize=KEPT)
 def _compiled_initial_carry(tree: Hashable) -> Callable[..., FitCarry]:
     del tree
-    return jax.jit(partial(_initial_carry))
+    return jax.jit(partial(make_carry))
 
 
-def _initial_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
+def make_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
+    """The carry before the first step, inside a program."""
     zero = jnp.zeros((), jnp.int32)
     arrays = len(jax.tree.leaves(theta))
     if carry is None:
@@ -226,7 +229,7 @@ def record_evaluation(
     """The carry that knows of an evaluation, without a step from it. The evaluation may be part of
     the optimiser's state, which the carry is to have none of.
     """
-    return _record_evaluation(carry, evaluation, step, noisy=noisy)[0]
+    return record_and_judge(carry, evaluation, step, noisy=noisy)[0]
 
 
 class LossWanted(Exception):
@@ -255,7 +258,7 @@ def optimizer_step(
     """
     import optax
 
-    noted, fine = _record_evaluation(carry, evaluation, step, noisy=noisy)
+    noted, fine = record_and_judge(carry, evaluation, step, noisy=noisy)
     noted = jax.lax.optimization_barrier(noted)
 
     def forwards() -> tuple[PyTree, PyTree]:
@@ -284,7 +287,7 @@ def _halfway(theta: Array, best: Array) -> Array:
     return jnp.where(jnp.isfinite(theta), (theta + best) / 2, best)
 
 
-def _record_evaluation(
+def record_and_judge(
     carry: FitCarry, evaluation: Evaluation, step: ArrayLike, *, noisy: bool
 ) -> tuple[FitCarry, Bool[Array, ""]]:
     """The carry with the best parameters (the last finite ones of a noisy loss) and the counts; and

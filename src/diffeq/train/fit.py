@@ -30,10 +30,10 @@ from .progress import Progress
 from .report import message_of
 from .stepper import Stepper, check_untraced
 
-__all__ = ["Fit", "fit"]
+__all__ = ["REFUSED", "STILL", "Fit", "check_callback", "fit", "phases_of"]
 
-_REFUSED = 10  # steps in a row that lead to what is not finite end a fit
-_STILL = 10  # and so do evaluations in a row of the same parameters
+REFUSED = 10  # steps in a row that lead to what is not finite end a fit
+STILL = 10  # and so do evaluations in a row of the same parameters
 _SYNC_SECONDS = 0.1
 _SYNC_STEPS = 50
 
@@ -169,7 +169,7 @@ def fit(
         >>> round(fit.model, 2)
         2.0
     """
-    phases = _phases(optimizer, steps)
+    phases = phases_of(optimizer, steps)
     keyed = check_loss(loss, data=data is not None, key=key is not None)
     check_callback(callback)
     check_untraced(model, data, key, bounds)
@@ -180,7 +180,8 @@ def fit(
     return _FitLoop(stepper, callback, phases, kept, progress=progress).fit()
 
 
-def _phases(optimizer: Any, steps: Any) -> list[tuple[Optimizer, int]]:
+def phases_of(optimizer: Any, steps: Any) -> list[tuple[Optimizer, int]]:
+    """The phases of a fit: (optimiser, number of steps) of each."""
     if _is_optimizer(optimizer):
         optimizer = [optimizer]
     if not isinstance(optimizer, (list, tuple)) or not optimizer:
@@ -211,6 +212,7 @@ def _is_optimizer(x: PyTree) -> bool:
 
 
 def check_callback(callback: Any) -> None:
+    """Refuses what cannot be called with a step, a loss and a model."""
     if callback is not None and not callable(callback):
         raise TypeError(
             f"callback is {shown(callback)}; a function callback(step, loss, model) is wanted."
@@ -373,9 +375,9 @@ class _FitLoop:
             return
         carry, noisy = self.stepper.carry, self.stepper.draws.noisy
         hopeless = not noisy and int(carry.refusals.total) and np.isinf(carry.best)
-        if hopeless or int(carry.refusals.row) >= _REFUSED:
+        if hopeless or int(carry.refusals.row) >= REFUSED:
             self.status = "nonfinite"
-        elif int(carry.still) >= _STILL and not noisy:
+        elif int(carry.still) >= STILL and not noisy:
             self.status = "converged"
 
     def _result(self) -> Fit:

@@ -135,6 +135,5 @@ def check_untraced(*given: PyTree) -> None:
     if in_a_trace(given):
         raise TypeError(
             "fit cannot be called inside jit, vmap or grad: its loop looks at each loss. Several "
-            "starts are one fit of a stacked model: de.fit(models, lambda models: "
-            "jnp.sum(jax.vmap(loss)(models)), optimizer=optax.adam(0.01), …)."
+            "starts, side by side in one program, are de.fit_starts([model, other, …], loss, …)."
         )
