@@ -1,6 +1,6 @@
 """Latent models: a training step beside Diffrax's latent ODE and torchsde's latent SDE.
 
-    python -m benchmarks.latent [--rounds 20] [--steps 100] [--quick]
+    python -m benchmarks.latent [--rounds 20] [--steps 100] [--quick] [--only "latent ODE"]
 
 * latent ODE: the model of Diffrax's example (decaying oscillators, batches of 256 series of 20
   irregular times, hidden size 16, Tsit5 with steps of 0.4, Adam), by Diffrax and by
@@ -391,6 +391,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--quick", action="store_true", help="small batches, to see that it runs")
+    parser.add_argument("--only", default="", help="cases with this in their names")
     options = parser.parse_args()
     here = machine.machine()
     versions = f"JAX {jax.__version__}, Diffrax {diffrax.__version__}, torch {torch.__version__}"
@@ -399,19 +400,29 @@ def main():
     lines += ["| | ms a step | times ours | first call, s | loss, mean of the last tenth |"]
     lines += ["|---|---|---|---|---|"]
     quick = options.quick
-    cases = {"latent ODE": lambda: latent_ode(quick)}
-    for paths in (4,) if quick else (32, 512):
-        cases[f"latent SDE, one series, {paths} paths"] = lambda paths=paths: {
-            "diffeq": diffeq_of_one(paths), "torchsde": torchsde_of_one(paths)
-        }  # fmt: skip
-    for count in (2,) if quick else (8, 128):
-        cases[f"latent SDE, {count} series"] = lambda count=count: {
-            "diffeq": diffeq_of_many(count), "torchsde": torchsde_of_many(count)
-        }  # fmt: skip
-    for case, made in cases.items():
-        heavy = case.endswith(("512 paths", "128 series"))
-        rounds = max(2, options.rounds // (5 if heavy else 1))
-        more = 0 if heavy else options.steps
+    # Each with its rounds, and steps after them.
+    cases = {"latent ODE": (lambda: latent_ode(quick), options.rounds, options.steps)}
+    for paths, rounds, more in ((4, 1, 1),) if quick else ((32, 4, 20), (512, 2, 0)):
+        cases[f"latent SDE, one series, {paths} paths"] = (
+            lambda paths=paths: {
+                "diffeq": diffeq_of_one(paths),
+                "torchsde": torchsde_of_one(paths),
+            },
+            rounds,
+            more,
+        )
+    for count, rounds, more in ((2, 1, 0),) if quick else ((8, 3, 5), (128, 1, 0)):
+        cases[f"latent SDE, {count} series"] = (
+            lambda count=count: {
+                "diffeq": diffeq_of_many(count),
+                "torchsde": torchsde_of_many(count),
+            },
+            rounds,
+            more,
+        )
+    for case, (made, rounds, more) in cases.items():
+        if options.only not in case:
+            continue
         found = measured(made(), rounds, more)
         ours = found["diffeq"][1]
         for name, (first, step, loss) in found.items():
@@ -419,7 +430,7 @@ def main():
                 f"| {case}: {name} | {step:.3g} | {step / ours:.3g} | {first:.1f} | {loss:.4g} |"
             )
             print(lines[-1], flush=True)
-    if not quick:
+    if not quick and not options.only:
         text = "\n".join([*lines, ""])
         Path(__file__).with_name("results").joinpath("latent.md").write_text(text)
 

@@ -72,6 +72,7 @@ def test_one_solve_is_the_solves_from_row_to_row():
     np.testing.assert_array_equal(found.before.mean[2], found.after.mean[2])
 
 
+@pytest.mark.thorough
 def test_the_loss_is_of_what_was_observed():
     made = model()
     before, after, _ = made.filter(TS, XS, MASK)
@@ -121,6 +122,7 @@ def test_forecasts_come_from_what_was_observed_before():
     np.testing.assert_allclose(found[2], after[1], rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_state_stays_within_one():
     wide = jax.tree.map(lambda x: 20.0 * x if eqx.is_inexact_array(x) else x, model().continuous)
     made = eqx.tree_at(lambda m: m.continuous, model(rtol=1e-6, atol=1e-6), wide)

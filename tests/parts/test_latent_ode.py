@@ -8,6 +8,7 @@ import pytest
 from jax.scipy.stats import multivariate_normal
 from scipy.integrate import quad
 from scipy.stats import norm
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -128,7 +129,7 @@ def test_likelihoods():
 # --- what was not observed ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", shortly(ENCODERS, "gru"))
 def test_what_was_not_observed_does_not_enter(name):
     made = model(name, noise=0.2)
     dynamic, static = eqx.partition(made, eqx.is_inexact_array)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
+from tests.tiers import shortly
 
 import diffeq as de
 
@@ -121,10 +122,12 @@ def test_a_context_sees_what_comes():
     np.testing.assert_array_equal(reads[3:6], np.arange(4) >= np.array([1, 2, 3])[:, None])
 
 
-@pytest.mark.parametrize(
-    "options", [{"dt": 0.1}, {"rtol": 1e-2, "atol": 1e-2}], ids=["dt", "controlled"]
-)
-def test_batches_missing_values_and_derivatives(options):
+STEPS = {"given": {"dt": 0.1}, "controlled": {"rtol": 1e-2, "atol": 1e-2}}
+
+
+@pytest.mark.parametrize("steps", shortly(STEPS, "given"))
+def test_batches_missing_values_and_derivatives(steps):
+    options = STEPS[steps]
     model = de.nn.LatentSDE(2, 2, context=4, width=4, noise=0.5, key=KEY, **options)
     dynamic, static = eqx.partition(model, eqx.is_inexact_array)
     ts = np.stack([TS, np.array([0.1, 0.4, np.nan, np.nan])])
