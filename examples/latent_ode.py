@@ -30,7 +30,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-SERIES, STEPS = (64, 40) if SHORT else (1000, 4000)
+SERIES, STEPS = (64, 40) if SHORT else (1000, 8000)
 PUBLISHED = {30: 0.1642, 50: 0.1502, 100: 0.1346}
 NOISE, END = 0.3, 6 * np.pi
 PIECE = END / 5  # the length of what is seen
@@ -87,7 +87,7 @@ began = time.perf_counter()
 fit = de.fit(
     model, de.nn.LatentODE.loss, data, batch_size=min(100, SERIES), key=jax.random.key(1),
     optimizer=optax.chain(
-        optax.clip_by_global_norm(1000.0), optax.adam(optax.cosine_decay_schedule(0.005, STEPS))
+        optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(0.01, STEPS))
     ),
     steps=STEPS, progress=False,
 )  # fmt: skip
