@@ -128,8 +128,9 @@ print(f"| rms error of angles, a graph of 48 nodes | 0 | {error(large, starts(48
 # ## The figure
 
 # %%
-BLUE, RED = "#3b6ea5", "#c8553d"
-figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.4), layout="constrained")
+BLUE, RED = "C0", "C1"
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.4))
 place = 2 * np.pi * np.arange(48) / 48
 points = np.stack([np.cos(place), np.sin(place)], axis=1)
 for i, j in zip(*large, strict=True):
@@ -150,7 +151,7 @@ axes[1].plot(gaps, np.asarray(curves).T, color=BLUE, linewidth=0.5, alpha=0.4)
 axes[1].plot(gaps, np.sin(gaps), "--", color="0.2", linewidth=1.2, label="sin")
 axes[1].plot([], [], color=BLUE, label="message, at 40 angles")
 axes[1].set(xlabel="θ_j − θ_i", title="the law of a pair")
-axes[1].legend(frameon=False, fontsize=8)
+axes[1].legend()
 one = starts(48, 1, 6)[0]
 ours, known = fit.model.on(*large)(one).ys, layer(pull, large)(one).ys
 for k in range(0, 48, 6):
@@ -159,9 +160,7 @@ for k in range(0, 48, 6):
 axes[2].plot([], [], color="0.4", linewidth=3, alpha=0.3, label="truth")
 axes[2].plot([], [], color=RED, label="learnt on 12 nodes")
 axes[2].set(xlabel="t", title="angles of 8 of the 48 nodes")
-axes[2].legend(frameon=False, fontsize=8)
-for ax in axes[1:]:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "graph_ode.png", dpi=160)
+figure.savefig(FIGURES / "graph_ode.png")
 print(f"\nfigure: {FIGURES.name}/graph_ode.png")

@@ -26,7 +26,7 @@ import diffeq as de
 
 SHORT = "--short" in sys.argv or bool(os.environ.get("DIFFEQ_SHORT"))
 FIGURES = Path(os.environ.get("DIFFEQ_FIGURES", Path(__file__).parent / "figures"))
-SERIES, STEPS = (48, 40) if SHORT else (5000, 2000)
+SERIES, STEPS = (48, 40) if SHORT else (2000, 1500)
 ROWS, END = 20, 10.0
 
 # %% [markdown]
@@ -124,15 +124,14 @@ print(f"| the same without any memory | {alone:.3f} | | |")
 # ## The figure
 
 # %%
-BLUE, RED = "#3b6ea5", "#c8553d"
+BLUE, RED = "C0", "C1"
+de.plot.style()
 one = tuple(part[2] for part in unseen)
 fine = np.linspace(0.0, END, 400)
 found = fit.model.predict(jnp.asarray(fine, jnp.float32), *(part[2] for part in wanted))
 best = kalman(*one, at=fine)[1]
 means, deviations = np.array([m for m, _ in best]), np.array([s for _, s in best])
-figure, axes = plt.subplots(
-    1, 3, figsize=(12.0, 3.2), layout="constrained", width_ratios=[2, 2, 1.2]
-)
+figure, axes = plt.subplots(1, 3, figsize=(12.0, 3.2), width_ratios=[2, 2, 1.2])
 for k, colour in enumerate((BLUE, RED)):
     ax, mean, std = axes[k], np.asarray(found.mean[:, k]), np.asarray(found.std[:, k])
     ax.fill_between(fine, mean - 2 * std, mean + 2 * std, color=colour, alpha=0.2, linewidth=0)
@@ -145,13 +144,11 @@ for k, colour in enumerate((BLUE, RED)):
     ax.plot(one[0][seen], one[1][seen, k], "o", color="0.15", markersize=4)
     ax.vlines(one[0][~seen], *ax.get_ylim(), color="0.8", linewidth=0.6, zorder=0)
     ax.set(xlabel="t", title=f"$x_{k + 1}$ (lines: the other one is seen)")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend()
 smooth = np.convolve(fit.history, np.ones(20) / 20, "valid") / mask.sum() * len(mask)
 axes[2].plot(smooth, color=BLUE, linewidth=1.0)
 axes[2].axhline(known, color="0.25", linestyle="--", linewidth=0.8)
 axes[2].set(xlabel="step", title="−log p of a number", ylim=(known - 0.1, alone + 0.3))
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "gru_ode.png", dpi=160)
+figure.savefig(FIGURES / "gru_ode.png")
 print(f"\nfigure: {FIGURES.name}/gru_ode.png")

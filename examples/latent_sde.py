@@ -129,8 +129,9 @@ print(f"| largest error of its deviation, {deviation.max():.2f} at most | 0 "
 # ## The figure
 
 # %%
-BLUE, RED = "#3b6ea5", "#c8553d"
-figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.2), layout="constrained")
+BLUE, RED = "C0", "C1"
+de.plot.style()
+figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.2))
 for ax, sample, title in ((axes[0], prior, "prior"), (axes[1], paths, "posterior")):
     for level in (0.02, 0.1, 0.25):
         low, high = np.quantile(np.asarray(sample), [level, 1 - level], axis=0)
@@ -141,13 +142,11 @@ for ax, sample, title in ((axes[0], prior, "prior"), (axes[1], paths, "posterior
 axes[1].plot(fine, mean, "--", color=RED, linewidth=1.1, label="exact mean ± 2 σ")
 for sign in (-2, 2):
     axes[1].plot(fine, mean + sign * deviation, "--", color=RED, linewidth=0.7)
-axes[1].legend(frameon=False, fontsize=8, loc="lower left")
+axes[1].legend(loc="lower left")
 axes[2].plot(-np.asarray(fit.history), color=BLUE, linewidth=0.8, label="bound")
 axes[2].axhline(evidence, color=RED, linestyle="--", linewidth=1.0, label="log p(x)")
 axes[2].set(xlabel="step", title="the bound and its limit", ylim=(-60, evidence + 8))
-axes[2].legend(frameon=False, fontsize=8, loc="lower right")
-for ax in axes:
-    ax.spines[["top", "right"]].set_visible(False)
+axes[2].legend(loc="lower right")
 FIGURES.mkdir(exist_ok=True)
-figure.savefig(FIGURES / "latent_sde.png", dpi=160)
+figure.savefig(FIGURES / "latent_sde.png")
 print(f"\nfigure: {FIGURES.name}/latent_sde.png")

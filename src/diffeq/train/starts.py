@@ -178,7 +178,7 @@ class _Starts:
         return all(stuck) or self.interrupts.asked
 
     def _status(self, number: int) -> str:
-        """How the fit of a start is."""
+        """The status of the fit of a start."""
         carry, noisy = self.carry, self.draws.noisy
         total, row, best, still = (
             np.asarray(x)[number]
@@ -201,8 +201,8 @@ class _Starts:
             status = "nonfinite"
         elif self.interrupts.asked:
             status = "interrupted"
-        told = {"finite": not np.isinf(best), "ended": status == "nonfinite"}
-        message = message_of(one.refusals, part.names, list(history), **told)
+        ended = {"finite": not np.isinf(best), "ended": status == "nonfinite"}
+        message = message_of(one.refusals, part.names, list(history), **ended)
         theta, state = jax.tree.map(jnp.asarray, (one.best_theta, one.best_state))
         loss = history[0] if np.isinf(best) else best
         return Fit(part.result(theta, state), history, status, loss, tuple(self.starts), message)
