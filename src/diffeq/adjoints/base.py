@@ -40,8 +40,7 @@ __all__ = [
     "raise_if",
     "refusal",
     "register_adjoint",
-    "run_with_tape",
-    "run_without_tape",
+    "run_as_one",
     "scatter_live",
     "size_of",
     "solve_tangent",
@@ -68,9 +67,7 @@ FEATURES: dict[str, str] = {
 }
 
 
-# Bytes of the parameters and the state of an equation: a solve with a tape is one function up to
-# the first number, and one without a tape from there to the second one (measured).
-_SMALL_EQUATION, _LARGE_EQUATION = 512, 2**17
+_SMALL_EQUATION = 512  # bytes of its parameters and its state
 
 # The features of the steps that were made, which an adjoint that solves an equation does not know.
 OF_STEPS = frozenset(
@@ -173,33 +170,15 @@ class OneWay(Adjoint):
         raise NotImplementedError
 
 
-def run_with_tape[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
-    """`run(data, start)`, in a loop of one turn where the equation is small.
-
-    XLA makes a function of a loop that moves less than a kilobyte; an equation whose parameters and
-    state, which are read twice at least, are more than half of that has nothing from it, and its
-    results, the tape among them, would be filled with zeros twice.
+def run_as_one[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
+    """`run(data, start)`, in a loop of one turn where the equation is small. XLA makes a function
+    of a loop that moves less than a kilobyte; an equation whose parameters and state, which are
+    read twice at least, are more than half of that has nothing from it, and its results, the tape
+    among them, would be filled with zeros twice.
     """
-    if _bytes_of(data, start) > _SMALL_EQUATION:
+    if sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y))) > _SMALL_EQUATION:
         return run(data, start)
     return single_iteration_loop(run, data, start)
-
-
-def run_without_tape[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
-    """`run(data, start)`, in a loop of one turn where the field has weights.
-
-    A program of little arithmetic is evaluated by the thread that calls it, but not if it has such
-    a loop; any other is handed to another thread, and each of its tasks costs time there. Of a
-    large state the loop would fill the output twice.
-    """
-    if _SMALL_EQUATION < _bytes_of(data, start) <= _LARGE_EQUATION:
-        return single_iteration_loop(run, data, start)
-    return run(data, start)
-
-
-def _bytes_of(data: Data, start: Any) -> int:
-    """The bytes of the parameters and the state of an equation."""
-    return sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -210,7 +189,7 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     def run(data: Data, start: Start | State) -> tuple[State, list]:
         return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
-    return _with_common_lanes(run_without_tape(run, data, start), leaves)
+    return _with_common_lanes(run_as_one(run, data, start), leaves)
 
 
 def _with_common_lanes[T](result: T, leaves: list) -> T:

@@ -47,7 +47,7 @@ from ..integrator import (
 )
 from ..output import Cursor
 from ..problems.history import PastAccess
-from .base import Adjoint, register_adjoint, run_with_tape, run_without_tape
+from .base import Adjoint, register_adjoint, run_as_one
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
@@ -199,8 +199,7 @@ def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
         found = integrate(spec.integrator, data, start.state(spec.integrator, data), recorder)
         return found, (data.presampled, data.marks) if spec.taped else ()
 
-    go = run_with_tape if spec.taped else run_without_tape
-    (state, buffers, record), ahead = go(run, data, start)
+    (state, buffers, record), ahead = run_as_one(run, data, start)
     if recorder is not None:
         # A tape that could not hold the solve must not pass for one that could.
         cut = state.status == Status.running
