@@ -32,10 +32,10 @@ def test_the_structure_holds_every_entry_and_no_other(name):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", [de.Rodas5P(), de.BDF()])
-def test_medical_akzo_ends_as_published(method):
+@pytest.mark.parametrize(("method", "rtol"), [(de.Rodas5P(), 1e-6), (de.BDF(), 1e-7)])
+def test_medical_akzo_ends_as_published(method, rtol):
     case = de.zoo.medical_akzo()
-    sol = de.solve(case.problem(), method, rtol=1e-6, atol=1e-12, stops=case.stops)
+    sol = de.solve(case.problem(), method, rtol=rtol, atol=1e-12, stops=case.stops)
     for place, value in case.published.items():
         assert abs(sol.y1[place] / value - 1) < 2e-4, place
 
