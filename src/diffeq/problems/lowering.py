@@ -170,7 +170,8 @@ def canonical(
     seen = rule.seen_from(t0, t1) if problem.delayed else ()
     jumps = join_jumps(jumps_of_traced(g, leaves, seen) for g in traced)
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
-    large = bool(_declared_zeros(problem)) or any(f.large for f in traced)
+    zeros = _declared_zeros(problem)
+    large = bool(zeros) or any(f.large for f in traced)
     traced = traced if jac is None else [*traced, jac]
 
     def form(parameters: Any, sign: Array | int, held: Sequence = ()) -> Form:
@@ -178,7 +179,7 @@ def canonical(
         bound = [
             g.bind(leaves, hoisted, sign) for g, (leaves, hoisted) in zip(traced, own, strict=True)
         ]
-        known = _declared_zeros(problem)
+        known = dict(zeros)
         if jac is not None:
             *bound, by_y = bound
             known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
