@@ -170,8 +170,7 @@ def canonical(
     seen = rule.seen_from(t0, t1) if problem.delayed else ()
     jumps = join_jumps(jumps_of_traced(g, leaves, seen) for g in traced)
     jac = _traced_jacobian(problem, t, tree, leaves, structure)
-    zeros = _declared_zeros(problem)
-    large = bool(zeros) or any(f.large for f in traced)
+    zeros, large = _declared_zeros(problem), any(f.large for f in traced)
     traced = traced if jac is None else [*traced, jac]
 
     def form(parameters: Any, sign: Array | int, held: Sequence = ()) -> Form:
@@ -184,7 +183,7 @@ def canonical(
             *bound, by_y = bound
             known["jac"] = lambda t, y: packing.matrix(by_y(t, packing.unpack(y)))
         made = rule.form(bound, packing.with_held(held), sign, **known, **constants)
-        return made.sized(large=large)
+        return made.sized(large=large or bool(zeros))
 
     parameters = (*((leaves, g.hoisted) for g in traced), rule.constants(problem, packing))
     return Canonical(
