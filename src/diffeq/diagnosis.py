@@ -24,12 +24,12 @@ from .methods.mass import apply_mass
 from .methods.nearby_states import nearby
 from .methods.newton_based import ImplicitMethod, linearised
 from .methods.order import stability_reach
-from .methods.pattern_check import TURNS, declared_structure, missed_by_rows, solved_field
+from .methods.pattern_check import TURNS, declared_structure, missed_by_rows
 from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
 from .problems.base import evaluated
-from .problems.forms import Form, Implicit, Mass, Split, lower
+from .problems.forms import Form, Implicit, Mass, Split, lower, solved_field
 from .problems.lowering import equation_at
 
 __all__ = [

@@ -75,6 +75,12 @@ class JacobianStructure:
         found = jnp.where(rows >= 0, matrix[rows, columns], 0)
         return found.reshape(self.values_shape(len(matrix)))
 
+    def dense(self, values: Array, n: int) -> Inexact[Array, "n n"]:
+        """The n×n matrix of these values, as an array of all entries."""
+        rows, columns = (np.where(x < 0, n, x) for x in self.entries(n))
+        blank = jnp.zeros((n, n), values.dtype)
+        return blank.at[rows, columns].set(values.ravel(), mode="drop")
+
     def values_shape(self, n: int) -> tuple[int, ...]:
         """The shape of the values of an n×n matrix."""
         raise NotImplementedError
@@ -174,7 +180,7 @@ class Banded(JacobianStructure):
         if self._width == 1:
             return _DiagonalInverse(values[0])
         if 3 * self._width > values.shape[1]:
-            return _DenseInverse(factored(_written_down(self, values, values.shape[1])))
+            return _DenseInverse(factored(self.dense(values, values.shape[1])))
         return banded_lu(values, self.lower)
 
 
@@ -337,15 +343,8 @@ class Sparse(JacobianStructure):
 
     def factored(self, values: Array) -> AbstractInverse:
         if self.known.n <= _SMALL:
-            return _DenseInverse(factored(_written_down(self, values, self.known.n)))
+            return _DenseInverse(factored(self.dense(values, self.known.n)))
         return sparse_lu(self.known, values)
-
-
-def _written_down(structure: JacobianStructure, values: Array, n: int) -> Inexact[Array, "n n"]:
-    """The matrix as an array of all entries."""
-    rows, columns = (np.where(x < 0, n, x) for x in structure.entries(n))
-    blank = jnp.zeros((n, n), values.dtype)
-    return blank.at[rows, columns].set(values.ravel(), mode="drop")
 
 
 class _DiagonalInverse(AbstractInverse):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Real
 
+from ..core.unequal_numbers import unequal_numbers
 from .linear import AbstractMatrix, factored, linear_solve
 from .small_lu import LARGEST
 
@@ -68,7 +69,7 @@ def _misses_known_solution(matrix: AbstractMatrix) -> Bool[Array, ""]:
     inverse = lambda sums: 1 / jnp.where(sums > 0, sums, 1)  # noqa: E731
     matrix = matrix.in_units(inverse(matrix.row_sums(ones)), ones)
     matrix = matrix.in_units(ones, inverse(matrix.column_sums(ones)))
-    x = 0.5 + jnp.arange(1, len(ones) + 1, dtype=ones.dtype) * ((5**0.5 - 1) / 2) % 1
+    x = unequal_numbers(len(ones), ones.dtype)
     found = linear_solve(factored(matrix), matrix.times(x))
     return ~(jnp.max(jnp.abs(found - x)) < float(jnp.finfo(x.dtype).eps) ** 0.25)
 

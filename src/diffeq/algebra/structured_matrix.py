@@ -62,10 +62,7 @@ class StructuredMatrix(AbstractMatrix):
         return jax.linear_transpose(self.row_sums, weights)(weights)[0]
 
     def dense(self) -> Inexact[Array, "n n"]:
-        rows, columns = self.structure.entries(self.n)
-        rows, columns = (np.where(x < 0, self.n, x) for x in (rows, columns))
-        blank = jnp.zeros((self.n, self.n), self.values.dtype)
-        return blank.at[rows, columns].set(self.values.ravel(), mode="drop")
+        return self.structure.dense(self.values, self.n)
 
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows, columns = self.structure.entries(self.n)

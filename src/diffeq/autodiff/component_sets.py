@@ -47,12 +47,6 @@ from .jax_internals import (
 
 __all__ = ["depends_on"]
 
-_ALSO = frozenset(
-    """
-    clamp copy cbrt erf erfc exp2 expm1 integer_pow log1p logistic nextafter rsqrt select_n square
-    stop_gradient tan
-    """.split()  # noqa: SIM905 - read as words
-)
 _CUMULATIVE = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
 _LONGEST = 20_000  # equations of a loop that is followed turn by turn
 _TURNS = 50  # of a loop that is followed until nothing changes
@@ -90,9 +84,9 @@ def depends_on(
         flags = unit[first : first + aval.size] if on else None
         first += aval.size if on else 0
         given.append(_Dependent(flags, unknown_value))
-    found = _Reader(size).outputs(jaxpr, given)
-    every = zip(found, output_types(jaxpr), strict=True)
-    whole: Any = vstack([_Reader(size).filled(x.flags, a) for x, a in every], format="coo")
+    reader = _Reader(size)
+    every = zip(reader.outputs(jaxpr, given), output_types(jaxpr), strict=True)
+    whole: Any = vstack([reader.filled(x.flags, a) for x, a in every], format="coo")
     return whole.row.astype(int), whole.col.astype(int)
 
 
@@ -131,7 +125,7 @@ class _Reader:
     def of_equation(self, equation: Equation, inputs: list[_Dependent]) -> list[Flags]:
         """The flags of what an equation makes of arrays."""
         name, (first, *_) = name_of(equation), output_types(equation)
-        if name in COMPONENTWISE or name in _ALSO:
+        if name in COMPONENTWISE:
             return [self.componentwise(equation, inputs, first)]
         if name == "optimization_barrier":
             return [x.flags for x in inputs]

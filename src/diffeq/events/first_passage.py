@@ -8,6 +8,7 @@ above it.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, PyTree
 from ..autodiff.while_loop import loop
 from ..brownian import TICKS, Cell, PathPoint, StepCell, eighths, halve_cell
 from ..methods.brownian_bridge import Bridge
-from .locate import ConditionSign, Crossing, CrossingRule, largest_size
+from .locate import ConditionSign, Crossing, CrossingRule, largest_size, pick_first
 
 __all__ = ["first_passage"]
 
@@ -85,16 +86,10 @@ def _first_part(
     sides = rule.sides(h)
     before = jnp.concatenate([side[None], sides[:-1]])
     some = jnp.any(rule.crossed(before, sides), axis=1)
-    first = some & (jnp.cumsum(some) == 1)
-
-    def pick(x: Array) -> Array:
-        mask = first.reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.sum(jnp.where(mask, x, 0), axis=0, dtype=x.dtype)
-
     # The first point has no part before it: what has crossed there has done so at once.
     ahead = lambda x: jnp.concatenate([jnp.zeros_like(x[:1]), x])  # noqa: E731
     chosen: PyTree = (jax.tree.map(ahead, parts), (points, h), before)
-    return jnp.any(some), jax.tree.map(pick, chosen)
+    return jnp.any(some), jax.tree.map(partial(pick_first, some), chosen)
 
 
 def _first_tick(

@@ -40,6 +40,7 @@ __all__ = [
     "first_crossing",
     "largest_size",
     "located",
+    "pick_first",
 ]
 
 _DEGREE = 8
@@ -323,15 +324,19 @@ def _first_interval(
     hits = rule.crossed(before, sides)
     hits = hits if wanted is None else hits & wanted
     some = jnp.any(hits, axis=1)
-    first = some & (jnp.cumsum(some) == 1)
-
-    def pick(xs: Array) -> Array:
-        mask = first.reshape(-1, *(1,) * (xs.ndim - 1))
-        return jnp.sum(jnp.where(mask, xs, 0), axis=0, dtype=xs.dtype)
-
+    pick = partial(pick_first, some)
     earlier = lambda xs: jnp.concatenate([xs[:1], xs[:-1]])  # noqa: E731
     a, b = pick(earlier(thetas)), pick(thetas)
     return jnp.any(some), _Bracket(a, b, pick(earlier(h)), pick(h), pick(before), b - a)
+
+
+def pick_first(flags: Bool[Array, " n"], xs: Array) -> Array:
+    """The entry of xs at the first flag; 0 if there is none. Lanes do not read at places of their
+    own, as they would by an index.
+    """
+    first = flags & (jnp.cumsum(flags) == 1)
+    mask = first.reshape(-1, *(1,) * (xs.ndim - 1))
+    return jnp.sum(jnp.where(mask, xs, 0), axis=0, dtype=xs.dtype)
 
 
 def _narrow_bracket(

@@ -22,7 +22,7 @@ from ..algebra.newton import NewtonResult, simplified_newton
 from ..algebra.roots import implicit_root
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
-from ..problems.forms import Mass, Split
+from ..problems.forms import Mass, Split, solved_field
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import apply_mass, slope_of
@@ -112,7 +112,7 @@ class DIRK(ImplicitMethod):
 
     def init(self, form: Mass | Split, t: Real[Array, ""], y: Array) -> PyTree:
         """f(t, y), where the last stage of the step before has found it already."""
-        return _implicit(form)(t, y) if self._carries(form) else ()
+        return solved_field(form)(t, y) if self._carries(form) else ()
 
     def _carries(self, form: Mass | Split) -> bool:
         """True if the slope at the end of a step is known; not where y1 is no stage."""
@@ -148,7 +148,7 @@ class DIRK(ImplicitMethod):
         moves = jnp.zeros((s, y.size), y.dtype)
         first, pushes = jnp.zeros_like(moves[0]), ()
         if self.tableau.A[0, 0] == 0:
-            slope = memory if self._carries(form) else _implicit(form)(t, y)
+            slope = memory if self._carries(form) else solved_field(form)(t, y)
             first = dt * slope.ravel()
         if explicit is not None:
             pushes = jnp.zeros_like(moves)
@@ -162,7 +162,7 @@ class DIRK(ImplicitMethod):
         """The implicit stages, one a turn of a walk, so that they are traced and compiled once."""
         (t, y, dt), table = at, self.tableau
         mass = getattr(form, "mass", None)
-        field, explicit = _implicit(form), _explicit(form)
+        field, explicit = solved_field(form), _explicit(form)
         bounds, rows = self.aim.bounds(y), _step_coefficients(table, mass is None)
         first = int(table.A[0, 0] == 0)
         tiny = float(jnp.finfo(y.dtype).eps)
@@ -243,11 +243,6 @@ class DIRK(ImplicitMethod):
 
 
 # --- forms --------------------------------------------------------------------------------------
-
-
-def _implicit(form: Mass | Split) -> Callable:
-    """The part that is solved for."""
-    return form.implicit if isinstance(form, Split) else form.field
 
 
 def _explicit(form: Mass | Split) -> Callable | None:

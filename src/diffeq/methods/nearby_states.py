@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Real
 
+from ..core.unequal_numbers import unequal_numbers
 from ..problems.forms import Form, Implicit
 
 __all__ = ["nearby"]
@@ -26,6 +27,6 @@ def nearby(
 
 def _perturbed(x: Array, step: Array, unit: Array) -> Array:
     """Farther from 0, by parts of each component (of the unit, where one is 0), no two equal."""
-    parts = 0.5 + jnp.arange(1, x.size + 1, dtype=x.dtype) * ((5**0.5 - 1) / 2) % 1
+    parts = unequal_numbers(x.size, x.dtype)
     size = jnp.where(x == 0, unit, jnp.abs(x))
     return x + jnp.where(x < 0, -1, 1) * step * parts.reshape(x.shape) * size

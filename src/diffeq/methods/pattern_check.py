@@ -1,8 +1,5 @@
 """A check that ∂f/∂y has no entry that its declared structure leaves out."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -10,10 +7,11 @@ from jaxtyping import Array, Bool
 
 from ..algebra import JacobianStructure, jacobian
 from ..algebra.newton import stop_closure_gradient
-from ..problems.forms import Form, Split
+from ..core.unequal_numbers import unequal_numbers
+from ..problems.forms import Form, solved_field
 from .nearby_states import nearby
 
-__all__ = ["TURNS", "declared_structure", "has_declared_entries", "missed_by_rows", "solved_field"]
+__all__ = ["TURNS", "declared_structure", "has_declared_entries", "missed_by_rows"]
 
 TURNS = (0.0, 2.0)  # of `nearby`: y0 itself, and a state near it where no number is zero
 
@@ -45,7 +43,7 @@ def missed_by_rows(form: Form, t: Array, y: Array) -> Bool[Array, " n"]:
     structure, field = declared_structure(form), solved_field(form)
     mass = getattr(form, "mass", None)
     _, push = jax.linearize(lambda x: field(t, x.reshape(y.shape)).ravel(), y.ravel())
-    x = 0.5 + jnp.arange(1, y.size + 1, dtype=y.dtype) * ((5**0.5 - 1) / 2) % 1
+    x = unequal_numbers(y.size, y.dtype)
     x = jnp.where(jnp.arange(y.size) % 3 == 1, -x, x)
     matrix = jacobian(field, t, y, structure)
     missed = _differs(push(x), matrix.times(x), matrix.row_sums(jnp.abs(x)))
@@ -60,8 +58,3 @@ def _differs(a: Array, b: Array, size: Array) -> Array:
     difference = jnp.abs(a - b)
     margin = float(jnp.finfo(a.dtype).eps) ** 0.5
     return (difference > margin * size) & jnp.isfinite(difference)
-
-
-def solved_field(form: Any) -> Callable:
-    """The field that implicit methods solve for, of which the structure is."""
-    return form.implicit if isinstance(form, Split) else form.field

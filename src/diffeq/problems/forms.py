@@ -27,6 +27,7 @@ __all__ = [
     "apply_diffusion",
     "diffusion_magnitude",
     "lower",
+    "solved_field",
 ]
 
 
@@ -394,6 +395,11 @@ def _other(kind: type, sign: int) -> Callable:
         return kind(**{**vars(form), "drift": drift})
 
     return converted
+
+
+def solved_field(form: Any) -> Callable:
+    """The field that implicit methods solve for: of two parts the implicit one."""
+    return form.implicit if isinstance(form, Split) else form.field
 
 
 def _split_to_ode(form: Split) -> Ode:

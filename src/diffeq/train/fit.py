@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import ArrayLike, PyTree
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
@@ -23,17 +23,17 @@ from .checkpoint import (
     marks_of_inputs,
     optimizer_mark,
 )
-from .compiled_step import FINITE, Evaluation, Optimizer
+from .compiled_step import FINITE, Evaluation, Optimizer, Refusals
 from .interrupts import Interrupts
 from .parameters import Parameters
 from .progress import Progress
 from .report import message_of
 from .stepper import Stepper, check_untraced
 
-__all__ = ["REFUSED", "STILL", "Fit", "check_callback", "fit", "phases_of"]
+__all__ = ["Fit", "check_callback", "fit", "phases_of", "status_of"]
 
-REFUSED = 10  # steps in a row that lead to what is not finite end a fit
-STILL = 10  # and so do evaluations in a row of the same parameters
+_REFUSED = 10  # steps in a row that lead to what is not finite end a fit
+_STILL = 10  # and so do evaluations in a row of the same parameters
 _SYNC_SECONDS = 0.1
 _SYNC_STEPS = 50
 
@@ -221,6 +221,17 @@ def check_callback(callback: Any) -> None:
         accepts(callback, "callback", (3,), "callback(step, loss, model) is wanted.")
 
 
+def status_of(refusals: Refusals, best: ArrayLike, still: ArrayLike, *, noisy: bool) -> str:
+    """The status of a fit after a step: "finished", unless its steps lead nowhere ("nonfinite") or
+    no longer change anything ("converged"). `best` is the least loss so far, and `still` counts the
+    evaluations in a row of the same parameters.
+    """
+    hopeless = not noisy and int(refusals.total) and np.isinf(best)
+    if hopeless or int(refusals.row) >= _REFUSED:
+        return "nonfinite"
+    return "converged" if np.asarray(still) >= _STILL and not noisy else "finished"
+
+
 class _FitLoop:
     """The loop on the host: which step is next, what is recorded, when it ends."""
 
@@ -374,11 +385,7 @@ class _FitLoop:
         if self.status != "finished":
             return
         carry, noisy = self.stepper.carry, self.stepper.draws.noisy
-        hopeless = not noisy and int(carry.refusals.total) and np.isinf(carry.best)
-        if hopeless or int(carry.refusals.row) >= REFUSED:
-            self.status = "nonfinite"
-        elif int(carry.still) >= STILL and not noisy:
-            self.status = "converged"
+        self.status = status_of(carry.refusals, carry.best, carry.still, noisy=noisy)
 
     def _result(self) -> Fit:
         """The result of the fit: the best model, and how the fit ended."""

@@ -22,12 +22,12 @@ from .compiled_step import (
     optimizer_step,
     record_and_judge,
 )
-from .fit import REFUSED, STILL, Fit, phases_of
+from .fit import Fit, phases_of, status_of
 from .interrupts import Interrupts
 from .parameters import Parameters
 from .progress import Progress
 from .report import message_of
-from .stepper import check_untraced
+from .stepper import check_untraced, start_of_phase
 
 __all__ = ["fit_starts"]
 
@@ -140,13 +140,8 @@ class _Starts:
     def _begin(self, optimizer: Optimizer) -> None:
         """A phase starts from the best that was found before it."""
         self.starts.append(len(self.history))
-        theta, state, carry = self.theta, self.state, self.carry
-        if carry is not None and self.draws.noisy:
-            theta, state = carry.theta, carry.state
-        elif carry is not None:
-            theta, state = carry.best_theta, carry.best_state
-        if carry is not None:
-            carry = carry._replace(optimizer=None)
+        given = self.theta, self.state
+        theta, state, carry = start_of_phase(self.carry, given, noisy=self.draws.noisy)
         init = captured(optimizer.init, self.parts[0].theta)
         make = jax.vmap(make_carry, in_axes=(None, 0, 0, None if carry is None else 0))
         self.carry = jax.jit(make)(init, theta, state, carry)
@@ -179,14 +174,9 @@ class _Starts:
 
     def _status(self, number: int) -> str:
         """The status of the fit of a start."""
-        carry, noisy = self.carry, self.draws.noisy
-        total, row, best, still = (
-            np.asarray(x)[number]
-            for x in (carry.refusals.total, carry.refusals.row, carry.best, carry.still)
-        )
-        if row >= REFUSED or (np.isinf(best) and total and not noisy):
-            return "nonfinite"
-        return "converged" if still >= STILL and not noisy else "finished"
+        parts = self.carry.refusals, self.carry.best, self.carry.still
+        own = jax.tree.map(lambda x: np.asarray(x)[number], parts)
+        return status_of(*own, noisy=self.draws.noisy)
 
     def _results(self) -> list[Fit]:
         carry = jax.device_get(self.carry)

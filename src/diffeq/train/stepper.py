@@ -26,7 +26,7 @@ from .compiled_step import (
 from .parameters import Parameters
 from .search import LineSearch, left_behind
 
-__all__ = ["Stepper", "check_untraced"]
+__all__ = ["Stepper", "check_untraced", "start_of_phase"]
 
 
 class Stepper:
@@ -51,15 +51,10 @@ class Stepper:
     def begin(self, optimizer: Optimizer) -> None:
         """A phase starts from the best that was found before it."""
         self.optimizer, self.step, self.search, self.searches = optimizer, None, None, False
-        carry = getattr(self, "carry", None)
-        if carry is None:
-            theta, state = self.parameters.theta, self.parameters.state
-        elif self.draws.noisy:
-            theta, state = carry.theta, carry.state
-        else:
-            theta, state = carry.best_theta, carry.best_state
+        carry, given = getattr(self, "carry", None), (self.parameters.theta, self.parameters.state)
+        theta, state, carry = start_of_phase(carry, given, noisy=self.draws.noisy)
         if carry is not None:
-            carry = self.carry = carry._replace(optimizer=None)  # its memory is free again
+            self.carry = carry  # the memory of the last optimiser is free again
         self.carry = initial_carry(optimizer, theta, state, carry)
 
     def evaluation(self, draw: StepInputs) -> Evaluation:
@@ -123,6 +118,18 @@ class Stepper:
         except Exception as error:
             return f" ({type(error).__name__}: {error})"
         return ""
+
+
+def start_of_phase(
+    carry: FitCarry | None, given: tuple[PyTree, tuple], *, noisy: bool
+) -> tuple[PyTree, tuple, FitCarry | None]:
+    """The parameters and the state at which a phase starts, and the carry so far without the memory
+    of its optimiser: `given`, or the best of a phase before it, of a noisy loss the last.
+    """
+    if carry is None:
+        return *given, None
+    at = (carry.theta, carry.state) if noisy else (carry.best_theta, carry.best_state)
+    return *at, carry._replace(optimizer=None)
 
 
 @jax.jit
