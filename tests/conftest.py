@@ -3,6 +3,8 @@
 import ast
 import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
@@ -51,3 +53,22 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Compiled programs are forgotten after a module where they are many.
+
+    Each is mapped into memory in pieces, of which Linux allows a process 65,530. Beyond them XLA
+    "failed to materialize symbols" of the next program, or the process ends.
+    """
+    yield
+    if _mapped_pieces() > 20_000:
+        jax.clear_caches()
+        gc.collect()
+
+
+def _mapped_pieces() -> int:
+    """The pieces of memory that this process has mapped; 0 where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
