@@ -2,8 +2,8 @@
 
 `docs/choose/methods.md` lists every method there is, with what follows from its coefficients,
 `docs/choose/adjoints.md` every adjoint with what it serves, `docs/reference/all_methods.md` the
-classes of methods, and a table in `README.md` which methods and adjoints serve which problem. All
-are committed; `tests/static/test_docs.py` holds that they are current.
+classes of methods, and a table in `docs/choose/what-it-does.md` which methods and adjoints serve
+which problem. All are committed; `tests/static/test_docs.py` holds that they are current.
 """
 
 import re
@@ -27,7 +27,7 @@ from diffeq.methods.order import (
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
-README = DOCS.parent / "README.md"
+OVERVIEW_PAGE = DOCS / "choose" / "what-it-does.md"
 METHODS_PAGE = DOCS / "choose" / "methods.md"
 ADJOINTS_PAGE = DOCS / "choose" / "adjoints.md"
 CLASSES_PAGE = DOCS / "reference" / "all_methods.md"
@@ -532,8 +532,8 @@ def serves(problem: de.Problem, method: de.Method) -> bool:
     return True
 
 
-def readme_page() -> str:
-    """`README.md` with its table."""
+def overview_page() -> str:
+    """`what-it-does.md` with its table."""
     mark = lambda yes: "✓" if yes else "–"
     rows = [["", *FAMILIES, "adjoints"], ["---", *[":-:"] * len(FAMILIES), "---"]]
     for name, problem in specimens().items():
@@ -542,12 +542,12 @@ def readme_page() -> str:
         shown = "all" if len(other) > 2 else ", ".join(f"`{name}`" for name in other)
         rows.append([name, *(mark(serves(problem, m)) for m in FAMILIES.values()), shown])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    before, _, after = README.read_text(encoding="utf8").partition(FIRST)
+    before, _, after = OVERVIEW_PAGE.read_text(encoding="utf8").partition(FIRST)
     return f"{before}{FIRST}\n\n{table}\n{LAST}{after.partition(LAST)[2]}"
 
 
 PAGES = {
-    README: readme_page,
+    OVERVIEW_PAGE: overview_page,
     METHODS_PAGE: methods_page,
     ADJOINTS_PAGE: adjoints_page,
     CLASSES_PAGE: classes_page,
