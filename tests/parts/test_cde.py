@@ -96,6 +96,47 @@ def test_a_function_of_time_is_differentiated():
     np.testing.assert_allclose(found.y1, want.y1, rtol=1e-9)
 
 
+FUNCTIONS = {
+    "scaled": lambda ts: lambda t: 1.0 * de.interp.Linear(ts, XS)(t),
+    "two tables": lambda ts: lambda t: jnp.stack([de.interp.Linear(ts, x)(t) for x in XS.T]),
+    "shifted": lambda ts: lambda t: de.interp.Linear(ts + 0.1, XS)(t + 0.1),
+    "in a jit": lambda ts: jax.jit(lambda t: de.interp.Linear(ts, XS)(t)),
+    "windows": lambda ts: lambda t: 1.0 * de.interp.LogSignature(ts, XS, depth=1, stride=1)(t),
+}
+
+
+@pytest.mark.parametrize("name", shortly(FUNCTIONS, "two tables"))
+def test_steps_end_at_the_knots_of_a_function_of_tables(name):
+    """As along the table itself: the derivative by forward mode jumps there, too. How fast time
+    goes through the knots does not matter, so that the derivative by inner ones is zero.
+    """
+    make = FUNCTIONS[name]
+    sol = de.solve(along(make(jnp.asarray(TS))), de.Tsit5(), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(sol.y1, by_exponentials(XS), rtol=1e-6)
+    assert int(sol.stats["stops"]) == 3
+    if name != "two tables":
+        return
+
+    def end(inner):
+        knots = jnp.concatenate([TS[:1], inner, TS[-1:]])
+        return jnp.sum(de.solve(along(make(knots)), de.Tsit5(), **TIGHT).y1)
+
+    np.testing.assert_allclose(jax.grad(end)(jnp.asarray(TS[1:-1])), 0.0, atol=1e-7)
+
+
+def test_an_ordinary_equation_sees_the_jumps_of_a_slope_alone():
+    u = de.interp.Linear(TS, XS[:, 0])
+    stops = lambda f: int(de.solve(de.ODEProblem(f, 0.0, SPAN), de.Tsit5(), dt=0.1).stats["stops"])
+    assert stops(lambda t, y, args: u(t) - y) == 0
+    assert stops(lambda t, y, args: jax.grad(u)(t) - y) == 3
+
+
+def test_a_table_that_is_read_at_no_line_of_the_time_is_told():
+    control = lambda t: de.interp.Linear(TS, XS)(t**2)
+    with pytest.warns(UserWarning, match=r"the slope of interp.Linear\) is called .* stops="):
+        de.solve(along(control), de.Tsit5(), dt=0.25)
+
+
 def test_backwards_it_comes_back():
     there = along(de.interp.Hermite(TS, XS))
     end = de.solve(there, de.Tsit5(), **TIGHT).y1
@@ -392,6 +433,17 @@ def test_a_control_that_is_too_short_in_a_trace_is_a_status():
     assert [bool(ok) for ok in sol.success] == [True, True, False]
     assert int(sol.status[2]) == de.Status.bad_times
     assert np.isnan(sol.y1[2]).all()
+
+
+@pytest.mark.parametrize("name", shortly(INTERPOLANTS, "linear"))
+def test_times_that_do_not_increase_in_a_trace_are_a_status(name):
+    """Equal ones, decreasing ones, padding before a time and at the start."""
+    wrong = np.stack([TS] * 5)
+    wrong[1, 2], wrong[2, 1:3], wrong[3, 2], wrong[4, 0] = TS[1], TS[2:0:-1], np.nan, np.nan
+    run = lambda ts: de.solve(along(INTERPOLANTS[name](ts, XS)), de.Tsit5(), dt=0.25)
+    sol = jax.vmap(run)(jnp.asarray(wrong))
+    assert [int(s) for s in sol.status] == [0, *[int(de.Status.bad_times)] * 4]
+    assert np.isnan(sol.y1[1:]).all()
 
 
 def test_a_nan_among_values_that_are_not_known_is_a_status():

@@ -129,14 +129,44 @@ def _values_at(model, ts, xs, **mask):
     return model.control(ts, xs, **mask)(jnp.asarray(ts))
 
 
-def test_a_rectilinear_model_does_not_look_ahead():
-    model = layer(masks=True, interpolation=de.interp.Rectilinear)
+@pytest.mark.parametrize(
+    "make", [de.interp.Rectilinear, lambda ts, xs: de.interp.Rectilinear(ts, xs)]
+)
+def test_a_rectilinear_model_does_not_look_ahead(make):
+    model = layer(masks=True, interpolation=make)
     ts, xs = SERIES[0], with_gaps(VALUES[0])
     rows = jax.jit(lambda xs: model(ts, xs, saveat=ts).ys)
     later = np.where(np.arange(9)[:, None] < 5, xs, 7.0)
     found, other = rows(jnp.asarray(xs)), rows(jnp.asarray(later))
     np.testing.assert_allclose(found[:5], other[:5], rtol=1e-9)
     assert not np.allclose(found[5:], other[5:])
+
+
+def test_an_interpolation_may_be_any_function_of_time():
+    plain = lambda ts, xs: lambda t: de.interp.Linear(ts, xs)(t)
+    found, want = (
+        de.nn.NeuralCDE.of_sizes(2, 3, 1, width=4, key=KEY, interpolation=make, masks=True)
+        for make in (plain, de.interp.Linear)
+    )
+    ts, xs = de.nn.pad_series(SERIES[1:], [with_gaps(x) for x in VALUES[1:]])
+    found, want = (jax.vmap(lambda t, x, m=m: m(t, x).ys)(ts, xs) for m in (found, want))
+    np.testing.assert_allclose(found, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_series_of_one_row_is_its_initial_state(masks):
+    """Alone, in whole numbers, with padding, and in a batch: no step is made."""
+    model = de.nn.NeuralCDE.of_sizes(2, 3, 1, width=4, key=KEY, masks=masks)
+    row = jnp.array([[0.5, -1.0]])
+    first = jnp.concatenate([jnp.array([3.0]), row[0], jnp.ones(2 * masks)])
+    want = model.readout(model.initial(first))
+    rows = jnp.concatenate([row, jnp.full((1, 2), jnp.nan)])
+    padded = jnp.array([3.0, jnp.nan])
+    np.testing.assert_allclose(model([3.0], row).ys[0], want, rtol=1e-12)
+    np.testing.assert_allclose(model([3], row).ys[0], want, rtol=1e-12)
+    np.testing.assert_allclose(model(padded, rows).ys[0], want, rtol=1e-12)
+    both = jax.vmap(lambda t: model(t, row, saveat=t).ys)(jnp.array([[3.0], [3.0]]))
+    np.testing.assert_allclose(both[:, 0], [want, want], rtol=1e-12)
 
 
 @pytest.mark.thorough
@@ -171,7 +201,15 @@ TS, XS = SERIES[1], VALUES[1]
         (lambda: layer()(TS, np.where(XS > 0, np.nan, XS)), "masks=True fills in what is missing"),
         (lambda: layer()(TS, XS, mask=XS > 0), "the layer has masks=False"),
         (lambda: layer(masks=True)(TS, XS, mask=XS), r"mask has shape \(5, 2\) and dtype float64"),
-        (lambda: layer()(TS, np.ones((5, 3))), "shape|size|dot"),
+        (lambda: layer()(TS[:0], XS[:0]), "ts has 0 times .* one at least"),
+        (
+            lambda: layer()(TS, np.ones((5, 3))),
+            r"xs has 3 values a row, so that X has 4 channels \(time, 3 values\), and initial .* 3",
+        ),
+        (
+            lambda: layer(masks=True)(TS, XS[:, :1]),
+            r"X has 3 channels \(time, 1 value, 1 count\), and initial takes 5.*of_sizes\(1, …\)",
+        ),
         (lambda: de.nn.NeuralCDE(lambda z: z, None), "initial is None; a network"),
         (lambda: de.nn.NeuralCDE(lambda z: z, eqx.nn.MLP), "initial is the class MLP"),
         (
@@ -186,6 +224,14 @@ TS, XS = SERIES[1], VALUES[1]
         (lambda: de.nn.pad_series([TS, TS], [XS, XS[:, :1]]), r"xs\[1\] has 1 values a row"),
         (lambda: de.nn.pad_series([TS, TS[::-1]], [XS, XS]), r"ts\[1\] does not increase"),
         (lambda: de.nn.pad_series([TS], [XS[:, 0]]), r"xs\[0\] has shape \(5,\)"),
+        (
+            lambda: de.nn.pad_series([TS[:2]], [[[1.0], [2.0, 3.0]]]),
+            r"xs\[0\] has a list of 1, a list of 2 for its entries; rows .* write NaN",
+        ),
+        (
+            lambda: de.nn.pad_series([[0.0, [1.0]]], [[[1.0], [2.0]]]),
+            r"ts\[0\] has a number, a list of 1 for its entries; a sequence of times",
+        ),
     ],
 )
 def test_refusals(call, words):

@@ -4,8 +4,9 @@ What jumps at times T of its own (a table that holds its values, a past) is call
 …)` in place of s, which marks an equation. `jumps_of` follows t through the equations of a
 function: where s is σ t + s₀, with numbers σ and s₀ that depend neither on t nor on the state, the
 function jumps at (T − s₀)/σ, wherever the table came from and however it is shifted; and these
-times have the derivatives that T, σ and s₀ have. A choice between such functions of t (where, min,
-max, clip, a branch) may jump where each of them does.
+times have the derivatives that T, σ and s₀ have. What is continuous, and its derivative jumps at T,
+is called with `bending(s, …)`: this is such a mark where it is differentiated by s alone. A choice
+between such functions of t (where, min, max, clip, a branch) may jump where each of them does.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,7 @@ from .jax_internals import (
     CALLS,
     Equation,
     Jaxpr,
+    Primitive,
     ShapedArray,
     as_array,
     branches_of,
@@ -48,6 +50,7 @@ __all__ = [
     "Hidden",
     "Jumps",
     "Line",
+    "bending",
     "concatenate_times",
     "constant_lines",
     "join_jumps",
@@ -119,6 +122,20 @@ def jumping(s: ArrayLike, times: Callable, *data: Array, kind: str = "input") ->
     """
     levels = tuple(() for _ in data)
     return jumping_p.bind(jnp.asarray(s), *data, times=times, kind=kind, levels=levels)[0]
+
+
+def bending(s: ArrayLike, times: Callable, *data: Array) -> Array:
+    """Returns s itself, for what is called with it and is continuous, and whose derivative by s
+    jumps at `times(*data)`: only where it is differentiated by s are these found as jumps.
+
+    >>> read = lambda t: jnp.abs(bending(t, jnp.asarray, jnp.ones(1)) - 1.0)
+    >>> jumps_of(jax.make_jaxpr(read)(0.0), [time("float32")]).times
+    []
+    >>> jumps_of(jax.make_jaxpr(jax.grad(read))(0.0), [time("float32")]).times
+    [Array([1.], dtype=float32)]
+    """
+    levels = tuple(() for _ in data)
+    return bending_p.bind(jnp.asarray(s), *data, times=times, kind="input", levels=levels)[0]
 
 
 def jumps_of(jaxpr: Jaxpr, inputs: Sequence[_Lines]) -> Jumps:
@@ -318,6 +335,7 @@ _RULES: dict[str, Callable] = {
     "while": _while,
     "jumping": _jumping_call,
     **dict.fromkeys(_COMPARISONS, _comparison),
+    "bending": _lines_of_first,
     "flagged": _lines_of_first,
     loop_p.name: _inside_of_a_solve,
     walk_p.name: _inside_of_a_solve,
@@ -405,38 +423,47 @@ _OF_LINES: dict[str, Callable] = {
 }
 
 
-# --- the primitive --------------------------------------------------------------------------------
+# --- the primitives -------------------------------------------------------------------------------
 
 
-def _jvp(primals: Sequence, tangents: Sequence, **params: object) -> tuple[list, list]:
-    out = jumping_p.bind(*primals, **params)
-    return out, [zero_tangent(out[0]) if is_zero(tangents[0]) else tangents[0]]
+def _marking(name: str) -> Primitive:
+    """A primitive that returns its first input, and whose name is the mark: where that input moves
+    in a derivative, `jumping`.
+    """
+
+    def jvp(primals: Sequence, tangents: Sequence, **params: object) -> tuple[list, list]:
+        moves = not is_zero(tangents[0])
+        out = (jumping_p if moves else primitive).bind(*primals, **params)
+        return out, [tangents[0] if moves else zero_tangent(out[0])]
+
+    def batch(
+        size: int,
+        xs: Sequence,
+        axes: Sequence,
+        *,
+        levels: tuple[tuple[bool, ...], ...],
+        **params: object,
+    ) -> tuple[list, list[int]]:
+        """Axes of queries come first; `levels` says of each of the data which of these it has."""
+        s = jnp.broadcast_to(xs[0], (size, *xs[0].shape)) if axes[0] is None else xs[0]
+        first = [
+            x if axis is None else jnp.moveaxis(x, axis, 0)
+            for x, axis in zip((s, *xs[1:]), (axes[0] or 0, *axes[1:]), strict=True)
+        ]
+        levels = tuple((a is not None, *level) for a, level in zip(axes[1:], levels, strict=True))
+        return primitive.bind(*first, levels=levels, **params), [0]
+
+    primitive = define(
+        name,
+        lambda s, *data, **params: [s],
+        lambda s, *data, **params: [ShapedArray(s.shape, s.dtype)],
+        jvp=jvp,
+        batch=batch,
+        dependence=lambda flags, **params: [any(flags)],  # lanes of the data are of s too
+        influence=[True],
+    )
+    return primitive
 
 
-def _batch(
-    size: int,
-    xs: Sequence,
-    axes: Sequence,
-    *,
-    levels: tuple[tuple[bool, ...], ...],
-    **params: object,
-) -> tuple[list, list[int]]:
-    """Axes of queries come first; `levels` says of each of the data which of these it has."""
-    s = jnp.broadcast_to(xs[0], (size, *xs[0].shape)) if axes[0] is None else xs[0]
-    first = [
-        x if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip((s, *xs[1:]), (axes[0] or 0, *axes[1:]), strict=True)
-    ]
-    levels = tuple((axis is not None, *level) for axis, level in zip(axes[1:], levels, strict=True))
-    return jumping_p.bind(*first, levels=levels, **params), [0]
-
-
-jumping_p = define(
-    "jumping",
-    lambda s, *data, **params: [s],
-    lambda s, *data, **params: [ShapedArray(s.shape, s.dtype)],
-    jvp=_jvp,
-    batch=_batch,
-    dependence=lambda flags, **params: [any(flags)],  # lanes of the data are of s too
-    influence=[True],
-)
+jumping_p = _marking("jumping")
+bending_p = _marking("bending")

@@ -25,9 +25,9 @@ from ..problems.lowering import Canonical, flip_time
 __all__ = ["Stops", "count_passed", "left_of", "right_of", "stop_at"]
 
 _HIDDEN = (
-    "an input that jumps (interp.Hold, infusions) is called in {where} at a time that is neither t "
-    "nor σ t + s with numbers σ and s, so steps do not end where it jumps, which costs accuracy, "
-    "and derivatives by these times. Give them to solve: stops=."
+    "an input that jumps (interp.Hold, infusions, the slope of interp.Linear) is called in {where} "
+    "at a time that is neither t nor σ t + s with numbers σ and s, so steps do not end where it "
+    "jumps, which costs accuracy, and derivatives by these times. Give them to solve: stops=."
 )
 
 

@@ -1,4 +1,6 @@
-"""Inputs: functions of time from tables. Those that jump say when, by `core.jumps.jumping`."""
+"""Inputs: functions of time from tables. Those that jump say when, by `jumping`, and those whose
+slope does, by `bending` (`autodiff.discontinuity_times`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +13,18 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PyTree, Real, Shaped
 
-from ..autodiff.discontinuity_times import jumping
+from ..autodiff.discontinuity_times import bending, jumping
 from ..autodiff.jax_internals import Tracer
 from ..core.promotion import standard_promotion
 
-__all__ = ["InputFunction", "PiecewisePolynomial", "Table", "knot_lengths", "per_row"]
+__all__ = [
+    "InputFunction",
+    "PiecewisePolynomial",
+    "Table",
+    "finite_knots",
+    "knot_lengths",
+    "per_row",
+]
 
 _FEW = 32
 
@@ -119,6 +128,7 @@ class PiecewisePolynomial(InputFunction):
 
     def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
+        t = t if self.smooth else bending(t, finite_knots, self.ts)
         i, t0, t1 = self._piece(t)
         theta = position(t, t0, t1)
         ahead = theta * jnp.where(jnp.isinf(t1), 0, t1 - t0)
@@ -134,7 +144,7 @@ class PiecewisePolynomial(InputFunction):
 
     def slope(self, t: Real[Array, ""]) -> PyTree:
         """The derivative by time at one time."""
-        t = t if self.smooth else jumping(t, _finite_knots, self.ts)
+        t = t if self.smooth else jumping(t, finite_knots, self.ts)
         i, t0, t1 = self._piece(t)
         inside, theta = (t >= t0) & (t <= t1), (t - t0) / (t1 - t0)
 
@@ -161,7 +171,7 @@ def _known_row(xs: PyTree, i: Int[Array, ""]) -> PyTree:
     )
 
 
-def _finite_knots(ts: Real[Array, " knots"]) -> Real[Array, " knots"]:
+def finite_knots(ts: Real[Array, " knots"]) -> Real[Array, " knots"]:
     """The times of a table: padding is NaN."""
     return jnp.where(jnp.isfinite(ts), ts, jnp.nan)
 

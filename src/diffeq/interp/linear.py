@@ -7,8 +7,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
+from ..autodiff.discontinuity_times import bending
 from ..core.promotion import standard_promotion
-from .base import PiecewisePolynomial, Table, knot_lengths, per_row, position, tree_row
+from .base import (
+    PiecewisePolynomial,
+    Table,
+    finite_knots,
+    knot_lengths,
+    per_row,
+    position,
+    tree_row,
+)
 
 __all__ = ["Linear"]
 
@@ -20,8 +29,8 @@ class Linear(Table):
     the last time that from the left. Steps are not cut there, unless these times are given to
     `solve` as `stops=` too: then derivatives by ts are those of the exact solution, second ones
     too. Without, the gradient by ts is as good as steps over a kink are, and the Hessian lacks what
-    the kinks bring as they move. Where a solve reads the slope itself, `derivative(t)`, as a
-    `CDEProblem` does, steps end at all of these times.
+    the kinks bring as they move. Where a solve reads the slope itself, by `derivative(t)`
+    or forward mode, as a `CDEProblem` does, steps end at all of these times.
 
     Args:
         ts: increasing times; NaN at the end is padding.
@@ -43,6 +52,7 @@ class Linear(Table):
 
     def at(self, t: Real[Array, ""]) -> PyTree:
         """The value at one time."""
+        t = bending(t, finite_knots, self.ts)
         i = self.place(t)
         last = jnp.isinf(self._time(i + 1))  # where the slope is that of the piece before
         i = jnp.maximum(i - last, 0)

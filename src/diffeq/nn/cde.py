@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -16,6 +15,7 @@ from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..interp import Hermite, Rectilinear
 from ..problems import CDEProblem
+from ..problems.cde import span_of
 from ..solution import Solution
 from ..solve import solve
 from ..validation.defaults import explicit_for
@@ -50,18 +50,20 @@ class NeuralCDE(Layer):
             channels of X. A number is what a measurement adds to its count, 1 for True: where there
             are many, a small one keeps these channels of the size of the others.
         interpolation: makes X of times and channels: `de.interp.Hermite`, `Linear`, `Akima` or
-            `Rectilinear`, or a function, such as `functools.partial(de.interp.LogSignature,
-            depth=2, stride=10)` for long series. With `Rectilinear` nothing looks ahead: what is
-            missing is filled in by what was measured before, zero at first.
+            `Rectilinear`, or a function that returns one of these or another function of time, such
+            as `functools.partial(de.interp.LogSignature, depth=2, stride=10)` for long series. With
+            `Rectilinear` nothing looks ahead: what is missing is filled in by what was measured
+            before, zero at first. (It has to be what is returned: inside of a function of time it
+            is not seen.)
         field: `field(net, t, z, args)`, a matrix as above; it may also take `key=`.
         solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
 
     Raises:
         TypeError: an option that `de.solve` does not know; a network that cannot be called; a net
             whose output has another size.
-        ValueError: (by a call) ts and xs do not fit each other; ts does not increase; a value is
-            missing and masks is False. Where the numbers are not known, in a trace, wrong times are
-            the status `bad_times`, and a value that is NaN is `nonfinite`.
+        ValueError: (by a call) ts and xs do not fit each other, or the layer; ts does not increase;
+            a value is missing and masks is False. Where the numbers are not known, in a trace,
+            wrong times are the status `bad_times`, and a value that is NaN is `nonfinite`.
 
     Reference: kidger2020; morrill2021online.
 
@@ -148,6 +150,7 @@ class NeuralCDE(Layer):
         """The equation, for `de.solve` and all else that takes a problem."""
         times, values, seen = self._checked(ts, xs, mask)
         control, first = self._control(times, values, seen)
+        start = self._start(first, values.shape[1])
         equation = self._equation(key)
 
         def f(t: Array, z: Array, args: PyTree) -> PyTree:
@@ -155,7 +158,24 @@ class NeuralCDE(Layer):
             whole = (*z.shape, value.size // z.size)
             return value.reshape(whole) if math.prod(whole) == value.size else value
 
-        return CDEProblem(f, control, self.initial(first), _span(times), args)
+        return CDEProblem(f, control, start, span_of(times), args)
+
+    def _start(self, first: Array, count: int) -> PyTree:
+        """The hidden state at the first time, of rows of so many values."""
+        s = "s" * (count != 1)
+        own = f"time, {count} value{s}" + f", {count} count{s}" * bool(self.masks)
+        has = f"xs has {count} value{s} a row, so that X has {first.shape[0]} channels ({own})"
+        size = getattr(self.initial, "in_size", getattr(self.initial, "in_features", None))
+        if isinstance(size, int) and size != first.shape[0]:
+            raise ValueError(
+                f"{has}, and initial takes {size}. Give rows of as many values as the layer was "
+                f"made for, or make it for these: NeuralCDE.of_sizes({count}, …)."
+            )
+        try:
+            return self.initial(first)
+        except Exception as error:
+            error.add_note(f"initial was called with X at the first time: {has}.")
+            raise
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -182,23 +202,25 @@ class NeuralCDE(Layer):
         del options["tspan"]
         if saveat is not None:
             options["saveat"] = saveat
-        sol = solve(problem, **self._with_defaults(problem, options))
+        sol = solve(problem, **self._with_defaults(problem, options, jnp.asarray(ts)))
         if self.readout is None:
             return sol
         return eqx.tree_at(lambda s: s.ys, sol, jax.tree.map(self._outputs, sol.ys, sol.saved))
 
     @staticmethod
-    def _with_defaults(problem: CDEProblem, options: dict[str, SolveOption]) -> dict[str, Any]:
+    def _with_defaults(
+        problem: CDEProblem, options: dict[str, SolveOption], ts: Array
+    ) -> dict[str, Any]:
         """The options, with an explicit method whose stages are a loop, so that the network is
         compiled once, and runs as fast; and with a first step as long as the time between two rows,
-        where one would be found by two more evaluations.
+        where one would be found by two more evaluations. Of one row no step is made.
         """
         if options.get("method") is None:
             options["method"] = explicit_for(options.get("rtol"), stages="loop")
         if all(options.get(name) is None for name in ("dt", "dt0", "controller")):
-            control: Any = problem.control
-            (t0, t1), pieces = problem.tspan, jnp.sum(jnp.isfinite(control.ts)) - 1
-            options["dt0"] = lax.stop_gradient(t1 - t0) / jnp.maximum(pieces, 1)
+            t0, t1 = problem.tspan
+            length = lax.stop_gradient(t1 - t0) / jnp.maximum(jnp.sum(jnp.isfinite(ts)) - 1, 1)
+            options["dt0"] = jnp.where(length > 0, length, 1)
         return options
 
     def _outputs(self, rows: Inexact[Array, "rows n"], saved: Bool[Array, " rows"]) -> Array:
@@ -211,15 +233,16 @@ class NeuralCDE(Layer):
     ) -> tuple[Array, Array, Array | None]:
         """The times, the values, and flags of what was measured, if they fit each other."""
         times, values = jnp.asarray(ts), jnp.asarray(xs)
+        times = times.astype(float) if jnp.issubdtype(times.dtype, jnp.integer) else times
         if times.ndim != 1 or values.ndim != 2:
             raise ValueError(
                 f"ts has shape {times.shape} and xs has shape {values.shape}; one series is "
                 "wanted, (times,) and (times, values). Batches are jax.vmap of that."
             )
-        if times.shape[0] != values.shape[0]:
+        if times.shape[0] != values.shape[0] or not times.shape[0]:
             raise ValueError(
                 f"ts has {times.shape[0]} times and xs has {values.shape[0]} rows; a row of values "
-                "for each time is wanted."
+                "for each time is wanted, one at least."
             )
         values = values.astype(jnp.result_type(values, jnp.float32))
         if mask is not None and not self.masks:
@@ -240,15 +263,27 @@ class NeuralCDE(Layer):
 
     def _control(self, ts: Array, xs: Array, seen: Array | None) -> tuple[Any, Array]:
         """X, and its channels at the first time."""
-        time, parts = ts, [xs]
-        if seen is not None:
-            known = ~jnp.isnan(ts)
-            time = jnp.where(known, ts, _end(ts))
-            seen = seen & known[:, None]
-            fill = _held if _looks_back(self.interpolation) else _between
-            counts = self.masks * jnp.cumsum(seen, axis=0, dtype=xs.dtype)
-            parts = [fill(time, jnp.where(seen, xs, 0), seen), counts]
-        channels = jnp.concatenate([time[:, None].astype(xs.dtype), *parts], axis=1)
+        if ts.shape[0] == 1:  # a point: a curve has a second time, which is padding
+            row = lambda x, last: jnp.concatenate([x, jnp.full_like(x, last)])  # noqa: E731
+            ts, xs = row(ts, jnp.nan), row(xs, jnp.nan)
+            seen = None if seen is None else row(seen, False)
+        if seen is None:
+            return self._through(ts, [xs])
+        known = ~jnp.isnan(ts)
+        time = jnp.where(known, ts, span_of(ts)[1])
+        seen = seen & known[:, None]
+        xs, counts = jnp.where(seen, xs, 0), self.masks * jnp.cumsum(seen, axis=0, dtype=xs.dtype)
+        made = self._through(ts, [_between(time, xs, seen), counts], time)
+        if isinstance(made[0], Rectilinear):  # it does not look ahead, whatever function made it
+            return self._through(ts, [_held(xs, seen), counts], time)
+        return made
+
+    def _through(
+        self, ts: Array, parts: list[Array], time: Array | None = None
+    ) -> tuple[Any, Array]:
+        """The curve through time and the parts, and its channels at the first time."""
+        time = ts if time is None else time
+        channels = jnp.concatenate([time[:, None].astype(parts[0].dtype), *parts], axis=1)
         return self.interpolation(ts, channels), channels[0]
 
 
@@ -258,28 +293,6 @@ class NeuralCDE(Layer):
 def _count_channels(values: int, *, masks: bool) -> int:
     """The number of channels of X: time, the values, and their counts."""
     return 1 + values * (1 + masks)
-
-
-def _looks_back(interpolation: Callable) -> bool:
-    """True if a curve is made for a model that does not look ahead."""
-    while isinstance(interpolation, partial):
-        interpolation = interpolation.func
-    return interpolation is Rectilinear
-
-
-def _end(ts: Real[Array, " times"]) -> Array:
-    """The last time that is no padding."""
-    return jnp.max(jnp.where(jnp.isnan(ts), -jnp.inf, ts))
-
-
-def _span(ts: Real[Array, " times"]) -> tuple[Array, Array]:
-    """The first and the last time of a series; where they do not increase, or padding stands before
-    a time, the end is NaN, and the solve has the status `bad_times`.
-    """
-    end = _end(ts)
-    if not isinstance(ts, Tracer):
-        return ts[0], end  # what is known was looked at by the table
-    return ts[0], jnp.where(jnp.all((ts[1:] > ts[:-1]) | jnp.isnan(ts[1:])), end, jnp.nan)
 
 
 def _check_none_missing(ts: Array, xs: Array) -> None:
@@ -296,9 +309,8 @@ def _check_none_missing(ts: Array, xs: Array) -> None:
         )
 
 
-def _held(ts: Array, xs: Array, seen: Bool[Array, "times values"]) -> Array:
+def _held(xs: Array, seen: Bool[Array, "times values"]) -> Array:
     """The values with what was seen last in the place of what is missing; zero before that."""
-    del ts
     before = lax.cummax(jnp.where(seen, _row_numbers(seen), -1))
     return jnp.where(before < 0, 0, jnp.take_along_axis(xs, jnp.maximum(before, 0), axis=0))
 
@@ -340,7 +352,7 @@ def pad_series(ts: Sequence, xs: Sequence) -> tuple[Real[Array, "n times"], Arra
 
     Raises:
         ValueError: there are not as many of both; the times and the values of a series are not as
-            many, or its times do not increase; the series have different numbers of values.
+            many, or its times do not increase; the rows have different numbers of values.
 
     Example:
         >>> import diffeq as de
@@ -353,7 +365,8 @@ def pad_series(ts: Sequence, xs: Sequence) -> tuple[Real[Array, "n times"], Arra
             f"ts has {len(ts)} series and xs has {len(xs)}; as many of both are wanted, and one "
             "at least."
         )
-    times, values = [np.asarray(t) for t in ts], [np.asarray(x) for x in xs]
+    times = [_as_series("ts", i, t) for i, t in enumerate(ts)]
+    values = [_as_series("xs", i, x) for i, x in enumerate(xs)]
     for i, (t, x) in enumerate(zip(times, values, strict=True)):
         _check_series(i, t, x, values[0])
     most = max(map(len, times))
@@ -362,6 +375,23 @@ def pad_series(ts: Sequence, xs: Sequence) -> tuple[Real[Array, "n times"], Arra
         jnp.stack([jnp.pad(_floating(x), behind(x), constant_values=jnp.nan) for x in each])
         for each in (times, values)
     )  # pyright: ignore[reportReturnType]
+
+
+def _as_series(name: str, i: int, x: ArrayLike | Sequence) -> np.ndarray:
+    """A series as an array; rows of different lengths make none."""
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        rows: Any = x
+        of = [f"a list of {len(row)}" if hasattr(row, "__len__") else "a number" for row in rows]
+        wanted = {
+            "ts": "a sequence of times is wanted.",
+            "xs": "rows of as many values each are wanted: write NaN where one is missing, and "
+            "give masks=True to the layer.",
+        }
+        raise ValueError(
+            f"{name}[{i}] has {', '.join(dict.fromkeys(of))} for its entries; {wanted[name]}"
+        ) from error
 
 
 def _check_series(i: int, t: np.ndarray, x: np.ndarray, first: np.ndarray) -> None:

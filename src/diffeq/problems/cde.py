@@ -14,7 +14,7 @@ from ..core.packing import as_state
 from .base import Problem, TimeSpan
 from .user_functions import check_arguments, described
 
-__all__ = ["CDEProblem", "Path", "by_increments", "check_control", "covered"]
+__all__ = ["CDEProblem", "Path", "by_increments", "check_control", "covered", "span_of"]
 
 _WAYS = ("derivative", "increments")
 
@@ -25,7 +25,9 @@ class CDEProblem(Problem):
 
     By its `derivative` it is solved as the ordinary equation y' = f(t, y, args) dX/dt, by all
     methods and adjoints. A control from `de.interp` has its derivative in closed form, and steps
-    end where that jumps; of another function of time it is found by forward mode. Along a
+    end where that jumps; of another function of time it is found by forward mode, and steps end
+    where that of a table jumps which it calls (at the times of `jnp.interp` if they are `stops=`).
+    Along a
     `de.interp.LogSignature` this is the log-ODE method, by the brackets of f, for series that are
     long or rough.
 
@@ -177,6 +179,11 @@ def check_control(problem: CDEProblem, span: tuple[float, float] | None) -> None
         return
     if not covers(control, *map(jnp.asarray, span)):
         ts = np.asarray(control.ts)
+        if np.isnan(span_of(control.ts)[1]):
+            raise ValueError(
+                f"control has the times {ts}; increasing ones are wanted, with padding at the end "
+                "alone."
+            )
         first, last = ts[0], ts[np.isfinite(ts)][-1]
         raise ValueError(
             f"control has times from {first:g} to {last:g}, and tspan = ({span[0]:g}, "
@@ -196,17 +203,31 @@ def _check_continuous(control: Callable) -> None:
         )
 
 
+def span_of(ts: Array) -> tuple[Array, Array]:
+    """The first and the last time of a series with NaN, or infinity, for padding; where the times
+    do not increase, or padding stands before one, the last is NaN.
+
+    >>> [float(t) for t in span_of(jnp.array([0.5, 1.0, jnp.nan]))]
+    [0.5, 1.0]
+    >>> float(span_of(jnp.array([0.5, jnp.nan, 1.0]))[1])
+    nan
+    """
+    known = jnp.isfinite(ts)
+    increase = known[0] & jnp.all((ts[1:] > ts[:-1]) | ~known[1:])
+    last = jnp.max(jnp.where(known, ts, -jnp.inf))
+    return ts[0], jnp.where(increase, last, jnp.nan)
+
+
 def covers(control: Any, t0: Array, t1: Array) -> Array:
-    """True if t0 and t1 lie within the times of a table, up to rounding."""
-    ts = control.ts
-    last = jnp.max(jnp.where(jnp.isfinite(ts), ts, -jnp.inf))
-    near = 4 * float(jnp.finfo(ts.dtype).eps) * jnp.maximum(jnp.abs(ts[0]), jnp.abs(last))
-    return (jnp.minimum(t0, t1) >= ts[0] - near) & (jnp.maximum(t0, t1) <= last + near)
+    """True if t0 and t1 lie within the times of a table, up to rounding, and these increase."""
+    first, last = span_of(control.ts)
+    near = 4 * float(jnp.finfo(first.dtype).eps) * jnp.maximum(jnp.abs(first), jnp.abs(last))
+    return (jnp.minimum(t0, t1) >= first - near) & (jnp.maximum(t0, t1) <= last + near)
 
 
 def covered(problem: Problem, t0: Array, t1: Array) -> tuple[Array, Array]:
-    """The interval; where a control from a table does not cover it, its end is NaN, which no solve
-    reaches.
+    """The interval; where a control from a table does not cover it, or has times that do not
+    increase, its end is NaN, which no solve reaches.
     """
     control: Any = problem.control if isinstance(problem, CDEProblem) else None
     if not isinstance(control, _Table):
