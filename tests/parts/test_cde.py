@@ -124,6 +124,22 @@ def test_steps_end_at_the_knots_of_a_function_of_tables(name):
     np.testing.assert_allclose(jax.grad(end)(jnp.asarray(TS[1:-1])), 0.0, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", shortly(["hermite", "akima"], "hermite"))
+def test_derivatives_by_the_times_of_a_curve_with_stops_on_them(name):
+    """The second derivative of the curve jumps there, and stops are between steps of one length."""
+
+    @jax.jit
+    def end(inner, dt=0.02):
+        knots = jnp.concatenate([TS[:1], inner, TS[-1:]])
+        problem = along(INTERPOLANTS[name](knots, XS))
+        return jnp.sum(de.solve(problem, de.Tsit5(), dt=dt, stops=inner).y1)
+
+    inner, h = jnp.asarray(TS[1:-1]), 1e-5
+    found, fine = jax.grad(end)(inner), partial(end, dt=0.005)
+    want = [(fine(inner + h * e) - fine(inner - h * e)) / (2 * h) for e in np.eye(3)]
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
 def test_an_ordinary_equation_sees_the_jumps_of_a_slope_alone():
     u = de.interp.Linear(TS, XS[:, 0])
     stops = lambda f: int(de.solve(de.ODEProblem(f, 0.0, SPAN), de.Tsit5(), dt=0.1).stats["stops"])

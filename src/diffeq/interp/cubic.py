@@ -66,7 +66,8 @@ class Hermite(_Curve):
     """Cubic Hermite pieces whose slope at t_{i+1} is that of the line from t_i, the backward
     difference (x_{i+1} − x_i)/(t_{i+1} − t_i); at the first time it is that of the first piece,
     which is a line. Once continuously differentiable, and each piece depends on the values up to
-    its end alone. The usual control of a neural CDE.
+    its end alone. The usual control of a neural CDE. The gradient by ts of what a `CDEProblem`
+    with it returns wants `stops=ts` (the second derivative jumps there).
 
     Args:
         ts: increasing times, two at least; NaN at the end is padding.
@@ -184,7 +185,8 @@ def _tridiagonal(lower: Array, diagonal: Array, upper: Array, right: Array) -> A
 
 class Akima(_Curve):
     """Akima's curve: once continuously differentiable, and each piece depends on six values alone,
-    so that an outlier bends no more than its neighbourhood.
+    so that an outlier bends no more than its neighbourhood. The gradient by ts of what a
+    `CDEProblem` with it returns wants `stops=ts` (the second derivative jumps there).
 
     Args:
         ts: increasing times, two at least.
