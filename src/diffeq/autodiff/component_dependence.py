@@ -235,4 +235,10 @@ MOVES: dict[str, Callable] = {
     "unstack": lambda xs, p: list(np.moveaxis(xs[0], p["axis"], 0)),
 }
 # What takes numbers by others that say which: the places of those that are moved.
-INDEXED = {"gather": (0,), "dynamic_slice": (0,), "scatter": (0, 2), "pad": (0, 1)}
+INDEXED = {
+    "gather": (0,),
+    "dynamic_slice": (0,),
+    "dynamic_update_slice": (0, 1),
+    "scatter": (0, 2),
+    "pad": (0, 1),
+}

@@ -8,6 +8,7 @@ whole numbers and truth values, such as a comparison, depend on nothing, and eac
 counts.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -28,8 +29,10 @@ from .component_dependence import (
 )
 from .jax_internals import (
     CALLS,
+    RULED,
     Equation,
     Jaxpr,
+    Scan,
     ShapedArray,
     Tracer,
     branches_of,
@@ -42,6 +45,7 @@ from .jax_internals import (
     output_types,
     parameters,
     scan_of,
+    tangents_by_rule,
     while_of,
 )
 
@@ -125,12 +129,12 @@ class _Reader:
     def of_equation(self, equation: Equation, inputs: list[_Dependent]) -> list[Flags]:
         """The flags of what an equation makes of arrays."""
         name, (first, *_) = name_of(equation), output_types(equation)
+        if name == "stop_gradient":
+            return [None]
         if name in COMPONENTWISE:
             return [self.componentwise(equation, inputs, first)]
         if name == "optimization_barrier":
             return [x.flags for x in inputs]
-        if name == "dynamic_update_slice":
-            return self.written(equation, inputs) or self.anything(equation, inputs)
         rule = _RULES.get(name, _reduced if name.startswith("reduce_") else None)
         found = None if rule is None else rule(equation, inputs)
         if found is None and name in MOVES and name != "dot_general":
@@ -156,22 +160,33 @@ class _Reader:
         """That row for each number of an array."""
         return None if row is None else row[np.zeros(aval.size, int)]
 
+    def spread(self, flags: Flags, aval: ShapedArray, out: ShapedArray) -> Flags:
+        """The rows of an array that goes to one of more numbers along axes on which it has one."""
+        if flags is None or aval.shape == out.shape:
+            return flags
+        rows = np.arange(aval.size).reshape(aval.shape)
+        return flags[np.broadcast_to(rows, out.shape).ravel()]
+
     def componentwise(
         self, equation: Equation, inputs: list[_Dependent], out: ShapedArray
     ) -> Flags:
-        """Number by number; a scalar goes to all of them. A factor of zero that is known takes its
-        number away.
+        """Number by number. A factor of zero that is known takes its number away, and of a choice
+        that is known the number that is chosen counts.
         """
-        parts = [
-            self.repeated(x.flags, out) if a.size == 1 and x.flags is not None else x.flags
-            for x, a in zip(inputs, input_types(equation), strict=True)
-        ]
-        found = _joined(parts)
-        for x, part in zip(inputs, parts, strict=True):
-            if name_of(equation) == "mul" and part is None and (c := x.value()) is not None:
-                kept = np.broadcast_to(np.asarray(c) != 0, out.shape).ravel()
-                found = _rows_of(found, np.where(kept, np.arange(out.size), -1))
-        return found
+        each = zip(inputs, input_types(equation), strict=True)
+        parts = [self.spread(x.flags, a, out) for x, a in each]
+        assert all(part is None or part.shape[0] == out.size for part in parts)
+        name, own = name_of(equation), np.arange(out.size)
+        if name == "mul":
+            for x in inputs:
+                if x.flags is None and (factor := x.value()) is not None:
+                    own = np.where(_flat(factor, out) == 0, -1, own)
+            return _rows_of(_joined(parts), own)
+        if name == "select_n" and (which := inputs[0].value()) is not None:
+            chosen = _flat(which, out).astype(int)
+            cases = enumerate(parts[1:])
+            return _joined([_rows_of(x, np.where(chosen == i, own, -1)) for i, x in cases])
+        return _joined(parts)
 
     def moved(self, equation: Equation, inputs: list[_Dependent]) -> list[Flags]:
         """Rows picked as the equation picks numbers: it is applied to the numbers of the rows."""
@@ -182,37 +197,20 @@ class _Reader:
         return [_rows_of(rows, np.ravel(x)) for x in found]
 
     def picked(self, equation: Equation, inputs: list[_Dependent]) -> list[Flags] | None:
-        """Rows picked by an equation that takes numbers by others that say which; None where those
-        are not known.
+        """Rows picked by an equation that takes numbers by others that say which: it is evaluated
+        on the numbers of the rows. None where the others are not known.
         """
         types, operands = input_types(equation), INDEXED[name_of(equation)]
-        xs = [x.value() for x in inputs]
-        if any(xs[i] is None for i in range(len(xs)) if i not in operands):
+        numbers = dict(zip(operands, _numbers([types[i] for i in operands]), strict=True))
+        xs = [numbers[i] if i in operands else x.value() for i, x in enumerate(inputs)]
+        if any(x is None for x in xs) or parameters(equation).get("update_jaxpr") is not None:
             return None
-        if parameters(equation).get("update_jaxpr") is not None:
-            return None
-        numbers = _numbers([types[i] for i in operands])
-        for i, labels in zip(operands, numbers, strict=True):
-            xs[i] = labels
-        rows = self.stacked([self.filled(inputs[i].flags, types[i]) for i in operands])
         with jax.ensure_compile_time_eval():
             (found,) = evaluate_equation(equation, xs)
-        labels = np.asarray(found)
-        if "dtype" in parameters(equation) or name_of(equation) == "gather":
-            labels = np.where((labels < 0) | (labels >= rows.shape[0]), -1, labels)
-        return [_rows_of(rows, labels.ravel())]
-
-    def written(self, equation: Equation, inputs: list[_Dependent]) -> list[Flags] | None:
-        """A slice that is written over another array, where its place is known."""
-        first = [x.value() for x in inputs[2:]]
-        if any(x is None for x in first):
-            return None
-        types = input_types(equation)[:2]
-        with jax.ensure_compile_time_eval():
-            (found,) = evaluate_equation(equation, [*_numbers(types), *first])
-        each = zip(inputs[:2], types, strict=True)
-        rows = self.stacked([self.filled(x.flags, a) for x, a in each])
-        return [_rows_of(rows, np.asarray(found).ravel())]
+        rows = self.stacked([self.filled(inputs[i].flags, types[i]) for i in operands])
+        labels = np.asarray(found).ravel()
+        outside = (labels < 0) | (labels >= rows.shape[0])  # of a gather that fills up
+        return [_rows_of(rows, np.where(outside, -1, labels))]
 
     def stacked(self, parts: Sequence[Any]) -> Any:
         """The rows of several arrays, one after the other."""
@@ -226,6 +224,8 @@ class _Reader:
     def subprogram(self, equation: Equation, inputs: list[_Dependent]) -> list[_Dependent] | None:
         """The outputs of a call, a choice or a loop; None of another equation."""
         name = name_of(equation)
+        if name == RULED and any(x.flags is not None for x in inputs):
+            return self.by_rule(equation, inputs)
         if name in CALLS and len(input_types(called(equation))) == len(inputs):
             return self.outputs(called(equation), inputs)
         if name == "cond":
@@ -238,10 +238,25 @@ class _Reader:
                 inputs[loop.of_test :][: loop.of_body],
                 inputs[loop.of_test + loop.of_body :],
             )
-            return self.settled(lambda state: self.outputs(loop.body, [*consts, *state]), carry)
+            turn = lambda state: self.outputs(loop.body, [*consts, *state])  # noqa: E731
+            return self.settled(turn, carry, output_types(loop.body))
         return self.scanned(equation, inputs) if name == "scan" else None
 
-    def settled(self, turn: Callable, carry: Sequence[_Dependent]) -> list[_Dependent]:
+    def by_rule(self, equation: Equation, inputs: list[_Dependent]) -> list[_Dependent]:
+        """The outputs of a function with a derivative of its own, which a solve goes by: tangents
+        of the outputs, by those of the inputs.
+        """
+        moving = [x.flags is not None for x in inputs]
+        rule = tangents_by_rule(equation, moving)
+        at = [_Dependent(None, x.value) for x in inputs]
+        tangents = [x for x, on in zip(inputs, moving, strict=True) if on]
+        found = iter(self.outputs(rule, [*at, *tangents]))
+        smooth = [jnp.issubdtype(a.dtype, jnp.inexact) for a in output_types(equation)]
+        return [_Dependent(next(found).flags if on else None, unknown_value) for on in smooth]
+
+    def settled(
+        self, turn: Callable, carry: Sequence[_Dependent], types: Sequence[ShapedArray]
+    ) -> list[_Dependent]:
         """The state of a loop, with all that it may depend on after any number of turns."""
         state = [_Dependent(x.flags, unknown_value) for x in carry]
         for _ in range(_TURNS):
@@ -250,52 +265,67 @@ class _Reader:
             if all(_count(x.flags) == _count(y) for x, y in zip(state, joined, strict=True)):
                 return state
             state = [_Dependent(x, unknown_value) for x in joined]
-        whole = self.united([x.flags for x in turn(state)])
-        full = [None if x.flags is None else x.flags.shape[0] for x in state]
-        rows = [None if n is None or whole is None else whole[np.zeros(n, int)] for n in full]
-        return [_Dependent(x, unknown_value) for x in rows]
+        # What goes in from outside of the loop is in some part of the state after one more turn.
+        whole = self.united([x.flags for x in (*state, *turn(state))])
+        return [
+            _Dependent(
+                self.repeated(whole, a) if jnp.issubdtype(a.dtype, jnp.inexact) else None,
+                unknown_value,
+            )
+            for a in types
+        ]
 
     def scanned(self, equation: Equation, inputs: list[_Dependent]) -> list[_Dependent]:
         """The carry and the rows of a scan."""
-        scan, types = scan_of(equation), input_types(equation)
+        scan = scan_of(equation)
         before = scan.constants + scan.carried
         consts, carry, xs = (
             inputs[: scan.constants],
             inputs[scan.constants : before],
             inputs[before:],
         )
-        sizes = [a.size // max(1, scan.length) for a in types[before:]]
-        made: list[list[Flags]] = [[] for _ in output_types(equation)[scan.carried :]]
-        step = output_types(scan.step)[scan.carried :]
-        if scan.length * count_equations(scan.step) > _LONGEST:
-            rows = [
-                _Dependent(
-                    None
-                    if x.flags is None
-                    else _grouped_rows(x.flags, np.arange(x.flags.shape[0]) % n, n),
-                    unknown_value,
-                )
-                for x, n in zip(xs, sizes, strict=True)
-            ]
-            turn = lambda state: self.outputs(scan.step, [*consts, *state, *rows])[: scan.carried]  # noqa: E731
-            carry = self.settled(turn, carry)
-            out = self.outputs(scan.step, [*consts, *carry, *rows])[scan.carried :]
-            made = [[x.flags] * scan.length for x in out]
-        else:
-            turns = range(scan.length)
-            for i in reversed(turns) if scan.reverse else turns:
-                rows = [_row(x, i, n) for x, n in zip(xs, sizes, strict=True)]
-                found = self.outputs(scan.step, [*consts, *carry, *rows])
-                carry = found[: scan.carried]
-                for column, x in zip(made, found[scan.carried :], strict=True):
-                    column.append(x.flags)
-            made = [column[::-1] if scan.reverse else column for column in made]
-        whole = [
-            None if all(x is None for x in column)
-            else self.stacked([self.filled(x, a) for x in column])
-            for column, a in zip(made, step, strict=True)
-        ]  # fmt: skip
-        return [*carry, *(_Dependent(x, unknown_value) for x in whole)]
+
+        def turn(carry: Sequence[_Dependent], rows: Sequence[_Dependent]) -> tuple[list, list]:
+            found = self.outputs(scan.step, [*consts, *carry, *rows])
+            return found[: scan.carried], found[scan.carried :]
+
+        is_long = scan.length * count_equations(scan.step) > _LONGEST
+        carry, turns = (self.turns_at_once if is_long else self.turn_by_turn)(scan, turn, carry, xs)
+        made = [
+            self.rows_of_turns([found[i].flags for found in turns], aval)
+            for i, aval in enumerate(output_types(scan.step)[scan.carried :])
+        ]
+        return [*carry, *(_Dependent(x, unknown_value) for x in made)]
+
+    def turn_by_turn(
+        self, scan: Scan, turn: Callable, carry: list[_Dependent], xs: Sequence[_Dependent]
+    ) -> tuple[list[_Dependent], list[list[_Dependent]]]:
+        """The carry of a scan after its last turn, and the rows of each turn in their order."""
+        sizes = [a.size for a in input_types(scan.step)[scan.constants + scan.carried :]]
+        numbers, made = range(scan.length), []
+        for i in reversed(numbers) if scan.reverse else numbers:
+            rows = [_row(x, i, n) for x, n in zip(xs, sizes, strict=True)]
+            carry, found = turn(carry, rows)
+            made.append(found)
+        return carry, made[::-1] if scan.reverse else made
+
+    def turns_at_once(
+        self, scan: Scan, turn: Callable, carry: list[_Dependent], xs: Sequence[_Dependent]
+    ) -> tuple[list[_Dependent], list[list[_Dependent]]]:
+        """The carry and the rows of a scan with all that they may depend on in any of its turns,
+        each of which sees what any row depends on.
+        """
+        types = input_types(scan.step)[scan.constants :]
+        each = zip(xs, types[scan.carried :], strict=True)
+        rows = [_Dependent(_any_row(x.flags, a.size), unknown_value) for x, a in each]
+        carry = self.settled(lambda state: turn(state, rows)[0], carry, types[: scan.carried])
+        return carry, [turn(carry, rows)[1]] * scan.length
+
+    def rows_of_turns(self, flags: Sequence[Flags], aval: ShapedArray) -> Flags:
+        """One array of the rows that the turns of a scan make, each of the same type."""
+        if all(x is None for x in flags):
+            return None
+        return self.stacked([self.filled(x, aval) for x in flags])
 
 
 def _row(x: _Dependent, i: int, size: int) -> _Dependent:
@@ -309,6 +339,13 @@ def _row(x: _Dependent, i: int, size: int) -> _Dependent:
     return _Dependent(flags, value)
 
 
+def _any_row(flags: Flags, size: int) -> Flags:
+    """The flags of any of the rows of an array, of `size` numbers each, as those of one row."""
+    if flags is None or not size:
+        return flags
+    return _grouped_rows(flags, np.arange(flags.shape[0]) % size, size)
+
+
 def _literal(x: Any, aval: ShapedArray) -> _Dependent:
     del aval
     return _Dependent(None, lambda: None if isinstance(x, Tracer) else x)
@@ -319,6 +356,11 @@ def _numbers(types: Sequence[ShapedArray]) -> list[Int[np.ndarray, "..."]]:
     cuts = np.cumsum([0, *(a.size for a in types)])
     each = zip(cuts[:-1], types, strict=True)
     return [np.arange(a, a + t.size, dtype=np.int32).reshape(t.shape) for a, t in each]
+
+
+def _flat(x: Any, aval: ShapedArray) -> np.ndarray:
+    """The numbers of an array that is known, one for each of those it goes to."""
+    return np.broadcast_to(np.asarray(x), aval.shape).ravel()
 
 
 # --- matrices of flags ----------------------------------------------------------------------------
@@ -380,8 +422,8 @@ def _cumulative(equation: Equation, inputs: list[_Dependent]) -> list[Flags]:
     params, (aval,) = parameters(equation), input_types(equation)
     axis = params["axis"]
     n = aval.shape[axis]
-    before = int(np.prod(aval.shape[:axis], dtype=int))
-    behind = int(np.prod(aval.shape[axis + 1 :], dtype=int))
+    before = math.prod(aval.shape[:axis])
+    behind = math.prod(aval.shape[axis + 1 :])
     triangle = (
         np.triu(np.ones((n, n), bool)) if params["reverse"] else np.tril(np.ones((n, n), bool))
     )
@@ -393,7 +435,7 @@ def _sorted(equation: Equation, inputs: list[_Dependent]) -> list[Flags]:
     """Each number may come from any place along the axis."""
     (aval, *_), axis = input_types(equation), parameters(equation)["dimension"]
     shape = [1 if i == axis else n for i, n in enumerate(aval.shape)]
-    count = int(np.prod(shape, dtype=int))
+    count = math.prod(shape)
     groups = np.broadcast_to(np.arange(count).reshape(shape), aval.shape).ravel()
     return [
         None if x.flags is None else _grouped_rows(x.flags, groups, count)[groups] for x in inputs
@@ -404,30 +446,34 @@ def _contracted_rows(equation: Equation, inputs: list[_Dependent]) -> list[Flags
     """Numbers that are summed over meet, but for zeros of a factor that is known."""
     summed, batch = parameters(equation)["dimension_numbers"]
     (out,), parts = output_types(equation), []
-    shapes, orders = [], []
-    for a, axes, along in zip(input_types(equation), summed, batch, strict=True):
-        rest = [i for i in range(len(a.shape)) if i not in (*axes, *along)]
-        sizes = [
-            int(np.prod([a.shape[i] for i in part], dtype=int)) for part in (along, rest, axes)
-        ]
-        shapes.append(sizes)
-        number = np.arange(a.size).reshape(a.shape)
-        orders.append(np.transpose(number, (*along, *rest, *axes)).reshape(sizes))
-    (lanes, left, _), (_, right, _) = shapes
+    each = zip(input_types(equation), batch, summed, strict=True)
+    numbers = [_in_lanes(a, along, axes) for a, along, axes in each]
+    (lanes, left, _), (_, right, _) = (x.shape for x in numbers)
     place = np.arange(out.size).reshape(lanes, left, right)
-    for i in (0, 1):
-        one, other = inputs[i], inputs[1 - i]
-        if one.flags is None:
+    # Of either factor: its numbers, those of the other, and places over (lane, own, other's free).
+    sides = [(0, 1, place), (1, 0, np.swapaxes(place, 1, 2))]
+    for own, other, places in sides:
+        if inputs[own].flags is None:
             continue
-        seen = np.ones(orders[1 - i].shape, bool)
-        if other.flags is None and (known := other.value()) is not None:
-            seen = (np.asarray(known) != 0).ravel()[orders[1 - i]]
-        b, f, k = np.argwhere(seen).T  # of the other factor: lane, free place, place in the sum
-        g = np.arange(shapes[i][1])
-        rows = place[b[:, None], g, f[:, None]] if i == 0 else place[b[:, None], f[:, None], g]
-        columns = orders[i][b[:, None], g, k[:, None]]
-        parts.append(_routed_rows(one.flags, rows.ravel(), columns.ravel(), out.size))
+        seen = np.ones(numbers[other].shape, bool)
+        if inputs[other].flags is None and (known := inputs[other].value()) is not None:
+            seen = (np.asarray(known) != 0).ravel()[numbers[other]]
+        lane, free, along = (x[:, None] for x in np.nonzero(seen))
+        each_own = np.arange(numbers[own].shape[1])
+        rows, columns = places[lane, each_own, free], numbers[own][lane, each_own, along]
+        parts.append(_routed_rows(inputs[own].flags, rows.ravel(), columns.ravel(), out.size))
     return [_joined(parts)]
+
+
+def _in_lanes(
+    aval: ShapedArray, lanes: Sequence[int], summed: Sequence[int]
+) -> Int[np.ndarray, "lanes free summed"]:
+    """The numbers of a factor by its lane, its free place and its place in the sum."""
+    free = [i for i in range(len(aval.shape)) if i not in (*lanes, *summed)]
+    axes = (tuple(lanes), tuple(free), tuple(summed))
+    sizes = [math.prod(aval.shape[i] for i in part) for part in axes]
+    numbers = np.arange(aval.size).reshape(aval.shape)
+    return np.transpose(numbers, sum(axes, ())).reshape(sizes)
 
 
 def _routed_rows(flags: Any, rows: np.ndarray, columns: np.ndarray, count: int) -> Any:
@@ -444,15 +490,29 @@ def _scatter_added(equation: Equation, inputs: list[_Dependent]) -> list[Flags] 
     operand, index, update = inputs
     if (places := index.value()) is None:
         return None
-    base, _, aval = input_types(equation)
-    with jax.ensure_compile_time_eval():
-        zeros, labels = jnp.zeros(base.shape, base.dtype), 1 + np.arange(base.size)
-        scatter = lambda x: evaluate_equation(equation, [zeros, places, x])[0]  # noqa: E731
-        _, pull = jax.vjp(scatter, jnp.zeros(aval.shape, aval.dtype))
-        (found,) = pull(jnp.asarray(labels.reshape(base.shape), base.dtype))
-    target = np.rint(np.asarray(found)).astype(int).ravel() - 1
     if update.flags is None:
         return [operand.flags]
+    base, _, aval = input_types(equation)
+    params = parameters(equation)
+    numbers = params["dimension_numbers"]
+    single = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    window = iter([aval.shape[i] for i in numbers.update_window_dims])
+    with jax.ensure_compile_time_eval():
+        found = lax.gather(
+            jnp.arange(base.size, dtype=np.int32).reshape(base.shape),
+            jnp.asarray(places),
+            lax.GatherDimensionNumbers(
+                offset_dims=numbers.update_window_dims,
+                collapsed_slice_dims=numbers.inserted_window_dims,
+                start_index_map=numbers.scatter_dims_to_operand_dims,
+                operand_batching_dims=numbers.operand_batching_dims,
+                start_indices_batching_dims=numbers.scatter_indices_batching_dims,
+            ),
+            slice_sizes=[1 if i in single else next(window) for i in range(len(base.shape))],
+            mode=params["mode"],
+            fill_value=-1,
+        )
+    target = np.asarray(found).ravel()
     known = np.flatnonzero(target >= 0)
     moved = _routed_rows(update.flags, target[known], known, base.size)
     return [_joined([operand.flags, moved])]
@@ -461,43 +521,58 @@ def _scatter_added(equation: Equation, inputs: list[_Dependent]) -> list[Flags] 
 def _convolved(equation: Equation, inputs: list[_Dependent]) -> list[Flags] | None:
     """A place of the output sees a window of the input, but for zeros of a kernel that is known."""
     params, (aval, kernel) = parameters(equation), input_types(equation)
-    (out,) = output_types(equation)
-    plain = params["batch_group_count"] == params["feature_group_count"] == 1
-    if not plain or inputs[0].flags is None or inputs[1].flags is not None:
+    (out,), (signal, weights) = output_types(equation), inputs
+    if params["batch_group_count"] != 1 or signal.flags is None or weights.flags is not None:
         return None
     numbers = params["dimension_numbers"]
-    batch, feature = numbers.lhs_spec[:2]
-    window = [kernel.shape[i] for i in numbers.rhs_spec[2:]]
-    order = (batch, feature, *numbers.lhs_spec[2:])
-    labels = np.transpose(1 + np.arange(aval.size).reshape(aval.shape), order)
-    with jax.ensure_compile_time_eval():
-        seen = lax.conv_general_dilated_patches(
-            jnp.asarray(labels, float), window, params["window_strides"], params["padding"],
-            params["lhs_dilation"], params["rhs_dilation"], precision=lax.Precision.HIGHEST,
-        )  # fmt: skip
-    seen = np.rint(np.asarray(seen)).astype(int) - 1  # batch, channels × window, places
-    known = inputs[1].value()
-    channels, count = kernel.shape[numbers.rhs_spec[0]], int(np.prod(window, dtype=int))
-    used = np.ones((channels, seen.shape[1]), bool)
-    if known is not None:
-        ordered = np.transpose(np.asarray(known) != 0, numbers.rhs_spec)
-        used = ordered.reshape(channels, -1, count).reshape(channels, -1)
-    batch, feature = numbers.out_spec[:2]
-    place = np.transpose(
-        np.arange(out.size).reshape(out.shape), (batch, feature, *numbers.out_spec[2:])
-    )
-    c, w = np.nonzero(used)
-    rows = place.reshape(place.shape[0], channels, -1)[:, c]
-    columns = seen.reshape(seen.shape[0], seen.shape[1], -1)[:, w]
-    inside = columns >= 0
-    return [_routed_rows(inputs[0].flags, rows[inside], columns[inside], out.size)]
+    source, target = _by_role(aval, numbers.lhs_spec), _by_role(out, numbers.out_spec)
+    known = weights.value()
+    used = np.ones(kernel.shape, bool) if known is None else np.asarray(known) != 0
+    used = _by_place(np.transpose(used, numbers.rhs_spec))
+    channel, feature, offset = np.nonzero(used)
+    group = channel // (target.shape[1] // params["feature_group_count"])
+    feature = feature + group * kernel.shape[numbers.rhs_spec[1]]
+    each = zip((aval, kernel, out), numbers, strict=True)
+    sizes = [[a.shape[i] for i in spec[2:]] for a, spec in each]
+    seen = _seen_in_windows(params, *sizes)[:, offset].T
+    rows, columns = target[:, channel], source[:, feature[:, None], seen]  # batch, term, place
+    inside = np.broadcast_to(seen >= 0, rows.shape)
+    return [_routed_rows(signal.flags, rows[inside], columns[inside], out.size)]
+
+
+def _by_role(aval: ShapedArray, spec: Sequence[int]) -> Int[np.ndarray, "batch feature place"]:
+    """The numbers of an array that is convolved, or of what comes of it."""
+    return _by_place(np.transpose(np.arange(aval.size).reshape(aval.shape), spec))
+
+
+def _by_place(x: np.ndarray) -> np.ndarray:
+    """An array with one axis for all places, after those of the first two roles."""
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+def _seen_in_windows(
+    params: dict, source: Sequence[int], window: Sequence[int], target: Sequence[int]
+) -> Int[np.ndarray, "places offsets"]:
+    """The place of the input that each place of the output sees at each offset of its window, of
+    these sizes along the axes; −1 where that is outside, or between the places of a dilated input.
+    """
+    found = np.zeros((1, 1), int)
+    names = "window_strides", "padding", "lhs_dilation", "rhs_dilation"
+    each = zip(source, window, target, *(params[name] for name in names), strict=True)
+    for size, offsets, places, stride, (before, _), spread, step in each:
+        wide = np.add.outer(np.arange(places) * stride, np.arange(offsets) * step) - before
+        inside = (wide >= 0) & (wide % spread == 0) & (wide // spread < size)
+        along = np.where(inside, wide // spread, -1)[None, :, None, :]
+        so_far = found[:, None, :, None]
+        both = np.where((so_far < 0) | (along < 0), -1, so_far * size + along)
+        found = both.reshape(len(found) * places, found.shape[1] * offsets)
+    return found
 
 
 _RULES: dict[str, Callable] = {
     **dict.fromkeys(_CUMULATIVE, _cumulative),
     "sort": _sorted,
     "dot_general": _contracted_rows,
-    "scatter-add": _scatter_added,
-    "scatter_add": _scatter_added,
+    **dict.fromkeys(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub"), _scatter_added),
     "conv_general_dilated": _convolved,
 }

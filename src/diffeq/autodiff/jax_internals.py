@@ -42,6 +42,7 @@ from ..core.promotion import standard_promotion
 
 __all__ = [
     "CALLS",
+    "RULED",
     "Equation",
     "Jaxpr",
     "Primitive",
@@ -91,6 +92,7 @@ __all__ = [
     "split_known",
     "staged",
     "subprograms",
+    "tangents_by_rule",
     "trace",
     "user_line",
     "while_of",
@@ -375,6 +377,8 @@ def line_of(equation: Equation) -> AbstractContextManager:
 # Equations that only call a jaxpr, also one with a derivative of its own; and their names for it.
 _INLINABLE = frozenset((jit_p.name, closed_call_p.name))
 CALLS = _INLINABLE | {remat_p.name, custom_jvp_call_p.name, custom_vjp_call_p.name}
+# Of these, the one whose forward derivative is a rule of its own. (A `custom_vjp` has none.)
+RULED = custom_jvp_call_p.name
 _CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -386,6 +390,32 @@ def subprograms(equation: Equation) -> Iterator[Jaxpr]:
 def called(equation: Equation) -> Jaxpr:
     """The jaxpr that an equation of `CALLS` calls."""
     return next(equation.params[name] for name in _CALLED if name in equation.params)
+
+
+def tangents_by_rule(equation: Equation, moving: Sequence[bool]) -> Jaxpr:
+    """The tangents of the outputs of an equation that have any, by the rule of its derivative: a
+    function of all inputs, and then of the tangents of those that are moving.
+
+    >>> (equation,) = equations(trace(jax.nn.relu, 1.0))
+    >>> evaluate(tangents_by_rule(equation, [True]), [-1.0, 3.0])
+    [Array(0., dtype=float32, weak_type=True)]
+    """
+    types = input_types(equation)
+    smooth = [jnp.issubdtype(a.dtype, jnp.inexact) for a in output_types(equation)]
+
+    def tangents(*inputs: Any) -> list:
+        at = list(inputs[: len(types)])
+
+        def outputs(*xs: Any) -> list:
+            changed = iter(xs)
+            each = [next(changed) if on else x for x, on in zip(at, moving, strict=True)]
+            found = evaluate_equation(equation, each)
+            return [x for x, on in zip(found, smooth, strict=True) if on]
+
+        start = [x for x, on in zip(at, moving, strict=True) if on]
+        return jax.jvp(outputs, start, list(inputs[len(types) :]))[1]
+
+    return trace(tangents, *types, *(a for a, on in zip(types, moving, strict=True) if on))
 
 
 def inlinable(equation: Equation) -> Jaxpr | None:
