@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 
 from .algebra import AbstractMatrix, JacobianStructure, field_derivatives
 from .autodiff.jax_internals import Tracer
+from .capture_call import captured_problem
 from .core.notices import INSIDE
 from .core.packing import Packing
 from .core.status import Status
@@ -30,6 +31,7 @@ from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
 from .problems.base import evaluated
 from .problems.forms import Form, Implicit, Mass, Split, lower, solved_field
+from .problems.known_pattern import with_known_pattern
 from .problems.lowering import equation_at
 
 __all__ = [
@@ -354,6 +356,8 @@ _INFINITE_SLOPE = (
 
 def missing_entry(problem: Problem, last: Last) -> str:
     """A sentence on an entry of ∂f/∂y that the declared structure leaves out; else nothing."""
+    given = getattr(problem, "jac", None)
+    problem = with_known_pattern(captured_problem(problem))
     form, packing, t, y = equation_at(problem, last.t, last.y)
     if (structure := declared_structure(form)) is None:
         return ""
@@ -363,12 +367,19 @@ def missing_entry(problem: Problem, last: Last) -> str:
             i, j, size = found
             name = "implicit" if isinstance(form, Split) else "f"
             entry = f"∂{packing.names(name)[i]}/∂{packing.names('y')[j]}"
-            jac = getattr(problem, "jac", None)
+            detected = isinstance(given, JacobianStructure) and not given.is_known
+            way_out = _NOT_DETECTED if detected else advice(Status.wrong_pattern)
             return (
-                f"{entry} is {size:g} at a state near y0, and jac={jac!r} has no entry there. "
-                f"{advice(Status.wrong_pattern)}"
+                f"{entry} is {size:g} at a state near y0, and jac={given!r} has no entry there. "
+                f"{way_out}"
             )
     return ""
+
+
+_NOT_DETECTED = (
+    "It should have been found, which is an error of this package: please report f, and give the "
+    "pattern, jac=de.Sparse(pattern)."
+)
 
 
 def _entry_outside(

@@ -8,6 +8,8 @@ from jax import lax
 from tests.tiers import shortly
 
 import diffeq as de
+from diffeq.algebra import jacobian_structure
+from diffeq.algebra.pattern import pattern_of
 from diffeq.capture_call import captured_problem
 from diffeq.problems.known_pattern import with_known_pattern
 
@@ -209,6 +211,56 @@ def test_the_implicit_part_trees_and_masses_are_read():
     wanted = np.eye(5, dtype=bool)
     wanted[3:, 0] = True
     np.testing.assert_array_equal(written_down(with_known_pattern(pair).jac.pattern), wanted)
+
+
+UPPER = np.eye(N) + np.diag(np.full(N - 1, 0.2), 1)
+
+
+def lagging(t, y, k):
+    """Each follows the one before it."""
+    return k * (jnp.pad(y, (1, 0))[:-1] - y)
+
+
+def of_mass(mass, **changes):
+    start = jnp.linspace(0.1, 1.0, N)
+    problem = de.DAEProblem(lagging, start, (0.0, 0.1), 2.0, mass_matrix=mass)
+    return problem.replace(**{"jac": de.Sparse("detect"), **changes})
+
+
+def test_entries_of_a_mass_matrix_belong_to_the_pattern():
+    wanted = (np.eye(N) + np.eye(N, k=1) + np.eye(N, k=-1)).astype(bool)
+    for mass in (UPPER, lambda k: UPPER * k):
+        known = with_known_pattern(captured_problem(of_mass(mass))).jac
+        np.testing.assert_array_equal(written_down(known.pattern), wanted)
+        assert with_known_pattern(captured_problem(of_mass(mass))).jac is known
+    diagonal = with_known_pattern(captured_problem(of_mass(np.ones(N)))).jac
+    np.testing.assert_array_equal(written_down(diagonal.pattern), np.tril(wanted))
+
+    def entries(mass):  # that is not known has them all
+        return len(with_known_pattern(captured_problem(of_mass(mass))).jac.pattern.rows)
+
+    assert jax.jit(entries)(UPPER) == N**2
+
+
+def test_a_solve_with_a_full_mass_matrix():
+    def end(mass, jac):
+        return de.solve(of_mass(mass, jac=jac), de.Rodas5P()).y1
+
+    np.testing.assert_allclose(end(UPPER, de.Sparse("detect")), end(UPPER, None), rtol=1e-12)
+    # Inside of a jit M is known as well, and what is wrong is said as outside.
+    with pytest.raises(ValueError, match=r"mass_matrix\[0, 1\] is 0.2, and jac=Banded\(1, 0\)"):
+        jax.jit(lambda k: de.solve(of_mass(UPPER, args=k, jac=de.Banded(1, 0))).y1)(2.0)
+
+
+def test_an_entry_that_detection_misses_is_named_without_advice_to_detect(monkeypatch):
+    blind = lambda function, x, *others: pattern_of(np.eye(x.size))
+    monkeypatch.setattr(jacobian_structure, "detected_pattern", blind)
+    problem = de.ODEProblem(
+        lambda t, y, k: y[::-1] ** 3, jnp.ones(2), (0.0, 1.0), jac=de.Sparse("detect")
+    )
+    with pytest.raises(de.SolveError, match=r"∂f\[0\]/∂y\[1\] is 3 .*please report f") as caught:
+        de.solve(problem, de.Rodas5P())
+    assert "Give jac" not in str(caught.value)
 
 
 def test_a_pattern_is_read_once_and_again_for_another_field():

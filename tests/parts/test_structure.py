@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse
-from jax.experimental.sparse import BCOO
+from jax.experimental.sparse import BCOO, BCSR, COO, CSC, CSR
 from tests.tiers import shortly
 
 import diffeq as de
@@ -180,7 +180,8 @@ def test_patterns_come_in_many_ways():
         dense.tolist(),
         jnp.asarray(dense),
         scipy.sparse.csr_array(dense),
-        BCOO.fromdense(jnp.asarray(dense)),
+        *(f.fromdense(jnp.asarray(dense)) for f in (BCOO, BCSR, COO, CSR, CSC)),
+        *(f.fromdense(jnp.asarray(dense), nse=100) for f in (BCOO, BCSR, CSR)),
     ]
     for pattern in given:
         assert de.Sparse(pattern).pattern == Pattern(12, rows, columns)
@@ -197,6 +198,8 @@ def test_patterns_come_in_many_ways():
         (lambda: de.Banded(True, 1), "lower is True"),
         (lambda: de.Block(0), "size is 0; a whole number from 1"),
         (lambda: de.Sparse("guess"), "pattern is 'guess'; \"detect\" is wanted"),
+        (lambda: de.Sparse([[1], [1, 2]]), r"rows have the lengths \[1, 2\]; n rows of n"),
+        (lambda: de.Sparse(BCOO.fromdense(jnp.eye(3), n_dense=1)), "some axes are not sparse"),
         (lambda: de.Sparse(np.ones((3, 2))), r"shape \(3, 2\); \(n, n\) is wanted"),
         (lambda: de.Sparse(np.ones(3)), r"shape \(3,\)"),
         (lambda: de.Sparse(None), "pattern is None; an"),

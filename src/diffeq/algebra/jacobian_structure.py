@@ -261,16 +261,17 @@ class Sparse(JacobianStructure):
 
     `"detect"` reads the pattern from the equations of the traced field, for all t, y and args at
     once: each branch of a `jnp.where` belongs to it. What it cannot see through (an index that
-    depends on y, a callback) counts as seeing everything.
+    depends on y, a callback) counts as seeing everything. The entries of a mass matrix are added.
 
     Args:
         pattern: an (n, n) array whose entries are True, or not zero, where ∂f_i/∂y_j may differ
-            from zero; a sparse matrix of SciPy or JAX, of which the stored entries count; or
-            "detect".
+            from zero; a sparse matrix of SciPy or of `jax.experimental.sparse`, of which the
+            stored entries count; or "detect".
 
     Raises:
         TypeError: pattern is none of these.
-        ValueError: it is not square; (by `solve`) its shape is not that of ∂f/∂y, or y0 is complex.
+        ValueError: it is not square, or its rows differ in length; (by `solve`) its shape is not
+            that of ∂f/∂y, or y0 is complex.
 
     Reference: curtis1974; demmel1999.
 
@@ -299,6 +300,10 @@ class Sparse(JacobianStructure):
     def detected(self, function: Callable, x: np.ndarray, *others: Any) -> "Sparse":
         """The structure of ∂f/∂x of f(x, *others)."""
         return Sparse(detected_pattern(function, x, *others))
+
+    def with_places(self, places: Bool[np.ndarray, "n n"]) -> "Sparse":
+        """The structure with these entries as well."""
+        return Sparse(self.known.united(pattern_of(places)))
 
     @property
     def known(self) -> "Pattern":

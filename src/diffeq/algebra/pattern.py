@@ -1,10 +1,12 @@
 """The places of the entries of a sparse matrix, and colours for its columns."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import count
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -33,6 +35,11 @@ class Pattern:
 
     def __repr__(self) -> str:
         return f"{self.n}×{self.n}, {len(self.rows)} entries"
+
+    def united(self, other: "Pattern") -> "Pattern":
+        """The pattern of a sum of two matrices."""
+        rows = np.concatenate([self.rows, other.rows])
+        return Pattern(self.n, rows, np.concatenate([self.columns, other.columns]))
 
     @property
     def diagonal(self) -> Int[np.ndarray, " n"]:
@@ -69,9 +76,9 @@ def pattern_of(pattern: Any) -> Pattern:
     if isinstance(pattern, Pattern):
         return pattern
     if isinstance(pattern, (list, tuple)):
-        pattern = np.asarray(pattern)
+        pattern = _of_rows(pattern)
     shape = getattr(pattern, "shape", None)
-    if shape is None or isinstance(pattern, Tracer):
+    if shape is None or any(isinstance(x, Tracer) for x in jax.tree.leaves(pattern)):
         raise TypeError(
             f"pattern is {pattern!r}; an (n, n) array that is known is wanted, a sparse matrix of "
             'SciPy, or "detect".'
@@ -79,13 +86,46 @@ def pattern_of(pattern: Any) -> Pattern:
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"pattern has shape {tuple(shape)}; (n, n) is wanted for n equations.")
     n = int(shape[0])
-    if hasattr(pattern, "tocoo"):  # of SciPy
-        stored = pattern.tocoo()
-        return Pattern(n, np.asarray(stored.row, int), np.asarray(stored.col, int))
-    if hasattr(pattern, "indices"):  # of JAX, which fills up with places outside
-        places = np.asarray(pattern.indices, int)
-        return Pattern(n, *places[(places < n).all(axis=1)].T)
+    stored = _stored_places(pattern)
+    if stored is not None:
+        places = np.stack([np.asarray(x, int) for x in stored])
+        return Pattern(n, *places[:, (places < n).all(axis=0)])
     dense = np.asarray(pattern)
     if dense.dtype.kind not in "biufc":
         raise TypeError(f"pattern has dtype {dense.dtype}; numbers or booleans are wanted.")
     return Pattern(n, *np.nonzero(dense))
+
+
+def _of_rows(rows: Sequence) -> np.ndarray:
+    """A list of rows as an array."""
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        lengths = [np.shape(row)[0] if np.shape(row) else None for row in rows]
+        raise ValueError(
+            f"pattern is a list whose rows have the lengths {lengths}; n rows of n numbers are "
+            "wanted."
+        ) from error
+
+
+def _stored_places(pattern: Any) -> tuple[Any, Any] | None:
+    """The rows and the columns of the entries that a sparse matrix of SciPy or JAX stores; a matrix
+    of JAX may fill up with places outside. None of an array.
+    """
+    if hasattr(pattern, "tocoo"):  # of SciPy
+        stored = pattern.tocoo()
+        return stored.row, stored.col
+    if getattr(pattern, "n_batch", 0) or getattr(pattern, "n_dense", 0):
+        raise ValueError(
+            f"pattern is {pattern!r}, of which some axes are not sparse; one with two sparse axes "
+            "is wanted, such as BCOO.fromdense(pattern.todense())."
+        )
+    # Those of JAX are told by what they have: to import them takes half a second.
+    if hasattr(pattern, "indptr"):  # BCSR, CSR, CSC
+        ends = np.asarray(pattern.indptr)
+        along, across = np.repeat(np.arange(len(ends) - 1), np.diff(ends)), pattern.indices
+        across = np.asarray(across)[: len(along)]
+        return (across, along) if type(pattern).__name__ == "CSC" else (along, across)
+    if hasattr(pattern, "indices"):  # BCOO
+        return tuple(np.asarray(pattern.indices).T)
+    return (pattern.row, pattern.col) if hasattr(pattern, "row") else None  # COO

@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Bool
 
 from ..autodiff.jax_internals import Tracer
 from ..core.packing import Packing, released
 from .base import evaluated
+from .dae import DAEProblem, packed_mass
 from .jump import JumpProblem
 from .lowering import as_rate, initial_tree, time_dtype
 from .ode import SplitODEProblem
@@ -22,7 +23,7 @@ _found: dict[Hashable, Any] = {}
 
 
 def with_known_pattern(problem: Any) -> Any:
-    """The problem with the pattern of ∂f/∂y in its `jac`, where that is to be detected.
+    """The problem with the pattern of ∂f/∂y, and of M, in its `jac`, where that is to be detected.
 
     It is read from the field as a function of floating-point numbers of any value; whole numbers
     that are known, such as indices, are constants of it. It is read once for a field and these.
@@ -33,12 +34,27 @@ def with_known_pattern(problem: Any) -> Any:
     if jac is None or callable(jac) or jac.is_known:
         return problem
     leaves, structure = jax.tree.flatten(problem)
-    key = structure, tuple(map(_what_is_read_of, leaves))
+    mass = _places_of_mass(problem)
+    places = None if mass is None else np.packbits(mass).tobytes()
+    key = structure, tuple(map(_what_is_read_of, leaves)), places
     if key not in _found:
         if len(_found) >= _MOST:
             _found.clear()
-        _found[key] = _detected(problem)
+        found = _detected(problem)
+        _found[key] = found if mass is None else found.with_places(mass)
     return problem.replace(jac=_found[key])
+
+
+def _places_of_mass(problem: Any) -> Bool[np.ndarray, "n n"] | None:
+    """True where M has an entry, which is everywhere if M is not known; None of a diagonal."""
+    if not isinstance(problem, DAEProblem):
+        return None
+    packing = Packing(initial_tree(problem))
+    with jax.ensure_compile_time_eval():
+        mass = packed_mass(problem, packing)
+    if mass.ndim == 1:
+        return None
+    return np.ones(mass.shape, bool) if isinstance(mass, Tracer) else np.asarray(mass) != 0
 
 
 def _detected(problem: Any) -> Any:

@@ -362,7 +362,8 @@ def _check_structure(problem: Any, state: PyTree) -> None:
             f"jac is {jac!r}, and index was given: equations of a higher index are solved with all "
             "entries; leave jac out."
         )
-    mass = packed_mass(problem, packing) if isinstance(problem, DAEProblem) else None
+    with jax.ensure_compile_time_eval():  # M is known inside of a jit, too, unless it is an input
+        mass = packed_mass(problem, packing) if isinstance(problem, DAEProblem) else None
     if mass is None or mass.ndim == 1 or not concrete(mass) or not jac.is_known:
         return
     beyond = np.asarray(mass).copy()
