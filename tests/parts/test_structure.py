@@ -79,6 +79,21 @@ def test_solutions_and_their_derivatives_are_those_of_the_dense_matrix(name):
     np.testing.assert_allclose(by_b, dense_by_b, atol=1e-9 * np.abs(dense_by_b).max())
 
 
+def test_rows_of_a_band_may_be_of_any_size():
+    """A solution, and a transposed one in the units of its rows, lose no digits to them."""
+    n, structure = 60, de.Banded(2, 2)
+    even, b = banded(n, 2, 2) + 8 * np.eye(n), np.random.default_rng(1).normal(size=n)
+    size = 10.0 ** np.random.default_rng(2).uniform(-5, 5, size=n)
+    factors = stored(structure, size[:, None] * even).factored()
+    transposed = jax.linear_transpose(factors.solve, jnp.asarray(b))
+    np.testing.assert_allclose(
+        factors.solve(jnp.asarray(size * b)), np.linalg.solve(even, b), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        size * transposed(jnp.asarray(b))[0], np.linalg.solve(even.T, b), rtol=1e-12
+    )
+
+
 @pytest.mark.parametrize("name", ["banded (50, 2, 3)", "sparse, SuperLU", "blocks"])
 def test_lanes_are_solved_as_alone_and_in_single_precision(name):
     structure, dense = CASES[name]

@@ -34,20 +34,21 @@ _WRITTEN_OUT = 12  # terms of a sum that are no product of matrices
 class BandedFactors(AbstractInverse):
     """The elimination of all levels, and the dense system that is left: b ↦ A⁻¹ b.
 
-    At each level `mid` gives the unknowns between two groups from their right sides,
-    less `sides` times the unknowns left and right of them; and `rest` the right sides of the next
-    level. All three are (w, 2w, pairs).
+    The rows, and b with them, are multiplied by `units`. At each level `mid` gives the unknowns
+    between two groups from their right sides, less `sides` times the unknowns left and right of
+    them; and `rest` the right sides of the next level. All three are (w, 2w, pairs).
     """
 
     levels: tuple[tuple[Array, Array, Array], ...]
     last: Factors
+    units: Array
     lower: int = eqx.field(static=True)
     width: int = eqx.field(static=True)
 
     def __call__(self, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
         """The x with A x = b."""
         w, n = self.width, len(b)
-        padded = jnp.pad(b, (0, -n % w))
+        padded = jnp.pad(b * self.units, (0, -n % w))
         count = len(padded) // w - 1
         head, middle, tail = jnp.split(padded, [self.lower, self.lower + count * w])
         right = middle.reshape(count, w).T
@@ -77,8 +78,8 @@ def banded_lu(bands: Inexact[Array, "w n"], lower: int) -> BandedFactors:
     >>> [round(float(v), 5) for v in x]
     [1.0, 2.0, 3.0, 4.0]
     """
-    w = len(bands) - 1
-    bands, blocks = _whole_blocks(bands, lower)
+    w, units = len(bands) - 1, _row_units(bands)
+    bands, blocks = _whole_blocks(bands * units, lower)
     groups = _groups(bands, lower, blocks)
     levels = []
     while groups.shape[-1] > 1 and (groups.shape[-1] + 1) * w > _DENSE:
@@ -87,7 +88,18 @@ def banded_lu(bands: Inexact[Array, "w n"], lower: int) -> BandedFactors:
         levels.append((mid, sides, rest))
         groups = jnp.concatenate([merged, groups[..., 2 * pairs :]], axis=-1)
     matrix = _matrix_of(groups, *_corner_rows(bands, lower))
-    return BandedFactors(tuple(levels), factored(matrix), lower, w)
+    return BandedFactors(tuple(levels), factored(matrix), units, lower, w)
+
+
+def _row_units(bands: Inexact[Array, "w n"]) -> Inexact[Array, " n"]:
+    """Powers of two that bring the largest entry of each row near 1, so that a pivot is chosen by
+    the size of an entry in its own row; 1 for rows of zeros, or of numbers that are not finite.
+    """
+    size = lax.stop_gradient(jnp.max(jnp.abs(bands), axis=0))
+    most = jnp.finfo(bands.dtype).maxexp - 2
+    _, exponent = jnp.frexp(size)
+    exponent = jnp.where(jnp.isfinite(size), exponent, 0)
+    return jnp.ldexp(jnp.ones_like(size), -jnp.clip(exponent, -most, most))
 
 
 def _whole_blocks(bands: Array, lower: int) -> tuple[Array, int]:
