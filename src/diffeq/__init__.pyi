@@ -105,9 +105,10 @@ from .solve import solve
 from .stepping import State, advance, init, step
 from .train.collocation import Collocation, collocate
 from .train.curriculum import fit_growing
-from .train.fit import Fit, fit
+from .train.fit import fit
 from .train.loss import mse
 from .train.multiple_shooting import Shooting, multiple_shooting
+from .train.result import Fit
 from .train.starts import fit_starts
 
 __version__: str

@@ -8,7 +8,7 @@ import pytest
 from jax import monitoring
 
 import diffeq as de
-from diffeq.train import compiled_step, search
+from diffeq.train import compiled_starts, compiled_step, search
 
 TARGET = jnp.array([1.0, 2.0])
 
@@ -22,6 +22,9 @@ def compiled():
         compiled_step._compiled_step,
         compiled_step._compiled_initial_carry,
         search._segments,
+        compiled_starts._evaluation_of_starts,
+        compiled_starts._initial_carries,
+        compiled_starts._steps_of_starts,
     ):
         kept.cache_clear()
 
@@ -70,6 +73,10 @@ AGAIN = {
             {"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"a": "a", "b": "b"}
         ),
     ),
+    "starts": lambda i: de.fit_starts(
+        [TARGET * i**2, TARGET], fresh_loss(TARGET * 8), progress=False,
+        optimizer=[(optax.adam(0.05), 3), (optax.lbfgs(), 2)],
+    )[0],
 }  # fmt: skip
 
 

@@ -225,7 +225,9 @@ class Reader:
     def _function(self, f: types.FunctionType) -> Hashable:
         installed = _is_installed_file(f.__code__.co_filename)
         if installed and not (f.__closure__ or f.__defaults__ or f.__kwdefaults__):
-            return Identity(f)
+            if "<locals>" not in f.__qualname__:
+                return Identity(f)
+            return "local", f.__code__, Identity(f.__globals__), self._attributes(f)
         names = names_in(f.__code__)
         cells = tuple(self.read(cell_content(c), names) for c in f.__closure__ or ())
         defaults = (self.read(f.__defaults__), self.read(f.__kwdefaults__))

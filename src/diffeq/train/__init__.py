@@ -2,9 +2,10 @@
 
 from .collocation import Collocation, collocate
 from .curriculum import fit_growing
-from .fit import Fit, fit
+from .fit import fit
 from .loss import mse
 from .multiple_shooting import Shooting, multiple_shooting
+from .result import Fit
 from .starts import fit_starts
 
 __all__ = [

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..core.keywords import keywords
-from .fit import Fit, fit
+from .fit import fit
+from .result import Fit
 
 __all__ = ["fit_growing"]
 

@@ -1,15 +1,13 @@
 """`fit`: gradient training of anything that has numbers in it."""
 
 import itertools
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, PyTree
+from jaxtyping import PyTree
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
@@ -23,74 +21,14 @@ from .checkpoint import (
     marks_of_inputs,
     optimizer_mark,
 )
-from .compiled_step import FINITE, Evaluation, Optimizer, Refusals
+from .compiled_step import Evaluation, Optimizer
 from .interrupts import Interrupts
 from .parameters import Parameters
-from .progress import Progress
-from .report import message_of
+from .progress import Pace, Progress
+from .result import Ending, Fit, outcome_of, status_of
 from .stepper import Stepper, check_untraced
 
-__all__ = ["Fit", "check_callback", "fit", "phases_of", "status_of"]
-
-_REFUSED = 10  # steps in a row that lead to what is not finite end a fit
-_STILL = 10  # and so do evaluations in a row of the same parameters
-_SYNC_SECONDS = 0.1
-_SYNC_STEPS = 50
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The result of a fit.
-
-    Attributes:
-        model: the model with the best parameters; with batches or keys, where losses are noisy,
-            with the last. Always finite. Of the kind that was given.
-        history: the loss before each step, and after the last one.
-        status: "finished"; "stopped" by the callback; "interrupted" by Ctrl-C; "converged", when
-            steps no longer changed anything; "nonfinite", when step after step led to a loss or a
-            gradient that is not finite.
-        loss: the loss of `model` (with batches or keys: the last finite one).
-        phases: where in `history` each phase starts.
-        message: which steps were refused, and what was not finite in the first of them; "" if
-            there were none.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, diffeq as de
-        >>> fit = de.fit(0.0, lambda x: (x - 2.0) ** 2, optimizer=optax.sgd(0.5), steps=3)
-        >>> fit
-        Fit(finished after 3 steps, loss 4 → 0)
-    """
-
-    model: PyTree
-    history: np.ndarray
-    status: str
-    loss: float
-    phases: tuple[int, ...] = field(default=(), repr=False)
-    message: str = field(default="", repr=False)
-
-    def __repr__(self) -> str:
-        steps = max(len(self.history) - 1, 0)
-        loss = f"loss {self.history[0]:.4g} → {self.loss:.4g}" if len(self.history) else "no loss"
-        note = f": {self.message}" if self.message else ""
-        return f"Fit({self.status} after {steps} steps, {loss}{note})"
-
-    def plot(self, ax: Any = None) -> Any:
-        """The loss over the steps, on a logarithmic axis where it is positive."""
-        import matplotlib.pyplot as plt
-
-        ax = plt.gca() if ax is None else ax
-        steps = np.arange(len(self.history))
-        known = np.isfinite(self.history)
-        ax.plot(steps[known], self.history[known], linewidth=1.2)
-        ax.plot(
-            steps[~known], np.full((~known).sum(), self.loss), "x", color="tab:red", markersize=4
-        )
-        for start in self.phases[1:]:
-            ax.axvline(start, color="0.7", linewidth=0.8, linestyle=":")
-        if np.all(self.history[known] > 0):
-            ax.set_yscale("log")
-        ax.set(xlabel="step", ylabel="loss")
-        return ax
+__all__ = ["check_callback", "fit", "phases_of"]
 
 
 @keywords
@@ -221,17 +159,6 @@ def check_callback(callback: Any) -> None:
         accepts(callback, "callback", (3,), "callback(step, loss, model) is wanted.")
 
 
-def status_of(refusals: Refusals, best: ArrayLike, still: ArrayLike, *, noisy: bool) -> str:
-    """The status of a fit after a step: "finished", unless its steps lead nowhere ("nonfinite") or
-    no longer change anything ("converged"). `best` is the least loss so far, and `still` counts the
-    evaluations in a row of the same parameters.
-    """
-    hopeless = not noisy and int(refusals.total) and np.isinf(best)
-    if hopeless or int(refusals.row) >= _REFUSED:
-        return "nonfinite"
-    return "converged" if np.asarray(still) >= _STILL and not noisy else "finished"
-
-
 class _FitLoop:
     """The loop on the host: which step is next, what is recorded, when it ends."""
 
@@ -253,9 +180,9 @@ class _FitLoop:
         self.interrupts = Interrupts()
         self.history: list[float] = []
         self.pending: list = []  # losses that are still on the device
-        self.starts: list[int] = []
+        self.phase_starts: list[int] = []
         self.status = "finished"
-        self.synced, self.most = time.monotonic(), 1
+        self.pace = Pace()
 
     def fit(self) -> Fit:
         """All phases, and a last look at the loss."""
@@ -291,7 +218,7 @@ class _FitLoop:
             self._mark(number)
         written.check(self.marks, [steps for _, steps in self.phases])
         self.phase, self.done, self.history = found.phase, found.done, list(found.history)
-        self.starts = list(found.starts)
+        self.phase_starts = list(found.starts)
         stepper.begin(self.phases[self.phase][0])
         stepper.carry, stepper.searches = written.carry(stepper.carry), found.searches
         self._check_progress()
@@ -306,7 +233,7 @@ class _FitLoop:
     def _begin(self, number: int) -> None:
         """The start of a phase."""
         self.phase, self.done = number, 0
-        self.starts.append(len(self.history))
+        self.phase_starts.append(len(self.history))
         self._mark(number)
         self.stepper.begin(self.phases[number][0])
 
@@ -325,7 +252,7 @@ class _FitLoop:
             self.done += 1
             self.pending.append(evaluation.value)
             del evaluation  # and the memory of its gradient
-            if len(self.pending) >= self.most:
+            if len(self.pending) >= self.pace.steps:
                 self._sync()
             if self.checkpoint is not None and self.checkpoint.due(self._made()):
                 self._keep()
@@ -344,7 +271,9 @@ class _FitLoop:
             return
         planned = tuple(steps for _, steps in self.phases[: self.phase])
         searches, history = self.stepper.searches, tuple(self.history)
-        found = Progressed(self.phase, self.done, planned, tuple(self.starts), searches, history)
+        found = Progressed(
+            self.phase, self.done, planned, tuple(self.phase_starts), searches, history
+        )
         self.checkpoint.write(found, self.marks, self.stepper.carry)
 
     def _stops(self, evaluation: Evaluation) -> bool:
@@ -367,16 +296,12 @@ class _FitLoop:
         self._sync()
 
     def _sync(self) -> None:
-        """Fetches the losses, shows the last, and checks if the fit is stuck.
-
-        As many steps as take a tenth of a second are under way between two of these.
-        """
+        """Fetches the losses, shows the last, and checks if the fit is stuck."""
         if not self.pending:
             return
         self.history += [float(x) for x in jax.device_get(self.pending)]
-        spent, count = time.monotonic() - self.synced, len(self.pending)
-        self.most = int(np.clip(_SYNC_SECONDS * count / max(spent, 1e-9), 1, _SYNC_STEPS))
-        self.pending, self.synced = [], time.monotonic()
+        self.pace.after(len(self.pending))
+        self.pending = []
         self.progress.at(min(len(self.history), self.steps), self.history[-1])
         self._check_progress()
 
@@ -389,40 +314,10 @@ class _FitLoop:
 
     def _result(self) -> Fit:
         """The result of the fit: the best model, and how the fit ended."""
-        stepper, best = self.stepper, float(self.stepper.carry.best)
-        if np.isinf(best) and self.status == "finished":
-            self.status = "nonfinite"
-        message = self._message(finite=not np.isinf(best))
-        if self.status == "nonfinite" or (message and stepper.draws.noisy):
-            warnings.warn(f"fit: {message}.", RuntimeWarning, skip_file_prefixes=INSIDE)
-        if self.status == "interrupted":
-            ended = f"interrupted in step {len(self.history)} of {self.steps}"
-            message = f"{ended}; {message}" if message else ended
-        return Fit(
-            stepper.best_model(),
-            np.asarray(self.history),
-            self.status,
-            self.history[0] if np.isinf(best) else best,
-            tuple(self.starts),
-            message,
-        )
-
-    def _gained_nothing(self) -> bool:
-        """True if all losses after the first are larger, though it is one that can be compared."""
-        first, *others = self.history or [0.0]
-        return len(others) > 0 and not self.stepper.draws.noisy and first < min(others)
-
-    def _message(self, *, finite: bool) -> str:
-        """The report of refused steps."""
-        refusals = jax.device_get(self.stepper.carry.refusals)
-        message = message_of(
-            refusals,
-            self.stepper.parameters.names,
-            self.history,
-            finite=finite,
-            ended=self.status == "nonfinite",
-        )
-        if not message and self._gained_nothing():
-            return "no step lowered the loss; try a smaller learning rate"
-        of_the_loss = not finite and refusals.codes[0] != FINITE
-        return message + self.stepper.cause() if of_the_loss else message
+        stepper = self.stepper
+        ended = Ending(self.status, tuple(self.history), tuple(self.phase_starts), self.steps)
+        noisy, cause = stepper.draws.noisy, stepper.cause
+        fit, warning = outcome_of(stepper.parameters, stepper.carry, ended, cause, noisy=noisy)
+        if warning:
+            warnings.warn(f"fit: {warning}.", RuntimeWarning, skip_file_prefixes=INSIDE)
+        return fit

@@ -4,10 +4,29 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["Progress"]
+import numpy as np
+
+__all__ = ["Pace", "Progress"]
 
 FIRST_LINE = 10.0  # seconds; each line after it comes after half as long again, at most
 LONGEST_PAUSE = 300.0
+_SYNC_SECONDS = 0.1
+_SYNC_STEPS = 50
+
+
+class Pace:
+    """The number of `steps` that are under way on the device until the host waits for their losses:
+    as many as take a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        self.steps, self.synced = 1, time.monotonic()
+
+    def after(self, count: int) -> None:
+        """Measures the time of so many steps, those since the last call."""
+        now = time.monotonic()
+        spent, self.synced = now - self.synced, now
+        self.steps = int(np.clip(_SYNC_SECONDS * count / max(spent, 1e-9), 1, _SYNC_STEPS))
 
 
 class Progress:

@@ -26,7 +26,7 @@ from .compiled_step import (
 from .parameters import Parameters
 from .search import LineSearch, left_behind
 
-__all__ = ["Stepper", "check_untraced", "start_of_phase"]
+__all__ = ["Stepper", "cause_of", "check_untraced", "start_of_phase", "traced_loss"]
 
 
 class Stepper:
@@ -72,10 +72,7 @@ class Stepper:
         if self.first is None:
             self.first = draw
             carry = getattr(self, "carry", self.parameters)
-            arguments = "model, batch" if draw.data is not None else "model"
-            with annotate_errors("loss", arguments):
-                self.objective = captured(self.loss, carry.theta, carry.state, draw)
-            check_untraced(self.objective.inputs)
+            self.objective = traced_loss(self.loss, carry.theta, carry.state, draw)
 
     def advance(self, evaluation: Evaluation, draw: StepInputs) -> None:
         """Makes a step."""
@@ -103,21 +100,34 @@ class Stepper:
         """The model with the parameters that it has now, in arrays that no step gives away."""
         return self.parameters.result(*_copied((self.carry.theta, self.carry.state)))
 
-    def best_model(self) -> PyTree:
-        """The model with the best parameters; of a noisy loss with the last finite ones."""
-        return self.parameters.result(self.carry.best_theta, self.carry.best_state)
-
     def cause(self) -> str:
-        """The error that the loss raises at the start, called outside of any trace; "" if none."""
-        if self.first is None:
-            return ""
-        try:
-            self.loss(self.parameters.theta, self.parameters.state, self.first)
-        except (TypeError, ValueError):  # a wrong argument, and not a failure
+        """The error that the loss raises at the start; "" if none."""
+        theta, state = self.parameters.theta, self.parameters.state
+        return "" if self.first is None else cause_of(self.loss, theta, state, self.first)
+
+
+def traced_loss(loss: Callable, theta: PyTree, state: tuple, draw: StepInputs) -> Captured:
+    """The loss as a function of (theta, state, draw), traced for arguments like these."""
+    arguments = "model, batch" if draw.data is not None else "model"
+    with annotate_errors("loss", arguments):
+        objective = captured(loss, theta, state, draw)
+    check_untraced(objective.inputs)
+    return objective
+
+
+def cause_of(
+    loss: Callable, theta: PyTree, state: tuple, draw: StepInputs, *, strict: bool = True
+) -> str:
+    """The error that the loss raises here, called outside of any trace; "" if none. If `strict`, an
+    error for a wrong argument, which is no failure of a solve, is raised.
+    """
+    try:
+        loss(theta, state, draw)
+    except Exception as error:
+        if strict and isinstance(error, (TypeError, ValueError)):
             raise
-        except Exception as error:
-            return f" ({type(error).__name__}: {error})"
-        return ""
+        return f" ({type(error).__name__}: {error})"
+    return ""
 
 
 def start_of_phase(
