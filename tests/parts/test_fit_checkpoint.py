@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import diffeq as de
+from diffeq.train.checkpoint import checked_checkpoint
 
 KEY = jax.random.key(3)
 DATA = jax.random.normal(jax.random.key(0), (20, 2))
@@ -144,6 +145,25 @@ def test_earlier_phases_have_the_steps_that_they_had(tmp_path):
     de.fit(model(), optimizer=phases(2), **options)
     with pytest.raises(ValueError, match=r"differs in the steps of phase 0 \(2\)"):
         de.fit(model(), optimizer=phases(3), **options)
+
+
+def test_fewer_steps_than_were_made_are_refused(tmp_path):
+    options = {"loss": steep, "optimizer": optax.sgd(1e-4), "progress": False}
+    options["checkpoint"] = tmp_path
+    made = de.fit(model(), steps=6, **options)
+    with pytest.raises(
+        ValueError, match=r"6 steps of phase 0 were made, and 4 are asked for.*folder"
+    ):
+        de.fit(model(), steps=4, **options)
+    again = de.fit(model(), steps=6, **options)
+    np.testing.assert_array_equal(made.history, again.history)
+
+
+def test_a_file_in_the_home_directory_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kept").touch()
+    with pytest.raises(ValueError, match="checkpoint='~/kept' is a file; a folder is wanted"):
+        checked_checkpoint("~/kept", None)
 
 
 def test_a_file_that_is_cut_short_is_named_and_a_draft_is_none(tmp_path):

@@ -115,6 +115,9 @@ class Written(NamedTuple):
                 other.append(f"the steps of phase {number} ({count})")
         if other:
             self._refuse(f"of another fit, which differs in {', '.join(other)}")
+        if done.done > steps[done.phase]:
+            made = f"{done.done} steps of phase {done.phase} were made"
+            self._refuse(f"longer than this one ({made}, and {steps[done.phase]} are asked for)")
 
     def carry(self, like: PyTree) -> PyTree:
         """The carry that was written, for one like it."""
@@ -210,6 +213,6 @@ def checked_checkpoint(folder: Any, every: Any) -> Checkpoint | None:
         raise TypeError(f"every is {shown(every)}; a whole number of steps is wanted.")
     if every is not None and every < 1:
         raise ValueError(f"every is {every}; at least one step is wanted.")
-    if Path(folder).is_file():
+    if Path(folder).expanduser().is_file():
         raise ValueError(f"checkpoint={str(folder)!r} is a file; a folder is wanted.")
     return Checkpoint(folder, None if every is None else int(every))

@@ -84,7 +84,8 @@ def fit(
         checkpoint: a folder in which the fit is kept: parameters, optimiser, losses, and how far it
             is. The same call goes on from there, after Ctrl-C or a killed process, to the numbers
             of a fit that was not cut off, to the bit; of a finished fit it makes no step. The last
-            phase may have more steps than before, and other phases may follow it.
+            phase may have more steps than before, and other phases may follow it; fewer steps than
+            were made are refused.
         every: steps between two checkpoints; None: as many as take ten seconds.
 
     Returns:
@@ -93,8 +94,8 @@ def fit(
     Raises:
         TypeError, ValueError: an argument that does not fit; a loss that is no real scalar; a
             starting point that is not inside its bounds; a call inside jit, vmap or grad; a
-            checkpoint of another fit (model, loss, data, key, optimisers), or one that cannot be
-            read.
+            checkpoint of another fit (model, loss, data, key, optimisers), of one with more steps
+            than are asked for, or one that cannot be read.
 
     Example:
         >>> import jax.numpy as jnp, optax, diffeq as de
