@@ -133,6 +133,22 @@ def test_what_is_not_trained_is_compared_by_what_it_is():
             de.fit_starts([scaled(1.0), scaled(2.0, **change)], of_scaled, **options, **QUIET)
 
 
+class Static(eqx.Module):
+    weight: jax.Array
+    function: Callable = eqx.field(static=True)
+
+
+def test_a_function_in_a_static_field_is_one_for_all_starts():
+    make = lambda weight: Static(jnp.array(weight), lambda x: x**2)
+    loss = lambda model: model.function(model.weight)
+    options = {"optimizer": optax.sgd(0.1), "steps": 2, **QUIET}
+    with pytest.raises(ValueError, match=r"models\[1\].*another static field.*define it once"):
+        de.fit_starts([make(1.0), make(2.0)], loss, **options)
+    square = lambda x: x**2
+    models = [Static(jnp.array(weight), square) for weight in (1.0, 2.0)]
+    assert [fit.history[0] for fit in de.fit_starts(models, loss, **options)] == [1.0, 4.0]
+
+
 def test_functions_that_an_installed_class_makes_are_one():
     def graph(seed):
         message = eqx.nn.MLP(2, 1, 4, 1, jnp.tanh, key=jax.random.key(seed))

@@ -29,7 +29,7 @@ class Fit:
         status: "finished"; "stopped" by the callback; "interrupted" by Ctrl-C; "converged", when
             steps no longer changed anything; "nonfinite", when step after step led to a loss or a
             gradient that is not finite.
-        loss: the loss of `model` (with batches or keys: the last finite one); inf where no loss was
+        loss: the loss of `model` (with batches or keys: the last finite one); inf where it is not
             finite, so that of several fits the best is the one with the least loss.
         phases: where in `history` each phase starts.
         message: which steps were refused, and what was not finite in the first of them; that no

@@ -68,8 +68,8 @@ def fit_starts(
 
     Returns:
         A `Fit` for each start, in their order: that which `de.fit` makes of it. One warning is
-        given, with the numbers of the starts that failed. Where no loss of a start was finite its
-        `loss` is inf, so `min(fits, key=lambda fit: fit.loss)` is the best of them. Ctrl-C ends
+        given, with the numbers of the starts that failed. Where the loss of a start is not finite
+        its `loss` is inf, so `min(fits, key=lambda fit: fit.loss)` is the best of them. Ctrl-C ends
         all of them after the step.
 
     Raises:
@@ -264,14 +264,23 @@ def _parts(models: Any, trainable: PyTree, bounds: PyTree) -> list[Parameters]:
 def _check_alike(one: Parameters, other: Parameters, number: int) -> None:
     """Refuses models that cannot go through one program."""
     shapes = [
-        jax.tree.map(lambda x: (x.shape, x.dtype), (part.theta, part.state))
+        [
+            (path, x.shape, x.dtype)
+            for path, x in jax.tree.leaves_with_path((part.theta, part.state))
+        ]
         for part in (one, other)
     ]
-    if one.layout != other.layout or shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1]:
         raise ValueError(
             f"models[{number}] has another structure than models[0], or other shapes: starts "
-            "differ in the numbers that are trained. A function in a static field is to be the "
-            "same one in all of them: define it once, outside of what makes a model."
+            "differ in the numbers that are trained."
+        )
+    structures = [jax.tree.structure((part.theta, part.state)) for part in (one, other)]
+    if one.layout != other.layout or structures[0] != structures[1]:
+        raise ValueError(
+            f"models[{number}] has another structure than models[0], or another static field: "
+            "starts differ in the numbers that are trained. A function in a static field is to be "
+            "the same one in all of them: define it once, outside of what makes a model."
         )
     kept = [jax.tree.leaves(part.rest) for part in (one, other)]
     if len(kept[0]) != len(kept[1]) or not all(map(_same_constant, *kept)):
@@ -291,4 +300,5 @@ def _same_constant(one: PyTree, other: PyTree) -> bool:
             return False
         plain = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in (one, other)]
         return np.array_equal(*plain, equal_nan=jnp.issubdtype(plain[0].dtype, jnp.inexact))
-    return Static(one) == Static(other)
+    same = type(one) is type(other) and (one == other) is True
+    return same or Static(one) == Static(other)
