@@ -23,7 +23,14 @@ from .core.promotion import standard_promotion
 from .core.status import Status
 from .diagnosis import hint
 from .integrator import State as Inner
-from .integrator import count_passed, initial_state, mark_failed, right_limit_form, with_held
+from .integrator import (
+    count_passed,
+    initial_state,
+    is_over,
+    mark_failed,
+    right_limit_form,
+    with_held,
+)
 from .integrator.build import BuiltSolve, build, signed_time
 from .integrator.call import Call, StaticOptions
 from .methods import Method
@@ -274,6 +281,9 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     if built.integrator.events:
         new = replace(new, events=built.integrator.events.moved(old.events, new.events, t == old.t))
     new = replace(new, **{name: getattr(old, name) for name in kept})
+    over = is_over(built.integrator, data, t, new.events)  # what has happened does not again
+    status = jnp.where(over & (new.status == Status.running), Status.success, new.status)
+    new = replace(new, status=status.astype(jnp.int32))
     return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 
 

@@ -65,3 +65,42 @@ def test_a_lane_that_fails_at_its_start_poisons_nothing():
         return jnp.where(sol.success, sol.y1, k)
 
     assert float(jax.grad(loss)(1.0)) == 1.0
+
+
+def test_events_at_the_ends_of_no_length_happen():
+    def scaled(t0, t1, y0, rows):
+        problem = de.ODEProblem(lambda t, y, k: t - k * y, y0, (t0, t1), RATE)
+        times, affect = jnp.array([T0, T0, T0 + 1.0]), lambda t, y, k, row: row * y
+        event = de.PresetTimes(times, affect, data=rows)
+        sol = de.solve(problem, de.Tsit5(), events=event, saveat=t1[None])
+        return sol.ys[0], sol
+
+    rows, t0 = jnp.array([2.0, 3.0, 5.0]), jnp.array(T0)
+    of_all = jax.jit(jax.value_and_grad(scaled, (0, 2, 3), has_aux=True))
+    (y1, sol), slopes = of_all(t0, t0, jnp.array(Y0[0]), rows)
+    assert float(y1) == float(sol.y1) == 6.0
+    assert sol.status == de.Status.success
+    np.testing.assert_array_equal(sol.events[0].before[:2], [1.0, 2.0])
+    np.testing.assert_array_equal(sol.events[0].after[:2], [2.0, 6.0])
+    np.testing.assert_allclose(slopes[0], -6 * (T0 - RATE * Y0[0]), rtol=1e-13)
+    np.testing.assert_allclose(slopes[1], 6.0)
+    np.testing.assert_allclose(slopes[2], [3.0, 2.0, 0.0])
+    ends = jnp.array([T0, T0 + 0.2])
+    lanes = jax.jit(jax.vmap(lambda t1: scaled(t0, t1, 1.0, rows)[0]))(ends)
+    np.testing.assert_allclose(lanes[0], 6.0)
+    z = 6.0 - T0 / RATE + 1 / RATE**2
+    known = z * np.exp(-RATE * 0.2) + (T0 + 0.2) / RATE - 1 / RATE**2
+    np.testing.assert_allclose(lanes[1], known, rtol=1e-5)
+
+
+def test_what_happened_at_the_end_does_not_happen_again():
+    problem = de.ODEProblem(lambda t, y, k: -k * y, jnp.array(Y0), (T0, T0), RATE)
+    event = de.PresetTimes([T0], lambda t, y, k: 2 * y)
+    state = de.init(problem, de.Tsit5(), events=event)
+    assert state.status == de.Status.running
+    state = de.step(state)
+    assert state.status == de.Status.success
+    np.testing.assert_array_equal(state.y, 2 * Y0)
+    again = state.replace(y=jnp.array(Y0))
+    assert again.status == de.Status.success
+    np.testing.assert_array_equal(again.y, Y0)

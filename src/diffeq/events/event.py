@@ -128,7 +128,7 @@ class PresetTimes(AbstractEvent):
     Args:
         times: increasing or not, in the problem's unit of time; or a function of args. NaN is
             padding, so that schedules of different length vmap. Times outside tspan do not happen;
-            those at its ends do.
+            those at its ends do, also where it has no length.
         affect: `affect(t, y, args)`, as in `Event`; with data `affect(t, y, args, row)`.
         data: a pytree of arrays with one row for each time; or a function of args.
 

@@ -1,6 +1,6 @@
 """Layer 4: the loop, for every kind of equation; what an attempt is, and how it is made again."""
 
-from .init import Start, initial_state, mark_failed, with_presampled_noise
+from .init import Start, initial_state, is_over, mark_failed, with_presampled_noise
 from .loop import (
     MOST_LAPS,
     alternate_methods,
@@ -39,6 +39,7 @@ __all__ = [
     "initial_state",
     "integrate",
     "is_compensated",
+    "is_over",
     "is_sound",
     "lane_status",
     "left_of",

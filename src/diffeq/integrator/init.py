@@ -15,7 +15,14 @@ from .restart import restart, right_limit_form
 from .state import Data, Held, Integrator, Memory, State, with_held
 from .stops import count_passed
 
-__all__ = ["Start", "events_at_start", "initial_state", "mark_failed", "with_presampled_noise"]
+__all__ = [
+    "Start",
+    "events_at_start",
+    "initial_state",
+    "is_over",
+    "mark_failed",
+    "with_presampled_noise",
+]
 
 
 class Start(eqx.Module):
@@ -78,8 +85,8 @@ def initial_state(
     form, method, controller = integrator.parts(data)
     zero = jnp.zeros((), jnp.int32)
     finite = jnp.isfinite(t0) & jnp.isfinite(data.t1)
-    status = jnp.where(t0 >= data.t1, Status.success, Status.running)
     known, shown = events_at_start(integrator, data, t0, y0)
+    status = jnp.where(is_over(integrator, data, t0, known), Status.success, Status.running)
     given = not controller.is_adaptive and not integrator.events
     form = right_limit_form(integrator, data, form, t0)
     form = form if slope is None else form.with_slope(t0, y0, slope)
@@ -115,6 +122,14 @@ def events_at_start(
         return (), t0
     known = events.start(t0, y0, restart(integrator, data))
     return known, events.shown(known, t0)
+
+
+def is_over(integrator: Integrator, data: Data, t: Array, known: Memory) -> Array:
+    """True at the end of the span, if no event is still to happen there: of a span of no length
+    those at its ends are rounds of the loop, in which no time passes.
+    """
+    events, at_end = integrator.bound_events(data), t >= data.t1
+    return at_end & (events.shown(known, t) >= t) if events else at_end
 
 
 def with_presampled_noise(integrator: Integrator, data: Data) -> Data:
