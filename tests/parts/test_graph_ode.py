@@ -100,6 +100,33 @@ def test_a_field_sees_all_nodes_and_args():
     np.testing.assert_allclose(slope, 3.0 * sent - 0.5 * Y0 + 2.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(), (2, 3)])
+def test_the_mean_of_messages_that_are_no_vectors(shape):
+    layer = de.nn.GraphODE(
+        None, message=lambda pair: jnp.broadcast_to(pair[0], shape), aggregate="mean",
+        senders=SENDERS, receivers=RECEIVERS,
+    )  # fmt: skip
+    reached = np.bincount(RECEIVERS, minlength=5) > 0  # by messages, all of them the receiver's own
+    wanted = np.where(reached, Y0[:, 0], 0.0).reshape((5,) + (1,) * len(shape))
+    found = layer.messages(Y0)
+    np.testing.assert_allclose(found, np.broadcast_to(wanted, (5, *shape)), rtol=1e-12)
+
+
+def test_a_graph_without_edges():
+    layer = network().on([], [], np.zeros((0, 1)))
+    np.testing.assert_array_equal(layer.messages(Y0), np.zeros((5, 3)))
+    assert layer(Y0).y1.shape == (5, 2)
+
+
+def test_a_layer_that_is_made_again_is_the_same():
+    made = [
+        de.nn.GraphODE(None, senders=SENDERS, receivers=RECEIVERS, tspan=(0.0, 1.0))
+        for _ in range(2)
+    ]
+    assert jax.tree.structure(made[0]) == jax.tree.structure(made[1])
+    assert made[0].field is made[1].field
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -1,5 +1,6 @@
 """Graph neural ordinary differential equations: nodes that send each other messages along edges."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ class GraphODE(Layer):
             raise ValueError(f"aggregate is {aggregate!r}; one of {words} is wanted.")
         check_instance("message", message)
         if net is None and field is None:
-            field = lambda net, t, y, messages, args: messages  # noqa: E731
+            field = _messages_alone
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         self.message = message
         self.aggregate = aggregate
@@ -105,7 +106,8 @@ class GraphODE(Layer):
         senders, receivers, edges = self.graph.value
         parts = [y[receivers], y[senders]]
         if edges is not None:
-            parts.append(jnp.reshape(edges, (len(senders), -1)).astype(y.dtype))
+            numbers = math.prod(jnp.shape(edges)[1:])
+            parts.append(jnp.reshape(edges, (len(senders), numbers)).astype(y.dtype))
         if self.message is None:
             sent = y[senders]
         else:
@@ -114,7 +116,7 @@ class GraphODE(Layer):
         if self.aggregate == "sum":
             return total
         count = np.maximum(np.bincount(receivers, minlength=len(y)), 1)
-        return total / jnp.asarray(count, total.dtype)[:, None]
+        return total / jnp.asarray(count, total.dtype).reshape((-1,) + (1,) * (total.ndim - 1))
 
     def _equation(self, key: PRNGKeyArray | None) -> Callable:
         """The field as a problem takes it."""
@@ -145,6 +147,12 @@ class GraphODE(Layer):
                     f"{name} has the node {nodes.max()}, and y0 the shape {jnp.shape(y)}, which is "
                     f"of the nodes 0 to {len(y) - 1}."
                 )
+
+
+def _messages_alone(net: PyTree, t: Array, y: Array, messages: Array, args: PyTree) -> Array:
+    """The slope of a graph without a network for its nodes."""
+    del net, t, y, args
+    return messages
 
 
 def _checked_graph(senders: Any, receivers: Any, edges: PyTree) -> Frozen:
