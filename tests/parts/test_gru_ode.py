@@ -122,6 +122,48 @@ def test_forecasts_come_from_what_was_observed_before():
     np.testing.assert_allclose(found[2], after[1], rtol=1e-5)
 
 
+def test_rows_at_one_time_and_none():
+    made = model()
+    dynamic, static = eqx.partition(made, eqx.is_inexact_array)
+    # One row, rows at one time, and none, each padded.
+    ts = np.array([[2.0, NAN, NAN], [2.0, 2.0, NAN], [NAN, NAN, NAN]])
+    values = np.stack([XS[:3]] * 3)
+
+    def losses(dynamic):
+        one = lambda ts, xs: eqx.combine(dynamic, static).log_likelihood(ts, xs)
+        found = jax.vmap(one)(ts, values)
+        return found.sum(), found
+
+    (_, found), slopes = jax.jit(jax.value_and_grad(losses, has_aux=True))(dynamic)
+    start = jnp.tanh(made.start)
+    known = [made._forecasts(start[None])]
+    after = made.update(start, XS[0], np.ones(2, bool))
+    known.append(made._forecasts(after[None]))
+    wanted = [norm(*np.stack(p)[:, 0]).logpdf(x).sum() for p, x in zip(known, XS, strict=False)]
+    np.testing.assert_allclose(found, [wanted[0], wanted[0] + wanted[1], 0.0], rtol=1e-12)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(slopes))
+    here = made.predict(TS[:1], TS[:1], XS[:1])
+    np.testing.assert_allclose(here.mean, known[1].mean, rtol=1e-12)
+
+
+def test_before_t0_there_is_no_forecast():
+    made = model(t0=0.3)
+    at = jnp.array([0.1, 0.3, NAN])
+    found = jax.jit(lambda: made.predict(at, TS, XS))()
+    assert np.isnan(made.predict(at[:1], TS, XS).mean).all()
+    wanted = made.predict(at[1:2], TS, XS)
+    for rows, row in zip(found, wanted, strict=True):
+        assert np.isnan(rows[0]).all()
+        np.testing.assert_allclose(rows[1], row[0], rtol=1e-12)
+        assert np.isfinite(rows[2]).all()
+
+
+def test_wrong_times_in_a_trace_are_nan():
+    for made, ts in ((model(), TS[::-1]), (model(t0=0.4), TS)):
+        found = jax.jit(lambda ts, made=made: made.log_likelihood(ts, XS))(ts)
+        assert np.isnan(found)
+
+
 @pytest.mark.thorough
 def test_the_state_stays_within_one():
     wide = jax.tree.map(lambda x: 20.0 * x if eqx.is_inexact_array(x) else x, model().continuous)
@@ -135,6 +177,14 @@ def test_the_state_stays_within_one():
     ("call", "error", "message"),
     [
         (lambda: model(noise=0.0), ValueError, "noise is 0.0; a positive number"),
+        (lambda: model(noise=NAN), ValueError, "noise is nan; a positive number"),
+        (lambda: model(noise="a"), ValueError, "noise is 'a'; a positive number"),
+        (lambda: model(mixing=NAN), ValueError, "mixing is nan; a number that is not negative"),
+        (lambda: model().filter(TS, XS[:, :1]), ValueError, "rows of 1 channels; GRUODE was made"),
+        (
+            lambda: model(t0=0.4).loss((TS[None], XS[None])), ValueError,
+            r"ts\[0, 0\] is 0.3, before t0 = 0.4; t0 must not be after the first",
+        ),
         (lambda: model(saveat=TS), TypeError, "GRUODE sets saveat itself"),
         (lambda: model(tol=1e-3), TypeError, "got 'tol'"),
         (lambda: model().filter(TS[::-1], XS), ValueError, "must not decrease"),
@@ -144,7 +194,7 @@ def test_the_state_stays_within_one():
             "ts, xs, mask",
         ),
     ],
-)
+)  # fmt: skip
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -191,14 +191,74 @@ def test_a_batch_is_its_series_and_the_mask_of_what_is_given():
     assert float(bound.log_likelihood) == pytest.approx(wanted, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["gru", "attention"])
+@pytest.mark.parametrize("name", ["gru", "attention", "ode_rnn"])
 def test_a_series_of_one_row_or_of_none(name):
     made = model(name, noise=0.2)
-    bound = jax.jit(lambda ts, xs: made.elbo(ts, xs, key=KEY))
-    assert np.isfinite(bound(TS[:1], XS[:1]).value)
-    none = bound(np.full(1, NAN), XS[:1])
+    dynamic, static = eqx.partition(made, eqx.is_inexact_array)
+
+    @jax.jit
+    def kl(dynamic, ts, xs):
+        def of(dynamic, xs):
+            bound = eqx.combine(dynamic, static).elbo(ts, xs, key=KEY)
+            return bound.kl, bound
+
+        return jax.value_and_grad(of, (0, 1), has_aux=True)(dynamic, xs)
+
+    (_, bound), (_, of_xs) = kl(dynamic, TS[:1], XS[:1])
+    assert np.isfinite(bound.value)
+    assert (np.asarray(of_xs) != 0).all(), "the encoder does not read the row"
+    (_, none), slopes = kl(dynamic, np.full(1, NAN), XS[:1])
     assert float(none.log_likelihood) == 0.0
     assert float(none.kl) >= 0
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(slopes))
+
+
+def test_densities_of_positive_numbers():
+    """What was not observed is nowhere outside of the support of a density."""
+
+    def log_normal(x, decoded, scale):
+        assert x.shape == decoded.shape == scale.shape
+        return norm_log_density(jnp.log(x), decoded, scale) - jnp.log(x)
+
+    norm_log_density = lambda x, m, s: -(((x - m) / s) ** 2) / 2 - jnp.log(s)
+    made = model(likelihood=log_normal)
+    slopes = eqx.filter_grad(
+        lambda made: made.elbo(TS, np.where(MASK, np.exp(XS), NAN), key=KEY).value
+    )(made)
+    arrays = jax.tree.leaves(eqx.filter(slopes, eqx.is_inexact_array))
+    assert all(jnp.isfinite(x).all() for x in arrays)
+    assert (np.asarray(slopes.observation.log_noise) != 0).all()
+    fixed = model(likelihood=log_normal, noise=np.float32(0.5))
+    assert np.isfinite(fixed.elbo(TS, np.exp(XS), key=KEY).value)
+
+
+def test_wrong_times_in_a_trace_are_nan():
+    for made, ts in ((model(), TS[::-1]), (model(t0=0.4), TS)):
+        bound = jax.jit(lambda ts, made=made: made.elbo(ts, XS, key=KEY))(ts)
+        assert np.isnan(bound.log_likelihood)
+        assert np.isnan(bound.kl)
+    before = model().predict(jnp.array([0.1, 0.3, 0.5]), TS, XS)
+    np.testing.assert_array_equal(np.isnan(before).all(axis=1), [True, False, False])
+
+
+def test_masks_of_numbers():
+    made = model(noise=0.2)
+    wanted = made.elbo(TS, XS, MASK, key=KEY).value
+    for dtype in (float, int):
+        assert float(made.elbo(TS, XS, MASK.astype(dtype), key=KEY).value) == float(wanted)
+
+
+def test_times_that_float32_does_not_tell_apart():
+    with jax.enable_x64(False):
+        series_of = de.nn.time_series.series_of
+        message = r"ts\[0\] is 1700000000.3 and ts\[1\] .* subtract ts\[0\] first"
+        with pytest.raises(ValueError, match=message):
+            series_of(TS + 1.7e9, XS)
+        made = de.nn.LatentODE(2, 2, key=KEY)
+        with pytest.raises(ValueError, match=r"ts\[0, 0\] is 1700000000 and ts\[0, 1\]"):
+            made.loss((np.arange(5)[None] + 1700000000, XS[None]), KEY)
+        near = np.array([0.3, 0.1 + 0.2, 0.6, 1.1, 1.7])  # which no shift would tell apart
+        assert np.isfinite(series_of(near, XS).times).all()
 
 
 # --- encoders -------------------------------------------------------------------------------------
@@ -237,6 +297,14 @@ def test_ode_rnn_is_its_solves_from_row_to_row():
         for f in (by_hand, lambda v: encoder(TS, v, MASK))
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *of_both)
+
+
+def test_ode_rnn_reads_rows_at_one_time_from_the_last():
+    encoder = ENCODERS["ode_rnn"]
+    times, mask, state = np.zeros(3), np.ones((3, 2), bool), jnp.zeros(8)
+    for x in XS[2::-1]:
+        state = encoder.cell(jnp.concatenate([jnp.zeros(1), x, jnp.ones(2)]), state)
+    np.testing.assert_allclose(encoder(times, XS[:3], mask), state, rtol=1e-12)
 
 
 def test_attention_is_a_mean_of_rows_in_any_order():
@@ -281,6 +349,23 @@ def test_attention_is_a_mean_of_rows_in_any_order():
         ),
         (lambda m: de.nn.LatentODE(2, 2, noise=0.0, key=KEY), ValueError, "noise is 0.0"),
         (
+            lambda m: de.nn.LatentODE(2, 2, encoder=ENCODERS["gru"], key=KEY).elbo(TS, XS, key=KEY),
+            ValueError, r"the encoder returns shape \(8,\); \(32,\) is wanted, by hidden=32",
+        ),
+        *(
+            (lambda m, name=name: model(name).elbo(TS, XS[:, :1], key=KEY), ValueError,
+             r"xs has shape \(5, 1\), rows of 1 channels; the encoder was made for 2")
+            for name in ENCODERS
+        ),
+        (
+            lambda m: model(decoder=lambda z: z).elbo(TS, XS, key=KEY), ValueError,
+            r"the decoder makes rows of shape \(5, 3\), and xs has shape \(5, 2\)",
+        ),
+        (
+            lambda m: model(t0=0.4).loss((TS[None], XS[None]), KEY), ValueError,
+            r"ts\[0, 0\] is 0.3, before t0 = 0.4; t0 must not be after the first",
+        ),
+        (
             lambda m: de.nn.LatentODE(2, 2, likelihood="poisson", key=KEY), ValueError,
             "likelihood is 'poisson'; \"normal\"",
         ),
@@ -303,4 +388,7 @@ def test_a_fit_says_which_series_is_wrong():
     batch = (np.stack([TS, TS]), np.stack([XS, np.where(MASK, XS, NAN)]), np.ones((2, 5), bool))
     options = {"key": KEY, "optimizer": optax.adam(0.01), "steps": 2, "progress": False}
     with pytest.raises(ValueError, match=r"xs\[1, 1, 1\] is nan, where mask says"):
+        de.fit(model(), de.nn.LatentODE.loss, batch, **options)
+    batch = (np.stack([TS, TS[::-1]]), np.stack([XS, XS]))
+    with pytest.raises(ValueError, match=r"ts\[1, 1\] is 1.1, after 1.7"):
         de.fit(model(), de.nn.LatentODE.loss, batch, **options)

@@ -171,9 +171,58 @@ def test_behind_its_end_a_path_follows_the_prior():
     np.testing.assert_allclose(found[:, 0], [0.0, 0.5, 1.0, -1.0, 0.0], atol=1e-4)
 
 
+def test_a_start_that_is_given_is_that_of_each_component():
+    options = {"prior": lambda t, z: -z, "dt": 0.25, "width": 4, "key": KEY}
+    both = [
+        de.nn.LatentSDE(2, 2, decoder=lambda z: z, initial=initial, **options)
+        for initial in ((0.0, [1.0, 2.0]), ([0, 0], (1, 2)))
+    ]
+    keys = jax.random.split(KEY, 2000)
+    one, two = (jax.vmap(lambda key, m=m: m.sample(key, jnp.zeros(1))[0])(keys) for m in both)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_allclose(one.std(axis=0), [1.0, 2.0], rtol=0.1)
+    assert abs(np.corrcoef(one.T)[0, 1]) < 0.1
+
+
+def test_times_outside_of_the_span_in_a_trace_are_nan():
+    for tspan in ((0.2, 1.0), (0.0, 0.9)):
+        model = of_one_series(dt=0.25, tspan=tspan)
+        bound = jax.jit(lambda ts, model=model: model.elbo(ts, XS[:, :1], key=KEY))(TS)
+        assert np.isnan(bound.value)
+    found = model.sample(KEY, jnp.array([-0.5, 0.0, 0.5]))
+    np.testing.assert_array_equal(np.isnan(found[:, 0]), [True, False, False])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: de.nn.LatentSDE(2, 2, encoder=3, key=KEY), ValueError,
+            "encoder is 3; \"gru\", None, or a module",
+        ),
+        (
+            lambda: de.nn.LatentSDE(
+                2, 2, encoder=de.nn.GRUEncoder(2, 4, key=KEY), context=4, key=KEY
+            ).elbo(TS, XS, key=KEY),
+            ValueError, r"returns shape \(4,\); \(4, 4\) is wanted, by context=4: a vector",
+        ),
+        (
+            lambda: of_one_series(initial=(0.0, -1.0)), ValueError,
+            r"initial is \(0.0, -1.0\); a mean and a positive standard deviation",
+        ),
+        (
+            lambda: of_one_series(initial=([0.0] * 3, 1.0)), ValueError,
+            r"initial has parts of shape \(3,\) and \(\); a mean",
+        ),
+        (lambda: of_one_series(initial=1.0), TypeError, "initial is 1.0; a mean and"),
+        (
+            lambda: of_one_series(tspan=(0.2, 1.0)).loss((TS[None], XS[None, :, :1]), KEY),
+            ValueError, r"ts\[0, 0\] is 0, before t0 = 0.2; t0 must not be after",
+        ),
+        (
+            lambda: of_one_series(tspan=(0.0, 0.9)).elbo(TS, XS[:, :1], key=KEY),
+            ValueError, r"ts\[3\] is 1, after t1 = 0.9; t1 must not be before the last",
+        ),
         (
             lambda: de.nn.LatentSDE(2, 2, encoder="ode_rnn", key=KEY), ValueError,
             "encoder is 'ode_rnn'; \"gru\", None, or a module",

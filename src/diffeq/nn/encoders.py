@@ -14,9 +14,9 @@ from ..events import PresetTimes
 from ..solve import solve
 from ..validation.options import SolveOption
 from .layer import Layer, with_method
-from .time_series import readings
+from .time_series import check_channels, readings
 
-__all__ = ["AttentionEncoder", "GRUEncoder", "ODERNNEncoder", "made_encoder"]
+__all__ = ["AttentionEncoder", "GRUEncoder", "ODERNNEncoder", "check_encoded", "made_encoder"]
 
 
 class GRUEncoder(eqx.Module):
@@ -57,6 +57,7 @@ class GRUEncoder(eqx.Module):
 
     def _read(self, ts: PyTree, xs: PyTree, mask: PyTree, *, every: bool) -> Array:
         rows, seen = readings(ts, xs, mask)
+        _check_inputs(xs, self.cell.input_size)
         # What the rows add to the gates is one product before the loop, not one in each turn.
         gates = rows @ self.cell.weight_ih.T + jnp.asarray(self.cell.bias)
 
@@ -127,7 +128,9 @@ class ODERNNEncoder(eqx.Module):
 
     def __call__(self, ts: PyTree, xs: PyTree, mask: PyTree) -> Float[Array, " hidden"]:
         """The state at t = 0."""
-        rows, seen = readings(ts, xs, mask)
+        # From the last to the first, also of rows at one time, which are read in their order here.
+        rows, seen = (x[::-1] for x in readings(ts, xs, mask))
+        _check_inputs(xs, self.cell.input_size)
         change = lambda t, h, args, row: self.cell(row, h)  # noqa: E731
         observed = PresetTimes(jnp.where(seen, rows[:, 0], jnp.nan), change, data=rows)
         start = jnp.zeros(self.cell.hidden_size, rows.dtype)
@@ -206,8 +209,11 @@ class AttentionEncoder(eqx.Module):
         self.out = eqx.nn.Linear(hidden, hidden, key=keys[5])
 
     def __call__(self, ts: PyTree, xs: PyTree, mask: PyTree) -> Float[Array, " hidden"]:
-        """The vector of a series; that of zeros for one without an observation."""
+        """The vector of a series; of one without an observation the means are 0, and it is what the
+        linear map makes of that: its bias.
+        """
         rows, seen = readings(ts, xs, mask)
+        _check_inputs(xs, int(self.embed.in_size) - len(self.frequencies))
         waves = jnp.sin(rows[:, :1] * self.frequencies + self.phases)
         embedded = jax.vmap(self.embed)(jnp.concatenate([rows, waves], axis=1))
         # K and V act on the rows through the query and after the mean: one product a head.
@@ -225,6 +231,26 @@ _ENCODERS: dict[str, Callable] = {
     "ode_rnn": ODERNNEncoder,
     "attention": AttentionEncoder,
 }
+
+
+def _check_inputs(xs: PyTree, inputs: PyTree) -> None:
+    """Refuses rows that do not fit a cell that reads (t, x, mask)."""
+    check_channels(jnp.asarray(xs), (inputs - 1) // 2, "the encoder")
+
+
+def check_encoded(found: PyTree, shape: tuple[int, ...], name: str) -> None:
+    """Refuses what an encoder returns, if it has another shape than a model wants by its `name`.
+
+    >>> check_encoded(jnp.ones(4), (8,), "hidden")
+    Traceback (most recent call last):
+    ValueError: the encoder returns shape (4,); (8,) is wanted, by hidden=8.
+    """
+    if jnp.shape(found) != shape:
+        each = ": a vector for each row, as GRUEncoder(…).states has it" if len(shape) == 2 else ""
+        raise ValueError(
+            f"the encoder returns shape {jnp.shape(found)}; {shape} is wanted, by "
+            f"{name}={shape[-1]}{each}."
+        )
 
 
 def made_encoder(encoder: PyTree, channels: int, hidden: int, key: PRNGKeyArray) -> PyTree:

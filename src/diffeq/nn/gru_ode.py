@@ -15,8 +15,17 @@ from ..solve import solve
 from ..validation.options import SolveOption
 from .latent_ode import check_series_options
 from .layer import Frozen, check_options, with_method
-from .observation import Gaussian, normal_log_density
-from .time_series import Series, check_batch, end_of, series_of
+from .observation import Gaussian, normal_log_density, positive
+from .time_series import (
+    Series,
+    check_batch,
+    check_channels,
+    end_of,
+    from_start,
+    nan_before,
+    series_of,
+    start_of,
+)
 
 __all__ = ["GRUODE", "Filtered"]
 
@@ -65,7 +74,8 @@ class GRUODE(eqx.Module):
         prepared: numbers that are made of each channel before the GRU.
         mixing: the weight of the second sum.
         noise: the standard deviation of an observation, in the second sum.
-        t0: the time at which h is its (trained) initial value; None: the first time of each series.
+        t0: the time at which h is its (trained) initial value, not after the first time of any
+            series; None: the first time of each series.
         key: for the weights.
         solve_options: `method`, `rtol`, `dt`, … of `de.solve`.
 
@@ -117,8 +127,6 @@ class GRUODE(eqx.Module):
     ) -> None:
         check_series_options("GRUODE", solve_options)
         check_options("GRUODE", solve_options)
-        if noise <= 0:
-            raise ValueError(f"noise is {noise!r}; a positive number is wanted.")
         keys = jax.random.split(key, 4)
         self.continuous = _ContinuousGRU(2 * channels, hidden, key=keys[0])
         self.cell = eqx.nn.GRUCell(channels * prepared, hidden, key=keys[1])
@@ -127,7 +135,7 @@ class GRUODE(eqx.Module):
         self.bias = jnp.full((channels, prepared), 0.1)
         self.start = jnp.zeros(hidden)
         self.options = Frozen(solve_options)
-        self.mixing, self.noise = float(mixing), float(noise)
+        self.mixing, self.noise = positive("mixing", mixing, zero=True), positive("noise", noise)
         self.t0 = None if t0 is None else float(t0)
 
     def problem(self, t0: ArrayLike, t1: ArrayLike) -> ODEProblem:
@@ -147,18 +155,20 @@ class GRUODE(eqx.Module):
 
     def predict(self, at: PyTree, ts: PyTree, xs: PyTree, mask: PyTree = None) -> Gaussian:
         """The forecasts at sorted times, from t0 on, of one series, each from what was observed
-        until then: means and standard deviations, (len(at), channels).
+        until then: means and standard deviations, (len(at), channels); NaN before t0.
         """
-        series = series_of(ts, xs, mask)
+        series = self._series(ts, xs, mask)
         at = jnp.asarray(at, series.times.dtype)
-        t0 = self._start(series)
-        hs = self._solved(series, t0, end_of(at, t0), saveat=at).ys
-        return self._forecasts(jnp.where(jnp.isnan(at)[:, None], 0, hs))
+        t0 = start_of(series, self.t0)
+        inside = from_start(at, t0)
+        hs = self._solved(series, t0, end_of(inside, t0), saveat=inside).ys
+        found = self._forecasts(jnp.where(jnp.isnan(at)[:, None], 0, hs))
+        return Gaussian(*(nan_before(rows, at, t0) for rows in found))
 
     def filter(self, ts: PyTree, xs: PyTree, mask: PyTree = None) -> Filtered:
         """The forecasts of one series at its own times, before and after each row is observed."""
-        series = series_of(ts, xs, mask)
-        sol = self._solved(series, self._start(series), series.last)
+        series = self._series(ts, xs, mask)
+        sol = self._solved(series, start_of(series, self.t0), series.last)
         rows = sol.events[0]
         return Filtered(self._forecasts(rows.before), self._forecasts(rows.after), series)
 
@@ -175,7 +185,7 @@ class GRUODE(eqx.Module):
             batch: (ts, xs) or (ts, xs, mask), or a dictionary with these names; arrays with the
                 series along their first axes.
         """
-        parts = check_batch(batch, ("ts", "xs", "mask"))
+        parts = check_batch(batch, ("ts", "xs", "mask"), self.t0)
         return jnp.mean(jax.vmap(lambda part: self._loss(*part))(parts))
 
     def _loss(self, ts: Array, xs: Array, mask: PyTree = None) -> Array:
@@ -198,8 +208,10 @@ class GRUODE(eqx.Module):
     def _forecasts(self, hs: Float[Array, "m hidden"]) -> Gaussian:
         return _forecast_of(jax.vmap(self.forecast)(hs))
 
-    def _start(self, series: Series) -> Array:
-        return series.first if self.t0 is None else jnp.asarray(self.t0, series.times.dtype)
+    def _series(self, ts: PyTree, xs: PyTree, mask: PyTree) -> Series:
+        series = series_of(ts, xs, mask, self.t0)
+        check_channels(series.values, len(self.prepare), "GRUODE")
+        return series
 
 
 class _ContinuousGRU(eqx.Module):

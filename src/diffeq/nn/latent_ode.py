@@ -10,10 +10,20 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..validation.options import SolveOption
-from .encoders import made_encoder
+from .encoders import check_encoded, made_encoder
 from .layer import Layer
 from .observation import ELBO, Gaussian, Observation, decoded_rows, mean_loss, normal_of
-from .time_series import SERIES_PARTS, Series, check_batch, end_of, seen_part, series_of
+from .time_series import (
+    SERIES_PARTS,
+    Series,
+    check_batch,
+    end_of,
+    from_start,
+    nan_before,
+    seen_part,
+    series_of,
+    start_of,
+)
 
 __all__ = ["LatentODE", "check_series_options"]
 
@@ -46,7 +56,8 @@ class LatentODE(eqx.Module):
         noise: the standard deviation of what is observed (of "laplace" its scale); None: one for
             each channel, trained, 1 at first.
         likelihood: "normal", "laplace", or `log_density(x, decoded, scale)` of arrays of one shape.
-        t0: the time of the latent state; None: the first time of each series.
+        t0: the time of the latent state, not after the first time of any series; None: the first
+            time of each series.
         key: for the weights.
         solve_options: `method`, `rtol`, `dt`, … of `de.solve`.
 
@@ -114,8 +125,8 @@ class LatentODE(eqx.Module):
 
     def posterior(self, ts: PyTree, xs: PyTree, mask: PyTree = None) -> Gaussian:
         """q(z(t0) | x) of one series: its mean and standard deviation, each (latent,)."""
-        series = series_of(ts, xs, mask)
-        return self._posterior(series, self._start(series))
+        series = series_of(ts, xs, mask, self.t0)
+        return self._posterior(series, start_of(series, self.t0))
 
     def decode(self, z: Float[Array, " latent"], at: PyTree, t0: ArrayLike) -> Array:
         """The rows at sorted times, shape (len(at), channels), of the latent state z at t0. Times
@@ -137,14 +148,16 @@ class LatentODE(eqx.Module):
         """The rows at other times, from t0 on, of one series: shape (len(at), channels).
 
         Args:
-            at: sorted times; between those of the series, or behind them.
+            at: sorted times; between those of the series, or behind them. Rows before t0 are NaN.
             ts, xs, mask: the series.
             key: for a draw of z(t0) from its posterior; None: its mean.
         """
-        series = series_of(ts, xs, mask)
-        t0 = self._start(series)
+        series = series_of(ts, xs, mask, self.t0)
+        t0 = start_of(series, self.t0)
         posterior = self._posterior(series, t0)
-        return self.decode(posterior.mean if key is None else posterior.sample(key), at, t0)
+        z = posterior.mean if key is None else posterior.sample(key)
+        at = jnp.asarray(at, series.times.dtype)
+        return nan_before(self.decode(z, from_start(at, t0), t0), at, t0)
 
     def sample(self, key: PRNGKeyArray, at: PyTree) -> Array:
         """The rows at sorted times of a series that is drawn from the prior, without noise. t0 is
@@ -173,8 +186,8 @@ class LatentODE(eqx.Module):
                 extrapolate, and one that is given some of the rows to interpolate.
             key: for the draw.
         """
-        series = series_of(ts, xs, mask)
-        t0 = self._start(series)
+        series = series_of(ts, xs, mask, self.t0)
+        t0 = start_of(series, self.t0)
         posterior = self._posterior(seen_part(series, given), t0)
         decoded = self.decode(posterior.sample(key), series.times, t0)
         prior = Gaussian(jnp.zeros_like(posterior.mean), jnp.ones_like(posterior.std))
@@ -190,14 +203,12 @@ class LatentODE(eqx.Module):
             key: for the draws.
             kl_weight: less than 1 at the start of a training keeps the posterior from the prior.
         """
-        return mean_loss(self.elbo, check_batch(batch, SERIES_PARTS), key, kl_weight)
-
-    def _start(self, series: Series) -> Array:
-        """The time of the latent state."""
-        return series.first if self.t0 is None else jnp.asarray(self.t0, series.times.dtype)
+        return mean_loss(self.elbo, check_batch(batch, SERIES_PARTS, self.t0), key, kl_weight)
 
     def _posterior(self, series: Series, t0: Array) -> Gaussian:
-        return normal_of(self.head(self.encoder(series.times - t0, series.values, series.mask)))
+        vector = self.encoder(series.times - t0, series.values, series.mask)
+        check_encoded(vector, self.head.weight.shape[1:], "hidden")
+        return normal_of(self.head(vector))
 
 
 def check_series_options(name: str, options: dict[str, SolveOption]) -> None:

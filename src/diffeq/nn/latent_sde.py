@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
@@ -14,11 +15,22 @@ from ..problems import SDEProblem
 from ..solution import Solution
 from ..solve import solve
 from ..validation.options import SolveOption
-from .encoders import GRUEncoder
+from ..validation.values import concrete, shown
+from .encoders import GRUEncoder, check_encoded
 from .latent_ode import check_series_options
 from .layer import Frozen, check_options
 from .observation import ELBO, Gaussian, Observation, decoded_rows, mean_loss, normal_of
-from .time_series import SERIES_PARTS, Series, check_batch, end_of, seen_part, series_of
+from .time_series import (
+    SERIES_PARTS,
+    Series,
+    check_batch,
+    end_of,
+    from_start,
+    nan_before,
+    seen_part,
+    series_of,
+    start_of,
+)
 
 __all__ = ["LatentSDE"]
 
@@ -49,12 +61,13 @@ class LatentSDE(eqx.Module):
             for each row of the series; it gets times from t0 on, and 0 where nothing was observed.
             None: one series alone is learnt, and q₀ is a normal that is trained itself.
         decoder: a network from z to a row; None: a linear map.
-        initial: (mean, standard deviation) of p₀, constants; None: trained, N(0, 1) at first.
+        initial: (mean, standard deviation) of p₀, constants, each a number or (latent,) of them;
+            None: trained, N(0, 1) at first.
         context: numbers in c.
         width: of the hidden layers of the perceptrons.
         noise, likelihood: as in `LatentODE`.
-        tspan: (t0, t1), between which the divergence is integrated; None: from the first to the
-            last time of each series.
+        tspan: (t0, t1), between which the divergence is integrated, and in which the times of all
+            series are; None: from the first to the last time of each series.
         key: for the weights.
         solve_options: `dt`, `method`, `rtol`, … of `de.solve`. Without `dt` steps are controlled,
             which needs a diffusion whose components each depend on their own component of z.
@@ -117,9 +130,9 @@ class LatentSDE(eqx.Module):
         check_series_options("LatentSDE", solve_options)
         check_options("LatentSDE", solve_options)
         keys = jax.random.split(key, 6)
-        if encoder == "gru":
+        if isinstance(encoder, str) and encoder == "gru":
             encoder = GRUEncoder(channels, context, key=keys[0]).states
-        if isinstance(encoder, str):
+        if encoder is not None and not callable(encoder):
             raise ValueError(
                 f'encoder is {encoder!r}; "gru", None, or a module encoder(ts, xs, mask) is wanted.'
             )
@@ -134,7 +147,9 @@ class LatentSDE(eqx.Module):
             if encoder is None
             else eqx.nn.Linear(context, 2 * latent, key=keys[5])
         )
-        self.initial = jnp.zeros(2 * latent) if initial is None else Frozen(tuple(initial))
+        self.initial = (
+            jnp.zeros(2 * latent) if initial is None else _checked_initial(initial, latent)
+        )
         self.observation = Observation(channels, noise, likelihood)
         self.options = Frozen(solve_options)
         self.tspan = None if tspan is None else (float(tspan[0]), float(tspan[1]))
@@ -146,14 +161,15 @@ class LatentSDE(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, at: PyTree) -> Array:
         """The rows at sorted times of a series that is drawn from the prior, without noise. It
-        starts at tspan[0], or at the first of the times.
+        starts at tspan[0], before which rows are NaN, or at the first of the times.
         """
         of_start, of_path = jax.random.split(key)
         at = jnp.asarray(at, jnp.result_type(float))
-        t0 = self._start(at)
-        problem = self.prior_problem(self._initial().sample(of_start), (t0, end_of(at, t0)))
-        zs = solve(problem, saveat=at, key=of_path, **self.options.value).ys
-        return decoded_rows(self.decoder, at, zs)
+        t0 = at[0] if self.tspan is None else jnp.asarray(self.tspan[0], at.dtype)
+        inside = from_start(at, t0)
+        problem = self.prior_problem(self._initial().sample(of_start), (t0, end_of(inside, t0)))
+        zs = solve(problem, saveat=inside, key=of_path, **self.options.value).ys
+        return nan_before(decoded_rows(self.decoder, at, zs), at, t0)
 
     def predict(
         self, at: PyTree, ts: PyTree, xs: PyTree, mask: PyTree = None, *, key: PRNGKeyArray
@@ -162,30 +178,30 @@ class LatentSDE(eqx.Module):
         posterior of one series; behind its end the path follows the prior.
 
         Args:
-            at: sorted times, from t0 on.
+            at: sorted times, from t0 on. Rows before it are NaN.
             ts, xs, mask: the series.
             key: that of the path. The mean over many keys is that of the posterior.
         """
-        series = series_of(ts, xs, mask)
+        series, (t0, t1) = self._series(ts, xs, mask)
         at = jnp.asarray(at, series.times.dtype)
-        t0, t1 = self._span(series)
+        inside = from_start(at, t0)
         of_start, of_path = jax.random.split(key)
         context, start = self._read(series, t0)
 
         def drift(t: Array, z: Array, context: PyTree) -> Array:
-            inside = self.posterior(t, z, None if context is None else context(t))
-            return jnp.where(t < t1, inside, self.prior(t, z))
+            given = self.posterior(t, z, None if context is None else context(t))
+            return jnp.where(t < t1, given, self.prior(t, z))
 
         problem = SDEProblem(
             drift,
             lambda t, z, context: self.diffusion(t, z),
             start.sample(of_start),
-            (t0, end_of(at, t0)),
+            (t0, end_of(inside, t0)),
             context,
         )
-        options = {"saveat": at, "stops": t1[None], **self.options.value}
+        options = {"saveat": inside, "stops": t1[None], **self.options.value}
         zs = solve(problem, key=of_path, **options).ys
-        return decoded_rows(self.decoder, at, zs)
+        return nan_before(decoded_rows(self.decoder, at, zs), at, t0)
 
     def elbo(
         self,
@@ -203,8 +219,7 @@ class LatentSDE(eqx.Module):
             given: what the encoder sees of it, in the form of a mask; None: all.
             key: that of the path. The bound is the mean over keys.
         """
-        series = series_of(ts, xs, mask)
-        t0, t1 = self._span(series)
+        series, (t0, t1) = self._series(ts, xs, mask)
         of_start, of_path = jax.random.split(key)
         context, start = self._read(seen_part(series, given), t0)
         sol = self._path(start.sample(of_start), (t0, t1), series.times, context, of_path)
@@ -216,7 +231,8 @@ class LatentSDE(eqx.Module):
         """The loss −log p(x | z) + kl_weight · KL, the mean over a batch: for `de.fit`,
         as `LatentSDE.loss`. Its arguments are those of `LatentODE.loss`.
         """
-        return mean_loss(self.elbo, check_batch(batch, SERIES_PARTS), key, kl_weight)
+        batch = check_batch(batch, SERIES_PARTS, *(self.tspan or ()))
+        return mean_loss(self.elbo, batch, key, kl_weight)
 
     def _path(
         self, z0: Array, tspan: tuple, saveat: Array, context: PyTree, key: PRNGKeyArray
@@ -243,23 +259,38 @@ class LatentSDE(eqx.Module):
         if self.encoder is None:
             return None, normal_of(self.head)
         states = self.encoder(series.times - t0, series.values, series.mask)
+        check_encoded(states, (len(series.times), *self.head.weight.shape[1:]), "context")
         return _Context(series.times, states), normal_of(self.head(states[0]))
 
     def _initial(self) -> Gaussian:
         """p₀."""
         if isinstance(self.initial, Frozen):
-            return Gaussian(*map(jnp.atleast_1d, map(jnp.asarray, self.initial.value)))
+            return Gaussian(*map(jnp.asarray, self.initial.value))
         return normal_of(self.initial)
 
-    def _start(self, times: Array) -> Array:
-        return times[0] if self.tspan is None else jnp.asarray(self.tspan[0], times.dtype)
+    def _series(self, ts: PyTree, xs: PyTree, mask: PyTree) -> tuple[Series, tuple[Array, Array]]:
+        """A series, and the interval of the divergence."""
+        t0, t1 = self.tspan or (None, None)
+        series = series_of(ts, xs, mask, t0, t1)
+        last = series.last if t1 is None else jnp.asarray(t1, series.times.dtype)
+        return series, (start_of(series, t0), last)
 
-    def _span(self, series: Series) -> tuple[Array, Array]:
-        """The interval of the divergence."""
-        if self.tspan is None:
-            return series.first, series.last
-        t0, t1 = self.tspan
-        return jnp.asarray(t0, series.times.dtype), jnp.asarray(t1, series.times.dtype)
+
+def _checked_initial(initial: PyTree, latent: int) -> Frozen:
+    """The mean and the standard deviation of p₀, of each component."""
+    wanted = f"a mean and a positive standard deviation, numbers or ({latent},) of them, are wanted"
+    try:
+        mean, std = initial
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"initial is {shown(initial)}; {wanted}.") from error
+    known = concrete((mean, std))
+    mean, std = ((np if known else jnp).asarray(x, float) for x in (mean, std))
+    if any(x.shape not in ((), (1,), (latent,)) for x in (mean, std)):
+        raise ValueError(f"initial has parts of shape {mean.shape} and {std.shape}; {wanted}.")
+    if known and not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+        raise ValueError(f"initial is {shown(initial)}; {wanted}.")
+    dtype = jnp.result_type(float)
+    return Frozen(tuple(jnp.broadcast_to(jnp.asarray(x, dtype), (latent,)) for x in (mean, std)))
 
 
 class _Context(eqx.Module):

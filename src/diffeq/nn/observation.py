@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
+from ..validation.values import concrete, is_real, shown
 from .time_series import Series
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "mean_loss",
     "normal_log_density",
     "normal_of",
+    "positive",
 ]
 
 
@@ -88,6 +90,21 @@ def _laplace_log_density(x: Array, mean: Array, scale: Array) -> Array:
 _DENSITIES: dict[str, Callable] = {"normal": normal_log_density, "laplace": _laplace_log_density}
 
 
+def positive(name: str, x: Any, other: str = "", *, zero: bool = False) -> float:
+    """A finite positive number, or, with `zero`, one that is not negative; `other` is what else is
+    wanted in its place.
+
+    >>> positive("noise", jnp.inf)
+    Traceback (most recent call last):
+    ValueError: noise is inf; a positive number is wanted.
+    """
+    number = concrete(x) and is_real(x) and jnp.ndim(x) == 0
+    if not number or not (0 <= float(x) < math.inf) or (x == 0 and not zero):
+        sort = "number that is not negative" if zero else "positive number"
+        raise ValueError(f"{name} is {shown(x)}; a {sort} is wanted{other}.")
+    return float(x)
+
+
 class Observation(eqx.Module):
     """Independent noise on each number that is observed.
 
@@ -95,7 +112,7 @@ class Observation(eqx.Module):
         channels: numbers in a row.
         noise: the scale of the noise, a positive number; None: one for each channel, trained.
         likelihood: "normal", "laplace", or a function `log_density(x, decoded, scale)` of arrays of
-            one shape.
+            one shape, (n, channels), which are 1 where nothing was observed.
 
     Raises:
         ValueError: noise is not positive; likelihood is another word.
@@ -106,16 +123,14 @@ class Observation(eqx.Module):
     log_density: Callable = eqx.field(static=True)
 
     def __init__(self, channels: int, noise: Any, likelihood: Any) -> None:
-        if noise is not None and not (isinstance(noise, (int, float)) and 0 < noise < math.inf):
-            raise ValueError(
-                f"noise is {noise!r}; a positive number is wanted, or None for one that is trained."
-            )
+        if noise is not None:
+            noise = positive("noise", noise, ", or None for one that is trained")
         if not callable(likelihood) and likelihood not in _DENSITIES:
             raise ValueError(
                 f'likelihood is {likelihood!r}; "normal", "laplace" or a function '
                 "log_density(x, decoded, scale) is wanted."
             )
-        self.noise = None if noise is None else float(noise)
+        self.noise = noise
         self.log_noise = jnp.zeros(channels) if noise is None else None
         self.log_density = likelihood if callable(likelihood) else _DENSITIES[likelihood]
 
@@ -125,11 +140,20 @@ class Observation(eqx.Module):
         return jnp.asarray(self.noise) if self.log_noise is None else jnp.exp(self.log_noise)
 
     def log_likelihood(self, series: Series, decoded: Float[Array, "n channels"]) -> Array:
-        """The sum of log p over the numbers that were observed. What is decoded elsewhere does not
-        enter, and has no derivative.
+        """The sum of log p over the numbers that were observed. Elsewhere the density is that of
+        1, 1 and 1 (of positive numbers and of counts it has one there), which does not enter, and
+        has no derivative.
         """
-        decoded = jnp.where(series.mask, decoded, 0)
-        each = self.log_density(series.values, decoded, self.scale.astype(decoded.dtype))
+        if decoded.shape != series.values.shape:
+            raise ValueError(
+                f"the decoder makes rows of shape {decoded.shape}, and xs has shape "
+                f"{series.values.shape}; one number for each channel is wanted."
+            )
+        scale = jnp.broadcast_to(self.scale.astype(decoded.dtype), decoded.shape)
+        x, decoded, scale = (
+            jnp.where(series.mask, part, 1) for part in (series.values, decoded, scale)
+        )
+        each = self.log_density(x, decoded, scale)
         return jnp.sum(jnp.where(series.mask, each, 0))
 
 
