@@ -85,7 +85,7 @@ class ODERNNEncoder(eqx.Module):
     changes it at each row.
 
     It starts at the last row with 0, and ends at t = 0: times are counted from the latent state
-    that is wanted. One solve, whose steps end at the rows.
+    that is wanted, and rows before 0 do not enter. One solve, whose steps end at the rows.
 
     Args:
         channels: numbers in a row of `xs`.
