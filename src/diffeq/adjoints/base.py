@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from ..autodiff.nonfinite_cotangents import call_host
 from ..autodiff.one_way_linear import Map, one_way_linear, with_common_lanes
-from ..autodiff.while_loop import single_iteration_loop
+from ..autodiff.while_loop import native_function
 from ..controllers.tolerance import Tolerance
 from ..core.packing import TreeDef
 from ..core.promotion import standard_promotion
@@ -40,7 +40,9 @@ __all__ = [
     "raise_if",
     "refusal",
     "register_adjoint",
-    "run_as_one",
+    "run_with_tape",
+    "run_without_tape",
+    "runs_as_one",
     "scatter_live",
     "size_of",
     "solve_tangent",
@@ -67,7 +69,9 @@ FEATURES: dict[str, str] = {
 }
 
 
-_SMALL_EQUATION = 512  # bytes of its parameters and its state
+# Bytes of the parameters and the state of an equation: a solve with a tape is one native function
+# up to the first number, and one without a tape from the second to the third one (measured).
+_SMALL_EQUATION, _LITTLE_ARITHMETIC, _LARGE_EQUATION = 4096, 512, 2**17
 
 # The features of the steps that were made, which an adjoint that solves an equation does not know.
 OF_STEPS = frozenset(
@@ -170,15 +174,48 @@ class OneWay(Adjoint):
         raise NotImplementedError
 
 
-def run_as_one[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
-    """`run(data, start)`, in a loop of one turn where the equation is small. XLA makes a function
-    of a loop that moves less than a kilobyte; an equation whose parameters and state, which are
-    read twice at least, are more than half of that has nothing from it, and its results, the tape
-    among them, would be filled with zeros twice.
+def runs_as_one(data: Data, start: Any) -> bool:
+    """True if a solve with a tape, and its derivative, are one native function each.
+
+    They are so of an equation of few bytes, whose state is no matrix: products of matrices are
+    evaluated by a library, in tasks of their own.
     """
-    if sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y))) > _SMALL_EQUATION:
+    return _bytes_of(data, start) <= _SMALL_EQUATION and start.y.ndim < 2
+
+
+def run_with_tape[T](run: Callable[[Data, Any], T], data: Data, start: Any) -> T:
+    """`run(data, start)`, as one native function where it `runs_as_one`."""
+    return _run_in_loop(run, data, start, runs_as_one(data, start))
+
+
+def run_without_tape[T](
+    run: Callable[[Data, Any], T], data: Data, start: Any, integrator: Integrator
+) -> T:
+    """`run(data, start)`, as one native function where the field has weights, or is large.
+
+    A program of little arithmetic is evaluated by the thread that calls it, but not if it has such
+    a loop; any other is handed to another thread, and each of its tasks costs time there.
+    """
+    large = integrator.form(data.parameters, data.sign, data.held).large
+    in_loop = large or _bytes_of(data, start) > _LITTLE_ARITHMETIC
+    return _run_in_loop(run, data, start, in_loop)
+
+
+def _run_in_loop[T](run: Callable[[Data, Any], T], data: Data, start: Any, in_loop: bool) -> T:
+    """`run(data, start)`, in a loop of one turn or not. Of a large state the loop would fill the
+    output twice.
+
+    JAX takes the places of the lanes without a tape for those with one where a batch of solves is
+    differentiated, so both are a `native_function`, or neither is.
+    """
+    if _bytes_of(data, start) > _LARGE_EQUATION:
         return run(data, start)
-    return single_iteration_loop(run, data, start)
+    return native_function(run, data, start, in_loop=in_loop)
+
+
+def _bytes_of(data: Data, start: Any) -> int:
+    """The bytes of the parameters and the state of an equation."""
+    return sum(x.nbytes for x in jax.tree.leaves((data.parameters, start.y)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -189,7 +226,8 @@ def solve_one_way(spec: SolveSpec, leaves: list) -> tuple[State, list]:
     def run(data: Data, start: Start | State) -> tuple[State, list]:
         return integrate(spec.integrator, data, start.state(spec.integrator, data))[:2]
 
-    return _with_common_lanes(run_as_one(run, data, start), leaves)
+    result = run_without_tape(run, data, start, spec.integrator)
+    return _with_common_lanes(result, leaves)
 
 
 def _with_common_lanes[T](result: T, leaves: list) -> T:

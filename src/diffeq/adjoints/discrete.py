@@ -27,8 +27,10 @@ from ..autodiff.dynamic_scan import Tangent, walk
 from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.jax_internals import dependents, jaxpr_as_fun
 from ..autodiff.known_value import with_known_value
+from ..autodiff.linear_function import linear_function
 from ..autodiff.row_buffers import put_row
 from ..core.promotion import standard_promotion
+from ..core.split import split_by_sizes
 from ..core.status import Status
 from ..integrator import (
     DRAWN_OR_FOUND,
@@ -47,7 +49,7 @@ from ..integrator import (
 )
 from ..output import Cursor
 from ..problems.history import PastAccess
-from .base import Adjoint, register_adjoint, run_as_one
+from .base import Adjoint, register_adjoint, run_with_tape, run_without_tape, runs_as_one
 from .base import pick_flagged as _pick
 from .base import scatter_live as _spread
 from .empty_span import initial_tangents
@@ -182,35 +184,44 @@ class _DiscreteSpec(NamedTuple):
 
 
 class _DiscreteResult(NamedTuple):
+    """The end of a solve and its output, its tape, the noise that was drawn ahead, and the past of
+    a delay equation.
+    """
+
     state: State
     buffers: list
     record: Any
-    ahead: Any
-    past: Any
+    ahead: Any = ()
+    past: Any = None
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solve_with_tape(spec: _DiscreteSpec, leaves: list) -> _DiscreteResult:
     data, start = jax.tree.unflatten(spec.tree, leaves)
+    run = partial(_recorded_solve, spec)
+    if spec.taped:
+        return run_with_tape(run, data, start)
+    return run_without_tape(run, data, start, spec.integrator)
+
+
+def _recorded_solve(spec: _DiscreteSpec, data: Data, start: Any) -> _DiscreteResult:
+    """The solve, with its tape where the specification asks for it."""
     recorder = spec.recorder if spec.taped else None
-
-    def run(data: Data, start: Any) -> Any:
-        data = with_presampled_noise(spec.integrator, data)
-        found = integrate(spec.integrator, data, start.state(spec.integrator, data), recorder)
-        return found, (data.presampled, data.marks) if spec.taped else ()
-
-    (state, buffers, record), ahead = run_as_one(run, data, start)
-    if recorder is not None:
-        # A tape that could not hold the solve must not pass for one that could.
-        cut = state.status == Status.running
-        cut = cut & (state.steps < data.goal) if spec.integrator.one_step else cut
-        status = jnp.where(cut, Status.tape_overflow, state.status)
-        if spec.integrator.jump_hides:
-            jumped = (record[1].accessed & PastAccess.jump) > 0
-            status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
-        state = eqx.tree_at(lambda s: s.status, state, status)
-    record, past = record if spec.taped and spec.integrator.rows is not None else (record, None)
-    return _DiscreteResult(state, buffers, record, ahead, past)
+    data = with_presampled_noise(spec.integrator, data)
+    begin = start.state(spec.integrator, data)
+    state, buffers, record = integrate(spec.integrator, data, begin, recorder)
+    if recorder is None:
+        return _DiscreteResult(state, buffers, record)
+    # A tape that could not hold the solve must not pass for one that could.
+    cut = state.status == Status.running
+    cut = cut & (state.steps < data.goal) if spec.integrator.one_step else cut
+    status = jnp.where(cut, Status.tape_overflow, state.status)
+    if spec.integrator.jump_hides:
+        jumped = (record[1].accessed & PastAccess.jump) > 0
+        status = jnp.where(jumped, Status.undifferentiable, status).astype(jnp.int32)
+    state = eqx.tree_at(lambda s: s.status, state, status)
+    record, past = record if spec.integrator.rows is not None else (record, None)
+    return _DiscreteResult(state, buffers, record, (data.presampled, data.marks), past)
 
 
 @partial(_solve_with_tape.defjvp, symbolic_zeros=True)
@@ -220,14 +231,13 @@ def _solve_with_tape_jvp(
 ) -> tuple[_DiscreteResult, _DiscreteResult]:
     (leaves,), (dots,) = primals, tangents
     spec.integrator.check_differentiable()
-    data, state = jax.tree.unflatten(spec.tree, leaves)
     result = _solve_with_tape(spec._replace(taped=True), leaves)
     dots = [None if isinstance(d, SymbolicZero) else d for d in dots]
     dots = [
         None if d is None or not jnp.issubdtype(jnp.result_type(x), jnp.inexact) else d
         for d, x in zip(dots, leaves, strict=True)
     ]
-    d_end, d_rows = _tangents(spec, data, state, leaves, dots, result)
+    d_end, d_rows = _tangents_as_one(spec, leaves, dots, result)
     out = dense_zero_tangent(result)
     d_t, d_y, d_held, _, d_buffers, d_past = d_end
     zero = out.state
@@ -275,12 +285,34 @@ def fill_zeros(dots: Any, zeros: Any) -> Any:
     )
 
 
-def _tangents(
-    spec: _DiscreteSpec, data: Data, state: Any, leaves: list, dots: list, result: _DiscreteResult
-) -> Any:
+def _tangents_as_one(spec: _DiscreteSpec, leaves: list, dots: list, result: _DiscreteResult) -> Any:
+    """`_tangents`, as one native function where the solve is one."""
+    live = [d is not None for d in dots]
+    if not any(live) or not runs_as_one(*jax.tree.unflatten(spec.tree, leaves)):
+        return _tangents(spec, leaves, dots, result)
+    found, tree = jax.tree.flatten(result)
+    trees = []
+
+    def pushed(residuals: list, tangents: list) -> list:
+        leaves, found = split_by_sizes(residuals, (len(live), len(residuals) - len(live)))
+        all_dots = _spread(tangents, live)
+        out, out_tree = jax.tree.flatten(
+            _tangents(spec, leaves, all_dots, jax.tree.unflatten(tree, found))
+        )
+        trees.append(out_tree)
+        return out
+
+    residuals = [*leaves, *found]
+    together = len(leaves), len(residuals)
+    out = linear_function(pushed, residuals, _pick(dots, live), together)
+    return jax.tree.unflatten(trees[-1], out)
+
+
+def _tangents(spec: _DiscreteSpec, leaves: list, dots: list, result: _DiscreteResult) -> Any:
     """The tangents of (t, y, held, memory, buffers, past) at the end; and of the first three in the
     rows of the tape, and of the memory that these hold.
     """
+    data, state = jax.tree.unflatten(spec.tree, leaves)
     integrator, recorder, record = spec.integrator, spec.recorder, result.record
     first_memory = jax.tree.map(lambda x: x[0], record.rows.memory)
     safe_point = _safe_point(state, result.state).with_step(record.rows.dt[0], first_memory)

@@ -15,7 +15,7 @@ from ..core.status import Status
 from ..integrator import Data, Integrator, Start, State, integrate
 from ..output import Channel, Output
 from ..problems.forms import lower
-from .base import SolveSpec, run_as_one
+from .base import SolveSpec, run_with_tape
 from .tape import Tape
 
 __all__ = ["AdjointContext", "ForwardResult", "solved_with_states"]
@@ -109,7 +109,7 @@ def solved_with_states(spec: SolveSpec, leaves: list) -> tuple[tuple[State, list
     def run(data: Data, start: Start) -> tuple:
         return integrate(integrator, data, start.state(integrator, data), recorder)
 
-    end, buffers, record = run_as_one(run, data, setting.start)
+    end, buffers, record = run_with_tape(run, data, setting.start)
     if recorder is not None:  # a tape that could not hold the solve
         cut = end.status == Status.running
         end = replace(end, status=jnp.where(cut, Status.tape_overflow, end.status))

@@ -44,7 +44,7 @@ from .jax_internals import (
     while_of,
     zero_tangent,
 )
-from .while_loop import loop_p
+from .while_loop import loop_p, native_function_p
 
 __all__ = [
     "Hidden",
@@ -339,6 +339,7 @@ _RULES: dict[str, Callable] = {
     "flagged": _lines_of_first,
     loop_p.name: _inside_of_a_solve,
     walk_p.name: _inside_of_a_solve,
+    native_function_p.name: _inside_of_a_solve,
 }
 
 

@@ -43,7 +43,7 @@ from .jax_internals import (
     while_of,
     zero_tangent,
 )
-from .while_loop import loop_p
+from .while_loop import loop_p, native_function_p
 
 __all__ = ["flagged", "with_flags"]
 
@@ -211,6 +211,7 @@ _RULES: dict[str, Callable] = {
     "cond": _branches,
     loop_p.name: _loop,
     walk_p.name: _walk,
+    native_function_p.name: _called,
     **dict.fromkeys(CALLS, _called),
 }
 

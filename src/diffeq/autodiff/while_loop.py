@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
+from ..core.packing import TreeDef
 from ..core.split import Sizes, split_by_sizes
 from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
@@ -31,6 +32,7 @@ from .jax_internals import (
     trace,
     zero_like,
 )
+from .packed import pack, unpack
 from .trace_once import once_traced
 
 type _Carry = tuple[list, list]  # the state of the lanes, and the buffers
@@ -93,10 +95,33 @@ def single_iteration_loop(function: Callable, *args: PyTree) -> PyTree:
     >>> float(single_iteration_loop(lambda x, y: x + y, 1.0, 2.0))
     3.0
     """
+    leaves, run, out = _as_jaxpr(function, args)
+    return jax.tree.unflatten(out, single_iteration(*leaves, jaxpr=run))
+
+
+def native_function(function: Callable, *args: PyTree, in_loop: bool = True) -> PyTree:
+    """`function(*args)` as a `single_iteration_loop`, or as straight code, which it is under `vmap`
+    in any case: the lanes of both are in the same places. Not differentiable.
+
+    >>> float(native_function(lambda x, y: x + y, 1.0, 2.0))
+    3.0
+    """
+    leaves, run, out = _as_jaxpr(function, args)
+    return jax.tree.unflatten(out, native_function_p.bind(*leaves, jaxpr=run, in_loop=in_loop))
+
+
+def _as_jaxpr(function: Callable, args: tuple) -> tuple[list, Jaxpr, TreeDef]:
+    """The leaves of the arguments, and the jaxpr of the function of them."""
     leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, args))
     run, out = once_traced(lambda xs: function(*jax.tree.unflatten(tree, xs)), leaves)
-    blank = [zero_like(a) for a in output_types(run)]
-    evaluate = jaxpr_as_fun(run)
+    return leaves, run, out
+
+
+def single_iteration(*leaves: ArrayLike, jaxpr: Jaxpr) -> list:
+    """The outputs of a jaxpr, by one turn of a loop, which carries them packed."""
+    like = output_types(jaxpr)
+    blank = pack([zero_like(a) for a in like])
+    evaluate = jaxpr_as_fun(jaxpr)
 
     def turn(
         active: Bool[Array, ""], consts: tuple[Array, list], i: Int[Array, ""], _: list
@@ -104,14 +129,25 @@ def single_iteration_loop(function: Callable, *args: PyTree) -> PyTree:
         del active, _
         # Tied to the turn, nothing is invariant: XLA would move it out of the loop.
         i, leaves = lax.optimization_barrier((i, consts[1]))
-        return i + 1, evaluate(*leaves)
+        return i + 1, pack(evaluate(*leaves))
 
     # A count that XLA cannot see is 1, or it would take the loop apart.
     count = lax.optimization_barrier(jnp.int32(1))
-    _, found = loop(
-        lambda consts, i, _: i < consts[0], turn, jnp.int32(0), blank, consts=(count, leaves)
-    )
-    return jax.tree.unflatten(out, found)
+    consts = count, list(leaves)
+    _, found = loop(lambda consts, i, _: i < consts[0], turn, jnp.int32(0), blank, consts=consts)
+    return unpack(found, like)
+
+
+def lane_by_lane(
+    jaxpr: Jaxpr, size: int, xs: Sequence, axes: Sequence
+) -> tuple[list, list[int | None]]:
+    """The outputs of a jaxpr over lanes, which are the last axis of each that depends on any."""
+    flags = [a is not None for a in axes]
+    wide = [lanes_last(x, a, size) for x, a in zip(xs, axes, strict=True)]
+    out, have = over_lanes(jaxpr, size)(flags, wide)
+    wanted = dependents(jaxpr, flags)
+    out = _add_lanes(out, have, wanted, size)
+    return out, [x.ndim - 1 if w else None for x, w in zip(out, wanted, strict=True)]
 
 
 def _with_consts(condition: Jaxpr, body: Jaxpr, extra: int, avals: Sequence) -> tuple[Jaxpr, Jaxpr]:
@@ -214,3 +250,16 @@ def _dependence(flags: list[bool], *, condition: Jaxpr, body: Jaxpr, sizes: Size
 
 
 loop_p = define("loop", _implementation, _abstract, batch=_batch, dependence=_dependence)
+
+
+def _native_implementation(*xs: ArrayLike, jaxpr: Jaxpr, in_loop: bool) -> list:
+    return single_iteration(*xs, jaxpr=jaxpr) if in_loop else staged(jaxpr)(*xs)
+
+
+native_function_p = define(
+    "native_function",
+    _native_implementation,
+    lambda *xs, jaxpr, in_loop: output_types(jaxpr),
+    batch=lambda size, xs, axes, *, jaxpr, in_loop: lane_by_lane(jaxpr, size, xs, axes),
+    dependence=lambda flags, *, jaxpr, in_loop: dependents(jaxpr, flags),
+)
