@@ -73,6 +73,25 @@ def test_a_walk_that_keeps_evaluates_nothing_again():
     assert (count(True), count(False)) == (1, 2)
 
 
+def test_many_single_numbers_are_computed_again():
+    """A kernel would write each of them, and another one read it."""
+
+    def turn(active, row, consts, carry, *_):
+        del active, row
+        x, y = carry
+        for _ in range(20):
+            x, y = jnp.tanh(x * y + consts), x
+        return (x, y), ()
+
+    def run(c):
+        return walk(turn, 0, 3, consts=c, carry=(c, c), length=3, keeps=True)[0][0]
+
+    text = jax.jit(jax.grad(run)).lower(0.3).as_text()
+    assert text.count("stablehlo.tanh") == 40
+    difference = (run(0.3 + 1e-6) - run(0.3 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(run)(0.3), difference, rtol=1e-8)
+
+
 def test_more_residuals_than_a_few_megabytes_are_computed_again():
     big = jnp.ones((2000, 2000))
 

@@ -23,8 +23,8 @@ A carry may be `stable`: a table whose rows, where a step reads them, are alread
 at the end (it is only written where nobody has read, or only added to where nobody has read yet).
 A derivative then needs no record of it, step by step: what it is at the end serves for all steps.
 
-A walk that `keeps` records, for its derivative, what each step computes on the way to its result;
-another one has only the carries recorded, and its derivative computes the rest again.
+A walk that `keeps` records, for its derivative, the arrays that each step computes on the way to
+its result; another one has only the carries recorded, and its derivative computes the rest again.
 
 A walk whose `linear` flag is set is linear in the last four groups together; one without may be
 non-linear in all of them, and has a jvp but no transpose.

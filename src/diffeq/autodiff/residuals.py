@@ -36,6 +36,7 @@ from .jax_internals import (
 __all__ = ["Linearized", "keep_residuals"]
 
 _MOST = 2**22  # bytes of the residuals of all steps of a walk
+_SMALL, _MOST_SMALL = 64, 16  # bytes (a cache line) of a small residual, and how many may be so
 
 
 class Linearized(NamedTuple):
@@ -54,7 +55,9 @@ def keep_residuals(
     """A step (active, *operands), linearized in the `live` operands: the tangents of the `wanted`
     outputs. What depends on operands that are `moving`, another value in each step, is kept;
     the rest is computed again. None where there is nothing to keep, or more than a few megabytes;
-    and where one equation computes values and tangents, as that of a branch does.
+    where many are single numbers, each of which would be written to a row and read from it by a
+    kernel of its own, while what is between them is evaluated by one; and where one equation
+    computes values and tangents, as that of a branch does.
     """
     active, *avals = input_types(step)
     live_avals = [a for a, f in zip(avals, live, strict=True) if f]
@@ -78,8 +81,9 @@ def keep_residuals(
     used = influences(flat)[first : first + len(cut)]
     kept = [u and f for u, f in zip(used, varies, strict=True)]
     residuals = [shape_of(a) for a, f in zip(cut, kept, strict=True) if f]
-    size = sum(math.prod(a.shape) * a.dtype.itemsize for a in residuals)
-    if not residuals or size * length > _MOST:
+    sizes = [math.prod(a.shape) * a.dtype.itemsize for a in residuals]
+    small = sum(size < _SMALL for size in sizes)
+    if not residuals or sum(sizes) * length > _MOST or small > _MOST_SMALL:
         return None
 
     def results(values: Sequence, active: Array, primals: Sequence[Array]) -> list[Array]:
