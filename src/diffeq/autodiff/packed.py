@@ -45,5 +45,5 @@ def _of_each_dtype(arrays: Sequence) -> list[list[int]]:
     """The numbers of the arrays of each dtype."""
     found: dict[np.dtype, list[int]] = {}
     for i, x in enumerate(arrays):
-        found.setdefault(np.dtype(x.dtype), []).append(i)
+        found.setdefault(x.dtype, []).append(i)
     return list(found.values())

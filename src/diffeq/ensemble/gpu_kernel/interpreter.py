@@ -53,7 +53,7 @@ from .triton import in_triton
 
 __all__ = ["scalarised"]
 
-_CALLS = CALLS | {"staged"}
+_CALLS = CALLS | {"staged", "native_function", "linear_function"}
 
 
 class Interpreter(LaneContext):
