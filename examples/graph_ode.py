@@ -150,7 +150,7 @@ curves = jax.vmap(
 axes[1].plot(gaps, np.asarray(curves).T, color=BLUE, linewidth=0.5, alpha=0.4)
 axes[1].plot(gaps, np.sin(gaps), "--", color="0.2", linewidth=1.2, label="sin")
 axes[1].plot([], [], color=BLUE, label="message, at 40 angles")
-axes[1].set(xlabel="θ_j − θ_i", title="the law of a pair")
+axes[1].set(xlabel=r"$\theta_j - \theta_i$", ylabel="pull on $i$", title="the law of a pair")
 axes[1].legend()
 one = starts(48, 1, 6)[0]
 ours, known = fit.model.on(*large)(one).ys, layer(pull, large)(one).ys
@@ -159,7 +159,7 @@ for k in range(0, 48, 6):
     axes[2].plot(TS, ours[:, k, 0], color=RED, linewidth=1.0)
 axes[2].plot([], [], color="0.4", linewidth=3, alpha=0.3, label="truth")
 axes[2].plot([], [], color=RED, label="learnt on 12 nodes")
-axes[2].set(xlabel="t", title="angles of 8 of the 48 nodes")
+axes[2].set(xlabel="t", ylabel=r"$\theta$", title="angles of 8 of the 48 nodes")
 axes[2].legend()
 FIGURES.mkdir(exist_ok=True)
 figure.savefig(FIGURES / "graph_ode.png")
