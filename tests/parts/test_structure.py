@@ -1,5 +1,8 @@
 """Matrices that know their zeros against dense ones: values, solutions, derivatives, lanes."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,3 +228,29 @@ def test_patterns_come_in_many_ways():
 def test_bad_structures_are_refused(make, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         make()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read")
+def test_factors_that_are_forgotten_take_no_memory(monkeypatch):
+    """Whichever threads XLA calls from: SciPy frees factors in the thread alone that made them."""
+    monkeypatch.setattr(sparse_lu, "_MOST", 0)
+    n = 60
+    cells = np.arange(n * n).reshape(n, n)
+    pairs = [(cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1])]
+    rows, columns = (np.concatenate([p[i].ravel() for p in pairs]) for i in (0, 1))
+    pattern = Pattern(n * n, np.concatenate([rows, columns]), np.concatenate([columns, rows]))
+    values = jnp.where(pattern.rows == pattern.columns, 5.0, -1.0)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+    threads = [ThreadPoolExecutor(1) for _ in range(3)]
+    factor = lambda i: threads[i % 3].submit(sparse_lu._factor_on_host, pattern, values).result()
+    for i in range(4):
+        factor(i)
+    before = resident()
+    for i in range(60):
+        factor(i)
+    for thread in threads:
+        thread.shutdown()
+    assert resident() - before < 50e6

@@ -11,9 +11,9 @@ diagonal one where that is not smaller than a tenth of the largest.
 Reference: demmel1999.
 """
 
-import threading
 from collections import OrderedDict
-from functools import lru_cache, partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache, partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -135,27 +135,35 @@ def _ordered(pattern: Pattern, kind: str, options: dict) -> tuple[int, _Order]:
 
 
 class _Kept:
-    """The factors that are kept on the host, by their numbers."""
+    """The factors that are kept on the host, by their numbers; all of it in one thread."""
 
     def __init__(self) -> None:
-        self.lock, self.numbers = threading.Lock(), count()
+        self.numbers = count()
         self.factors: OrderedDict[int, Any] = OrderedDict()
         self.size = 0
 
-    def put(self, factors: Any) -> int:
-        """Keeps factors, as the last ones, and returns their number."""
-        with self.lock:
-            number = next(self.numbers) % _NUMBERS
-            self.factors[number] = factors
-            self.size += _size_of(factors)
-            while self.size > _MOST and len(self.factors) > 2:
-                self.size -= _size_of(self.factors.popitem(last=False)[1])
+    def factor(self, pattern: Pattern, values: np.ndarray) -> int:
+        """Keeps the factors of a matrix, as the last ones, and returns their number."""
+        factors, number = _order_of(pattern).factored(values), next(self.numbers) % _NUMBERS
+        self.factors[number] = factors
+        self.size += _size_of(factors)
+        while self.size > _MOST and len(self.factors) > 2:
+            self.size -= _size_of(self.factors.popitem(last=False)[1])
         return number
 
-    def get(self, number: int) -> tuple[bool, Any]:
-        """True and the factors, if they are still kept."""
-        with self.lock:
-            return number in self.factors, self.factors.get(number)
+    def solve(
+        self, pattern: Pattern, values: np.ndarray, number: int, right: np.ndarray, transposed: bool
+    ) -> np.ndarray:
+        """The solution by the factors of that number, or by new ones."""
+        order = _order_of(pattern)
+        kept = number in self.factors
+        factors = self.factors[number] if kept else order.factored(values)
+        if factors is None:
+            return np.full_like(right, np.nan)
+        first, last = (order.columns, order.rows) if transposed else (order.rows, order.columns)
+        x = np.empty_like(right)
+        x[last] = factors.solve(right[first], trans="T" if transposed else "N")
+        return x
 
 
 def _size_of(factors: Any) -> int:
@@ -165,20 +173,21 @@ def _size_of(factors: Any) -> int:
 _kept = _Kept()
 
 
+@cache
+def _thread_of_factors() -> ThreadPoolExecutor:
+    """The thread that makes, uses and forgets all factors: SciPy frees their memory in the thread
+    that made them and in no other, and XLA calls from any of its own.
+    """
+    return ThreadPoolExecutor(1, "sparse_lu")
+
+
 def _factor_on_host(pattern: Pattern, values: Array) -> np.ndarray:
-    return np.asarray(_kept.put(_order_of(pattern).factored(np.asarray(values))), np.int32)
+    number = _thread_of_factors().submit(_kept.factor, pattern, np.asarray(values)).result()
+    return np.asarray(number, np.int32)
 
 
 def _solve_on_host(
     pattern: Pattern, transposed: bool, values: Array, number: Array, b: Array
 ) -> np.ndarray:
-    order, right = _order_of(pattern), np.asarray(b)
-    known, factors = _kept.get(int(number))
-    if not known:
-        factors = order.factored(np.asarray(values))
-    if factors is None:
-        return np.full_like(right, np.nan)
-    first, last = (order.columns, order.rows) if transposed else (order.rows, order.columns)
-    x = np.empty_like(right)
-    x[last] = factors.solve(right[first], trans="T" if transposed else "N")
-    return x
+    xs = np.asarray(values), int(number), np.asarray(b)
+    return _thread_of_factors().submit(_kept.solve, pattern, *xs, transposed).result()
