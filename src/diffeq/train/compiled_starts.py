@@ -2,8 +2,7 @@
 the starts on its first axis. As those of a fit they are compiled once for all equal programs.
 """
 
-from collections.abc import Callable, Hashable
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +12,15 @@ from jaxtyping import PyTree
 from ..closures import Captured, captured
 from .batches import StepInputs
 from .compiled_step import (
-    KEPT,
     Evaluation,
     FitCarry,
     Optimizer,
+    apply_step,
+    compiled_by_structure,
     evaluate_loss,
     make_carry,
-    optimizer_step,
     record_and_judge,
+    step_with_loss,
 )
 
 __all__ = [
@@ -46,10 +46,7 @@ def evaluate_starts(
     return _evaluation_of_starts(jax.tree.structure(objective))(objective, theta, state, draw)
 
 
-@lru_cache(maxsize=KEPT)
-def _evaluation_of_starts(tree: Hashable) -> Callable[..., Evaluation]:
-    del tree
-    return jax.jit(jax.vmap(evaluate_loss, in_axes=(None, 0, 0, None)))
+_evaluation_of_starts = compiled_by_structure(jax.vmap(evaluate_loss, in_axes=(None, 0, 0, None)))
 
 
 def initial_carries(
@@ -60,10 +57,7 @@ def initial_carries(
     return _initial_carries(jax.tree.structure(init))(init, theta, state, carry)
 
 
-@lru_cache(maxsize=KEPT)
-def _initial_carries(tree: Hashable) -> Callable[..., FitCarry]:
-    del tree
-    return jax.jit(jax.vmap(make_carry, in_axes=(None, 0, 0, 0)))
+_initial_carries = compiled_by_structure(jax.vmap(make_carry, in_axes=(None, 0, 0, 0)))
 
 
 def step_of_starts(
@@ -78,13 +72,8 @@ def step_of_starts(
     """A step of an optimiser for one start, a function of (carry, evaluation, draw); the two that
     are given here are those of all starts.
     """
-
-    def move(carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
-        loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-        return optimizer_step(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
-
     one = jax.eval_shape(partial(jax.tree.map, lambda x: x[0]), (carry, evaluation))
-    return captured(move, *one, draw)
+    return captured(step_with_loss(optimizer, objective, noisy=noisy), *one, draw)
 
 
 def next_carries(
@@ -94,16 +83,9 @@ def next_carries(
     return _steps_of_starts(jax.tree.structure(step))(step, carry, evaluation, draw)
 
 
-@lru_cache(maxsize=KEPT)
-def _steps_of_starts(tree: Hashable) -> Callable[..., FitCarry]:
-    del tree
-
-    def advanced(
-        step: Captured, carry: FitCarry, evaluation: Evaluation, draw: StepInputs
-    ) -> FitCarry:
-        return step(carry, evaluation, draw)
-
-    return jax.jit(jax.vmap(advanced, in_axes=(None, 0, 0, None)), donate_argnums=1)
+_steps_of_starts = compiled_by_structure(
+    jax.vmap(apply_step, in_axes=(None, 0, 0, None)), donate_argnums=1
+)
 
 
 @partial(jax.jit, static_argnames="noisy")

@@ -30,6 +30,8 @@ __all__ = [
     "Optimizer",
     "Refusals",
     "advance_by",
+    "apply_step",
+    "compiled_by_structure",
     "evaluate_loss",
     "evaluation_of",
     "initial_carry",
@@ -40,10 +42,25 @@ __all__ = [
     "record_and_judge",
     "record_evaluation",
     "step_of",
+    "step_with_loss",
 ]
 
 KEPT = 16  # programs of each kind
 FINITE, INFINITE, NAN = range(3)  # codes of the worst number in an array
+
+
+def compiled_by_structure(function: Callable, **options: Any) -> Any:
+    """The programs of a function by the structure of its first argument, which holds what of a
+    closure is no array; the last of them are kept. The options are those of `jax.jit`.
+    """
+
+    @lru_cache(maxsize=KEPT)
+    def program(tree: Hashable) -> Callable:
+        del tree
+        # A partial is a function of its own, forgotten with its program.
+        return jax.jit(partial(function), **options)
+
+    return program
 
 
 def objective_of(loss: Callable, rest: UntrainedParts, layout: Layout, *, keyed: bool) -> Callable:
@@ -105,16 +122,13 @@ def evaluation_of(objective: Captured) -> Callable[..., Evaluation]:
     return _evaluation(jax.tree.structure(objective))
 
 
-@lru_cache(maxsize=KEPT)
-def _evaluation(tree: Hashable) -> Callable[..., Evaluation]:
-    del tree
-    return jax.jit(partial(evaluate_loss))  # a partial is a function of its own, forgotten with it
-
-
 def evaluate_loss(objective: Captured, theta: PyTree, state: tuple, draw: StepInputs) -> Evaluation:
     """The loss, its gradient and the next state, inside a program."""
     (value, state), gradient = jax.value_and_grad(objective, has_aux=True)(theta, state, draw)
     return Evaluation(value, gradient, state)
+
+
+_evaluation = compiled_by_structure(evaluate_loss)
 
 
 class Refusals(NamedTuple):
@@ -156,12 +170,6 @@ def initial_carry(
     return _compiled_initial_carry(jax.tree.structure(init))(init, theta, state, carry)
 
 
-@lru_cache(maxsize=KEPT)
-def _compiled_initial_carry(tree: Hashable) -> Callable[..., FitCarry]:
-    del tree
-    return jax.jit(partial(make_carry))
-
-
 def make_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry | None) -> FitCarry:
     """The carry before the first step, inside a program."""
     zero = jnp.zeros((), jnp.int32)
@@ -179,6 +187,9 @@ def make_carry(init: Captured, theta: PyTree, state: tuple, carry: FitCarry | No
         refusals=carry.refusals._replace(row=zero),
     )
     return _with_dtypes_of(jax.tree.map(jnp.copy, start), start)
+
+
+_compiled_initial_carry = compiled_by_structure(make_carry)
 
 
 def step_of(
@@ -210,16 +221,14 @@ def advance_by(step: Captured) -> Callable:
     return _compiled_step(jax.tree.structure(step))
 
 
-@lru_cache(maxsize=KEPT)
-def _compiled_step(tree: Hashable) -> Callable:
-    del tree
+def apply_step(
+    step: Captured, carry: FitCarry, evaluation: Evaluation, draw: ArrayLike | StepInputs
+) -> FitCarry:
+    """The carry after a step, inside a program."""
+    return step(carry, evaluation, draw)
 
-    def advanced_once(
-        step: Captured, carry: FitCarry, evaluation: Evaluation, number: ArrayLike
-    ) -> FitCarry:
-        return step(carry, evaluation, number)
 
-    return jax.jit(advanced_once, donate_argnames="carry")
+_compiled_step = compiled_by_structure(apply_step, donate_argnums=1)
 
 
 @partial(jax.jit, static_argnames="noisy", donate_argnames="carry")
@@ -230,6 +239,18 @@ def record_evaluation(
     the optimiser's state, which the carry is to have none of.
     """
     return record_and_judge(carry, evaluation, step, noisy=noisy)[0]
+
+
+def step_with_loss(optimizer: Optimizer, objective: Captured, *, noisy: bool) -> Callable:
+    """A step of an optimiser that evaluates the loss itself, a function of (carry, evaluation,
+    draw).
+    """
+
+    def move(carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
+        loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
+        return optimizer_step(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
+
+    return move
 
 
 class LossWanted(Exception):

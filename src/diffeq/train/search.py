@@ -5,7 +5,7 @@ and its gradient are one compiled program, that of all other optimisers. Written
 would be compiled three times over, in loops and conditions: for a neural ODE 41 s, in place of 12.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
@@ -16,7 +16,17 @@ from jaxtyping import Array, PyTree
 from ..autodiff.host_segments import Segments, outside
 from ..closures import Captured, CapturedProgram, captured
 from .batches import StepInputs
-from .compiled_step import KEPT, Evaluation, FitCarry, Optimizer, evaluation_of, optimizer_step
+from .compiled_step import (
+    KEPT,
+    Evaluation,
+    FitCarry,
+    Optimizer,
+    apply_step,
+    compiled_by_structure,
+    evaluation_of,
+    optimizer_step,
+    step_with_loss,
+)
 
 __all__ = ["LineSearch", "left_behind"]
 
@@ -45,14 +55,11 @@ class LineSearch:
             loss = _marked_loss(evaluation)
             return optimizer_step(optimizer, carry, evaluation, number, loss=loss, noisy=noisy)
 
-        def whole(carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
-            loss = lambda theta: objective(theta, carry.state, draw)[0]  # noqa: E731
-            return optimizer_step(optimizer, carry, evaluation, draw.step, loss=loss, noisy=noisy)
-
         try:
             self.step = captured(step, *given, draw.step)
             self.segments = _segments(self.step.program)
         except NotImplementedError:
+            whole = step_with_loss(optimizer, objective, noisy=noisy)
             self.step, self.segments = captured(whole, *given, draw), None
 
     def __call__(self, carry: FitCarry, evaluation: Evaluation, draw: StepInputs) -> FitCarry:
@@ -99,10 +106,7 @@ def _marked_loss(evaluation: Evaluation) -> Callable[[PyTree], Array]:
     return loss
 
 
-@lru_cache(maxsize=KEPT)
-def _whole(tree: Hashable) -> Callable[..., FitCarry]:
-    del tree
-    return jax.jit(lambda step, carry, evaluation, draw: step(carry, evaluation, draw))
+_whole = compiled_by_structure(apply_step)
 
 
 def left_behind(carry: FitCarry) -> Evaluation | None:
