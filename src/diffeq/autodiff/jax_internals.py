@@ -84,6 +84,7 @@ __all__ = [
     "parameters",
     "parts_of_rule",
     "pruned",
+    "push_moving",
     "rearranged",
     "replace_primitive",
     "scan_counts",
@@ -404,18 +405,32 @@ def tangents_by_rule(equation: Equation, moving: Sequence[bool]) -> Jaxpr:
     smooth = [jnp.issubdtype(a.dtype, jnp.inexact) for a in output_types(equation)]
 
     def tangents(*inputs: Any) -> list:
-        at = list(inputs[: len(types)])
-
         def outputs(*xs: Any) -> list:
-            changed = iter(xs)
-            each = [next(changed) if on else x for x, on in zip(at, moving, strict=True)]
-            found = evaluate_equation(equation, each)
+            found = evaluate_equation(equation, xs)
             return [x for x, on in zip(found, smooth, strict=True) if on]
 
-        start = [x for x, on in zip(at, moving, strict=True) if on]
-        return jax.jvp(outputs, start, list(inputs[len(types) :]))[1]
+        at, dots = inputs[: len(types)], inputs[len(types) :]
+        return push_moving(outputs, at, moving, dots)[1]
 
     return trace(tangents, *types, *(a for a, on in zip(types, moving, strict=True) if on))
+
+
+def push_moving(
+    function: Callable, primals: Sequence, moving: Sequence[bool], tangents: Sequence
+) -> tuple[Any, Any]:
+    """`jax.jvp` of `function(*primals)` by those primals that are moving, whose tangents these are.
+
+    >>> out, dot = push_moving(lambda x, y: [x * y], [2.0, 3.0], [False, True], [1.0])
+    >>> float(dot[0])
+    2.0
+    """
+
+    def of_moving(*xs: Any) -> Any:
+        found = iter(xs)
+        return function(*(next(found) if on else x for x, on in zip(primals, moving, strict=True)))
+
+    at = [x for x, on in zip(primals, moving, strict=True) if on]
+    return jax.jvp(of_moving, at, list(tangents))
 
 
 def inlinable(equation: Equation) -> Jaxpr | None:

@@ -22,6 +22,7 @@ from .jax_internals import (
     is_zero,
     jaxpr_as_fun,
     output_types,
+    push_moving,
     shape_of,
     trace,
 )
@@ -95,14 +96,8 @@ def _jvp(
         moved = [instantiate(d, x) for d, x in pairs]
         return out, bind(*primals[:count], *moved)
     flags = [not is_zero(d) for d in dots]
-
-    def pushed(*live: Array) -> list:
-        found = iter(live)
-        xs = [next(found) if f else x for x, f in zip(primals, flags, strict=True)]
-        return jaxpr_as_fun(jaxpr)(*xs)
-
-    live, moving = ([x for x, f in zip(xs, flags, strict=True) if f] for xs in (primals, dots))
-    return out, jax.jvp(pushed, tuple(live), tuple(moving))[1]
+    moving = [d for d, f in zip(dots, flags, strict=True) if f]
+    return out, push_moving(jaxpr_as_fun(jaxpr), primals, flags, moving)[1]
 
 
 def _transpose(

@@ -6,12 +6,13 @@ back. JAX asks for the other direction only where a user does, and then an error
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
+from jaxtyping import ArrayLike
 
 from ..core.promotion import standard_promotion
 from ..core.split import Sizes, split_by_sizes
@@ -22,6 +23,7 @@ from .jax_internals import (
     instantiate,
     is_unknown,
     is_zero,
+    push_moving,
     shape_of,
     zero_like,
 )
@@ -149,14 +151,9 @@ def _jvp(
         return out, bind([*residuals, *moved])
     flags = [not is_zero(d) for d in dots]
 
-    def pushed(*live: Array) -> list:
-        found = iter(live)
-        xs = [next(found) if f else x for x, f in zip(primals, flags, strict=True)]
-        return _implementation(*xs, rule=rule, sizes=sizes, like=like)
-
-    live = [x for x, f in zip(primals, flags, strict=True) if f]
+    push = partial(_implementation, rule=rule, sizes=sizes, like=like)
     moving = [d for d, f in zip(dots, flags, strict=True) if f]
-    return out, jax.jvp(pushed, tuple(live), tuple(moving))[1]
+    return out, push_moving(push, primals, flags, moving)[1]
 
 
 def _transpose(
