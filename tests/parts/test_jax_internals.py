@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
 import diffeq as de
 from diffeq.autodiff.jax_internals import (
@@ -15,6 +17,7 @@ from diffeq.autodiff.jax_internals import (
     trace,
 )
 from diffeq.autodiff.loop_invariant import split_invariant
+from diffeq.autodiff.while_loop import native_function
 
 
 def chatty(t, a):
@@ -54,3 +57,11 @@ def test_a_grouped_jaxpr_is_the_same_function():
     assert [name_of(e) for e in equations(parts)] == ["jit", "sin", "jit"]
     for a, b in zip(evaluate(parts, [offset]), evaluate(jaxpr, [offset]), strict=True):
         assert jnp.array_equal(a, b)
+
+
+@pytest.mark.parametrize("in_loop", [True, False])
+@pytest.mark.parametrize("constant", [3.0, np.float64(3.0)])
+def test_an_output_of_a_native_function_may_be_a_constant(in_loop, constant):
+    evaluate = lambda x: native_function(lambda x: (x + 1.0, constant), x, in_loop=in_loop)
+    assert evaluate(jnp.array(2.0)) == (3.0, 3.0)
+    assert jax.jit(evaluate)(jnp.array(2.0)) == (3.0, 3.0)

@@ -57,7 +57,8 @@ def test_fit_in_evaluation_mode_returns_a_module():
     assert isinstance(fit.model.net, Net)
     assert fit.loss < fit.history[0] / 10
     assert fit.model.net.norm.mean[...].tolist() == [0.0] * 8, "a running average is not trained"
-    assert float(loss(fit.model)) == pytest.approx(fit.loss, rel=1e-6)
+    # Two programs round an error estimate in float32 each in its own way, and the steps follow it.
+    assert float(loss(fit.model)) == pytest.approx(fit.loss, rel=1e-3)
     assert jnp.any(fit.model.net.up.kernel[...] != net.up.kernel[...])
 
 
