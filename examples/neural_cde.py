@@ -127,7 +127,7 @@ print(f"| accuracy | — | {still:.1%} | |")
 ts, xs, labels = data
 told = jax.jit(jax.vmap(lambda t, x: gappy.model(t, x, saveat=t).ys[:, 0]))(ts[:40], xs[:40])
 de.plot.style()
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.3), gridspec_kw={"width_ratios": [1, 1.3, 1.3]})
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.6), gridspec_kw={"width_ratios": [1, 1.3, 1.3]})
 fine = np.linspace(0.0, END, 400)
 for i, color, name in ((0, BLUE, "clockwise"), (1, RED, "anticlockwise")):
     known = ~jnp.isnan(ts[i])
@@ -136,11 +136,11 @@ for i, color, name in ((0, BLUE, "clockwise"), (1, RED, "anticlockwise")):
     axes[0].plot(curve[:, 1], curve[:, 2], color=color, linewidth=0.9, alpha=0.6)
     axes[0].plot(xs[i, both, 0], xs[i, both, 1], "o", color=color, markersize=3, label=name)
 axes[0].set(title="two series, and their curves", xlabel="x", ylabel="y", aspect="equal")
-axes[0].legend(loc="upper right")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
 for i in range(len(told)):
     axes[1].plot(ts[i], jax.nn.sigmoid(told[i]), color=RED if labels[i] else BLUE, linewidth=0.8,
                  alpha=0.7)  # fmt: skip
-axes[1].set(title="what is said on the way, 40 not seen", xlabel="t", ylabel="p(anticlockwise)")
+axes[1].set(title="forecast so far, of 40 series not seen", xlabel="t", ylabel="p(anticlockwise)")
 smooth = np.convolve(gappy.history, np.ones(10) / 10, mode="valid")
 axes[2].semilogy(plain.history, color=GREY, label="regular, 20 steps")
 axes[2].semilogy(gappy.history, color=BLUE, linewidth=0.5, alpha=0.5)
