@@ -93,6 +93,31 @@ def test_given_steps_give_torchdiffeqs_numbers_to_rounding(method: str, options:
     close(theirs, ours, 1e-3 if loose else 1e-12)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"right": True}, {"side": "left", "out_int32": True}, {"sorter": torch.tensor([2, 0, 1])}],
+    ids=str,
+)
+def test_a_table_is_searched(options: dict) -> None:
+    knots = torch.tensor([0.5, 0.9, 0.2] if "sorter" in options else [0.2, 0.5, 0.9])
+    heights = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=DOUBLE, requires_grad=True)
+    slopes = []
+    for library in LIBRARIES:
+        field = lambda t, y: heights[torch.searchsorted(knots, t.float(), **options)] * y
+        y = library.odeint(field, torch.ones((), dtype=DOUBLE), TS, method="rk4")
+        slopes.append(torch.autograd.grad(y[-1], heights)[0])
+    close(*slopes, 1e-12)
+
+
+def test_rows_of_tables_are_searched() -> None:
+    knots = torch.tensor([[0.2, 0.5, 0.9], [0.1, 0.3, 2.0]], dtype=DOUBLE)
+    ends = []
+    for library in LIBRARIES:
+        field = lambda t, y: torch.searchsorted(knots, y, right=True).to(DOUBLE) - 1.5
+        ends.append(library.odeint(field, 0.4 * torch.ones(2, 2, dtype=DOUBLE), TS, method="rk4"))
+    close(*ends, 1e-12)
+
+
 @pytest.mark.thorough
 def test_low_orders_are_theirs() -> None:
     rates = {}

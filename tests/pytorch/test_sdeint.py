@@ -87,16 +87,61 @@ def test_a_seed_is_a_path_and_a_brownian_motion_too() -> None:
     assert not torch.equal(ends(seed=3)[0], ends(seed=3)[1])  # each sample has its own noise
 
 
+def seeded() -> torchsde.BrownianInterval:
+    """The noise of 4,096 paths and of their penalty, the same in each run of the tests."""
+    return torchsde.BrownianInterval(0.0, 1.0, size=(4096, 4), dtype=DOUBLE, entropy=1)
+
+
 @pytest.mark.thorough
 def test_the_log_ratio_penalty_is_torchsdes() -> None:
     found = []
     for library in (torchsde, dt):
-        torch.manual_seed(0)
         y, penalty = library.sdeint(
-            Decay("diagonal"), torch.ones(4096, 3, dtype=DOUBLE), TS, dt=0.05, logqp=True
-        )
+            Decay("diagonal"), torch.ones(4096, 3, dtype=DOUBLE), TS, seeded(), "euler", 0.05,
+            logqp=True,
+        )  # fmt: skip
         found.append([y.mean(1).detach(), penalty.mean(1).detach()])
     torch.testing.assert_close(*found, rtol=0.0, atol=0.02)
+
+
+class Guided(nn.Module):
+    """The posterior of torchsde's Lorenz example: its drift reads a row of a table at each time."""
+
+    noise_type, sde_type = "diagonal", "ito"
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.GRU(3, 4, dtype=DOUBLE)
+        self.net = nn.Linear(7, 3, dtype=DOUBLE)
+        self.rows: torch.Tensor | None = None
+
+    def f(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert self.rows is not None
+        i = torch.searchsorted(TS, t, right=True).clamp(max=len(TS) - 1)
+        return self.net(torch.cat([y, self.rows[i]], dim=1))
+
+    def h(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -y
+
+    def g(self, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(y, 0.5)
+
+
+def test_a_drift_reads_the_rows_of_an_encoder_and_trains_it() -> None:
+    xs = torch.linspace(-1.0, 1.0, 3 * 4096 * 3, dtype=DOUBLE).reshape(3, 4096, 3)
+    means, slopes = [], []
+    for library in (torchsde, dt):
+        sde = Guided()
+        sde.rows = sde.encoder(xs)[0]
+        y, penalty = library.sdeint(
+            sde, torch.zeros(4096, 3, dtype=DOUBLE), TS, seeded(), "euler", 0.05, logqp=True
+        )
+        (y[-1].mean() + penalty.mean()).backward()
+        means.append(torch.stack([y[-1].mean().detach(), penalty.mean().detach()]))
+        slopes.append(sde.encoder.weight_hh_l0.grad / sde.encoder.weight_hh_l0.grad.norm())
+    torch.testing.assert_close(*means, rtol=0.0, atol=0.03)
+    torch.testing.assert_close(*slopes, rtol=0.0, atol=0.05)
 
 
 @pytest.mark.thorough

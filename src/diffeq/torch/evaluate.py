@@ -1,13 +1,14 @@
 """A graph of torch's operations as a function in JAX, operation by operation, by torchax."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import torch
 import torchax
-from jaxtyping import Array
+from jaxtyping import Array, Int, Shaped
 from torch.utils._pytree import tree_any, tree_map_only
 from torchax.ops import mappings
 from torchax.tensor import Tensor
@@ -24,11 +25,33 @@ def _identity(x: Array) -> Array:
     return x
 
 
+def _searchsorted(
+    rows: Shaped[Array, "*rows n"],
+    values: Shaped[Array, "*values"],
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Int[Array, "*rows n"] | None = None,
+) -> Int[Array, "*values"]:
+    """`aten::searchsorted`: the places of values in sorted numbers, of each row in its own row.
+
+    As long as torchax's takes neither `right` nor rows.
+    """
+    rows = rows if sorter is None else jnp.take_along_axis(rows, sorter, axis=-1)
+    places = partial(jnp.searchsorted, side=side or ("right" if right else "left"))
+    for _ in rows.shape[:-1]:
+        places = jax.vmap(places)
+    return places(rows, values).astype(jnp.int32 if out_int32 else jnp.int64)
+
+
 # Operations of which torchax has no lowering that serves here.
 _OWN: dict[Any, Callable] = {
     _aten.detach.default: _identity,  # autograd's own, which the derivative goes through
     _aten.detach_copy.default: jax.lax.stop_gradient,
     _aten.convolution.default: convolution,
+    _aten.searchsorted.Tensor: _searchsorted,
+    _aten.searchsorted.Scalar: _searchsorted,
 }
 
 

@@ -7,6 +7,7 @@ random numbers, writes to what lives on, Python that looks at the numbers of a t
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -68,7 +69,11 @@ def _make_graph(
     f: Callable, examples: list[torch.Tensor], table: dict[Any, Callable]
 ) -> torch.fx.GraphModule:
     make = make_fx(f, table, tracing_mode="fake", _allow_non_fake_inputs=True)
-    return make(*examples)
+    with warnings.catch_warnings():
+        # Torch reads the .grad of each tensor that f sees, and hides its own warning about that
+        # from those who read warnings, but not where warnings are errors.
+        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+        return make(*examples)
 
 
 def _is_write(target: Any) -> bool:
@@ -132,8 +137,8 @@ class _Operations(TorchDispatchMode):
             raise TypeError(
                 f"{name} looks at the numbers of a tensor ({func}), by if, bool(), float(), item() "
                 "or a mask as an index: it is compiled, and these are not known there. Write "
-                "torch.where(condition, a, b); and if it jumps at a known time, give that time as "
-                "options={'jump_t': …}."
+                "torch.where(condition, a, b), x.clamp(max=n) for min(x, n); and if it jumps at a "
+                "known time, give that time as options={'jump_t': …}."
             )
         for x in _written(func, args, kwargs):
             if type(x) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):
