@@ -118,6 +118,44 @@ def test_rows_of_tables_are_searched() -> None:
     close(*ends, 1e-12)
 
 
+class Weighted:
+    """A norm that sees a tensor, and that leaves out what a solve is not asked for."""
+
+    def __init__(self, weights: list[float]) -> None:
+        self.weights = torch.tensor(weights, dtype=DOUBLE)
+
+    def __call__(self, errors: torch.Tensor) -> torch.Tensor:
+        return (self.weights * errors).abs().max()
+
+
+def stiffer(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.stack([-y[0], 20.0 * (torch.cos(9.0 * t) - y[1])])
+
+
+def test_errors_are_measured_by_the_norm_that_is_given() -> None:
+    exact, ends = torch.exp(-TS[-1]), {}
+    for weights in ([1.0, 1.0], [1.0, 0.0], [1e-4, 0.0]):
+        y = dt.odeint(
+            stiffer, torch.ones(2, dtype=DOUBLE), TS, rtol=1e-5, atol=1e-8,
+            options={"norm": Weighted(weights)},
+        )  # fmt: skip
+        ends[tuple(weights)] = float((y[-1, 0] - exact).abs())
+    assert ends[1.0, 1.0] < ends[1.0, 0.0] < 1e-5 < ends[1e-4, 0.0]
+
+
+def test_the_norm_of_a_tuple_gets_its_parts_and_compiles_once() -> None:
+    largest = lambda errors: torch.maximum(errors[0].abs().max(), errors[1].abs().max())
+    y0 = torch.ones(2, dtype=DOUBLE), torch.zeros((), dtype=DOUBLE)
+    field = lambda t, y: (-y[0], y[0].sum() - y[1])
+    solved = lambda library: library.odeint(
+        field, y0, TS, rtol=1e-8, atol=1e-8, options={"norm": largest}
+    )
+    close(solved(torchdiffeq), solved(dt), 1e-7)
+    count = compiled()
+    solved(dt)
+    assert compiled() == count
+
+
 @pytest.mark.thorough
 def test_low_orders_are_theirs() -> None:
     rates = {}

@@ -51,7 +51,10 @@ CASES: dict[str, tuple[Callable, str]] = {
     "option: unknown": (solved(decay, options={"hmax": 1.0}), r"options has 'hmax'.*max_step"),
     "option: of another method": (solved(decay, options={"step_size": 0.1}), r"options has 'step_size'"),
     "option: perturb": (solved(decay, method="rk4", options={"perturb": True}), r"jump_t"),
-    "option: norm": (solved(decay, options={"norm": torch.max}), r"options has a norm"),
+    "option: norm": (solved(decay, options={"norm": "max"}), r"norm.* is 'max'; a function"),
+    "option: rows of a norm": (
+        solved(decay, options={"norm": torch.abs}), r"norm.* numbers of shape \(.*max\(\)"
+    ),
     "argument: unknown": (solved(decay, tol=1.0), r"odeint got 'tol'"),
     "rtol: of another length": (solved(decay, rtol=(1e-3, 1e-3)), r"tupled rtol"),
     "func: a callback": (solved(Called()), r"func has callback_step"),

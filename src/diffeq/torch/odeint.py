@@ -1,6 +1,5 @@
 """`odeint`, `odeint_adjoint` and `odeint_event`, with the signatures of torchdiffeq."""
 
-import functools
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -21,6 +20,7 @@ from ..solution import Solution
 from ..solve import solve
 from .arrays import check_numeric, double_where
 from .autograd import operation
+from .error_norm import LargestPart, norm_by_torch
 from .functions import TorchProgram, count_calls, torch_function
 from .methods import StepOptions, controlled_steps, method_and_options, most_steps
 from .results import emptied
@@ -59,8 +59,9 @@ def odeint(
             control their steps; "euler", "midpoint", "heun2", "heun3" or "rk4", whose steps are t
             or as options say; "scipy_solver"; or a method of this package, such as `de.Rodas5P()`.
         options: of a method that controls its steps first_step, min_step, max_step, step_t, jump_t,
-            safety, ifactor, dfactor, max_num_steps and norm; of the others step_size or
-            grid_constructor, and interp ("linear", "cubic").
+            safety, ifactor, dfactor, max_num_steps and norm, a function in torch of the scaled
+            errors, like y0, to a number (their root mean square; of a tuple the largest of its
+            parts'); of the others step_size or grid_constructor, and interp ("linear", "cubic").
         event_fn: a function of (t, y). The solve ends where a number that it returns first changes
             its sign; of t, of length 2, the first is the start and the second gives the direction.
 
@@ -323,18 +324,10 @@ class _Call:
         return _as_number(name, value)
 
     def _norm(self, norm: Any) -> Callable | None:
-        """The norm of the scaled errors of a step: of a tuple the largest of its parts' root mean
-        squares, or what the user gives, traced.
-        """
-        if norm is None and not self.is_tuple:
-            return None
-        if norm is None:
-            return _largest_of_parts(tuple(x.numel() for x in self.y0))
-        raise ValueError(
-            "options has a norm, which is a function of torch's inside the error control: leave it "
-            "out (the root mean square, of a tuple the largest of its parts'), or weigh the parts "
-            "by tolerances of their own, rtol= and atol=."
-        )
+        """The norm of the scaled errors of a step; None: their root mean square."""
+        if norm is not None:
+            return norm_by_torch(norm, self.y0, is_tuple=self.is_tuple)
+        return LargestPart(tuple(x.numel() for x in self.y0)) if self.is_tuple else None
 
     def _grid(self, options: dict[str, Any]) -> tuple[Hashable, PyTree]:
         """The kind of a fixed grid, and the numbers that it is made of."""
@@ -377,17 +370,6 @@ def _as_number(name: str, x: Any) -> Any:
             raise ValueError(f"{name} cannot require gradient")
         return jnp.asarray(x.detach().cpu().numpy())
     return float(x)
-
-
-@functools.cache  # one function for the same sizes, so that a program is found again
-def _largest_of_parts(sizes: tuple[int, ...]) -> Callable[[Array], Array]:
-    return partial(_largest_part, sizes)
-
-
-def _largest_part(sizes: tuple[int, ...], errors: Array) -> Array:
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    parts = [errors[end - size : end] for end, size in zip(ends, sizes, strict=True) if size]
-    return jnp.max(jnp.stack([jnp.sqrt(jnp.mean(jnp.abs(x) ** 2)) for x in parts]))
 
 
 # --- its program ----------------------------------------------------------------------------------
