@@ -26,7 +26,7 @@ class LargestPart:
     sizes: tuple[int, ...]
 
     def __call__(self, errors: Inexact[Array, " n"]) -> Float[Array, ""]:
-        parts = [x for x in _parts(errors, self.sizes) if x.size]
+        parts = [x for x in _parts_of_errors(errors, self.sizes) if x.size]
         return jnp.max(jnp.stack([jnp.sqrt(jnp.mean(jnp.abs(x) ** 2)) for x in parts]))
 
 
@@ -40,7 +40,7 @@ class TorchNorm:
     constants: list[np.ndarray] = field(compare=False)
 
     def __call__(self, errors: Inexact[Array, " n"]) -> Float[Array, ""]:
-        parts = _parts(errors, [math.prod(shape) for shape in self.shapes])
+        parts = _parts_of_errors(errors, [math.prod(shape) for shape in self.shapes])
         shaped = [x.reshape(shape) for x, shape in zip(parts, self.shapes, strict=True)]
         found = self.program([jnp.asarray(x) for x in self.constants], *shaped)
         return found.reshape(()).astype(jnp.finfo(errors.dtype).dtype)
@@ -90,5 +90,5 @@ def _check_number(name: str, found: object) -> None:
         )
 
 
-def _parts(errors: Inexact[Array, " n"], sizes: Sequence[int]) -> list[Array]:
+def _parts_of_errors(errors: Inexact[Array, " n"], sizes: Sequence[int]) -> list[Array]:
     return jnp.split(errors, np.cumsum(sizes)[:-1].tolist())
