@@ -102,14 +102,17 @@ print(f"| gradient by a and b; distance from differences | — | {error:.1e} | {
 
 # %%
 de.plot.style()
-figure, axes = plt.subplots(1, 5, figsize=(14.0, 2.9))
-near = 200 if not SHORT else n
-axes[0].spy(pattern[:near, :near], markersize=0.6, color="C0")
-axes[0].set(title=f"∂f/∂y, {near} of {n:,} rows", xticks=[], yticks=[])
-for ax, t, y in zip(axes[1:], TIMES, sol.ys, strict=True):
-    image = ax.imshow(y[..., 0].T, origin="lower", extent=(0, 1, 0, 1), cmap="viridis")
-    figure.colorbar(image, ax=ax, shrink=0.85)
-    ax.set(title=f"u at t = {t:.3g}", xticks=[0, 1], yticks=[0, 1])
+figure, axes = plt.subplots(1, 5, figsize=(13.0, 2.9))
+first = pattern[:600, :600].toarray()
+axes[0].imshow(first, cmap="Greys")
+axes[0].set(title="where ∂f/∂y is not zero", xlabel=f"column, of {n:,}", ylabel="row")
+shown = np.asarray(sol.ys[..., 0])
+shades = {"vmin": shown.min(), "vmax": shown.max(), "cmap": "viridis"}
+for ax, t, u in zip(axes[1:], TIMES, shown, strict=True):
+    image = ax.imshow(u.T, origin="lower", extent=(0, 1, 0, 1), **shades)
+    ax.set(title=f"t = {t:.3g}", xticks=[0, 1], yticks=[0, 1], xlabel="x")
+axes[1].set_ylabel("y")
+figure.colorbar(image, ax=axes[1:], label="u", shrink=0.8)
 FIGURES.mkdir(exist_ok=True)
 figure.savefig(FIGURES / "brusselator_2d.png")
 print(f"figure: {FIGURES.name}/brusselator_2d.png")

@@ -45,7 +45,7 @@ ONE_MEANING = {
     "check_method",  # that it is one (validation), and that it keeps its contract (testing)
     "_answer", "_check_count", "_compiled", "_determining_matrix",
     "_horner", "_is_array", "_list_as_array", "_lower_inverse", "_message", "_real_dtype", "_same",
-    "_scaled", "_shapes", "_solve_nonstiff_first", "_status", "_tolerance",
+    "_scaled", "_solve_nonstiff_first", "_status", "_tolerance",
     "is_regular", "newton_correction", "slope", "slope_of",
 }  # fmt: skip
 
