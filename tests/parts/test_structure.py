@@ -14,7 +14,7 @@ from tests.tiers import shortly
 
 import diffeq as de
 from diffeq.algebra import Pattern, factored, is_singular, jacobian, linear_solve, sparse_lu
-from diffeq.algebra.pattern import colour_columns
+from diffeq.algebra.pattern import colour_columns, full_rows
 from diffeq.algebra.structured_matrix import StructuredMatrix, structured_jacobian
 
 BANDS = [(10, 1, 1), (50, 2, 3), (37, 0, 1), (41, 3, 0), (9, 0, 0), (30, 9, 8), (301, 1, 1)]
@@ -187,6 +187,49 @@ def test_a_jacobian_takes_as_many_tangents_as_there_are_colours():
     found = jacobian(field, jnp.array(0.0), y, ring)
     assert ring.colours(30).max() + 1 == 2
     np.testing.assert_allclose(found.dense(), jax.jacfwd(field, 1)(0.0, y), atol=1e-15)
+
+
+def total(field, form):
+    """A field on which a quantity depends, the last one, that all others change."""
+    return {
+        "closed": lambda t, y: jnp.append(field(y[:-1]) * y[-1], jnp.sum(y[:-1] ** 2) - y[-1]),
+        "a loop": lambda t, y: jnp.append(
+            # A number of turns that is not known when it is traced: no transpose.
+            jax.lax.fori_loop(0, jnp.where(t < 9, 2, 1), lambda _, x: field(x), y[:-1]) * y[-1],
+            jnp.sum(y[:-1] ** 2),
+        ),
+    }[form]
+
+
+@pytest.mark.parametrize("form", ["closed", "a loop"])
+def test_full_rows_are_found_by_the_transposed_map(form):
+    n = 40
+    field = total(jnp.sin, form)
+    pattern = np.eye(n)
+    pattern[-1] = pattern[:, -1] = 1
+    structure = de.Sparse(pattern)
+    np.testing.assert_array_equal(full_rows(structure.known), [n - 1])
+    # Without that row: the diagonal, and the last column.
+    assert colour_columns(structure.known.without_rows(np.array([n - 1]))).max() + 1 == 2
+    assert colour_columns(structure.known).max() + 1 == n
+    y, t = jnp.linspace(0.5, 1.5, n), jnp.array(0.0)
+    dense = lambda y: jax.jacfwd(field, 1)(t, y)
+    found = lambda y: jacobian(field, t, y, structure).dense()
+    np.testing.assert_allclose(found(y), dense(y), rtol=1e-14)
+    np.testing.assert_allclose(jax.vmap(found)(y + jnp.eye(n)), jax.vmap(dense)(y + jnp.eye(n)))
+    if form == "closed":
+        weights = jnp.sin(jnp.arange(n * n)).reshape(n, n)
+        slopes = [jax.grad(lambda y, of=of: jnp.sum(weights * of(y)))(y) for of in (found, dense)]
+        np.testing.assert_allclose(*slopes, rtol=1e-12)
+
+
+def test_rows_are_taken_apart_only_where_that_saves_half():
+    assert full_rows(Pattern(60, *np.nonzero(banded(60, 2, 2)))).size == 0
+    assert full_rows(Pattern(200, *np.nonzero(scattered(200)))).size == 0
+    assert full_rows(Pattern(5, *np.nonzero(np.ones((5, 5))))).size == 0
+    two = np.eye(50) + np.eye(50, k=1)
+    two[[3, 17]] = 1
+    assert full_rows(Pattern(50, *np.nonzero(two))).tolist() == [3, 17]
 
 
 def test_patterns_come_in_many_ways():

@@ -18,12 +18,13 @@ from jaxtyping import Array, Bool, Inexact, Int
 from .banded_lu import banded_lu
 from .detection import detected_pattern
 from .linear import AbstractInverse, Factors, factored, linear_solve
-from .pattern import Pattern, colour_columns, pattern_of
-from .sparse_lu import sparse_lu
+from .pattern import Pattern, colour_columns, full_rows, pattern_of
+from .sparse_lu import factor_entries, sparse_lu
 
 __all__ = ["Banded", "Block", "JacobianStructure", "Sparse"]
 
 _SMALL = 128  # equations whose sparse matrix is solved by dense LU, within the program
+_MEDIUM, _FULL = 512, 0.25  # equations, and the share of n² in their factors, of which so is that
 _FEW = 8  # colours among which a value is chosen by comparisons, not by a gather
 
 
@@ -56,6 +57,10 @@ class JacobianStructure:
     def of_columns(self, columns: Inexact[Array, "colours n"]) -> Array:
         """The values, from the sums of the columns of each colour."""
         raise NotImplementedError
+
+    def of_map(self, push: Callable, like: Inexact[Array, " n"]) -> Array:
+        """The values of a linear map v ↦ A v, from one product a colour."""
+        return self.of_columns(_products(push, self.colours(like.size), like))
 
     def times(self, values: Array, x: Inexact[Array, " n"]) -> Array:
         """A x."""
@@ -255,9 +260,11 @@ class Sparse(JacobianStructure):
     """∂f/∂y is zero but in the places of a pattern, or in those that `"detect"` finds.
 
     The columns are coloured so that none of one colour share a row, and a Jacobian costs one
-    tangent of the field a colour. Its LU is that of SuperLU, in an order that is found once for a
-    pattern; it is called on the host, also where the solve runs on a GPU. Up to 128 equations it is
-    dense.
+    tangent of the field a colour. A few rows that are nearly full, of quantities that all others
+    change, would ask for as many colours as there are columns: these are found one by one, by the
+    transpose of the tangent, where it has one. The LU is that of SuperLU, in an order that is found
+    once for a pattern; it is called on the host, also where the solve runs on a GPU. Up to 128
+    equations it is dense, and up to 512 whose factors would be full by a quarter.
 
     `"detect"` reads the pattern from the equations of the traced field, for all t, y and args at
     once: each branch of a `jnp.where` belongs to it. What it cannot see through (an index that
@@ -273,7 +280,7 @@ class Sparse(JacobianStructure):
         ValueError: it is not square, or its rows differ in length; (by `solve`) its shape is not
             that of ∂f/∂y, or y0 is complex.
 
-    Reference: curtis1974; demmel1999.
+    Reference: curtis1974; coleman1998; demmel1999.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np, diffeq as de
@@ -336,6 +343,19 @@ class Sparse(JacobianStructure):
         rows, own = self.entries(columns.shape[1])
         return columns[self.colours(columns.shape[1])[own], rows]
 
+    def of_map(self, push: Callable, like: Inexact[Array, " n"]) -> Array:
+        apart = full_rows(self.known)
+        pull = _transposed(push, like) if apart.size else None
+        if pull is None:
+            return super().of_map(push, like)
+        rows, own = self.entries(like.size)
+        colours = colour_columns(self.known.without_rows(apart))
+        by_column = _products(push, colours, like)[colours[own], rows]
+        units = (apart[:, None] == np.arange(like.size)).astype(like.dtype)
+        by_row = jax.vmap(pull)(jnp.asarray(units))
+        place = np.minimum(np.searchsorted(apart, rows), apart.size - 1)
+        return jnp.where(apart[place] == rows, by_row[place, own], by_column)
+
     def times(self, values: Array, x: Inexact[Array, " n"]) -> Array:
         rows, columns = self.entries(len(x))
         return jax.ops.segment_sum(values * x[columns], rows, len(x), indices_are_sorted=True)
@@ -347,9 +367,30 @@ class Sparse(JacobianStructure):
         return jnp.where(flags[self.known.rows], values, 0)
 
     def factored(self, values: Array) -> AbstractInverse:
-        if self.known.n <= _SMALL:
-            return _DenseInverse(factored(self.dense(values, self.known.n)))
+        n = self.known.n
+        # Up to some hundred equations a call of the host takes as long as the elimination.
+        if n <= _SMALL or (n <= _MEDIUM and factor_entries(self.known) > _FULL * n**2):
+            return _DenseInverse(factored(self.dense(values, n)))
         return sparse_lu(self.known, values)
+
+
+def _products(
+    push: Callable, colours: Int[np.ndarray, " n"], like: Inexact[Array, " n"]
+) -> Inexact[Array, "colours n"]:
+    """The sums of the columns of each colour."""
+    each = jnp.arange(int(colours.max()) + 1, dtype=jnp.int32)[:, None]
+    seeds = (jnp.asarray(colours, jnp.int32) == each).astype(like.dtype)
+    return jax.vmap(push)(seeds)
+
+
+def _transposed(push: Callable, like: Inexact[Array, " n"]) -> Callable | None:
+    """The map v ↦ Aᵀ v; None where JAX knows no transpose, as that of a `while_loop`."""
+    try:
+        transpose = jax.linear_transpose(push, like)
+        jax.eval_shape(transpose, jax.eval_shape(push, like))
+    except (AssertionError, NotImplementedError, TypeError, ValueError):
+        return None
+    return lambda v: transpose(v)[0]
 
 
 class _DiagonalInverse(AbstractInverse):

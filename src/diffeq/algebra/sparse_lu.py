@@ -26,11 +26,11 @@ from jaxtyping import Array, Inexact, Int
 from .linear import AbstractInverse
 from .pattern import Pattern
 
-__all__ = ["SparseInverse", "sparse_lu"]
+__all__ = ["SparseInverse", "factor_entries", "sparse_lu"]
 
 _MOST = 10_000_000  # numbers in all factors that are kept, but for the last two matrices
 _PIVOT = 0.1  # of the largest entry of a column: so large a diagonal one is taken
-_NUMBERS = 2**31 - 1
+_NUMBERS, _HALF = 2**31 - 1, 2**16
 
 
 class SparseInverse(AbstractInverse):
@@ -47,12 +47,13 @@ class SparseInverse(AbstractInverse):
         return self._solved(b, transposed=True)
 
     def _solved(self, b: Array, *, transposed: bool) -> Array:
+        # One array, for each costs a call as much as the solution of some hundred equations; and
+        # the number in two, for one of single precision has 24 bits.
+        number = jnp.stack(jnp.divmod(self.number, _HALF)).astype(b.dtype)
         return jax.pure_callback(
             partial(_solve_on_host, self.pattern, transposed),
             jax.ShapeDtypeStruct(b.shape, b.dtype),
-            self.values,
-            self.number,
-            b,
+            jnp.concatenate([number, b, self.values]),
             vmap_method="sequential",
         )
 
@@ -76,7 +77,7 @@ def sparse_lu(pattern: Pattern, values: Inexact[Array, " k"]) -> SparseInverse:
 
 class _Order(NamedTuple):
     """The order of rows and columns of a pattern; the matrix in that order, with the numbers of its
-    values, the `sources`; and the options of SuperLU.
+    values, the `sources`; the options of SuperLU; and the number of entries of the factors.
     """
 
     rows: Int[np.ndarray, " n"]
@@ -85,6 +86,7 @@ class _Order(NamedTuple):
     indices: Int[np.ndarray, " k"]
     starts: Int[np.ndarray, " m"]
     options: dict
+    size: int
 
     def factored(self, values: np.ndarray) -> Any:
         """The factors, or None of a matrix that is singular or not finite."""
@@ -101,6 +103,16 @@ class _Order(NamedTuple):
             return None
 
 
+def factor_entries(pattern: Pattern) -> int:
+    """The number of entries of the factors of a matrix with this pattern.
+
+    >>> line = np.arange(3)
+    >>> factor_entries(Pattern(4, line + 1, line))  # that, and the two diagonals
+    11
+    """
+    return _order_of(pattern).size
+
+
 @lru_cache(maxsize=32)
 def _order_of(pattern: Pattern) -> _Order:
     """The better one of two orders: minimum degree on A + Aᵀ, with pivots on the diagonal where
@@ -111,11 +123,10 @@ def _order_of(pattern: Pattern) -> _Order:
         _ordered(pattern, "MMD_AT_PLUS_A", symmetric),
         _ordered(pattern, "COLAMD", {}),
     ]
-    return min(found, key=lambda one: one[0])[1]
+    return min(found, key=lambda one: one.size)
 
 
-def _ordered(pattern: Pattern, kind: str, options: dict) -> tuple[int, _Order]:
-    """The number of entries of the factors of a matrix with this pattern in an order, and that."""
+def _ordered(pattern: Pattern, kind: str, options: dict) -> _Order:
     from scipy.sparse import csc_array
     from scipy.sparse.linalg import splu
 
@@ -131,7 +142,7 @@ def _ordered(pattern: Pattern, kind: str, options: dict) -> tuple[int, _Order]:
     starts = np.searchsorted(place[columns][order], np.arange(n + 1))
     indices = row_place[rows][order].astype(np.int32)
     size = trial.L.nnz + trial.U.nnz
-    return size, _Order(of_rows, own, order, indices, starts.astype(np.int32), options)
+    return _Order(of_rows, own, order, indices, starts.astype(np.int32), options, size)
 
 
 class _Kept:
@@ -186,8 +197,7 @@ def _factor_on_host(pattern: Pattern, values: Array) -> np.ndarray:
     return np.asarray(number, np.int32)
 
 
-def _solve_on_host(
-    pattern: Pattern, transposed: bool, values: Array, number: Array, b: Array
-) -> np.ndarray:
-    xs = np.asarray(values), int(number), np.asarray(b)
-    return _thread_of_factors().submit(_kept.solve, pattern, *xs, transposed).result()
+def _solve_on_host(pattern: Pattern, transposed: bool, packed: Array) -> np.ndarray:
+    number, b, values = np.split(np.asarray(packed), [2, 2 + pattern.n])
+    numbers = values, int(number[0]) * _HALF + int(number[1]), b
+    return _thread_of_factors().submit(_kept.solve, pattern, *numbers, transposed).result()

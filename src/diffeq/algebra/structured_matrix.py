@@ -99,15 +99,11 @@ class StructuredFactors(AbstractFactors):
 def structured_jacobian(
     push: Callable, structure: JacobianStructure, like: Inexact[Array, " n"]
 ) -> StructuredMatrix:
-    """The matrix of a linear map v ↦ A v with this structure, from one product a colour.
+    """The matrix of a linear map v ↦ A v with this structure, from a few products.
 
     >>> from diffeq.algebra import Banded
     >>> push = lambda v: 2 * v + jnp.pad(v, (1, 0))[:-1]
     >>> structured_jacobian(push, Banded(1, 0), jnp.zeros(3)).dense().tolist()
     [[2.0, 0.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]
     """
-    colours = structure.colours(like.size)
-    each = jnp.arange(int(colours.max()) + 1, dtype=jnp.int32)[:, None]
-    seeds = (jnp.asarray(colours, jnp.int32) == each).astype(like.dtype)
-    values = structure.of_columns(jax.vmap(push)(seeds))
-    return StructuredMatrix(values, structure, like.size)
+    return StructuredMatrix(structure.of_map(push, like), structure, like.size)
