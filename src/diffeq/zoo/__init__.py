@@ -23,6 +23,7 @@ from diffeq.zoo.delays import (
 )
 from diffeq.zoo.large import LargeCase, brusselator_2d, medical_akzo, reaction_diffusion
 from diffeq.zoo.mechanics import arenstorf, henon_heiles, pleiades
+from diffeq.zoo.networks import egfr_network
 from diffeq.zoo.noise import (
     NoisyCase,
     additive_decay,
@@ -69,6 +70,7 @@ __all__ = [
     "delay_cases",
     "delayed_decay",
     "detest",
+    "egfr_network",
     "geometric_brownian",
     "henon_heiles",
     "hires",

@@ -134,7 +134,7 @@ def vector(*values: float) -> Float64[np.ndarray, " n"]:
     return array
 
 
-_FILES = ("references.json", "references_stiff.json")
+_FILES = ("references.json", "references_stiff.json", "references_network.json")
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from diffeq import algebra, problems
-from diffeq.zoo.case import vector
+from diffeq.zoo.case import Reference, references, vector
 
 __all__ = ["LargeCase", "brusselator_2d", "medical_akzo", "reaction_diffusion"]
 
@@ -34,6 +34,9 @@ class LargeCase:
         source: a key of `docs/references.bib`.
         stops: times at which the field jumps.
         published: components of the end, by their places in the ravelled state.
+        components: the names of the components of y0, where they have names.
+        parameters: the names of those of args.
+        observables: sums of components that are measured, by their names: the weights of each.
 
     Example:
         >>> import diffeq as de
@@ -53,6 +56,19 @@ class LargeCase:
     source: str
     stops: tuple[float, ...] = ()
     published: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    components: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    observables: Mapping[str, Float64[np.ndarray, " n"]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def reference(self) -> Reference:
+        """The stored solution.
+
+        Raises:
+            KeyError: there is none.
+
+        """
+        return references()[self.name]
 
     def problem(self, *, structured: bool = True) -> "problems.ODEProblem":
         """The problem in the default precision of JAX, with the structure of its Jacobian or
