@@ -1,13 +1,15 @@
 """Large stiff systems against SciPy's BDF with a sparsity pattern: `python -m benchmarks.sparse`.
 
-Three problems of `de.zoo`, which both solve at the same tolerances: a line that reacts and diffuses
-(n = 300, 1,000, 3,000; a band), medical Akzo Nobel (n = 400; a band), which is also solved with all
-entries of the Jacobian, and the Brusselator on 100 × 100 cells (n = 20,000; a pattern), with its
-gradient by two parameters. The error is the largest distance from a solve at a hundredth of the
-tolerance, relative to the largest component. Our times are of a compiled solve; SciPy's field is
-NumPy code.
+Four problems of `de.zoo`, which both solve at the same tolerances: a line that reacts and diffuses
+(n = 300, 1,000, 3,000; a band), medical Akzo Nobel (n = 400; a band) and the network of the EGF
+receptor (n = 356; a pattern), which are also solved with all entries of the Jacobian, and the
+Brusselator on 100 × 100 cells (n = 20,000; a pattern), with its gradient by two parameters. The
+network is stiff by little, and an explicit method is among ours. The error is the largest distance
+from the stored reference, or from a solve at a hundredth of the tolerance, relative to the largest
+component. Our times are of a compiled solve; SciPy's field is NumPy code.
 
-Writes `results/sparse.md`. `--short` leaves out the Brusselator.
+Writes `results/sparse.md`. `--short` leaves out the Brusselator; the names of problems as arguments
+(`python -m benchmarks.sparse network`) solve these alone, print their table and write nothing.
 """
 
 import datetime
@@ -20,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
-from scipy.sparse import csc_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 import diffeq as de
 from benchmarks import machine
+from diffeq.zoo import networks
 
 SHORT = "--short" in sys.argv
 HERE = Path(__file__).parent
@@ -65,6 +68,21 @@ def square_in_numpy(t, y, args):
     both = u**2 * v
     reaction = np.stack([a + both - (b + 1) * u + source, b * u - both], axis=-1)
     return (diffusion * CELLS**2 * around + reaction).ravel()
+
+
+def network_in_numpy():
+    """A + B ⇌ C as two products with sparse matrices, from the arrays of the network."""
+    case = de.zoo.egfr_network()
+    n, network = case.y0.size, networks.egfr_reactions()
+    species, reactions, signs = network.changes(n)
+    change = csr_matrix((signs, (species, reactions)), (n, len(network.species)))
+    first, second, product = network.species.T
+
+    def field(t, y, args):
+        forth, back = (network.ways * np.append(args, 0.0)[network.rates]).T
+        return change @ (forth * y[first] * np.append(y, 1.0)[second] - back * y[product])
+
+    return field
 
 
 # --- who solves -------------------------------------------------------------------------------
@@ -136,10 +154,11 @@ def timed(call):
 # --- the tables -------------------------------------------------------------------------------
 
 
-def raced(case, field, rtol, atol, methods, *, dense=()):
+def raced(case, field, rtol, atol, methods, *, dense=(), exact=None):
     """The rows of one problem, and the seconds of our quickest method."""
     args = jnp.asarray(case.args)
-    exact = np.asarray(ours(case, de.Rodas5P(), rtol / 100, atol / 100)(args)[0])
+    if exact is None:
+        exact = np.asarray(ours(case, de.Rodas5P(), rtol / 100, atol / 100)(args)[0])
     scale = np.abs(exact).max()
     rows = []
     for name in (*methods, *(f"{name}, all entries" for name in dense)):
@@ -165,36 +184,62 @@ def table(case, rows, least):
     )
 
 
-def report():
-    text, growth = [HEAD], []
+def lines():
+    text, growth = [], []
     for n in LINES:
         case = de.zoo.reaction_diffusion(n)
         rows, least = raced(case, line_in_numpy, 1e-6, 1e-8, ("Rodas5P", "KenCarp4", "BDF"))
         text.append(table(case, rows, least))
         growth.append(least)
+    told = (f"n = {n:,} {x * 1e3:.1f} ms" for n, x in zip(LINES, growth, strict=True))
+    return text, ["The line: " + ", ".join(told) + "."]
+
+
+def akzo():
     case = de.zoo.medical_akzo()
     rows, least = raced(case, akzo_in_numpy, 1e-6, 1e-9, ("Rodas5P", "BDF"), dense=("Rodas5P",))
-    text.append(table(case, rows, least))
-    notes = ["The line: " + ", ".join(
-        f"n = {n:,} {seconds * 1e3:.1f} ms" for n, seconds in zip(LINES, growth, strict=True)
-    ) + "."]  # fmt: skip
-    if not SHORT:
-        case = de.zoo.brusselator_2d(CELLS)
-        rows, least = raced(case, square_in_numpy, 1e-4, 1e-6, ("Rodas5P", "BDF"))
-        text.append(table(case, rows, least))
-        slope = gradient(case, de.Rodas5P(), 1e-4, 1e-6)
-        found, first, seconds = timed(lambda: slope(jnp.asarray(case.args[:2])))
-        notes.append(
-            f"The gradient of the Brusselator's mean by (a, b) is {np.asarray(found)}; it takes "
-            f"{seconds:.2f} s, {seconds / rows[0][-1]:.2f} times the solve by Rodas5P "
-            f"(first call {first:.1f} s)."
-        )
+    return [table(case, rows, least)], []
+
+
+def network():
+    case = de.zoo.egfr_network()
+    names = ("Rodas5P", "KenCarp4", "BDF")
+    rows, least = raced(
+        case, network_in_numpy(), 1e-6, 1e-2, (*names, "Tsit5"), dense=names,
+        exact=case.reference.y1,
+    )  # fmt: skip
+    return [table(case, rows, least)], []
+
+
+def square():
+    case = de.zoo.brusselator_2d(CELLS)
+    rows, least = raced(case, square_in_numpy, 1e-4, 1e-6, ("Rodas5P", "BDF"))
+    slope = gradient(case, de.Rodas5P(), 1e-4, 1e-6)
+    found, first, seconds = timed(lambda: slope(jnp.asarray(case.args[:2])))
+    note = (
+        f"The gradient of the Brusselator's mean by (a, b) is {np.asarray(found)}; it takes "
+        f"{seconds:.2f} s, {seconds / rows[0][-1]:.2f} times the solve by Rodas5P "
+        f"(first call {first:.1f} s)."
+    )
+    return [table(case, rows, least)], [note]
+
+
+PROBLEMS = {"line": lines, "akzo": akzo, "network": network, "square": square}
+
+
+def report(names):
+    text, notes = [HEAD], []
+    for name in names:
+        rows, more = PROBLEMS[name]()
+        text += rows
+        notes += more
     return "\n".join(text), notes
 
 
 def main():
     jax.config.update("jax_enable_x64", True)
-    found, notes = report()
+    alone = [name for name in sys.argv[1:] if name in PROBLEMS]
+    found, notes = report(alone or [name for name in PROBLEMS if not (SHORT and name == "square")])
     told = machine.machine()
     load = (told["load"] or [0.0])[0]
     about = (
@@ -211,8 +256,8 @@ def main():
         *notes,
         "",
     ]
-    path = HERE / "results" / "sparse.md"
-    path.write_text("\n".join(page), encoding="utf8")
+    if not alone:
+        (HERE / "results" / "sparse.md").write_text("\n".join(page), encoding="utf8")
     print("\n".join(page))
 
 
