@@ -117,7 +117,7 @@ def _species() -> dict[str, int]:
 
 
 def _receptor_changes() -> Iterator[tuple[_Receptor, _Receptor, _Rule]]:
-    """What may happen at the two sites of a receptor: before, after, and by which rule."""
+    """All changes at the two sites of a receptor: before, after, and by which rule."""
     for y1068, y1148 in _RECEPTORS:
         before = y1068, y1148
         yield from ((before, (x.after, y1148), x) for x in _AT_Y1068 if x.before == y1068)
@@ -211,7 +211,7 @@ def _counted(site: int, *states: str) -> Float64[np.ndarray, " n"]:
 
 
 def _observables() -> dict[str, Float64[np.ndarray, " n"]]:
-    """What an experiment measures, as weights of the species; by the names of the model's file."""
+    """Sums of species that experiments measure, as weights; by the names of the model's file."""
     names, free = tuple(_species()), dict(zip(_species(), np.eye(len(_species())), strict=True))
     shc = ("Shc", "ShcP", "ShcP-Grb2", "ShcP-Grb2-Sos")
     return {
