@@ -259,8 +259,8 @@ def egfr_network() -> LargeCase:
         >>> case = de.zoo.egfr_network()
         >>> case.y0.shape, case.jac
         ((356,), Sparse(356×356, 8431 entries))
-        >>> case.observables["Dimers"] @ case.reference.y1  # receptors in dimers at the end
-        129936...
+        >>> int(case.observables["Dimers"] @ case.reference.y1)  # receptors in dimers at the end
+        129936
     """
     network, n = egfr_reactions(), len(_species())
     return LargeCase(
