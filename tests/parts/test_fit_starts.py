@@ -128,8 +128,9 @@ def test_what_is_not_trained_is_compared_by_what_it_is():
     for weight, found in zip((1.0, 2.0), fits, strict=True):
         alone = de.fit(scaled(weight), of_scaled, **options, **QUIET)
         np.testing.assert_allclose(found.history, alone.history, rtol=1e-9)
-    for change in ({"factor": 3.0}, {"seed": 8}, {"known": 1.0}):
-        with pytest.raises(ValueError, match=r"models\[1\] differs .* define it once"):
+    changes = {"function": {"factor": 3.0}, "key": {"seed": 8}, "known": {"known": 1.0}}
+    for where, change in changes.items():
+        with pytest.raises(ValueError, match=rf"models\[1\] differs .* \(\.{where}\): .* once"):
             de.fit_starts([scaled(1.0), scaled(2.0, **change)], of_scaled, **options, **QUIET)
 
 

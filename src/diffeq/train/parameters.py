@@ -90,6 +90,11 @@ class Layout:
             )
         ]
 
+    def path(self, number: int) -> str:
+        """The place in the model of one of its leaves: `.layers[0].weight`."""
+        numbers = self.tree.unflatten(range(self.tree.num_leaves))
+        return jax.tree_util.keystr(jax.tree.leaves_with_path(numbers)[number][0])
+
     def whole(self, pieces: Sequence, rest: UntrainedParts) -> PyTree:
         """The model of these leaves."""
         model = self.tree.unflatten(pieces)

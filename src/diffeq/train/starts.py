@@ -282,13 +282,21 @@ def _check_alike(one: Parameters, other: Parameters, number: int) -> None:
             "starts differ in the numbers that are trained. A function in a static field is to be "
             "the same one in all of them: define it once, outside of what makes a model."
         )
-    kept = [jax.tree.leaves(part.rest) for part in (one, other)]
-    if len(kept[0]) != len(kept[1]) or not all(map(_same_constant, *kept)):
+    if not _same_constants(one.rest, other.rest):
+        pairs = enumerate(zip(one.rest.pieces, other.rest.pieces, strict=True))
+        where = [one.layout.path(i) for i, pair in pairs if not _same_constants(*pair)]
+        places = f" ({', '.join(where)})" if where else ""
         raise ValueError(
-            f"models[{number}] differs from models[0] in what is not trained: starts share that. "
-            "A function that reads what differs, or an object, is to be the same one in all of "
-            "them: define it once, outside of what makes a model."
+            f"models[{number}] differs from models[0] in what is not trained{places}: starts share "
+            "that. A function that reads what differs, or an object, is to be the same one in all "
+            "of them: define it once, outside of what makes a model."
         )
+
+
+def _same_constants(one: PyTree, other: PyTree) -> bool:
+    """True if a program cannot tell two trees apart."""
+    leaves = [jax.tree.leaves(tree) for tree in (one, other)]
+    return len(leaves[0]) == len(leaves[1]) and all(map(_same_constant, *leaves))
 
 
 def _same_constant(one: PyTree, other: PyTree) -> bool:
