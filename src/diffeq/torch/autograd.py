@@ -121,7 +121,9 @@ _operations: OrderedDict[Hashable, Operation] = OrderedDict()
 
 def operation(key: Hashable, function: Callable[[PyTree, list], tuple[list, PyTree]]) -> Operation:
     """The operation of a function, of which equal keys promise the same program."""
-    found = _operations.setdefault(key, Operation(function))
+    found = _operations.get(key)
+    if found is None:  # an operation costs two functions to compile, whether or not one is called
+        found = _operations[key] = Operation(function)
     _operations.move_to_end(key)
     if len(_operations) > _KEPT_OPERATIONS:
         _operations.popitem(last=False)
