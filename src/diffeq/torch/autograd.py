@@ -9,6 +9,9 @@ import jax
 import torch
 from jaxtyping import PyTree
 
+from ..autodiff.jax_internals import is_key
+from ..autodiff.packed import pack, unpack
+from ..core.packing import TreeDef
 from .arrays import double_where, to_jax, to_torch
 
 __all__ = ["Operation", "operation"]
@@ -45,7 +48,8 @@ class Operation:
         """Results, and their reverse derivative by the operands that are wanted."""
         function = partial(_of_wanted, self.function, wanted, extras, arrays)
         moving = [x for x, w in zip(arrays, wanted, strict=True) if w]
-        return jax.vjp(function, moving, has_aux=True)
+        results, pull, aux = jax.vjp(function, moving, has_aux=True)
+        return results, _packed(pull), aux
 
     def gradient(self, wanted: tuple[bool, ...]) -> "Operation":
         """The operation (operands, cotangents) → gradients by the operands that are wanted."""
@@ -70,6 +74,36 @@ def _of_wanted(
 @jax.jit
 def _pulled(pull: Callable, cotangents: list) -> list:
     return pull(cotangents)[0]
+
+
+_SMALL = 4096  # bytes
+
+
+def _packed(pull: Callable) -> Callable:
+    """A reverse derivative whose small arrays are in one vector for each dtype: a compiled function
+    spends some microseconds on each array that it returns or takes, and a solve keeps dozens.
+    """
+    leaves, tree = jax.tree.flatten(pull)
+    few = [x.size * x.dtype.itemsize <= _SMALL and not is_key(x) for x in leaves]
+    places = [i for i, small in enumerate(few) if small]
+    small = [leaves[i] for i in places]
+    kept = [x for x, small in zip(leaves, few, strict=True) if not small]
+    like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in small]
+    return jax.tree_util.Partial(partial(_pull_packed, tree, places, like), pack(small), kept)
+
+
+def _pull_packed(
+    tree: TreeDef,
+    places: list[int],
+    like: list[jax.ShapeDtypeStruct],
+    vectors: list,
+    kept: list,
+    cotangents: list,
+) -> tuple[list]:
+    """The reverse derivative that was packed, at these cotangents."""
+    found, rest = dict(zip(places, unpack(vectors, like), strict=True)), iter(kept)
+    leaves = [found[i] if i in found else next(rest) for i in range(tree.num_leaves)]
+    return jax.tree.unflatten(tree, leaves)(cotangents)
 
 
 class _Apply(torch.autograd.Function):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import torch
 from jaxtyping import Array, PyTree
 
@@ -471,7 +472,7 @@ def _interpolated(grid: Array, rows: Array, ts: Array) -> Array:
 
 
 def _check_state(y0: Any) -> None:
-    if not isinstance(y0, (torch.Tensor, tuple)) or y0 == ():
+    if not isinstance(y0, torch.Tensor) and not (isinstance(y0, tuple) and y0):
         raise TypeError(
             f"y0 must be either a torch.Tensor or a tuple of them, and is a {type(y0).__name__}."
         )
@@ -492,8 +493,8 @@ def _check_torch_times(t: Any, event_fn: Callable | None) -> None:
         raise ValueError(
             f"We require len(t) == 2 when in event handling mode, but got len(t)={len(t)}."
         )
-    steps = t.detach().diff()
-    if not bool((steps > 0).all() | (steps < 0).all()):
+    steps = np.diff(t.detach().cpu().numpy())
+    if not ((steps > 0).all() or (steps < 0).all()):
         raise ValueError("t must be strictly increasing or decreasing")
 
 
