@@ -238,8 +238,8 @@ def diffeq_of_one(paths):
     model = de.nn.LatentSDE(
         1, 1, encoder=None, decoder=lambda z: z, noise=NOISE, likelihood="laplace",
         tspan=(0.0, 2.0), prior=lambda t, z: -z, diffusion=lambda t, z: jnp.full_like(z, SIGMA),
-        initial=([0.0], [SIGMA / math.sqrt(2)]), posterior=Posterior(jax.random.key(0)), dt=1e-2,
-        key=jax.random.key(0),
+        initial=([0.0], [SIGMA / math.sqrt(2)]), posterior=Posterior(jax.random.key(0)),
+        method=de.EulerMaruyama(), dt=1e-2, key=jax.random.key(0),
     )  # fmt: skip
     start = jnp.array([0.0, math.log(SIGMA / math.sqrt(2))])
     model = eqx.tree_at(lambda m: m.head, model, start)
@@ -353,7 +353,7 @@ def diffeq_of_many(count):
     ts, xs = lorenz(count)
     model = de.nn.LatentSDE(
         3, 4, encoder=LinearGRU(jax.random.key(1)), context=64, width=128, noise=0.01,
-        key=jax.random.key(0), dt=1e-2,
+        method=de.EulerMaruyama(), dt=1e-2, key=jax.random.key(0),
     )  # fmt: skip
     batch = jax.device_put((np.tile(ts, (count, 1)), xs))
     return jax_step(model, lambda model, batch, key: model.loss(batch, key), [batch])

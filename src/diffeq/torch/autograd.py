@@ -49,7 +49,7 @@ class Operation:
         function = partial(_of_wanted, self.function, wanted, extras, arrays)
         moving = [x for x, w in zip(arrays, wanted, strict=True) if w]
         results, pull, aux = jax.vjp(function, moving, has_aux=True)
-        return results, _packed(pull), aux
+        return results, _in_few_arrays(pull), aux
 
     def gradient(self, wanted: tuple[bool, ...]) -> "Operation":
         """The operation (operands, cotangents) → gradients by the operands that are wanted."""
@@ -79,7 +79,7 @@ def _pulled(pull: Callable, cotangents: list) -> list:
 _SMALL = 4096  # bytes
 
 
-def _packed(pull: Callable) -> Callable:
+def _in_few_arrays(pull: Callable) -> Callable:
     """A reverse derivative whose small arrays are in one vector for each dtype: a compiled function
     spends some microseconds on each array that it returns or takes, and a solve keeps dozens.
     """
