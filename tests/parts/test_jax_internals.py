@@ -17,6 +17,7 @@ from diffeq.autodiff.jax_internals import (
     trace,
 )
 from diffeq.autodiff.loop_invariant import split_invariant
+from diffeq.autodiff.packed import pack
 from diffeq.autodiff.while_loop import native_function
 
 
@@ -65,3 +66,8 @@ def test_an_output_of_a_native_function_may_be_a_constant(in_loop, constant):
     evaluate = lambda x: native_function(lambda x: (x + 1.0, constant), x, in_loop=in_loop)
     assert evaluate(jnp.array(2.0)) == (3.0, 3.0)
     assert jax.jit(evaluate)(jnp.array(2.0)) == (3.0, 3.0)
+
+
+def test_constants_are_packed_with_arrays():
+    (packed,) = pack([3.0, np.array([2.0, 1.0]), jnp.zeros(())])
+    assert packed.tolist() == [3.0, 2.0, 1.0, 0.0]

@@ -14,12 +14,14 @@ from jaxtyping import Array
 __all__ = ["pack", "unpack"]
 
 
-def pack(arrays: Sequence[Array]) -> list[Array]:
-    """The numbers of all arrays, those of each dtype in a vector.
+def pack(arrays: Sequence) -> list[Array]:
+    """The numbers of all arrays, those of each dtype in a vector. Constants among them are numbers
+    of Python or NumPy, as JAX evaluates the literals of a jaxpr.
 
-    >>> [x.tolist() for x in pack([jnp.ones(2), jnp.array(3), jnp.zeros(())])]
+    >>> [x.tolist() for x in pack([jnp.ones(2), jnp.array(3), np.float32(0.0)])]
     [[1.0, 1.0, 0.0], [3]]
     """
+    arrays = [jnp.asarray(x) for x in arrays]
     return [
         jnp.concatenate([arrays[i].ravel() for i in numbers]) for numbers in _of_each_dtype(arrays)
     ]

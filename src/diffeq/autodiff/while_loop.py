@@ -129,8 +129,7 @@ def single_iteration(*leaves: ArrayLike, jaxpr: Jaxpr) -> list:
         del active, _
         # Tied to the turn, nothing is invariant: XLA would move it out of the loop.
         i, leaves = lax.optimization_barrier((i, consts[1]))
-        # An output that is a constant of the jaxpr comes as a number of NumPy.
-        return i + 1, pack([jnp.asarray(x) for x in evaluate(*leaves)])
+        return i + 1, pack(evaluate(*leaves))
 
     # A count that XLA cannot see is 1, or it would take the loop apart.
     count = lax.optimization_barrier(jnp.int32(1))

@@ -1,5 +1,6 @@
 """`Operation`: a function in JAX as an operation of torch, with derivatives of every order."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -9,7 +10,7 @@ import jax
 import torch
 from jaxtyping import PyTree
 
-from ..autodiff.jax_internals import is_key
+from ..autodiff.jax_internals import is_key, shape_of
 from ..autodiff.packed import pack, unpack
 from ..core.packing import TreeDef
 from .arrays import double_where, to_jax, to_torch
@@ -84,12 +85,13 @@ def _in_few_arrays(pull: Callable) -> Callable:
     spends some microseconds on each array that it returns or takes, and a solve keeps dozens.
     """
     leaves, tree = jax.tree.flatten(pull)
-    few = [x.size * x.dtype.itemsize <= _SMALL and not is_key(x) for x in leaves]
-    places = [i for i, small in enumerate(few) if small]
-    small = [leaves[i] for i in places]
-    kept = [x for x, small in zip(leaves, few, strict=True) if not small]
-    like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in small]
-    return jax.tree_util.Partial(partial(_pull_packed, tree, places, like), pack(small), kept)
+    types = list(map(shape_of, leaves))
+    sizes = [math.prod(a.shape) * a.dtype.itemsize for a in types]
+    places = [i for i, a in enumerate(types) if not is_key(a) and sizes[i] <= _SMALL]
+    packed = pack([leaves[i] for i in places])
+    kept = [x for i, x in enumerate(leaves) if i not in places]
+    like = [types[i] for i in places]
+    return jax.tree_util.Partial(partial(_pull_packed, tree, places, like), packed, kept)
 
 
 def _pull_packed(
