@@ -52,6 +52,7 @@ from .jax_internals import (
     is_unknown,
     is_zero,
     jaxpr_as_fun,
+    push_moving,
     rearranged,
     shape_of,
     staged,
@@ -415,12 +416,10 @@ def _tangent_step(
         if kept is not None:
             return jaxpr_as_fun(kept.tangent)(active, *primals, *residuals, *dots)
 
-        def restricted(*live: Any) -> list:
-            values = iter(live)
-            full = [next(values) if f else x for x, f in zip(primals, flat_flags, strict=True)]
-            return _select_flagged(run(active, *full), out_flags)
+        def outputs(*xs: Any) -> list:
+            return _select_flagged(run(active, *xs), out_flags)
 
-        return jax.jvp(restricted, tuple(_select_flagged(primals, flat_flags)), tuple(dots))[1]
+        return push_moving(outputs, primals, flat_flags, dots)[1]
 
     residuals = [] if kept is None else kept.residuals
     jaxpr = trace(tangent, active_aval, list(avals), residuals, live_avals)

@@ -7,6 +7,7 @@ state are all that it has memory for; one over the few stages of a step keeps th
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from .jax_internals import (
     jaxpr_as_fun,
     output_types,
     pruned,
+    push_moving,
     shape_of,
     split_known,
     trace,
@@ -116,13 +118,7 @@ def _with_tangents(step: Jaxpr, live: Sequence[bool], wanted: Sequence[bool]) ->
     active, *avals = input_types(step)
 
     def joint(active: Array, primals: Sequence[Array], dots: Sequence[Array]) -> list[Array]:
-        def restricted(*moved: Array) -> list[Array]:
-            values = iter(moved)
-            full = [next(values) if f else x for x, f in zip(primals, live, strict=True)]
-            return jaxpr_as_fun(step)(active, *full)
-
-        at = tuple(x for x, f in zip(primals, live, strict=True) if f)
-        out, dot = jax.jvp(restricted, at, tuple(dots))
+        out, dot = push_moving(partial(jaxpr_as_fun(step), active), primals, live, dots)
         return [*out, *(d for d, f in zip(dot, wanted, strict=True) if f)]
 
     live_avals = [a for a, f in zip(avals, live, strict=True) if f]
