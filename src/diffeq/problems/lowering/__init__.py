@@ -14,8 +14,8 @@ from .canonical import (
     named_leaves,
     names_of,
 )
-from .time_interval import time_dtype, time_interval
-from .traced_function import Traced, as_rate, flip_time
+from .time_interval import flip_time, time_dtype, time_interval
+from .traced_function import Traced, as_rate
 
 __all__ = [
     "Canonical",

@@ -22,8 +22,8 @@ from ..dae import (
 from ..forms import Form, Implicit, Mass
 from .ode_rules import OdeRule
 from .rule import ProblemRule, on_packed
-from .time_interval import time_interval
-from .traced_function import as_rate, flip_time
+from .time_interval import flip_time, time_interval
+from .traced_function import as_rate
 
 __all__ = ["DaeRule", "ImplicitRule"]
 

@@ -21,7 +21,7 @@ from ..user_functions import check_arguments, described
 from .noise_rules import SdeRule
 from .ode_rules import OdeRule
 from .rule import ProblemRule, as_it_is, on_unpacked, tree_shapes
-from .traced_function import flip_time
+from .time_interval import flip_time
 
 __all__ = ["DelayRule", "Delays", "NoisyDelayRule"]
 

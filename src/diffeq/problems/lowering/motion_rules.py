@@ -14,7 +14,7 @@ from ..forms import Form, Partitioned
 from ..second_order import SecondOrderProblem, Separable
 from ..user_functions import check_numbers, described
 from .rule import ProblemRule, tree_shapes
-from .traced_function import flip_time
+from .time_interval import flip_time
 
 __all__ = ["HamiltonianRule", "MotionRule"]
 

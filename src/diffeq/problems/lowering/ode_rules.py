@@ -16,7 +16,7 @@ from ..log_ode import driven_by_brackets
 from ..ode import SplitODEProblem
 from ..user_functions import check_numbers, described
 from .rule import ProblemRule, as_it_is, check_width, on_packed
-from .traced_function import flip_time
+from .time_interval import flip_time
 
 __all__ = ["CdeRule", "OdeRule", "SplitRule"]
 

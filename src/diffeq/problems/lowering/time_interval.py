@@ -1,4 +1,4 @@
-"""The interval of a solve, and the dtype of its time."""
+"""The interval of a solve, the dtype of its time, and its direction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 
 from ..base import evaluated
 
-__all__ = ["time_dtype", "time_interval"]
+__all__ = ["flip_time", "time_dtype", "time_interval"]
 
 
 def time_interval(tspan: Any, args: PyTree, dtype: DTypeLike) -> tuple[Array, Array]:
@@ -32,3 +32,8 @@ def time_dtype(ends: Sequence, dtype: DTypeLike) -> np.dtype:
     real = jnp.finfo(dtype).dtype
     found = jnp.result_type(real, *(t for t in ends if hasattr(t, "dtype")))
     return found if jnp.issubdtype(found, jnp.floating) else real
+
+
+def flip_time(sign: Array | int, x: Array) -> Array:
+    """x, or −x where time runs backwards. A known direction costs nothing."""
+    return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x

@@ -27,8 +27,9 @@ from ...core.packing import as_state, moving_leaves, released, without_held
 from ...core.promotion import user_promotion
 from ..history import HistoryView
 from ..user_functions import annotate_errors, check_numbers, described, paired_leaves
+from .time_interval import flip_time
 
-__all__ = ["Traced", "as_rate", "checked", "flip_time"]
+__all__ = ["Traced", "as_rate", "checked"]
 
 # A field of more equations is evaluated in a loop over the stages. Measured: 4 reactions written
 # out (65 equations) and networks of 4 layers run faster as straight code, by a half; 12 reactions
@@ -205,8 +206,3 @@ def checked(name: str, value: PyTree, like: PyTree, must: str = "dy/dt must matc
 def _apart(tree: PyTree) -> PyTree:
     """Arrays behind barriers, each behind its own: in a derivative only some of them may move."""
     return jax.tree.map(lax.optimization_barrier, tree)
-
-
-def flip_time(sign: Array | int, x: Array) -> Array:
-    """x, or −x where time runs backwards. A known direction costs nothing."""
-    return x if isinstance(sign, int) and sign == 1 else jnp.asarray(sign, jnp.result_type(x)) * x
