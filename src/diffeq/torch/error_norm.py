@@ -3,7 +3,7 @@
 import math
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +30,13 @@ class LargestPart:
         return jnp.max(jnp.stack([jnp.sqrt(jnp.mean(jnp.abs(x) ** 2)) for x in parts]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TorchNorm:
-    """A norm in torch. Two are equal where their graphs are, and the tensors that they see."""
+    """A norm in torch of errors of these shapes, and the numbers that it sees from outside."""
 
-    key: Hashable
-    shapes: tuple[tuple[int, ...], ...]
-    program: TorchProgram = field(compare=False)
-    constants: list[np.ndarray] = field(compare=False)
+    program: TorchProgram
+    constants: list[np.ndarray]
+    shapes: list[torch.Size]
 
     def __call__(self, errors: Inexact[Array, " n"]) -> Float[Array, ""]:
         parts = _parts_of_errors(errors, [math.prod(shape) for shape in self.shapes])
@@ -66,8 +65,7 @@ def norm_by_torch(norm: object, y0: Sequence[torch.Tensor], *, is_tuple: bool) -
     _check_number(name, found.program.returned)
     constants = [x.detach().cpu().numpy() for x in found.tensors]
     key = (found.program.key, *(x.tobytes() for x in constants))
-    made = TorchNorm(key, tuple(tuple(x.shape) for x in y0), found.program, constants)
-    return _norms.setdefault((key, made.shapes), made)
+    return _norms.setdefault(key, TorchNorm(found.program, constants, [x.shape for x in y0]))
 
 
 def _called_with_error(norm: Callable, error: torch.Tensor) -> torch.Tensor:
