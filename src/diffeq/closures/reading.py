@@ -34,6 +34,8 @@ __all__ = [
     "attributes_of",
     "cell_content",
     "contents_of",
+    "is_installed",
+    "names_in",
     "reading_key",
     "reading_of",
 ]
@@ -269,7 +271,7 @@ class Reader:
 
     def _class(self, kind: type) -> Hashable:
         """A class of the user's is the functions and values in it, and those of its bases."""
-        written = [c for c in kind.__mro__ if not _is_installed(c)]
+        written = [c for c in kind.__mro__ if not is_installed(c)]
         entries = tuple(
             (name, self.read(x))
             for c in written
@@ -380,7 +382,7 @@ def _is_installed_module(name: str) -> bool:
     return name in sys.builtin_module_names if file is None else _is_installed_file(file)
 
 
-def _is_installed(x: object) -> bool:
+def is_installed(x: object) -> bool:
     """True if x is a function or a class that an installed module defines."""
     if isinstance(x, types.FunctionType):
         return _is_installed_file(x.__code__.co_filename) and x.__closure__ is None

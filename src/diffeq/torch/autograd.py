@@ -1,6 +1,5 @@
 """`Operation`: a function in JAX as an operation of torch, with derivatives of every order."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -10,10 +9,8 @@ import jax
 import torch
 from jaxtyping import PyTree
 
-from ..autodiff.jax_internals import is_key, shape_of
-from ..autodiff.packed import pack, unpack
-from ..core.packing import TreeDef
 from .arrays import double_where, to_jax, to_torch
+from .few_arrays import FewArrays
 
 __all__ = ["Operation", "operation"]
 
@@ -45,12 +42,12 @@ class Operation:
 
     def _with_pullback(
         self, wanted: tuple[bool, ...], extras: PyTree, arrays: list
-    ) -> tuple[list, Callable, PyTree]:
+    ) -> tuple[list, FewArrays, PyTree]:
         """Results, and their reverse derivative by the operands that are wanted."""
         function = partial(_of_wanted, self.function, wanted, extras, arrays)
         moving = [x for x, w in zip(arrays, wanted, strict=True) if w]
         results, pull, aux = jax.vjp(function, moving, has_aux=True)
-        return results, _in_few_arrays(pull), aux
+        return results, FewArrays.of(pull), aux
 
     def gradient(self, wanted: tuple[bool, ...]) -> "Operation":
         """The operation (operands, cotangents) → gradients by the operands that are wanted."""
@@ -59,7 +56,7 @@ class Operation:
 
             def pulled_back(extras: PyTree, arrays: list) -> tuple[list, None]:
                 _, pull, _ = self._with_pullback(wanted, extras, arrays[:count])
-                return pull(arrays[count:])[0], None
+                return pull.tree()(arrays[count:])[0], None
 
             self.gradients[wanted] = Operation(pulled_back)
         return self.gradients[wanted]
@@ -73,39 +70,8 @@ def _of_wanted(
 
 
 @jax.jit
-def _pulled(pull: Callable, cotangents: list) -> list:
-    return pull(cotangents)[0]
-
-
-_SMALL = 4096  # bytes
-
-
-def _in_few_arrays(pull: Callable) -> Callable:
-    """A reverse derivative whose small arrays are in one vector for each dtype: a compiled function
-    spends some microseconds on each array that it returns or takes, and a solve keeps dozens.
-    """
-    leaves, tree = jax.tree.flatten(pull)
-    types = list(map(shape_of, leaves))
-    sizes = [math.prod(a.shape) * a.dtype.itemsize for a in types]
-    places = [i for i, a in enumerate(types) if not is_key(a) and sizes[i] <= _SMALL]
-    packed = pack([leaves[i] for i in places])
-    kept = [x for i, x in enumerate(leaves) if i not in places]
-    like = [types[i] for i in places]
-    return jax.tree_util.Partial(partial(_pull_packed, tree, places, like), packed, kept)
-
-
-def _pull_packed(
-    tree: TreeDef,
-    places: list[int],
-    like: list[jax.ShapeDtypeStruct],
-    vectors: list,
-    kept: list,
-    cotangents: list,
-) -> tuple[list]:
-    """The reverse derivative that was packed, at these cotangents."""
-    found, rest = dict(zip(places, unpack(vectors, like), strict=True)), iter(kept)
-    leaves = [found[i] if i in found else next(rest) for i in range(tree.num_leaves)]
-    return jax.tree.unflatten(tree, leaves)(cotangents)
+def _pulled(pull: FewArrays, cotangents: list) -> list:
+    return pull.tree()(cotangents)[0]
 
 
 class _Apply(torch.autograd.Function):

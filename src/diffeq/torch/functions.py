@@ -11,7 +11,8 @@ import hashlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from ..closures.reading import Reader
 from .arrays import check_device
 from .evaluate import evaluate_graph, has_lowering
 from .graph import graph_of
+from .unchanged import Footprint, Recent
 
 __all__ = ["TorchFunction", "TorchProgram", "TorchReader", "count_calls", "torch_function"]
 
@@ -36,8 +38,9 @@ class TorchProgram:
     def __init__(self, name: str, graph: torch.fx.GraphModule, places: Sequence[str]) -> None:
         self.name, self.graph, self.places = name, graph, places
         self.key: Hashable = ()
+        self.is_long = False  # a solve has needed more attempts than a short program makes
 
-    @property
+    @cached_property
     def returned(self) -> Any:
         """The tensors that it returns, without numbers: a list, unless it is one."""
         (out,) = self.graph.graph.output_node().args
@@ -55,7 +58,7 @@ class TorchFunction(NamedTuple):
 
     program: TorchProgram
     tensors: list[torch.Tensor]
-    modules: list[torch.nn.Module]
+    counting: "list[weakref.ref[torch.nn.Module]]"  # the modules that count their calls
 
 
 class _ReadProgram(NamedTuple):
@@ -73,24 +76,42 @@ def torch_function(
     Raises:
         TypeError: f does what a solve cannot have (`graph_of`), or writes to its attributes.
     """
-    reader = TorchReader()
-    shapes = tuple((x.dtype, x.shape) for x in examples)
-    key = (reader.read(f), call, shapes)
+    owners = _owners(f)
+    place = (name, call, tuple((x.dtype, x.shape) for x in examples))
+    known = _recent.get(owners, place)
+    if known is not None:
+        return known
+    reader = TorchReader(Footprint(owners))
+    key = (reader.read(f), *place[1:])
     found = _programs.get(key) if reader.certain else None
     if found is None:
         program, tensors = _new_program(partial(call, f), examples, name, reader)
         order = {id(x): i for i, x in enumerate(reader.tensors)}
         if reader.certain and all(id(x) in order for x in tensors):
-            again = TorchReader()  # which leaves out what counts calls
-            key = (again.read(f), call, shapes)
-            _programs[key] = _ReadProgram(program, [order[id(x)] for x in tensors])
+            reader = TorchReader(Footprint(owners))  # which leaves out what counts calls
+            key = (reader.read(f), *place[1:])
+            found = _programs[key] = _ReadProgram(program, [order[id(x)] for x in tensors])
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
     else:
         program, tensors = found.program, [reader.tensors[i] for i in found.order]
     for x in tensors:
         check_device(f"a tensor of {name}", x)
-    return TorchFunction(program, tensors, reader.torch_modules)
+    counting = [weakref.ref(m) for m in reader.torch_modules if m in _counters]
+    function = TorchFunction(program, tensors, counting)
+    if found is not None and isinstance(call, FunctionType):
+        _recent.put(owners, place, reader.footprint, function)
+    return function
+
+
+_recent: Recent[TorchFunction] = Recent(16)
+
+
+def _owners(f: Any) -> tuple:
+    """The objects that a function or several consist of, if they are asked for anew each time."""
+    if isinstance(f, MethodType):
+        return f.__func__, f.__self__
+    return tuple(x for part in f for x in _owners(part)) if type(f) is tuple else (f,)
 
 
 def _new_program(
@@ -128,15 +149,23 @@ def _constant_digest(x: torch.Tensor) -> Hashable:
 # --- what a function reads ------------------------------------------------------------------------
 
 
+_IMMUTABLE = frozenset({type(None), bool, int, float, str})
+
+
 class TorchReader(Reader):
     """Reads functions and modules of torch: tensors are leaves, numbered as they are found."""
 
-    def __init__(self) -> None:
+    def __init__(self, footprint: Footprint | None = None) -> None:
         super().__init__()
         self.tensors: list[torch.Tensor] = []
         self.torch_modules: list[torch.nn.Module] = []
+        self.footprint = Footprint() if footprint is None else footprint
 
     def read(self, x: object, names: tuple[str, ...] | None = None) -> Hashable:
+        if type(x) in _IMMUTABLE:
+            return super().read(x, names)
+        if id(x) not in self.numbers and not isinstance(x, torch.nn.Module):
+            self.footprint.add(x, names)
         if isinstance(x, torch.Tensor):
             return self._tensor(x)
         if isinstance(x, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
@@ -157,6 +186,7 @@ class TorchReader(Reader):
     def _torch_module(self, module: torch.nn.Module) -> Hashable:
         self.torch_modules.append(module)
         counters = _counters.get(module, ())
+        self.footprint.add_module(module, tuple(counters))
         entries = tuple(
             (name, self._entry(value))
             for name, value in vars(module).items()
@@ -182,8 +212,8 @@ def count_calls(functions: Iterable[TorchFunction], calls: Callable[[], int]) ->
     """Adds the evaluations of a solve to what counts the calls of its functions; their number is
     asked for where something does.
     """
-    counting = [m for f in functions for m in f.modules if m in _counters]
-    for module in counting:
+    modules = [ref() for f in functions for ref in f.counting]
+    for module in filter(None, modules):
         for name, step in _counters[module].items():
             setattr(module, name, getattr(module, name) + calls() * step)
 

@@ -97,6 +97,7 @@ class StepOptions(NamedTuple):
     method: Method | None
     fixed: bool
     options: dict[str, Any]
+    named: bool  # the method is one of torchdiffeq's, given by its name
 
 
 def method_and_options(method: Any, options: Any, name: str = "method") -> StepOptions:
@@ -131,7 +132,7 @@ def method_and_options(method: Any, options: Any, name: str = "method") -> StepO
                 f"options has {option!r}, which {method!r} does not know; it takes "
                 f"{', '.join(known)}."
             )
-    return StepOptions(found, fixed, {**known, **given})
+    return StepOptions(found, fixed, {**known, **given}, isinstance(method, str))
 
 
 def _scipy_method(given: Mapping[str, Any]) -> Method | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,22 +13,25 @@ from jaxtyping import Array, PyTree
 
 from ..adjoints import Gauss
 from ..closures import flatten, unflatten
+from ..closures.reading import Identity
 from ..controllers import Fixed
 from ..core.keywords import keywords
 from ..events import Event
 from ..problems import ODEProblem
-from ..solution import Solution
 from ..solve import solve
 from .arrays import check_numeric, double_where
-from .autograd import operation
+from .autograd import Operation, operation
 from .error_norm import LargestPart, norm_by_torch
 from .functions import TorchProgram, count_calls, torch_function
 from .methods import StepOptions, controlled_steps, method_and_options, most_steps
-from .results import emptied
+from .results import SolveReport, report_of
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_event"]
 
 _FAR = 1e12  # where a solve ends that only its event ends
+# The tape of a program for more attempts is longer, and is filled and copied in each call: where a
+# solve needs more, it is solved again by such a program, and from then on by that one alone.
+_FEW_ATTEMPTS = 2**16
 
 
 @keywords
@@ -240,6 +243,11 @@ class _Setting(NamedTuple):
         event = None if self.event is None else self.event.key
         return (self.func.key, event, self[2:])
 
+    @property
+    def operation(self) -> Operation:
+        """The program."""
+        return operation(self.key, partial(_solution, self))
+
 
 class _Call:
     """A call that has passed its checks."""
@@ -278,22 +286,28 @@ class _Call:
     def _setting(
         self, tolerances: dict[str, Any], chosen: StepOptions, adjoint: Any
     ) -> tuple[PyTree, _Setting]:
-        options: dict[str, Any] = {"method": chosen.method, "adjoint": adjoint}
-        grid, most, steps = None, None, None
-        if chosen.fixed:
-            grid, steps = self._grid(chosen.options)
-        else:
-            most = most_steps(chosen.options)
-            options |= controlled_steps(chosen.options, self._norm(chosen.options["norm"]))
-        if not chosen.fixed or adjoint is not None:
-            options |= {name: self._tolerance(name, x) for name, x in tolerances.items()}
-        leaves, structure = flatten(options)
+        grid, steps = self._grid(chosen.options) if chosen.fixed else (None, None)
+        most = None if chosen.fixed else most_steps(chosen.options)
+        leaves, structure = self._flat_options(tolerances, chosen, adjoint)
         parts = len(self.y0) if self.is_tuple else None
         interp = chosen.options.get("interp", "")
         event = None if self.event is None else self.event.program
         moving = self.t.requires_grad
         setting = _Setting(self.func.program, event, parts, grid, structure, most, interp, moving)
         return (leaves, steps), setting
+
+    def _flat_options(
+        self, tolerances: dict[str, Any], chosen: StepOptions, adjoint: Any
+    ) -> tuple[list, Hashable]:
+        """The numbers among the options of `solve`, and the structure of all."""
+        norm = None if chosen.fixed else self._norm(chosen.options["norm"])
+        given = (*chosen.options.values(), *tolerances.values())
+        if adjoint is None and chosen.named and all(type(x) in _PLAIN for x in given):
+            pairs = tuple(chosen.options.items()), tuple(tolerances.items())
+            return _options_by_name(Identity(chosen.method), chosen.fixed, *pairs, norm)
+        if not chosen.fixed or adjoint is not None:
+            tolerances = {name: self._tolerance(name, x) for name, x in tolerances.items()}
+        return _flat_options(chosen, tolerances, norm, adjoint)
 
     def solved(self) -> Any:
         """The answer in tensors."""
@@ -303,15 +317,23 @@ class _Call:
             seen = [x if id(x) in kept else x.detach() for x in seen]
         operands = [*self.y0, self.t, *seen]
         with double_where(operands):
-            results, solution = operation(self.setting.key, partial(_solution, self.setting))(
-                self.extras, operands
-            )
-            solution.check()
-            functions = [self.func, *([self.event] if self.event else ())]
-            count_calls(functions, lambda: int(solution.stats["evaluations"]))
+            results, report = self._run(operands)
+            report.check()
+            count_calls([self.func, *([self.event] if self.event else ())], report.calls)
         times, ys = results[:1], results[-len(self.y0) :]
         y = tuple(ys) if self.is_tuple else ys[0]
         return y if self.event is None else (times[0], y)
+
+    def _run(self, operands: list[torch.Tensor]) -> tuple[list[torch.Tensor], SolveReport]:
+        """The results: of a program that makes few attempts, unless more are needed and allowed."""
+        setting, program = self.setting, self.setting.func
+        if (setting.max_steps or 0) > _FEW_ATTEMPTS and not program.is_long:
+            short = setting._replace(max_steps=_FEW_ATTEMPTS)
+            results, report = short.operation(self.extras, operands)
+            if not report.spent():
+                return results, report
+            program.is_long = True
+        return setting.operation(self.extras, operands)
 
     def _tolerance(self, name: str, value: Any) -> PyTree:
         """A tolerance as `solve` takes it: a number, or a tree like y0."""
@@ -357,6 +379,33 @@ class _Call:
         return "t", None
 
 
+_PLAIN = (type(None), bool, int, float, str)
+
+
+@lru_cache(64)
+def _options_by_name(
+    method: Identity,
+    fixed: bool,
+    options: tuple[tuple[str, Any], ...],
+    tolerances: tuple[tuple[str, float], ...],
+    norm: Callable | None,
+) -> tuple[list, Hashable]:
+    """The options of a method of torchdiffeq, where all that is given are numbers and names."""
+    chosen = StepOptions(method.value, fixed, dict(options), named=True)  # pyright: ignore[reportArgumentType]
+    return _flat_options(chosen, {name: float(x) for name, x in tolerances}, norm, None)
+
+
+def _flat_options(
+    chosen: StepOptions, tolerances: dict[str, Any], norm: Callable | None, adjoint: Any
+) -> tuple[list, Hashable]:
+    options: dict[str, Any] = {"method": chosen.method, "adjoint": adjoint}
+    if not chosen.fixed:
+        options |= controlled_steps(chosen.options, norm)
+    if not chosen.fixed or adjoint is not None:
+        options |= tolerances
+    return flatten(options)
+
+
 def _called_with_tensor(f: Callable, t: torch.Tensor, y: torch.Tensor) -> Any:
     return f(t, y)
 
@@ -376,7 +425,7 @@ def _as_number(name: str, x: Any) -> Any:
 # --- its program ----------------------------------------------------------------------------------
 
 
-def _solution(setting: _Setting, extras: PyTree, arrays: list) -> tuple[list, Solution]:
+def _solution(setting: _Setting, extras: PyTree, arrays: list) -> tuple[list, SolveReport]:
     """The program: rows of y, after the time of the event if there is one, and how it went."""
     parts = setting.parts or 1
     count = parts + 1 + len(setting.func.places)
@@ -400,14 +449,14 @@ def _solution(setting: _Setting, extras: PyTree, arrays: list) -> tuple[list, So
             # No controller is differentiated; where a step ends on a stop, its length is.
             options["stops"] = ts[1:-1] if setting.moving_grid else ()
         sol = solve(problem, saveat=ts, **options)
-        return jax.tree.leaves(sol.ys), emptied(sol)
+        return jax.tree.leaves(sol.ys), report_of(sol)
     grid = _points(setting.grid, ts, steps)
     options["controller"] = Fixed(grid)
     sol = solve(problem, saveat=grid if setting.interp == "linear" else ts, **options)
     rows = jax.tree.leaves(sol.ys)
     if setting.interp == "linear":
         rows = [_interpolated(grid, y, ts) for y in rows]
-    return rows, emptied(sol)
+    return rows, report_of(sol)
 
 
 def _slopes_by_torch(
@@ -424,7 +473,7 @@ def _slopes_by_torch(
 
 def _until_event(
     setting: _Setting, problem: ODEProblem, ts: Array, step: PyTree, options: dict[str, Any]
-) -> tuple[list, Solution]:
+) -> tuple[list, SolveReport]:
     event = setting.event
     assert event is not None
 
@@ -444,7 +493,7 @@ def _until_event(
     ends = jax.tree.leaves(jax.tree.map(lambda x: x[0], record.before))
     starts = jax.tree.leaves(problem.y0)
     rows = [jnp.stack([a, b]) for a, b in zip(starts, ends, strict=True)]
-    return [record.ts[0].astype(ts.dtype), *rows], emptied(sol)
+    return [record.ts[0].astype(ts.dtype), *rows], report_of(sol)
 
 
 def _points(kind: Hashable, ts: Array, steps: PyTree) -> Array:

@@ -1,14 +1,18 @@
 """The way in and out that all solves share: the seed of a path, and how a solve went."""
 
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import numpy as np
 import torch
+from jaxtyping import Array
 
+from ..core.status import Status
 from ..solution import Solution
+from .few_arrays import FewArrays
 
-__all__ = ["drawn_seed", "emptied"]
+__all__ = ["SolveReport", "drawn_seed", "report_of"]
 
 _MOST = 2**31 - 1
 
@@ -25,7 +29,31 @@ def drawn_seed(key: Any) -> int:
         ) from error
 
 
-def emptied(sol: Solution) -> Solution:
-    """The solution without its rows: how it went."""
+class SolveReport(NamedTuple):
+    """The status of a solve, or of several, as a compiled function returns it. All else that says
+    what failed is in few arrays, which are looked at where something did.
+    """
+
+    status: Array
+    evaluations: Array
+    solution: FewArrays
+
+    def check(self) -> None:
+        """Raises a SolveError if the solve failed."""
+        if np.any(np.asarray(self.status) > Status.terminated):
+            self.solution.tree().check()
+
+    def spent(self) -> bool:
+        """True if the solve has ended because the attempts that it may make were made."""
+        return bool(np.any(np.asarray(self.status) == Status.max_steps))
+
+    def calls(self) -> int:
+        """The number of evaluations."""
+        return int(np.sum(np.asarray(self.evaluations)))
+
+
+def report_of(sol: Solution) -> SolveReport:
+    """The report on a solution, without its rows."""
     where = lambda s: (s.ts, s.ys, s.saved, s.y1, s.events)  # noqa: E731
-    return eqx.tree_at(where, sol, ((), (), (), (), ()))
+    emptied = eqx.tree_at(where, sol, ((), (), (), (), ()))
+    return SolveReport(sol.status, sol.stats["evaluations"], FewArrays.of(emptied))

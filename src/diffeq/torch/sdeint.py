@@ -18,7 +18,7 @@ from ..solve import solve
 from .arrays import check_numeric, double_where
 from .autograd import operation
 from .functions import TorchFunction, TorchProgram, count_calls, torch_function
-from .results import drawn_seed, emptied
+from .results import SolveReport, drawn_seed, report_of
 
 __all__ = ["sdeint", "sdeint_adjoint"]
 
@@ -267,11 +267,9 @@ class _SdeCall:
         extras = _seed(bm), self.steps
         function = partial(_paths, self.setting)
         with double_where(operands):
-            (ys,), solution = operation(self.setting.key, function)(extras, operands)
-            solution.check()
-            count_calls(
-                [self.drift, self.diffusion], lambda: int(solution.stats["evaluations"].sum())
-            )
+            (ys,), report = operation(self.setting.key, function)(extras, operands)
+            report.check()
+            count_calls([self.drift, self.diffusion], report.calls)
         if not self.logqp:
             return ys
         return ys[..., :-1], ys[..., -1].diff(dim=0)
@@ -316,7 +314,7 @@ def _seed(bm: Any) -> int:
 # --- its program ----------------------------------------------------------------------------------
 
 
-def _paths(setting: _SdeSetting, extras: PyTree, arrays: list) -> tuple[list, Solution]:
+def _paths(setting: _SdeSetting, extras: PyTree, arrays: list) -> tuple[list, SolveReport]:
     """The program: the rows of all samples, and how it went."""
     y0, ts, *seen = arrays
     count = len(setting.drift.places)
@@ -325,10 +323,10 @@ def _paths(setting: _SdeSetting, extras: PyTree, arrays: list) -> tuple[list, So
     key = jax.random.key(seed)
     if setting.noise == "diagonal":
         sol = _solved_sde(setting, y0, ts, args, key, steps)
-        return [sol.ys], emptied(sol)
+        return [sol.ys], report_of(sol)
     keys = jax.random.split(key, len(y0))
     sols = jax.vmap(lambda y, k: _solved_sde(setting, y, ts, args, k, steps))(y0, keys)
-    return [jnp.moveaxis(sols.ys, 0, 1)], emptied(sols)
+    return [jnp.moveaxis(sols.ys, 0, 1)], report_of(sols)
 
 
 def _solved_sde(
