@@ -366,33 +366,40 @@ def measured(case, rounds, burst):
     return found
 
 
+def rows_of(case, found):
+    """The lines of a table on the contestants of a case."""
+    ours, _ = found[OURS].figures()
+    for name, contestant in found.items():
+        x, work = contestant.figures()
+        loss = f"{contestant.losses[-1]:.5g}" if case in CLOSE else ""
+        yield f"| {case}: {name} | {x:.3g} | {x / ours:.3g} | {work:.3g} | {loss} |"
+        if case == "digits epoch":
+            yield f"| digits, accuracy: {name} | | | | {contestant.accuracy():.4f} |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
+    lengths = {"digits epoch": (options.epochs, 1), "latent_sde step": (options.rounds // 4, 5)}
     here = machine.machine()
     versions = f"torch {torch.__version__}, JAX {jax.__version__}"
-    place = f"{here['processor']}, {here['cores']} cores, load {here['load'][0]:.1f}; {versions}."
+    place = f"{here['processor']}, {here['cores']} cores; {versions}."
     lines = ["# `diffeq.torch` by one changed import", "", place, ""]
     lines += ["| | ms | times ours | ms of processor time | last loss |", "|---|---|---|---|---|"]
+    loads = [f"{here['load'][0]:.1f}"]
     for case in CASES:
-        rounds, burst = (options.epochs, 1) if case == "digits epoch" else (options.rounds, 10)
-        slow = case == "latent_sde step"
-        found = measured(case, rounds // 4 if slow else rounds, burst // 2 if slow else burst)
-        ours, _ = found[OURS].figures()
-        for name, contestant in found.items():
-            x, work = contestant.figures()
-            loss = f"{contestant.losses[-1]:.5g}" if case in CLOSE else ""
-            row = f"| {case}: {name} | {x:.3g} | {x / ours:.3g} | {work:.3g} | {loss} |"
-            lines.append(row)
-            print(row, flush=True)
-            if case == "digits epoch":
-                lines.append(f"| digits, accuracy: {name} | | | | {contestant.accuracy():.4f} |")
-                print(lines[-1], flush=True)
+        found = measured(case, *lengths.get(case, (options.rounds, 10)))
+        rows = list(rows_of(case, found))
+        print(*rows, sep="\n", flush=True)
+        for contestant in found.values():
             contestant.pool.shutdown()
-    text = "\n".join([*lines, ""])
-    Path(__file__).with_name("results").joinpath("torch_bridge.md").write_text(text)
+        lines += rows
+        loads.append(f"{machine.machine()['load'][0]:.1f}")
+        load = f"Load of the machine before the first case and after each: {', '.join(loads)}."
+        text = "\n".join([*lines, "", load, ""])
+        Path(__file__).with_name("results").joinpath("torch_bridge.md").write_text(text)
 
 
 if __name__ == "__main__":
