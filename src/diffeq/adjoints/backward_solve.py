@@ -280,7 +280,7 @@ def _adjoint_form(
     spec: SolveSpec,
     live: list[bool],
     packing: Packing,
-    wanted: str,
+    wanted: str | tuple[str, ...],
     parameters: tuple[list, ForwardStates],
     sign: PyTree,
     held: Held = (),

@@ -207,7 +207,9 @@ class _SolveProcess:
 
     def __init__(self, spec: SolveSpec) -> None:
         assert isinstance(spec.adjoint, Forward)
-        self.spec, self.integrator, self.adjoint = spec, spec.integrator, spec.adjoint
+        self.spec, self.adjoint = spec, spec.adjoint
+        # No tangent of a workspace, of n² numbers, is carried along.
+        self.integrator = replace(spec.integrator, keeps_workspace=False)
 
     def data(self, inputs: list) -> Data:
         """The data of the solve, constant along it."""

@@ -104,15 +104,14 @@ class BuiltSolve:
 def build(call: Call, static: StaticOptions) -> BuiltSolve:
     """The integrator of a call, with nothing to save yet."""
     call, jump_process = _with_jumps_as_events(call, static)
-    problem = call.problem
+    problem, chosen = call.problem, call.method
     direction = 1 if problem.stochastic or jump_process is not None else static.direction
-    real, polynomial = call.method.real_view, partial(_polynomial, call.method)
-    entry = canonical(problem, polynomial, direction, real=real)
+    entry = canonical(problem, partial(_polynomial, chosen), direction, real=chosen.real_view)
     sign = direction or jnp.where(entry.t1 < entry.t0, -1, 1)
     t0, t1 = (signed_time(sign, t) for t in (entry.t0, entry.t1))
     controller = call.controller if call.dt is None else Constant()
     tolerance, delays = _tolerance(entry, call.rtol, call.atol, static.floored), entry.delays
-    method = _method(call.method, entry, sign, tolerance, controller)
+    method = _method(chosen, entry, sign, tolerance, controller)
     method_arrays, method_rest = eqx.partition(method, eqx.is_array_like)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array_like)
     form = partial(_lowered, entry.form, method.form, repr(method), direction)
@@ -122,8 +121,8 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     max_steps = static.max_steps + (stops.found if static.counted else 0)
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lowered_events = _events(parts, entry, algebraic, stops)
-    lands = static.by_hand or stops.times is not None or bool(parts)
-    noise = _noise(entry, controller, area=method.area, lands=lands, events=lowered_events)
+    cut = static.by_hand or bool(parts)
+    noise = _noise(entry, controller, stops, area=method.area, cut=cut, events=lowered_events)
     integrator = Integrator(
         form,
         method_rest,
@@ -139,6 +138,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         refusal=_refusal(entry),
         jump_hides=bool(_hides(entry)),
         records_memory=_records_memory(method, entry, form),
+        keeps_workspace=_keeps_workspace(entry, form, method, controller, cut=cut),
     )
     data = Data(
         parameters=entry.parameters,
@@ -178,6 +178,20 @@ def _records_memory(method: Method, entry: Canonical, form: Callable) -> bool:
     first = lambda p: method.init(form(p, 1, entry.held), entry.t0, entry.y0)  # noqa: E731
     leaves = jax.tree.leaves(jax.eval_shape(first, entry.parameters))
     return sum(x.size * x.dtype.itemsize for x in leaves) <= _SMALL_MEMORY
+
+
+def _keeps_workspace(
+    entry: Canonical, form: Callable, method: Method, controller: Controller, *, cut: bool
+) -> bool:
+    """True if attempts use what those before have computed. Noise and the past change the equation
+    from step to step, and so may an event, at which a step is `cut`; a given step cannot be made
+    again without it.
+    """
+    if cut or entry.noise is not None or entry.delays is not None:
+        return False
+    return controller.is_adaptive and method.keeps_workspace(
+        form(entry.parameters, 1, entry.held), entry.y0.size
+    )
 
 
 def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, JumpProcess | None]:
@@ -273,14 +287,21 @@ def _kept(problem: Problem, entry: Canonical) -> Array | None:
 
 
 def _noise(
-    entry: Canonical, controller: Controller, *, area: bool, lands: bool, events: Events | None
+    entry: Canonical,
+    controller: Controller,
+    stops: Stops,
+    *,
+    area: bool,
+    cut: bool,
+    events: Events | None,
 ) -> Noise | None:
     """The noise of a problem, as its steps need it: whether the method asks for `area`, whether
-    steps land on times of their own, and whether they are cut where a condition crosses.
+    steps land on times of their own, since they are `cut` or there are stops, and whether they are
+    cut where a condition crosses.
     """
     if entry.noise is None:
         return None
-    cuts = bool(events and events.crossings)
+    lands, cuts = cut or stops.times is not None, bool(events and events.crossings)
     dtype = jnp.finfo(entry.y0.dtype).dtype.name
     if controller.is_adaptive:
         return Tree(entry.noise, dtype, True, lands, cuts)

@@ -110,6 +110,7 @@ def initial_state(
         path=integrator.noise.start(data.noise, t0, dt) if integrator.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=jnp.full((), Status.nonfinite, jnp.int32) if given else None,
+        workspace=method.workspace(form, t0, y0) if integrator.keeps_workspace else (),
     )
 
 

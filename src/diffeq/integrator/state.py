@@ -80,7 +80,8 @@ class State(eqx.Module):
     Steps that are given are one clock for all lanes of a batch: nothing of a lane but y, memory and
     `failed` (the number of the step that failed, or −1; `why` is the status of that) enters it, and
     what does not differ from lane to lane is not kept for each. A lane that has failed stays where
-    it is while the clock goes on.
+    it is while the clock goes on. `workspace` is the method's (`Method.workspace`), if the
+    integrator `keeps_workspace`.
     """
 
     t: Array
@@ -102,6 +103,7 @@ class State(eqx.Module):
     path: Memory
     failed: PyTree
     why: PyTree
+    workspace: PyTree = ()
 
     def state(self, integrator: "Integrator", data: Data) -> "State":
         """Itself: a solve may go on from a state as well as from a `Start`."""
@@ -134,6 +136,7 @@ class Integrator:
     refusal: str = ""  # why it has no derivative
     jump_hides: bool = False  # whether it has none where a jump at its start has come back
     records_memory: bool = False  # whether a tape has the method's memory, and its tangents
+    keeps_workspace: bool = False  # whether an attempt uses what the previous one has computed
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(

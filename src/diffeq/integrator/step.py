@@ -69,6 +69,8 @@ def _attempt(
     data = with_held(data, state.held)
     history, active = (None, True) if past is None else past
     form, method, controller = integrator.parts(data, history)
+    if integrator.keeps_workspace:
+        method = method.with_workspace(state.workspace)
     decision = decision or Decision()
     plan, draw, discontinuity = _proposed_plan(
         integrator, data, state, controller, decision, history
@@ -268,6 +270,7 @@ def _judge(
             data, state, (method, controller), step, inside, plan.dt, plan.accepted
         )
         step, verdict = _hand_over(state, step, verdict, plan, small)
+        verdict = verdict if step.again is None else _made_again(state, verdict, plan, step.again)
         sound = verdict.accept
     else:
         verdict = controller.judge(None, plan.dt, state.control, 1)
@@ -292,13 +295,20 @@ def _hand_over(
     hands_over = jnp.where(small, if_accepted, if_rejected)
     if plan.accepted is not None:
         hands_over = hands_over & ~plan.accepted
-    choose = lambda new, old: jax.tree.map(partial(jnp.where, hands_over), new, old)  # noqa: E731
-    verdict = verdict._replace(
-        accept=verdict.accept & ~hands_over,
+    rejected = jax.tree.map(partial(jnp.where, hands_over), memory, step.rejected)
+    return step._replace(rejected=rejected), _made_again(state, verdict, plan, hands_over)
+
+
+def _made_again(state: State, verdict: Verdict, plan: StepPlan, again: Bool[Array, ""]) -> Verdict:
+    """The verdict: where a step is to be made `again`, it is rejected, with dt and the controller's
+    state as they were.
+    """
+    choose = lambda new, old: jax.tree.map(partial(jnp.where, again), new, old)  # noqa: E731
+    return verdict._replace(
+        accept=verdict.accept & ~again,
         dt=choose(lax.stop_gradient(plan.dt), verdict.dt),
         state=choose(state.control, verdict.state),
     )
-    return step._replace(rejected=choose(memory, step.rejected)), verdict
 
 
 def is_sound(step: Step, inside: InsideStep) -> Bool[Array, ""]:
@@ -376,13 +386,15 @@ def _after(
     accept, end, low, verdict = tried.accept, tried.end, taken.time_error, taken.judged.verdict
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)  # noqa: E731
     at_stop = accept & is_at_stop(integrator, data, state.stop, tried.t1, end.landing)
-    memory = end.memory
-    if integrator.has_stops and jax.tree.leaves(memory):
+    memory, workspace = end.memory, tried.step.workspace
+    if integrator.has_stops and jax.tree.leaves((memory, workspace)):
         fresh = right_limit_form(integrator, data, form, tried.t1)
         landed = accept & needs_restart(
             integrator, data, state.stop, tried.t1, end.landing, plan.returned
         )
         memory = lax.cond(landed, lambda: method.init(fresh, tried.t1, end.y), lambda: memory)
+        if integrator.keeps_workspace:
+            workspace = workspace.expired_where(landed)
     unmoved = state.memory if tried.step.rejected is None else tried.step.rejected
     memory = keep(memory, unmoved)
     steps = state.steps + accept
@@ -426,6 +438,7 @@ def _after(
         path=state.path,
         failed=state.failed,
         why=state.why,
+        workspace=workspace,
     )
 
 

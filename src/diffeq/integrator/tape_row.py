@@ -29,7 +29,7 @@ class TapeRow(NamedTuple):
     are at the end of `whole`, and their places in the step at the end of `reals`. `memory` is the
     method's, if the integrator `records_memory` or the method `stores_memory`; `drawn` is the
     noise: to read it costs less than to draw it again. `discontinuity` is the next propagated
-    discontinuity: its row of the history, and its lag.
+    discontinuity: its row of the history, and its lag. `origin` is that of the method's workspace.
     """
 
     reals: Float[Array, "..."]
@@ -39,6 +39,7 @@ class TapeRow(NamedTuple):
     memory: Memory = ()
     drawn: PyTree = ()
     discontinuity: tuple = ()
+    origin: PyTree = ()
 
     @property
     def t(self) -> Array:
@@ -106,7 +107,8 @@ def tape_row_of(integrator: Integrator, state: State, tried: Attempt) -> TapeRow
     memory = state.memory if integrator.tapes_memory else ()
     discontinuity = tuple(tried.discontinuity[1:])  # its time is a function of these
     drawn = lax.stop_gradient(tried.drawn)
-    return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity)
+    origin = state.workspace.origin if integrator.keeps_workspace else ()
+    return TapeRow(reals, whole, state.y, state.held, memory, drawn, discontinuity, origin)
 
 
 def _split_memory(memory: PyTree) -> tuple[list, list, list]:
@@ -154,4 +156,5 @@ def state_of_row(integrator: Integrator, row: TapeRow, memory: Memory, like: Sta
         path=row.drawn.path if integrator.noise else (),
         failed=jnp.full((), -1, jnp.int32) if given else None,
         why=like.why,
+        workspace=like.workspace.at_origin(row.origin) if integrator.keeps_workspace else (),
     )

@@ -40,6 +40,9 @@ class Step(NamedTuple):
             and its memory. None: no step is handed over.
         growth: the factor by which dt changes after this step, once it is accepted, for a method
             that chooses it together with its order. None where the controller chooses.
+        again: whether the attempt is to be made again with the same dt, because its equations were
+            not solved with what the method had kept; None where it keeps nothing.
+        workspace: what the next attempt may use again, accepted or not (`Method.workspace`).
 
     Example:
         >>> import diffeq as de
@@ -57,6 +60,8 @@ class Step(NamedTuple):
     growth: Real[Array, ""] | None = None
     rejected: PyTree = None
     hands_over: tuple[Bool[Array, ""], Bool[Array, ""], PyTree] | None = None
+    again: Bool[Array, ""] | None = None
+    workspace: PyTree = ()
 
 
 class Method(eqx.Module):
@@ -198,6 +203,25 @@ class Method(eqx.Module):
         shorter step will be tried where they are not solved.
         """
         del tolerance, final
+        return self
+
+    def keeps_workspace(self, form: Any, size: int) -> bool:
+        """True if steps of a state of so many numbers have a `workspace`."""
+        del form, size
+        return False
+
+    def workspace(self, form: Any, t: Real[Array, ""], y: Array) -> PyTree:
+        """The workspace before the first attempt: arrays that attempts compute for those after
+        them, such as factors of a matrix. It is no part of the memory: it is not differentiated,
+        and the step is the same without it, up to the error to which equations are solved. Its
+        `origin` is what a tape keeps of it, and `at_origin(origin)` the workspace that follows.
+        """
+        del form, t, y
+        return ()
+
+    def with_workspace(self, workspace: PyTree) -> "Method":
+        """The method for an attempt with this workspace; a step without one makes its own."""
+        del workspace
         return self
 
     def init(self, form: Any, t: Real[Array, ""], y: Array) -> PyTree:

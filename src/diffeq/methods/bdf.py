@@ -23,8 +23,9 @@ from ..algebra.roots import implicit_root
 from ..problems.forms import Implicit, Mass
 from .base import Step
 from .interpolant import Interpolant, Polynomial
+from .iteration_matrix import MatrixReusingMethod, NewtonOutcome
 from .mass import divide_by_dt, residual_of_step, slope_of
-from .newton_based import ImplicitMethod, factors_of, inverse_of, linearised, solved_by
+from .newton_based import factors_of, linearised, solved_by
 from .weighted_sums import weighted
 
 __all__ = ["BDF"]
@@ -40,13 +41,14 @@ ERROR = KAPPA * _HARMONIC + 1 / np.arange(1, ORDERS + 2)
 _SHRINK, _GROW = 0.2, 10.0
 
 
-class BDF(ImplicitMethod):
+class BDF(MatrixReusingMethod):
     """Σ_{j≤k} (1/j) ∇ʲy1 − κ_k γ_k (y1 − ŷ1) = dt f(t1, y1); the order k, from 1 to 5, varies.
 
     ŷ1 is the prediction of the polynomial through the states before, γ_k = Σ_{j≤k} 1/j, and κ_k are
     the constants of the numerical differentiation formulas (0 would be the classical formulas). A
-    step costs one Jacobian, one LU and the Newton iterations of *one* equation, whatever the order:
-    for large systems, and fields that cost much. After k + 1 steps of one length, of the orders
+    step costs the Newton iterations of *one* equation, whatever the order, and up to 64 numbers one
+    Jacobian and one LU; of larger systems these serve several steps. So it is for large systems,
+    and fields that cost much. After k + 1 steps of one length, of the orders
     k − 1, k and k + 1 the one is taken whose error allows the longest step, and dt changes with it;
     so a `controller=` says which steps are accepted and within which limits, and not how dt grows.
 
@@ -143,12 +145,12 @@ class BDF(ImplicitMethod):
 
         guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))
         slope = lambda: lax.stop_gradient(divide_by_dt(rest, dt / alpha))  # noqa: E731
-        linear = linearised(form, *guess, slope, self.linear)
-        inverse = inverse_of(factors_of(linear, dt, 1 / alpha))
+        inverse, matrix = self.matrix_of_step(form, guess, dt, 1 / alpha, slope)
         found = simplified_newton(residual, inverse, jnp.zeros_like(predicted), bounds, past.factor)
         d = implicit_root(residual, found.x, exact)
         reached = past.extended(d)
         after, growth = self._next(lax.stop_gradient(reached), d, found, bounds)
+        workspace, again = ((), None) if matrix is None else matrix.after(NewtonOutcome.of(found))
         return Step(
             (predicted + d).reshape(y.shape),
             (error * d).reshape(y.shape),
@@ -158,6 +160,8 @@ class BDF(ImplicitMethod):
             found.turns,
             order=k + 1,
             growth=growth,
+            again=again,
+            workspace=workspace,
         )
 
     def _next(

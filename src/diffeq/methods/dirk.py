@@ -25,8 +25,9 @@ from ..autodiff.row_buffers import put_row
 from ..problems.forms import Mass, Split, solved_field
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
+from .iteration_matrix import MatrixReusingMethod, NewtonOutcome
 from .mass import apply_mass, slope_of
-from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised, solved_by
+from .newton_based import Aim, factors_of, linearised, solved_by
 from .order import precise
 from .tableau import Tableau, table_of
 from .weighted_sums import weighted
@@ -34,12 +35,13 @@ from .weighted_sums import weighted
 __all__ = ["DIRK"]
 
 
-class DIRK(ImplicitMethod):
+class DIRK(MatrixReusingMethod):
     """M (Y_i − y) = dt Σ_{j≤i} a_ij f(t + c_j dt, Y_j), one stage after the other; y1 = Y_s or
     y + Σ b_i (…).
 
     Every stage has the same number γ on the diagonal, so that one Jacobian and one LU of M − γ dt J
-    serve all the Newton iterations of a step. They stop at a hundredth of the tolerance, or give up
+    serve all the Newton iterations of a step, and from 64 numbers on of several steps. They stop at
+    a hundredth of the tolerance, or give up
     as soon as their rate says that they will not converge: the step is then rejected and shortened
     (a solve that cannot go on ends with the status `newton_failed`). With a fixed dt, rtol and atol
     say nothing else, and are 1e-12 and 1e-14 where they are not given.
@@ -81,7 +83,7 @@ class DIRK(ImplicitMethod):
 
     def __init__(self, tableau: Tableau, *, linear: Any = None) -> None:
         self.tableau, self.linear = table_of(Tableau)(tableau), linear
-        self.aim = Aim()
+        self.aim, self.kept = Aim(), None
         A, name = tableau.A, tableau.name or "this tableau"
         first = int(A[0, 0] == 0)
         if tableau.explicit or not tableau.diagonally_implicit:
@@ -124,8 +126,7 @@ class DIRK(ImplicitMethod):
         """One step; its data are the stages, and the slopes at both ends where they are known."""
         table, mass = self.tableau, getattr(form, "mass", None)
         rows = _step_coefficients(table, mass is None)
-        linear = linearised(form, *lax.stop_gradient((t, y)), solver=self.linear)
-        inverse = inverse_of(factors_of(linear, dt, rows.gamma))
+        inverse, matrix = self.matrix_of_step(form, lax.stop_gradient((t, y)), dt, rows.gamma)
         start = self._start(form, t, y, dt, memory)
         done, report = self._walk(form, (t, y, dt), inverse, start)
         error = None
@@ -138,7 +139,17 @@ class DIRK(ImplicitMethod):
             slope = done.of(rows.slope, mass) / jnp.where(dt > 0, dt, 1)
             after = jnp.where(dt > 0, slope.reshape(y.shape), memory)
         y1 = y + done.of(rows.end).reshape(y.shape)
-        return Step(y1, error, after, (done, memory, after), report.solved, report.evaluations)
+        workspace, again = ((), None) if matrix is None else matrix.after(report.outcome)
+        return Step(
+            y1,
+            error,
+            after,
+            (done, memory, after),
+            report.outcome.solved,
+            report.evaluations,
+            again=again,
+            workspace=workspace,
+        )
 
     def _start(
         self, form: Mass | Split, t: Array, y: Array, dt: Array, memory: PyTree
@@ -194,7 +205,8 @@ class DIRK(ImplicitMethod):
         tables = jax.tree.map(lambda x: jnp.asarray(x[first:], y.dtype), rows.stages)
         split = 0 if explicit is None else table.stages
         count = split + (first if not self._carries(form) else 0)
-        report = _Report(jnp.isfinite(dt), jnp.asarray(count, jnp.int32))
+        outcome = NewtonOutcome(jnp.isfinite(dt), jnp.zeros_like(bounds.limit))
+        report = _Report(outcome, jnp.asarray(count, jnp.int32))
         carry = (start, jnp.ones_like(bounds.limit), report)
         (done, _, report), _ = walk(
             stage, 0, len(numbers), rows=(tables, numbers), carry=carry, length=len(numbers)
@@ -290,15 +302,14 @@ class _Stages(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """The outcome of the stages: whether all are solved, and the number of evaluations of the
-    field.
-    """
+    """The outcome of all stages, and the number of evaluations of the field."""
 
-    solved: Bool[Array, ""]
+    outcome: NewtonOutcome
     evaluations: Int[Array, ""]
 
     def after(self, found: NewtonResult) -> "_Report":
-        return _Report(self.solved & found.found, self.evaluations + found.turns)
+        outcome = self.outcome.and_that_of(found)
+        return _Report(outcome, self.evaluations + found.turns)
 
 
 # --- the tableau, said of displacements ----------------------------------------------------------
