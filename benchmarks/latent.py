@@ -10,6 +10,9 @@
   `de.nn.LatentSDE`, with its 512 paths, and with 32.
 * latent SDE of many series: that of torchsde's `latent_sde_lorenz.py` (100 times, 4 latent numbers,
   a context of 64, networks of 128), with 128 series for its 1,024, and with 8.
+* Beside both the bare program of their networks alone: as many evaluations of each as there are
+  steps, and one reverse derivative of each, in a compiled loop with no solver, noise or encoder. No
+  program that JAX compiles takes a training step in less.
 
 Contestants take turns; figures are medians of wall-clock time. Losses and bounds are of equal
 numbers of steps from weights of the same distribution. Writes `results/latent.md`.
@@ -348,15 +351,67 @@ class LinearGRU(eqx.Module):
         return jax.vmap(self.linear)(self.gru.states(ts, xs, mask))
 
 
-def diffeq_of_many(count):
-    """One training step by `LatentSDE`."""
-    ts, xs = lorenz(count)
-    model = de.nn.LatentSDE(
+def diffeq_model_of_many():
+    """The model of many series."""
+    return de.nn.LatentSDE(
         3, 4, encoder=LinearGRU(jax.random.key(1)), context=64, width=128, noise=0.01,
         method=de.EulerMaruyama(), dt=1e-2, key=jax.random.key(0),
     )  # fmt: skip
+
+
+def diffeq_of_many(count):
+    """One training step by `LatentSDE`."""
+    ts, xs = lorenz(count)
+    model = diffeq_model_of_many()
     batch = jax.device_put((np.tile(ts, (count, 1)), xs))
     return jax_step(model, lambda model, batch, key: model.loss(batch, key), [batch])
+
+
+# --- the networks alone ---------------------------------------------------------------------------
+
+STEPS = 200  # of Euler–Maruyama, in both models
+
+
+def networks_alone(nets, count):
+    """A function of no arguments: each network (with the size of its input) evaluated for `count`
+    states, and its reverse derivative, as often as a solve has steps.
+    """
+    nets, sizes = zip(*nets, strict=True)
+    draws = jax.random.split(jax.random.key(2), len(sizes))
+    inputs = [jax.random.normal(key, (count, n)) for key, n in zip(draws, sizes, strict=True)]
+
+    def moved(net, slopes, x):
+        out, pull = eqx.filter_vjp(lambda net, x: jax.vmap(net)(x), net, x)
+        by_net, by_x = pull(out)
+        return jax.tree.map(jnp.add, slopes, by_net), x + 1e-3 * by_x
+
+    @eqx.filter_jit
+    def slopes_of(nets, inputs):
+        def turn(_, carry):
+            return [moved(net, *pair) for net, pair in zip(nets, carry, strict=True)]
+
+        blank = [jax.tree.map(jnp.zeros_like, eqx.filter(net, eqx.is_array)) for net in nets]
+        last = jax.lax.fori_loop(0, STEPS, turn, list(zip(blank, inputs, strict=True)))
+        return [slopes for slopes, _ in last]
+
+    def step():
+        jax.block_until_ready(slopes_of(nets, inputs))
+        return math.nan  # no loss
+
+    return step
+
+
+def networks_of_one(paths):
+    """The posterior of one series."""
+    return networks_alone([(Posterior(jax.random.key(0)).net, 3)], paths)
+
+
+def networks_of_many(count):
+    """Posterior, prior and diffusion of many series."""
+    model = diffeq_model_of_many()
+    diffusion = eqx.Partial(model.diffusion, 0.0)
+    nets = [(model.posterior.net, 4 + 64), (model.prior.net, 4), (diffusion, 4)]
+    return networks_alone(nets, count)
 
 
 # --- the report -----------------------------------------------------------------------------------
@@ -407,6 +462,7 @@ def main():
             lambda paths=paths: {
                 "diffeq": diffeq_of_one(paths),
                 "torchsde": torchsde_of_one(paths),
+                "its networks alone": networks_of_one(paths),
             },
             rounds,
             more,
@@ -416,6 +472,7 @@ def main():
             lambda count=count: {
                 "diffeq": diffeq_of_many(count),
                 "torchsde": torchsde_of_many(count),
+                "its networks alone": networks_of_many(count),
             },
             rounds,
             more,
@@ -425,9 +482,10 @@ def main():
             continue
         found = measured(made(), rounds, more)
         ours = found["diffeq"][1]
-        for name, (first, step, loss) in found.items():
+        for name, (first, step, last) in found.items():
+            loss = "" if math.isnan(last) else f"{last:.4g}"
             lines.append(
-                f"| {case}: {name} | {step:.3g} | {step / ours:.3g} | {first:.1f} | {loss:.4g} |"
+                f"| {case}: {name} | {step:.3g} | {step / ours:.3g} | {first:.1f} | {loss} |"
             )
             print(lines[-1], flush=True)
     if not quick and not options.only:
