@@ -293,16 +293,16 @@ def _hand_over(
         return step, verdict
     if_accepted, if_rejected, memory = lax.stop_gradient(step.hands_over)
     hands_over = jnp.where(small, if_accepted, if_rejected)
-    if plan.accepted is not None:
-        hands_over = hands_over & ~plan.accepted
     rejected = jax.tree.map(partial(jnp.where, hands_over), memory, step.rejected)
     return step._replace(rejected=rejected), _made_again(state, verdict, plan, hands_over)
 
 
 def _made_again(state: State, verdict: Verdict, plan: StepPlan, again: Bool[Array, ""]) -> Verdict:
     """The verdict: where a step is to be made `again`, it is rejected, with dt and the controller's
-    state as they were.
+    state as they were; not where it was recorded that it was accepted.
     """
+    if plan.accepted is not None:
+        again = again & ~plan.accepted
     choose = lambda new, old: jax.tree.map(partial(jnp.where, again), new, old)  # noqa: E731
     return verdict._replace(
         accept=verdict.accept & ~again,

@@ -41,10 +41,10 @@ class DIRK(MatrixReusingMethod):
 
     Every stage has the same number γ on the diagonal, so that one Jacobian and one LU of M − γ dt J
     serve all the Newton iterations of a step, and from 64 numbers on of several steps. They stop at
-    a hundredth of the tolerance, or give up
-    as soon as their rate says that they will not converge: the step is then rejected and shortened
-    (a solve that cannot go on ends with the status `newton_failed`). With a fixed dt, rtol and atol
-    say nothing else, and are 1e-12 and 1e-14 where they are not given.
+    a hundredth of the tolerance, or give up as soon as their rate says that they will not converge:
+    the step is then rejected and shortened (a solve that cannot go on ends with the status
+    `newton_failed`). With a fixed dt, rtol and atol say nothing else, and are 1e-12 and 1e-14 where
+    they are not given.
 
     An additive pair, such as KenCarp4, takes a `SplitODEProblem` and steps its second part with its
     explicit half: Y_i = y + dt Σ a_ij f(t_j, Y_j) + dt Σ_{j<i} â_ij g(t_j, Y_j). M may be singular

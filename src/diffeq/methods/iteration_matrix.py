@@ -28,8 +28,7 @@ from .newton_based import ImplicitMethod, LinearSystem, factors_of, inverse_of, 
 
 __all__ = ["IterationMatrix", "MatrixOrigin", "MatrixReusingMethod", "NewtonOutcome"]
 
-_FEWEST = 64  # numbers of a state below which a factorization costs no more than to do without it
-
+_FEWEST = 64  # numbers of a state: the factors of fewer cost no more than the iterations they save
 _OLDEST = 50  # attempts that J is kept for
 _CHANGE = 0.3  # the part by which c may differ from that of the factors
 # Newton's θ/(1 − θ) with a kept matrix beyond which the next step evaluates another one.
@@ -84,7 +83,7 @@ class IterationMatrix(NamedTuple):
 
         shapes = jax.eval_shape(made, t, y)
         matrices = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        clock = jnp.array([0.0, 1.0, 0.0, 1.0], t.dtype).at[0].set(t)
+        clock = jnp.array([0.0, 1.0, 0.0, 1.0], t.dtype)
         return IterationMatrix(MatrixOrigin(clock, y), jnp.zeros((), bool), *matrices)
 
     def at_origin(self, origin: MatrixOrigin) -> "IterationMatrix":
