@@ -80,6 +80,12 @@ class JacobianStructure:
         found = jnp.where(rows >= 0, matrix[rows, columns], 0)
         return found.reshape(self.values_shape(len(matrix)))
 
+    def interleaved(self, count: int, *, heavy: bool) -> "JacobianStructure":
+        """The structure of `count` copies of the equations that are coupled within each component,
+        whose copies are neighbours; where M is `heavy`, no diagonal, within each of its entries.
+        """
+        raise NotImplementedError
+
     def dense(self, values: Array, n: int) -> Inexact[Array, "n n"]:
         """The n×n matrix of these values, as an array of all entries."""
         rows, columns = (np.where(x < 0, n, x) for x in self.entries(n))
@@ -181,6 +187,11 @@ class Banded(JacobianStructure):
     def rows_where(self, flags: Bool[Array, " n"], values: Array) -> Array:
         return jnp.where(flags, values, 0)
 
+    def interleaved(self, count: int, *, heavy: bool) -> "Banded":
+        own = count - 1
+        widths = (count * width for width in (self.lower, self.upper))
+        return Banded(*(width + own if heavy else max(width, own) for width in widths))
+
     def factored(self, values: Array) -> AbstractInverse:
         if self._width == 1:
             return _DiagonalInverse(values[0])
@@ -251,6 +262,10 @@ class Block(JacobianStructure):
 
     def rows_where(self, flags: Bool[Array, " n"], values: Array) -> Array:
         return jnp.where(flags.reshape(-1, self.size, 1), values, 0)
+
+    def interleaved(self, count: int, *, heavy: bool) -> "Block":
+        del heavy
+        return Block(count * self.size)
 
     def factored(self, values: Array) -> AbstractInverse:
         return _BlockInverse(jax.vmap(factored)(values))
@@ -365,6 +380,9 @@ class Sparse(JacobianStructure):
 
     def rows_where(self, flags: Bool[Array, " n"], values: Array) -> Array:
         return jnp.where(flags[self.known.rows], values, 0)
+
+    def interleaved(self, count: int, *, heavy: bool) -> "Sparse":
+        return Sparse(self.known.interleaved(count, heavy=heavy))
 
     def factored(self, values: Array) -> AbstractInverse:
         n = self.known.n

@@ -48,6 +48,18 @@ class Pattern:
         others = ~np.isin(self.rows, rows)
         return Pattern(self.n, self.rows[others], self.columns[others])
 
+    def interleaved(self, count: int, *, heavy: bool) -> "Pattern":
+        """The pattern of `count` copies of the rows and columns, which are neighbours: each copy
+        has these entries, and sees the others of its own column; or where M is `heavy`, of all.
+
+        >>> Pattern(2, np.array([0]), np.array([1])).interleaved(2, heavy=False)
+        4×4, 10 entries
+        """
+        copy, other = (x.ravel() for x in np.indices((count, count)))
+        kept = (self.rows == self.columns)[:, None] | (copy == other) | heavy
+        rows = (count * self.rows[:, None] + copy)[kept]
+        return Pattern(count * self.n, rows, (count * self.columns[:, None] + other)[kept])
+
     @property
     def diagonal(self) -> Int[np.ndarray, " n"]:
         """The numbers of the entries on the diagonal."""

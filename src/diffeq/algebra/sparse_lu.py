@@ -199,5 +199,6 @@ def _factor_on_host(pattern: Pattern, values: Array) -> np.ndarray:
 
 def _solve_on_host(pattern: Pattern, transposed: bool, packed: Array) -> np.ndarray:
     number, b, values = np.split(np.asarray(packed), [2, 2 + pattern.n])
-    numbers = values, int(number[0]) * _HALF + int(number[1]), b
+    high, low = (int(x) for x in np.real(number))
+    numbers = values, high * _HALF + low, b
     return _thread_of_factors().submit(_kept.solve, pattern, *numbers, transposed).result()

@@ -17,9 +17,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree, Real
 
-from ..algebra import factored, linear_solve
+from ..algebra import AbstractMatrix, JacobianStructure, factored, linear_solve
 from ..algebra.newton import Bounds, simplified_newton, stop_closure_gradient
 from ..algebra.roots import implicit_root
+from ..algebra.structured_matrix import structured_jacobian
 from ..autodiff.while_loop import loop
 from ..problems.forms import Implicit as Residual
 from ..problems.forms import Mass
@@ -57,7 +58,9 @@ class FIRK(ImplicitMethod):
     is its collocation polynomial.
 
     A step is differentiated by the implicit function theorem, exactly up to Newton's error, with
-    the Jacobians at the stages; that takes an LU of order sn a step.
+    the Jacobians at the stages; that takes an LU of order sn a step. Of a Jacobian whose structure
+    is declared no more is written down there, either: the stages of a component are neighbours, so
+    that a band stays one, s times as wide.
 
     Args:
         tableau: an implicit `Tableau` whose A is regular, but for a first stage that may be the
@@ -259,6 +262,12 @@ class _StageEquations(NamedTuple):
         return isinstance(self.form, Residual)
 
     @property
+    def structure(self) -> JacobianStructure | None:
+        """The structure that was declared of ∂f/∂y, if any."""
+        jac = getattr(self.form, "jac", None)
+        return jac if isinstance(jac, JacobianStructure) else None
+
+    @property
     def has_heavy_mass(self) -> bool:
         """True if M differs between the stages. Then the system does not separate; and with one M
         for all stages, Newton's method would leave in algebraic components a multiple of its last
@@ -281,12 +290,27 @@ class _StageEquations(NamedTuple):
 
     def inverse(self, moves: Array, r: Array) -> Array:
         """The δ with −R_U δ = r, at U: one system of all stages."""
+        if self.structure is not None:
+            factors = factored(self._structured_matrix(moves, self.structure))
+            return linear_solve(factors, r.T.ravel()).reshape(r.T.shape).T
         return linear_solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
 
     def frozen_inverse(self, moves: Array) -> Callable:
         """Returns the inverse at U, for many r, without a derivative."""
         apply = inverse_of(factored(lax.stop_gradient(self._matrix(moves))))
         return lambda r: apply(r.ravel()).reshape(r.shape)
+
+    def _structured_matrix(self, moves: Array, structure: JacobianStructure) -> AbstractMatrix:
+        """−R_U by products, the stages of a component one after the other."""
+
+        def stage_residuals(u: Array) -> Array:
+            return self.residual(u.reshape(moves.T.shape).T).T.ravel()
+
+        _, push = jax.linearize(stage_residuals, moves.T.ravel())
+        heavy = self.mass is not None and self.mass.ndim == 2
+        coupled = structure.interleaved(len(moves), heavy=heavy)
+        matrix = structured_jacobian(lambda u: -push(u), coupled, moves.T.ravel())
+        return matrix if self.mass is None else matrix.or_identity(self.dt == 0)
 
     def _matrix(self, moves: Array) -> Array:
         coupling, (m, n) = self.numbers.coupling, moves.shape

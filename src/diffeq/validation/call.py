@@ -24,7 +24,6 @@ from .problem_checks import (
     check_noisy,
     check_problem,
     check_state,
-    check_structured,
     without_jumps,
 )
 from .saveat_checks import arrays_of, check_saveat
@@ -120,7 +119,6 @@ def _with_defaults(problem: Problem, plain: Problem, options: SolveOptions) -> C
     check_steps(method, controller, dt, options.dt0)
     check_turns(plain, method, controller, dt)
     check_index(plain, method)
-    check_structured(plain, method)
     check_limits(controller)
     if plain.delayed:
         check_delayed(plain, method, controlled=controlled)

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ..algebra import JacobianStructure
 from ..core.packing import Packing, holds, moving_leaves
-from ..methods import FIRK, Method, Stochastic
+from ..methods import Method, Stochastic
 from ..problems import (
     CDEProblem,
     DAEProblem,
@@ -44,7 +44,6 @@ __all__ = [
     "check_noisy",
     "check_problem",
     "check_state",
-    "check_structured",
     "without_jumps",
 ]
 
@@ -374,17 +373,6 @@ def _check_structure(problem: Any, state: PyTree) -> None:
         raise ValueError(
             f"mass_matrix[{i}, {j}] is {beyond[i, j]:g}, and jac={jac!r} has no entry there: the "
             "structure is that of M and of ∂f/∂y together."
-        )
-
-
-def check_structured(problem: Problem, method: Method) -> None:
-    """Refuses a method that would write down a Jacobian whose structure is declared."""
-    jac = getattr(problem, "jac", None)
-    of_index_1 = getattr(problem, "index", None) is None
-    if isinstance(jac, JacobianStructure) and isinstance(method, FIRK) and of_index_1:
-        raise TypeError(
-            f"{method!r} couples its stages in one system, and jac is {jac!r}, which it does not "
-            "use: choose de.Rodas5P(), de.KenCarp4() or de.BDF(), or leave jac out."
         )
 
 
