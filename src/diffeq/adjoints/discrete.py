@@ -71,8 +71,9 @@ _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps are whol
 _KNOWN_ROWS = 1024
 # A tape is filled with zeros before the solve, and copied once in its derivative, used or not: what
 # of it lies in the cache costs little. So a wide state has as many rows as fit in the first number
-# of bytes, but 32: with these, 1,024 attempts are repeated in whole windows.
-_CACHED, _FEW_ROWS = 2**20, 32
+# of bytes, but 32: with these, 1,024 attempts are repeated in whole windows. A max_steps above the
+# default one says that the solve is long, and four times as much is little beside it.
+_CACHED, _CACHED_OF_LONG, _FEW_ROWS = 2**20, 2**22, 32
 # Where steps are given, and so rows not filled in vain, a state that is this large has as many rows
 # as max_steps needs, and for no more than so many attempts.
 _LARGE, _MOST_OF_LARGE = 2**20, 16_384
@@ -89,9 +90,10 @@ class Discrete(Adjoint):
             is 2·rows states (and as many first stages, where they are small). Up to
             rows · 2^⌊log₂ rows⌋ attempts are repeated once on the way back, of k times as many each
             about k/2 times. None: 256, more if max_steps needs it, and all, up to 1,024, where dt
-            fixes their number; of a state of more than 4 kilobytes a megabyte's worth, but 32. Of a
-            megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given. (A
-            derivative of the derivative keeps a state for each attempt of a window, too.)
+            fixes their number; of a state of more than 4 kilobytes a megabyte's worth, but 32, and
+            four times as many where max_steps is above 65,536. Of a megabyte or more as few as
+            max_steps needs: at most 32, or 128 where dt is given. (A derivative of the derivative
+            keeps a state for each attempt of a window, too.)
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -155,7 +157,8 @@ class Discrete(Adjoint):
             return self.rows
         most = fewest_rows(min(max_steps, MOST_ATTEMPTS))
         if is_adaptive and self.checkpoint:
-            cached = max(_CACHED // max(size, 1), min(_FEW_ROWS, most))
+            cached = _CACHED if most <= _DEFAULT_ROWS else _CACHED_OF_LONG
+            cached = max(cached // max(size, 1), min(_FEW_ROWS, most))
             return min(max(_DEFAULT_ROWS, most), cached)
         if size >= _LARGE:
             return fewest_rows(min(max_steps, _MOST_OF_LARGE))
