@@ -457,7 +457,7 @@ def main():
     quick = options.quick
     # Each with its rounds, and steps after them.
     cases = {"latent ODE": (lambda: latent_ode(quick), options.rounds, options.steps)}
-    for paths, rounds, more in ((4, 1, 1),) if quick else ((32, 4, 20), (512, 2, 0)):
+    for paths, rounds, more in ((4, 1, 1),) if quick else ((32, 4, 400), (512, 2, 0)):
         cases[f"latent SDE, one series, {paths} paths"] = (
             lambda paths=paths: {
                 "diffeq": diffeq_of_one(paths),
@@ -467,7 +467,7 @@ def main():
             rounds,
             more,
         )
-    for count, rounds, more in ((2, 1, 0),) if quick else ((8, 3, 5), (128, 1, 0)):
+    for count, rounds, more in ((2, 1, 0),) if quick else ((8, 3, 300), (128, 1, 0)):
         cases[f"latent SDE, {count} series"] = (
             lambda count=count: {
                 "diffeq": diffeq_of_many(count),

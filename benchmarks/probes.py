@@ -67,9 +67,11 @@ def _rounds(names, count, measure):
             if name in lacking:
                 continue
             try:
-                samples[name].append(measure(name))
+                seconds = measure(name)
             except RuntimeError as error:
                 lacking[name] = str(error)
+            else:
+                samples[name].append(seconds)
     return dict(samples), lacking
 
 
