@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .algebra import field_derivatives
-from .autodiff.jax_internals import Tracer, in_a_trace
+from .autodiff.jax_internals import Tracer, in_a_trace, lanes_of
 from .autodiff.nonfinite_cotangents import call_host
 from .autodiff.unreached_rows import Reached as RowKind
 from .autodiff.unreached_rows import mark_unreached
@@ -181,6 +181,7 @@ def _solved(
         static,
         raises_inside_jit=loud and in_a_trace(leaves),
         raises=loud or (checked and _status_is_known(leaves)),
+        lanes=lanes_of(leaves),
     )
     return _compiled(static, structure, leaves)
 

@@ -625,6 +625,18 @@ def test_the_tape_of_a_large_state_is_short(options, most):
     assert 16 < max(rows) <= most
 
 
+def test_the_tape_of_a_batch_is_sized_by_all_its_lanes():
+    """A megabyte a row, of 1,024 lanes: by as many rows as one state of that size."""
+    lanes, count = 2**10, 2**8
+    problem = de.ODEProblem(lambda t, y, k: -k * y, np.ones(count, np.float32), (0.0, 1.0), 1.0)
+    end = lambda k: jnp.sum(de.solve(problem.replace(args=k), de.Bosh3()).y1)
+    batch = lambda ks: jnp.sum(jax.vmap(end)(ks))
+    for gradient in (jax.vmap(jax.grad(end)), jax.grad(batch)):
+        program = jax.jit(gradient).lower(jnp.ones(lanes, np.float32)).as_text()
+        rows = [int(n) for n in re.findall(rf"tensor<(\d+)x{count}x{lanes}xf32>", program)]
+        assert 16 < max(rows) <= 36
+
+
 @pytest.mark.parametrize("dt", [None, 0.25], ids=["controlled", "given"])
 def test_what_save_closes_over_is_differentiated(dt):
     """By controlled steps and by given ones, whose tape has one leaf more."""

@@ -47,6 +47,7 @@ from ..integrator import (
     with_held,
     with_presampled_noise,
 )
+from ..integrator.call import MAX_STEPS
 from ..output import Cursor
 from ..problems.history import PastAccess
 from .base import Adjoint, register_adjoint, run_with_tape, run_without_tape, runs_as_one
@@ -70,10 +71,11 @@ __all__ = [
 _DEFAULT_ROWS = 256  # with which all attempts of the default max_steps are whole windows
 _KNOWN_ROWS = 1024
 # A tape is filled with zeros before the solve, and copied once in its derivative, used or not: what
-# of it lies in the cache costs little. So a wide state has as many rows as fit in the first number
-# of bytes, but 32: with these, 1,024 attempts are repeated in whole windows. A max_steps above the
-# default one says that the solve is long, and four times as much is little beside it.
-_CACHED, _CACHED_OF_LONG, _FEW_ROWS = 2**20, 2**22, 32
+# of it lies in the cache costs little. So a wide state, of one solve or of many lanes, has as many
+# rows as fit in the first number of bytes, but 32: with these, 1,024 attempts are repeated in whole
+# windows. A max_steps above the default one says that the solve is long, and twice as much is
+# little beside it.
+_CACHED, _CACHED_OF_LONG, _FEW_ROWS = 2**21, 2**22, 32
 # Where steps are given, and so rows not filled in vain, a state that is this large has as many rows
 # as max_steps needs, and for no more than so many attempts.
 _LARGE, _MOST_OF_LARGE = 2**20, 16_384
@@ -90,10 +92,10 @@ class Discrete(Adjoint):
             is 2·rows states (and as many first stages, where they are small). Up to
             rows · 2^⌊log₂ rows⌋ attempts are repeated once on the way back, of k times as many each
             about k/2 times. None: 256, more if max_steps needs it, and all, up to 1,024, where dt
-            fixes their number; of a state of more than 4 kilobytes a megabyte's worth, but 32, and
-            four times as many where max_steps is above 65,536. Of a megabyte or more as few as
-            max_steps needs: at most 32, or 128 where dt is given. (A derivative of the derivative
-            keeps a state for each attempt of a window, too.)
+            fixes their number; of a state of more than 8 kilobytes, in all lanes of a `jax.vmap`
+            together, 2 megabytes' worth, but 32, and twice as many where max_steps is above 65,536.
+            Of a megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given.
+            (A derivative of the derivative keeps a state for each attempt of a window, too.)
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -129,7 +131,9 @@ class Discrete(Adjoint):
             )
 
     def recorder(self, integrator: Integrator, max_steps: int, size: int = 0) -> Recorder:
-        """The tape for a solve of at most this many attempts, with a state of `size` bytes."""
+        """The tape for a solve of at most this many attempts, with a state of `size` bytes in each
+        lane.
+        """
         if integrator.one_step:
             return Recorder(integrator, 2, False, integrator.controller.is_adaptive, 2)
         is_adaptive = integrator.controller.is_adaptive
@@ -137,7 +141,7 @@ class Discrete(Adjoint):
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
             rows = min(rows, max_steps)
             return Recorder(integrator, rows, False, is_adaptive, rows)
-        rows = self._kept(max_steps, size, is_adaptive=is_adaptive)
+        rows = self._kept(max_steps, size * integrator.lanes, is_adaptive=is_adaptive)
         if max_steps <= rows:
             return Recorder(integrator, max_steps, False, is_adaptive, max_steps)
         rows += rows % 2 if self.checkpoint else 0  # every second row of a full tape is dropped
@@ -156,7 +160,8 @@ class Discrete(Adjoint):
         if self.rows:
             return self.rows
         most = fewest_rows(min(max_steps, MOST_ATTEMPTS))
-        if is_adaptive and self.checkpoint:
+        # With dt, too, the number of steps is unknown where the ends of time are.
+        if self.checkpoint and (is_adaptive or max_steps == MAX_STEPS):
             cached = _CACHED if most <= _DEFAULT_ROWS else _CACHED_OF_LONG
             cached = max(cached // max(size, 1), min(_FEW_ROWS, most))
             return min(max(_DEFAULT_ROWS, most), cached)

@@ -9,6 +9,7 @@ in JAX is mended here and nowhere else; `core/jax_contracts.py` lists what is us
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -75,6 +76,7 @@ __all__ = [
     "is_unknown",
     "is_zero",
     "jaxpr_as_fun",
+    "lanes_of",
     "line_of",
     "lower_jaxpr",
     "name_of",
@@ -206,6 +208,25 @@ is_unknown = ad.is_undefined_primal
 def in_a_trace(leaves: Sequence) -> bool:
     """True if a computation with these is traced: by them, or by the `jit` that it stands in."""
     return any(isinstance(x, Tracer) for x in leaves) or isinstance(jnp.add(0, 0), Tracer)
+
+
+def lanes_of(leaves: Sequence) -> int:
+    """The number of lanes of a computation with these: of the `jax.vmap`s that trace them, outside
+    of which there is no `jit` that they are traced by. 1 where a release of JAX does not say it.
+
+    >>> lanes = []
+    >>> _ = jax.vmap(jax.grad(lambda x: lanes.append(lanes_of([x])) or x))(jnp.ones(3))
+    >>> lanes
+    [3]
+    """
+    sizes: dict[int, Any] = {}
+    for leaf in leaves:
+        trace = getattr(leaf, "_trace", None)
+        while trace is not None and not hasattr(trace, "frame"):
+            axis = getattr(trace, "axis_data", None)
+            sizes[id(trace)] = 1 if axis is None else axis.size
+            trace = getattr(trace, "parent_trace", None)
+    return math.prod(size for size in sizes.values() if isinstance(size, int))
 
 
 def is_key(x: Any) -> bool:

@@ -195,6 +195,7 @@ def solve_ensemble(
     reduces = reduce is not None
     wide = reduces or dense or bool(call.events) or _wide(call.saveat, one)
     lanes = chunk or (_WIDE if inputs.size >= _MANY else CHUNK)
+    static = replace(static, lanes=min(chunk or CHUNK, inputs.size))
     plan = Plan(static, inputs.places, lanes, chunk or CHUNK, even, finds, wide, reduces)
     ensemble = Ensemble(plan, shared, inputs, strategy, mesh, tunes)
     if in_parts:

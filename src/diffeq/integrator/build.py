@@ -69,12 +69,13 @@ class BuiltSolve:
         return replace(self, integrator=integrator, data=replace(self.data, times=times, save=save))
 
     def watching(self, static: StaticOptions, meter: Meter | None) -> "BuiltSolve":
-        """The integrator with a progress bar, and with checks of its derivative."""
+        """The integrator with a progress bar, with checks of its derivative, and with its lanes."""
         integrator = replace(
             self.integrator,
             meter=meter,
             checks_cotangents=static.checks_cotangents,
             raises=static.raises,
+            lanes=static.lanes,
         )
         return replace(self, integrator=integrator)
 

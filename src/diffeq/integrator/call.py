@@ -63,6 +63,7 @@ class StaticOptions:
         progress: True shows a bar.
         by_hand: True for `diffeq.init`: the solve may be stopped anywhere.
         default_method: True if the user named no method.
+        lanes: the number of solves that run side by side, as far as that is known.
         is_stiff: True if the explicit method of the default pair has found that the problem is.
         counted: True if `max_steps` is the number of steps of `dt`, and was not given.
         raises: True if a derivative that fails raises.
@@ -82,6 +83,7 @@ class StaticOptions:
     progress: bool = False
     by_hand: bool = False
     default_method: bool = False
+    lanes: int = 1
     is_stiff: bool = False
     counted: bool = False
     raises: bool = False

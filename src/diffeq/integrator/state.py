@@ -127,6 +127,7 @@ class Integrator:
     rows: int | None = None  # how many steps the past keeps, if the field looks at it
     levels: int = 0  # how often what an event has changed comes back by each of the lags
     meter: Meter | None = None
+    lanes: int = 1  # how many solves run side by side, as far as that is known
     checks_cotangents: bool = False
     raises: bool = False
     events: Events | None = None
