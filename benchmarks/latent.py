@@ -10,9 +10,11 @@
   `de.nn.LatentSDE`, with its 512 paths, and with 32.
 * latent SDE of many series: that of torchsde's `latent_sde_lorenz.py` (100 times, 4 latent numbers,
   a context of 64, networks of 128), with 128 series for its 1,024, and with 8.
-* Beside both the bare program of their networks alone: as many evaluations of each as there are
-  steps, and one reverse derivative of each, in a compiled loop with no solver, noise or encoder. No
-  program that JAX compiles takes a training step in less.
+* Beside each the bare program of its networks alone, in a compiled loop with no solver and no
+  noise: of the latent ODE a training step with as many evaluations of the slope, of latent SDEs as
+  many evaluations of each network as there are steps, and one reverse derivative of each. No
+  program that JAX compiles takes a training step in less. (That of the latent ODE has losses of its
+  own.)
 
 Contestants take turns; figures are medians of wall-clock time. Losses and bounds are of equal
 numbers of steps from weights of the same distribution. Writes `results/latent.md`.
@@ -142,6 +144,25 @@ def jax_step(model, loss, batches):
     return step
 
 
+EVALUATIONS = 8 * 6  # of the slope, in the eight steps of the longest series
+
+
+def of_networks(model, batch, key):
+    """The cost of a batch with nothing solved: the encoder, the slope as often as a solve evaluates
+    it, and the decoder at as many rows, of all series together.
+    """
+    ts, xs = batch
+    rows = jnp.moveaxis(jnp.concatenate([ts[..., None], xs], axis=-1), 1, 0)
+    cell = lambda state, row: (jax.vmap(model.cell)(row, state), None)
+    state, _ = jax.lax.scan(cell, jnp.zeros((len(ts), 16)), rows[::-1])
+    mean, log_std = jnp.split(jax.vmap(model.head)(state), 2, axis=1)
+    z = jax.vmap(model.widen)(mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape))
+    turn = lambda z, _: (z + 0.05 * jax.vmap(model.slope)(z), None)
+    z, _ = jax.lax.scan(turn, z, None, length=EVALUATIONS)
+    found = jax.vmap(jax.vmap(model.decoder))(ts[..., None] * z[:, None])
+    return jnp.mean((found - xs) ** 2) + jnp.mean(mean**2 + jnp.exp(log_std) - log_std)
+
+
 def latent_ode(quick):
     """Contestants of the latent ODE."""
     size = 32 if quick else 256
@@ -152,6 +173,7 @@ def latent_ode(quick):
     return {
         "diffeq": jax_step(by_diffeq(key), of_diffeq, batches),
         "Diffrax": jax_step(ByDiffrax(key), of_diffrax, batches),
+        "its networks alone": jax_step(ByDiffrax(key), of_networks, batches),
     }
 
 

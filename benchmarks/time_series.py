@@ -9,6 +9,8 @@ the example, which is written here as it stands in Diffrax's documentation, with
 its curves computed beforehand, as there. Losses and gradients have to agree.
 
 * a training step (value, gradient, Adam), both in turn in one process;
+* beside them the bare program of the networks alone: as many evaluations and reverse derivatives,
+  in a compiled loop with no solver and no curve;
 * the first call of such a step, in processor seconds, each in a process of its own;
 * the loss and the accuracy on series that were not seen, after as many steps on the same batches.
 
@@ -203,6 +205,34 @@ def raced(seconds: float, rounds: int) -> tuple[dict, str]:
     return racers, agree
 
 
+def networks_alone(seconds: float, rounds: int) -> timing.Contestant:
+    """The bare program: a training step's evaluations of the networks, with no solver and no curve.
+    Lanes step together, so each attempt counts that any of them makes: the attempts are evaluated
+    once, and the steps among them once more, with their reverse derivative.
+    """
+    nets, series = networks(0), spirals(BATCH, 0)
+    stats = jax.vmap(lambda t, x: our_model(nets)(t, x).stats)(series.ts, series.xs)
+    steps = int(jnp.max(stats["steps"]))
+    attempts = int(jnp.max(stats["steps"] + stats["rejected"]))
+
+    def end(nets: Networks, count: int) -> jax.Array:
+        y = jax.vmap(nets.initial)(jnp.ones((BATCH, 3)))
+        field = lambda y: jax.vmap(nets.field)(y).reshape(BATCH, HIDDEN, 3)
+        turn = lambda y, _: (y + 1e-3 * jnp.sum(field(y), axis=-1), None)
+        y, _ = jax.lax.scan(turn, y, None, length=6 * count)
+        return jnp.mean(jax.vmap(nets.readout)(y) ** 2)
+
+    @eqx.filter_jit
+    def step(nets: Networks, scale: jax.Array) -> tuple:
+        nets = jax.tree.map(lambda x: scale * x if eqx.is_inexact_array(x) else x, nets)
+        return end(nets, attempts), eqx.filter_grad(end)(nets, steps)
+
+    scales = [jnp.float32(1 + 1e-3 * i) for i in range(4)]
+    racer = timing.Contestant(lambda scale: step(nets, scale), scales)
+    timing.interleave([racer], seconds, rounds)
+    return racer
+
+
 def trained(who: str, steps: int, seed: int) -> tuple[float, float]:
     """The loss and the accuracy on series that were not seen."""
     contest = contestant(who, seed)
@@ -226,6 +256,7 @@ def neural_cde(*, quick: bool) -> list[str]:
     """The section of the neural CDE."""
     racers, agree = raced(*((3.0, 5) if quick else (SECONDS, ROUNDS)))
     print(f"  a step was raced: {agree}", flush=True)
+    bare = networks_alone(*((1.0, 2) if quick else (20.0, 40)))
     firsts = first_calls(1 if quick else 3)
     print(f"  first steps, CPU s: {firsts}", flush=True)
     seeds = range(1 if quick else 3)
@@ -248,6 +279,8 @@ def neural_cde(*, quick: bool) -> list[str]:
             f"| {who} | {1e3 * step:.1f} | {firsts[who]:.1f} | "
             f"{' '.join(f'{x:.3f}' for x in losses)} | {' '.join(f'{x:.1%}' for x in right)} |"
         )
+    median = timing.summary(bare.samples.values())["median"]
+    lines.append(f"| its networks alone | {1e3 * median:.1f} | | | |")
     first = firsts[DIFFRAX] / firsts[OURS]
     lines.append(
         f"\nDiffrax's in units of ours: a step {ratio['median']:.2f} (from {ratio['min']:.2f} to "
