@@ -24,7 +24,7 @@ WRITTEN = "# Written by tools/stubs.py. Do not edit: run it again."
 # The types of the options that a named method may have.
 OPTIONS = {
     "stages": 'Literal["loop", "unrolled"] | None',
-    "linear": "lineax.AbstractLinearSolver | None",
+    "linear": "lineax.AbstractLinearSolver | Krylov | None",
 }
 CLASS = '''
 class {name}({family}):
@@ -87,6 +87,7 @@ def methods_stub() -> str:
         f'"""{methods.__doc__}"""\n',
         "from typing import Literal\n",
         "import lineax\n",
+        "from ..algebra.preconditioner import Krylov",
         *imports(others, methods),
         "",
         "METHODS: dict[str, type[Method]]\n",

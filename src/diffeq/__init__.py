@@ -18,7 +18,7 @@ from .adjoints import (
     SteadyState,
     check_gradient,
 )
-from .algebra import Banded, Block, Sparse
+from .algebra import ILU0, Banded, Block, Krylov, Sparse
 from .consistent import consistent
 from .controllers import PI, PID, Controller, Fixed, I, MeanSquare, Verdict
 from .core.packing import hold
@@ -85,6 +85,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [  # noqa: PLE0604 - the methods are enumerated
+    "ILU0",
     "PI",
     "PID",
     "AfterStep",
@@ -108,6 +109,7 @@ __all__ = [  # noqa: PLE0604 - the methods are enumerated
     "I",
     "Jump",
     "JumpProblem",
+    "Krylov",
     "MeanSquare",
     "ODEProblem",
     "Periodic",

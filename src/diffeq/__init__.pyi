@@ -9,6 +9,7 @@ from .adjoints.forward import Forward
 from .adjoints.gauss import Gauss
 from .adjoints.steady_state import SteadyState
 from .algebra.jacobian_structure import Banded, Block, Sparse
+from .algebra.preconditioner import ILU0, Krylov
 from .consistent import consistent
 from .controllers.base import Controller, Verdict
 from .controllers.fixed import Fixed
@@ -119,6 +120,7 @@ __all__ = [
     "DIRK",
     "DPRKN6",
     "FIRK",
+    "ILU0",
     "METHODS",
     "PI",
     "PID",
@@ -173,6 +175,7 @@ __all__ = [
     "KenCarp3",
     "KenCarp4",
     "KenCarp5",
+    "Krylov",
     "Kvaerno3",
     "Kvaerno5",
     "McAte5",

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, PyTree
 
-from .algebra import AbstractMatrix, JacobianStructure, field_derivatives
+from .algebra import AbstractMatrix, JacobianStructure, Krylov, field_derivatives
 from .autodiff.jax_internals import Tracer
 from .capture_call import captured_problem
 from .core.notices import INSIDE
@@ -136,9 +136,11 @@ def hint(status: Status, problem: Problem, method: Method | None, last: Last) ->
         found = nonfinite_derivative(problem, method, last)
     why = not_finite(problem.args) if status in _NUMERIC else ""
     if status in _UNSOLVED and (solver := getattr(method, "linear", None)) is not None:
+        better = "a better preconditioner, " if isinstance(solver, Krylov) else ""
+        named = repr(solver) if better else type(solver).__name__
         found = (
-            f"{type(solver).__name__} may not have got there: give it more steps, or another "
-            f"solver with linear=, or none (LU). {advice(status)}"
+            f"{named} may not have got there: give it more steps, {better}or another solver with "
+            f"linear=, or none (LU). {advice(status)}"
         )
     return f"{why} {found or advice(status)}".strip()
 

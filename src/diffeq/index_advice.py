@@ -95,7 +95,7 @@ class _Pencil(NamedTuple):
         found = []
         for number in (1.0, 2.0, 0.0):
             there, at, dy = nearby(form, jnp.asarray(number, y.dtype), t, y, jnp.zeros_like(t))
-            mass, by_y, _ = linearised(form, there, at, lambda dy=dy: dy)
+            mass, by_y, *_ = linearised(form, there, at, lambda dy=dy: dy)
             by_y = by_y.dense() if isinstance(by_y, AbstractMatrix) else by_y
             mass, by_y = np.asarray(mass, float), np.asarray(by_y, float)
             mass = np.diag(mass) if mass.ndim == 1 else mass

@@ -5,19 +5,23 @@ from .jacobian_structure import Banded, Block, JacobianStructure, Sparse
 from .krylov import Products, check_solver, solve_iteratively
 from .linear import AbstractFactors, AbstractMatrix, Factors, factored, linear_solve
 from .pattern import Pattern
+from .preconditioner import ILU0, Krylov, check_linear
 from .singular import is_singular, least_condition
 
 __all__ = [
+    "ILU0",
     "AbstractFactors",
     "AbstractMatrix",
     "Banded",
     "Block",
     "Factors",
     "JacobianStructure",
+    "Krylov",
     "Pattern",
     "Products",
     "Slopes",
     "Sparse",
+    "check_linear",
     "check_solver",
     "factored",
     "field_derivatives",

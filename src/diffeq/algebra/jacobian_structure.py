@@ -40,8 +40,14 @@ class JacobianStructure:
         """True, but for a pattern that is to be detected."""
         return True
 
-    def check_size(self, n: int) -> None:
-        """Refuses a state of n numbers that it does not fit."""
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
+    def check_size(self, n: int, name: str = "jac") -> None:
+        """Refuses a state of n numbers that it does not fit; `name` is that of the argument."""
         raise NotImplementedError
 
     def entries(self, n: int) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
@@ -144,11 +150,12 @@ class Banded(JacobianStructure):
     def __repr__(self) -> str:
         return f"Banded({self.lower}, {self.upper})"
 
-    def check_size(self, n: int) -> None:
-        for name, width in (("lower", self.lower), ("upper", self.upper)):
+    def check_size(self, n: int, name: str = "jac") -> None:
+        for side, width in (("lower", self.lower), ("upper", self.upper)):
             if width >= n:
                 raise ValueError(
-                    f"jac is {self!r}, and y has {n} numbers: {name} from 0 to {n - 1} is wanted."
+                    f"{name} is {self!r}, and y has {n} numbers: {side} from 0 to {n - 1} is "
+                    "wanted."
                 )
 
     @property
@@ -232,10 +239,10 @@ class Block(JacobianStructure):
     def __repr__(self) -> str:
         return f"Block({self.size})"
 
-    def check_size(self, n: int) -> None:
+    def check_size(self, n: int, name: str = "jac") -> None:
         if n % self.size:
             raise ValueError(
-                f"jac is {self!r}, and y has {n} numbers: a size is wanted that divides them."
+                f"{name} is {self!r}, and y has {n} numbers: a size is wanted that divides them."
             )
 
     def values_shape(self, n: int) -> tuple[int, ...]:
@@ -334,11 +341,11 @@ class Sparse(JacobianStructure):
             raise ValueError('the pattern of Sparse("detect") is found by solve.')
         return self.pattern
 
-    def check_size(self, n: int) -> None:
+    def check_size(self, n: int, name: str = "jac") -> None:
         if self.pattern is not None and self.pattern.n != n:
             own = self.pattern.n
             raise ValueError(
-                f"jac is a pattern of shape ({own}, {own}), and y has {n} numbers: the shape "
+                f"{name} is a pattern of shape ({own}, {own}), and y has {n} numbers: the shape "
                 f"({n}, {n}) is wanted."
             )
 

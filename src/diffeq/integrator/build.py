@@ -17,7 +17,7 @@ from ..brownian import Noise, Steps, Tree
 from ..controllers import Constant, Controller
 from ..controllers.tolerance import Tolerance
 from ..core.norm import in_dtype_of
-from ..core.packing import as_state
+from ..core.packing import Packing, as_state
 from ..core.status import Status
 from ..events import Events, JumpProcess, lower_events
 from ..events.lowered import LoweredEvent
@@ -118,8 +118,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     form = partial(_lowered, entry.form, method.form, repr(method), direction)
     parts, own = lower_events(call.events, problem, entry, (t0, t1), sign, static.max_events)
     stops = Stops.of(entry, parts, method.order, sign, call.stops)
-    # Each stop that is found cuts one of the steps of `dt` in two.
-    max_steps = static.max_steps + (stops.found if static.counted else 0)
+    max_steps = static.max_steps + (stops.found if static.counted else 0)  # each cuts one in two
     algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
     lowered_events = _events(parts, entry, algebraic, stops)
     cut = static.by_hand or bool(parts)
@@ -140,6 +139,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         jump_hides=bool(_hides(entry)),
         records_memory=_records_memory(method, entry, form),
         keeps_workspace=_keeps_workspace(entry, form, method, controller, cut=cut),
+        view=partial(_view, (entry.packing, entry.args)),
     )
     data = Data(
         parameters=entry.parameters,
@@ -321,6 +321,21 @@ def _lowered(
     """The form that the method steps; a direction of time that is known costs nothing."""
     sign = sign if direction is None else direction
     return lower(form(parameters, sign, held), wanted, method)
+
+
+def _view(
+    known: tuple[Packing, Callable],
+    sign: Array | int,
+    parameters: PyTree,
+    held: Held,
+    t: Array,
+    y: Array,
+    dt: Array,
+) -> tuple[Array, PyTree, PyTree, Array]:
+    """A point of the loop and a step from it, as functions of the problem see them."""
+    packing, args = known
+    t, dt = (signed_time(sign, x) for x in (t, dt))
+    return t, packing.with_held(held).unpack(y), args(parameters), dt
 
 
 def signed_time(sign: Array | int, x: Array) -> Array:

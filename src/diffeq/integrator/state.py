@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -138,6 +138,7 @@ class Integrator:
     jump_hides: bool = False  # whether it has none where a jump at its start has come back
     records_memory: bool = False  # whether a tape has the method's memory, and its tangents
     keeps_workspace: bool = False  # whether an attempt uses what the previous one has computed
+    view: Callable | None = None  # (sign, parameters, held, t, y, dt) as a user's function sees it
     traces: dict = field(init=False, default_factory=dict)
 
     def parts(
@@ -155,6 +156,9 @@ class Integrator:
         final = final or not self.controller.is_adaptive
         method = eqx.combine(data.method, self.method).submethods[self.submethod]
         method = method.with_tolerance(data.tolerance, final=final)
+        if self.view is not None:
+            seen = partial(self.view, time_direction(self, data), data.parameters, data.held)
+            method = method.with_view(seen)
         if known is not None and isinstance(method, MethodOfSteps):
             method = method.knowing(known)
         form = form if self.rows is None else form.over(data.t0, past)

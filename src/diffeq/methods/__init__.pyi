@@ -9,6 +9,7 @@ from typing import Literal
 
 import lineax
 
+from ..algebra.preconditioner import Krylov
 from .base import Method, Step
 from .bdf import BDF
 from .dirk import DIRK
@@ -409,7 +410,7 @@ class ImplicitEuler(DIRK):
         ImplicitEuler()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class ImplicitMidpoint(DIRK):
     """Symmetric, symplectic, and keeps every quadratic invariant, for a fixed dt; A-stable.
@@ -424,7 +425,7 @@ class ImplicitMidpoint(DIRK):
         ImplicitMidpoint()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class Trapezoid(DIRK):
     """The rule of Crank and Nicolson, symmetric, for a fixed dt; A-stable.
@@ -439,7 +440,7 @@ class Trapezoid(DIRK):
         Trapezoid()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class TRBDF2(DIRK):
     """The trapezoidal rule, then BDF2: for loose tolerances and rough fields; L-stable.
@@ -454,7 +455,7 @@ class TRBDF2(DIRK):
         TRBDF2()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class Kvaerno3(DIRK):
     """Both its solutions are stiffly accurate, for loose tolerances; L-stable.
@@ -469,7 +470,7 @@ class Kvaerno3(DIRK):
         Kvaerno3()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class Kvaerno5(DIRK):
     """Both its solutions are stiffly accurate, for tolerances of 1e-5 to 1e-10; L-stable.
@@ -484,7 +485,7 @@ class Kvaerno5(DIRK):
         Kvaerno5()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class KenCarp3(DIRK):
     """ARK3(2)4L[2]SA, stiff alone or the stiff part of a split problem; L-stable.
@@ -499,7 +500,7 @@ class KenCarp3(DIRK):
         KenCarp3()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class KenCarp4(DIRK):
     """ARK4(3)6L[2]SA, stiff alone or the stiff part of a split problem; L-stable.
@@ -514,7 +515,7 @@ class KenCarp4(DIRK):
         KenCarp4()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class KenCarp5(DIRK):
     """ARK5(4)8L[2]SA, stiff alone or the stiff part of a split problem; L-stable.
@@ -529,7 +530,7 @@ class KenCarp5(DIRK):
         KenCarp5()
     """
 
-    def __init__(self, *, linear: lineax.AbstractLinearSolver | None = None) -> None: ...
+    def __init__(self, *, linear: lineax.AbstractLinearSolver | Krylov | None = None) -> None: ...
 
 class RadauIIA5(FIRK):
     """Collocation of order 5, for very stiff problems, DAEs and tight tolerances; L-stable.

@@ -5,6 +5,7 @@ To write a scheme of your own, subclass `Method`, give `order` and `step`, and p
 `solve`. Data files under `tableaus/` cover the families; a new tableau needs no class.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -203,6 +204,14 @@ class Method(eqx.Module):
         shorter step will be tried where they are not solved.
         """
         del tolerance, final
+        return self
+
+    def with_view(self, view: Callable) -> "Method":
+        """The method for a problem whose user's functions see a point as `view(t, y, dt)`, which is
+        (t, y, args, dt) in the time of the problem and with its tree: for one that calls such a
+        function itself.
+        """
+        del view
         return self
 
     def keeps_workspace(self, form: Any, size: int) -> bool:

@@ -63,7 +63,7 @@ class BDF(MatrixReusingMethod):
     Args:
         max_order: the highest order to be taken, from 1 to 5.
         linear: a linear solver of lineax, such as `lineax.GMRES(rtol=1e-3, atol=1e-3)`, for states
-            of many numbers: as in `de.DIRK`. None: LU.
+            of many numbers, or a `de.Krylov`: as in `de.DIRK`. None: LU.
 
     Raises:
         ValueError: max_order is not one of them.
@@ -140,7 +140,7 @@ class BDF(MatrixReusingMethod):
         def exact(d: Array, r: Array) -> Array:
             slope = lambda: divide_by_dt(rest + d, dt / alpha)  # noqa: E731
             at = (predicted + d).reshape(y.shape)
-            linear = linearised(form, t + dt, at, slope, self.linear)
+            linear = linearised(form, t + dt, at, slope, self.solver)
             return solved_by(factors_of(linear, dt, 1 / alpha), r)
 
         guess = lax.stop_gradient((t + dt, predicted.reshape(y.shape)))

@@ -104,6 +104,11 @@ class MethodOfSteps(Method):
         method = self.method.with_tolerance(tolerance, final=final)
         return self if method is self.method else eqx.tree_at(lambda m: m.method, self, method)
 
+    def with_view(self, view: Callable) -> "MethodOfSteps":
+        """Returns the method of steps with its method for the problem."""
+        method = self.method.with_view(view)
+        return self if method is self.method else eqx.tree_at(lambda m: m.method, self, method)
+
     def __repr__(self) -> str:
         return repr(self.method)
 

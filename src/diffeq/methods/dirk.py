@@ -63,10 +63,11 @@ class DIRK(MatrixReusingMethod):
         linear: a linear solver of lineax for M − γ dt J, such as `lineax.GMRES(rtol=1e-3,
             atol=1e-3)`, which asks for products with J alone, for states of many numbers. Its
             tolerances are relative to the largest right side, and Newton's method corrects what it
-            leaves; derivatives are solved for to ε^(2/3), 4e-11 in double precision. None: LU.
+            leaves; derivatives are solved for to ε^(2/3), 4e-11 in double precision. Or a
+            `de.Krylov`, such a solver with a preconditioner. None: LU.
 
     Raises:
-        TypeError: linear is no solver of lineax.
+        TypeError: linear is no solver of lineax, and no `de.Krylov`.
         ValueError: the tableau is explicit, or its stages depend on later ones.
 
     Reference: hairer1996, IV.8; kennedy2003.
@@ -83,7 +84,7 @@ class DIRK(MatrixReusingMethod):
 
     def __init__(self, tableau: Tableau, *, linear: Any = None) -> None:
         self.tableau, self.linear = table_of(Tableau)(tableau), linear
-        self.aim, self.kept = Aim(), None
+        self.aim, self.kept, self.view = Aim(), None, None
         A, name = tableau.A, tableau.name or "this tableau"
         first = int(A[0, 0] == 0)
         if tableau.explicit or not tableau.diagonally_implicit:
@@ -191,7 +192,7 @@ class DIRK(MatrixReusingMethod):
                 return rest + (rows.gamma * dt) * slope - apply_mass(mass, u)
 
             def exact(u: Array, r: Array) -> Array:
-                linear = linearised(form, time, y + u.reshape(y.shape), solver=self.linear)
+                linear = linearised(form, time, y + u.reshape(y.shape), solver=self.solver)
                 return solved_by(factors_of(linear, dt, rows.gamma), r)
 
             found = simplified_newton(residual, inverse, done.of(guess), bounds, factor)

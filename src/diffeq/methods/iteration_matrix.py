@@ -187,7 +187,7 @@ class MatrixReusingMethod(ImplicitMethod):
         `slope()`; and the iteration matrix behind it, where it is kept.
         """
         if self.kept is None:
-            linear = linearised(form, *point, slope, self.linear)
+            linear = linearised(form, *point, slope, self.solver)
             return inverse_of(factors_of(linear, dt, gamma)), None
         matrix = self.kept.updated(form, point, dt, gamma)
         return matrix.inverse(dt, gamma), matrix

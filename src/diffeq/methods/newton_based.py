@@ -6,6 +6,7 @@ there. It gives up early, for a shorter step is cheaper than many iterations; bu
 step would be tried (a fixed dt, or the replay of a step that was accepted once), it goes on.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -20,14 +21,16 @@ from ..algebra import (
     AbstractFactors,
     Factors,
     JacobianStructure,
+    Krylov,
     Products,
-    check_solver,
+    check_linear,
     factored,
     jacobian,
     linear_solve,
     solve_iteratively,
 )
 from ..algebra.newton import Bounds, stop_closure_gradient
+from ..algebra.preconditioner import inverses_by_function, inverses_of_products, is_function
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
 from ..problems.forms import Implicit as Residual
@@ -90,9 +93,10 @@ class ImplicitMethod(Method):
 
     aim: Aim = eqx.field(kw_only=True, default_factory=Aim, repr=False)
     linear: Any = eqx.field(kw_only=True, static=True, default=None)
+    view: Callable | None = eqx.field(kw_only=True, default=None, repr=False)
 
     def __check_init__(self) -> None:
-        check_solver(self.linear)
+        check_linear(self.linear)
 
     @property
     def evaluations(self) -> int | None:
@@ -108,20 +112,68 @@ class ImplicitMethod(Method):
         """The method for a solve to this tolerance."""
         return eqx.tree_at(lambda method: method.aim, self, Aim(tolerance, final))
 
+    def with_view(self, view: Callable) -> "ImplicitMethod":
+        """The method with a point as a user's preconditioner sees it."""
+        if not (isinstance(self.linear, Krylov) and is_function(self.linear.preconditioner)):
+            return self
+        return eqx.tree_at(lambda m: m.view, self, view, is_leaf=lambda x: x is None)
+
+    def without_preconditioner(self) -> "ImplicitMethod":
+        """The method for another equation than the problem's, such as its adjoint one."""
+        if not isinstance(self.linear, Krylov):
+            return self
+        bare = copy.copy(self)
+        object.__setattr__(bare, "linear", self.linear.solver)  # static, and frozen
+        return bare
+
+    @property
+    def solver(self) -> "Solver":
+        """The solver of the linear systems of a step."""
+        return Solver(self.linear, self.view)
+
+
+class Solver(NamedTuple):
+    """The option `linear=` of a method, and a point as a user's preconditioner sees it."""
+
+    linear: Any = None
+    view: Callable | None = None
+
+    @property
+    def by_products(self) -> Any:
+        """The solver of lineax, if there is one."""
+        return self.linear.solver if isinstance(self.linear, Krylov) else self.linear
+
+    def inverses_of(self, system: "LinearSystem", product: Callable, c: Array) -> tuple | None:
+        """The preconditioner of a matrix M − c J, if there is one."""
+        if not isinstance(self.linear, Krylov):
+            return None
+        jac, t, y = system.at
+        given, like = self.linear.preconditioner, jnp.zeros_like(y.ravel())
+        if not is_function(given):
+            return inverses_of_products(given, jac, product, like)
+        point = (t, y, None, c) if self.view is None else self.view(t, y, c)
+        return inverses_by_function(given, point, like)
+
+
+BY_LU = Solver()
+
 
 def named_solver(linear: Any) -> str:
     """The option, as a method shows it."""
-    return "" if linear is None else f"linear={type(linear).__name__}"
+    shown = repr(linear) if isinstance(linear, Krylov) else type(linear).__name__
+    return "" if linear is None else f"linear={shown}"
 
 
 class LinearSystem(NamedTuple):
     """An equation near a point, M y' = J y + …, over the ravelled state: M (None for 1), and J;
-    where there is a `solver`, which wants no more of them than products, as functions.
+    where there is a `solver` by products, as functions, with `at`, the structure that is declared
+    of J and the point (t, y).
     """
 
     mass: Any
     by_y: Any
-    solver: Any = None
+    solver: Solver = BY_LU
+    at: tuple = ()
 
 
 def linearised(
@@ -129,7 +181,7 @@ def linearised(
     t: Array,
     y: Array,
     slope: Callable | None = None,
-    solver: Any = None,
+    solver: Solver = BY_LU,
 ) -> LinearSystem:
     """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
     −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
@@ -147,23 +199,24 @@ def of_field(
     y: Array,
     jac: Callable | JacobianStructure | None = None,
     mass: Array | None = None,
-    solver: Any = None,
+    solver: Solver = BY_LU,
 ) -> LinearSystem:
     """Linearises M y' = f(t, y) at (t, y)."""
-    if solver is None:
+    if solver.linear is None:
         return LinearSystem(mass, jacobian(field, t, y, jac))
     if callable(jac):
         push = partial(jnp.matmul, jac(t, y))
     else:  # products have no need of a structure
         _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
-    return LinearSystem(partial(apply_mass, mass), push, solver)
+    return LinearSystem(partial(apply_mass, mass), push, solver, (jac, t, y))
 
 
-def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Any) -> LinearSystem:
+def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Solver) -> LinearSystem:
     flat = lambda y_flat, dy: form.residual(t, y_flat.reshape(y.shape), dy.reshape(y.shape))  # noqa: E731
     _, push = jax.linearize(lambda y, dy: flat(y, dy).ravel(), y.ravel(), slope.ravel())
-    if solver is not None:
-        return LinearSystem(lambda v: push(0 * v, v), lambda v: -push(v, 0 * v), solver)
+    if solver.linear is not None:
+        by_mass, by_y = lambda v: push(0 * v, v), lambda v: -push(v, 0 * v)
+        return LinearSystem(by_mass, by_y, solver, (None, t, y))
     units = jnp.eye(y.size, dtype=y.dtype)
     mass = jax.vmap(lambda e: push(0 * e, e), out_axes=1)(units)
     return LinearSystem(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
@@ -197,8 +250,10 @@ def factors_of(
     linear: LinearSystem, dt: Array, scale: Array | float | complex
 ) -> Factors | AbstractFactors | Products:
     """Factors M − dt scale J; 1 in a step of dt = 0, as `system_matrix` is."""
-    if linear.solver is not None:
-        by_mass, by_y = linear.mass, linear.by_y
-        product = lambda v: jnp.where(dt == 0, v, by_mass(v) - (dt * scale) * by_y(v))  # noqa: E731
-        return Products(product, linear.solver)
+    solver = linear.solver
+    if solver.linear is not None:
+        by_mass, by_y, c = linear.mass, linear.by_y, dt * scale
+        product = lambda v: jnp.where(dt == 0, v, by_mass(v) - c * by_y(v))  # noqa: E731
+        inverses = solver.inverses_of(linear, product, c)
+        return Products(product, solver.by_products, inverses=inverses)
     return factored(system_matrix(linear.mass, linear.by_y, dt * scale, dt))

@@ -33,7 +33,8 @@ class ImplicitEM(Stochastic, ImplicitMethod):
     ends the solve with the status `newton_failed`.
 
     Args:
-        linear: a linear solver of lineax for states of many numbers, as in `de.DIRK`. None: LU.
+        linear: a linear solver of lineax for states of many numbers, or a `de.Krylov`, as in
+            `de.DIRK`. None: LU.
 
     Raises:
         TypeError: y is complex; give its real and imaginary part.
@@ -85,10 +86,10 @@ class ImplicitEM(Stochastic, ImplicitMethod):
             return noise + dt * form.drift(t + dt, moved(u)).ravel() - u
 
         def exact(u: Array, r: Array) -> Array:
-            linear = of_field(form.drift, t + dt, moved(u), solver=self.linear)
+            linear = of_field(form.drift, t + dt, moved(u), solver=self.solver)
             return solved_by(factors_of(linear, dt, 1.0), r)
 
-        linear = of_field(form.drift, *lax.stop_gradient((t + dt, y)), solver=self.linear)
+        linear = of_field(form.drift, *lax.stop_gradient((t + dt, y)), solver=self.solver)
         inverse = inverse_of(factors_of(linear, dt, 1.0))
         found = simplified_newton(residual, inverse, noise, self.aim.bounds(y))
         y1 = moved(implicit_root(residual, found.x, exact))

@@ -22,6 +22,7 @@ from .problem_checks import (
     check_index,
     check_key,
     check_noisy,
+    check_preconditioner,
     check_problem,
     check_state,
     without_jumps,
@@ -80,6 +81,7 @@ def checked_call(
     switches = options.method is None and call.is_adaptive and not by_hand
     if switches and may_switch(problem, state, options.adjoint):
         call = call._replace(method=Switching(call.method, METHODS["Rodas5P"]()))
+    check_preconditioner(plain, call.method, state)
     _check_against_state(call, options, state, span)
     known, most = _counted_steps(call, plain, span, (*events, *jumps))
     most = None if by_hand else most

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..algebra import JacobianStructure
+from ..algebra import ILU0, JacobianStructure, Krylov
+from ..algebra.preconditioner import is_function, preconditioner_structure
 from ..core.packing import Packing, holds, moving_leaves
 from ..methods import Method, Stochastic
 from ..problems import (
@@ -42,6 +43,7 @@ __all__ = [
     "check_key",
     "check_no_torch",
     "check_noisy",
+    "check_preconditioner",
     "check_problem",
     "check_state",
     "without_jumps",
@@ -67,6 +69,11 @@ def _check_functions(problem: Problem) -> None:
         if not callable(f):
             raise TypeError(f"{name} is {shown(f)}; a function {name}({arguments}) is wanted.")
     jac = getattr(problem, "jac", None)
+    if isinstance(jac, ILU0) or jac is ILU0:
+        raise TypeError(
+            f"jac is {shown(jac)}, a preconditioner: it belongs to the method, linear=de.Krylov("
+            'solver, de.ILU0()), and the pattern to the problem, jac=de.Sparse("detect").'
+        )
     if isinstance(jac, type) and issubclass(jac, JacobianStructure):
         raise TypeError(
             f"jac is the class {jac.__name__}; give an instance, such as de.Banded(1, 1)."
@@ -374,6 +381,14 @@ def _check_structure(problem: Any, state: PyTree) -> None:
             f"mass_matrix[{i}, {j}] is {beyond[i, j]:g}, and jac={jac!r} has no entry there: the "
             "structure is that of M and of ∂f/∂y together."
         )
+
+
+def check_preconditioner(problem: Problem, method: Method, state: PyTree) -> None:
+    """Refuses a preconditioner that does not fit the state or what is declared of ∂f/∂y."""
+    linear = getattr(method, "linear", None)
+    if isinstance(linear, Krylov) and not is_function(linear.preconditioner):
+        structure = preconditioner_structure(linear.preconditioner, getattr(problem, "jac", None))
+        structure.check_size(Packing(state, real=method.real_view).size, "preconditioner")
 
 
 def check_state(problem: Problem, state: PyTree) -> None:
