@@ -78,13 +78,19 @@ def test_a_mass_matrix_a_residual_and_noise():
     np.testing.assert_allclose(*ends, rtol=1e-9)
 
 
+NEAR = np.linalg.inv(np.diag([3.0, 5.0, 4.0]) + np.tri(3))
+
+
 @pytest.mark.thorough
-def test_derivatives_of_a_system():
-    """By the matrix, by the right side, twice, and of a right side that is small."""
+@pytest.mark.parametrize("inverses", [None, (lambda r: NEAR @ r, lambda r: NEAR.T @ r)])
+def test_derivatives_of_a_system(inverses):
+    """By the matrix, by the right side, twice, and of a right side that is small; with a
+    preconditioner and without.
+    """
     b = 1e-9 * jnp.array([1.0, -2.0, 0.5])
     matrix = lambda p: jnp.diag(jnp.array([3.0, 4.0, 5.0])) + p * jnp.ones((3, 3)) + jnp.tri(3)
     ours = lambda p: jnp.sum(
-        solve_iteratively(Products(lambda v: matrix(p) @ v, GMRES, exact=True), p * b)
+        solve_iteratively(Products(lambda v: matrix(p) @ v, GMRES, True, inverses), p * b)
     )
     dense = lambda p: jnp.sum(jnp.linalg.solve(matrix(p), p * b))
     for mode in (jax.value_and_grad, jax.hessian):

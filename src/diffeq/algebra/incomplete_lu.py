@@ -7,8 +7,8 @@ With A ≈ L D⁻¹ U, of which L and U have the diagonal D as well, each entry 
 and the product has the entries of A in the places of the pattern, and others outside of it. Sums
 that do not wait for each other are made side by side, by levels that are found once for a pattern:
 a turn of a loop makes those of a level, or as many of them as it has room for. The solutions of the
-two triangles are such sums, too. All of it is array code with static indices, which runs in lanes
-and on a GPU. There is no pivoting: a pivot of zero makes inf or NaN.
+two triangles are such sums, too. All of it is array code with static indices, in lanes as well, and
+without a call of the host. There is no pivoting: a pivot of zero makes inf or NaN.
 
 Reference: saad2003, 10.3.2 and 11.6.
 """

@@ -39,11 +39,12 @@ class ILU0:
     """The incomplete LU without fill, ILU(0), as a preconditioner of `de.Krylov`: the factors have
     entries in the places of a pattern alone, and their product is the matrix there.
 
-    A factorisation costs about as much as some products with the matrix, and a solution with the
-    factors as much as one or two; they are loops over levels of equations that do not wait for each
-    other (on a square of n × n cells 2n), array code that runs in lanes and on a GPU. Of a matrix
-    whose LU has no fill, as one with three diagonals, it is the LU. There is no pivoting: where a
-    pivot is zero the equations of the step count as not solved.
+    Factorisation and solution are loops over levels of equations that do not wait for each other
+    (on a square of n × n cells 2n of them, on a line n), array code without a call of the host. A
+    level takes some microseconds, so that on a CPU a solution costs as much as ten products with
+    the Jacobian of a cheap f: 1 ms on 100 × 100 cells with two quantities each. Of a matrix whose
+    LU has no fill, as one with three diagonals, it is the LU. There is no pivoting: where a pivot
+    is zero the equations of the step count as not solved.
 
     Args:
         pattern: an (n, n) array whose entries are True, or not zero, in the places that the factors
@@ -209,8 +210,8 @@ def inverses_of_products(
 def inverses_by_function(
     preconditioner: Callable, point: tuple, like: Inexact[Array, " n"]
 ) -> tuple[Callable, Callable]:
-    """The maps r ↦ P⁻¹ r, which a user's function returns at a point (t, y, args, c), and r ↦ P⁻ᵀ r;
-    1 where c is zero.
+    """The maps r ↦ P⁻¹ r, which a user's function returns at a point (t, y, args, c), and
+    r ↦ P⁻ᵀ r; 1 where c is zero.
     """
     arrays, others = eqx.partition(point, eqx.is_array)  # args may have functions among them
     with user_promotion():
