@@ -27,13 +27,13 @@ gallery: $(VENV)/.ready-plot ## set up, then run every example in full and write
 	$(BIN)/python tools/gallery.py
 
 test: $(VENV)/.ready-dev ## set up, then run the tests; JAX=lowest: with the oldest JAX that is supported
-	$(BIN)/pytest -m "not thorough"
+	$(BIN)/pytest -m "not thorough and not long"
 
 ##@ For developers
 check: format-check lint types layers doctest test ## all that a commit has to pass
 
 thorough: $(VENV)/.ready-dev ## the long tests: more methods and modes, every example, every page
-	$(BIN)/pytest -m thorough
+	$(BIN)/pytest -m "thorough or long"
 
 contracts: $(VENV)/.ready-test ## how the parts of JAX behave that it does not document, and a few solves
 	$(BIN)/pytest -m "not thorough" $(CONTRACTS)

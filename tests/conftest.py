@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import _import_hook, install_import_hook
 from jaxtyping._import_hook import JaxtypingTransformer
+from tests.tiers import mark_long_tests
 
 jax.config.update("jax_enable_x64", True)
 
@@ -53,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long tests."""
+    mark_long_tests(items)
 
 
 @pytest.fixture(autouse=True, scope="module")

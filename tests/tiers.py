@@ -1,10 +1,21 @@
-"""Which cases of a test stay with it in `make check`."""
+"""The tests that `make check` leaves to `make thorough`: cases that are marked, and long tests."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+LONG_TESTS = Path(__file__).with_name("long_tests.txt")
+"""The tests that take more than a second, one a line; `tools/long_tests.py` writes it."""
+
+
+def mark_long_tests(items: list[pytest.Item]) -> None:
+    """Marks the tests that are listed as long."""
+    listed = set(LONG_TESTS.read_text().splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.long)
 
 
 def shortly(cases: Iterable, *short: Any) -> list:
