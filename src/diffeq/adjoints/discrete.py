@@ -73,8 +73,8 @@ _KNOWN_ROWS = 1024
 # A tape is filled with zeros before the solve, and copied once in its derivative, used or not: what
 # of it lies in the cache costs little. So a wide state, of one solve or of many lanes, has as many
 # rows as fit in the first number of bytes, but 32: with these, 1,024 attempts are repeated in whole
-# windows. A max_steps above the default one says that the solve is long, and twice as much is
-# little beside it.
+# windows. Twice as much is little where max_steps is above the default one, which says that the
+# solve is long, and for controlled steps of lanes, which take as many attempts as the slowest.
 _CACHED, _CACHED_OF_LONG, _FEW_ROWS = 2**21, 2**22, 32
 # Where steps are given, and so rows not filled in vain, a state that is this large has as many rows
 # as max_steps needs, and for no more than so many attempts.
@@ -93,9 +93,10 @@ class Discrete(Adjoint):
             rows · 2^⌊log₂ rows⌋ attempts are repeated once on the way back, of k times as many each
             about k/2 times. None: 256, more if max_steps needs it, and all, up to 1,024, where dt
             fixes their number; of a state of more than 8 kilobytes, in all lanes of a `jax.vmap`
-            together, 2 megabytes' worth, but 32, and twice as many where max_steps is above 65,536.
-            Of a megabyte or more as few as max_steps needs: at most 32, or 128 where dt is given.
-            (A derivative of the derivative keeps a state for each attempt of a window, too.)
+            together, 2 megabytes' worth, but 32, and twice as many where max_steps is above 65,536,
+            or steps of lanes are controlled. Of a megabyte or more as few as max_steps needs: at
+            most 32, or 128 where dt is given. (A derivative of the derivative keeps a state for
+            each attempt of a window, too.)
         checkpoint: False: the tape is never thinned, and a solve of more attempts than `rows` ends
             with the status `tape_overflow` when it is differentiated. For a solve that is
             known to fit: the program is smaller, and compiles in two thirds of the time. `rows` of
@@ -141,7 +142,7 @@ class Discrete(Adjoint):
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
             rows = min(rows, max_steps)
             return Recorder(integrator, rows, False, is_adaptive, rows)
-        rows = self._kept(max_steps, size * integrator.lanes, is_adaptive=is_adaptive)
+        rows = self._kept(max_steps, size, integrator.lanes, is_adaptive=is_adaptive)
         if max_steps <= rows:
             return Recorder(integrator, max_steps, False, is_adaptive, max_steps)
         rows += rows % 2 if self.checkpoint else 0  # every second row of a full tape is dropped
@@ -152,8 +153,9 @@ class Discrete(Adjoint):
         most = MOST_ATTEMPTS if self.checkpoint else 0
         return max_steps <= max(most, self._kept(max_steps, size, is_adaptive=is_adaptive))
 
-    def _kept(self, max_steps: int, size: int = 0, *, is_adaptive: bool) -> int:
+    def _kept(self, max_steps: int, size: int, lanes: int = 1, *, is_adaptive: bool) -> int:
         """The number of rows of the tape of a solve of at most `max_steps` attempts."""
+        size *= lanes
         given = not is_adaptive and self.rows is None
         if not self.checkpoint and given and max_steps <= _MOST_UNTHINNED:
             return max_steps
@@ -162,7 +164,8 @@ class Discrete(Adjoint):
         most = fewest_rows(min(max_steps, MOST_ATTEMPTS))
         # With dt, too, the number of steps is unknown where the ends of time are.
         if self.checkpoint and (is_adaptive or max_steps == MAX_STEPS):
-            cached = _CACHED if most <= _DEFAULT_ROWS else _CACHED_OF_LONG
+            long = most > _DEFAULT_ROWS or (is_adaptive and lanes > 1)
+            cached = _CACHED_OF_LONG if long else _CACHED
             cached = max(cached // max(size, 1), min(_FEW_ROWS, most))
             return min(max(_DEFAULT_ROWS, most), cached)
         if size >= _LARGE:
