@@ -637,6 +637,17 @@ def test_the_tape_of_a_batch_is_sized_by_all_its_lanes():
         assert 16 < max(rows) <= 36
 
 
+def test_a_tape_that_is_never_thinned_has_the_rows_of_one_lane():
+    """They bound the attempts: a batch holds as many as each of its solves alone."""
+    lanes, count = 2**10, 2**8
+    problem = de.ODEProblem(lambda t, y, k: -k * y, np.ones(count, np.float32), (0.0, 1.0), 1.0)
+    whole = {"adjoint": de.Discrete(checkpoint=False), "max_steps": 200}
+    end = lambda k: jnp.sum(de.solve(problem.replace(args=k), de.Bosh3(), **whole).y1)
+    program = jax.jit(jax.vmap(jax.grad(end))).lower(jnp.ones(lanes, np.float32)).as_text()
+    rows = [int(n) for n in re.findall(rf"tensor<(\d+)x{count}x{lanes}xf32>", program)]
+    assert max(rows) in (200, 201)
+
+
 @pytest.mark.parametrize("dt", [None, 0.25], ids=["controlled", "given"])
 def test_what_save_closes_over_is_differentiated(dt):
     """By controlled steps and by given ones, whose tape has one leaf more."""

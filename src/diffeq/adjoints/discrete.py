@@ -142,7 +142,9 @@ class Discrete(Adjoint):
             rows = self.rows or (_ROWS_OF_DELAYS if is_adaptive else _MOST_ROWS_OF_GIVEN_STEPS)
             rows = min(rows, max_steps)
             return Recorder(integrator, rows, False, is_adaptive, rows)
-        rows = self._kept(max_steps, size, integrator.lanes, is_adaptive=is_adaptive)
+        # Rows that are never dropped bound the attempts of a solve, in lanes as alone.
+        lanes = integrator.lanes if self.checkpoint else 1
+        rows = self._kept(max_steps, size, lanes, is_adaptive=is_adaptive)
         if max_steps <= rows:
             return Recorder(integrator, max_steps, False, is_adaptive, max_steps)
         rows += rows % 2 if self.checkpoint else 0  # every second row of a full tape is dropped
