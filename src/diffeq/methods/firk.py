@@ -28,6 +28,7 @@ from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
 from .mass import apply_mass, combined, divide_by_dt, residual_of_step, slope_of
 from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised
+from .pattern_check import declared_structure
 from .residual import has_state_dependent_mass
 from .tableau import Tableau, table_of
 from .weighted_sums import weighted
@@ -262,12 +263,6 @@ class _StageEquations(NamedTuple):
         return isinstance(self.form, Residual)
 
     @property
-    def structure(self) -> JacobianStructure | None:
-        """The structure that was declared of ∂f/∂y, if any."""
-        jac = getattr(self.form, "jac", None)
-        return jac if isinstance(jac, JacobianStructure) else None
-
-    @property
     def has_heavy_mass(self) -> bool:
         """True if M differs between the stages. Then the system does not separate; and with one M
         for all stages, Newton's method would leave in algebraic components a multiple of its last
@@ -290,8 +285,8 @@ class _StageEquations(NamedTuple):
 
     def inverse(self, moves: Array, r: Array) -> Array:
         """The δ with −R_U δ = r, at U: one system of all stages."""
-        if self.structure is not None:
-            factors = factored(self._structured_matrix(moves, self.structure))
+        if (structure := declared_structure(self.form)) is not None:
+            factors = factored(self._structured_matrix(moves, structure))
             return linear_solve(factors, r.T.ravel()).reshape(r.T.shape).T
         return linear_solve(factored(self._matrix(moves)), r.ravel()).reshape(moves.shape)
 
