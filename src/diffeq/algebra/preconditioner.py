@@ -101,7 +101,9 @@ class Krylov(eqx.Module):
 
     GMRES of lineax looks at its residual once a restart, and makes two of them at least: with a
     good preconditioner a `restart` of a few products is enough. BiCGStab looks after every two, and
-    is for double precision: in single precision it takes negative numbers for a breakdown.
+    is for double precision: in single precision it takes negative numbers for a breakdown. Nor do
+    derivatives always get to their ε^(2/3) there, as the rounding of P⁻¹ z counts times the size of
+    the matrix: a gradient that did not is NaN, and wants double precision.
 
     In the backward solves of `de.Gauss` and `de.Backsolve`, which have another matrix, the bare
     solver is used.
