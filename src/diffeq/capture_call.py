@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 from .closures import Captured, captured, code_of, is_numeric, no_writes, reading_of
 from .core.packing import Packing, moving_leaves, released
 from .core.promotion import given_promotion
+from .core.user_functions import annotate_errors, check_arguments
 from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 from .integrator.call import Call
 from .interp.base import InputFunction
@@ -26,7 +27,6 @@ from .problems.base import evaluated
 from .problems.dde import depends_on_state
 from .problems.jump import Jump, rate_varies
 from .problems.lowering import initial_tree, names_of, time_dtype
-from .problems.user_functions import annotate_errors, check_arguments
 
 __all__ = ["captured_call", "captured_problem"]
 

@@ -9,13 +9,13 @@ from jaxtyping import Array, ArrayLike, Bool, PyTree
 
 from .autodiff.unreached_rows import Reached, mark_unreached
 from .core.status import Status
+from .core.user_functions import annotate_errors, check_arguments
 from .integrator import Data, State
 from .integrator.build import BuiltSolve
 from .integrator.state import Held
 from .methods.mass import slope_of
 from .output import Channel, Times
 from .problems.lowering import flip_time
-from .problems.user_functions import annotate_errors, check_arguments
 from .solution import EventRecord
 
 __all__ = ["OutputPlan", "clamp_times"]

@@ -24,11 +24,11 @@ from ..brownian import exponentials, key_words, threefry
 from ..brownian.counter_rng import RandomKey
 from ..closures import flatten, unflatten
 from ..core.packing import Held, Packing, as_state, hold, released
+from ..core.user_functions import check_arguments, described
 from ..problems import JumpProblem, ODEProblem, SDEProblem, SplitODEProblem
 from ..problems.base import Problem, evaluated
 from ..problems.jump import Jump, rate_varies
 from ..problems.lowering import as_rate, functions_of, initial_tree, time_interval
-from ..problems.user_functions import check_arguments, described
 from .event import AbstractEvent, Event, PresetTimes
 from .lowered import same_state
 

@@ -16,10 +16,10 @@ from ..autodiff.one_way_linear import undifferentiable
 from ..closures import flatten
 from ..core.dispatch import entry_for
 from ..core.packing import as_state, released
+from ..core.user_functions import check_arguments, described, paired_leaves
 from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.lowering import Canonical, Traced
-from ..problems.user_functions import check_arguments, described, paired_leaves
 from .condition import Condition
 from .event import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 

@@ -10,9 +10,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
+from ..core.user_functions import check_arguments
 from ..problems import ImplicitDAEProblem
 from ..problems.base import TimeSpan
-from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from ..validation.options import SaveTimes, SolveOption

@@ -13,9 +13,9 @@ from jaxtyping import PRNGKeyArray, PyTree
 from ..autodiff.jax_internals import Tracer
 from ..closures import Static, flatten, unflatten
 from ..core.keywords import keywords, unknown
+from ..core.user_functions import check_arguments
 from ..problems import ODEProblem, Problem
 from ..problems.base import TimeSpan
-from ..problems.user_functions import check_arguments
 from ..solution import Solution
 from ..solve import solve
 from ..validation import SolveOptions, check_no_torch, explicit_for

@@ -9,9 +9,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..core.packing import as_state
+from ..core.user_functions import check_arguments
 from ..problems import DAEProblem, Problem
 from ..problems.base import TimeSpan
-from ..problems.user_functions import check_arguments
 from ..validation.options import SolveOption
 from .layer import Frozen, Layer
 

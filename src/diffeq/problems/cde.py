@@ -11,8 +11,8 @@ from jaxtyping import Array, PyTree
 from ..autodiff.discontinuity_times import jumps_of, time
 from ..autodiff.jax_internals import Tracer
 from ..core.packing import as_state
+from ..core.user_functions import check_arguments, described
 from .base import Problem, TimeSpan
-from .user_functions import check_arguments, described
 
 __all__ = ["CDEProblem", "Path", "by_increments", "check_control", "covered", "span_of"]
 

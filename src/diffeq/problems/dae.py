@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Int, PyTree
 from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields
 from ..core.packing import Packing, as_state, without_held
+from ..core.user_functions import described
 from .base import Problem, TimeSpan, evaluated
-from .user_functions import described
 
 __all__ = [
     "DAEProblem",

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..core.packing import as_state
+from ..core.user_functions import accepts
 from .base import Problem, TimeSpan, evaluated
-from .user_functions import accepts
 
 __all__ = ["DDEProblem", "Lags", "SinceStart", "depends_on_state"]
 

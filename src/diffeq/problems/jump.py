@@ -11,8 +11,8 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import Tracer
 from ..closures import flatten_fields, unflatten_fields
+from ..core.user_functions import accepts
 from .base import Problem, TimeSpan
-from .user_functions import accepts
 
 __all__ = ["ESTIMATORS", "Jump", "JumpProblem", "rate_varies"]
 

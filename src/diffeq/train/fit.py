@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from ..core.keywords import keywords
 from ..core.notices import INSIDE
-from ..problems.user_functions import accepts
+from ..core.user_functions import accepts
 from ..validation.values import shown
 from .batches import Draws, StepInputs, check_loss
 from .checkpoint import (

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import in_a_trace
 from ..closures import Captured, captured
-from ..problems.user_functions import annotate_errors
+from ..core.user_functions import annotate_errors
 from .batches import Draws, StepInputs
 from .compiled_step import (
     Evaluation,

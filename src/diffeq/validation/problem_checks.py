@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from ..algebra import ILU0, JacobianStructure, Krylov
 from ..algebra.preconditioner import is_function, preconditioner_structure
 from ..core.packing import Packing, holds, moving_leaves
+from ..core.user_functions import is_of_torch
 from ..methods import Method, Stochastic
 from ..problems import (
     CDEProblem,
@@ -30,7 +31,6 @@ from ..problems.dde import DDEProblem, depends_on_state
 from ..problems.jump import rate_varies
 from ..problems.lowering import functions_of, initial_tree, named_leaves
 from ..problems.sdde import SDDEProblem
-from ..problems.user_functions import is_of_torch
 from .defaults import no_control
 from .values import concrete, is_real, shown
 

@@ -9,9 +9,9 @@ from jaxtyping import PyTree
 
 from ..core.notices import INSIDE
 from ..core.packing import as_state
+from ..core.user_functions import described
 from ..methods import ExplicitRK
 from ..methods.base import Method
-from ..problems.user_functions import described
 from .values import concrete, is_real, shown
 
 __all__ = [

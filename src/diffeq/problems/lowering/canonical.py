@@ -14,6 +14,7 @@ from ...autodiff.discontinuity_times import Jumps, join_jumps
 from ...closures import flatten, unflatten
 from ...core.dispatch import entry_for
 from ...core.packing import Packing, as_state, moving_leaves, released
+from ...core.user_functions import check_arguments, check_numbers, described
 from ..base import Problem, evaluated
 from ..cde import CDEProblem, covered
 from ..dae import DAEProblem, ImplicitDAEProblem
@@ -25,7 +26,6 @@ from ..sdde import SDDEProblem
 from ..sde import SDEProblem
 from ..second_order import HamiltonianProblem, SecondOrderProblem, Separable
 from ..steady_state import SteadyStateProblem
-from ..user_functions import check_arguments, check_numbers, described
 from .dae_rules import DaeRule, ImplicitRule
 from .delay_rules import DelayRule, NoisyDelayRule
 from .motion_rules import HamiltonianRule, MotionRule

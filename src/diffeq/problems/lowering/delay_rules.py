@@ -12,12 +12,12 @@ from jaxtyping import Array, PyTree
 
 from ...autodiff.discontinuity_times import concatenate_times, jumping, turns_of
 from ...core.packing import Packing, as_state, released
+from ...core.user_functions import check_arguments, described
 from ..base import evaluated
 from ..dde import DDEProblem, SinceStart, depends_on_state
 from ..forms import Delayed, Form
 from ..history import History, HistoryView, Past, StepLayout
 from ..sdde import SDDEProblem
-from ..user_functions import check_arguments, described
 from .noise_rules import SdeRule
 from .ode_rules import OdeRule
 from .rule import ProblemRule, as_it_is, on_unpacked, tree_shapes

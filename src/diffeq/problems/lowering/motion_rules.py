@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...core.packing import Packing, as_state, moving_leaves
+from ...core.user_functions import check_numbers, described
 from ..base import Problem, evaluated
 from ..forms import Form, Partitioned
 from ..second_order import SecondOrderProblem, Separable
-from ..user_functions import check_numbers, described
 from .rule import ProblemRule, tree_shapes
 from .time_interval import flip_time
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...core.packing import Packing, as_state, moving_leaves, without_held
+from ...core.user_functions import check_numbers, described
 from ..forms import Form, Ito, Stratonovich
 from ..history import HistoryView
 from ..sdde import SDDEProblem
 from ..sde import SDEProblem
-from ..user_functions import check_numbers, described
 from .ode_rules import OdeRule
 from .rule import ProblemRule, check_width, on_packed
 

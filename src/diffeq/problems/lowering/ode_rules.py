@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ...core.packing import Packing, as_state, moving_leaves, without_held
+from ...core.user_functions import check_numbers, described
 from ..base import evaluated
 from ..cde import CDEProblem, Path
 from ..forms import Form, Increments, Ode, Split, apply_diffusion
 from ..log_ode import driven_by_brackets
 from ..ode import SplitODEProblem
-from ..user_functions import check_numbers, described
 from .rule import ProblemRule, as_it_is, check_width, on_packed
 from .time_interval import flip_time
 

@@ -25,8 +25,8 @@ from ...autodiff.network_layers import is_network
 from ...closures import check_indices, no_writes, unflatten
 from ...core.packing import as_state, moving_leaves, released, without_held
 from ...core.promotion import user_promotion
+from ...core.user_functions import annotate_errors, check_numbers, described, paired_leaves
 from ..history import HistoryView
-from ..user_functions import annotate_errors, check_numbers, described, paired_leaves
 from .time_interval import flip_time
 
 __all__ = ["Traced", "as_rate", "checked"]
