@@ -229,6 +229,27 @@ def test_given_steps_differentiate_exactly_with_a_preconditioner(given, jac):
         np.testing.assert_allclose(slope * rate, np.array(moved) / 2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("given", [None, de.Block(2)])
+def test_systems_of_derivatives_are_solved_in_single_precision(given):
+    """Of cells whose two quantities react fast: the matrix of a step is so large that the rounding
+    of x alone leaves a residual above ε^(2/3).
+    """
+    laplace = np.eye(20, k=1) - 2 * np.eye(20) + np.eye(20, k=-1)
+    reaction = np.kron(np.eye(20), [[1.0, -1.0], [-1.0, 1.0]])
+    matrix = np.eye(40) + 2e4 * reaction - 5 * np.kron(laplace, np.eye(2))
+    times = lambda v: jnp.asarray(matrix, jnp.float32) @ v
+    b = np.sin(np.arange(40)) * np.arange(40)
+    like = jnp.asarray(b, jnp.float32)
+    inverses = None if given is None else inverses_of_products(given, None, times, like)
+    products = Products(times, lx.GMRES(1e-3, 1e-3, restart=10), exact=True, inverses=inverses)
+    found, wanted = solve_iteratively(products, like), np.linalg.solve(matrix, b)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
+    turned = jax.vjp(lambda r: solve_iteratively(products, r), like)[1](like)[0]
+    np.testing.assert_allclose(turned, wanted, atol=1e-3 * np.abs(wanted).max())
+    small = jnp.float32(2.0**-90)
+    np.testing.assert_allclose(solve_iteratively(products, small * like) / small, found, rtol=1e-6)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_function_of_the_user_sees_what_the_field_sees(sign):
     """A circulant matrix, solved by Fourier's transform; also backwards in time, of an equation
@@ -320,6 +341,15 @@ def test_preconditioners_that_do_not_fit_are_refused():
         r"jac is ILU0\(\), a preconditioner: it belongs": lambda: de.solve(
             RING.replace(jac=de.ILU0()), de.KenCarp4()
         ),
+        r"preconditioner\(t, y, c\) cannot be called as preconditioner\(t, y, args, c\)": lambda: (
+            de.Krylov(BICG, lambda t, y, c: lambda r: r)
+        ),
+        r"returned a function r ↦ P⁻¹ r whose transpose a derivative needs": lambda: jax.grad(
+            lambda k: solve(
+                de.Krylov(BICG, lambda t, y, args, c: lambda r: r / jnp.sqrt(1 + r**2)),
+                RING.replace(args=k),
+            ).y1.sum()
+        )(RING.args),
         r"preconditioner\(t, y, args, c\) returned 1.0; a function": lambda: solve(
             de.Krylov(BICG, lambda t, y, args, c: 1.0)
         ),

@@ -36,7 +36,6 @@ from ..integrator import (
 )
 from ..integrator.state import Held
 from ..methods import METHODS, Method
-from ..methods.newton_based import ImplicitMethod
 from ..output import Output
 from ..problems.forms import Form, Ode, lower
 from .base import SolveSpec
@@ -116,8 +115,7 @@ class AdjointIntegrator:
         method = self.adjoint.method or (own if _solves_odes(own) else METHODS["Tsit5"]())
         if method is not own and not controller.is_adaptive:
             controller = PI()
-        if isinstance(method, ImplicitMethod):
-            method = method.without_preconditioner()
+        method = method.without_preconditioner()
         sizes = [int(np.prod(x.shape)) for x in jax.tree.leaves(self.parts)]
         controller = eqx.tree_at(
             lambda c: c.norm,

@@ -4,6 +4,7 @@ The iteration is a solver of lineax. Its derivative is another solve, d x = A⁻
 transpose one with Aᵀ; what a Krylov method went through is never differentiated.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Inexact
 
 from ..autodiff.jax_internals import shape_of
@@ -45,12 +45,13 @@ def check_solver(solver: Any) -> None:
 
 
 def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
-    """The x with A x = b, up to the solver's tolerances relative to the largest of b; but not below
-    ε^(2/3), which an iteration reaches before rounding stops it. NaN where it did not get there.
+    """The x with A x = b, up to the solver's tolerances relative to the largest of b; or, for
+    derivatives, up to ε^(2/3), or the rounding of x where that is larger. NaN where it did not get
+    there.
 
     With a preconditioner A P⁻¹ z = b is solved, and x is P⁻¹ z: the residual of z is that of x, and
     the tolerances are for it. (As an option of lineax P would be used from the left by GMRES, which
-    then compares P⁻¹ times the residual with b itself.) If P⁻¹ b is accurate enough it is x.
+    then compares P⁻¹ times the residual with b itself.)
 
     >>> import lineax as lx
     >>> A = jnp.array([[4.0, 1.0], [1.0, 3.0]])
@@ -59,33 +60,91 @@ def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Arra
     >>> [round(float(x), 4) for x in found]
     [0.0909, 0.6364]
     """
-    by = partial(_by_lineax, _bounded(matrix, b.dtype))
-    inverse, transposed = matrix.inverses or (None, None)
+    solve = _refined if matrix.exact else _approximate
+    inverse, transposed = matrix.inverses or (_identity, _identity)
     return lax.custom_linear_solve(
-        matrix.times, b, solve=partial(by, inverse), transpose_solve=partial(by, transposed)
+        matrix.times,
+        b,
+        solve=partial(_scaled, partial(solve, matrix.solver, inverse)),
+        transpose_solve=partial(_scaled, partial(solve, matrix.solver, transposed)),
     )
 
 
-def _bounded(matrix: Products, dtype: DTypeLike) -> Any:
-    """The solver with tolerances that can be reached."""
-    least = float(jnp.finfo(dtype).eps) ** (2 / 3)
-    known = {x: getattr(matrix.solver, x) for x in ("rtol", "atol") if hasattr(matrix.solver, x)}
-    wanted = {x: least if matrix.exact else max(float(size), least) for x, size in known.items()}
-    return replace(matrix.solver, **wanted)
+def _identity(r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+    return r
 
 
-def _by_lineax(solver: Any, inverse: Callable | None, times: Callable, b: Array) -> Array:
-    size = jnp.max(jnp.abs(b))  # tolerances are absolute, too: of a small b, x = 0 would do
-    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1).astype(b.dtype)
-    b = b / unit
-    if inverse is None:
-        x = _iterated(solver, times, b)
-    else:
-        start = inverse(b)  # which is x where P is the matrix; BiCGStab would divide zero by zero
-        near = jnp.all(jnp.abs(b - times(start)) <= solver.atol + solver.rtol * jnp.abs(b))
-        product = lambda z: times(inverse(z))  # noqa: E731
-        x = lax.cond(near, lambda: start, lambda: inverse(_iterated(solver, product, b)))
-    return jnp.where(jnp.isfinite(size), unit * x, jnp.nan)
+def _scaled(solve: Callable, times: Callable, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+    """The x of b by that of b / max |b|: tolerances are absolute, too, and for a small b x = 0
+    would do. NaN where b is not finite.
+    """
+    unit = _unit(b)
+    return jnp.where(jnp.all(jnp.isfinite(b)), unit * solve(times, b / unit), jnp.nan)
+
+
+def _unit(b: Inexact[Array, " n"]) -> Inexact[Array, ""]:
+    """The largest of |b|, or 1 where that is zero or no number."""
+    size = jnp.max(jnp.abs(b))
+    return jnp.where((size > 0) & jnp.isfinite(size), size, 1).astype(b.dtype)
+
+
+def _approximate(
+    solver: Any, inverse: Callable, times: Callable, b: Inexact[Array, " n"]
+) -> Inexact[Array, " n"]:
+    """The x with |b − A x| within the tolerances, but not below ε^(2/3), which an iteration reaches
+    before rounding stops it.
+    """
+    least = _least_tolerance(b)
+    solver = _with_tolerances(solver, lambda given: max(given, least))
+    product = lambda z: times(inverse(z))  # noqa: E731
+    if inverse is _identity:
+        return _iterated(solver, product, b)
+    start = inverse(b)  # which is x where P is the matrix; BiCGStab would divide zero by zero
+    near = jnp.all(jnp.abs(b - times(start)) <= solver.atol + solver.rtol * jnp.abs(b))
+    return lax.cond(near, lambda: start, lambda: inverse(_iterated(solver, product, b)))
+
+
+def _refined(
+    solver: Any, inverse: Callable, times: Callable, b: Inexact[Array, " n"]
+) -> Inexact[Array, " n"]:
+    """The x whose residual b − A x is below ε^(2/3), or as small as the rounding of x lets it be.
+
+    It is found by rounds, x ← x + P⁻¹ z with A P⁻¹ z = b − A x up to ε^(1/3): the rounding of z
+    counts in a residual times the size of A, so that in single precision one round may end far
+    above ε^(2/3); that of a correction is smaller by as much as the correction is. How large the
+    rounding of x makes a residual is seen by a product with ε x in changing signs. The last round
+    is that which does not make the residual half of the previous one.
+    """
+    least = _least_tolerance(b)
+    solver = _with_tolerances(solver, lambda _: math.sqrt(least))
+    changing = jnp.finfo(b.dtype).eps * jnp.sin(jnp.arange(b.size, dtype=b.dtype) ** 2)
+
+    def correct(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, r, _ = state
+        size = _unit(r)
+        z = _iterated(solver, lambda z: times(inverse(z)), r / size)
+        x = x + inverse(size * z)
+        after = b - times(x)
+        left = jnp.max(jnp.abs(after))
+        return x, after, (left <= least) | ~(left <= size / 2)
+
+    x = inverse(b)  # which is all where P is the matrix; BiCGStab would divide zero by zero
+    r = b - times(x)
+    near = jnp.max(jnp.abs(r)) <= least
+    start = jnp.where(near, x, 0), jnp.where(near, r, b), near
+    x, r, _ = lax.while_loop(lambda state: ~state[-1], correct, start)
+    rounding = jnp.max(jnp.abs(times(changing * x)))
+    return jnp.where(jnp.max(jnp.abs(r)) <= jnp.maximum(least, 4 * rounding), x, jnp.nan)
+
+
+def _least_tolerance(b: Inexact[Array, " n"]) -> float:
+    return float(jnp.finfo(b.dtype).eps) ** (2 / 3)
+
+
+def _with_tolerances(solver: Any, change: Callable[[float], float]) -> Any:
+    """The solver with changed tolerances."""
+    given = {x: getattr(solver, x) for x in ("rtol", "atol") if hasattr(solver, x)}
+    return replace(solver, **{x: change(float(size)) for x, size in given.items()})
 
 
 def _iterated(solver: Any, times: Callable, b: Array) -> Array:

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Inexact, Int
 
 from ..core.promotion import user_promotion
+from ..core.user_functions import check_arguments
 from .incomplete_lu import IncompleteInverse, incomplete_lu
 from .jacobian_structure import Banded, Block, JacobianStructure, Sparse
 from .krylov import check_solver
@@ -101,9 +102,8 @@ class Krylov(eqx.Module):
 
     GMRES of lineax looks at its residual once a restart, and makes two of them at least: with a
     good preconditioner a `restart` of a few products is enough. BiCGStab looks after every two, and
-    is for double precision: in single precision it takes negative numbers for a breakdown. Nor do
-    derivatives always get to their ε^(2/3) there, as the rounding of P⁻¹ z counts times the size of
-    the matrix: a gradient that did not is NaN, and wants double precision.
+    is for double precision: in single precision it takes negative numbers for a breakdown. The
+    systems of derivatives are solved to ε^(2/3), or to the rounding of x where that is larger.
 
     In the backward solves of `de.Gauss` and `de.Backsolve`, which have another matrix, the bare
     solver is used.
@@ -117,8 +117,9 @@ class Krylov(eqx.Module):
             imaginary ones). What the outer function computes is computed once for many r.
 
     Raises:
-        TypeError: solver is another one, or preconditioner is none of these; (by `solve`) the
-            function returns no function.
+        TypeError: solver is another one, or preconditioner is none of these, or a function with
+            other arguments; (by `solve`) it returns no function, or, in a derivative, one that is
+            not linear.
         ValueError: (by `solve`) the structure does not fit the number of equations.
 
     Reference: saad2003, 9.3.2; hindmarsh2005.
@@ -165,6 +166,8 @@ class Krylov(eqx.Module):
                 f"preconditioner is {given!r}; one of {_READY} is wanted, or a function "
                 "preconditioner(t, y, args, c) that returns r ↦ P⁻¹ r."
             )
+        if is_function(given):
+            check_arguments(given, "preconditioner", "t, y, args, c")
 
     def __repr__(self) -> str:
         given = self.preconditioner
@@ -223,7 +226,21 @@ def inverses_by_function(
             f"preconditioner(t, y, args, c) returned {given!r}; a function r ↦ P⁻¹ r is wanted."
         )
     inverse = stop_closure_gradient(partial(_checked_solution, given, point[-1]), like)
-    return inverse, lambda r: jax.linear_transpose(inverse, like)(r)[0]
+    return inverse, partial(_transposed, inverse)
+
+
+def _transposed(inverse: Callable, r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+    """P⁻ᵀ r of the map r ↦ P⁻¹ r."""
+    try:
+        (x,) = jax.linear_transpose(inverse, r)(r)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise TypeError(
+            "preconditioner(t, y, args, c) returned a function r ↦ P⁻¹ r whose transpose a "
+            "derivative needs, and JAX has none: it is not linear in r, or has a loop of unknown "
+            "length. Write it with linear operations of r, and lax.scan or a fori_loop between "
+            "two numbers for a loop."
+        ) from error
+    return x
 
 
 def _checked_solution(solve: Callable, c: Array, r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:

@@ -214,6 +214,12 @@ class Method(eqx.Module):
         del view
         return self
 
+    def without_preconditioner(self) -> "Method":
+        """The method for an equation other than the problem's, such as its adjoint equation, for
+        whose matrices the user's preconditioner is not made: for a method that has one.
+        """
+        return self
+
     def keeps_workspace(self, form: Any, size: int) -> bool:
         """True if steps of a state of so many numbers have a `workspace`."""
         del form, size

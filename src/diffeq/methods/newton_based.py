@@ -119,7 +119,7 @@ class ImplicitMethod(Method):
         return eqx.tree_at(lambda m: m.view, self, view, is_leaf=lambda x: x is None)
 
     def without_preconditioner(self) -> "ImplicitMethod":
-        """The method for another equation than the problem's, such as its adjoint one."""
+        """The method with the solver alone."""
         if not isinstance(self.linear, Krylov):
             return self
         bare = copy.copy(self)
