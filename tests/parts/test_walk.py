@@ -1,5 +1,7 @@
 """The `walk` primitive: sums that go through nested walks, residuals that a walk keeps."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +73,35 @@ def test_a_walk_that_keeps_evaluates_nothing_again():
         return jax.jit(jax.grad(run)).lower(WEIGHTS).as_text().count("stablehlo.tanh")
 
     assert (count(True), count(False)) == (1, 2)
+
+
+def test_a_table_that_each_step_fills_is_made_once():
+    """The residuals of a walk inside a walk: no step of the derivative fills a table with zeros."""
+
+    def inner(weights, y):
+        def step(active, row, consts, carry, *_):
+            del active, row
+            return carry + 0.1 * consts.T @ jnp.tanh(consts @ carry), ()
+
+        return walk(step, 0, 5, consts=weights, carry=y, length=5, keeps=True)[0]
+
+    def looped(weights, y):
+        step = lambda active, row, consts, carry, *_: (inner(consts, carry), ())
+        return jnp.sum(walk(step, 0, 4, consts=weights, carry=y, length=4)[0] ** 2)
+
+    def plain(weights, y):
+        for _ in range(20):
+            y = y + 0.1 * weights.T @ jnp.tanh(weights @ y)
+        return jnp.sum(y**2)
+
+    weights = jnp.vstack([WEIGHTS, START])
+    of_both = [jax.jit(jax.grad(f, (0, 1))) for f in (looped, plain)]
+    got, wanted = (f(weights, START) for f in of_both)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), got, wanted)
+    lowered = of_both[0].lower(weights, START).as_text()
+    assert "tensor<5x3xf64>" in lowered
+    steps = lowered.split("func.func private", 1)[1]
+    assert not re.findall(r"broadcast_in_dim .* -> tensor<5x3xf64>", steps)
 
 
 def test_many_single_numbers_are_computed_again():

@@ -42,8 +42,10 @@ from ..core.split import split_by_sizes
 from .accumulators import accumulate_inside
 from .batch_last import lanes_last, over_lanes
 from .jax_internals import (
+    Equation,
     ShapedArray,
     bound,
+    carry_filled,
     define,
     dependents,
     influences,
@@ -52,6 +54,9 @@ from .jax_internals import (
     is_unknown,
     is_zero,
     jaxpr_as_fun,
+    known_inputs,
+    name_of,
+    parameters,
     push_moving,
     rearranged,
     shape_of,
@@ -62,7 +67,7 @@ from .jax_internals import (
 )
 from .residuals import Linearized, keep_residuals
 from .reverse_control_flow import linear_inputs, loops_named, transposable
-from .row_buffers import read, write
+from .row_buffers import read, unset, write
 from .tables import drop_writes, in_place
 
 _WIDE = 256  # numbers in a row
@@ -198,6 +203,8 @@ def _implementation(
 ) -> list:
     del masked, stable, keeps
     rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
+    step, of_tables = carry_filled(step, _filled_buffers)
+    tables = [unset(x.shape, x.dtype) for x in of_tables]
     run = staged(step)
     last = jnp.max(n) if lanes else n
 
@@ -205,7 +212,7 @@ def _implementation(
         return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
 
     def body(state: Any) -> Any:
-        i, carry, buffers = state
+        i, carry, buffers, tables = state
         j = place(i)
         active = i < n
         here = [_fetch(r, j, s) for r, s in zip(rows, shared, strict=True)]
@@ -213,16 +220,34 @@ def _implementation(
         if linear and not lanes:
             here, linear_here = jax.tree.map(_read_once, (here, linear_here))
         old = [zero_like(_row_shape(b)) if fresh else _fetch(b, j) for b in buffers]
-        out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old)
-        carry, written = split_by_sizes(out, (len(carry), len(buffers)))
+        out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old, *tables)
+        carry, written, tables = split_by_sizes(out, (len(carry), len(buffers), len(tables)))
         # A lane that is done writes past the end, which drops it.
         at = jnp.where(active, j, length) if lanes else j
         buffers = [write(b, v, at) for b, v in zip(buffers, written, strict=True)]
-        return i + 1, carry, buffers
+        return i + 1, carry, buffers, tables
 
-    state = (jnp.zeros((), jnp.int32), carry, buffers)
-    _, carry, buffers = lax.while_loop(lambda s: s[0] < last, body, state)
+    state = (jnp.zeros((), jnp.int32), carry, buffers, tables)
+    _, carry, buffers, _ = lax.while_loop(lambda s: s[0] < last, body, state)
     return [*carry, *buffers]
+
+
+def _filled_buffers(equation: Equation) -> Sequence[tuple[int, int]]:
+    """The buffers of a walk inside of a step that it fills from the first row to the last, as
+    operands and as results.
+
+    A table that is filled and then read, as that of the residuals of stages, is carried from step
+    to step: one made in each step would be filled with zeros each time.
+    """
+    if name_of(equation) != "walk":
+        return []
+    params, (lo, n, *_) = parameters(equation), known_inputs(equation)
+    if lo is None or n is None or not params["fresh"] or params["lanes"]:
+        return []
+    if lo != 0 or n != params["length"]:
+        return []
+    sizes = params["sizes"]
+    return [(2 + sum(sizes[:5]) + i, sizes[2] + i) for i in range(sizes[5])]
 
 
 def _abstract(lo: Any, n: Any, *xs: Any, sizes: Any, **params: Any) -> list:

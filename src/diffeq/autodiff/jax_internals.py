@@ -315,6 +315,11 @@ def name_of(equation: Equation) -> str:
     return equation.primitive.name
 
 
+def known_inputs(equation: Equation) -> list[Any]:
+    """The inputs of an equation that are numbers, and None for each other one."""
+    return [v.val if isinstance(v, Literal) else None for v in equation.invars]
+
+
 def parameters(equation: Equation) -> dict[str, Any]:
     """The parameters of the primitive of an equation."""
     return equation.params
@@ -693,6 +698,32 @@ def replace_primitive(jaxpr: Jaxpr, name: str, primitive: Primitive) -> Jaxpr:
         return equation.replace(params={k: new(v) for k, v in equation.params.items()})
 
     return jaxpr.replace(eqns=[turned(equation) for equation in jaxpr.eqns])
+
+
+def carry_filled(
+    jaxpr: Jaxpr, filled: Callable[[Equation], Sequence[tuple[int, int]]]
+) -> tuple[Jaxpr, list[ShapedArray]]:
+    """The jaxpr with arrays that it fills as further inputs, and filled as further outputs; and the
+    types of these. `filled` tells of an equation the inputs that it fills, reading nothing of them
+    before, each with its output; those that the jaxpr returns stay as they are.
+    """
+    returned, equations = _variables(jaxpr.outvars), []
+    tables, results = [], []
+    for equation in jaxpr.eqns:
+        inputs = list(equation.invars)
+        for i, o in filled(equation):
+            result = equation.outvars[o]
+            if not any(result is v for v in returned):
+                tables.append(Var(result.aval))
+                results.append(result)
+                inputs[i] = tables[-1]
+        equations.append(equation.replace(invars=inputs))
+    if not tables:
+        return jaxpr, []
+    inputs, outputs = [*jaxpr.constvars, *jaxpr.invars, *tables], [*jaxpr.outvars, *results]
+    kept, _ = _needed(equations, outputs, wanted=lambda equation: bool(equation.effects))
+    whole = with_constants(_part_of(jaxpr, inputs, outputs, kept), jaxpr.consts)
+    return whole, [v.aval for v in tables]
 
 
 def pruned(jaxpr: Jaxpr, wanted: Callable[[Equation], bool], *, outputs: bool) -> Jaxpr:
