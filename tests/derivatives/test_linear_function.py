@@ -32,10 +32,8 @@ def loss(k):
 
 DERIVATIVES = {
     "grad": jax.grad(loss),
-    "jacfwd": jax.jacfwd(loss),
     "grad of grad": jax.grad(lambda k: jax.grad(loss)(k)[0]),
     "hessian": jax.hessian(loss),
-    "vmap of grad": lambda k: jax.vmap(jax.grad(loss))(jnp.stack([k, 2 * k])),
     "grad of vmap": jax.grad(lambda k: jax.vmap(loss)(jnp.stack([k, 2 * k])).sum()),
     "vmap of hessian": lambda k: jax.vmap(jax.hessian(loss))(jnp.stack([k, 2 * k])),
 }

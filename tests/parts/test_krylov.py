@@ -192,7 +192,6 @@ def test_a_preconditioner_saves_products():
         (de.Krylov(BICG, de.ILU0()), True),
         (de.Krylov(lx.GMRES(1e-3, 1e-3, restart=5), de.ILU0()), True),
         (de.Krylov(BICG, de.Block(2)), False),
-        (de.Krylov(BICG, de.Banded(3, 3)), False),
     ],
 )
 @pytest.mark.thorough
