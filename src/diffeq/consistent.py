@@ -17,12 +17,10 @@ from .core.status import Status
 from .diagnosis import hint
 from .integrator.build import BuiltSolve
 from .methods.index_check import is_determined
-from .methods.mass import consistent_state as nearest
-from .methods.mass import constrained, newton_correction, slope_of
 from .methods.pattern_check import declared_structure, has_declared_entries
 from .problems import DAEProblem, ImplicitDAEProblem, Problem
 from .problems.dae import packed_differential
-from .problems.forms import Form, Implicit, Mass
+from .problems.forms import DifferentialAlgebraic, Mass, Ode, Split
 from .problems.known_pattern import with_known_pattern
 from .problems.lowering import canonical
 from .solution import Last, SolveError
@@ -74,12 +72,12 @@ def _consistent(structure: Hashable, leaves: list) -> tuple:
     form = entry.form(entry.parameters, 1, entry.held)
     t0, span = entry.t0, jnp.abs(entry.t1 - entry.t0)
     kept = packed_differential(problem, entry.packing)
-    y0, found = nearest(form, t0, entry.y0, kept, _tolerance(entry.y0))
+    y0, found = form.consistent_state(t0, entry.y0, kept, _tolerance(entry.y0))
     status = _status(form, t0, jnp.where(found, y0, entry.y0), span, found)
     packing, good = entry.packing.with_held(entry.held), status == Status.running
     values = {"y0": packing.marked(jnp.where(good, y0, jnp.nan))}
-    if isinstance(form, Implicit):
-        dy0 = slope_of(form, t0, y0)
+    if "dy0" in problem.fields:
+        dy0 = form.slope(t0, y0)
         values["dy0"] = packing.rates_of(jnp.where(good, dy0, jnp.nan))
     return t0, packing.unpack(entry.y0), values, status
 
@@ -97,41 +95,41 @@ def with_consistent_values(built: BuiltSolve, init: str) -> tuple[BuiltSolve, In
     form, _, _ = built.integrator.parts(built.data)
     running = jnp.int32(Status.running)
     entry, span, found = built.canonical, built.t1 - built.t0, jnp.ones((), bool)
-    if built.method.real_view:
+    if built.method.real_view and declared_structure(form) is not None:
         running = _pattern_status(form, built.t0, entry.y0, span)
-    if not constrained(form):
+    if not form.has_algebraic_equations:
         return built, running
     if init == "given" and getattr(built.method, "linear", None) is not None:
         return built, running  # a method that solves by products has no room for a matrix
     if init == "check":
         found = _obeys(form, entry.y0, built)
     if init == "consistent":
-        y0, found = nearest(form, built.t0, entry.y0, built.data.kept, built.data.tolerance)
+        data = built.data
+        y0, found = form.consistent_state(built.t0, entry.y0, data.kept, data.tolerance)
         y0 = jnp.where(found, y0, entry.y0)
         entry = eqx.tree_at(lambda c: c.y0, entry, y0)
     status = _status(form, built.t0, entry.y0, span, found)
     return replace(built, canonical=entry), jnp.where(running == Status.running, status, running)
 
 
-def _pattern_status(form: Form, t: Array, y: Array, span: Array) -> Int[Array, ""]:
+def _pattern_status(form: Ode | Split | Mass, t: Array, y: Array, span: Array) -> Int[Array, ""]:
     """The status of a solve whose Jacobian has a declared structure: `running` if that is right."""
-    if declared_structure(form) is None:
-        return jnp.int32(Status.running)
     good = has_declared_entries(form, t, y, span)
     return jnp.where(good, Status.running, Status.wrong_pattern).astype(jnp.int32)
 
 
-def _status(form: Mass | Implicit, t: Array, y: Array, span: Array, found: Array) -> Int[Array, ""]:
+def _status(
+    form: DifferentialAlgebraic, t: Array, y: Array, span: Array, found: Array
+) -> Int[Array, ""]:
     """The status of initial values: `running` if the equations hold, and have the stated index."""
     status = jnp.where(found, Status.running, Status.inconsistent)
     return jnp.where(is_determined(form, t, y, span), status, Status.wrong_index).astype(jnp.int32)
 
 
-def _obeys(form: Mass | Implicit, y0: Array, built: BuiltSolve) -> Array:
+def _obeys(form: DifferentialAlgebraic, y0: Array, built: BuiltSolve) -> Array:
     """True if the Newton step from y0 stays inside the tolerance."""
-    step, reference = newton_correction(
-        form, built.t0, y0, built.t1 - built.t0, built.data.tolerance
-    )
+    span, tolerance = built.t1 - built.t0, built.data.tolerance
+    step, reference = form.newton_correction(built.t0, y0, span, tolerance)
     step, reference = step.reshape(y0.shape), reference.reshape(y0.shape)
-    error2, _ = built.data.tolerance.squared(step, reference, reference, None)
+    error2, _ = tolerance.squared(step, reference, reference, None)
     return error2 <= 1

@@ -18,19 +18,16 @@ from .core.notices import INSIDE
 from .core.packing import Packing
 from .core.status import Status
 from .index_advice import index_advice
-from .methods import higher_index
 from .methods.base import Method
 from .methods.explicit_rk import ExplicitRK
-from .methods.mass import apply_mass
 from .methods.nearby_states import nearby
 from .methods.newton_based import ImplicitMethod, linearised
 from .methods.order import stability_reach
 from .methods.pattern_check import TURNS, declared_structure, missed_by_rows
-from .methods.residual import depends_on_algebraic_rates
 from .methods.rosenbrock import Rosenbrock
 from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
 from .problems.base import evaluated
-from .problems.forms import Form, Implicit, Mass, Split, lower, solved_field
+from .problems.forms import HigherIndex, Mass, Ode, Split, lower
 from .problems.known_pattern import with_known_pattern
 from .problems.lowering import equation_at
 
@@ -305,17 +302,16 @@ def nonfinite_derivative(problem: Problem, method: Method | None, last: Last) ->
     if not uses or problem.delayed or problem.stochastic:
         return ""
     form, packing, t, y = equation_at(problem, last.t, last.y)
-    residual = isinstance(form, Implicit)
-    value = form.residual(t, y, form.guess) if residual else _solved_part(form)(t, y)
-    if not np.isfinite(value).all():
+    form = lower(form, ("split", "implicit", "mass"), "a diagnosis")
+    if not np.isfinite(form.solved_value(t, y)).all():
         return ""
-    name = "residual" if residual else "implicit" if isinstance(form, Split) else "f"
+    name = form.solved_name
     rows, columns = packing.names(name), packing.names("y")
     by_y = linearised(form, t, y).by_y
     if (bad := _first_nonfinite(by_y)) is not None:
         i, j, size = bad
         entry = f"∂{rows[i]}/∂{columns[j]} is {size:g}"
-        if callable(getattr(form, "jac", None)):
+        if callable(form.jac):
             return f"{name} is finite at this state, and jac is not: {entry}."
         finite = f"{name} is finite at this state, and its Jacobian is not"
         return f"{finite}: {entry}. {_INFINITE_SLOPE}"
@@ -367,7 +363,7 @@ def missing_entry(problem: Problem, last: Last) -> str:
         place = nearby(form, jnp.asarray(turn, y.dtype), t, y, jnp.zeros_like(t))[:2]
         if (found := _entry_outside(form, structure, *place)) is not None:
             i, j, size = found
-            name = "implicit" if isinstance(form, Split) else "f"
+            name = form.solved_name
             entry = f"∂{packing.names(name)[i]}/∂{packing.names('y')[j]}"
             detected = isinstance(given, JacobianStructure) and not given.is_known
             way_out = _NOT_DETECTED if detected else advice(Status.wrong_pattern)
@@ -385,13 +381,13 @@ _NOT_DETECTED = (
 
 
 def _entry_outside(
-    form: Form, structure: JacobianStructure, t: Array, y: Array
+    form: Ode | Split | Mass, structure: JacobianStructure, t: Array, y: Array
 ) -> tuple[int, int, float] | None:
     """The row, the column and the value of an entry of ∂f/∂y that a structure leaves out."""
     rows = np.flatnonzero(missed_by_rows(form, t, y))
     if not rows.size:
         return None
-    i, places, field = int(rows[0]), jnp.arange(y.size), solved_field(form)
+    i, places, field = int(rows[0]), jnp.arange(y.size), form.solved_field
     _, push = jax.linearize(lambda x: field(t, x.reshape(y.shape)).ravel(), y.ravel())
     entry = lambda j: push((places == j).astype(y.dtype))[i]  # noqa: E731
     row = np.asarray(jax.lax.map(entry, places)).copy()
@@ -401,25 +397,17 @@ def _entry_outside(
     return i, j, float(row[j])
 
 
-def _solved_part(form: Form) -> Callable:
-    """The part of a field that implicit methods solve for."""
-    return form.implicit if isinstance(form, Split) else lower(form, "mass", "a diagnosis").field
-
-
 def inconsistency(problem: Problem, t: ArrayLike, y: PyTree) -> str:
     """A sentence on how far the algebraic equations are from being met at (t, y)."""
     form, packing, t, y = equation_at(problem, t, y)
-    if isinstance(form, Mass) and form.index is not None:
+    if form.has_higher_index:
         return _hidden_inconsistency(form, packing, t, y)
-    if isinstance(form, Implicit):
-        if (stray := np.flatnonzero(depends_on_algebraic_rates(form, t, y, form.guess))).size:
-            return (
-                f"The residual depends on dy of component {stray[0]}, which differential says is "
-                "algebraic: say there that it is differential, or leave its slope out."
-            )
-        missed = np.asarray(form.residual(t, y, form.guess).ravel())
-    else:
-        missed = np.asarray(apply_mass(form.free, form.field(t, y).ravel()))
+    if (stray := np.flatnonzero(form.undeclared_slopes(t, y))).size:
+        return (
+            f"The residual depends on dy of component {stray[0]}, which differential says is "
+            "algebraic: say there that it is differential, or leave its slope out."
+        )
+    missed = np.asarray(form.algebraic_residual(t, y))
     worst = int(np.argmax(np.abs(missed)))
     shown = np.array2string(missed, precision=3, threshold=6, separator=", ")
     return (
@@ -428,9 +416,9 @@ def inconsistency(problem: Problem, t: ArrayLike, y: PyTree) -> str:
     )
 
 
-def _hidden_inconsistency(form: Mass, packing: Packing, t: Array, y: Array) -> str:
+def _hidden_inconsistency(form: HigherIndex, packing: Packing, t: Array, y: Array) -> str:
     """A sentence on the algebraic equation, or the derivative of one, that is missed by most."""
-    rows = np.asarray(higher_index.missed(form, t, y))
+    rows = np.asarray(form.algebraic_residual(t, y))
     order, row = np.unravel_index(int(np.argmax(np.abs(rows))), rows.shape)
     times = ("", " differentiated once", " differentiated twice")[order]
     return (

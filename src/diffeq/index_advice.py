@@ -1,6 +1,5 @@
 """Advice for equations whose index is not the stated one, from an analysis on the host."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -14,8 +13,7 @@ from .methods.index_check import is_determined
 from .methods.nearby_states import nearby
 from .methods.newton_based import linearised
 from .problems import Problem
-from .problems.dae import algebraic_rows
-from .problems.forms import Implicit, Mass
+from .problems.forms import HigherIndex, Implicit, Mass, with_index
 from .problems.lowering import equation_at
 from .problems.structural_index import Structure, pencil_index, structure_of
 
@@ -32,16 +30,16 @@ def index_advice(problem: Problem, t: ArrayLike, y: PyTree) -> str:
     """Names the index at (t, y), the equations that cause it, and a remedy."""
     form, packing, t, y = equation_at(problem, t, y)
     here = _Pencil.of(form, t, y)
-    rows = packing.names("residual" if isinstance(form, Implicit) else "f")
+    rows = packing.names(form.solved_name)
     index = here.system_index
     if index is None:
         dependent = _first_names(rows, here.dependent_rows())
         return f"The equations depend on each other, {dependent}: they do not determine them all."
     if index > 1:
         return _of_higher_index(index, form, packing, here, rows, t, y)
-    if isinstance(form, Implicit):
-        return _without_slopes(form, here, packing.names("y"))
-    return "The index is 1: leave index= out."
+    if form.has_constant_mass:
+        return "The index is 1: leave index= out."
+    return _without_slopes(form, here, packing.names("y"))
 
 
 def _of_higher_index(
@@ -71,9 +69,10 @@ def _of_higher_index(
         f"{_times_in_words(int(structure.times[hidden].max(initial=1)))}."
     )
     way = "Differentiate it, and"
-    if isinstance(form, Implicit):
+    higher = with_index(form, structure.indices)
+    if higher is None:
         way = "Write a DAEProblem, which takes index=; or"
-    elif _is_solved(form, structure.indices, t, y):
+    elif _is_solved(higher, t, y):
         stated = _stated(structure.indices, packing)
         way = f"de.RadauIIA5() solves it as it stands, where the DAEProblem has index={stated}; or"
     return f"{sentence} {way} {_STABILISED}."
@@ -144,12 +143,9 @@ def _without_slopes(form: Implicit, here: _Pencil, state: list[str]) -> str:
     )
 
 
-def _is_solved(form: Mass, index: Int[np.ndarray, " n"], t: Array, y: Array) -> bool:
-    """True if RadauIIA5 solves the equations with this index as they stand."""
-    if index.max() > 3:
-        return False
-    form = replace(form, index=index, free=algebraic_rows(form.mass))
-    return bool(is_determined(form, t, y, jnp.zeros_like(t)))
+def _is_solved(form: HigherIndex, t: Array, y: Array) -> bool:
+    """True if RadauIIA5 solves the equations as they stand."""
+    return form.highest <= 3 and bool(is_determined(form, t, y, jnp.zeros_like(t)))
 
 
 def _stated(index: Int[np.ndarray, " n"], packing: Packing) -> str:

@@ -13,7 +13,6 @@ from .core.user_functions import annotate_errors, check_arguments
 from .integrator import Data, State
 from .integrator.build import BuiltSolve
 from .integrator.state import Held
-from .methods.mass import slope_of
 from .output import Channel, Times
 from .problems.lowering import flip_time
 from .solution import EventRecord
@@ -116,7 +115,7 @@ class OutputPlan:
         if self.equation.noise is not None:
             return t, y, jnp.zeros_like(y), held
         form = self.equation.form(self.equation.parameters, self.sign, held)
-        return t, y, slope_of(form, t, y), held
+        return t, y, form.slope(t, y), held
 
     def _rows(
         self, end: State, key: Hashable, channel: Channel, times: Times, count: Array, buffer: list

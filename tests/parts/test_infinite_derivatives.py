@@ -124,6 +124,14 @@ def test_in_a_tree_and_a_residual():
         de.solve(tank, de.BDF())
 
 
+def test_in_an_equation_of_second_order():
+    rising = de.SecondOrderProblem(
+        lambda t, x, v, a: -jnp.sqrt(x), jnp.zeros(2), jnp.zeros(2), (0.0, 1.0)
+    )
+    with pytest.raises(de.SolveError, match=r"not: ∂f\[1\]\[0\]/∂y\[0\]\[0\] is inf"):
+        de.solve(rising, de.BDF())
+
+
 def test_what_blows_up_is_not_blamed_on_it():
     growing = de.ODEProblem(lambda t, y, a: y**2, 1.0, (0.0, 2.0))
     with pytest.raises(de.SolveError) as caught:

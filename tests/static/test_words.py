@@ -43,10 +43,9 @@ ONE_MEANING = {
     "Polynomial",  # an interpolant, and a basis of functions of `nn`
     "Layer", "NeuralODE", "Solution", "solve",  # of JAX, and of torch
     "check_method",  # that it is one (validation), and that it keeps its contract (testing)
-    "_answer", "_check_count", "_compiled", "_determining_matrix",
+    "_answer", "_check_count", "_compiled",
     "_horner", "_is_array", "_list_as_array", "_lower_inverse", "_message", "_real_dtype", "_same",
     "_scaled", "_solve_nonstiff_first", "_status", "_tolerance",
-    "is_regular", "newton_correction", "slope", "slope_of",
 }  # fmt: skip
 
 

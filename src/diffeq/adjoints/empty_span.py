@@ -9,7 +9,6 @@ from ..autodiff.forward_tangent import push_tangent
 from ..autodiff.known_value import with_known_value
 from ..core.norm import in_dtype_of
 from ..integrator import Data, Integrator, SafePoint, Start, State, empty_history, with_held
-from ..methods.mass import slope_of
 from ..problems.history import History
 from .tape import Recorder
 
@@ -24,8 +23,8 @@ def midpoint_step(
     """
     form, _, _ = integrator.parts(data, past)
     half = in_dtype_of(t1 - t0, y0) / 2
-    middle = y0 + half * slope_of(form, t0, y0)
-    return y0 + 2 * half * slope_of(form, t0 + (t1 - t0) / 2, middle)
+    middle = y0 + half * form.slope(t0, y0)
+    return y0 + 2 * half * form.slope(t0 + (t1 - t0) / 2, middle)
 
 
 def initial_tangents(

@@ -9,8 +9,6 @@ from jaxtyping import Array, Int
 
 from ..controllers import initial_step
 from ..core.status import Status
-from ..methods.mass import constrained, initial_step_rates
-from ..problems.forms import Increments
 from .restart import restart, right_limit_form
 from .state import Data, Held, Integrator, Memory, State, with_held
 from .stops import count_passed
@@ -54,16 +52,16 @@ class Start(eqx.Module):
         """
         form, method, _ = integrator.parts(data)
         t, y, span, lags = self.t, self.y, data.t1 - self.t, data.lags
-        if isinstance(form, Increments):  # whose steps are given
+        if form.has_given_steps:
             return span, None
         if integrator.rows is not None:
             form = form.as_known()
             # One that vanishes at t0 limits nothing.
             span = jnp.minimum(span, jnp.min(lags, where=lags > 0, initial=jnp.inf))
-        rates, rolled = initial_step_rates(form), form.large
+        rates, rolled = form.initial_step_rates(), form.large
         order, tolerance = method.error_order, data.tolerance
         dt, slope = initial_step(rates, t, y, span, order, tolerance, rolled=rolled)
-        other = integrator.has_stops or integrator.rows is not None or constrained(form)
+        other = integrator.has_stops or integrator.rows is not None or form.has_algebraic_equations
         return dt, None if other else slope
 
 

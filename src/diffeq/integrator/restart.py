@@ -10,7 +10,6 @@ from jaxtyping import Array
 from ..events import Reinitialization
 from ..events.step_end import Returned
 from ..methods import Method
-from ..methods.mass import consistent_state, slope_of
 from ..problems.discontinuities import PropagatedDiscontinuity
 from ..problems.forms import Form
 from ..problems.history import History
@@ -124,9 +123,9 @@ def restart(integrator: Integrator, data: Data, past: History | None = None) -> 
         return method.init(form, t, y)
 
     def rate(t: Array, y: Array, held: Held) -> Array:
-        return slope_of(at(t, held)[0], t, y)
+        return at(t, held)[0].slope(t, y)
 
     def settled(t: Array, y: Array, held: Held) -> tuple[Array, Array]:
-        return consistent_state(at(t, held)[0], t, y, data.kept, data.tolerance)
+        return at(t, held)[0].consistent_state(t, y, data.kept, data.tolerance)
 
     return Reinitialization(memory, rate, settled if integrator.algebraic else None)

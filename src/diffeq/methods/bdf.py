@@ -20,11 +20,10 @@ from jaxtyping import Array, Int, Real
 
 from ..algebra.newton import Bounds, NewtonResult, simplified_newton
 from ..algebra.roots import implicit_root
-from ..problems.forms import Implicit, Mass
+from ..problems.forms import Implicit, Mass, divide_by_dt
 from .base import Step
 from .interpolant import Interpolant, Polynomial
 from .iteration_matrix import MatrixReusingMethod, NewtonOutcome
-from .mass import divide_by_dt, residual_of_step, slope_of
 from .newton_based import factors_of, linearised, solved_by
 from .weighted_sums import weighted
 
@@ -112,7 +111,7 @@ class BDF(MatrixReusingMethod):
         """No past but the slope: a straight line, which has the first difference at any spacing. An
         infinite slope, that of √t at 0, says nothing of a step: 0 stands for it.
         """
-        slope = slope_of(form, t, y).ravel()
+        slope = form.slope(t, y).ravel()
         slope = jnp.where(jnp.isfinite(slope), slope, 0)
         blank = jnp.zeros((ORDERS + 2, y.size), y.dtype)
         clock = jnp.array([1.0, 1.0, 0.0, 1.0], y.dtype)
@@ -135,7 +134,7 @@ class BDF(MatrixReusingMethod):
 
         def residual(d: Array) -> Array:
             at = (predicted + d).reshape(y.shape)
-            return residual_of_step(form, dt / alpha, t + dt, at, rest + d)
+            return form.residual_of_step(dt / alpha, t + dt, at, rest + d)
 
         def exact(d: Array, r: Array) -> Array:
             slope = lambda: divide_by_dt(rest + d, dt / alpha)  # noqa: E731

@@ -18,15 +18,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree, Real
 
+from ..algebra import apply_mass
 from ..algebra.newton import NewtonResult, simplified_newton
 from ..algebra.roots import implicit_root
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import put_row
-from ..problems.forms import Mass, Split, solved_field
+from ..problems.forms import Mass, Split
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
 from .iteration_matrix import MatrixReusingMethod, NewtonOutcome
-from .mass import apply_mass, slope_of
 from .newton_based import Aim, factors_of, linearised, solved_by
 from .order import precise
 from .tableau import Tableau, table_of
@@ -115,17 +115,17 @@ class DIRK(MatrixReusingMethod):
 
     def init(self, form: Mass | Split, t: Real[Array, ""], y: Array) -> PyTree:
         """f(t, y), where the last stage of the step before has found it already."""
-        return solved_field(form)(t, y) if self._carries(form) else ()
+        return form.solved_field(t, y) if self._carries(form) else ()
 
     def _carries(self, form: Mass | Split) -> bool:
         """True if the slope at the end of a step is known; not where y1 is no stage."""
-        return self.tableau.fsal and _explicit(form) is None
+        return self.tableau.fsal and form.explicit is None
 
     def step(
         self, form: Mass | Split, t: Real[Array, ""], y: Array, dt: Real[Array, ""], memory: PyTree
     ) -> Step:
         """One step; its data are the stages, and the slopes at both ends where they are known."""
-        table, mass = self.tableau, getattr(form, "mass", None)
+        table, mass = self.tableau, form.mass
         rows = _step_coefficients(table, mass is None)
         inverse, matrix = self.matrix_of_step(form, lax.stop_gradient((t, y)), dt, rows.gamma)
         start = self._start(form, t, y, dt, memory)
@@ -156,11 +156,11 @@ class DIRK(MatrixReusingMethod):
         self, form: Mass | Split, t: Array, y: Array, dt: Array, memory: PyTree
     ) -> "_Stages":
         """Before the first implicit stage."""
-        s, explicit = self.tableau.stages, _explicit(form)
+        s, explicit = self.tableau.stages, form.explicit
         moves = jnp.zeros((s, y.size), y.dtype)
         first, pushes = jnp.zeros_like(moves[0]), ()
         if self.tableau.A[0, 0] == 0:
-            slope = memory if self._carries(form) else solved_field(form)(t, y)
+            slope = memory if self._carries(form) else form.solved_field(t, y)
             first = dt * slope.ravel()
         if explicit is not None:
             pushes = jnp.zeros_like(moves)
@@ -173,8 +173,8 @@ class DIRK(MatrixReusingMethod):
     ) -> tuple["_Stages", "_Report"]:
         """The implicit stages, one a turn of a walk, so that they are traced and compiled once."""
         (t, y, dt), table = at, self.tableau
-        mass = getattr(form, "mass", None)
-        field, explicit = solved_field(form), _explicit(form)
+        mass = form.mass
+        field, explicit = form.solved_field, form.explicit
         bounds, rows = self.aim.bounds(y), _step_coefficients(table, mass is None)
         first = int(table.A[0, 0] == 0)
         tiny = float(jnp.finfo(y.dtype).eps)
@@ -218,7 +218,7 @@ class DIRK(MatrixReusingMethod):
         """True if the interpolant takes slopes that are not known from the stages: of a mass
         matrix, or at the end of a split form, where that is no stage.
         """
-        plain = getattr(form, "mass", None) is None
+        plain = form.mass is None
         dense = _step_coefficients(self.tableau, plain).dense
         if dense is None:
             return not (plain and self._carries(form))
@@ -229,14 +229,14 @@ class DIRK(MatrixReusingMethod):
     ) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         done, before, after = step.data
-        plain = getattr(form, "mass", None) is None
+        plain = form.mass is None
         dense = _step_coefficients(self.tableau, plain).dense
         if dense is None:
             if self.interpolant_evaluates(form):
-                before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
+                before, after = form.slope(t, y), form.slope(t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
         if self.interpolant_evaluates(form):
-            done = done._replace(first=dt * slope_of(form, t, y).ravel())
+            done = done._replace(first=dt * form.slope(t, y).ravel())
         degree = len(dense.first)
         parts = (done.of(jax.tree.map(lambda x, d=d: x[d], dense)) for d in range(degree))
         return Polynomial(y, tuple(part.reshape(y.shape) for part in parts), dt)
@@ -253,14 +253,6 @@ class DIRK(MatrixReusingMethod):
             # With a mass matrix the slope of the step is M y'; that of the interpolant is y'.
             done = done._replace(first=(dt * path.slope(jnp.zeros_like(dt))).ravel())
         return done.of(row).reshape(y.shape)
-
-
-# --- forms --------------------------------------------------------------------------------------
-
-
-def _explicit(form: Mass | Split) -> Callable | None:
-    """The part of a split form that is not; else None."""
-    return form.explicit if isinstance(form, Split) else None
 
 
 # --- stages -------------------------------------------------------------------------------------

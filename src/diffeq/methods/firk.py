@@ -17,19 +17,23 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, PyTree, Real
 
-from ..algebra import AbstractMatrix, JacobianStructure, factored, linear_solve
+from ..algebra import (
+    AbstractMatrix,
+    JacobianStructure,
+    apply_mass,
+    factored,
+    linear_solve,
+    plus_mass,
+)
 from ..algebra.newton import Bounds, simplified_newton, stop_closure_gradient
 from ..algebra.roots import implicit_root
 from ..algebra.structured_matrix import structured_jacobian
 from ..autodiff.while_loop import loop
-from ..problems.forms import Implicit as Residual
-from ..problems.forms import Mass
+from ..problems.forms import Implicit, Mass, divide_by_dt
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import apply_mass, combined, divide_by_dt, residual_of_step, slope_of
 from .newton_based import Aim, ImplicitMethod, factors_of, inverse_of, linearised
 from .pattern_check import declared_structure
-from .residual import has_state_dependent_mass
 from .tableau import Tableau, table_of
 from .weighted_sums import weighted
 
@@ -113,7 +117,7 @@ class FIRK(ImplicitMethod):
         several = len(_stage_coefficients(self.tableau).nodes) > 1
         return 3 if several and self.tableau.stiffly_accurate else 1
 
-    def init(self, form: Mass | Residual, t: Real[Array, ""], y: Array) -> "_StageMemory":
+    def init(self, form: Mass | Implicit, t: Real[Array, ""], y: Array) -> "_StageMemory":
         """The slope at the start; of the step before nothing is known."""
         slope = self._slope(form, t, y) if self.tableau.fsal else ()
         blank = jnp.zeros((len(_stage_coefficients(self.tableau).nodes), y.size), y.dtype)
@@ -121,7 +125,7 @@ class FIRK(ImplicitMethod):
 
     def step(
         self,
-        form: Mass | Residual,
+        form: Mass | Implicit,
         t: Real[Array, ""],
         y: Array,
         dt: Real[Array, ""],
@@ -144,21 +148,24 @@ class FIRK(ImplicitMethod):
         error, extra = None, 0
         if numbers.error is not None:
             error, extra = system.error(first, moves, bounds)
-            error = _index_weighted(form, dt, error).reshape(y.shape)
+            error = form.index_weighted(dt, error).reshape(y.shape)
         y1 = y + weighted(numbers.end, moves).reshape(y.shape)
         after = self._after(system, memory, moves, found.factor)
         count = found.turns * len(numbers.nodes) + extra
         data = moves, memory.slope, after.slope, system.jump(memory, moves)
         return Step(y1, error, after, data, found.found, count)
 
-    def _slope(self, form: Mass | Residual, t: Array, y: Array) -> Array:
+    def _slope(self, form: Mass | Implicit, t: Array, y: Array) -> Array:
         """M y' at the start, or y' where there is no M; zero where it is not asked for."""
         numbers = _stage_coefficients(self.tableau)
-        if isinstance(form, Residual):
-            # Where it has no part in the stages, only the error estimate and Newton ask for it.
-            slope = slope_of(form, t, y)
-            return slope if numbers.start.any() else lax.stop_gradient(slope)
-        return form.field(t, y) if numbers.starts else 0 * y
+        if form.has_constant_mass and not numbers.starts:
+            return 0 * y
+        slope = form.mass_times_slope(t, y)
+        if form.has_constant_mass or numbers.start.any():
+            return slope
+        # Where that of a residual has no part in the stages, only the error estimate and Newton
+        # ask for it.
+        return lax.stop_gradient(slope)
 
     def _after(
         self, system: "_StageEquations", memory: PyTree, moves: Array, factor: Array
@@ -169,9 +176,9 @@ class FIRK(ImplicitMethod):
         hints = moves, system.dt, jnp.clip(factor, jnp.finfo(moves.dtype).eps, 1.0) ** 0.8
         return _StageMemory(slope, *lax.stop_gradient(hints))
 
-    def interpolant_evaluates(self, form: Mass | Residual) -> bool:
+    def interpolant_evaluates(self, form: Mass | Implicit) -> bool:
         """True if the interpolant takes slopes that are not known from the stages."""
-        known = getattr(form, "mass", form) is None and self.tableau.fsal
+        known = not form.has_algebraic_equations and self.tableau.fsal
         return _stage_coefficients(self.tableau).dense is None and not known
 
     def interpolation_error(
@@ -183,14 +190,14 @@ class FIRK(ImplicitMethod):
         return None if jump is None else jump.reshape(y.shape)
 
     def interpolant(
-        self, form: Mass | Residual, t: Array, y: Array, dt: Array, step: Step
+        self, form: Mass | Implicit, t: Array, y: Array, dt: Array, step: Step
     ) -> Interpolant:
         """The tableau's own dense output, or the cubic with the slopes of both ends."""
         moves, before, after, _ = step.data
         dense = _stage_coefficients(self.tableau).dense
         if dense is None:
             if self.interpolant_evaluates(form):
-                before, after = slope_of(form, t, y), slope_of(form, t + dt, step.y)
+                before, after = form.slope(t, y), form.slope(t + dt, step.y)
             return Hermite(y, step.y, before, after, dt)
         return Polynomial(y, tuple(weighted(row, moves).reshape(y.shape) for row in dense), dt)
 
@@ -207,20 +214,7 @@ class _StageMemory(NamedTuple):
     factor: Array
 
 
-def _index_weighted(form: Mass | Residual, dt: Array, x: Array) -> Array:
-    """Errors and Newton's updates of each component, along the last axis, as they count: times
-    h^(index − 1), for so much does a step magnify what perturbs its equations, without a part in
-    the error of y. As in RADAU5, h is a number in the problem's unit of time; one above 1 is no
-    reason to be stricter.
-    """
-    index = getattr(form, "index", None)
-    if index is None:
-        return x
-    h = jnp.minimum(jnp.abs(lax.stop_gradient(dt)), 1).astype(x.dtype)
-    return jnp.where(index == 1, x, jnp.where(index == 2, h * x, h * h * x))
-
-
-def _bounds(aim: Aim, form: Mass | Residual, dt: Array, y: Array) -> Bounds:
+def _bounds(aim: Aim, form: Mass | Implicit, dt: Array, y: Array) -> Bounds:
     """The norm of Newton's updates, and the bound at which it stops. Components that count times h
     have errors of velocities along the constraint, too, where nothing corrects them: so the
     iteration goes on to √rtol, as in RADAU5; but not below what rounding leaves of the equations
@@ -228,15 +222,15 @@ def _bounds(aim: Aim, form: Mass | Residual, dt: Array, y: Array) -> Bounds:
     that is 0.
     """
     bounds = aim.bounds(y)
-    if getattr(form, "index", None) is None:
+    if not form.has_higher_index:
         return bounds
     size, flat = bounds.size, jnp.abs(lax.stop_gradient(y.ravel()))
-    largest = jnp.max(_index_weighted(form, dt, flat))
+    largest = jnp.max(form.index_weighted(dt, flat))
     rounding = 10 * jnp.finfo(y.dtype).eps * size(jnp.full_like(flat, largest))
     limit = bounds.limit
     if aim.tolerance is not None:
         limit = jnp.minimum(limit, jnp.sqrt(jnp.min(lax.stop_gradient(aim.tolerance.rtol))))
-    measure = lambda update: size(_index_weighted(form, dt, update))  # noqa: E731
+    measure = lambda update: size(form.index_weighted(dt, update))  # noqa: E731
     return Bounds(measure, jnp.maximum(limit, rounding), bounds.turns, paired=True)
 
 
@@ -260,7 +254,7 @@ class _StageEquations(NamedTuple):
     @property
     def is_residual(self) -> bool:
         """True if the equation is F(t, y, y') = 0."""
-        return isinstance(self.form, Residual)
+        return not self.form.has_constant_mass
 
     @property
     def has_heavy_mass(self) -> bool:
@@ -268,13 +262,13 @@ class _StageEquations(NamedTuple):
         for all stages, Newton's method would leave in algebraic components a multiple of its last
         update.
         """
-        return self.is_residual and has_state_dependent_mass(self.form, self.t, self.y)
+        return self.is_residual and self.form.has_state_dependent_mass(self.t, self.y)
 
     def residual(self, moves: Array) -> Array:
         """R(U)."""
         if self.is_residual:
             at = jax.vmap(self._at)(moves)
-            stage = partial(residual_of_step, self.form, self.dt)
+            stage = partial(self.form.residual_of_step, self.dt)
             return jax.vmap(stage)(self._times(), at, self._paths(moves))
         numbers, mass = self.numbers, self.form.mass
         coupled = jnp.stack([apply_mass(mass, weighted(row, moves)) for row in numbers.coupling])
@@ -311,7 +305,7 @@ class _StageEquations(NamedTuple):
         coupling, (m, n) = self.numbers.coupling, moves.shape
         masses, slopes = self._near(moves)
         blocks = [
-            [combined(masses[i], 0 * slopes[i]) * float(coupling[i, j]) for j in range(m)]
+            [plus_mass(masses[i], 0 * slopes[i]) * float(coupling[i, j]) for j in range(m)]
             for i in range(m)
         ]
         for i in range(m):
@@ -344,7 +338,7 @@ class _StageEquations(NamedTuple):
         """The polynomial of the step before; or along the slope at the start."""
         numbers, dtype = self.numbers, self.first.dtype
         nodes = jnp.asarray(numbers.nodes, dtype)[:, None]
-        known = numbers.starts and getattr(self.form, "mass", None) is None
+        known = numbers.starts and self.form.mass is None
         line = nodes * self.first if known else 0 * nodes * self.first
         if numbers.dense is None:
             return line
@@ -364,7 +358,7 @@ class _StageEquations(NamedTuple):
         def refined(error: Array) -> Array:
             if self.is_residual:
                 at = self._at(error)
-                return inverse(residual_of_step(self.form, share * self.dt, self.t, at, -move))
+                return inverse(self.form.residual_of_step(share * self.dt, self.t, at, -move))
             slope = self.dt * self._force(self.t, error)
             return inverse(share * slope + rest)
 
@@ -403,7 +397,7 @@ class _StageEquations(NamedTuple):
     def last_slope(self, moves: Array) -> Array:
         """M y' at the end, which the last stage has found."""
         numbers = self.numbers
-        slope = apply_mass(getattr(self.form, "mass", None), weighted(numbers.coupling[-1], moves))
+        slope = apply_mass(self.form.mass, weighted(numbers.coupling[-1], moves))
         if numbers.start[-1] != 0:
             slope = slope - float(numbers.start[-1]) * self.first
         return (slope / jnp.where(self.dt > 0, self.dt, 1)).reshape(self.y.shape)

@@ -5,8 +5,7 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from ..algebra.newton import stop_closure_gradient
-from ..problems.forms import Implicit, Mass
-from .mass import is_regular
+from ..problems.forms import DifferentialAlgebraic
 from .nearby_states import nearby
 
 __all__ = ["is_determined"]
@@ -14,7 +13,7 @@ __all__ = ["is_determined"]
 _PLACES = 3
 
 
-def is_determined(form: Mass | Implicit, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
+def is_determined(form: DifferentialAlgebraic, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
     """True if the algebraic equations determine the algebraic components at (t, y), or near it.
 
     Their matrix is singular at each point where the index is another. At a single one, such as a
@@ -24,7 +23,7 @@ def is_determined(form: Mass | Implicit, t: Array, y: Array, span: Array) -> Boo
     """
 
     def regular(number: Array) -> Array:
-        good, known = is_regular(form, *nearby(form, number, t, y, span))
+        good, known = form.is_regular(*nearby(form, number, t, y, span))
         return jnp.where(known, good, number == 0)
 
     regular = stop_closure_gradient(regular, jnp.zeros_like(y.ravel()[0]))

@@ -121,7 +121,7 @@ class IterationMatrix(NamedTuple):
         )
 
         def factored() -> Any:
-            linear = LinearSystem(getattr(form, "mass", None), jacobian)
+            linear = LinearSystem(form.mass, jacobian)
             return factors_of(linear, jnp.where(dt == 0, dt, c).astype(dt.dtype), 1.0)
 
         factors = lax.cond(factors_again | ~self.present, factored, lambda: self.factors)
@@ -163,9 +163,9 @@ class MatrixReusingMethod(ImplicitMethod):
 
     def keeps_workspace(self, form: Any, size: int) -> bool:
         """True if the state is large, and the matrix one of the field: not for products alone, nor
-        of a residual, whose M changes as well.
+        where M changes as well.
         """
-        return self.linear is None and size >= _FEWEST and isinstance(form, Ode | Mass | Split)
+        return self.linear is None and size >= _FEWEST and form.has_constant_mass
 
     def workspace(self, form: Any, t: Real[Array, ""], y: Array) -> IterationMatrix:
         """The iteration matrix before the first attempt."""

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Real
 
 from ..core.unequal_numbers import unequal_numbers
-from ..problems.forms import Form, Implicit
+from ..problems.forms import Form
 
 __all__ = ["nearby"]
 
@@ -17,7 +17,7 @@ def nearby(
     """
     real = jnp.finfo(y.dtype)
     step = turn * float(real.eps) ** 0.25
-    guess = form.guess if isinstance(form, Implicit) else jnp.zeros_like(y)
+    guess = form.slope_guess(y)
     largest = jnp.max(jnp.abs(y))
     unit = jnp.where(largest > 0, largest, 1)
     pace = unit / jnp.where(span > 0, span, 1).astype(y.dtype)

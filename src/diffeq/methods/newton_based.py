@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -20,23 +19,20 @@ from jaxtyping import Array
 from ..algebra import (
     AbstractFactors,
     Factors,
-    JacobianStructure,
     Krylov,
     Products,
     check_linear,
     factored,
-    jacobian,
     linear_solve,
     solve_iteratively,
+    system_matrix,
 )
 from ..algebra.newton import Bounds, stop_closure_gradient
 from ..algebra.preconditioner import inverses_by_function, inverses_of_products, is_function
 from ..algebra.small_lu import LARGEST
 from ..core.norm import magnitude, mean_square
-from ..problems.forms import Implicit as Residual
-from ..problems.forms import Mass, Ode, Split
+from ..problems.forms import Implicit, Mass, Ode, Split, linearised_field
 from .base import Method
-from .mass import apply_mass, system_matrix
 
 __all__ = [
     "Aim",
@@ -177,49 +173,27 @@ class LinearSystem(NamedTuple):
 
 
 def linearised(
-    form: Ode | Mass | Split | Residual,
+    form: Ode | Mass | Split | Implicit,
     t: Array,
     y: Array,
-    slope: Callable | None = None,
+    slope: Callable[[], Array] | None = None,
     solver: Solver = BY_LU,
 ) -> LinearSystem:
     """M and ∂f/∂y at (t, y), of the implicit part where there are two; of a residual ∂F/∂y' and
     −∂F/∂y, at the slope that `slope()` is, which nothing else asks for.
     """
-    if isinstance(form, Residual):
-        return _of_residual(form, t, y, form.guess if slope is None else slope(), solver)
-    if isinstance(form, Split):
-        return of_field(form.implicit, t, y, form.jac, solver=solver)
-    return of_field(form.field, t, y, form.jac, getattr(form, "mass", None), solver)
-
-
-def of_field(
-    field: Callable,
-    t: Array,
-    y: Array,
-    jac: Callable | JacobianStructure | None = None,
-    mass: Array | None = None,
-    solver: Solver = BY_LU,
-) -> LinearSystem:
-    """Linearises M y' = f(t, y) at (t, y)."""
     if solver.linear is None:
-        return LinearSystem(mass, jacobian(field, t, y, jac))
-    if callable(jac):
-        push = partial(jnp.matmul, jac(t, y))
-    else:  # products have no need of a structure
-        _, push = jax.linearize(lambda y_flat: field(t, y_flat.reshape(y.shape)).ravel(), y.ravel())
-    return LinearSystem(partial(apply_mass, mass), push, solver, (jac, t, y))
+        return LinearSystem(*form.linearised(t, y, slope))
+    products = form.linearised(t, y, slope, by_products=True)
+    return LinearSystem(*products, solver, (form.jac, t, y))
 
 
-def _of_residual(form: Residual, t: Array, y: Array, slope: Array, solver: Solver) -> LinearSystem:
-    flat = lambda y_flat, dy: form.residual(t, y_flat.reshape(y.shape), dy.reshape(y.shape))  # noqa: E731
-    _, push = jax.linearize(lambda y, dy: flat(y, dy).ravel(), y.ravel(), slope.ravel())
-    if solver.linear is not None:
-        by_mass, by_y = lambda v: push(0 * v, v), lambda v: -push(v, 0 * v)
-        return LinearSystem(by_mass, by_y, solver, (None, t, y))
-    units = jnp.eye(y.size, dtype=y.dtype)
-    mass = jax.vmap(lambda e: push(0 * e, e), out_axes=1)(units)
-    return LinearSystem(mass, -jax.vmap(lambda e: push(e, 0 * e), out_axes=1)(units))
+def of_field(field: Callable, t: Array, y: Array, solver: Solver) -> LinearSystem:
+    """Linearises y' = f(t, y) at (t, y)."""
+    if solver.linear is None:
+        return LinearSystem(*linearised_field(field, t, y))
+    products = linearised_field(field, t, y, by_products=True)
+    return LinearSystem(*products, solver, (None, t, y))
 
 
 def solved_by(factors: Factors | AbstractFactors | Products, r: Array) -> Array:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool
 from ..algebra import JacobianStructure, jacobian
 from ..algebra.newton import stop_closure_gradient
 from ..core.unequal_numbers import unequal_numbers
-from ..problems.forms import Form, solved_field
+from ..problems.forms import Form, Mass, Ode, Split
 from .nearby_states import nearby
 
 __all__ = ["TURNS", "declared_structure", "has_declared_entries", "missed_by_rows"]
@@ -22,7 +22,9 @@ def declared_structure(form: Form) -> JacobianStructure | None:
     return jac if isinstance(jac, JacobianStructure) else None
 
 
-def has_declared_entries(form: Form, t: Array, y: Array, span: Array) -> Bool[Array, ""]:
+def has_declared_entries(
+    form: Ode | Split | Mass, t: Array, y: Array, span: Array
+) -> Bool[Array, ""]:
     """True if J v is the same with and without the structure, for a v at random, at the start and
     near it. A column that is left out would be added to another one, and be wrong in silence.
     """
@@ -36,12 +38,11 @@ def has_declared_entries(form: Form, t: Array, y: Array, span: Array) -> Bool[Ar
     return ~jnp.any(found)
 
 
-def missed_by_rows(form: Form, t: Array, y: Array) -> Bool[Array, " n"]:
+def missed_by_rows(form: Ode | Split | Mass, t: Array, y: Array) -> Bool[Array, " n"]:
     """The rows of ∂f/∂y, or of M, in which an entry is outside of the declared structure; none
     where the derivative is not finite.
     """
-    structure, field = declared_structure(form), solved_field(form)
-    mass = getattr(form, "mass", None)
+    structure, field, mass = declared_structure(form), form.solved_field, form.mass
     _, push = jax.linearize(lambda x: field(t, x.reshape(y.shape)).ravel(), y.ravel())
     x = unequal_numbers(y.size, y.dtype)
     x = jnp.where(jnp.arange(y.size) % 3 == 1, -x, x)

@@ -10,14 +10,15 @@ from ..algebra import (
     AbstractFactors,
     Factors,
     Slopes,
+    apply_mass,
     factored,
     field_derivatives,
     linear_solve,
+    system_matrix,
 )
 from ..problems.forms import Mass
 from .base import Step
 from .interpolant import Hermite, Interpolant, Polynomial
-from .mass import apply_mass, slope_of, system_matrix
 from .stage_loop import StagedMethod, blank_stages, stages_in_loop
 from .tableau import RosenbrockTableau, table_of
 from .weighted_sums import combine, combine_columns, weighted
@@ -105,7 +106,7 @@ class Rosenbrock(StagedMethod):
         """The tableau's own dense output, or the cubic through both ends."""
         dense = self.tableau.dense
         if dense is None:
-            ends = slope_of(form, t, y), slope_of(form, t + dt, step.y)
+            ends = form.slope(t, y), form.slope(t + dt, step.y)
             return Hermite(y, step.y, *ends, dt)
         return Polynomial(y, combine_columns(dense, step.data), dt)
 

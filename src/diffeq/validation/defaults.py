@@ -13,7 +13,7 @@ from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
 from ..problems import DAEProblem, ImplicitDAEProblem, Problem, SplitODEProblem
 from ..problems.cde import by_increments
-from ..problems.forms import Ito, Sde
+from ..problems.forms import Sde
 from .values import concrete
 
 __all__ = [
@@ -103,7 +103,7 @@ class NoisyDefault(Stochastic):
             return METHODS["SOSRA"]()
         if form.kind == "scalar" or form.own:
             return METHODS["SOSRI"]()
-        euler = METHODS["EulerMaruyama" if isinstance(form, Ito) else "EulerHeun"]()
+        euler = METHODS["EulerMaruyama" if form.interpretation == "ito" else "EulerHeun"]()
         if not controlled:
             return euler
         which = (

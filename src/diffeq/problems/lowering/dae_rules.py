@@ -19,7 +19,7 @@ from ..dae import (
     packed_mass,
     packed_slope,
 )
-from ..forms import Form, Implicit, Mass
+from ..forms import Form, HigherIndex, Implicit, Mass
 from .ode_rules import OdeRule
 from .rule import ProblemRule, on_packed
 from .time_interval import flip_time, time_interval
@@ -50,7 +50,8 @@ class DaeRule(ProblemRule):
     def form(self, at: list, packing: Packing, sign: Array | int, **known: Any) -> Form:
         """M y' = f."""
         del sign
-        return Mass(on_packed(at[0], packing), **known, index=packed_index(self.index, packing))
+        field, index = on_packed(at[0], packing), packed_index(self.index, packing)
+        return Mass(field, **known) if index is None else HigherIndex(field, **known, index=index)
 
 
 class ImplicitRule(OdeRule):
