@@ -22,7 +22,7 @@ from .core.user_functions import annotate_errors, check_arguments
 from .events import AbstractEvent, AfterStep, Event, Periodic, PresetTimes
 from .integrator.call import Call
 from .interp.base import InputFunction
-from .problems import JumpProblem, Problem, Separable
+from .problems import Problem, Separable
 from .problems.base import evaluated
 from .problems.dde import depends_on_state
 from .problems.jump import Jump, rate_varies
@@ -55,7 +55,7 @@ class _Arguments:
     """
 
     def __init__(self, problem: Problem) -> None:
-        plain: Any = problem.problem if isinstance(problem, JumpProblem) else problem
+        plain = problem.without_jumps
         state, args = initial_tree(plain), plain.args
         ends = [evaluated(t, args) for t in evaluated(plain.tspan, args)]
         t0 = jax.ShapeDtypeStruct((), time_dtype(ends, Packing(state).dtype))
@@ -105,11 +105,7 @@ def _arrays(args: PyTree) -> PyTree:
 
 
 def _with_programs(problem: Problem, sees: _Arguments, key: Array | None) -> Problem:
-    if isinstance(problem, JumpProblem):
-        plain = _with_programs(problem.problem, sees, key)
-        jumps = tuple(_jump(jump, f"jumps[{j}]", sees, key) for j, jump in enumerate(problem.jumps))
-        return problem.replace(problem=plain, jumps=jumps)
-    changes = {name: _field(problem, name, sees) for name in problem.fields if name != "args"}
+    changes = {name: _field(problem, name, sees, key) for name in problem.fields if name != "args"}
     return problem.replace(**changes, args=_arrays(problem.args))
 
 
@@ -117,9 +113,13 @@ def _with_programs(problem: Problem, sees: _Arguments, key: Array | None) -> Pro
 _OPTIONAL = {"jac": "t, y, args", "history": "t, args"}
 
 
-def _field(problem: Problem, name: str, sees: _Arguments) -> Any:
-    """One field of a problem."""
+def _field(problem: Problem, name: str, sees: _Arguments, key: Array | None) -> Any:
+    """One field of a problem; of one that jumps, the equation and the jumps."""
     value: Any = getattr(problem, name)
+    if isinstance(value, Problem):
+        return _with_programs(value, sees, key)
+    if name == "jumps":
+        return tuple(_jump(jump, f"jumps[{j}]", sees, key) for j, jump in enumerate(value))
     arguments = problem.functions.get(name) or _OPTIONAL.get(name)
     if isinstance(value, Separable):
         parts = value.functions.items()

@@ -25,7 +25,7 @@ from .methods.newton_based import ImplicitMethod, linearised
 from .methods.order import stability_reach
 from .methods.pattern_check import TURNS, declared_structure, missed_by_rows
 from .methods.rosenbrock import Rosenbrock
-from .problems import DAEProblem, JumpProblem, ODEProblem, Problem
+from .problems import Problem
 from .problems.base import evaluated
 from .problems.forms import HigherIndex, Mass, Ode, Split, lower
 from .problems.known_pattern import with_known_pattern
@@ -110,9 +110,9 @@ def hint(status: Status, problem: Problem, method: Method | None, last: Last) ->
     """Returns advice by the status, the problem, the method and the last state of a failed
     solve.
     """
-    if isinstance(problem, JumpProblem):
+    if problem.has_jumps:
         rates = "A rate that is negative or NaN does that, too: jnp.maximum(rate, 0)."
-        found = hint(status, problem.problem, method, last)
+        found = hint(status, problem.without_jumps, method, last)
         return f"{found} {rates}" if status in _NUMERIC else found
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((problem, last))):
         return advice(status)
@@ -193,7 +193,8 @@ def stiffness(problem: Problem, method: Method | None, last: Last) -> str:
 def _declare_zeros(problem: Problem, y: PyTree) -> str:
     """A sentence if ∂f/∂y is large, and nothing is known of its zeros."""
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(y))
-    if size <= _MANY_STATES or getattr(problem, "jac", None) is not None:
+    takes_jac = "jac" in problem.fields and getattr(problem, "jac", None) is None
+    if size <= _MANY_STATES or not takes_jac:
         return ""
     return (
         f' Its Jacobian has {size}² entries: say where it is not zero, jac=de.Sparse("detect") or '
@@ -216,7 +217,7 @@ def warn_of_stiffness(
     stability: above 64 numbers no stiff method stands by.
     """
     attempts = int(stats["steps"]) + int(stats["rejected"])
-    if attempts < _MANY or not isinstance(problem, ODEProblem) or not hasattr(method, "tableau"):
+    if attempts < _MANY or not problem.is_ode or not hasattr(method, "tableau"):
         return
     known = jax.lax.stop_gradient((last, evaluated(problem.tspan, problem.args)[0]))
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((known, problem))):
@@ -248,7 +249,7 @@ def sliding(problem: Problem, last: Last) -> str:
     """
     if problem.delayed or problem.stochastic or not hasattr(problem, "f"):
         return ""
-    if isinstance(problem, DAEProblem):  # whose f is no slope
+    if problem.algebraic:  # then f is no slope
         return ""
     field, y = _field_of(problem, last)
     f = field(y)

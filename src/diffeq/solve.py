@@ -29,7 +29,7 @@ from .methods import Method, Switching
 from .output import Output
 from .output.progress import Meter
 from .output_plan import OutputPlan
-from .problems import Problem, SteadyStateProblem
+from .problems import Problem
 from .problems.known_pattern import with_known_pattern
 from .solution import Last, Solution, SolutionInfo
 from .steady_state import solve_steady_state
@@ -127,7 +127,7 @@ def solve(
         (2, 2)
     """
     options = SolveOptions.of(locals())
-    if isinstance(problem, SteadyStateProblem):
+    if getattr(problem, "is_steady", False):
         return solve_steady_state(problem, options)
     call, static = prepare_call(problem, options)
     sol = _solve_nonstiff_first(call, static, options)

@@ -25,7 +25,7 @@ from .integrator import Data, Start, State, attempt
 from .integrator.build import BuiltSolve, build
 from .integrator.call import MAX_STEPS, Call, StaticOptions
 from .methods import METHODS
-from .problems import SteadyStateProblem
+from .problems import Problem
 from .problems.forms import lower
 from .solution import Last, Solution, SolutionInfo
 from .validation import SolveOptions, checked_rest
@@ -36,7 +36,7 @@ _MOST = 256  # iterations of a search
 _STILL = 100.0  # tolerances that y may change by when it is almost at rest
 
 
-def solve_steady_state(problem: SteadyStateProblem, options: SolveOptions) -> Solution:
+def solve_steady_state(problem: Problem, options: SolveOptions) -> Solution:
     """The state at which y' = f comes to rest, found by Newton's method from y0; or, with a method,
     by following the equation in time until it is almost there.
     """

@@ -35,7 +35,7 @@ from .integrator.build import BuiltSolve, build, signed_time
 from .integrator.call import Call, StaticOptions
 from .methods import Method
 from .output_plan import clamp_times
-from .problems import JumpProblem, Problem
+from .problems import Problem
 from .solution import Last, SolveError
 from .solve import prepare_call
 from .validation import SolveOptions, concrete, is_real, keywords
@@ -172,7 +172,7 @@ def init(
             f"{type(problem).__name__} cannot be solved by hand yet: its past would have to go "
             "with the state. Use de.solve."
         )
-    if isinstance(problem, JumpProblem):
+    if problem.has_jumps:
         raise TypeError(
             "a JumpProblem cannot be solved by hand: its hazards would be a part of the state that "
             "y does not show. Use de.solve, or de.Event with hazards of your own."

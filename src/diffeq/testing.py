@@ -18,7 +18,7 @@ from .controllers.tolerance import Tolerance
 from .methods import METHODS, Method, Step
 from .problems import ODEProblem, Problem, SecondOrderProblem, SplitODEProblem
 from .problems.forms import lower
-from .problems.lowering import canonical
+from .problems.lowering import canonical, names_of
 from .solve import solve
 
 __all__ = ["MethodReport", "check_method"]
@@ -288,7 +288,7 @@ def _check_single(probe: _Probe) -> None:
     single = lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x  # noqa: E731
     method, problem = jax.tree.map(single, (probe.method, probe.problem))
     problem = problem.replace(
-        **{name: jnp.asarray(getattr(problem, name), jnp.float32) for name in _state(problem)},
+        **{name: jnp.asarray(getattr(problem, name), jnp.float32) for name in names_of(problem)},
         args=None if problem.args is None else jax.tree.map(jnp.float32, problem.args),
     )
     other = _Probe(method, problem)
@@ -300,10 +300,6 @@ def _check_single(probe: _Probe) -> None:
             f"a float32 state becomes {', '.join(wide)}: an array of NumPy's or a constant of a "
             "fixed dtype is in step. Python numbers keep the dtype of the state.",
         )
-
-
-def _state(problem: Problem) -> tuple[str, ...]:
-    return ("x0", "v0") if isinstance(problem, SecondOrderProblem) else ("y0",)
 
 
 def _check_memory(probe: _Probe) -> None:
@@ -409,7 +405,7 @@ def _check_gradient(probe: _Probe) -> int:
 
 def _scaled(problem: Problem, scale: Array) -> Problem:
     """The problem with its state and its args times a number."""
-    moved = {name: scale * jnp.asarray(getattr(problem, name)) for name in _state(problem)}
+    moved = {name: scale * jnp.asarray(getattr(problem, name)) for name in names_of(problem)}
     args = problem.args
     return problem.replace(**moved, args=None if args is None else scale * jnp.asarray(args))
 

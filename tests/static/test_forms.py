@@ -1,5 +1,5 @@
 """The behaviour of an equation is in its class: no code outside of `problems` asks which class a
-form is of, so that a form or a problem of one's own is solved by what it says of itself.
+form or a problem is of, so that one of one's own is solved by what it says of itself.
 """
 
 import ast
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from diffeq.problems import Problem
 from diffeq.problems.forms import Form
 
 ROOT = Path(__file__).parents[2] / "src" / "diffeq"
@@ -27,6 +28,16 @@ def subclasses(kind: type) -> Iterator[type]:
 
 
 FORMS = {kind.__name__ for kind in (Form, *subclasses(Form))}
+# Whether something is a problem at all is no question of its class.
+PROBLEMS = {kind.__name__ for kind in subclasses(Problem)}
+
+# What looks at the arguments of a user's call: whether they are of the kind that is wanted, and
+# whether what belongs to a kind fits.
+CHECKS = {
+    "consistent.py": {"DAEProblem", "ImplicitDAEProblem"},
+    "validation/call.py": {"CDEProblem"},
+    "validation/problem_checks.py": {"DAEProblem", "ImplicitDAEProblem", "JumpProblem"},
+}
 
 
 def classes_asked_for(tree: ast.AST, local: dict[str, str]) -> Iterator[str]:
@@ -77,6 +88,15 @@ def test_no_code_asks_for_the_class_of_a_form(module: str) -> None:
     assert not found, f"{module} asks for {sorted(found)}: make what it does a method of the form"
 
 
+@pytest.mark.parametrize("module", OUTSIDE)
+def test_no_code_asks_for_the_class_of_a_problem(module: str) -> None:
+    tree = OUTSIDE[module]
+    found = PROBLEMS & set(classes_asked_for(tree, local_names(tree)))
+    strange, gone = found - CHECKS.get(module, set()), CHECKS.get(module, set()) - found
+    assert not strange, f"{module} asks for {sorted(strange)}: make it a property of the problem"
+    assert not gone, f"{module} no longer asks for {sorted(gone)}: take them off the list"
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -95,5 +115,7 @@ def test_each_way_of_asking_is_seen(line: str) -> None:
     assert FORMS & set(classes_asked_for(tree, local_names(tree)))
 
 
-def test_the_forms_were_found() -> None:
+def test_the_classes_were_found() -> None:
     assert {"Ode", "Mass", "HigherIndex", "Implicit", "Ito", "Delayed"} <= FORMS
+    assert {"ODEProblem", "DAEProblem", "SDDEProblem", "JumpProblem"} <= PROBLEMS
+    assert not CHECKS.keys() - OUTSIDE.keys()

@@ -69,6 +69,53 @@ def test_a_dae_of_ones_own_has_the_default_of_daes():
         de.solve(dae, adjoint=de.Gauss())
 
 
+def test_a_residual_of_ones_own_has_the_default_of_residuals():
+    class Circuit(de.ImplicitDAEProblem):
+        """y' + y = 0, y − z = 0."""
+
+    residual = Circuit(
+        lambda t, y, dy, a: jnp.stack([dy[0] + y[0], y[0] - y[1]]), [1.0, 0.0], (0.0, 1.0),
+        dy0=[0.0, 0.0], differential=[True, False],
+    )  # fmt: skip
+    np.testing.assert_allclose(de.solve(residual, rtol=1e-8, atol=1e-8).y1, np.exp(-1), rtol=1e-6)
+    consistent = de.consistent(residual)
+    assert type(consistent) is Circuit
+    np.testing.assert_allclose((consistent.y0, consistent.dy0), [[1, 1], [-1, -1]], atol=1e-6)
+
+
+def test_a_problem_of_two_parts_of_ones_own_has_the_default_of_these():
+    class Relaxing(de.SplitODEProblem):
+        """y' = −100 y + cos t."""
+
+    parts = lambda t, y, a: -100 * y, lambda t, y, a: jnp.cos(t) + 0 * y
+    banded = [
+        kind(*parts, jnp.ones(2), (0.0, 1.0), jac=de.Banded(0, 0))
+        for kind in (Relaxing, de.SplitODEProblem)
+    ]
+    own, plain = (de.solve(problem) for problem in banded)
+    np.testing.assert_array_equal(own.y1, plain.y1)
+    assert own.stats["steps"] == plain.stats["steps"]
+
+
+def test_a_pair_of_states_of_ones_own_goes_through_an_ensemble():
+    class Oscillator(de.SecondOrderProblem):
+        """x'' = −x."""
+
+    problem = Oscillator(lambda t, x, v, a: -x, 1.0, 0.0, (0.0, 1.0))
+    many = de.solve_ensemble(problem, y0=(jnp.array([1.0, 2.0]), jnp.zeros(2)), rtol=1e-8)
+    np.testing.assert_allclose(many.y1[0], np.cos(1) * np.array([1, 2]), rtol=1e-6)
+
+
+def test_hazards_are_solved_beside_a_problem_of_ones_own():
+    jump = de.Jump(lambda t, y, args: 0.5 + 0 * y[0], lambda t, y, args: 0.5 * y)
+    found = [
+        de.solve(de.JumpProblem(problem, jump), de.Tsit5(), key=jax.random.key(3))
+        for problem in (OWN, PLAIN)
+    ]
+    assert found[0].events[0].num > 0
+    np.testing.assert_array_equal(found[0].y1, found[1].y1)
+
+
 def test_an_event_of_ones_own_happens_as_its_base_does():
     class Floor(de.Event):
         """Ends a solve where the first component falls below a height."""

@@ -114,6 +114,15 @@ def test_the_default_above_64_numbers_warns_of_stiffness():
         jax.jit(lambda k: de.solve(problem.replace(args=k)).y1)(1.0)
 
 
+def test_the_default_for_an_equation_of_second_order_warns_of_stiffness():
+    damped = de.SecondOrderProblem(
+        lambda t, x, v, a: -2000 * v - 1000 * x, np.ones(40), np.zeros(40), (0.0, 2.0)
+    )
+    with pytest.warns(UserWarning, match=r"attempts by Tsit5.*is stiff") as caught:
+        de.solve(damped)
+    assert "jac=" not in str(caught[0].message)  # which it does not take
+
+
 def test_single_precision():
     case = zoo.hires()
     problem = case.problem().replace(y0=jnp.asarray(case.y0, jnp.float32))

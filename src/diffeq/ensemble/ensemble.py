@@ -22,7 +22,7 @@ from ..core.promotion import standard_promotion
 from ..core.status import Status
 from ..integrator.call import MAX_STEPS, StaticOptions
 from ..methods import Method
-from ..problems import JumpProblem, Problem, SteadyStateProblem
+from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.lowering import initial_tree
 from ..solution import Solution
@@ -234,7 +234,7 @@ def _solve_nonstiff_first(ensemble: Ensemble) -> Solution | None:
 
 def _check(problem: Problem, *, n: Any, draw: Any, key: Any, strategy: str) -> None:
     """Refuses arguments that are wrong for any inputs."""
-    if isinstance(problem, SteadyStateProblem):
+    if getattr(problem, "is_steady", False):
         raise TypeError(
             "problem is a SteadyStateProblem, which is not followed in time: jax.vmap of de.solve "
             "finds many steady states."
@@ -364,7 +364,7 @@ def _for_all(static: StaticOptions, spans: Spans, max_steps: int | None) -> Stat
 def _wide(saveat: PyTree, problem: Problem) -> bool:
     """True if a trajectory saves so many numbers that a tape is smaller than their Jacobians."""
     each = list(saveat.values()) if isinstance(saveat, dict) else [saveat]
-    if isinstance(problem, JumpProblem) or any(isinstance(at, str) for at in each):
+    if problem.has_jumps or any(isinstance(at, str) for at in each):
         return True
     rows = sum(1 if at is None else np.size(at) for at in each)
     return rows * sum(map(np.size, jax.tree.leaves(initial_tree(problem)))) > _MOST

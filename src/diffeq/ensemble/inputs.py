@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Int, PyTree, Shaped
 
 from ..autodiff.jax_internals import Tracer
-from ..problems import HamiltonianProblem, JumpProblem, Problem, SecondOrderProblem
+from ..problems import Problem
+from ..problems.lowering import names_of
 from .sharded import row_at
 
 __all__ = ["Inputs", "check_fits", "filled", "gathered", "key_of", "placed", "trajectory"]
@@ -88,10 +89,9 @@ def filled(given: dict[str, PyTree], places: Places, rows: Sequence) -> dict[str
 
 def placed(problem: Problem, fields: dict[str, PyTree]) -> Problem:
     """The problem with these fields; y0 of an equation of second order is its pair of states."""
-    inner = problem.problem if isinstance(problem, JumpProblem) else problem
-    pairs = {SecondOrderProblem: ("x0", "v0"), HamiltonianProblem: ("q0", "p0")}
-    names = next((pair for kind, pair in pairs.items() if isinstance(inner, kind)), None)
-    if names and "y0" in fields:
+    inner = problem.without_jumps
+    names = names_of(inner)
+    if len(names) == 2 and "y0" in fields:
         fields = dict(fields)
         state = fields.pop("y0")
         if not isinstance(state, (tuple, list)) or len(state) != 2:

@@ -11,7 +11,7 @@ each jump, so that a long integral does not lose small increments to rounding.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -331,15 +331,16 @@ def _extended_problem(
     }
     state |= {"logs": hold(jnp.zeros((), dtype))} if score else {}
     held = tuple(Packing(tree).held)
-    field = lambda name, rates: _Field(getattr(plain, name), name, rates, held)  # noqa: E731
-    if isinstance(plain, ODEProblem):
-        return ODEProblem(field("f", rates), state, plain.tspan, plain.args)
-    if isinstance(plain, SplitODEProblem):
-        parts = (field("implicit", None), field("explicit", rates))
-        return SplitODEProblem(*parts, state, plain.tspan, plain.args)
-    assert isinstance(plain, SDEProblem)
-    spread = _Spread(plain.diffusion, plain.noise)
-    return plain.replace(drift=field("drift", rates), diffusion=spread, y0=state)
+    parts: dict[str, Callable] = {
+        name: _Field(
+            getattr(plain, name), name, rates if name == plain.explicit_function else None, held
+        )
+        for name in plain.functions
+    }
+    if plain.stochastic:
+        noisy: Any = plain
+        parts["diffusion"] = _Spread(noisy.diffusion, noisy.noise)
+    return plain.replace(**parts, y0=state)
 
 
 def _with_marks(y: PyTree, held: tuple) -> PyTree:

@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,8 +26,7 @@ from ..methods import Method
 from ..methods.delayed import MethodOfSteps
 from ..output import Output
 from ..output.progress import Meter
-from ..problems import DAEProblem, ImplicitDAEProblem, JumpProblem, Problem
-from ..problems.dae import packed_differential
+from ..problems.dae import kept_components
 from ..problems.forms import Form, lower
 from ..problems.lowering import Canonical, canonical
 from . import Data, Integrator, Start, Stops, count_passed
@@ -119,7 +119,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
     parts, own = lower_events(call.events, problem, entry, (t0, t1), sign, static.max_events)
     stops = Stops.of(entry, parts, method.order, sign, call.stops)
     max_steps = static.max_steps + (stops.found if static.counted else 0)  # each cuts one in two
-    algebraic = isinstance(problem, (DAEProblem, ImplicitDAEProblem)) and static.init != "given"
+    algebraic = problem.algebraic and static.init != "given"
     lowered_events = _events(parts, entry, algebraic, stops)
     cut = static.by_hand or bool(parts)
     noise = _noise(entry, controller, stops, area=method.area, cut=cut, events=lowered_events)
@@ -150,7 +150,7 @@ def build(call: Call, static: StaticOptions) -> BuiltSolve:
         stops=() if stops.times is None else stops.times,
         events=own,
         tolerance=tolerance,
-        kept=_kept(problem, entry),
+        kept=kept_components(problem, entry.packing),
         method=jax.tree.map(jnp.asarray, method_arrays),
         controller=jax.tree.map(jnp.asarray, controller_arrays),
         times=(),
@@ -197,11 +197,11 @@ def _keeps_workspace(
 
 def _with_jumps_as_events(call: Call, static: StaticOptions) -> tuple[Call, JumpProcess | None]:
     """The call with the jumps of its problem among its events, and what draws them."""
-    problem, rtol = call.problem, call.rtol
-    if not isinstance(problem, JumpProblem):
+    problem: Any = call.problem
+    if not problem.has_jumps:
         return call, None
-    process = JumpProcess.of(problem, call.key, static.max_events, rtol)
-    rtol, atol = process.tolerances(rtol, call.atol)
+    process = JumpProcess.of(problem, call.key, static.max_events, call.rtol)
+    rtol, atol = process.tolerances(call.rtol, call.atol)
     events = process.events(call.events)
     return call._replace(problem=process.problem, events=events, rtol=rtol, atol=atol), process
 
@@ -278,13 +278,6 @@ def _polynomial(method: Method, t: ShapeOf, y: ShapeOf) -> PyTree:
 def _power(rows: int) -> int:
     """The least power of two that is not below."""
     return 1 << (rows - 1).bit_length()
-
-
-def _kept(problem: Problem, entry: Canonical) -> Array | None:
-    """Which components of a state are differential, where a user says so."""
-    if not isinstance(problem, DAEProblem):
-        return None
-    return packed_differential(problem, entry.packing)
 
 
 def _noise(

@@ -38,6 +38,9 @@ class Problem:
     delayed: ClassVar[bool] = False  # True if it evaluates its past
     is_ode: ClassVar[bool] = False  # True if y' is a function of t, y and args
     is_steady: ClassVar[bool] = False  # True if there is no time in it
+    algebraic: ClassVar[bool] = False  # True if there may be equations without y' in it
+    has_jumps: ClassVar[bool] = False  # True if it is another equation that jumps at random
+    explicit_function: ClassVar[str] = "f"  # the one that explicit steps evaluate, if there are two
     args: PyTree
     tspan: TimeSpan
 
@@ -74,6 +77,11 @@ class Problem:
         other = copy.copy(self)
         other.__dict__.update(changes)
         return other
+
+    @property
+    def without_jumps(self) -> "Problem":
+        """The equation between jumps at random: the problem itself, but for a `JumpProblem`."""
+        return self
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={_abbreviated(getattr(self, name))}" for name in self.fields)

@@ -21,6 +21,7 @@ __all__ = [
     "ImplicitDAEProblem",
     "algebraic_rows",
     "free_projector",
+    "kept_components",
     "packed_differential",
     "packed_index",
     "packed_mass",
@@ -93,6 +94,7 @@ class DAEProblem(Problem):
         [0.84, 0.54, -0.84]
     """
 
+    algebraic: ClassVar[bool] = True
     fields = ("f", "y0", "tspan", "args", "mass_matrix", "differential", "jac", "index")
     functions: ClassVar[dict[str, str]] = {"f": "t, y, args"}
 
@@ -164,6 +166,7 @@ class ImplicitDAEProblem(Problem):
         [[1.0, 0.0], [0.716, 0.284]]
     """
 
+    algebraic: ClassVar[bool] = True
     fields = ("residual", "y0", "tspan", "args", "dy0", "differential")
     functions: ClassVar[dict[str, str]] = {"residual": "t, y, dy, args"}
 
@@ -236,6 +239,13 @@ def packed_differential(
         )
     flags = flags.real != 0
     return jnp.concatenate([flags, flags]) | ~packing.real_mask if packing.viewed else flags
+
+
+def kept_components(problem: Problem, packing: Packing) -> Bool[Array, " n"] | None:
+    """Flags of the components that keep their initial values where the mass matrix does not say
+    it, as a user flags them; None where nothing is flagged.
+    """
+    return packed_differential(problem, packing) if isinstance(problem, DAEProblem) else None
 
 
 def _static(index: PyTree) -> PyTree:

@@ -146,10 +146,16 @@ or a jump of another channel: ∫ y dt, and not y1 nor a count |
 
     fields = ("problem", "jumps", "estimator")
     stochastic: ClassVar[bool] = True
+    has_jumps: ClassVar[bool] = True
 
     def __init__(self, problem: Any, jumps: Any, *, estimator: Any = None) -> None:
         self.problem, self.jumps, self.estimator = problem, _jumps(jumps), estimator
         self._check()
+
+    @property
+    def without_jumps(self) -> Problem:
+        """The equation between jumps."""
+        return self.problem
 
     @property
     def args(self) -> PyTree:

@@ -12,7 +12,6 @@ from ..autodiff.jax_internals import Tracer
 from ..core.packing import Packing, released
 from .base import evaluated
 from .dae import DAEProblem, packed_mass
-from .jump import JumpProblem
 from .lowering import as_rate, initial_tree, time_dtype
 from .ode import SplitODEProblem
 
@@ -28,7 +27,7 @@ def with_known_pattern(problem: Any) -> Any:
     It is read from the field as a function of floating-point numbers of any value; whole numbers
     that are known, such as indices, are constants of it. It is read once for a field and these.
     """
-    if isinstance(problem, JumpProblem):
+    if problem.has_jumps:
         return problem.replace(problem=with_known_pattern(problem.problem))
     jac: Any = getattr(problem, "jac", None)
     if jac is None or callable(jac) or jac.is_known:

@@ -83,6 +83,7 @@ class SplitODEProblem(Problem):
     """
 
     is_ode = True
+    explicit_function: ClassVar[str] = "explicit"
     fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
     functions: ClassVar[dict[str, str]] = {"implicit": "t, y, args", "explicit": "t, y, args"}
 

@@ -78,6 +78,7 @@ class SDDEProblem(Noisy):
         True
     """
 
+    explicit_function: ClassVar[str] = "drift"
     fields = (
         "drift",
         "diffusion",

@@ -88,6 +88,7 @@ class SDEProblem(Noisy):
         True
     """
 
+    explicit_function: ClassVar[str] = "drift"
     fields = (
         "drift",
         "diffusion",

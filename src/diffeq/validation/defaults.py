@@ -1,5 +1,6 @@
 """The method and the controller, where none is named."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -9,9 +10,10 @@ from jaxtyping import ArrayLike, PyTree
 from ..adjoints import Adjoint, Discrete
 from ..algebra import JacobianStructure
 from ..controllers import Controller
+from ..core.dispatch import entry_for
 from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
-from ..problems import DAEProblem, ImplicitDAEProblem, Problem, SplitODEProblem
+from ..problems import ImplicitDAEProblem, Problem, SplitODEProblem
 from ..problems.cde import by_increments
 from ..problems.forms import Sde
 from .values import concrete
@@ -35,14 +37,24 @@ def default_method(
         return _default_noisy(problem, controller, dt)
     if by_increments(problem):
         return METHODS["Heun"]()
-    if isinstance(problem, DAEProblem):
-        return METHODS["Rodas5P" if problem.index is None else "RadauIIA5"]()
-    if isinstance(getattr(problem, "jac", None), JacobianStructure):
-        # Zeros are declared where the equation is stiff; of two parts they are those of one.
-        return METHODS["KenCarp4" if isinstance(problem, SplitODEProblem) else "Rodas5P"]()
-    if isinstance(problem, ImplicitDAEProblem):
-        return BDF()
+    # Zeros are declared where the equation is stiff; of two parts they are those of one.
+    if problem.algebraic or isinstance(getattr(problem, "jac", None), JacobianStructure):
+        return _implicit_method(problem)
     return explicit_for(rtol)
+
+
+# The default of a kind of problem where it is implicit; Rodas5P for all others.
+_IMPLICIT: dict[type[Problem], Callable[[], Method]] = {
+    SplitODEProblem: METHODS["KenCarp4"],
+    ImplicitDAEProblem: BDF,
+}
+
+
+def _implicit_method(problem: Problem) -> Method:
+    """The implicit method for a kind of problem, and for equations of a higher index."""
+    if getattr(problem, "index", None) is not None:
+        return METHODS["RadauIIA5"]()
+    return (entry_for(_IMPLICIT, type(problem)) or METHODS["Rodas5P"])()
 
 
 def explicit_for(rtol: PyTree, stages: str | None = None) -> Method:

@@ -162,7 +162,7 @@ def check_noisy(problem: Problem, events: tuple) -> None:
 def check_forwards(problem: Problem, span: PyTree) -> None:
     """Time runs forwards where a path is drawn."""
     if problem.stochastic and span is not None and span[1] < span[0]:
-        what = "jumps are" if isinstance(problem, JumpProblem) else "an SDE is"
+        what = "jumps are" if problem.has_jumps else "an SDE is"
         raise ValueError(
             f"tspan = ({span[0]:g}, {span[1]:g}) runs backwards; {what} solved forwards in time."
         )
@@ -266,7 +266,7 @@ def check_key(problem: Problem, key: Any) -> None:
             )
         return
     if key is None:
-        what = "jumps are drawn" if isinstance(problem, JumpProblem) else "an SDE draws its noise"
+        what = "jumps are drawn" if problem.has_jumps else "an SDE draws its noise"
         raise ValueError(
             f"key is None; {what} from a key: solve(…, key=jax.random.key(0)), and other keys for "
             "other paths."
