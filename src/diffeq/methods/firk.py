@@ -262,7 +262,7 @@ class _StageEquations(NamedTuple):
         for all stages, Newton's method would leave in algebraic components a multiple of its last
         update.
         """
-        return self.is_residual and self.form.has_state_dependent_mass(self.t, self.y)
+        return self.form.has_state_dependent_mass(self.t, self.y)
 
     def residual(self, moves: Array) -> Array:
         """R(U)."""

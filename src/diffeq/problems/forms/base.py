@@ -120,12 +120,17 @@ class DifferentialAlgebraic(Form):
     has_higher_index: ClassVar[bool] = False
 
     def residual_of_step(self, dt: Array, t: Array, y: Array, path: Array) -> Array:
-        """Dt f − M path, ravelled, where path is dt y': zero where the equation holds."""
+        """The value dt f − M path, ravelled, where path is dt y': zero where the equation holds."""
         raise NotImplementedError
 
     def mass_times_slope(self, t: Array, y: Array) -> Array:
         """M y' at (t, y); of a residual, which has no constant M, y'."""
         raise NotImplementedError
+
+    def has_state_dependent_mass(self, t: Array, y: Array) -> bool:
+        """True if the M at y' depends on t, y or y'."""
+        del t, y
+        return False
 
     def index_weighted(self, dt: Array, x: Array) -> Array:
         """Errors and Newton's updates of each component, along the last axis, as they count."""

@@ -71,7 +71,7 @@ class Mass(OneField, DifferentialAlgebraic):
         return self.field(t, y)
 
     def residual_of_step(self, dt: Array, t: Array, y: Array, path: Array) -> Array:
-        """Dt f − M path, ravelled, where path is dt y': zero where the equation holds."""
+        """The value dt f − M path, ravelled, where path is dt y': zero where the equation holds."""
         return dt * self.field(t, y).ravel() - apply_mass(self.mass, path)
 
     def consistent_state(
