@@ -166,7 +166,7 @@ class Krylov(eqx.Module):
                 f"preconditioner is {given!r}; one of {_READY} is wanted, or a function "
                 "preconditioner(t, y, args, c) that returns r ↦ P⁻¹ r."
             )
-        if is_function(given):
+        if callable(given) and is_function(given):
             check_arguments(given, "preconditioner", "t, y, args, c")
 
     def __repr__(self) -> str:
