@@ -27,6 +27,7 @@ from .methods.pattern_check import TURNS, declared_structure, missed_by_rows
 from .methods.rosenbrock import Rosenbrock
 from .problems import Problem
 from .problems.base import evaluated
+from .problems.cde import by_increments
 from .problems.forms import HigherIndex, Mass, Ode, Split, lower
 from .problems.known_pattern import with_known_pattern
 from .problems.lowering import equation_at
@@ -169,6 +170,8 @@ def stiffness(problem: Problem, method: Method | None, last: Last) -> str:
     method = getattr(method, "nonstiff", method)  # which a pair of methods begins with
     if not isinstance(method, ExplicitRK) or problem.delayed:
         return ""
+    if by_increments(problem):  # which has a slope within its steps alone
+        return ""
     table = method.tableau
     rate = dominant_eigenvalue(problem, last.t, last.y)
     if not rate or not math.isfinite(abs(rate)):
@@ -249,7 +252,7 @@ def sliding(problem: Problem, last: Last) -> str:
     """
     if problem.delayed or problem.stochastic or not hasattr(problem, "f"):
         return ""
-    if problem.algebraic:  # then f is no slope
+    if problem.algebraic or by_increments(problem):  # then f is no slope
         return ""
     field, y = _field_of(problem, last)
     f = field(y)

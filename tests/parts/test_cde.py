@@ -357,6 +357,13 @@ def test_heun_solves_in_the_sense_of_stratonovich():
     np.testing.assert_allclose(euler, np.exp(end - twice / 2), rtol=0.1)
 
 
+def test_many_increments_are_no_sign_of_stiffness():
+    problem = along(walk, f=lambda t, y, args: linear(t, y, MATRICES), by="increments")
+    assert de.solve(problem, dt=1 / 1024).stats["steps"] == 1024
+    with pytest.raises(de.SolveError, match="max_steps"):
+        de.solve(problem, dt=1 / 1024, max_steps=1000)
+
+
 def test_increments_differentiate_and_map():
     f = lambda t, y: jnp.sin(linear(t, y, MATRICES))
     ts = jnp.linspace(0.0, 1.0, 17)

@@ -230,8 +230,8 @@ def test_given_steps_differentiate_exactly_with_a_preconditioner(given, jac):
 
 @pytest.mark.parametrize("given", [None, de.Block(2)])
 def test_systems_of_derivatives_are_solved_in_single_precision(given):
-    """Of cells whose two quantities react fast: the matrix of a step is so large that the rounding
-    of x alone leaves a residual above ε^(2/3).
+    """Of cells whose two quantities react fast: the matrix of a step is so large that rounding
+    alone leaves a residual above ε^(2/3).
     """
     laplace = np.eye(20, k=1) - 2 * np.eye(20) + np.eye(20, k=-1)
     reaction = np.kron(np.eye(20), [[1.0, -1.0], [-1.0, 1.0]])
@@ -247,6 +247,31 @@ def test_systems_of_derivatives_are_solved_in_single_precision(given):
     np.testing.assert_allclose(turned, wanted, atol=1e-3 * np.abs(wanted).max())
     small = jnp.float32(2.0**-90)
     np.testing.assert_allclose(solve_iteratively(products, small * like) / small, found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("place", [0, 1, 22])
+def test_rounding_of_any_component_may_be_what_is_left(place):
+    """One component is held to the mean of the others by a large number."""
+    n, size = 200, 2e4
+
+    def times(v):
+        others = (jnp.sum(v) - v[place]) / (n - 1)
+        return v.at[place].add(size * (v[place] - others))
+
+    matrix = np.eye(n)
+    matrix[place] -= size / (n - 1)
+    matrix[place, place] += size + size / (n - 1)
+    b = np.random.default_rng(0).normal(size=n)
+    products = Products(times, lx.GMRES(1e-3, 1e-3, restart=10), exact=True)
+    found = solve_iteratively(products, jnp.asarray(b, jnp.float32))
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, b), atol=1e-5)
+
+
+def test_a_singular_matrix_has_no_solution_in_any_precision():
+    flat = lambda v: v - jnp.mean(v)
+    for dtype in (jnp.float32, jnp.float64):
+        products = Products(flat, lx.GMRES(1e-3, 1e-3, restart=5), exact=True)
+        assert np.isnan(solve_iteratively(products, jnp.arange(8, dtype=dtype))).all()
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -42,7 +42,8 @@ CHECKS = {
 
 def classes_asked_for(tree: ast.AST, local: dict[str, str]) -> Iterator[str]:
     """The classes that a module compares the class of an object with: by `isinstance` and
-    `issubclass`, by `type(x) is C`, by a pattern of `match`, and by the name of a class.
+    `issubclass`, by `type(x) is C`, by a pattern of `match`, by a table, and by the name of a
+    class.
     """
     for node in ast.walk(tree):
         within: list[ast.AST] = []
@@ -54,6 +55,8 @@ def classes_asked_for(tree: ast.AST, local: dict[str, str]) -> Iterator[str]:
             within = [node.left, *node.comparators]
         elif isinstance(node, ast.MatchClass):
             within = [node.cls]
+        elif isinstance(node, ast.Dict):  # a table by class
+            within = [key for key in node.keys if isinstance(key, ast.Name | ast.Attribute)]
         for part in (inner for x in within for inner in ast.walk(x)):
             if isinstance(part, ast.Name):
                 yield local.get(part.id, part.id)
@@ -107,6 +110,7 @@ def test_no_code_asks_for_the_class_of_a_problem(module: str) -> None:
         "form.__class__ == Split",
         "type(form).__name__ == 'Partitioned'",
         "match form:\n case Sde(): pass",
+        "{Split: 1, Mass: 2}[type(form)]",
         "from a import Implicit as Residual\nisinstance(form, Residual)",
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Bool, Inexact
 
 from ..autodiff.jax_internals import shape_of
 
@@ -46,8 +46,8 @@ def check_solver(solver: Any) -> None:
 
 def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
     """The x with A x = b, up to the solver's tolerances relative to the largest of b; or, for
-    derivatives, up to ε^(2/3), or the rounding of x where that is larger. NaN where it did not get
-    there.
+    derivatives, up to ε^(2/3), or to rounding where that leaves a larger residual. NaN where it did
+    not get there.
 
     With a preconditioner A P⁻¹ z = b is solved, and x is P⁻¹ z: the residual of z is that of x, and
     the tolerances are for it. (As an option of lineax P would be used from the left by GMRES, which
@@ -61,7 +61,7 @@ def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Arra
     [0.0909, 0.6364]
     """
     solve = _refined if matrix.exact else _approximate
-    inverse, transposed = matrix.inverses or (_identity, _identity)
+    inverse, transposed = matrix.inverses or (_unchanged, _unchanged)
     return lax.custom_linear_solve(
         matrix.times,
         b,
@@ -70,7 +70,7 @@ def solve_iteratively(matrix: Products, b: Inexact[Array, " n"]) -> Inexact[Arra
     )
 
 
-def _identity(r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+def _unchanged(r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
     return r
 
 
@@ -96,45 +96,50 @@ def _approximate(
     """
     least = _least_tolerance(b)
     solver = _with_tolerances(solver, lambda given: max(given, least))
-    product = lambda z: times(inverse(z))  # noqa: E731
-    if inverse is _identity:
-        return _iterated(solver, product, b)
+
+    def iterated() -> Inexact[Array, " n"]:
+        z, solved = _iterated(solver, lambda z: times(inverse(z)), b)
+        return jnp.where(solved, inverse(z), jnp.nan)
+
+    if inverse is _unchanged:
+        return iterated()
     start = inverse(b)  # which is x where P is the matrix; BiCGStab would divide zero by zero
     near = jnp.all(jnp.abs(b - times(start)) <= solver.atol + solver.rtol * jnp.abs(b))
-    return lax.cond(near, lambda: start, lambda: inverse(_iterated(solver, product, b)))
+    return lax.cond(near, lambda: start, iterated)
 
 
 def _refined(
     solver: Any, inverse: Callable, times: Callable, b: Inexact[Array, " n"]
 ) -> Inexact[Array, " n"]:
-    """The x whose residual b − A x is below ε^(2/3), or as small as the rounding of x lets it be.
+    """The x whose residual b − A x is below ε^(2/3), or as small as rounding lets it be.
 
     It is found by rounds, x ← x + P⁻¹ z with A P⁻¹ z = b − A x up to ε^(1/3): the rounding of z
     counts in a residual times the size of A, so that in single precision one round may end far
-    above ε^(2/3); that of a correction is smaller by as much as the correction is. How large the
-    rounding of x makes a residual is seen by a product with ε x in changing signs. The last round
-    is that which does not make the residual half of the previous one.
+    above ε^(2/3); that of a correction is smaller by as much as the correction is. The last round
+    is that which does not make the residual half of the previous one; it counts if it makes it
+    smaller. If its z was found, rounding alone can have kept it from that; then the x counts whose
+    residual is below ε^(1/3).
     """
     least = _least_tolerance(b)
-    solver = _with_tolerances(solver, lambda _: math.sqrt(least))
-    changing = jnp.finfo(b.dtype).eps * jnp.sin(jnp.arange(b.size, dtype=b.dtype) ** 2)
+    most = math.sqrt(least)
+    solver = _with_tolerances(solver, lambda _: most)
 
-    def correct(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x, r, _ = state
+    def correct(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        x, r, *_ = state
         size = _unit(r)
-        z = _iterated(solver, lambda z: times(inverse(z)), r / size)
-        x = x + inverse(size * z)
-        after = b - times(x)
-        left = jnp.max(jnp.abs(after))
-        return x, after, (left <= least) | ~(left <= size / 2)
+        z, found = _iterated(solver, lambda z: times(inverse(z)), r / size)
+        next_x = x + inverse(size * z)
+        next_r = b - times(next_x)
+        left = jnp.max(jnp.abs(next_r))
+        x, r = (jnp.where(left < size, new, old) for new, old in ((next_x, x), (next_r, r)))
+        return x, r, (left <= least) | ~(left <= size / 2), found
 
     x = inverse(b)  # which is all where P is the matrix; BiCGStab would divide zero by zero
     r = b - times(x)
     near = jnp.max(jnp.abs(r)) <= least
-    start = jnp.where(near, x, 0), jnp.where(near, r, b), near
-    x, r, _ = lax.while_loop(lambda state: ~state[-1], correct, start)
-    rounding = jnp.max(jnp.abs(times(changing * x)))
-    return jnp.where(jnp.max(jnp.abs(r)) <= jnp.maximum(least, 4 * rounding), x, jnp.nan)
+    start = jnp.where(near, x, 0), jnp.where(near, r, b), near, near
+    x, r, _, found = lax.while_loop(lambda state: ~state[2], correct, start)
+    return jnp.where(jnp.max(jnp.abs(r)) <= jnp.where(found, most, least), x, jnp.nan)
 
 
 def _least_tolerance(b: Inexact[Array, " n"]) -> float:
@@ -147,8 +152,10 @@ def _with_tolerances(solver: Any, change: Callable[[float], float]) -> Any:
     return replace(solver, **{x: change(float(size)) for x, size in given.items()})
 
 
-def _iterated(solver: Any, times: Callable, b: Array) -> Array:
-    """The solution by lineax, or NaN."""
+def _iterated(
+    solver: Any, times: Callable, b: Inexact[Array, " n"]
+) -> tuple[Inexact[Array, " n"], Bool[Array, ""]]:
+    """The solution by lineax as far as it got, and whether that is within the tolerances."""
     import lineax as lx
 
     operator = lx.FunctionLinearOperator(times, shape_of(b))
@@ -160,4 +167,4 @@ def _iterated(solver: Any, times: Callable, b: Array) -> Array:
             f"has ({error}); one for any matrix is wanted, such as lineax.GMRES(rtol=1e-3, "
             "atol=1e-3), or None for LU."
         ) from error
-    return jnp.where(found.result == lx.RESULTS.successful, found.value, jnp.nan)
+    return found.value, found.result == lx.RESULTS.successful

@@ -103,7 +103,7 @@ class Krylov(eqx.Module):
     GMRES of lineax looks at its residual once a restart, and makes two of them at least: with a
     good preconditioner a `restart` of a few products is enough. BiCGStab looks after every two, and
     is for double precision: in single precision it takes negative numbers for a breakdown. The
-    systems of derivatives are solved to ε^(2/3), or to the rounding of x where that is larger.
+    systems of derivatives are solved to ε^(2/3), or as far as rounding lets them be.
 
     In the backward solves of `de.Gauss` and `de.Backsolve`, which have another matrix, the bare
     solver is used.
@@ -226,12 +226,12 @@ def inverses_by_function(
             f"preconditioner(t, y, args, c) returned {given!r}; a function r ↦ P⁻¹ r is wanted."
         )
     inverse = stop_closure_gradient(partial(_checked_solution, given, point[-1]), like)
-    return inverse, partial(_transposed, inverse)
+    return inverse, partial(_transposed_solution, inverse)
 
 
-def _transposed(inverse: Callable, r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
+def _transposed_solution(inverse: Callable, r: Inexact[Array, " n"]) -> Inexact[Array, " n"]:
     """P⁻ᵀ r of the map r ↦ P⁻¹ r."""
-    try:
+    try:  # of what is traced already: errors of the user's own code have come out before
         (x,) = jax.linear_transpose(inverse, r)(r)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise TypeError(

@@ -51,11 +51,13 @@ from .jax_internals import (
     influences,
     input_types,
     instantiate,
+    is_key,
     is_unknown,
     is_zero,
     jaxpr_as_fun,
     known_inputs,
     name_of,
+    output_types,
     parameters,
     push_moving,
     rearranged,
@@ -246,8 +248,9 @@ def _filled_buffers(equation: Equation) -> Sequence[tuple[int, int]]:
         return []
     if lo != 0 or n != params["length"]:
         return []
-    sizes = params["sizes"]
-    return [(2 + sum(sizes[:5]) + i, sizes[2] + i) for i in range(sizes[5])]
+    sizes, types = params["sizes"], output_types(equation)
+    places = ((2 + sum(sizes[:5]) + i, sizes[2] + i) for i in range(sizes[5]))
+    return [(i, o) for i, o in places if not is_key(types[o])]
 
 
 def _abstract(lo: Any, n: Any, *xs: Any, sizes: Any, **params: Any) -> list:

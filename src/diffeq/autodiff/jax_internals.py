@@ -705,15 +705,17 @@ def carry_filled(
 ) -> tuple[Jaxpr, list[ShapedArray]]:
     """The jaxpr with arrays that it fills as further inputs, and filled as further outputs; and the
     types of these. `filled` tells of an equation the inputs that it fills, reading nothing of them
-    before, each with its output; those that the jaxpr returns stay as they are.
+    before, each with its output; those that nothing in the jaxpr reads, and those that it returns,
+    stay as they are.
     """
-    returned, equations = _variables(jaxpr.outvars), []
-    tables, results = [], []
+    read = {v for equation in jaxpr.eqns for v in _variables(equation.invars)}
+    read -= {*_variables(jaxpr.outvars)}
+    equations, tables, results = [], [], []
     for equation in jaxpr.eqns:
         inputs = list(equation.invars)
         for i, o in filled(equation):
             result = equation.outvars[o]
-            if not any(result is v for v in returned):
+            if result in read:
                 tables.append(Var(result.aval))
                 results.append(result)
                 inputs[i] = tables[-1]

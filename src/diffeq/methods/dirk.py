@@ -63,8 +63,9 @@ class DIRK(MatrixReusingMethod):
         linear: a linear solver of lineax for M − γ dt J, such as `lineax.GMRES(rtol=1e-3,
             atol=1e-3)`, which asks for products with J alone, for states of many numbers. Its
             tolerances are relative to the largest right side, and Newton's method corrects what it
-            leaves; derivatives are solved for to ε^(2/3), 4e-11 in double precision. Or a
-            `de.Krylov`, such a solver with a preconditioner. None: LU.
+            leaves; derivatives are solved for to ε^(2/3), 4e-11 in double precision, or as
+            far as rounding lets them be. Or a `de.Krylov`, such a solver with a preconditioner.
+            None: LU.
 
     Raises:
         TypeError: linear is no solver of lineax, and no `de.Krylov`.

@@ -41,6 +41,7 @@ class Problem:
     algebraic: ClassVar[bool] = False  # True if there may be equations without y' in it
     has_jumps: ClassVar[bool] = False  # True if it is another equation that jumps at random
     explicit_function: ClassVar[str] = "f"  # the one that explicit steps evaluate, if there are two
+    default_implicit: ClassVar[str] = "Rodas5P"  # the default where that is an implicit method
     args: PyTree
     tspan: TimeSpan
 

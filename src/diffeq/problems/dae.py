@@ -167,6 +167,7 @@ class ImplicitDAEProblem(Problem):
     """
 
     algebraic: ClassVar[bool] = True
+    default_implicit: ClassVar[str] = "BDF"
     fields = ("residual", "y0", "tspan", "args", "dy0", "differential")
     functions: ClassVar[dict[str, str]] = {"residual": "t, y, dy, args"}
 

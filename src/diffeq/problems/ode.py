@@ -84,6 +84,7 @@ class SplitODEProblem(Problem):
 
     is_ode = True
     explicit_function: ClassVar[str] = "explicit"
+    default_implicit: ClassVar[str] = "KenCarp4"
     fields = ("implicit", "explicit", "y0", "tspan", "args", "jac")
     functions: ClassVar[dict[str, str]] = {"implicit": "t, y, args", "explicit": "t, y, args"}
 

@@ -1,6 +1,5 @@
 """The method and the controller, where none is named."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -10,10 +9,9 @@ from jaxtyping import ArrayLike, PyTree
 from ..adjoints import Adjoint, Discrete
 from ..algebra import JacobianStructure
 from ..controllers import Controller
-from ..core.dispatch import entry_for
 from ..core.packing import Packing, moving_leaves
 from ..methods import BDF, METHODS, Method, Stochastic
-from ..problems import ImplicitDAEProblem, Problem, SplitODEProblem
+from ..problems import Problem
 from ..problems.cde import by_increments
 from ..problems.forms import Sde
 from .values import concrete
@@ -43,18 +41,11 @@ def default_method(
     return explicit_for(rtol)
 
 
-# The default of a kind of problem where it is implicit; Rodas5P for all others.
-_IMPLICIT: dict[type[Problem], Callable[[], Method]] = {
-    SplitODEProblem: METHODS["KenCarp4"],
-    ImplicitDAEProblem: BDF,
-}
-
-
 def _implicit_method(problem: Problem) -> Method:
     """The implicit method for a kind of problem, and for equations of a higher index."""
     if getattr(problem, "index", None) is not None:
         return METHODS["RadauIIA5"]()
-    return (entry_for(_IMPLICIT, type(problem)) or METHODS["Rodas5P"])()
+    return {"BDF": BDF, **METHODS}[problem.default_implicit]()
 
 
 def explicit_for(rtol: PyTree, stages: str | None = None) -> Method:

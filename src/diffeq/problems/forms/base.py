@@ -20,7 +20,8 @@ class Form:
     `has_algebraic_equations` is True if there are, or may be, equations without y' for initial
     values to satisfy; `has_constant_mass`, if y' enters as M y' with one M for all t and y (or as
     y'); `has_given_steps`, if the data of the equation are known at the ends of steps alone.
-    `solved_name` is the name, in a problem, of the function that implicit methods solve for.
+    `solved_name` is the name, in a problem, of the function that implicit methods solve for, where
+    they take the equation.
     """
 
     has_constant_mass: ClassVar[bool] = True
