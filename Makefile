@@ -33,8 +33,8 @@ test: $(VENV)/.ready-dev ## set up, then run the tests; JAX=lowest: with the old
 check: format-check lint types doctest test ## all that a commit has to pass
 
 # Annotations are checked by `check`; checking them takes a quarter of a long test, which traces much.
-thorough: $(VENV)/.ready-dev ## the long tests: more methods and modes, every example, every page
-	DIFFEQ_CHECK_TYPES=0 $(BIN)/pytest -m "thorough or long"
+thorough: $(VENV)/.ready-dev ## the long tests: more methods and modes, every example; PART=0/3: a third
+	DIFFEQ_CHECK_TYPES=0 DIFFEQ_PART=$(PART) $(BIN)/pytest -m "thorough or long"
 
 contracts: $(VENV)/.ready-test ## how the parts of JAX behave that it does not document, and a few solves
 	$(BIN)/pytest -m "not thorough" $(CONTRACTS)

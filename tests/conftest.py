@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import _import_hook, install_import_hook
 from jaxtyping._import_hook import JaxtypingTransformer
-from tests.tiers import mark_long_tests
+from tests.tiers import mark_long_tests, thorough_of_part
 
 jax.config.update("jax_enable_x64", True)
 
@@ -57,9 +57,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the long tests."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the long tests, and leave out what is not of the part of the thorough ones."""
     mark_long_tests(items)
+    items[:], left_out = thorough_of_part(items, os.environ.get("DIFFEQ_PART", ""))
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True, scope="module")

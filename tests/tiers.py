@@ -1,5 +1,6 @@
 """The tests that `make check` leaves to `make thorough`: cases that are marked, and long tests."""
 
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,21 @@ def mark_long_tests(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid in listed:
             item.add_marker(pytest.mark.long)
+
+
+def thorough_of_part(items: list[pytest.Item], part: str) -> tuple[list, list]:
+    """The tests that are run, and those that are left out: with part "1/3" two of three that are
+    thorough, by their names, are left to parts "0/3" and "2/3". A part "" is all.
+    """
+    if not part:
+        return items, []
+    which, count = map(int, part.split("/"))
+    assert 0 <= which < count, f"the part {part} of the thorough tests: 0/3 is the first of three"
+    runs, leaves = [], []
+    for item in items:
+        left = zlib.crc32(item.nodeid.encode()) % count != which
+        (leaves if left and item.get_closest_marker("thorough") else runs).append(item)
+    return runs, leaves
 
 
 def shortly(cases: Iterable, *short: Any) -> list:
