@@ -168,9 +168,7 @@ def stiffness(problem: Problem, method: Method | None, last: Last) -> str:
     accuracy; that one moves slowly shows in y'' = ∂f/∂t + ∂f/∂y f, which is then small beside λ f.
     """
     method = getattr(method, "nonstiff", method)  # which a pair of methods begins with
-    if not isinstance(method, ExplicitRK) or problem.delayed:
-        return ""
-    if by_increments(problem):  # which has a slope within its steps alone
+    if not isinstance(method, ExplicitRK) or not _has_slope(problem):
         return ""
     table = method.tableau
     rate = dominant_eigenvalue(problem, last.t, last.y)
@@ -250,9 +248,7 @@ def sliding(problem: Problem, last: Last) -> str:
     Along f, some steps ahead and back, two states are sought at which a component of f has opposite
     signs, and bisected: at a jump it still has where no number is left between them.
     """
-    if problem.delayed or problem.stochastic or not hasattr(problem, "f"):
-        return ""
-    if problem.algebraic or by_increments(problem):  # then f is no slope
+    if not _has_slope(problem) or not hasattr(problem, "f"):
         return ""
     field, y = _field_of(problem, last)
     f = field(y)
@@ -289,6 +285,12 @@ def _field_of(problem: Problem, last: Last) -> tuple[Callable, np.ndarray]:
     field, t, state = _slope_at(problem, last.t, last.y)
     at = jax.jit(lambda y: field(t, y.reshape(state.shape)))
     return lambda y: np.asarray(at(jnp.asarray(y, state.dtype))).ravel(), np.ravel(state)
+
+
+def _has_slope(problem: Problem) -> bool:
+    """True if y' is a function of t and y, outside of steps as well."""
+    other = problem.delayed or problem.stochastic or problem.algebraic
+    return not (other or by_increments(problem))
 
 
 def _slope_at(problem: Problem, t: ArrayLike, y: PyTree) -> tuple[Callable, Array, Array]:

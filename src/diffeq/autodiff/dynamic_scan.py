@@ -244,9 +244,8 @@ def _filled_buffers(equation: Equation) -> Sequence[tuple[int, int]]:
     if name_of(equation) != "walk":
         return []
     params, (lo, n, *_) = parameters(equation), known_inputs(equation)
-    if lo is None or n is None or not params["fresh"] or params["lanes"]:
-        return []
-    if lo != 0 or n != params["length"]:
+    whole = lo == 0 and n == params["length"]  # None, of what is not known, is neither
+    if not whole or not params["fresh"] or params["lanes"]:
         return []
     sizes, types = params["sizes"], output_types(equation)
     places = ((2 + sum(sizes[:5]) + i, sizes[2] + i) for i in range(sizes[5]))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ...algebra import JacobianStructure
+from .linearisation import Linearisation, linearised_field
 
 __all__ = ["DifferentialAlgebraic", "Form", "OneField", "StateTolerance"]
 
@@ -74,8 +75,37 @@ class Form:
         return (self.slope,)
 
 
+class SolvedForField(Form):
+    """The base of equations M y' = f(t, y), or with further parts, which implicit methods solve for
+    f, their `solved_field`; `jac` is ∂f/∂y, if known, and M is 1 where `mass` is None.
+    """
+
+    @property
+    def solved_field(self) -> Callable[..., Array]:
+        """The field that implicit methods solve for."""
+        raise NotImplementedError
+
+    def solved_value(self, t: Array, y: Array) -> Array:
+        """The value of that field at (t, y)."""
+        return self.solved_field(t, y)
+
+    def linearised(
+        self,
+        t: Array,
+        y: Array,
+        slope: Callable[[], Array] | None = None,
+        *,
+        by_products: bool = False,
+    ) -> Linearisation:
+        """M, and J = ∂f/∂y at (t, y)."""
+        del slope
+        known: Any = self  # the fields `jac` and `mass`, which subclasses have
+        field = self.solved_field
+        return linearised_field(field, t, y, known.jac, known.mass, by_products=by_products)
+
+
 @dataclass(frozen=True)
-class OneField(Form):
+class OneField(SolvedForField):
     """The base of equations of one field(t, y). `jac(t, y)`, if known, is ∂field/∂y of the ravelled
     state; or jac is the structure that ∂field/∂y has (`algebra.JacobianStructure`).
     """
@@ -92,10 +122,6 @@ class OneField(Form):
         """Returns the equation with a field that is not evaluated at (t, y)."""
         known = lambda at, state: slope if at is t and state is y else self.field(at, state)  # noqa: E731
         return replace(self, field=known)
-
-    def solved_value(self, t: Array, y: Array) -> Array:
-        """field(t, y)."""
-        return self.field(t, y)
 
 
 @runtime_checkable

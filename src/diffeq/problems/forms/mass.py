@@ -1,6 +1,5 @@
 """Equations with a mass matrix, M y' = f, of index 1."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +20,6 @@ from ...algebra import (
 )
 from ...algebra.roots import find_root, implicit_root
 from .base import DifferentialAlgebraic, OneField, StateTolerance
-from .linearisation import Linearisation, linearised_field
 
 __all__ = ["Mass"]
 
@@ -53,18 +51,6 @@ class Mass(OneField, DifferentialAlgebraic):
         value, by_y, by_t = field_derivatives(self.field, t, y, self.jac)
         rate = value - _projected(self.free, value if by_t is None else value + by_t)
         return linear_solve(factored(self._determining_matrix(by_y)), rate).reshape(y.shape)
-
-    def linearised(
-        self,
-        t: Array,
-        y: Array,
-        slope: Callable[[], Array] | None = None,
-        *,
-        by_products: bool = False,
-    ) -> Linearisation:
-        """M, and J = ∂field/∂y at (t, y)."""
-        del slope
-        return linearised_field(self.field, t, y, self.jac, self.mass, by_products=by_products)
 
     def mass_times_slope(self, t: Array, y: Array) -> Array:
         """field(t, y)."""

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .base import OneField
-from .linearisation import Linearisation, linearised_field
 from .sde import apply_diffusion
 
 __all__ = ["Increments", "Ode"]
@@ -23,18 +22,6 @@ class Ode(OneField):
     def slope(self, t: Array, y: Array) -> Array:
         """field(t, y)."""
         return self.field(t, y)
-
-    def linearised(
-        self,
-        t: Array,
-        y: Array,
-        slope: Callable[[], Array] | None = None,
-        *,
-        by_products: bool = False,
-    ) -> Linearisation:
-        """M = 1 and J = ∂field/∂y at (t, y)."""
-        del slope
-        return linearised_field(self.field, t, y, self.jac, by_products=by_products)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from typing import ClassVar
 from jaxtyping import Array
 
 from ...algebra import JacobianStructure
-from .base import Form
-from .linearisation import Linearisation, linearised_field
+from .base import SolvedForField
 
 __all__ = ["Split"]
 
 
 @dataclass(frozen=True)
-class Split(Form):
+class Split(SolvedForField):
     """y' = implicit(t, y) + explicit(t, y); `jac` is that of the implicit part."""
 
     mass: ClassVar[None] = None
@@ -36,19 +35,3 @@ class Split(Form):
     def slope(self, t: Array, y: Array) -> Array:
         """The sum of both parts."""
         return self.field(t, y)
-
-    def solved_value(self, t: Array, y: Array) -> Array:
-        """implicit(t, y)."""
-        return self.implicit(t, y)
-
-    def linearised(
-        self,
-        t: Array,
-        y: Array,
-        slope: Callable[[], Array] | None = None,
-        *,
-        by_products: bool = False,
-    ) -> Linearisation:
-        """M = 1 and J = ∂implicit/∂y at (t, y)."""
-        del slope
-        return linearised_field(self.implicit, t, y, self.jac, by_products=by_products)
