@@ -204,3 +204,64 @@ def test_an_equation_of_values_and_tangents_keeps_nothing():
     branch = lambda x: jax.lax.cond(x > -9.0, sine, lambda x: -x, x)
     for wrapped in (sine, jax.checkpoint(sine), branch):
         np.testing.assert_allclose(jax.grad(loss)(1.3, wrapped), wanted, rtol=1e-13)
+
+
+def listed_chain(weights, rows, start, listed, count, reverse):
+    """Y ↦ tanh(W y) + row over the listed rows, and a table of each y at its row."""
+
+    def step(active, row, consts, carry, *_):
+        del active
+        y = jnp.tanh(consts @ carry) + row
+        return y, (y,)
+
+    return walk(
+        step,
+        listed,
+        count,
+        rows=rows,
+        consts=weights,
+        carry=start,
+        buffers=(jnp.zeros((5, 2)),),
+        length=5,
+        reverse=reverse,
+    )
+
+
+def straight_over(order, weights, rows, start):
+    y, table = start, jnp.zeros((5, 2))
+    for j in order:
+        y = jnp.tanh(weights @ y) + rows[j]
+        table = table.at[j].set(y)
+    return y, (table,)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_walk_over_listed_rows_is_straight_code_over_them(reverse):
+    """Also over lanes with a list and a number of rows each, and in every derivative."""
+    rows = jnp.linspace(-0.5, 0.7, 10).reshape(5, 2)
+    lists = jnp.array([[3, 0, 4, 9, 9], [1, 2, 0, 0, 0], [0, 1, 2, 3, 4]], jnp.int32)
+    counts = jnp.array([3, 1, 5], jnp.int32)
+    orders = [[int(j) for j in row[:n]] for row, n in zip(lists, counts, strict=True)]
+    orders = [order[::-1] if reverse else order for order in orders]
+
+    def total(out):
+        return jnp.sum(jnp.sin(out[0])) + jnp.sum(out[1][0] ** 2)
+
+    def walked(w, rows, y):
+        each = lambda lo, n: total(listed_chain(w, rows, y, lo, n, reverse))
+        return jax.vmap(each)(lists, counts)
+
+    def plain(w, rows, y):
+        return jnp.stack([total(straight_over(order, w, rows, y)) for order in orders])
+
+    for of in (
+        lambda f: f,
+        lambda f: jax.jacrev(f, (0, 1, 2)),
+        lambda f: jax.jacfwd(f, (0, 1, 2)),
+        lambda f: jax.jacrev(jax.jacfwd(f, (0, 1))),
+    ):
+        got, wanted = (jax.jit(of(f))(WEIGHTS, rows, START) for f in (walked, plain))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), got, wanted)
+    alone = jax.grad(lambda w: total(listed_chain(w, rows, START, lists[0], counts[0], reverse)))
+    wanted = jax.grad(lambda w: total(straight_over(orders[0], w, rows, START)))
+    np.testing.assert_allclose(alone(WEIGHTS), wanted(WEIGHTS), rtol=1e-13)

@@ -470,8 +470,9 @@ class _TangentReplay(NamedTuple):
         each = (_with_next(rows), self.history.rows)
         length = self.recorder.rows + 1
         if len(self.tangents) == 1:
+            lo, n = self.recorder.accepted(rows, 0, n)
             return self.tangents[0].run(
-                n, each, consts, recorded, d_consts, start, self.keep, length
+                n, each, consts, recorded, d_consts, start, self.keep, length, lo
             )
         moving = [d is not None for d in d_consts]
 
@@ -482,7 +483,8 @@ class _TangentReplay(NamedTuple):
             dots, d_rows = carry
             record, first, n = place
             spans = self.recorder.spans(record, lap, first, n)
-            for tangent, (lo, n) in zip(self.tangents, spans, strict=True):
+            for tangent, span in zip(self.tangents, spans, strict=True):
+                lo, n = self.recorder.accepted(each[0][0], *span)
                 dots, found = tangent.run(
                     n, each, consts, recorded, d_consts, dots, self.keep, length, lo
                 )

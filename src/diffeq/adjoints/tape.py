@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, ArrayLike, Bool, Int
 
+from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import get_row, put_row, unset
 from ..autodiff.while_loop import loop
 from ..integrator import (
@@ -283,6 +284,31 @@ class Recorder:
     def _code(self, decisions: Array, i: Array) -> Array:
         word, shift = self._place(i)
         return get_row(decisions, word) >> shift
+
+    def accepted(
+        self, rows: TapeRow, lo: ArrayLike, n: Int[Array, ""]
+    ) -> tuple[ArrayLike, Int[Array, ""]]:
+        """The accepted attempts among n rows from row `lo` on, as a `walk` is told of them: their
+        rows, and their number. Given steps are all accepted: the first row, and n.
+
+        A rejected attempt has no part in a derivative. Elements of a batch, which count their
+        attempts alike, go back over as many steps as the one with the most of its own.
+        """
+        if not self.is_adaptive:
+            return lo, n
+
+        def note(_: Any, accept: Bool[Array, ""], lo: Any, carry: Any, *__: Any) -> tuple:
+            listed, count, i = carry
+            listed = put_row(listed, lo + i, count)
+            return (listed, count + accept.astype(jnp.int32), i + 1), ()
+
+        zero, length = jnp.zeros((), jnp.int32), self.rows + 1
+        start = jnp.zeros((length,), jnp.int32), zero, zero
+        lo = jnp.asarray(lo, jnp.int32)
+        (listed, count, _), _ = walk(
+            note, lo, n, rows=rows.accept, consts=lo, carry=start, length=length
+        )
+        return listed, count
 
     def windows(self, record: Tape) -> Int[Array, ""]:
         """The number of windows of a tape: one, where no row was dropped."""

@@ -5,6 +5,9 @@ For i = 0 … n − 1, with j = lo + i (or counted down from lo + n − 1 when `
     carry, buffers[j] =
         step(active, rows[j], consts, carry, linear_consts, linear_rows[j], buffers[j])
 
+`lo` may be a list of rows instead, of `length` numbers: then j = lo[i], for i = 0 … n − 1 or from
+n − 1 down, and no row is in it twice.
+
 The jvp of a walk is a walk, the transpose of a linear walk is the reversed walk, and the batch of
 a walk is a walk, so that every mode and every order of derivative follows from this file.
 Operands come in six groups:
@@ -35,6 +38,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -71,6 +75,7 @@ from .residuals import Linearized, keep_residuals
 from .reverse_control_flow import linear_inputs, loops_named, transposable
 from .row_buffers import read, unset, write
 from .tables import drop_writes, in_place
+from .transposed_weights import transposed, with_transposed_weights
 
 _WIDE = 256  # numbers in a row
 
@@ -99,8 +104,8 @@ def walk(
     """Runs `step(active, rows_j, consts, carry, linear_consts, linear_rows_j, buffers_j)`.
 
     Every group is a pytree of arrays; `length` is the number of rows (static), `lo` and `n` are
-    integers (traced). What `step` closes over joins `consts`. `stable` flags leaves of the carry,
-    the first ones. Returns the last carry and the buffers.
+    integers (traced), and `lo` may be a list of rows. What `step` closes over joins `consts`.
+    `stable` flags leaves of the carry, the first ones. Returns the last carry and the buffers.
 
     >>> import jax.numpy as jnp
     >>> double = lambda active, row, const, c, *_: (2 * c, (c,))
@@ -207,11 +212,16 @@ def _implementation(
     rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
     step, of_tables = carry_filled(step, _filled_buffers)
     tables = [unset(x.shape, x.dtype) for x in of_tables]
+    step, numbers = with_transposed_weights(step, range(1 + sizes[0], 1 + sizes[0] + sizes[1]))
+    transposes = [transposed(xs[i - 1]) for i in numbers]
     run = staged(step)
     last = jnp.max(n) if lanes else n
 
     def place(i: Any) -> Any:
-        return jnp.clip(lo + (n - 1 - i if reverse else i), 0, max(length - 1, 0))
+        clipped = lambda j: jnp.clip(j, 0, max(length - 1, 0))  # noqa: E731
+        i = n - 1 - i if reverse else i
+        is_list = lo.ndim > len(lanes)
+        return clipped(read(lo, clipped(i)) if is_list else lo + i)
 
     def body(state: Any) -> Any:
         i, carry, buffers, tables = state
@@ -222,7 +232,9 @@ def _implementation(
         if linear and not lanes:
             here, linear_here = jax.tree.map(_read_once, (here, linear_here))
         old = [zero_like(_row_shape(b)) if fresh else _fetch(b, j) for b in buffers]
-        out = run(active, *here, *consts, *carry, *linear_consts, *linear_here, *old, *tables)
+        out = run(
+            active, *here, *consts, *carry, *linear_consts, *linear_here, *old, *tables, *transposes
+        )
         carry, written, tables = split_by_sizes(out, (len(carry), len(buffers), len(tables)))
         # A lane that is done writes past the end, which drops it.
         at = jnp.where(active, j, length) if lanes else j
@@ -244,7 +256,9 @@ def _filled_buffers(equation: Equation) -> Sequence[tuple[int, int]]:
     if name_of(equation) != "walk":
         return []
     params, (lo, n, *_) = parameters(equation), known_inputs(equation)
-    whole = lo == 0 and n == params["length"]  # None, of what is not known, is neither
+    whole = (
+        np.ndim(lo) == 0 and lo == 0 and n == params["length"]
+    )  # None, of what is not known, is neither
     if not whole or not params["fresh"] or params["lanes"]:
         return []
     sizes, types = params["sizes"], output_types(equation)

@@ -370,16 +370,20 @@ def _unroll_scan(
 # --- walks (`autodiff/dynamic_scan.py`) -----------------------------------------------------------
 
 
-def _row_number(first: Number, i: Number, count: Number | None, length: int) -> Number:
-    """The number of the i-th row from `first`, or of the i-th from the end of `count` rows."""
+def _row_number(lo: Operand, i: Number, count: Number | None, length: int, space: Space) -> Number:
+    """The number of the i-th row from `lo`, or of a list `lo`; or of the i-th from the end of
+    `count` rows.
+    """
+    within = lambda j: apply("min", apply("max", j, np.int32(0)), np.int32(length - 1))  # noqa: E731
     place = i if count is None else apply("sub", apply("sub", count, np.int32(1)), i)
-    at_least = apply("max", apply("add", first, place), np.int32(0))
-    return apply("min", at_least, np.int32(length - 1))
+    if lo.shape:
+        return within(entry_of(clamped_row(lo, within(place), space)))
+    return within(apply("add", entry_of(lo), place))
 
 
 def _walk(
     context: LaneContext,
-    lo: np.ndarray,
+    lo: Operand,
     n: np.ndarray,
     *xs: Operand,
     step: Jaxpr,
@@ -395,7 +399,7 @@ def _walk(
         return None
     rows, consts, carry, linear, linear_rows, buffers = split_by_sizes(xs, sizes)
     consts, linear = [read_only(x) for x in consts], [read_only(x) for x in linear]
-    first, count = entry_of(lo), entry_of(n)
+    lo, count = read_only(lo), entry_of(n)
     avals = output_types(step)
     full = [ShapedArray((length, *a.shape), a.dtype) for a in avals[sizes[2] :]]
     carry = [_loop_buffer(x, context, a) for x, a in zip(carry, avals, strict=False)]
@@ -409,7 +413,7 @@ def _walk(
         inner: LaneContext, active: Number, state: Operands, buffers: Operands
     ) -> tuple[Operands, Operands]:
         i = entry_of(state[0])
-        j = _row_number(first, i, count if reverse else None, length)
+        j = _row_number(lo, i, count if reverse else None, length, inner.space)
         at_row = [clamped_row(x, j, inner.space) for x in (*rows, *linear_rows)]
         here, linear_here = at_row[: len(rows)], at_row[len(rows) :]
         old = [

@@ -1,0 +1,70 @@
+"""Rejected attempts: a derivative goes back over the accepted ones alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import diffeq as de
+
+jax.config.update("jax_enable_x64", True)
+
+COUNTED = []
+
+
+@jax.custom_vjp
+def counted(x):
+    """x, whose reverse derivative is counted."""
+    return x
+
+
+def _count(ct):
+    COUNTED.append(1)
+    return ct
+
+
+counted.defvjp(
+    lambda x: (x, None),
+    lambda _, ct: (jax.pure_callback(_count, jax.ShapeDtypeStruct(ct.shape, ct.dtype), ct),),
+)
+
+
+def relaxation(t, y, k):
+    """Van der Pol's oscillator, whose fast parts reject attempts."""
+    return jnp.stack([y[1], k * (1.0 - y[0] ** 2) * y[1] - y[0]])
+
+
+def solve(field, k, adjoint, method=None, y0=(2.0, 0.0)):
+    problem = de.ODEProblem(field, jnp.array(y0), (0.0, 12.0), k)
+    return de.solve(problem, method or de.Tsit5(), rtol=1e-4, atol=1e-6, adjoint=adjoint)
+
+
+@pytest.mark.parametrize("rows", [None, 16])
+def test_each_accepted_step_is_differentiated_once(rows):
+    """Six stages each, of a whole tape and of the windows of a thinned one."""
+    field = lambda t, y, k: counted(relaxation(t, y, k))
+    adjoint = de.Discrete(rows=rows)
+    stats = solve(field, 5.0, adjoint).stats
+    steps, rejected = int(stats["steps"]), int(stats["rejected"])
+    assert rejected > 3
+    COUNTED.clear()
+    slope = jax.grad(lambda k: solve(field, k, adjoint).y1[0])(5.0)
+    jax.block_until_ready(slope)
+    # The first stage of a step is the last one of the step before: one more, and the first step
+    # size's evaluations, whose derivative is none.
+    assert 6 * steps <= len(COUNTED) <= 6 * steps + 3 < 6 * (steps + rejected)
+
+
+@pytest.mark.parametrize("method", [de.Tsit5(), None], ids=["Tsit5", "default"])
+def test_lanes_that_reject_differently_have_the_derivatives_of_each_alone(method):
+    rates = jnp.array([1.0, 5.0, 9.0])
+    end = lambda k: jnp.sum(solve(relaxation, k, None, method).y1)
+    stats = jax.vmap(lambda k: solve(relaxation, k, None, method).stats)(rates)
+    assert len(set(stats["rejected"].tolist())) == 3
+    for of in (jax.grad, lambda f: jax.jacfwd(jax.grad(f))):
+        alone = jnp.stack([of(end)(k) for k in rates])
+        within = jax.vmap(of(end))(rates)
+        around = of(lambda ks: jnp.sum(jax.vmap(end)(ks)))(rates)
+        around = jnp.diagonal(around) if around.ndim > 1 else around
+        np.testing.assert_allclose(within, alone, rtol=1e-7)
+        np.testing.assert_allclose(around, alone, rtol=1e-7)
