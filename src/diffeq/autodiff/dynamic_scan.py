@@ -256,9 +256,8 @@ def _filled_buffers(equation: Equation) -> Sequence[tuple[int, int]]:
     if name_of(equation) != "walk":
         return []
     params, (lo, n, *_) = parameters(equation), known_inputs(equation)
-    whole = (
-        np.ndim(lo) == 0 and lo == 0 and n == params["length"]
-    )  # None, of what is not known, is neither
+    # None, of what is not known, is neither; nor is a list of rows.
+    whole = np.ndim(lo) == 0 and lo == 0 and n == params["length"]
     if not whole or not params["fresh"] or params["lanes"]:
         return []
     sizes, types = params["sizes"], output_types(equation)
