@@ -77,8 +77,8 @@ def check_arguments(f: Callable, name: str, arguments: str) -> None:
         bound = signature.bind(*arguments.split(", ")).arguments
     except TypeError as error:
         raise TypeError(
-            f"{name}{signature} cannot be called as {wanted}, which is how solve calls it: t "
-            "first, and args last also when it is not used."
+            f"{name}{signature} cannot be called as {wanted}. It gets each of these, in this "
+            "order, also one that it does not use."
         ) from error
     if bound.get("t", "t") != "t":
         raise TypeError(
