@@ -68,3 +68,23 @@ def test_lanes_that_reject_differently_have_the_derivatives_of_each_alone(method
         around = jnp.diagonal(around) if around.ndim > 1 else around
         np.testing.assert_allclose(within, alone, rtol=1e-7)
         np.testing.assert_allclose(around, alone, rtol=1e-7)
+
+
+def test_a_solve_without_an_accepted_step_has_a_gradient_of_nan():
+    """And the other element of a batch its own."""
+    field = lambda t, y, k: -k * y / jnp.where(k > 1, 1.0, 0.0)
+    problem = lambda k: de.ODEProblem(field, 1.0, (0.0, 1.0), k)
+    end = lambda k: de.solve(problem(k), de.Rosenbrock23(), rtol=1e-6).y1
+    rates = jnp.array([0.5, 2.0])
+    assert (
+        jax.jit(jax.vmap(lambda k: de.solve(problem(k), de.Rosenbrock23()).stats["steps"]))(rates)[
+            0
+        ]
+        == 0
+    )
+    total = lambda ks: jnp.sum(jax.vmap(end)(ks))
+    for gradient in (jax.vmap(jax.grad(end)), jax.grad(total)):
+        found = jax.jit(gradient)(rates)
+        assert jnp.isnan(found[0])
+        np.testing.assert_allclose(found[1], -np.exp(-2.0), rtol=1e-4)
+    assert jnp.isnan(jax.jit(jax.grad(end))(0.5))

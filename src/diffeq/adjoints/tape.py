@@ -292,7 +292,9 @@ class Recorder:
         rows, and their number. Given steps are all accepted: the first row, and n.
 
         A rejected attempt has no part in a derivative. Elements of a batch, which count their
-        attempts alike, go back over as many steps as the one with the most of its own.
+        attempts alike, go back over as many steps as the one with the most of its own. Where none
+        is accepted the last attempt is listed: a cotangent of NaN, by which a failed solve says
+        that it has no derivative, comes to the parameters by a step.
         """
         if not self.is_adaptive:
             return lo, n
@@ -308,7 +310,7 @@ class Recorder:
         (listed, count, _), _ = walk(
             note, lo, n, rows=rows.accept, consts=lo, carry=start, length=length
         )
-        return listed, count
+        return listed, jnp.maximum(count, jnp.minimum(n, 1))
 
     def windows(self, record: Tape) -> Int[Array, ""]:
         """The number of windows of a tape: one, where no row was dropped."""
