@@ -207,7 +207,7 @@ def test_an_equation_of_values_and_tangents_keeps_nothing():
 
 
 def listed_chain(weights, rows, start, listed, count, reverse):
-    """Y ↦ tanh(W y) + row over the listed rows, and a table of each y at its row."""
+    """The chain y ↦ tanh(W y) + row over the listed rows, and a table of each y at its row."""
 
     def step(active, row, consts, carry, *_):
         del active

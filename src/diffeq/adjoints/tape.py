@@ -299,17 +299,14 @@ class Recorder:
         if not self.is_adaptive:
             return lo, n
 
-        def note(_: Any, accept: Bool[Array, ""], lo: Any, carry: Any, *__: Any) -> tuple:
-            listed, count, i = carry
-            listed = put_row(listed, lo + i, count)
-            return (listed, count + accept.astype(jnp.int32), i + 1), ()
+        def note(_: Any, accept: Bool[Array, ""], __: Any, carry: Any, *___: Any) -> tuple:
+            listed, count, row = carry
+            listed = put_row(listed, row, count)
+            return (listed, count + accept.astype(jnp.int32), row + 1), ()
 
-        zero, length = jnp.zeros((), jnp.int32), self.rows + 1
-        start = jnp.zeros((length,), jnp.int32), zero, zero
-        lo = jnp.asarray(lo, jnp.int32)
-        (listed, count, _), _ = walk(
-            note, lo, n, rows=rows.accept, consts=lo, carry=start, length=length
-        )
+        lo, length = jnp.asarray(lo, jnp.int32), self.rows + 1
+        start = jnp.zeros((length,), jnp.int32), jnp.zeros((), jnp.int32), lo
+        (listed, count, _), _ = walk(note, lo, n, rows=rows.accept, carry=start, length=length)
         return listed, jnp.maximum(count, jnp.minimum(n, 1))
 
     def windows(self, record: Tape) -> Int[Array, ""]:

@@ -75,7 +75,7 @@ from .residuals import Linearized, keep_residuals
 from .reverse_control_flow import linear_inputs, loops_named, transposable
 from .row_buffers import read, unset, write
 from .tables import drop_writes, in_place
-from .transposed_weights import transposed, with_transposed_weights
+from .transposed_weights import with_transposed_weights
 
 _WIDE = 256  # numbers in a row
 
@@ -212,8 +212,7 @@ def _implementation(
     rows, consts, carry, linear_consts, linear_rows, buffers = split_by_sizes(xs, sizes)
     step, of_tables = carry_filled(step, _filled_buffers)
     tables = [unset(x.shape, x.dtype) for x in of_tables]
-    step, numbers = with_transposed_weights(step, range(1 + sizes[0], 1 + sizes[0] + sizes[1]))
-    transposes = [transposed(xs[i - 1]) for i in numbers]
+    step, transposes = with_transposed_weights(step, xs, range(sizes[0], sizes[0] + sizes[1]))
     run = staged(step)
     last = jnp.max(n) if lanes else n
 

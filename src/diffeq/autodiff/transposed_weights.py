@@ -28,17 +28,20 @@ from .jax_internals import (
     trace,
 )
 
-__all__ = ["transposed", "with_transposed_weights"]
+__all__ = ["with_transposed_weights"]
 
 type _Numbered = tuple[Array, int | None]
 """An array, and the number of the fixed input that it is, or None."""
 
 
-def with_transposed_weights(step: Jaxpr, fixed: range) -> tuple[Jaxpr, list[int]]:
-    """The step with further inputs, the transposes of those of its `fixed` inputs by which a
-    product is faster; and the numbers of these inputs. It is the same step where there is none.
+def with_transposed_weights(
+    step: Jaxpr, operands: Sequence[ArrayLike], fixed: range
+) -> tuple[Jaxpr, list[Array]]:
+    """A step (active, *operands) with further inputs, and these: the transposes of those of its
+    `fixed` operands by which a product is faster. It is the same step where there is none.
     """
-    numbers = sorted(_slow_weights(step, fixed)) if jax.default_backend() == "cpu" else []
+    inputs = range(1 + fixed.start, 1 + fixed.stop)
+    numbers = sorted(_slow_weights(step, inputs)) if jax.default_backend() == "cpu" else []
     if not numbers:
         return step, []
 
@@ -49,12 +52,8 @@ def with_transposed_weights(step: Jaxpr, fixed: range) -> tuple[Jaxpr, list[int]
 
     avals = list(map(shape_of, input_types(step)))
     further = [jax.ShapeDtypeStruct(avals[i].shape[::-1], avals[i].dtype) for i in numbers]
-    return trace(run, *avals, *further), numbers
-
-
-def transposed(matrix: ArrayLike) -> Array:
-    """The transpose of a matrix, in memory of its own."""
-    return lax.optimization_barrier(jnp.transpose(matrix))
+    transposes = [lax.optimization_barrier(jnp.transpose(operands[i - 1])) for i in numbers]
+    return trace(run, *avals, *further), transposes
 
 
 def _with_products(

@@ -34,7 +34,7 @@ from .jax_internals import (
 )
 from .packed import pack, unpack
 from .trace_once import once_traced
-from .transposed_weights import transposed, with_transposed_weights
+from .transposed_weights import with_transposed_weights
 
 type _Carry = tuple[list, list]  # the state of the lanes, and the buffers
 
@@ -163,8 +163,7 @@ def _with_consts(condition: Jaxpr, body: Jaxpr, extra: int, avals: Sequence) -> 
 
 def _implementation(*xs: ArrayLike, condition: Jaxpr, body: Jaxpr, sizes: Sizes) -> list:
     consts, state, buffers = split_by_sizes(xs, sizes)
-    body, numbers = with_transposed_weights(body, range(1, 1 + sizes[0]))
-    transposes = [transposed(xs[i - 1]) for i in numbers]
+    body, transposes = with_transposed_weights(body, xs, range(sizes[0]))
     test, run = staged(condition), staged(body)
 
     def active(carry: _Carry) -> Bool[Array, "..."]:
