@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jax import lax
+from jaxtyping import Array, Int, PyTree
 
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.row_buffers import get_row, put_row
@@ -98,29 +99,30 @@ def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part:
         count = jnp.where(record.thinned, part.skipped + n + part.is_inner, 0)
 
     written = [True] * len(jax.tree.leaves(record.rows))  # and read by no step
-    again = partial(walk, length=recorder.most_of_window + 1, stable=written)
+    length = recorder.most_of_window + 1
+    numbers = jnp.arange(length, dtype=jnp.int32)
+    again = partial(walk, rows=numbers, length=length, stable=written)
     consts = (data, record, part, last, end)
 
     def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
-        *consts, first, count = consts
-        rows, state = carried
-        record = consts[1]
-        spans = recorder.spans(record, number, first, count)
-        for phase, (lo, n) in zip(integrator.submethods, spans, strict=True):
-            step, start = partial(_attempt_again, recorder, phase), (rows, state, first + lo)
-            (rows, state, _), _ = again(step, 0, n, consts=tuple(consts), carry=start)
-        return (rows, state), ()
+        *consts, count = consts
+        record, part = consts[1:3]
+        spans = recorder.spans(record, number, part.row << record.shift, count)
+        for phase, span in zip(integrator.submethods, spans, strict=True):
+            step = partial(_attempt_again, recorder, phase)
+            carried, _ = again(step, *span, consts=tuple(consts), carry=carried)
+        return carried, ()
 
     if len(integrator.submethods) == 1:
-        step, start = partial(_attempt_again, recorder, integrator), (record.rows, state, first)
-        (rows, *_), _ = again(step, 0, count, consts=consts, carry=start)
+        step = partial(_attempt_again, recorder, integrator)
+        (rows, _), _ = again(step, 0, count, consts=consts, carry=(record.rows, state))
     else:
         (rows, _), _ = walk(
             lap,
             0,
             record.laps,
             rows=recorder.laps,
-            consts=(*consts, first, count),
+            consts=(*consts, count),
             carry=(record.rows, state),
             length=len(recorder.laps),
             stable=written,
@@ -138,14 +140,17 @@ def _attempt_again(
     recorder: Recorder,
     integrator: Integrator,
     active: Any,
-    row: Any,
+    number: Int[Array, ""],
     consts: tuple[Data, Tape, Part, Array, TapeRow],
-    carried: tuple[TapeRow, State, Array],
+    carried: tuple[TapeRow, State],
     *linear: Any,
-) -> tuple[tuple[TapeRow, State, Array], tuple]:
-    """A step of a `walk`: the next attempt of a window, by the recorded decision, and its row."""
-    del active, row, linear
-    (rows, state, i), (data, record, part, last, end) = carried, consts
+) -> tuple[tuple[TapeRow, State], tuple]:
+    """A step of a `walk`: attempt `number` of a window, by the recorded decision, and its row. All
+    elements of a batch count alike, and write their rows in one piece.
+    """
+    del active, linear
+    (rows, state), (data, record, part, last, end) = carried, consts
+    i = (part.row << record.shift) + number
     decision = recorder.decision(record, i, last, end)
     if data.failed is not None:
         decision = Decision((data.failed < 0) | (state.steps < data.failed))
@@ -156,8 +161,9 @@ def _attempt_again(
     place = i - part.first
     if recorder.splits:  # attempts before the part are discarded
         place = jnp.where(place < 0, recorder.rows, place)
+    place = lax.optimization_barrier(place)  # found once, not in the kernel of each array
     rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), rows, found)
-    return (rows, after, i + 1), ()
+    return (rows, after), ()
 
 
 def _window_start(

@@ -218,6 +218,7 @@ class Recorder:
         i = record.attempts
         kept = (i & (record.stride - 1)) == 0
         place = jnp.where(kept, i >> record.shift, self.rows) if self.thins else i
+        place = lax.optimization_barrier(place)  # found once, not in the kernel of each array
         row = tape_row_of(self.integrator, state, tried)
         rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), record.rows, row)
         decisions = record.decisions
@@ -262,7 +263,8 @@ class Recorder:
         """
         if not record.decisions.shape[0]:
             return None
-        code, flags = self._code(record.decisions, i), None
+        # Behind a barrier it is decoded once, and not in each of the kernels that follow it.
+        code, flags = lax.optimization_barrier(self._code(record.decisions, i)), None
         count, draws = self.integrator.event_bits, self.integrator.draw_bits
         drawn = (code >> 1) & (2**draws - 1)
         if count:
@@ -299,14 +301,15 @@ class Recorder:
         if not self.is_adaptive:
             return lo, n
 
-        def note(_: Any, accept: Bool[Array, ""], __: Any, carry: Any, *___: Any) -> tuple:
-            listed, count, row = carry
-            listed = put_row(listed, row, count)
-            return (listed, count + accept.astype(jnp.int32), row + 1), ()
+        def note(_: Any, row: tuple, __: Any, carry: Any, *___: Any) -> tuple:
+            (accept, number), (listed, count) = row, carry
+            return (put_row(listed, number, count), count + accept.astype(jnp.int32)), ()
 
         lo, length = jnp.asarray(lo, jnp.int32), self.rows + 1
-        start = jnp.zeros((length,), jnp.int32), jnp.zeros((), jnp.int32), lo
-        (listed, count, _), _ = walk(note, lo, n, rows=rows.accept, carry=start, length=length)
+        numbers = jnp.arange(length, dtype=jnp.int32)
+        start = jnp.zeros_like(numbers), jnp.zeros((), jnp.int32)
+        each = rows.accept, numbers
+        (listed, count), _ = walk(note, lo, n, rows=each, carry=start, length=length)
         return listed, jnp.maximum(count, jnp.minimum(n, 1))
 
     def windows(self, record: Tape) -> Int[Array, ""]:

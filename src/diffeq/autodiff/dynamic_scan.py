@@ -220,7 +220,9 @@ def _implementation(
         clipped = lambda j: jnp.clip(j, 0, max(length - 1, 0))  # noqa: E731
         i = n - 1 - i if reverse else i
         is_list = lo.ndim > len(lanes)
-        return clipped(read(lo, clipped(i)) if is_list else lo + i)
+        j = clipped(read(lo, clipped(i)) if is_list else lo + i)
+        # Behind a barrier it is found once, and not in each kernel that reads a row of a buffer.
+        return j if lanes else lax.optimization_barrier(j)
 
     def body(state: Any) -> Any:
         i, carry, buffers, tables = state

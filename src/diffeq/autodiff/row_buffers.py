@@ -63,7 +63,7 @@ def unset(shape: Sequence[int], dtype: DTypeLike) -> Array:
 def read(buffer: Shaped[Array, "rows ..."], j: Index) -> Array:
     """Row j; with lanes (the shape of j, last in the buffer), each lane its own."""
     if j.ndim == 0:
-        return lax.dynamic_index_in_dim(buffer, j, keepdims=False)
+        return lax.dynamic_index_in_dim(buffer, _from_start(j), keepdims=False)
     if buffer.ndim == 1:  # numbers that all lanes share
         return buffer.at[j].get(mode="promise_in_bounds")
     if _is_short(buffer):
@@ -79,13 +79,20 @@ def write(buffer: Shaped[Array, "rows ..."], value: Array, j: Index) -> Array:
     faster on a CPU than the scatter that vmap makes of an update); of a few rows, a select.
     """
     if j.ndim == 0:
-        return lax.dynamic_update_index_in_dim(buffer, value, j, 0)
+        return lax.dynamic_update_index_in_dim(buffer, value, _from_start(j), 0)
     if _is_short(buffer):
         return jnp.where(_row_mask(buffer, j), value, buffer)
     # Behind a barrier the value is computed by vector code, and not once an element by the scatter.
     value = lax.optimization_barrier(value)
     place = _scatter_index(value.shape, j)
     return buffer.at[place].set(value, unique_indices=True, mode="drop")
+
+
+def _from_start(j: Index) -> Array:
+    """The index as an unsigned number: of a signed one, JAX asks in each kernel that reads a row
+    whether it counts from the end.
+    """
+    return j.astype(jnp.uint32)
 
 
 def _is_short(buffer: Array) -> bool:

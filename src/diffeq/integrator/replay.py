@@ -71,7 +71,9 @@ def replay(
     `past` is what is known of the past: the ends of its rows, the number of this one, and it.
     """
     t, y, held, memory, buffers, rows = carried
-    accept = row.accept  # not that of a lane which had ended, nor of one which had failed
+    # Not that of a lane which had ended, nor of one which had failed. Behind a barrier it is read
+    # once, and not in the kernel of each stage.
+    accept = lax.optimization_barrier(row.accept)
     if data.failed is not None:
         accept = accept & ((data.failed < 0) | (row.step < data.failed))
     if integrator.checks_cotangents:
@@ -145,6 +147,7 @@ def _recorded_plan(
     plan = StepPlan(dt, target, landing, row.drawn, *recorded, returned=returned, noisy=accept)
     if events:
         dt, landing = events.paused(plan.known, dt, landing)
+    dt, landing = lax.optimization_barrier((dt, landing))  # as `accept` in `replay`
     return plan._replace(dt=dt, landing=landing)
 
 

@@ -338,7 +338,8 @@ def _error_control(
     error2 = error2 if inside.error2 is None else jnp.maximum(error2, inside.error2)
     error2 = error2 if inside.finite is None else jnp.where(inside.finite, error2, jnp.inf)
     error2 = error2 if step.solved is None else jnp.where(step.solved, error2, jnp.inf)
-    error2 = error2.astype(dt.dtype)
+    # Behind a barrier it is limited once, and not in the kernel of each array of the next state.
+    error2 = lax.optimization_barrier(error2.astype(dt.dtype))
     order = method.error_order if step.order is None else step.order
     judge = lambda error2: controller.judge(  # noqa: E731
         error2, lax.stop_gradient(dt), state.control, order
