@@ -58,26 +58,17 @@ class GRUEncoder(eqx.Module):
     def _read(self, ts: PyTree, xs: PyTree, mask: PyTree, *, every: bool) -> Array:
         rows, seen = readings(ts, xs, mask)
         _check_inputs(xs, self.cell.input_size)
-        # What the rows add to the gates is one product before the loop, not one in each turn.
-        gates = rows @ self.cell.weight_ih.T + jnp.asarray(self.cell.bias)
 
+        # The rows are few numbers beside what they add to the gates: that of all rows, and its
+        # cotangent, would be written to memory that the process has to be given first.
         def step(state: Array, row: tuple) -> tuple[Array, Array | None]:
-            gate, seen = row
-            state = jnp.where(seen, _gated(self.cell, gate, state), state)
+            x, seen = row
+            state = jnp.where(seen, self.cell(x, state), state)
             return state, state if every else None
 
-        start = jnp.zeros(self.cell.hidden_size, gates.dtype)
-        last, states = lax.scan(step, start, (gates, seen), reverse=True)
+        start = jnp.zeros(self.cell.hidden_size, rows.dtype)
+        last, states = lax.scan(step, start, (rows, seen), reverse=True)
         return last if states is None else states
-
-
-def _gated(cell: eqx.nn.GRUCell, gates: Array, state: Array) -> Array:
-    """The next state of a GRU, of the share of its input in the three gates."""
-    reset, keep, new = jnp.split(gates, 3)
-    of_reset, of_keep, of_new = jnp.split(cell.weight_hh @ state, 3)
-    reset, keep = jax.nn.sigmoid(reset + of_reset), jax.nn.sigmoid(keep + of_keep)
-    new = jnp.tanh(new + reset * (of_new + jnp.asarray(cell.bias_n)))
-    return new + keep * (state - new)
 
 
 class ODERNNEncoder(eqx.Module):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from ..autodiff.tables import pick_row
 from ..core.keywords import keywords
 from ..interp.base import index_not_after, position
 from ..problems import SDEProblem
@@ -304,7 +305,8 @@ class _Context(eqx.Module):
         j = jnp.minimum(i + 1, len(self.times) - 1)
         start, end = self.times[i], self.times[j]
         share = position(t, start, jnp.where(end > start, end, start + 1))
-        return self.states[i] + share * (self.states[j] - self.states[i])
+        here, there = pick_row(self.states, i), pick_row(self.states, j)
+        return here + share * (there - here)
 
 
 class _OfState(eqx.Module):
