@@ -92,7 +92,7 @@ def _from_start(j: Index) -> Array:
     """The index as an unsigned number: of a signed one, JAX asks in each kernel that reads a row
     whether it counts from the end.
     """
-    return j.astype(jnp.uint32)
+    return jnp.asarray(j, jnp.uint32)
 
 
 def _is_short(buffer: Array) -> bool:
