@@ -91,7 +91,7 @@ def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part:
     state = _window_start(integrator, like, data, record, part.row)
     following = jnp.where(part.row + 1 < recorder.windows(record), part.row + 1, recorder.rows)
     end = jax.tree.map(lambda x: get_row(x, following), record.rows)
-    n, first = jnp.where(record.thinned, part.n, 0), part.row << record.shift
+    n, first = jnp.where(record.thinned, part.n, 0), part.window_first
     last, count = recorder.last_accepted(record, first, n), n
     if recorder.splits:
         last = recorder.last_accepted(record, first, jnp.where(record.thinned, part.window, 0))
@@ -107,7 +107,7 @@ def replay_part(recorder: Recorder, like: State, data: Data, record: Tape, part:
     def lap(_: Any, number: Any, consts: Any, carried: Any, *__: Any) -> Any:
         *consts, count = consts
         record, part = consts[1:3]
-        spans = recorder.spans(record, number, part.row << record.shift, count)
+        spans = recorder.spans(record, number, part.window_first, count)
         for phase, span in zip(integrator.submethods, spans, strict=True):
             step = partial(_attempt_again, recorder, phase)
             carried, _ = again(step, *span, consts=tuple(consts), carry=carried)
@@ -150,7 +150,7 @@ def _attempt_again(
     """
     del active, linear
     (rows, state), (data, record, part, last, end) = carried, consts
-    i = (part.row << record.shift) + number
+    i = part.window_first + number
     decision = recorder.decision(record, i, last, end)
     if data.failed is not None:
         decision = Decision((data.failed < 0) | (state.steps < data.failed))
@@ -158,9 +158,9 @@ def _attempt_again(
     found = tape_row_of(integrator, state, tried)
     if recorder.alternates:  # an element that waits for those of another method does not change
         after = jax.tree.map(partial(jnp.where, recorder.was_made(record, i)), after, state)
-    place = i - part.first
+    place = number
     if recorder.splits:  # attempts before the part are discarded
-        place = jnp.where(place < 0, recorder.rows, place)
+        place = jnp.where(number < part.skipped, recorder.rows, number - part.skipped)
     place = lax.optimization_barrier(place)  # found once, not in the kernel of each array
     rows = jax.tree.map(lambda rows, x: put_row(rows, x, place), rows, found)
     return (rows, after), ()

@@ -83,6 +83,11 @@ class Part(NamedTuple):
     window: Int[Array, ""]
 
     @property
+    def window_first(self) -> Int[Array, ""]:
+        """The number of the first attempt of its window."""
+        return self.first - self.skipped
+
+    @property
     def is_inner(self) -> Bool[Array, ""]:
         """True if the window goes on after it."""
         return self.skipped + self.n < self.window

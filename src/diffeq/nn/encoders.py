@@ -59,8 +59,8 @@ class GRUEncoder(eqx.Module):
         rows, seen = readings(ts, xs, mask)
         _check_inputs(xs, self.cell.input_size)
 
-        # The rows are few numbers beside what they add to the gates: that of all rows, and its
-        # cotangent, would be written to memory that the process has to be given first.
+        # A product of all rows before the loop would save little, and make two large arrays, what
+        # the rows add to the gates and its cotangent, in memory that the process is given first.
         def step(state: Array, row: tuple) -> tuple[Array, Array | None]:
             x, seen = row
             state = jnp.where(seen, self.cell(x, state), state)
