@@ -135,6 +135,24 @@ def test_a_delayed_effect_and_its_derivatives():
         assert abs(gradient[i] - (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / 12e-3) < 1e-8
 
 
+def test_a_dose_before_a_rejected_attempt_comes_back_with_its_derivative():
+    """The first attempt after the dose would step over a pulse, and is rejected. The dose is one
+    unit until t = x + 1, and is lost at the rate of one unit from then on.
+    """
+
+    def field(t, y, past, x):
+        return -past(t - 1.0) + 10 * jnp.exp(-(((t - 0.6) / 0.1) ** 2))
+
+    def solved(x):
+        problem = de.DDEProblem(field, 0.0, (0.0, 1.7), x, history=0.0, lags=1.0)
+        dose = de.PresetTimes(lambda x: x[None], lambda t, y, x: y + 1)
+        return de.solve(problem, de.Tsit5(), events=dose, rtol=1e-8, atol=1e-8)
+
+    gradient, sol = jax.grad(lambda x: ((sol := solved(x)).y1, sol), has_aux=True)(0.2)
+    assert int(sol.stats["rejected"]) > 0
+    assert abs(gradient - 1) < 1e-6
+
+
 def test_what_comes_back_nobody_knows_when_has_no_derivative():
     def end(x, lags):
         problem = de.DDEProblem(

@@ -176,7 +176,8 @@ class DiscontinuityTracker(eqx.Module):
         """After an attempt, which is the next row of the past: it `landed` on what came back after
         this lag (−1: on nothing that did), and an event has changed the state at its end if that
         has `jumped`. What has come back makes a mark in its turn, while it is of one of so many
-        `levels`.
+        `levels`. A mark of an attempt that is rejected goes on to the next one, which starts there,
+        too: only accepted attempts have rows with a derivative.
         """
         t, t1 = span
         waiting, jumps, times = self._waiting(past, t, lags)
@@ -184,15 +185,17 @@ class DiscontinuityTracker(eqx.Module):
         back = accept & waiting & jnp.where(jumps, own, times <= t1 + _near(t1, t1))
         found = jnp.min(jnp.where(back, pick_row(self.levels, self.next) + 1, levels))
         level = jnp.where(jumped & accept, 0, found)
-        # A step of length zero ends where it started: one mark for both, if not both are jumps.
         last = jnp.maximum(self.made - 1, 0)
-        again = (t1 == t) & (self.made > 0) & (pick_row(self.rows, last) == past.count)
-        again = again & ((level > 0) | (pick_row(self.levels, last) > 0))
-        new = (level < levels) & (~again | (level < pick_row(self.levels, last)))
-        place = ring_place(self.made - (again & new), self.rows.shape[0])
+        latest = pick_row(self.levels, last)
+        started = (self.made > 0) & (pick_row(self.rows, last) == past.count)
+        retried = started & ~accept
+        # A step of length zero ends where it started: one mark for both, if not both are jumps.
+        again = started & (t1 == t) & ((level > 0) | (latest > 0))
+        new = (level < levels) & (~again | (level < latest))
+        place = ring_place(self.made - (retried | (again & new)), self.rows.shape[0])
         return DiscontinuityTracker(
             put_row(self.rows, past.count + 1, place),
-            put_row(self.levels, level, place),
+            put_row(self.levels, jnp.where(retried, latest, level), place),
             self.made + (new & ~again),
             self.next + back,
         )

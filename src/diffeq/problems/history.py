@@ -159,10 +159,12 @@ class History(eqx.Module):
 
 
 def _of_attempt(row: list[Array], accept: Array) -> list[Array]:
-    """The row of a step, or of a rejected attempt: where it started, and zeros."""
+    """The row of a step; or that of a rejected attempt, zeros but for the time where it started,
+    which tells what is lost. It has no derivative: that goes over the accepted attempts alone.
+    """
     first, *rest = row
-    start = jnp.arange(first.size) == 0
-    return [jnp.where(accept | start, first, 0), *(jnp.where(accept, x, 0) for x in rest)]
+    start = jnp.where(jnp.arange(first.size) == 0, lax.stop_gradient(first), 0)
+    return [jnp.where(accept, first, start), *(jnp.where(accept, x, 0) for x in rest)]
 
 
 class HistoryView(eqx.Module):
