@@ -46,6 +46,14 @@ def test_more_turns_are_taken_where_nobody_tries_again():
     assert linear(0.5, bounds=CLOSE._replace(turns=50)).found
 
 
+def test_less_than_the_rounding_of_an_iterate_is_not_asked_for():
+    """Updates of 2e-6 that no longer shrink are noise where x = 1 is only known to 1e-5."""
+    update = lambda r: 0.9 * r + 1e-6 * jnp.sign(r)
+    noisy = lambda bounds: simplified_newton(lambda x: 1 - x, update, jnp.array(0.0), bounds)
+    assert not noisy(CLOSE).found
+    assert noisy(CLOSE._replace(rounding=lambda x: 1e-5 * jnp.abs(x))).found
+
+
 def test_lanes_stop_on_their_own():
     rates = jnp.array([0.0, 0.1, 0.9, 1e-3])
     lanes = jax.jit(jax.vmap(linear))(rates)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from tests.tiers import shortly
 
 import diffeq as de
 from diffeq import zoo
@@ -129,6 +130,24 @@ def test_single_precision():
     sol = de.solve(problem, de.Rosenbrock23(), rtol=1e-4, atol=1e-7)
     assert sol.y1.dtype == jnp.float32
     np.testing.assert_allclose(sol.y1, case.reference.y1, rtol=2e-3)
+
+
+@pytest.mark.parametrize("method", shortly([de.TRBDF2(), de.Kvaerno5(), de.BDF()], de.TRBDF2()))
+def test_given_steps_in_single_precision_from_a_component_of_zero(method):
+    """Van der Pol's oscillator follows its slow manifold, y₁ (1 − y₀²) μ = y₀, where y₁ moves from
+    0 to −7e-4 at once: Newton's method cannot be more exact than that, rounded.
+    """
+
+    def field(t, y, mu):
+        return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    def solved(dtype, method, **options):
+        start = jnp.array([2.0, 0.0], dtype)
+        problem = de.ODEProblem(field, start, (0.0, 5.0), jnp.asarray(1e3, dtype))
+        return de.solve(problem, method, **options).y1
+
+    reference = solved(jnp.float64, de.RadauIIA5(), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(solved(jnp.float32, method, dt=0.1), reference, rtol=1e-4)
 
 
 def test_a_batch_of_rates_is_a_loop():

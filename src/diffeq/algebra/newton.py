@@ -23,12 +23,15 @@ class Bounds(NamedTuple):
     """The bounds of Newton's method: `size` measures an update in the scale of the error, where 1
     is the tolerance, `limit` is the error that may remain, and `turns` the largest number of
     iterations. `paired`: updates shrink by pairs, so that one may be larger than the previous one.
+    `rounding(x)` is the error that rounding leaves at an iterate x, in that scale, where the limit
+    does not account for it: less than that is not asked for.
     """
 
     size: Callable
     limit: Array | float
     turns: int
     paired: bool = False
+    rounding: Callable | None = None
 
 
 class NewtonResult(NamedTuple):
@@ -75,7 +78,7 @@ def simplified_newton(
         del active
         x, (before, earlier), factor, worst, turns, _ = state
         delta = update(x)
-        norm = size(delta)
+        norm, limit = size(delta), limit if rounding is None else jnp.maximum(limit, rounding(x))
         first = turns == 0
         rate = norm / jnp.where(first, jnp.inf, before)
         share = rate / jnp.where(rate < 1, 1 - rate, 1)
@@ -101,6 +104,7 @@ def simplified_newton(
         stop_closure_gradient(lambda x: solve(residual(x)), guess),
         stop_closure_gradient(bounds.size, guess),
     )
+    rounding = bounds.rounding and stop_closure_gradient(bounds.rounding, guess)
     zero = jnp.zeros((), jnp.int32)
     state = (guess, (jnp.zeros_like(limit),) * 2, factor, factor, zero, zero)
     (x, _, _, worst, turns, status), _ = loop(running, turn, state, consts=limit)

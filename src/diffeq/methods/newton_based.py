@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from ..algebra import (
     AbstractFactors,
@@ -63,7 +63,8 @@ class Aim(eqx.Module):
 
     def bounds(self, y: Array) -> Bounds:
         """Returns the norm of Newton's updates at y, which it takes as vectors, and the bound at
-        which Newton stops.
+        which Newton stops. That is never below the rounding of y. A step that has to succeed is
+        allowed that of the increment x from y, too: components that are 0 at y have no other.
         """
         y = lax.stop_gradient(y)
         scale, square = _ATOL + _RTOL * magnitude(y), mean_square
@@ -75,9 +76,13 @@ class Aim(eqx.Module):
         def size(update: Array) -> Array:
             return jnp.sqrt(square(update / scale))
 
-        rounding = 10 * jnp.finfo(y.dtype).eps * size(y.ravel())
-        turns = _FINAL_TURNS if self.final else _TURNS
-        return Bounds(size, jnp.maximum(_KAPPA, rounding), turns)
+        def rounding(x: ArrayLike) -> Array:
+            return 10 * jnp.finfo(y.dtype).eps * size(magnitude(y.ravel()) + jnp.abs(x))
+
+        limit = jnp.maximum(_KAPPA, rounding(0.0))
+        if not self.final:
+            return Bounds(size, limit, _TURNS)
+        return Bounds(size, limit, _FINAL_TURNS, rounding=rounding)
 
 
 class ImplicitMethod(Method):
