@@ -16,6 +16,7 @@ from jaxtyping import Array, Int, PyTree, Real, Shaped
 from ..autodiff.discontinuity_times import bending, jumping
 from ..autodiff.jax_internals import Tracer
 from ..core.promotion import standard_promotion
+from ..core.time_resolution import check_resolution, digits_of
 
 __all__ = [
     "InputFunction",
@@ -234,18 +235,28 @@ def _list_as_array(x: PyTree) -> PyTree:
 def _increasing(ts: ArrayLike | Sequence, padded: bool) -> Array:
     """Times as an array, if that is what they are."""
     try:
-        ts = jnp.asarray(ts)
+        given, ts = ts, jnp.asarray(ts)
     except (TypeError, ValueError) as error:
         raise TypeError(f"ts is {ts!r}; a sequence of times is wanted.") from error
     if ts.dtype == bool or jnp.iscomplexobj(ts) or ts.ndim != 1 or not ts.shape[0]:
         raise ValueError(
             f"ts has shape {ts.shape} and dtype {ts.dtype}; a sequence of times is wanted."
         )
+    check_resolution(given)
     ts = ts if jnp.issubdtype(ts.dtype, jnp.floating) else ts.astype(float)
     if not isinstance(ts, Tracer):
-        known = np.asarray(ts)[~np.isnan(ts)] if padded else np.asarray(ts)
-        if not (np.diff(known) > 0).all() or np.isnan(known).any():
-            raise ValueError("ts must increase" + ("" if padded else ", without NaN") + ".")
-        if np.isnan(np.asarray(ts)[: len(known)]).any():
-            raise ValueError("ts has NaN before a number; NaN is padding, at the end only.")
+        _check_increasing(np.asarray(ts), padded)
     return jnp.where(jnp.isnan(ts), jnp.inf, ts) if padded else ts
+
+
+def _check_increasing(ts: np.ndarray, padded: bool) -> None:
+    known = ts[~np.isnan(ts)] if padded else ts
+    if np.isnan(known).any():
+        raise ValueError(f"ts[{np.argmax(np.isnan(ts))}] is NaN; ts must increase, without NaN.")
+    falls = np.diff(known) <= 0
+    if falls.any():
+        i = int(np.argmax(falls))
+        before, after = (digits_of(float(t)) for t in known[i : i + 2])
+        raise ValueError(f"ts[{i + 1}] is {after}, after {before}; ts must increase.")
+    if np.isnan(ts[: len(known)]).any():
+        raise ValueError("ts has NaN before a number; NaN is padding, at the end only.")

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from ..validation.values import concrete, digits_of, is_real
+from ..core.time_resolution import check_resolution
+from ..validation.values import concrete, is_real
 
 __all__ = [
     "SERIES_PARTS",
@@ -206,33 +207,6 @@ def check_batch(
         if mask is not None:
             checked_mask(xs, mask)
     return batch
-
-
-def check_resolution(ts: PyTree) -> None:
-    """Refuses times in float64 that JAX, without x64, would make equal, though they differ from the
-    first of their series by numbers that float32 tells apart: timestamps.
-    """
-    if not concrete(ts) or not is_real(ts):
-        return
-    times = np.asarray(ts)
-    kept = jnp.result_type(float)
-    if times.dtype.itemsize < 8 or kept == np.float64 or times.ndim == 0 or not times.size:
-        return
-    times = times.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of infinite times, which are refused elsewhere
-        length = np.fmax.reduce(times, axis=-1, keepdims=True) - times[..., :1]
-        gap, rounded = np.diff(times, axis=-1), np.diff(times.astype(kept), axis=-1)
-        apart = (gap > np.finfo(kept).eps * length) & (gap > 4 * np.spacing(times[..., 1:]))
-    lost = apart & (rounded == 0)
-    if lost.any():
-        place = tuple(np.argwhere(lost)[0])
-        later = (*place[:-1], place[-1] + 1)
-        one, two = (digits_of(float(times[i])) for i in (place, later))
-        raise ValueError(
-            f"ts{list(map(int, place))} is {one} and ts{list(map(int, later))} is {two}, which are "
-            f"one number in {np.dtype(kept).name}: subtract ts[0] first, in float64, or set "
-            "jax_enable_x64."
-        )
 
 
 def check_values(

@@ -31,6 +31,7 @@ from .saveat_checks import arrays_of, check_saveat
 from .step_checks import (
     check_direction,
     check_limits,
+    check_span_resolution,
     check_steps,
     check_turns,
     counted,
@@ -78,6 +79,7 @@ def checked_call(
     check_direction("dt0", call.dt0, span)
     state = initial_tree(plain)
     check_state(plain, state)
+    check_span_resolution(plain, span, moving_leaves(state))
     switches = options.method is None and call.is_adaptive and not by_hand
     if switches and may_switch(problem, state, options.adjoint):
         call = call._replace(method=Switching(call.method, METHODS["Rodas5P"]()))

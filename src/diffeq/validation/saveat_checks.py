@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from .values import concrete, digits_of, is_real, shown
+from ..core.time_resolution import digits_of
+from .values import concrete, is_real, shown
 
 __all__ = ["arrays_of", "check_save", "check_saveat", "times_of"]
 

@@ -3,13 +3,17 @@
 import copy
 import inspect
 import math
+import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..controllers import Controller
+from ..core.notices import INSIDE
+from ..core.time_resolution import digits_of, time_resolution
 from ..events import AbstractEvent, Periodic
 from ..integrator.call import MAX_EVENTS, MAX_STEPS
 from ..methods import Method
@@ -17,6 +21,7 @@ from ..problems import Problem
 from ..problems.base import evaluated
 from ..problems.dde import depends_on_state
 from ..problems.discontinuities import discontinuity_levels, kinks_of
+from ..problems.lowering import time_dtype
 from .problem_checks import without_jumps
 from .saveat_checks import times_of
 from .values import concrete, is_real, shown
@@ -24,6 +29,7 @@ from .values import concrete, is_real, shown
 __all__ = [
     "check_direction",
     "check_limits",
+    "check_span_resolution",
     "check_steps",
     "check_turns",
     "counted",
@@ -35,6 +41,8 @@ __all__ = [
 ]
 
 _FEW_STEPS = 16
+# The distance of neighbouring times, as a part of the span, from which on a solve warns.
+_COARSEST = 1e-3
 
 
 def check_steps(method: Method, controller: Controller, dt: Any, dt0: Any) -> None:
@@ -121,6 +129,33 @@ def known_span(problem: Problem) -> tuple[float, float] | None:
     if not all(np.isfinite(e) for e in ends):
         raise ValueError(f"tspan is {shown(tspan)}; finite times are wanted.")
     return float(ends[0]), float(ends[1])
+
+
+def check_span_resolution(problem: Problem, span: PyTree, state: PyTree) -> None:
+    """Refuses a span whose ends are one time in the dtype of t; and warns of one in which that
+    dtype tells few times apart, for f is given no others.
+    """
+    if span is None or span[0] == span[1]:
+        return
+    length = abs(span[1] - span[0])
+    if max(map(abs, span)) <= 2 * length:
+        return
+    ends = [evaluated(t, problem.args) for t in evaluated(problem.tspan, problem.args)]
+    dtype = time_dtype(ends, jnp.result_type(float, *jax.tree.leaves(state)))
+    apart = time_resolution(span[0], span[1], dtype)
+    if apart <= _COARSEST * length:
+        return
+    x64 = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    way = f"give times from the start on, (0, {span[1] - span[0]:g}), or "
+    way += "tspan in float64." if x64 else "set jax_enable_x64."
+    name = f"tspan = ({digits_of(span[0])}, {digits_of(span[1])})"
+    if dtype.type(span[0]) == dtype.type(span[1]):
+        raise ValueError(f"{name} is a single time in {dtype.name}: {way}")
+    warnings.warn(
+        f"{name} is short for times of its size, which {dtype.name} tells apart by {apart:.2g}, "
+        f"{apart / length:.1%} of the span: {way}",
+        skip_file_prefixes=INSIDE,
+    )
 
 
 def listed(events: Any) -> tuple:

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import Tracer
 
-__all__ = ["concrete", "digits_of", "is_real", "shown"]
+__all__ = ["concrete", "is_real", "shown"]
 
 
 def concrete(x: PyTree) -> bool:
@@ -22,11 +22,6 @@ def is_real(x: Any) -> bool:
     """True if x is a real number, or an array of them: no string, no bool, nothing complex."""
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
-
-
-def digits_of(t: float) -> str:
-    """All digits that tell a time from its neighbours, and no more: 1, not 1.0."""
-    return repr(float(t)).removesuffix(".0")
 
 
 def shown(x: PyTree) -> str:
