@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffeq as de
+from diffeq.adjoints.tape import Recorder
 
 jax.config.update("jax_enable_x64", True)
 
@@ -68,6 +69,24 @@ def test_lanes_that_reject_differently_have_the_derivatives_of_each_alone(method
         around = jnp.diagonal(around) if around.ndim > 1 else around
         np.testing.assert_allclose(within, alone, rtol=1e-7)
         np.testing.assert_allclose(around, alone, rtol=1e-7)
+
+
+def test_lanes_list_their_accepted_attempts_where_steps_multiply_matrices(monkeypatch):
+    """Each reads its rows number by number, which is not worth it for a few scalar operations."""
+    listed, accepted = [], Recorder.accepted
+    monkeypatch.setattr(
+        Recorder, "accepted", lambda self, *rows: listed.append(1) or accepted(self, *rows)
+    )
+    weights = jnp.eye(2) + 0.1
+    network = lambda t, y, k: jnp.tanh(weights @ y) - k * y
+    end = lambda field: lambda k: jnp.sum(solve(field, k, None).y1)
+    rates = jnp.array([1.0, 2.0])
+    for field, in_lanes in ((relaxation, False), (network, True)):
+        gradient = jax.grad(end(field))
+        for run, at, expected in ((gradient, 1.0, True), (jax.vmap(gradient), rates, in_lanes)):
+            listed.clear()
+            jax.make_jaxpr(run)(at)
+            assert bool(listed) == expected
 
 
 def test_a_solve_without_an_accepted_step_has_a_gradient_of_nan():

@@ -470,7 +470,7 @@ class _TangentReplay(NamedTuple):
         each = (_with_next(rows), self.history.rows)
         length = self.recorder.rows + 1
         if len(self.tangents) == 1:
-            lo, n = self.recorder.accepted(rows, 0, n)
+            lo, n = self._visited(self.tangents[0], rows, (0, n))
             return self.tangents[0].run(
                 n, each, consts, recorded, d_consts, start, self.keep, length, lo
             )
@@ -484,7 +484,7 @@ class _TangentReplay(NamedTuple):
             record, first, n = place
             spans = self.recorder.spans(record, lap, first, n)
             for tangent, span in zip(self.tangents, spans, strict=True):
-                lo, n = self.recorder.accepted(each[0][0], *span)
+                lo, n = self._visited(tangent, each[0][0], span)
                 dots, found = tangent.run(
                     n, each, consts, recorded, d_consts, dots, self.keep, length, lo
                 )
@@ -505,6 +505,15 @@ class _TangentReplay(NamedTuple):
             linear=True,
         )
         return list(end), list(d_rows)
+
+    def _visited(self, tangent: Tangent, rows: TapeRow, span: tuple) -> tuple:
+        """The rows that a walk over a span, (first row, n), visits: those of accepted attempts. But
+        lanes, each with a list of its own, read their rows number by number, which costs more than
+        rejected attempts do whose steps multiply no matrices: lanes of such steps visit all.
+        """
+        if self.recorder.integrator.lanes > 1 and not tangent.holds_products:
+            return span
+        return self.recorder.accepted(rows, *span)
 
     def _blank(self, start: list) -> list:
         """Zeros for the rows of tangents that are kept."""

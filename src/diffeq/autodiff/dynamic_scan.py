@@ -50,6 +50,7 @@ from .jax_internals import (
     ShapedArray,
     bound,
     carry_filled,
+    contains,
     define,
     dependents,
     influences,
@@ -720,6 +721,13 @@ class Tangent:
         self.stable = [False] * self.sizes[2] if stable is None else list(stable)
         self.step, self.used = _tangent_step(jaxpr, self.sizes, self.flags, self.stable)
         self.live = self.flags[2]
+
+    @property
+    def holds_products(self) -> bool:
+        """True if a step multiplies matrices, or convolves: it does much for each number that it
+        reads.
+        """
+        return contains(self.step, "dot_general", "conv_general_dilated")
 
     def start(self, carry_tangents: Sequence) -> list:
         """The live tangents of the first carry, as arrays."""
