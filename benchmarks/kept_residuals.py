@@ -31,18 +31,9 @@ STEPS = 16
 def loss_of(case: Case, *, kept: bool) -> Callable:
     """The mean square of the state after the steps, as a function of the parameters."""
     problem = case.problem
-    if case.lanes:
-        start, restore = jnp.asarray(problem.y0), None
-    else:
-        start, restore = ravel_pytree(problem.y0)
-    dt = problem.span[1] / STEPS
-
-    def field(t, y, args):
-        if restore is None:
-            return problem.field(t, y, args)
-        return ravel_pytree(problem.field(t, restore(y), args))[0]
-
-    solver = BareTsit5(field, rolled=False, rows=STEPS)
+    start, restore = ravel_pytree(problem.y0)
+    field = lambda t, y, args: ravel_pytree(problem.field(t, restore(y), args))[0]
+    solver, dt = BareTsit5(field, rolled=False, rows=STEPS), problem.span[1] / STEPS
 
     def loss(params):
         def step(y, i):

@@ -72,6 +72,7 @@ from .jax_internals import (
     zero_like,
     zero_tangent,
 )
+from .network_layers import PRODUCTS
 from .residuals import Linearized, keep_residuals
 from .reverse_control_flow import linear_inputs, loops_named, transposable
 from .row_buffers import read, unset, write
@@ -727,7 +728,7 @@ class Tangent:
         """True if a step multiplies matrices, or convolves: it does much for each number that it
         reads.
         """
-        return contains(self.step, "dot_general", "conv_general_dilated")
+        return contains(self.step, *PRODUCTS)
 
     def start(self, carry_tangents: Sequence) -> list:
         """The live tangents of the first carry, as arrays."""

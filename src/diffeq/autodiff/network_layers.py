@@ -26,9 +26,9 @@ from .jax_internals import (
     subprograms,
 )
 
-__all__ = ["is_network"]
+__all__ = ["PRODUCTS", "is_network"]
 
-_PRODUCTS = ("dot_general", "conv_general_dilated")
+PRODUCTS = ("dot_general", "conv_general_dilated")
 _ACTIVATIONS = (
     "tanh", "logistic", "max", "erf", "erfc", "log1p", "expm1", "sin", "cos", "select_n",
 )  # fmt: skip
@@ -84,9 +84,9 @@ def _layers_of(equation: Equation, numbers: list[_Number]) -> Sequence[_Number]:
     depth = max(depths) if name == "mul" and min(depths) > 0 else min(depths)
     if any(subprograms(equation)):
         # A loop with both in it goes through layer after layer.
-        layered = is_or_contains(equation, *_PRODUCTS) and is_or_contains(equation, *_ACTIVATIONS)
+        layered = is_or_contains(equation, *PRODUCTS) and is_or_contains(equation, *_ACTIVATIONS)
         depth = 3 if layered and still and moving else depth
-    elif name in _PRODUCTS and moving and still:
+    elif name in PRODUCTS and moving and still:
         if depth == 0:
             depth, weights = 1, still
         elif depth == 2 and still - weights:
