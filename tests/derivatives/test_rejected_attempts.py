@@ -1,5 +1,7 @@
 """Rejected attempts: a derivative goes back over the accepted ones alone."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,28 @@ def test_each_accepted_step_is_differentiated_once(rows):
     # The first stage of a step is the last one of the step before: one more, and the first step
     # size's evaluations, whose derivative is none.
     assert 6 * steps <= len(COUNTED) <= 6 * steps + 3 < 6 * (steps + rejected)
+
+
+@pytest.mark.parametrize(
+    ("size", "multiplies", "again"),
+    [(64, False, 6), (2000, False, 7), (2000, True, 6), (20_000, True, 7)],
+)
+def test_a_first_stage_on_the_tape_is_not_evaluated_again(size, multiplies, again):
+    """It is there where it is small, and where it is not large and costs products."""
+    evaluated = []
+
+    def rates(t, y, k):
+        like = jax.ShapeDtypeStruct((), y.dtype)
+        one = jax.pure_callback(lambda t: evaluated.append(1) or np.ones_like(t), like, t)
+        y = (y.reshape(-1, 4) @ jnp.eye(4)).ravel() if multiplies else y
+        return -k * one * y
+
+    problem = de.ODEProblem(rates, jnp.ones(size), (0.0, 1.0), 1.0)
+    end = lambda k: jnp.mean(de.solve(problem.replace(args=k), de.Tsit5(), dt=0.25).y1)
+    slope = jax.block_until_ready(jax.grad(end)(1.0))
+    # The first stage is evaluated once by the solve, and once by its derivative.
+    assert len(evaluated) == (1 + 4 * 6) + (1 + 4 * again)
+    assert float(slope) == pytest.approx(-math.exp(-1.0), rel=1e-3)
 
 
 @pytest.mark.parametrize("method", [de.Tsit5(), None], ids=["Tsit5", "default"])

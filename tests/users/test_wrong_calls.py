@@ -119,6 +119,9 @@ ROWS = {
     "key: without noise": (lambda: de.solve(P, key=KEY), r"ODEProblem has no noise: leave key out"),
     # --- saveat, save, stops
     "saveat: a number": (lambda: de.solve(P, saveat=0.5), r"saveat is 0\.5; a sequence of times"),
+    "saveat: ragged": (lambda: de.solve(P, saveat=[[0.0], [0.5, 1.0]]), r"saveat is \[\[0\.0\], \[0\.5, 1\.0\]\]; a sequence of times"),
+    "stops: ragged": (lambda: de.solve(P, stops=[[0.0], [0.5, 1.0]]), r"stops is \[\[0\.0\], \[0\.5, 1\.0\]\]; a sequence of times"),
+    "dt: ragged": (lambda: de.solve(P, dt=[[1.0], [1.0, 2.0]]), r"dt is \[\[1\.0\], \[1\.0, 2\.0\]\]; one finite number"),
     "saveat: a string": (lambda: de.solve(P, saveat="all"), r'saveat is \'all\'; times, "steps" or None'),
     "saveat: empty": (lambda: de.solve(P, saveat=jnp.zeros(0)), r"saveat is empty; at least one time"),
     "saveat: outside": (lambda: de.solve(P, saveat=[0.5, 2.0]), r"saveat has 2, outside tspan = \(0, 1\)"),

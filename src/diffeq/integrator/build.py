@@ -3,6 +3,7 @@
 `solve` and `stepping` both call it, so that a solve by hand is the same solve.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PyTree
 
+from ..autodiff.jax_internals import contains, output_types
+from ..autodiff.network_layers import PRODUCTS
 from ..brownian import Noise, Steps, Tree
 from ..controllers import Constant, Controller
 from ..controllers.tolerance import Tolerance
@@ -38,7 +41,10 @@ __all__ = ["BuiltSolve", "build", "signed_time"]
 type ShapeOf = Array | jax.ShapeDtypeStruct
 
 _ROWS = 1024  # of the past: steps within the largest lag
-_SMALL_MEMORY = 4096  # bytes of what a method remembers that each row of a tape holds
+# Bytes of what a method remembers that each row of a tape holds: of any method, and of one that
+# multiplies matrices to make it (64 × 256 numbers: a gradient takes a tenth less time, of 512 × 512
+# it takes as much).
+_SMALL_MEMORY, _SMALL_MEMORY_OF_PRODUCTS = 4096, 2**17
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,10 @@ def _records_memory(method: Method, entry: Canonical, form: Callable) -> bool:
     if method.stores_memory or entry.delays is not None or len(method.submethods) > 1:
         return False
     first = lambda p: method.init(form(p, 1, entry.held), entry.t0, entry.y0)  # noqa: E731
-    leaves = jax.tree.leaves(jax.eval_shape(first, entry.parameters))
-    return sum(x.size * x.dtype.itemsize for x in leaves) <= _SMALL_MEMORY
+    evaluation = jax.make_jaxpr(first)(entry.parameters)
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in output_types(evaluation))
+    costly = contains(evaluation, *PRODUCTS)
+    return size <= (_SMALL_MEMORY_OF_PRODUCTS if costly else _SMALL_MEMORY)
 
 
 def _keeps_workspace(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..core.time_resolution import digits_of
-from .values import concrete, is_real, shown
+from .values import axes_of, concrete, is_real, shown
 
 __all__ = ["arrays_of", "check_save", "check_saveat", "times_of"]
 
@@ -41,7 +41,7 @@ def check_saveat(saveat: PyTree, save: PyTree, span: PyTree, eps: float) -> None
 
 
 def _check_times(name: str, at: Any, span: PyTree, eps: float) -> None:
-    if np.ndim(at) != 1 or not is_real(at):
+    if axes_of(at) != 1 or not is_real(at):
         raise ValueError(f"{name} is {shown(at)}; a sequence of times is wanted.")
     if np.size(at) == 0:
         raise ValueError(
@@ -75,7 +75,7 @@ def times_of(name: str, x: Any) -> Array | None:
     if x is None or (isinstance(x, (tuple, list)) and not x):
         return None
     x = arrays_of(x)
-    if np.ndim(x) != 1 or not is_real(x):
+    if axes_of(x) != 1 or not is_real(x):
         raise ValueError(f"{name} is {shown(x)}; a sequence of times is wanted.")
     return jnp.asarray(x) if np.size(x) else None
 

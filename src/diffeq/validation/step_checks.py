@@ -24,7 +24,7 @@ from ..problems.discontinuities import discontinuity_levels, kinks_of
 from ..problems.lowering import time_dtype
 from .problem_checks import without_jumps
 from .saveat_checks import times_of
-from .values import concrete, is_real, shown
+from .values import axes_of, concrete, is_real, shown
 
 __all__ = [
     "check_direction",
@@ -59,8 +59,8 @@ def check_steps(method: Method, controller: Controller, dt: Any, dt0: Any) -> No
     for name, value in (("dt", dt), ("dt0", dt0)):
         if value is None or not concrete(value):
             continue
-        number = np.asarray(value)
-        if number.shape != () or not is_real(number) or not np.isfinite(number) or number == 0:
+        number = axes_of(value) == 0 and is_real(value)
+        if not number or not np.isfinite(value) or value == 0:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
 
 
@@ -85,7 +85,7 @@ def check_limits(controller: Controller) -> None:
     limits: dict[str, Any] = {"dtmin": controller.dtmin, "dtmax": controller.dtmax}
     known = {k: x for k, x in limits.items() if not (x is None or callable(x)) and concrete(x)}
     for name, x in known.items():
-        if np.shape(x) != () or not is_real(x) or not x > 0:
+        if axes_of(x) != 0 or not is_real(x) or not x > 0:
             raise ValueError(
                 f"{name} is {x!r}; one positive number is wanted, or None for no limit."
             )

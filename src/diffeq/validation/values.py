@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import Tracer
 
-__all__ = ["concrete", "is_real", "shown"]
+__all__ = ["axes_of", "concrete", "is_real", "shown"]
 
 
 def concrete(x: PyTree) -> bool:
@@ -22,6 +22,16 @@ def is_real(x: Any) -> bool:
     """True if x is a real number, or an array of them: no string, no bool, nothing complex."""
     dtype = x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
     return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def axes_of(x: Any) -> int | None:
+    """The number of axes of a number, an array or a list; None of a list whose rows differ in
+    length, which is no array.
+    """
+    try:
+        return np.ndim(x)
+    except ValueError:
+        return None
 
 
 def shown(x: PyTree) -> str:
