@@ -103,6 +103,14 @@ def test_bounds_hold_and_do_not_hinder(optimizer, bounds, expected):
         assert all((np.asarray(x) <= high).all() for x in seen)
 
 
+@pytest.mark.parametrize("flags", ["a", ["a"], {"a": True}, {"a": True, "b": "frozen"}])
+def test_what_is_to_be_trained_is_said_by_bools(flags):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"trainable is .*True, False, a tree of them"
+    ):
+        de.fit({"a": 1.0, "b": 2.0}, bowl, optimizer=optax.sgd(0.1), steps=1, trainable=flags)
+
+
 def test_a_start_outside_its_bounds_is_refused():
     with pytest.raises(ValueError, match=r"starts at 3, which is not inside \(0, 1\)"):
         de.fit(3.0, bowl, optimizer=optax.sgd(0.1), steps=1, bounds=(0.0, 1.0))

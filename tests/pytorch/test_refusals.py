@@ -1,8 +1,10 @@
 """Bad input to `diffeq.torch`: each is refused by name, with the way out."""
 # ruff: noqa: E501
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -45,6 +47,9 @@ CASES: dict[str, tuple[Callable, str]] = {
     "t: a list": (solved(decay, Y0, [0.0, 1.0]), r"t must be a torch\.Tensor"),
     "t: two axes": (solved(decay, Y0, TS[None]), r"t must be one dimensional"),
     "event: times": (solved(decay, event_fn=lambda t, y: y.sum()), r"len\(t\) == 2"),
+    "event: none": (
+        lambda: dt.odeint_event(decay, Y0, torch.tensor(0.0), event_fn=lambda t, y: torch.ones_like(t)), r"event_fn did not change its sign"
+    ),
     "event: fixed steps": (solved(decay, t=TS[:2], method="rk4", event_fn=lambda t, y: y.sum()), r"step_size"),
     "method: unknown": (solved(decay, method="rk45"), r'Invalid method "rk45".*"dopri5".*de\.Tsit5'),
     "method: not here": (solved(decay, method="implicit_adams"), r"Adams–Moulton.*'rk4'"),
@@ -56,6 +61,18 @@ CASES: dict[str, tuple[Callable, str]] = {
         solved(decay, options={"norm": torch.abs}), r"norm.* numbers of shape \(.*max\(\)"
     ),
     "argument: unknown": (solved(decay, tol=1.0), r"odeint got 'tol'"),
+    "rtol: negative": (solved(decay, rtol=-1e-3), r"rtol is -0\.001; a positive number"),
+    "rtol: None": (solved(decay, rtol=None), r"rtol is None; a positive number"),
+    "atol: not a number": (solved(decay, atol=math.nan), r"atol is nan; a positive number"),
+    "atol: of a part": (solved(lambda t, y: (-y[0],), (Y0,), atol=(-1.0,)), r"atol is -1\.0; a positive number"),
+    "options: a list": (solved(decay, options=[0.1]), r"options is \[0\.1\]; a dict is wanted"),
+    "y0: of torch.func": (
+        lambda: torch.func.vmap(lambda y: dt.odeint(decay, y, TS))(Y0), r"y0 has no numbers of its own.*as an axis of y0"
+    ),
+    "y0: of a derivative of torch.func": (
+        lambda: torch.func.grad(lambda y: dt.odeint(decay, y, TS).sum())(Y0), r"y0 has no numbers of its own.*backward\(\)"
+    ),
+    "func: an array": (solved(lambda t, y: np.ones((4, 2))), r"func returned an array of NumPy"),
     "rtol: of another length": (solved(decay, rtol=(1e-3, 1e-3)), r"tupled rtol"),
     "func: a callback": (solved(Called()), r"func has callback_step"),
     "func: shape": (solved(lambda t, y: y[:, :1]), r"func returned of shape \(4, 1\).*\(4, 2\)"),

@@ -182,6 +182,8 @@ CASES: dict[str, tuple[Callable, str]] = {
     "method: not here": (solved(Decay("diagonal"), method="log_ode"), r"'heun' is nearest"),
     "method: unknown": (solved(Decay("diagonal"), method="rk"), r"Expected method.*found 'rk'"),
     "options": (solved(Decay("diagonal"), options={"a": 1}), r"options is"),
+    "dt: zero": (lambda: dt.sdeint(Decay("diagonal"), torch.ones(2, 3), TS, dt=0.0), r"dt is 0\.0; a positive number"),
+    "dt: backwards": (lambda: dt.sdeint(Decay("diagonal"), torch.ones(2, 3), TS, dt=-0.1), r"dt is -0\.1; a positive number"),
     "extra": (solved(Decay("diagonal"), extra=True), r"extra is True"),
     "g: missing": (solved(Bare()), r"sde has no g\(t, y\)"),
     "g: shape": (solved(Wrong()), r"g returned.*\(2, 3, 1\).*diagonal.*\(2, 3\)"),

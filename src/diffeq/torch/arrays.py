@@ -57,7 +57,9 @@ def double_where(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
 
 
 def check_numeric(name: str, x: torch.Tensor) -> None:
-    """Refuses a tensor that is not of single or double precision, or that JAX cannot reach."""
+    """Refuses a tensor that is not of single or double precision, or whose numbers JAX cannot
+    reach.
+    """
     if x.dtype not in (*_SINGLE, *_DOUBLE):
         kind = str(x.dtype).removeprefix("torch.")
         raise TypeError(
@@ -65,6 +67,14 @@ def check_numeric(name: str, x: torch.Tensor) -> None:
             f"float64 are wanted, {name}.float() or {name}.double()."
         )
     check_device(name, x)
+    try:
+        x.data_ptr()
+    except RuntimeError as error:
+        raise TypeError(
+            f"{name} has no numbers of its own, as in a transform of torch.func (vmap, grad, "
+            "jacrev), which sees functions of torch alone: give a batch as an axis of y0; take "
+            "derivatives by backward() or torch.autograd, or write the field in JAX."
+        ) from error
 
 
 def check_device(name: str, x: torch.Tensor) -> None:

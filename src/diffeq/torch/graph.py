@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch._decomp import core_aten_decompositions
 from torch.func import functionalize
@@ -43,7 +44,7 @@ def graph_of(
     def watched(*args: torch.Tensor) -> Any:
         with torch.enable_grad(), _Operations(name), _Functions():
             try:
-                return f(*args)
+                return _without_numpy(name, f(*args))
             except Exception as error:
                 error.add_note(
                     f"{name} was being compiled: it is called once, with tensors that have no "
@@ -57,6 +58,16 @@ def graph_of(
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _without_numpy(name: str, returned: Any) -> Any:
+    """Returns what a function returned; refuses an array of NumPy."""
+    if any(isinstance(x, np.ndarray) for x in tree_flatten(returned)[0]):
+        raise TypeError(
+            f"{name} returned an array of NumPy; a tensor that is made by functions of torch is "
+            "wanted."
+        )
+    return returned
 
 
 @functools.cache

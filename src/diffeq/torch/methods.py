@@ -10,7 +10,13 @@ import torch
 from ..controllers import PI, Controller
 from ..methods import BDF, METHODS, ExplicitRK, Method, Tableau
 
-__all__ = ["StepOptions", "controlled_steps", "method_and_options", "most_steps"]
+__all__ = [
+    "StepOptions",
+    "controlled_steps",
+    "method_and_options",
+    "most_steps",
+    "non_negative",
+]
 
 _HEUN3 = Tableau("""
 name: Heun3
@@ -104,9 +110,12 @@ def method_and_options(method: Any, options: Any, name: str = "method") -> StepO
     """Reads `method` and `options` as torchdiffeq has them.
 
     Raises:
+        TypeError: options is no dict.
         ValueError: the method is none of torchdiffeq's, or one that is not here; an option is none
             of the method's.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"options is {options!r}; a dict is wanted, such as {{'step_size': 0.1}}.")
     given = {} if options is None else dict(options)
     method = "dopri5" if method is None else method
     if isinstance(method, Method):
@@ -133,6 +142,17 @@ def method_and_options(method: Any, options: Any, name: str = "method") -> StepO
                 f"{', '.join(known)}."
             )
     return StepOptions(found, fixed, {**known, **given}, isinstance(method, str))
+
+
+def non_negative(name: str, value: Any) -> float:
+    """The number that a tolerance or a step size is; refused where it is none, or less than 0."""
+    try:
+        number = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0:
+        raise ValueError(f"{name} is {value!r}; a positive number is wanted.")
+    return number
 
 
 def _scipy_method(given: Mapping[str, Any]) -> Method | None:

@@ -23,12 +23,20 @@ from .arrays import check_numeric, double_where
 from .autograd import Operation, operation
 from .error_norm import LargestPart, norm_by_torch
 from .functions import TorchProgram, count_calls, torch_function
-from .methods import StepOptions, controlled_steps, method_and_options, most_steps
+from .methods import (
+    StepOptions,
+    controlled_steps,
+    method_and_options,
+    most_steps,
+    non_negative,
+)
 from .results import SolveReport, report_of
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_event"]
 
 _FAR = 1e12  # where a solve ends that only its event ends
+_MORE_ATTEMPTS = "In odeint, max_steps is options={'max_num_steps': …}."
+_NO_EVENT = "event_fn did not change its sign, and nothing else ends the solve of an event."
 # The tape of a program for more attempts is longer, and is filled and copied in each call: where a
 # solve needs more, it is solved again by such a program, and from then on by that one alone.
 _FEW_ATTEMPTS = 2**16
@@ -200,6 +208,7 @@ def odeint_event(
 
     Raises:
         TypeError, ValueError: as by `odeint`.
+        RuntimeError: event_fn does not change its sign.
 
     Reference: chen2021.
 
@@ -318,7 +327,9 @@ class _Call:
         operands = [*self.y0, self.t, *seen]
         with double_where(operands):
             results, report = self._run(operands)
-            report.check()
+            report.check(_MORE_ATTEMPTS if self.event is None else _NO_EVENT)
+            if self.event is not None and not report.met_event():
+                raise RuntimeError(f"{_NO_EVENT} It was followed for {_FAR:g} units of time.")
             count_calls([self.func, *([self.event] if self.event else ())], report.calls)
         times, ys = results[:1], results[-len(self.y0) :]
         y = tuple(ys) if self.is_tuple else ys[0]
@@ -387,12 +398,14 @@ def _options_by_name(
     method: Identity,
     fixed: bool,
     options: tuple[tuple[str, Any], ...],
-    tolerances: tuple[tuple[str, float], ...],
+    tolerances: tuple[tuple[str, Any], ...],
     norm: Callable | None,
 ) -> tuple[list, Hashable]:
     """The options of a method of torchdiffeq, where all that is given are numbers and names."""
     chosen = StepOptions(method.value, fixed, dict(options), named=True)  # pyright: ignore[reportArgumentType]
-    return _flat_options(chosen, {name: float(x) for name, x in tolerances}, norm, None)
+    return _flat_options(
+        chosen, {name: non_negative(name, x) for name, x in tolerances}, norm, None
+    )
 
 
 def _flat_options(
@@ -419,7 +432,7 @@ def _as_number(name: str, x: Any) -> Any:
         if x.requires_grad:
             raise ValueError(f"{name} cannot require gradient")
         return jnp.asarray(x.detach().cpu().numpy())
-    return float(x)
+    return non_negative(name, x)
 
 
 # --- its program ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Array
 
 from ..core.status import Status
-from ..solution import Solution
+from ..solution import Solution, SolveError
 from .few_arrays import FewArrays
 
 __all__ = ["SolveReport", "drawn_seed", "report_of"]
@@ -38,10 +38,19 @@ class SolveReport(NamedTuple):
     evaluations: Array
     solution: FewArrays
 
-    def check(self) -> None:
-        """Raises a SolveError if the solve failed."""
+    def check(self, advice: str = "") -> None:
+        """Raises a SolveError if the solve failed; `advice` is for one that needs more attempts."""
         if np.any(np.asarray(self.status) > Status.terminated):
-            self.solution.tree().check()
+            try:
+                self.solution.tree().check()
+            except SolveError as error:
+                if advice and self.spent():
+                    error.add_note(advice)
+                raise
+
+    def met_event(self) -> bool:
+        """True if an event ended the solve."""
+        return bool(np.all(np.asarray(self.status) == Status.terminated))
 
     def spent(self) -> bool:
         """True if the solve has ended because the attempts that it may make were made."""

@@ -18,6 +18,7 @@ from ..solve import solve
 from .arrays import check_numeric, double_where
 from .autograd import operation
 from .functions import TorchFunction, TorchProgram, count_calls, torch_function
+from .methods import non_negative
 from .results import SolveReport, drawn_seed, report_of
 
 __all__ = ["sdeint", "sdeint_adjoint"]
@@ -362,7 +363,9 @@ def _solved_sde(
 
 def _steps(adaptive: bool, **options: Any) -> dict[str, float]:
     """The options of `solve` that choose steps."""
-    numbers = {name: float(x) for name, x in options.items()}
+    numbers = {name: non_negative(name, x) for name, x in options.items()}
+    if numbers["dt"] == 0:
+        raise ValueError(f"dt is {options['dt']!r}; a positive number is wanted.")
     if not adaptive:
         return {"dt": numbers["dt"]}
     return {

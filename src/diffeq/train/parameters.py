@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from ..core.flax_nnx import is_nnx, is_nnx_module
 from ..problems import Problem
+from ..validation.values import shown
 from .bounds import Interval, intervals, spread_prefix
 
 __all__ = ["Layout", "Parameters", "UntrainedParts"]
@@ -205,8 +206,25 @@ def _flags(model: PyTree, pieces: Sequence, trainable: PyTree) -> list:
         return _flags_where(model, trainable)
     return [
         _default(piece, flag and (is_nnx_module(piece) or _is_float(piece)))
-        for piece, flag in zip(pieces, spread_prefix(trainable, model), strict=True)
+        for piece, flag in zip(pieces, _flags_of_tree(model, trainable), strict=True)
     ]
+
+
+def _flags_of_tree(model: PyTree, trainable: PyTree) -> list[bool]:
+    """The flag of each piece of a model, from a prefix tree of True and False."""
+    wanted = (
+        "True, False, a tree of them that is a prefix of the model, a function that returns parts "
+        "of the model, such as lambda model: model.net, or a kind of nnx.Variable is wanted."
+    )
+    try:
+        flags = spread_prefix(trainable, model)
+    except ValueError as error:
+        raise ValueError(
+            f"trainable is {shown(trainable)}, which is no prefix of the model; {wanted} {error}"
+        ) from error
+    if not all(flag is None or isinstance(flag, bool | np.bool_) for flag in flags):
+        raise TypeError(f"trainable is {shown(trainable)}; {wanted}")
+    return list(map(bool, flags))
 
 
 def _default(piece: PyTree, flag: bool) -> Any:
