@@ -47,6 +47,10 @@ CASES: dict[str, tuple[Callable, str]] = {
     "t: a list": (solved(decay, Y0, [0.0, 1.0]), r"t must be a torch\.Tensor"),
     "t: two axes": (solved(decay, Y0, TS[None]), r"t must be one dimensional"),
     "event: times": (solved(decay, event_fn=lambda t, y: y.sum()), r"len\(t\) == 2"),
+    "event: None": (
+        lambda: dt.odeint_event(decay, Y0, torch.tensor(0.0), event_fn=lambda t, y: None), r"event_fn returned None; a tensor is wanted"
+    ),
+    "func: an array inside": (solved(lambda t, y: -y * np.ones(2)), r"numpy"),
     "event: none": (
         lambda: dt.odeint_event(decay, Y0, torch.tensor(0.0), event_fn=lambda t, y: torch.ones_like(t)), r"event_fn did not change its sign"
     ),

@@ -48,7 +48,8 @@ def graph_of(
             except Exception as error:
                 error.add_note(
                     f"{name} was being compiled: it is called once, with tensors that have no "
-                    "numbers, and all that it does has to be done by functions of torch."
+                    "numbers, and all that it does has to be done by functions of torch. An array "
+                    "of NumPy becomes a tensor by torch.from_numpy."
                 )
                 raise
 

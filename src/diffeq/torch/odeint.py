@@ -290,6 +290,7 @@ class _Call:
             self.event = None
             if event_fn is not None:
                 self.event = torch_function(event_fn, shapes, "event_fn", call)
+                _check_condition(self.event.program.returned)
             self.extras, self.setting = self._setting(tolerances, chosen, adjoint)
 
     def _setting(
@@ -558,6 +559,14 @@ def _check_torch_times(t: Any, event_fn: Callable | None) -> None:
     steps = np.diff(t.detach().cpu().numpy())
     if not ((steps > 0).all() or (steps < 0).all()):
         raise ValueError("t must be strictly increasing or decreasing")
+
+
+def _check_condition(found: Any) -> None:
+    """Refuses what event_fn returns where it is no tensor."""
+    if not isinstance(found, torch.Tensor):
+        raise TypeError(
+            f"event_fn returned {found!r}; a tensor is wanted, whose sign changes at the event."
+        )
 
 
 def _check_returned(found: Any, y0: Any) -> None:
