@@ -50,7 +50,7 @@ CASES: dict[str, tuple[Callable, str]] = {
     "event: None": (
         lambda: dt.odeint_event(decay, Y0, torch.tensor(0.0), event_fn=lambda t, y: None), r"event_fn returned None; a tensor is wanted"
     ),
-    "func: an array inside": (solved(lambda t, y: -y * np.ones(2)), r"numpy"),
+    "func: an array inside": (solved(lambda t, y: -y * np.ones(2)), r"torch\.from_numpy"),
     "event: none": (
         lambda: dt.odeint_event(decay, Y0, torch.tensor(0.0), event_fn=lambda t, y: torch.ones_like(t)), r"event_fn did not change its sign"
     ),
@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Callable, str]] = {
     "rtol: negative": (solved(decay, rtol=-1e-3), r"rtol is -0\.001; a positive number"),
     "rtol: None": (solved(decay, rtol=None), r"rtol is None; a positive number"),
     "atol: not a number": (solved(decay, atol=math.nan), r"atol is nan; a positive number"),
+    "rtol: a tensor": (solved(decay, rtol=torch.tensor([1e-3, -1.0])), r"rtol is \[.*-1.*\]; positive numbers"),
     "atol: of a part": (solved(lambda t, y: (-y[0],), (Y0,), atol=(-1.0,)), r"atol is -1\.0; a positive number"),
     "options: a list": (solved(decay, options=[0.1]), r"options is \[0\.1\]; a dict is wanted"),
     "y0: of torch.func": (

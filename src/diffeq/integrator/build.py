@@ -3,7 +3,6 @@
 `solve` and `stepping` both call it, so that a solve by hand is the same solve.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,7 +183,7 @@ def _records_memory(method: Method, entry: Canonical, form: Callable) -> bool:
         return False
     first = lambda p: method.init(form(p, 1, entry.held), entry.t0, entry.y0)  # noqa: E731
     evaluation = jax.make_jaxpr(first)(entry.parameters)
-    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in output_types(evaluation))
+    size = sum(x.size * x.dtype.itemsize for x in output_types(evaluation))
     costly = contains(evaluation, *PRODUCTS)
     return size <= (_SMALL_MEMORY_OF_PRODUCTS if costly else _SMALL_MEMORY)
 

@@ -328,7 +328,7 @@ class _Call:
         operands = [*self.y0, self.t, *seen]
         with double_where(operands):
             results, report = self._run(operands)
-            report.check(_MORE_ATTEMPTS if self.event is None else _NO_EVENT)
+            report.check(_MORE_ATTEMPTS if self.event is None else f"{_NO_EVENT} {_MORE_ATTEMPTS}")
             if self.event is not None and not report.met_event():
                 raise RuntimeError(f"{_NO_EVENT} It was followed for {_FAR:g} units of time.")
             count_calls([self.func, *([self.event] if self.event else ())], report.calls)
@@ -432,7 +432,10 @@ def _as_number(name: str, x: Any) -> Any:
     if isinstance(x, torch.Tensor):
         if x.requires_grad:
             raise ValueError(f"{name} cannot require gradient")
-        return jnp.asarray(x.detach().cpu().numpy())
+        numbers = x.detach().cpu().numpy()
+        if not (numbers >= 0).all():
+            raise ValueError(f"{name} is {numbers}; positive numbers are wanted.")
+        return jnp.asarray(numbers)
     return non_negative(name, x)
 
 

@@ -59,8 +59,7 @@ def check_steps(method: Method, controller: Controller, dt: Any, dt0: Any) -> No
     for name, value in (("dt", dt), ("dt0", dt0)):
         if value is None or not concrete(value):
             continue
-        number = axes_of(value) == 0 and is_real(value)
-        if not number or not np.isfinite(value) or value == 0:
+        if axes_of(value) != 0 or not is_real(value) or not np.isfinite(value) or value == 0:
             raise ValueError(f"{name} is {value!r}; one finite number, not zero, is wanted.")
 
 
