@@ -189,6 +189,26 @@ def test_a_training_step_compiles_once_and_counts_calls() -> None:
     assert 20 < field.nfe / 4 < 400
 
 
+def test_a_module_that_torch_compiles_is_the_module() -> None:
+    field, y0 = Field(), torch.ones(3, 2, dtype=DOUBLE)
+    rows, count = dt.odeint(field, y0, TS), compiled()
+    close(dt.odeint(torch.compile(field, backend="eager"), y0, TS), rows, 0.0)
+    assert compiled() == count
+    inside = torch.compile(field.net, backend="eager")
+    opened = dt.odeint(lambda t, y: inside(y), y0, TS)
+    close(opened, dt.odeint(lambda t, y: field.net(y), y0, TS), 0.0)
+
+
+def test_products_in_half_precision_have_gradients() -> None:
+    module, y0, ts = nn.Linear(2, 2).bfloat16(), torch.ones(4, 2), TS.float()
+    weight, bias = (x.detach().float().requires_grad_() for x in module.parameters())
+    dt.odeint(lambda t, y: module(y.bfloat16()).float(), y0, ts).sum().backward()
+    dt.odeint(lambda t, y: nn.functional.linear(y, weight, bias), y0, ts).sum().backward()
+    for x, single in zip(module.parameters(), (weight, bias), strict=True):
+        assert x.grad.dtype == torch.bfloat16
+        close(single.grad, x.grad.float(), 0.05)
+
+
 def test_a_tuple_compiles_once() -> None:
     y0, counts = (torch.ones(2, dtype=DOUBLE), torch.ones(1, dtype=DOUBLE)), []
     for _ in range(2):

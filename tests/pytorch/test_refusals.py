@@ -37,6 +37,7 @@ class Called(nn.Module):
 
 
 norm, dropout, table = nn.BatchNorm1d(2), nn.Dropout(0.5), torch.ones(2)
+single, half = nn.Linear(2, 2), nn.Linear(2, 2).half()
 
 CASES: dict[str, tuple[Callable, str]] = {
     "y0: whole numbers": (solved(decay, Y0.int()), r"`y0` must be a floating point Tensor but is a torch\.IntTensor"),
@@ -93,6 +94,8 @@ CASES: dict[str, tuple[Callable, str]] = {
     "func: writes to a global": (solved(lambda t, y: table.add_(1) * y), r"writes in place to a tensor of shape \(2,\)"),
     "func: keeps": (solved(Keeps()), r"writes to its attribute last"),
     "func: NumPy": (solved(lambda t, y: torch.tensor(y.numpy())), r"numpy"),
+    "func: half precision": (solved(lambda t, y: half(y)), r"multiplies tensors of torch\.float16 and torch\.float32.*func\.float\(\)"),
+    "func: another precision": (solved(lambda t, y: single(y), Y0.double()), r"multiplies tensors of .*float32.*y0\.double\(\)"),
     "func: an operation that JAX has not": (
         solved(lambda t, y: torch.special.airy_ai(y)), r"func uses aten\.special_airy_ai.*torchax"
     ),

@@ -2,6 +2,7 @@
 # ruff: noqa: E501
 
 import io
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -138,3 +139,18 @@ def test_refused() -> None:
         dt.solve(problem.replace(y0=torch.ones(1).half()))
     with pytest.raises(TypeError, match="draws random numbers"):
         dt.solve(de.ODEProblem(lambda t, y, a: torch.rand_like(y), torch.ones(1), (0.0, 1.0)))
+    with pytest.raises(ValueError, match=r"rtol is .*-0\.001.*; positive numbers"):
+        dt.solve(problem, rtol=torch.tensor([-1e-3]))
+    with pytest.raises(TypeError, match=r"tspan is .*0\., 1\., 2\..*; a pair \(t0, t1\)"):
+        dt.solve(problem.replace(tspan=torch.tensor([0.0, 1.0, 2.0])))
+    with pytest.raises(ValueError, match=r"tspan is .*nan.*; finite times"):
+        dt.solve(problem.replace(tspan=(0.0, torch.tensor(math.nan))))
+
+
+def test_the_end_of_a_solve_has_its_derivative() -> None:
+    speed = torch.tensor(2.0, requires_grad=True)
+    rise = de.ODEProblem(lambda t, y, v: v, torch.zeros(()), (0.0, 5.0), speed)
+    lands = de.Event(lambda t, y, v: y - 3.0, terminal=True)
+    sol = dt.solve(rise, de.Tsit5(), events=(lands,))
+    sol.t1.backward()
+    np.testing.assert_allclose((sol.t1.item(), speed.grad), (1.5, -0.75), rtol=1e-5)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import Array
@@ -24,6 +25,8 @@ def to_jax(x: torch.Tensor) -> Operand:
     DLPack takes; from a GPU the way is DLPack.
     """
     x = x.detach()
+    if x.is_cpu and x.dtype is torch.bfloat16:  # which NumPy has from JAX alone
+        return x.view(torch.int16).numpy().view(jnp.bfloat16)
     if x.is_cpu:
         return x.resolve_conj().resolve_neg().numpy()
     return jax.dlpack.from_dlpack(x)

@@ -76,6 +76,7 @@ def torch_function(
     Raises:
         TypeError: f does what a solve cannot have (`graph_of`), or writes to its attributes.
     """
+    f = _opened(f)
     owners = _owners(f)
     place = (name, call, tuple((x.dtype, x.shape) for x in examples))
     known = _recent.get(owners, place)
@@ -105,6 +106,11 @@ def torch_function(
 
 
 _recent: Recent[TorchFunction] = Recent(16)
+
+
+def _opened(f: Any) -> Any:
+    """The module or function that `torch.compile` was given, of what it has made."""
+    return getattr(f, "_orig_mod", getattr(f, "_torchdynamo_orig_callable", f))
 
 
 def _owners(f: Any) -> tuple:

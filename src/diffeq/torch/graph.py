@@ -7,8 +7,11 @@ random numbers, writes to what lives on, Python that looks at the numbers of a t
 """
 
 import functools
+import logging
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,11 @@ __all__ = ["graph_of", "past_by_torch"]
 _aten = torch.ops.aten
 # What reads numbers: bool(), item(), float(), if; and results whose shape depends on numbers.
 _READS = (_aten._local_scalar_dense.default, _aten.is_nonzero.default, _aten.equal.default)
+# What torch itself refuses of two dtypes, though not of tensors without numbers.
+_PRODUCTS = (
+    *(_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default),
+    *(_aten.mv.default, _aten.dot.default, _aten.convolution.default),
+)
 _SHAPED_BY_NUMBERS = (torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output)
 
 
@@ -81,11 +89,32 @@ def _make_graph(
     f: Callable, examples: list[torch.Tensor], table: dict[Any, Callable]
 ) -> torch.fx.GraphModule:
     make = make_fx(f, table, tracing_mode="fake", _allow_non_fake_inputs=True)
-    with warnings.catch_warnings():
-        # Torch reads the .grad of each tensor that f sees, and hides its own warning about that
-        # from those who read warnings, but not where warnings are errors.
-        warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+    with _quiet(), _compiled_functions_opened():
         return make(*examples)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Torch says nothing inside but by an error that it raises."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # which prints the stack of an error
+    known = lambda record: record.levelno < logging.ERROR  # noqa: E731
+    log.addFilter(known)
+    try:
+        with warnings.catch_warnings():
+            # Torch reads the .grad of each tensor that f sees, and hides its own warning about that
+            # from those who read warnings, but not where warnings are errors.
+            warnings.filterwarnings(
+                "ignore", r"The \.grad attribute of a Tensor that is not a leaf"
+            )
+            yield
+    finally:
+        log.removeFilter(known)
+
+
+def _compiled_functions_opened() -> AbstractContextManager:
+    """Follows what `torch.compile` has made inside, like the function that it was made of."""
+    compiler = sys.modules.get("torch._dynamo")  # nothing has been compiled without it
+    return compiler.config.patch(error_on_nested_fx_trace=False) if compiler else nullcontext()
 
 
 def _is_write(target: Any) -> bool:
@@ -151,6 +180,13 @@ class _Operations(TorchDispatchMode):
                 "or a mask as an index: it is compiled, and these are not known there. Write "
                 "torch.where(condition, a, b), x.clamp(max=n) for min(x, n); and if it jumps at a "
                 "known time, give that time as options={'jump_t': …}."
+            )
+        dtypes = {x.dtype: None for x in args if isinstance(x, torch.Tensor)}
+        if func in _PRODUCTS and len(dtypes) > 1:
+            raise TypeError(
+                f"{name} multiplies tensors of {' and '.join(map(str, dtypes))} ({func}), which "
+                f"torch does not: give the state and all that {name} sees one precision, such as "
+                f"{name}.float() or y0.double()."
             )
         for x in _written(func, args, kwargs):
             if type(x) in (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer):

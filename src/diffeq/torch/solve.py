@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import torch
 from jaxtyping import Array, PyTree
+from torch.utils._pytree import tree_map_only
 
 from ..core.keywords import keywords
 from ..core.status import Status
@@ -18,7 +19,9 @@ from ..methods import Method
 from ..problems import Jump, Problem, Separable
 from ..solution import Solution as JaxSolution
 from ..solve import solve as solve_in_jax
-from .arrays import check_numeric, double_where
+from ..validation.step_checks import known_span
+from ..validation.tolerances import tolerance_of
+from .arrays import check_numeric, double_where, to_jax
 from .autograd import Operation, operation
 from .functions import TorchReader, torch_function
 from .graph import past_by_torch
@@ -31,9 +34,10 @@ class Solution(NamedTuple):
     """The solution of a problem in tensors.
 
     ts, ys, saved: times, rows with the structure of y0 (or of what `save` returned), and which of
-    them were reached. y1: the state at the end. events: for each event its `ts`, the states
-    `before` and `after`, and `num`, how many there are. stats: numbers of steps, of rejected steps,
-    of evaluations. status: a `de.Status`. weight: of jumps with `estimator="score"`.
+    them were reached. t1, y1: where the solve ended, and the state there. events: for each event
+    its `ts`, the states `before` and `after`, and `num`, how many there are. stats: numbers of
+    steps, of rejected steps, of evaluations. status: a `de.Status`. weight: of jumps with
+    `estimator="score"`.
 
     Example:
         >>> import torch, diffeq as de, diffeq.torch
@@ -46,6 +50,7 @@ class Solution(NamedTuple):
     ts: Any
     ys: Any
     saved: Any
+    t1: Any
     y1: Any
     events: tuple
     stats: dict[str, int]
@@ -100,10 +105,24 @@ def solve(problem: Any, method: Method | None = None, **options: Any) -> Solutio
             )
     if not isinstance(problem, Problem):
         raise TypeError(f"problem is {problem!r}; a problem is wanted, such as de.ODEProblem(…).")
+    _check_numbers(problem, options)
     if problem.stochastic:
         options["key"] = drawn_seed(options.get("key"))
     throw = options.pop("throw", True)
     return _ProblemCall(problem, {"method": method, **options}).solved(throw)
+
+
+def _check_numbers(problem: Problem, options: dict[str, Any]) -> None:
+    """Refuses tolerances and times of tensors that `diffeq.solve`, which would see arrays without
+    numbers, could not refuse.
+    """
+    known = partial(tree_map_only, torch.Tensor, to_jax)
+    for name in ("rtol", "atol"):
+        tolerance_of(name, known(options.get(name)), 0.0)
+    if not callable(problem.tspan):
+        ends = copy.copy(problem)
+        ends.__dict__.update(tspan=known(problem.tspan))
+        known_span(ends)
 
 
 class _ProblemCall:
@@ -241,7 +260,7 @@ def _in_tensors(sol: JaxSolution, tensors: list[torch.Tensor], *, by_steps: bool
     )
     stats = {name: x.item() for name, x in new.stats.items()}
     status = Status(int(sol.status))
-    return Solution(ts, ys, saved, new.y1, records, stats, status, new.weight)
+    return Solution(ts, ys, saved, new.last.t, new.y1, records, stats, status, new.weight)
 
 
 def _as_tensor(x: Any) -> torch.Tensor:
