@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, Real
 
+from .autodiff.jax_internals import is_key
 from .closures import flatten, unflatten
 from .consistent import with_consistent_values
 from .controllers import Controller
 from .core.packing import Packing, as_state, released
 from .core.promotion import standard_promotion
 from .core.status import Status
+from .core.user_functions import described
 from .diagnosis import hint
 from .integrator import State as Inner
 from .integrator import (
@@ -39,6 +41,7 @@ from .problems import Problem
 from .solution import Last, SolveError
 from .solve import prepare_call
 from .validation import SolveOptions, concrete, is_real, keywords
+from .validation.values import shown
 
 __all__ = ["State", "advance", "init", "step"]
 
@@ -330,8 +333,26 @@ def _inside(t: Array, low: Array, high: Array) -> tuple[Array, Array]:
 
 def _with_args(state: State, args: PyTree) -> State:
     call = _call_of(state)
-    leaves, structure = flatten(call._replace(problem=call.problem.replace(args=args)))
-    return replace(state, leaves=[jnp.asarray(x) for x in leaves], structure=structure)
+    args, old = released(args), call.problem.args
+    leaves, structure = flatten(args)
+    kinds, wanted = flatten(old)
+    if structure != wanted or not all(map(_stands_for, leaves, kinds)):
+        raise TypeError(
+            f"args is {shown(args)}; the functions were traced by init for {described(old)}, and "
+            "the same structure, shapes and kinds of numbers are wanted (a whole number stays one: "
+            "write 1.0 at init). Of other args begin again: de.init(problem.replace(args=…, …))."
+        )
+    leaves, _ = flatten(call._replace(problem=call.problem.replace(args=args)))
+    return replace(state, leaves=[jnp.asarray(x) for x in leaves])
+
+
+def _stands_for(new: Any, old: Array) -> bool:
+    """True if a number may be given where a function was traced with another one."""
+    if np.shape(new) != old.shape or is_key(new) or is_key(old):
+        return np.shape(new) == old.shape and is_key(new) and is_key(old)
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    kind = next(kind for kind in kinds if jnp.issubdtype(old.dtype, kind))
+    return jnp.issubdtype(jnp.promote_types(jnp.result_type(new), old.dtype), kind)
 
 
 def _a_state(state: Any) -> State:
@@ -345,6 +366,8 @@ def _a_state(state: Any) -> State:
 def _scalar(name: str, value: Any, like: Array) -> Array:
     if np.shape(value) != () or not is_real(value):
         raise ValueError(f"{name} is {value!r}; one number is wanted.")
+    if name == "dt" and concrete(value) and not (np.isfinite(value) and value != 0):
+        raise ValueError(f"dt is {value!r}; a length of time that is finite and not 0 is wanted.")
     return jnp.asarray(value, like.dtype)
 
 
@@ -356,6 +379,11 @@ def _packed(state: State, y: PyTree) -> tuple[Array, tuple]:
         raise TypeError(
             f"y is {y!r}; the structure and the shapes of y0 are wanted: {packing.tree}, "
             f"{packing.all_shapes}."
+        )
+    if not all(map(_stands_for, jax.tree.leaves(y), jax.tree.leaves(state.y))):
+        raise TypeError(
+            f"y is {shown(y)}; numbers of the kinds that the state has are wanted: "
+            f"{described(state.y)}."
         )
     held = zip(packing.held_of(y), state.inner.held, strict=True)
     return packing.pack(y), tuple(jnp.asarray(new, old.dtype) for new, old in held)

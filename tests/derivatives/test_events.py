@@ -335,3 +335,21 @@ def _once(h):
     speed = jnp.sqrt(2 * G * h)
     left = 1.0 - speed / G
     return 0.8 * speed * left - G * left**2 / 2
+
+
+def test_doses_at_the_time_of_a_terminal_event_have_their_derivatives():
+    """Of which each is a round of its own, with a time of its own."""
+
+    def end(x):
+        doses = [de.doses(x[i][None], x[2 + i], i) for i in range(2)]
+        stops = de.Event(lambda t, y, x: t - 1.0)
+        problem = de.ODEProblem(lambda t, y, x: x[4] * y, jnp.ones(2), (0.0, 2.0), x)
+        return de.solve(problem, events=(*doses, stops), rtol=1e-10, atol=1e-10).y1
+
+    x = jnp.array([1.0, 1.0, 0.3, 0.4, -0.7])
+    rate, kept = x[4], jnp.exp(x[4])
+    first = jnp.array([-rate * x[2], 0.0])  # what comes later has decayed for a shorter time
+    last = rate * jnp.array([kept + x[2], kept])  # with which the solve ends
+    want = jnp.column_stack([first, last, jnp.eye(2), jnp.full(2, kept)])
+    np.testing.assert_allclose(jax.jacrev(end)(x), want, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(jax.jacfwd(end)(x), want, rtol=1e-6, atol=1e-8)

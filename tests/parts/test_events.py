@@ -155,6 +155,38 @@ def test_events_at_one_instant_are_applied_in_order():
 
 
 @pytest.mark.thorough
+def at_zero(t0):
+    return de.ODEProblem(lambda t, y, a: 0 * y, jnp.zeros(2), (t0, 2.0))
+
+
+@pytest.mark.parametrize("t0", [0.0, -1.0, 1.0])
+def test_a_row_shows_the_state_after_all_rounds_of_its_time(t0):
+    """Also at 0, below which no number is next that XLA would not flush to it."""
+    time = max(t0, 0.0)
+    dose = lambda i: de.doses([time], 1.0, i)
+    tenfold = de.Event(lambda t, y, a: y[0] > 0.5, lambda t, y, a: 10 * y)
+    run = lambda *events: de.solve(at_zero(t0), events=events, saveat=[time]).ys[0]
+    np.testing.assert_array_equal(run(dose(0), dose(1)), [1, 1])
+    np.testing.assert_array_equal(run(de.doses([time, time], 1.0, 0)), [2, 0])
+    np.testing.assert_array_equal(run(dose(0), tenfold), [10, 0])
+
+
+def test_all_that_happens_at_the_time_of_a_terminal_event_happens():
+    dose = lambda i, times=(1.0,): de.doses(list(times), 1.0, i)
+    ends = de.Event(lambda t, y, a: t - 1.0)
+    high = de.Event(lambda t, y, a: y[0] > 0.5)
+    for events, y1 in (
+        ((dose(0), dose(1), ends), [1, 1]),
+        ((ends, dose(0), dose(1)), [1, 1]),
+        ((dose(0, (1.0, 1.0)), ends), [2, 0]),
+        ((dose(0), dose(1), high), [1, 1]),
+        ((dose(0), dose(1, (1.0, 1.5)), high), [1, 1]),
+    ):
+        sol = de.solve(at_zero(0.0), events=events)
+        np.testing.assert_array_equal(sol.y1, y1)
+        assert (sol.t1, sol.status) == (1.0, de.Status.terminated)
+
+
 def test_what_an_affect_makes_true_happens_at_the_same_instant():
     flow = de.ODEProblem(lambda t, y, a: jnp.array([1.0, 0.0]), [0.0, 0.0], (0.0, 2.0))
     events = (

@@ -377,3 +377,15 @@ def test_infusions():
 def test_refusals(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_whole_numbers_are_interpolated_in_jaxs_default_precision():
+    for make in (de.interp.Linear, de.interp.Cubic, de.interp.Akima):
+        whole, real = (make([0, 1, 2, 4], np.array([1, 2, 4, 3], kind)) for kind in (int, float))
+        at = jnp.float64(0.1)
+        assert whole(at).dtype == jnp.float64
+        assert whole(at) == real(at)
+    start = 100_000_001  # which float32 rounds to 100,000,000
+    drip = de.infusions([start], [1.0], 0.1)
+    assert drip.starts[0] == start
+    assert drip.durations[0] == 0.1

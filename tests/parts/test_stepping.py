@@ -124,6 +124,39 @@ def test_replace_refuses_what_does_not_fit():
         state.replace(t=3.0)
     with pytest.raises(ValueError, match="one number"):
         state.replace(dt=jnp.ones(2))
+    for dt in (0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"dt is {dt}; a length of time"):
+            state.replace(dt=dt)
+    with pytest.raises(TypeError, match=r"y is .*; numbers of the kinds.*a: float64"):
+        state.replace(y={"a": jnp.ones(2) * 1j, "b": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (1, 0.3),
+        (np.array([1, 1]), np.array([0.5, 1.0])),
+        (True, 0.3),
+        (1.0, 1j),
+        ({"gain": 2.0, "bias": 0.0}, {"gain": 2.0, "offset": 3.0}),
+        ((1.0, 2.0), (1.0,)),
+        (1.0, jnp.ones(2)),
+        (1.0, "fast"),
+    ],
+    ids=repr,
+)
+def test_args_of_another_kind_are_not_taken_for_those_that_were_traced(old, new):
+    field = lambda t, y, args: -y * sum(jnp.sum(x) for x in jax.tree.leaves(args))
+    state = de.init(de.ODEProblem(field, 1.0, (0.0, 10.0), old))
+    with pytest.raises(TypeError, match=r"args is .*; the functions were traced by init for"):
+        state.replace(args=new)
+
+
+def test_numbers_that_fit_stand_for_those_that_were_traced():
+    state = de.init(de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0), rtol=1e-8)
+    for k in (2, np.float32(2.0), np.int64(2), jnp.array(2.0)):
+        same(de.advance(state.replace(args=k), 1.0).y, np.exp(-2.0), rtol=1e-6)
+    same(state.replace(y=2).y, 2.0)
 
 
 def test_stops_start_afresh():

@@ -1,9 +1,9 @@
-"""Norms of scaled errors."""
+"""Norms of scaled errors, and the rounding of times."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-__all__ = ["in_dtype_of", "magnitude", "mean_square", "rounding"]
+__all__ = ["in_dtype_of", "magnitude", "mean_square", "next_above", "rounding"]
 
 
 def magnitude(x: Inexact[Array, "..."]) -> Float[Array, "..."]:
@@ -37,3 +37,13 @@ def in_dtype_of(x: Array, y: Array) -> Array:
 def rounding(t: Array) -> Array:
     """The rounding error of a computed time: 4 ε |t|."""
     return 4 * jnp.finfo(t.dtype).eps * jnp.abs(t)
+
+
+def next_above(t: Array) -> Array:
+    """The next number above t that compares as greater: denormals, which follow 0, are zero to XLA.
+
+    >>> bool(next_above(jnp.float32(0.0)) > 0), float(next_above(jnp.float32(1.0)) - 1)
+    (True, 1.1920928955078125e-07)
+    """
+    limit = jnp.finfo(t.dtype).tiny
+    return jnp.maximum(jnp.nextafter(t, jnp.full_like(t, jnp.inf)), t + limit)

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import ArrayLike
 
-__all__ = ["given_promotion", "standard_promotion", "user_promotion"]
+__all__ = ["floating_dtype", "given_promotion", "standard_promotion", "user_promotion"]
 
 _given: ContextVar[str | None] = ContextVar("user_promotion", default=None)
 
@@ -59,3 +63,14 @@ def user_promotion() -> Iterator[None]:
             yield
     finally:
         _given.reset(token)
+
+
+def floating_dtype(x: ArrayLike | DTypeLike) -> np.dtype:
+    """The dtype in which numbers of x are computed with: its own, of whole numbers JAX's default,
+    of half precision float32.
+
+    >>> import jax.numpy as jnp
+    >>> floating_dtype(jnp.arange(3)), floating_dtype(jnp.ones(3, jnp.bfloat16))
+    (dtype('float32'), dtype('float32'))
+    """
+    return jnp.promote_types(jnp.result_type(x, float), jnp.float32)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, PyTree
 from ..autodiff.dynamic_scan import walk
 from ..autodiff.while_loop import loop
 from ..brownian import Noise, StepDraw
-from ..core.norm import in_dtype_of, rounding
+from ..core.norm import in_dtype_of, next_above, rounding
 from ..core.packing import Packing
 from ..core.status import Status
 from ..methods import Step
@@ -191,11 +191,11 @@ class Events:
         return jax.tree.map(lambda a, b: jnp.where(end.happened, a, b), fresh, memory)
 
     def status(self, end: StepEnd, accept: Array, status: Array) -> Array:
-        """Returns the status of a terminal event once its instant is over; or of instants that do
-        not end.
+        """Returns the status of a terminal event once its instant is over, with all that happens
+        there; or of instants that do not end.
         """
         known, most = end.known, _ZENO + 4 * self.count
-        ended = accept & known.ending & ~jnp.any(known.pending)
+        ended = accept & known.ending & end.shown.settled
         status = jnp.where(ended & (status <= Status.max_steps), Status.terminated, status)
         status = jnp.where(accept & (known.stalled > most), Status.zeno, status)
         return jnp.where(accept & end.lost, self.lost, status)
@@ -651,7 +651,7 @@ class BoundEvents:
         )
         settled = bound._settled(after, t1)
         near = jnp.where(jnp.any(fired), rounding(t1), 0)
-        before = jnp.nextafter(t1 - near, jnp.full_like(t1, -jnp.inf))
+        before = -next_above(near - t1)
         happened = tuple(map(jnp.any, e._flags(fired)))
         shown = OutputWindow(jnp.where(settled, t1 + near, before), settled, moved, happened)
         return end._replace(known=after, shown=shown)

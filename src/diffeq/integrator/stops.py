@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, PyTree, Real
 
 from ..autodiff.discontinuity_times import join_jumps
 from ..autodiff.tables import find, pick_row
+from ..core.norm import next_above
 from ..core.notices import INSIDE
 from ..problems.discontinuities import (
     affordable_levels,
@@ -130,7 +131,7 @@ def count_passed(stops: Real[Array, " stops"], t: Real[Array, ""]) -> Int[Array,
     stops, t = lax.stop_gradient((stops, t))
     if stops.shape[0] <= _FEW:
         return jnp.sum(stops <= t, dtype=jnp.int32)
-    return find(stops, jnp.int32(stops.shape[0]), jnp.nextafter(t, jnp.full_like(t, jnp.inf)))
+    return find(stops, jnp.int32(stops.shape[0]), next_above(t))
 
 
 def stop_at(stops: Real[Array, " stops"], i: Int[Array, ""]) -> Real[Array, ""]:

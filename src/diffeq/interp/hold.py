@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 from ..autodiff.discontinuity_times import jumping
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
-from ..core.promotion import standard_promotion
+from ..core.promotion import floating_dtype, standard_promotion
 from .base import InputFunction, Table, tree_row
 
 __all__ = ["Hold", "infusions"]
@@ -104,7 +104,7 @@ def infusions(
     starts, rates = (jnp.asarray(x) for x in (starts, rates))
     if starts.ndim != 1:
         raise ValueError(f"starts has shape {starts.shape}; a sequence of times is wanted.")
-    starts = starts.astype(jnp.result_type(starts, jnp.float32))
+    starts = starts.astype(floating_dtype(starts))
     if rates.shape[:1] != starts.shape:
         raise ValueError(
             f"rates has shape {rates.shape}; one for each of the {starts.shape[0]} starts is "

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Int, PyTree, Real
 
 from ..autodiff.discontinuity_times import bending
-from ..core.promotion import standard_promotion
+from ..core.promotion import floating_dtype, standard_promotion
 from .base import (
     PiecewisePolynomial,
     Table,
@@ -85,4 +85,4 @@ class Linear(Table):
 
 
 def _real_dtype(x: Array) -> DTypeLike:
-    return jnp.finfo(jnp.result_type(x, jnp.float32)).dtype
+    return jnp.finfo(floating_dtype(x)).dtype

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Real
 
 from ..core.keywords import keywords
 from ..core.lyndon import lyndon_words
-from ..core.promotion import standard_promotion
+from ..core.promotion import floating_dtype, standard_promotion
 from .base import PiecewisePolynomial, Table, per_row
 
 __all__ = ["LogSignature", "log_signature"]
@@ -48,7 +48,7 @@ def log_signature(xs: ArrayLike | Sequence, *, depth: int) -> Inexact[Array, " w
         [0.0, 0.0, 1.0]
     """
     xs = jnp.asarray(xs)
-    xs = xs.astype(jnp.result_type(xs, jnp.float32))
+    xs = xs.astype(floating_dtype(xs))
     _check_path(xs, depth)
     return _of_windows(jnp.diff(xs, axis=0)[None], depth)[0]
 

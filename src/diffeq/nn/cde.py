@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Inexact, PRNGKeyArray, PyTree, Rea
 
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
+from ..core.promotion import floating_dtype
 from ..interp import Hermite, Rectilinear
 from ..problems import CDEProblem
 from ..problems.cde import span_of
@@ -244,7 +245,7 @@ class NeuralCDE(Layer):
                 f"ts has {times.shape[0]} times and xs has {values.shape[0]} rows; a row of values "
                 "for each time is wanted, one at least."
             )
-        values = values.astype(jnp.result_type(values, jnp.float32))
+        values = values.astype(floating_dtype(values))
         if mask is not None and not self.masks:
             raise TypeError("mask was given, and the layer has masks=False: give masks=True to it.")
         if not self.masks:
@@ -419,4 +420,4 @@ def _check_series(i: int, t: np.ndarray, x: np.ndarray, first: np.ndarray) -> No
 
 def _floating(x: np.ndarray) -> Array:
     """The array with numbers among which there is NaN."""
-    return jnp.asarray(x, jnp.result_type(x, jnp.float32))
+    return jnp.asarray(x, floating_dtype(x))

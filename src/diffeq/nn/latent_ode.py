@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from ..core.promotion import floating_dtype
 from ..validation.options import SolveOption
 from .encoders import check_encoded, made_encoder
 from .layer import Layer
@@ -132,7 +133,7 @@ class LatentODE(eqx.Module):
         """The rows at sorted times, shape (len(at), channels), of the latent state z at t0. Times
         before t0 are in falling order. Rows at NaN, which is padding, are those of z = 0.
         """
-        at = jnp.asarray(at, jnp.result_type(z, jnp.float32))
+        at = jnp.asarray(at, floating_dtype(z))
         zs = self.layer(z, tspan=(t0, end_of(at, t0)), saveat=at).ys
         return decoded_rows(self.decoder, at, zs)
 

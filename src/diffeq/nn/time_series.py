@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from ..core.promotion import floating_dtype
 from ..core.time_resolution import check_resolution
 from ..validation.values import concrete, is_real
 
@@ -75,8 +76,8 @@ def series_of(
             "wanted, with n ≥ 1. Batches are jax.vmap, or the method `loss`."
         )
     check_values(ts, xs, mask, t0, t1)
-    dtype = jnp.result_type(xs, jnp.float32)
-    ts, xs = ts.astype(jnp.result_type(ts, jnp.float32)), xs.astype(dtype)
+    dtype = floating_dtype(xs)
+    ts, xs = ts.astype(floating_dtype(ts)), xs.astype(dtype)
     padding = jnp.isnan(ts)
     known = mask_of(xs, mask) & ~padding[:, None]
     last = jnp.max(jnp.where(padding, -jnp.inf, ts))
@@ -237,7 +238,7 @@ def check_values(
         )
     if np.isinf(times).any():
         raise ValueError(f"ts{_first_place(np.isinf(times))} is infinite; NaN is padding.")
-    _check_inside(np.asarray(ts, jnp.result_type(ts, jnp.float32)), t0, t1)
+    _check_inside(np.asarray(ts, floating_dtype(ts)), t0, t1)
     everywhere = np.ones(times.shape, bool)
     given = everywhere if mask is None else np.asarray(checked_mask(xs, mask)).astype(bool)
     given = given if given.ndim == values.ndim else given[..., None]
