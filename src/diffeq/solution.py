@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import equinox as eqx
 import jax
@@ -138,6 +138,13 @@ class Solution(eqx.Module):
     weight: Array | None = None
     reduced: PyTree = None
     strategy: str | None = eqx.field(static=True, default=None)
+
+    if not TYPE_CHECKING:  # to a type checker every attribute would be known
+
+        def __getattr__(self, name: str) -> NoReturn:
+            known = {"t": "ts", "y": "ys", "x": "ys", "u": "ys", "nfev": 'stats["evaluations"]'}
+            hint = f": sol.{known[name]} is what it has" if name in known else ""
+            raise AttributeError(f"a Solution has no attribute {name!r}{hint}.")
 
     @property
     def success(self) -> Bool[Array, "..."]:

@@ -48,6 +48,20 @@ def test_a_loss_that_is_nan_from_the_start_is_never_finished(steps):
     np.testing.assert_array_equal(fit.model.scale, 0.0)
 
 
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_nan_in_the_data_is_located(batch_size):
+    data = {"x": np.ones(4), "y": np.array([1.0, 2.0, np.nan, 3.0])}
+    loss = lambda k, batch: jnp.mean((k * batch["x"] - batch["y"]) ** 2)
+    where = r"the loss was nan \(data\['y'\] has NaN, first at \[2\]: de\.mse leaves"
+    with pytest.warns(RuntimeWarning, match=where):
+        de.fit(1.0, loss, data, optimizer=SGD, steps=8, batch_size=batch_size)
+
+
+def test_lists_of_numbers_are_no_data():
+    with pytest.raises(TypeError, match=r"data\['y'\]\[0\] is a list of 2 numbers.*np\.asarray"):
+        de.fit(1.0, lambda k, d: k, {"y": [[1, 2.0], [3, 4]]}, optimizer=SGD, steps=1)
+
+
 def test_a_gradient_that_is_nan_is_named_with_its_parameter():
     def loss(m):
         return bowl(m.layers) + jnp.sum(jnp.where(m.scale > 0, jnp.sqrt(m.scale), 0.0))

@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -53,3 +55,15 @@ def test_a_linspace_from_a_computed_end_is_inside():
     sol = de.solve(problem, saveat=np.linspace(0, end, 4))
     assert bool(sol.success)
     assert float(sol.ys[-1]) == float(sol.y1)
+
+
+def test_arrays_of_numpy_are_taken_in_single_precision_without_a_word():
+    """Warnings are errors here; JAX has one of its own for the dtype of such an array."""
+    with jax.enable_x64(False):
+        y0, rates, ts = np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.linspace(0.0, 1.0, 3)
+        problem = de.ODEProblem(lambda t, y, k: -k * y, y0, (0.0, 1.0), rates)
+        sol = de.solve(problem, saveat=ts, rtol=1e-5)
+        gradient = jax.grad(lambda k: de.solve(problem.replace(args=k), rtol=1e-5).y1.sum())(rates)
+    assert sol.ys.dtype == gradient.dtype == jnp.float32
+    np.testing.assert_allclose(sol.ys, y0 * np.exp(-np.outer(ts, rates)), rtol=1e-4)
+    np.testing.assert_allclose(gradient, -y0 * np.exp(-rates), rtol=1e-4)

@@ -14,6 +14,7 @@ import jaxtyping
 import lineax as lx
 import numpy as np
 import pytest
+import scipy.sparse
 
 import diffeq as de
 
@@ -102,6 +103,20 @@ ROWS = {
     "dt: zero": (lambda: de.solve(P, dt=0.0), r"dt is 0\.0; one finite number, not zero"),
     "dt: a string": (lambda: de.solve(P, dt="a"), r"dt is 'a'; one finite number"),
     "dt: backwards": (lambda: de.solve(P, dt=-0.1), r"runs forwards; give dt > 0"),
+    "dt0 and given steps": (lambda: de.solve(P, controller=de.Fixed([0.5, 1.0]), dt0=0.1), r"dt0 is the first step of an adaptive solve, and Fixed"),
+    "dense: a word": (lambda: de.solve(P, dense="yes"), r"dense is 'yes'; True or False"),
+    "Separable: numbers": (lambda: de.Separable(1, 2), r"kinetic is 1; a function t, p, args"),
+    "mass_matrix: sparse": (
+        lambda: de.solve(de.DAEProblem(DECAY, jnp.ones(2), (0.0, 1.0), mass_matrix=scipy.sparse.eye(2))),
+        r"mass_matrix is a dia_matrix, sparse; .*toarray\(\)",
+    ),
+    "ensemble: many keys": (
+        lambda: de.solve_ensemble(NOISY, n=3, key=jax.random.split(KEY, 3)), r"key is an array of 3 keys; one key is wanted"
+    ),
+    "ensemble: args twice": (
+        lambda: de.solve_ensemble(P, n=2, key=KEY, args=jnp.ones(2), draw=lambda key: {"args": jax.random.uniform(key)}),
+        r"args was given twice: as args=, and by draw",
+    ),
     "dt and dt0": (lambda: de.solve(P, dt=0.1, dt0=0.1), r"dt and dt0 were both given"),
     "dt and a controller": (lambda: de.solve(P, dt=0.1, controller=de.PI()), r"both given: dt is a fixed step"),
     "controller: a class": (lambda: de.solve(P, controller=de.PID), r"the class PID; .*: de\.PID\(\)"),
@@ -386,3 +401,13 @@ def test_a_dtype_that_cannot_hold_the_default_tolerance_is_told():
         sol = de.solve(problem, de.Heun())
     assert sol.stats["floored"] > 0
     de.solve(problem, de.Heun(), dt=0.125)  # given steps are judged by nobody
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("y", r": sol\.ys is"), ("t", r": sol\.ts is"), ("foo", r"\.$")]
+)
+def test_an_attribute_that_a_solution_of_scipy_has(name, hint):
+    sol = dense()
+    with pytest.raises(AttributeError, match=f"a Solution has no attribute '{name}'{hint}"):
+        getattr(sol, name)
+    assert not hasattr(sol, name)

@@ -207,7 +207,8 @@ def _argument_shape(x: PyTree) -> jax.ShapeDtypeStruct:
 
 
 def _dtype(x: PyTree) -> Any:
-    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    """The dtype that JAX gives it: of an array of NumPy in double precision single, without x64."""
+    return x.dtype if isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) else jnp.result_type(x)
 
 
 def _is_array(x: PyTree) -> bool:

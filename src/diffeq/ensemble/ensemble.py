@@ -28,6 +28,7 @@ from ..problems.lowering import initial_tree
 from ..solution import Solution
 from ..solve import prepare_call
 from ..validation import SolveOptions, check_no_torch, concrete, keywords
+from ..validation.problem_checks import check_one_key
 from .gpu_kernel import NoKernel
 from .gpu_kernel.pallas_triton import triton_is_missing
 from .inputs import Inputs, check_fits, filled, gathered, key_of, placed, trajectory
@@ -244,6 +245,8 @@ def _check(problem: Problem, *, n: Any, draw: Any, key: Any, strategy: str) -> N
         raise ValueError(f"strategy is {strategy!r}; one of {known} is wanted.")
     if n is not None and not _counts(n):
         raise TypeError(f"n is {n!r}; a positive whole number is wanted.")
+    if key is not None:
+        check_one_key(key)
     if draw is None:
         return
     if not callable(draw):

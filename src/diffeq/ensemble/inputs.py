@@ -141,7 +141,14 @@ def trajectory(
     if draw is not None:
         assert key is not None
         own, key = jax.random.split(key) if problem.stochastic else (key, None)
-        fields = {**fields, **_draw_fields(draw, own)}
+        drawn = _draw_fields(draw, own)
+        twice = sorted(fields.keys() & drawn.keys())
+        if twice:
+            raise TypeError(
+                f"{twice[0]} was given twice: as {twice[0]}=, and by draw, which returns "
+                f"{sorted(drawn)}. Leave one of them out."
+            )
+        fields = {**fields, **drawn}
     return placed(problem, fields), key
 
 

@@ -75,8 +75,8 @@ class Event(AbstractEvent):
     What starts on a zero (at t0, or after an affect) is on the side that it moves to: that is no
     crossing. Several events at one instant are all applied, in the order of `events=` (of given
     times that coincide the first, and then the others), and so are those whose conditions an affect
-    makes true; a terminal one ends the solve after them. An affect that goes on making conditions true
-    without time passing ends the solve with the status `zeno`.
+    makes true; a terminal one ends the solve after them. An affect that goes on making conditions
+    true without time passing ends the solve with the status `zeno`.
 
     In an equation with noise the crossing is looked for on the path of the key, at the eighths of
     each step (of the dyadic cell that holds it), and located to 2⁻³⁰ of the interval (of the step,

@@ -55,7 +55,8 @@ class BDF(MatrixReusingMethod):
     F(t1, y1, y1') = 0 with y1' that of the formula (an `ImplicitDAEProblem`). The start, and each
     discontinuity, is at order 1: with many events a one-step method is the better choice. Orders
     above 2 are not A-stable: oscillations that hardly decay are for `RadauIIA5`. With `dt=` the
-    first step, of order 1, limits what the later orders can gain.
+    first step, of order 1, limits what the later orders can gain; on given times whose distances
+    vary (`controller=de.Fixed(ts)`) the order stays near 1.
 
     The past is part of what is differentiated, so that gradients are those of the numbers returned.
 

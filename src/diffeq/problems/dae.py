@@ -190,6 +190,11 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
     that are not there it is 1, for f is 0.
     """
     value = as_state(evaluated(problem.mass_matrix, problem.args))
+    if hasattr(value, "toarray"):
+        raise TypeError(
+            f"mass_matrix is a {type(value).__name__}, sparse; an array is wanted, of which a "
+            "diagonal matrix is a vector: mass_matrix.diagonal(), or mass_matrix.toarray()."
+        )
     diagonal = _as_diagonal(value, packing)
     if diagonal is not None:
         return _real_view_of_mass(jnp.diag(diagonal), packing) if packing.viewed else diagonal

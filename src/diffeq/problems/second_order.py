@@ -70,6 +70,9 @@ class Separable:
     functions: ClassVar[dict[str, str]] = {"kinetic": "t, p, args", "potential": "t, q, args"}
 
     def __init__(self, kinetic: Callable, potential: Callable) -> None:
+        for name, f in (("kinetic", kinetic), ("potential", potential)):
+            if not callable(f):
+                raise TypeError(f"{name} is {f!r}; a function {self.functions[name]} is wanted.")
         self.kinetic, self.potential = kinetic, potential
 
     def __call__(self, t: ArrayLike, q: PyTree, p: PyTree, args: PyTree) -> PyTree:

@@ -17,6 +17,7 @@ from ..validation.values import shown
 
 __all__ = ["Draws", "StepInputs", "check_loss"]
 
+_NUMBERS = (bool, int, float, complex)
 _COLLECT = (
     " What is iterated (a loader, a generator) is collected first, and fit draws the batches: "
     "data=jax.tree.map(lambda *x: np.concatenate(x), *loader), batch_size=64."
@@ -135,14 +136,23 @@ def _signature_hint(loss: Callable, given: list[str], key: bool) -> str:
 def _data_arrays(data: PyTree) -> PyTree:
     """The data as a tree of arrays."""
     check_no_torch("data", data)
-    iterated = lambda x: hasattr(x, "__next__")  # noqa: E731
-    for path, leaf in jax.tree.leaves_with_path(data, is_leaf=iterated):
-        if hasattr(leaf, "shape") or isinstance(leaf, (bool, int, float, complex)):
+    whole = lambda x: hasattr(x, "__next__") or _is_list_of_numbers(x)  # noqa: E731
+    for path, leaf in jax.tree.leaves_with_path(data, is_leaf=whole):
+        if _is_list_of_numbers(leaf):
+            raise TypeError(
+                f"data{jax.tree_util.keystr(path)} is a list of {len(leaf)} numbers, of which each "
+                "would be data of its own; an array is wanted: np.asarray(…)."
+            )
+        if hasattr(leaf, "shape") or isinstance(leaf, _NUMBERS):
             continue
         name = f"data{jax.tree_util.keystr(path)}"
         way = "" if isinstance(leaf, str) or not hasattr(leaf, "__iter__") else _COLLECT
         raise TypeError(f"{name} is {shown(leaf)}; a tree of arrays is wanted.{way}")
     return jax.tree.map(jnp.asarray, data)
+
+
+def _is_list_of_numbers(x: PyTree) -> bool:
+    return type(x) is list and len(x) > 0 and all(isinstance(y, _NUMBERS) for y in x)
 
 
 def _samples(data: PyTree) -> int:

@@ -117,7 +117,7 @@ def outcome_of(
         parameters: how the model is made of its parameters.
         carry: the carry after the last step.
         ended: how, and after which losses.
-        cause: returns why the loss is not finite at the start; called where it is not.
+        cause: returns why the loss was not finite; called where it was not.
         noisy: whether the loss differs from step to step.
     """
     status, history, phases, steps = ended
@@ -128,7 +128,7 @@ def outcome_of(
     message = message_of(
         refusals, parameters.names, history, finite=finite, ended=status == "nonfinite"
     )
-    if not finite and refusals.codes[0] != FINITE:
+    if message and refusals.codes[0] != FINITE:
         message += cause()
     warning = message if status == "nonfinite" or noisy else ""
     if not message and not noisy and _gained_nothing(history):

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from ..autodiff.jax_internals import in_a_trace
@@ -118,8 +119,9 @@ def traced_loss(loss: Callable, theta: PyTree, state: tuple, draw: StepInputs) -
 def cause_of(
     loss: Callable, theta: PyTree, state: tuple, draw: StepInputs, *, strict: bool = True
 ) -> str:
-    """The error that the loss raises here, called outside of any trace; "" if none. If `strict`, an
-    error for a wrong argument, which is no failure of a solve, is raised.
+    """The error that the loss raises here, called outside of any trace, or where the data have NaN;
+    "" if neither. If `strict`, an error for a wrong argument, which is no failure of a solve, is
+    raised.
     """
     try:
         loss(theta, state, draw)
@@ -127,6 +129,22 @@ def cause_of(
         if strict and isinstance(error, (TypeError, ValueError)):
             raise
         return f" ({type(error).__name__}: {error})"
+    return _missing_in(draw.data)
+
+
+def _missing_in(data: PyTree) -> str:
+    """The first NaN in data, as a message ends with it; "" if there is none.
+
+    >>> _missing_in({"x": jnp.array([0.0, jnp.nan])})
+    " (data['x'] has NaN, first at [1]: de.mse leaves such numbers out)"
+    """
+    for path, x in jax.tree.leaves_with_path(data):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            continue
+        missing = np.argwhere(np.isnan(np.asarray(x)))
+        if missing.size:
+            name, first = f"data{jax.tree_util.keystr(path)}", missing[0].tolist()
+            return f" ({name} has NaN, first at {first}: de.mse leaves such numbers out)"
     return ""
 
 

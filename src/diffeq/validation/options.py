@@ -64,6 +64,8 @@ class SolveOptions:
             _check_count(name, getattr(self, name))
         if not isinstance(self.init, str) or self.init not in ("consistent", "check", "given"):
             raise ValueError(f"init is {self.init!r}; 'consistent', 'check' or 'given' is wanted.")
+        if self.dense not in (True, False):
+            raise ValueError(f"dense is {self.dense!r}; True or False is wanted.")
         if self.throw not in (True, False, "compiled"):
             raise ValueError(f"throw is {self.throw!r}; True, False or 'compiled' is wanted.")
         check_save(self.save)

@@ -43,6 +43,7 @@ __all__ = [
     "check_key",
     "check_no_torch",
     "check_noisy",
+    "check_one_key",
     "check_preconditioner",
     "check_problem",
     "check_state",
@@ -271,6 +272,11 @@ def check_key(problem: Problem, key: Any) -> None:
             f"key is None; {what} from a key: solve(…, key=jax.random.key(0)), and other keys for "
             "other paths."
         )
+    check_one_key(key)
+
+
+def check_one_key(key: Any) -> None:
+    """Refuses what is not one random key."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if typed and key.shape == ():

@@ -51,6 +51,11 @@ def check_steps(method: Method, controller: Controller, dt: Any, dt0: Any) -> No
         raise ValueError(
             "dt and dt0 were both given: dt is a fixed step, dt0 the first of an adaptive solve."
         )
+    if dt0 is not None and not controller.is_adaptive:
+        raise ValueError(
+            f"dt0 is the first step of an adaptive solve, and {controller!r} gives all steps: "
+            "leave dt0 out."
+        )
     if dt is None and not method.adaptive and controller.is_adaptive:
         raise ValueError(
             f"method {method!r} has no error estimate, so its steps must be given: dt=, or "
