@@ -62,10 +62,13 @@ class TorchFunction(NamedTuple):
 
 
 class _ReadProgram(NamedTuple):
-    """A program, and which of the tensors that were read it sees, in its order."""
+    """A program, which of the tensors that were read it sees, in its order, and by how much which
+    attributes of the modules that were read count their calls.
+    """
 
     program: TorchProgram
     order: list[int]
+    counters: list[dict[str, int]]
 
 
 def torch_function(
@@ -91,11 +94,16 @@ def torch_function(
         if reader.certain and all(id(x) in order for x in tensors):
             reader = TorchReader(Footprint(owners))  # which leaves out what counts calls
             key = (reader.read(f), *place[1:])
-            found = _programs[key] = _ReadProgram(program, [order[id(x)] for x in tensors])
+            counters = [dict(_counters.get(m, ())) for m in reader.torch_modules]
+            found = _ReadProgram(program, [order[id(x)] for x in tensors], counters)
+            _programs[key] = found
             if len(_programs) > _KEPT:
                 _programs.popitem(last=False)
     else:
         program, tensors = found.program, [reader.tensors[i] for i in found.order]
+        for module, counted in zip(reader.torch_modules, found.counters, strict=True):
+            if counted:  # where they are attributes of the class, nothing else tells of them
+                _counters.setdefault(module, counted)
     for x in tensors:
         check_device(f"a tensor of {name}", x)
     counting = [weakref.ref(m) for m in reader.torch_modules if m in _counters]
@@ -236,12 +244,13 @@ def _watched_attributes(name: str, modules: Iterable[torch.nn.Module]) -> Iterat
         written = [(m, key, old) for m, old in before for key in _changed(m, old)]
         for module, key, old in written:
             value = vars(module).get(key)
+            previous = old.get(key, getattr(type(module), key, None))
             if key not in old:
                 delattr(module, key)
             else:
                 object.__setattr__(module, key, old[key])
-            if type(value) is int and type(old.get(key)) is int:
-                _counters.setdefault(module, {})[key] = value - old[key]
+            if type(value) is int and type(previous) is int:
+                _counters.setdefault(module, {})[key] = value - previous
     refused = [(m, key) for m, key, _ in written if key not in _counters.get(m, ())]
     for module, key in refused:
         raise TypeError(

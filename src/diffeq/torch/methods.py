@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import torch
 
-from ..controllers import PI, Controller
+from ..controllers import PI, I
 from ..methods import BDF, METHODS, ExplicitRK, Method, Tableau
 
 __all__ = [
@@ -17,6 +17,28 @@ __all__ = [
     "most_steps",
     "non_negative",
 ]
+
+# torchdiffeq's "dopri5": the steps and the interpolant of Dormand and Prince, whose error it measures
+# by the embedded weights of Shampine (1986), with a smaller constant than that of the pair.
+_DOPRI5_OF_SHAMPINE = Tableau("""
+name: Dopri5OfShampine
+order: 5(4)
+dense: 4
+
+0     |
+1/5   | 1/5
+3/10  | 3/40         9/40
+4/5   | 44/45        -56/15  32/9
+8/9   | 19372/6561   -25360/2187  64448/6561  -212/729
+1     | 9017/3168    -355/33  46732/5247  49/176   -5103/18656
+1     | 35/384       0       500/1113     125/192  -2187/6784     11/84
+------+-------------------------------------------------------------------------
+b     | 35/384       0       500/1113     125/192  -2187/6784     11/84     0
+b_hat | 1951/21600   0       22642/50085  451/720  -12231/42400   649/6300  1/60
+------+-------------------------------------------------------------------------
+d4    | -12715105075/11282082432  0  87487479700/32700410799  -10690763975/1880347072
+        701980252875/199316789632  -1453857185/822651844  69997945/29380423
+""")
 
 _HEUN3 = Tableau("""
 name: Heun3
@@ -55,7 +77,7 @@ b_hat | 1/256  255/256  0
 
 _ADAPTIVE: dict[str, Method] = {
     "dopri8": METHODS["Dopri8"](),
-    "dopri5": METHODS["Dopri5"](),
+    "dopri5": ExplicitRK(_DOPRI5_OF_SHAMPINE),
     "bosh3": METHODS["Bosh3"](),
     "fehlberg2": ExplicitRK(_FEHLBERG2),
     "adaptive_heun": METHODS["Heun"](),
@@ -82,12 +104,13 @@ _REFUSED = {
 }
 _NAMES = (*_ADAPTIVE, *_FIXED, "scipy_solver")
 
-# The options of each kind of method, with torchdiffeq's defaults.
-_OF_ADAPTIVE = {
+# The options of each kind of method, with torchdiffeq's defaults for its own.
+_OF_CONTROLLED = {
     "first_step": None, "min_step": 0.0, "max_step": float("inf"), "step_t": None, "jump_t": None,
     "safety": None, "ifactor": None, "dfactor": None, "max_num_steps": None, "dtype": None,
     "norm": None,
 }  # fmt: skip
+_OF_ADAPTIVE = {**_OF_CONTROLLED, "safety": 0.9, "ifactor": 10.0, "dfactor": 0.2}
 _OF_FIXED = {
     "step_size": None, "grid_constructor": None, "interp": "linear", "perturb": False, "norm": None,
 }  # fmt: skip
@@ -104,6 +127,7 @@ class StepOptions(NamedTuple):
     fixed: bool
     options: dict[str, Any]
     named: bool  # the method is one of torchdiffeq's, given by its name
+    controller: type[PI] | type[I] = PI
 
 
 def method_and_options(method: Any, options: Any, name: str = "method") -> StepOptions:
@@ -119,7 +143,7 @@ def method_and_options(method: Any, options: Any, name: str = "method") -> StepO
     given = {} if options is None else dict(options)
     method = "dopri5" if method is None else method
     if isinstance(method, Method):
-        known, fixed, found = _OF_ADAPTIVE, False, method
+        known, fixed, found = _OF_CONTROLLED, False, method
         if "step_size" in given or "grid_constructor" in given:
             known, fixed = _OF_FIXED, True
     elif method in _REFUSED:
@@ -141,7 +165,9 @@ def method_and_options(method: Any, options: Any, name: str = "method") -> StepO
                 f"options has {option!r}, which {method!r} does not know; it takes "
                 f"{', '.join(known)}."
             )
-    return StepOptions(found, fixed, {**known, **given}, isinstance(method, str))
+    # torchdiffeq's methods propose their steps as there, so that they are as many and as exact.
+    controller = I if known is _OF_ADAPTIVE else PI
+    return StepOptions(found, fixed, {**known, **given}, isinstance(method, str), controller)
 
 
 def non_negative(name: str, value: Any) -> float:
@@ -164,14 +190,15 @@ def _scipy_method(given: Mapping[str, Any]) -> Method | None:
     return _OF_SCIPY[solver]
 
 
-def controlled_steps(options: Mapping[str, Any], norm: Callable | None) -> dict[str, Any]:
+def controlled_steps(chosen: StepOptions, norm: Callable | None) -> dict[str, Any]:
     """The options of `solve` for a method with an error control; `norm` is of vectors of scaled
     errors.
     """
+    options = chosen.options
     factors = {"safety": "safety", "grow": "ifactor", "shrink": "dfactor"}
     given: dict[str, Any] = {k: options.get(v) for k, v in factors.items()}
     shortest, longest = float(options["min_step"]), float(options["max_step"])
-    controller: Controller = PI(
+    controller = chosen.controller(
         **{k: x for k, x in given.items() if x is not None},
         dtmin=shortest or None,
         dtmax=None if longest == math.inf else longest,

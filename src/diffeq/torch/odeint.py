@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from ..adjoints import Gauss
 from ..closures import flatten, unflatten
 from ..closures.reading import Identity
-from ..controllers import Fixed
+from ..controllers import PI, Fixed, I
 from ..core.keywords import keywords
 from ..events import Event
 from ..problems import ODEProblem
@@ -314,7 +314,8 @@ class _Call:
         given = (*chosen.options.values(), *tolerances.values())
         if adjoint is None and chosen.named and all(type(x) in _PLAIN for x in given):
             pairs = tuple(chosen.options.items()), tuple(tolerances.items())
-            return _options_by_name(Identity(chosen.method), chosen.fixed, *pairs, norm)
+            kind = Identity(chosen.method), chosen.fixed, chosen.controller
+            return _options_by_name(*kind, *pairs, norm)
         if not chosen.fixed or adjoint is not None:
             tolerances = {name: self._tolerance(name, x) for name, x in tolerances.items()}
         return _flat_options(chosen, tolerances, norm, adjoint)
@@ -398,12 +399,13 @@ _PLAIN = (type(None), bool, int, float, str)
 def _options_by_name(
     method: Identity,
     fixed: bool,
+    controller: type[PI] | type[I],
     options: tuple[tuple[str, Any], ...],
     tolerances: tuple[tuple[str, Any], ...],
     norm: Callable | None,
 ) -> tuple[list, Hashable]:
     """The options of a method of torchdiffeq, where all that is given are numbers and names."""
-    chosen = StepOptions(method.value, fixed, dict(options), named=True)  # pyright: ignore[reportArgumentType]
+    chosen = StepOptions(method.value, fixed, dict(options), True, controller)  # pyright: ignore[reportArgumentType]
     return _flat_options(
         chosen, {name: non_negative(name, x) for name, x in tolerances}, norm, None
     )
@@ -414,7 +416,7 @@ def _flat_options(
 ) -> tuple[list, Hashable]:
     options: dict[str, Any] = {"method": chosen.method, "adjoint": adjoint}
     if not chosen.fixed:
-        options |= controlled_steps(chosen.options, norm)
+        options |= controlled_steps(chosen, norm)
     if not chosen.fixed or adjoint is not None:
         options |= tolerances
     return flatten(options)
