@@ -98,7 +98,13 @@ class State(eqx.Module):
         """The state with another t, y, dt or args: a kick, a reset, a new control input.
 
         All that the method and the controller remember of the past is forgotten (a new dt alone
-        keeps it), and a failure with it. t has to lie inside tspan; the sign of dt is ignored.
+        keeps it), and a failure with it. t has to lie inside tspan; the sign of dt is ignored. The
+        algebraic components of a DAE are made consistent again, as after an event.
+
+        Raises:
+            TypeError: y or args are not like those that the state has.
+            ValueError: t lies outside of tspan, or dt is no length of time.
+            SolveError: no algebraic components were found that are consistent with the others.
 
         >>> import diffeq as de
         >>> problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 2.0)
@@ -115,7 +121,7 @@ class State(eqx.Module):
             changes["y"], changes["held"] = _packed(self, y)
         state = self if args is None else _with_args(self, args)
         fresh = args is not None or bool(changes.keys() - {"dt"})
-        return _in_time(state, _replaced(state, changes, fresh=fresh), None, t)
+        return _raised(_in_time(state, _replaced(state, changes, fresh=fresh), None, t))
 
     def __repr__(self) -> str:
         if not concrete(self.inner) or self.status.ndim:
@@ -278,7 +284,12 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
     data = with_held(built.data, changes.get("held", old.held))
-    new = initial_state(built.integrator, data, t, changes.get("y", old.y), dt)
+    y, found = changes.get("y", old.y), jnp.ones((), bool)
+    if fresh and built.integrator.algebraic:
+        form = right_limit_form(built.integrator, data, built.integrator.parts(data)[0], t)
+        settled, found = form.consistent_state(t, y, data.kept, data.tolerance)
+        y = jnp.where(found, settled, y)
+    new = initial_state(built.integrator, data, t, y, dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "time_error", "memory", "control", "events")
     if built.integrator.events:
@@ -286,7 +297,7 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     new = replace(new, **{name: getattr(old, name) for name in kept})
     over = is_over(built.integrator, data, t, new.events)  # what has happened does not again
     status = jnp.where(over & (new.status == Status.running), Status.success, new.status)
-    new = replace(new, status=status.astype(jnp.int32))
+    new = mark_failed(replace(new, status=status.astype(jnp.int32)), ~found, Status.inconsistent)
     return replace(state, inner=mark_failed(new, bad, Status.bad_times))
 
 

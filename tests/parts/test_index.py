@@ -34,10 +34,10 @@ def pendulum(level, *, stated=True, y0=START, g=G, **changes):
     return problem.replace(**changes)
 
 
-def exact(g):
+def exact(g, t=1.0):
     """By its angle: an ODE."""
     field = lambda t, y, g: jnp.stack([y[1], -g * jnp.sin(y[0])])
-    problem = de.ODEProblem(field, [jnp.arctan2(0.6, 0.8), 0.0], (0.0, 1.0), g)
+    problem = de.ODEProblem(field, [jnp.arctan2(0.6, 0.8), 0.0], (0.0, t), g)
     angle, w = de.solve(problem, de.Vern9(), rtol=1e-13, atol=1e-14).y1
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     return jnp.stack([sine, -cosine, w * cosine, w * sine, w * w + g * cosine])
@@ -261,3 +261,19 @@ def test_the_structure_of_a_chain_of_integrators():
     assert pencil_index(slopes.astype(float), states.astype(float)) == n
     assert pencil_index(np.zeros((2, 2)), np.ones((2, 2))) is None
     assert structure_of(np.zeros((2, 2), bool), np.array([[True, False]] * 2)) is None
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_controlled_steps_are_read_inside(level):
+    """Rows, dense output and events of a problem of higher index do not shorten its steps."""
+    options = {"rtol": 1e-6, "atol": 1e-6}
+    whole = de.solve(pendulum(level), **options)
+    rows = de.solve(pendulum(level), saveat=[0.3, 0.5001, 1.0], **options)
+    np.testing.assert_allclose(rows.ys[1, :4], exact(G, 0.5001)[:4], atol=2e-5)
+    np.testing.assert_allclose(rows.ys[1, 4], exact(G, 0.5001)[4], atol=2e-2)
+    dense = de.solve(pendulum(level), dense=True, **options)
+    np.testing.assert_allclose(dense(0.3), rows.ys[0], rtol=1e-9)
+    for sol in (rows, dense):
+        assert sol.stats["steps"] + sol.stats["rejected"] < 1.5 * whole.stats["steps"]
+    bottom = de.solve(pendulum(level), events=de.Event(lambda t, y, g: y[0]), **options)
+    np.testing.assert_allclose(exact(G, float(bottom.t1))[0], 0.0, atol=1e-5)

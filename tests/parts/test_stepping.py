@@ -116,6 +116,34 @@ def test_new_args_time_and_dt():
     same(de.advance(other, 2.0).y, direct.y1)
 
 
+@pytest.mark.parametrize(
+    "method", [de.Rodas5P(), de.BDF(), de.RadauIIA5(), de.Kvaerno5()], ids=repr
+)
+def test_a_dae_is_consistent_after_replace(method):
+    def f(t, y, k):
+        return jnp.stack([-y[1], y[1] ** 3 + y[1] - 1 - k * y[0]])
+
+    problem = de.DAEProblem(f, [1.0, 1.0], (0.0, 2.0), 1.5, mass_matrix=[1.0, 0.0])
+    state = de.advance(de.init(problem, method, rtol=1e-7, atol=1e-9), 1.0)
+
+    def end(k):
+        """The end of a solve whose y and k jump at t = 1."""
+        jumped = state.replace(y=state.y + jnp.array([0.5, 0.0]), args=k)
+        return jumped.y, de.advance(jumped, 2.0).y
+
+    (x, z), y1 = end(3.0)
+    np.testing.assert_allclose(x, state.y[0] + 0.5, rtol=1e-15)
+    np.testing.assert_allclose(z**3 + z, 1 + 3 * x, rtol=1e-9)
+    again = problem.replace(y0=jnp.stack([x, z]), tspan=(1.0, 2.0), args=3.0)
+    np.testing.assert_allclose(y1, de.solve(again, method, rtol=1e-7, atol=1e-9).y1, atol=1e-6)
+    if isinstance(method, de.Rodas5P):
+        slope = jax.jacfwd(lambda k: end(k)[1])(3.0)
+        change = end(3.0 + 1e-4)[1] - end(3.0 - 1e-4)[1]
+        np.testing.assert_allclose(slope, change / 2e-4, rtol=1e-4)
+        with pytest.raises(de.SolveError, match="do not satisfy the algebraic equations"):
+            state.replace(y=state.y * jnp.nan)
+
+
 def test_replace_refuses_what_does_not_fit():
     state = de.init(PROBLEM)
     with pytest.raises(TypeError, match="structure"):

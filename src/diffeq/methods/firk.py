@@ -378,9 +378,9 @@ class _StageEquations(NamedTuple):
         return error, wanted
 
     def jump(self, memory: _StageMemory, moves: Array) -> Array | None:
-        """The row `dense_error` of the slope at the start and of the stages. With a mass matrix,
-        where the slope is M y', y' is that at the end of the polynomial before; without one nothing
-        is known.
+        """The row `dense_error` of the slope at the start and of the stages, which counts for each
+        component as the error of the step does. With a mass matrix, where the slope is M y', y' is
+        that at the end of the polynomial before; without one nothing is known.
         """
         numbers = self.numbers
         if numbers.inside is None:
@@ -391,7 +391,7 @@ class _StageEquations(NamedTuple):
             known = memory.dt > 0
             growth = self.dt / jnp.where(known, memory.dt, 1)
             first = growth * weighted(numbers.coupling[-1], memory.moves)
-        jump = share * first + weighted(row, moves)
+        jump = self.form.index_weighted(self.dt, share * first + weighted(row, moves))
         return lax.stop_gradient(jnp.where(known, jump, 0))
 
     def last_slope(self, moves: Array) -> Array:

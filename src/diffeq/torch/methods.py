@@ -18,8 +18,8 @@ __all__ = [
     "non_negative",
 ]
 
-# torchdiffeq's "dopri5": the steps and the interpolant of Dormand and Prince, whose error it measures
-# by the embedded weights of Shampine (1986), with a smaller constant than that of the pair.
+# torchdiffeq's "dopri5": the steps and the interpolant of Dormand and Prince, and an error estimate
+# by the embedded weights of Shampine (1986), which is smaller than that of the pair's own.
 _DOPRI5_OF_SHAMPINE = Tableau("""
 name: Dopri5OfShampine
 order: 5(4)
