@@ -30,6 +30,7 @@ from .integrator import (
     initial_state,
     is_over,
     mark_failed,
+    restart,
     right_limit_form,
     with_held,
 )
@@ -283,12 +284,13 @@ def _replaced(state: State, changes: dict, *, fresh: bool) -> State:
     t, bad = _inside(signed_time(built.sign, changes.get("t", state.t)), built.t0, built.t1)
     t = jnp.where(bad, old.t, t) if "t" in changes else old.t
     dt = jnp.abs(changes.get("dt", old.dt))
-    data = with_held(built.data, changes.get("held", old.held))
+    held = changes.get("held", old.held)
+    data = with_held(built.data, held)
     y, found = changes.get("y", old.y), jnp.ones((), bool)
-    if fresh and built.integrator.algebraic:
-        form = right_limit_form(built.integrator, data, built.integrator.parts(data)[0], t)
-        settled, found = form.consistent_state(t, y, data.kept, data.tolerance)
-        y = jnp.where(found, settled, y)
+    settled = restart(built.integrator, data).settled
+    if fresh and settled is not None:
+        consistent, found = settled(t, y, held)
+        y = jnp.where(found, consistent, y)
     new = initial_state(built.integrator, data, t, y, dt)
     names = ("steps", "rejected", "floored", "last_dt", "evaluations")
     kept = names if fresh else (*names, "time_error", "memory", "control", "events")

@@ -223,6 +223,24 @@ def test_a_module_that_torch_compiles_is_the_module() -> None:
     close(opened, dt.odeint(lambda t, y: field.net(y), y0, TS), 0.0)
 
 
+@pytest.mark.filterwarnings(
+    r"ignore:The \.grad attribute of a Tensor"
+)  # the compiler of torch asks
+def test_a_function_that_torch_compiles_may_solve() -> None:
+    field, y0 = Field(), torch.ones(2, dtype=DOUBLE)
+
+    def end(y: torch.Tensor) -> torch.Tensor:
+        return 2 * dt.odeint(field, torch.sin(y), TS)[-1]
+
+    found, wanted = torch.compile(end, backend="eager")(y0), end(y0)
+    close(found, wanted, 0.0)
+    weight = field.net[0].weight
+    gradients = [torch.autograd.grad(y.sum(), weight)[0] for y in (found, wanted)]
+    close(*gradients, 0.0)
+    node = dt.NeuralODE(nn.Linear(2, 2, dtype=DOUBLE), (0.0, 1.0))
+    close(torch.compile(node, backend="eager")(y0).y1, node(y0).y1, 0.0)
+
+
 def test_products_in_half_precision_have_gradients() -> None:
     module, y0, ts = nn.Linear(2, 2).bfloat16(), torch.ones(4, 2), TS.float()
     weight, bias = (x.detach().float().requires_grad_() for x in module.parameters())

@@ -10,7 +10,7 @@ from .loop import (
     rewind_failed_clock,
 )
 from .replay import SafePoint, replay
-from .restart import right_limit_form
+from .restart import restart, right_limit_form
 from .saving import blank_buffers, step_interpolant, written
 from .state import DRAWN_OR_FOUND, Attempt, Data, Decision, Integrator, State, with_held
 from .step import attempt, is_sound
@@ -45,6 +45,7 @@ __all__ = [
     "left_of",
     "mark_failed",
     "replay",
+    "restart",
     "rewind_failed_clock",
     "right_limit_form",
     "right_of",

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..core.keywords import keywords
 from ..problems import ODEProblem, Problem
+from .compiling import graph_break
 from .solve import Solution, solve
 
 __all__ = ["Layer", "NeuralODE"]
@@ -53,6 +54,7 @@ class Layer(nn.Module):
             raise TypeError(f"problem is {problem!r}; a function problem(net, y0, args) is wanted.")
         self.net, self.problem, self.options = net, problem, options
 
+    @graph_break
     def forward(self, y0: Any, args: Any = None, **options: Any) -> Solution:
         """Solves for one initial state, with other options if they are given."""
         problem = self.problem(self.net, y0, args)

@@ -21,6 +21,7 @@ from ..problems import ODEProblem
 from ..solve import solve
 from .arrays import check_numeric, double_where
 from .autograd import Operation, operation
+from .compiling import graph_break
 from .error_norm import LargestPart, norm_by_torch
 from .functions import TorchProgram, count_calls, torch_function
 from .methods import (
@@ -42,6 +43,7 @@ _NO_EVENT = "event_fn did not change its sign, and nothing else ends the solve o
 _FEW_ATTEMPTS = 2**16
 
 
+@graph_break
 @keywords
 def odeint(
     func: Callable,
@@ -103,6 +105,7 @@ def odeint(
     return _Call(func, y0, t, {"rtol": rtol, "atol": atol}, chosen, event_fn).solved()
 
 
+@graph_break
 @keywords
 def odeint_adjoint(
     func: Callable,
@@ -183,6 +186,7 @@ def odeint_adjoint(
     return call.solved()
 
 
+@graph_break
 def odeint_event(
     func: Callable,
     y0: Any,

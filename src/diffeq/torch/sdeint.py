@@ -17,6 +17,7 @@ from ..solution import Solution
 from ..solve import solve
 from .arrays import check_numeric, double_where
 from .autograd import operation
+from .compiling import graph_break
 from .functions import TorchFunction, TorchProgram, count_calls, torch_function
 from .methods import non_negative
 from .results import SolveReport, drawn_seed, report_of
@@ -40,6 +41,7 @@ _REFUSED = {
 }
 
 
+@graph_break
 @keywords
 def sdeint(
     sde: Any,
@@ -108,6 +110,7 @@ def sdeint(
     return _SdeCall(sde, y0, ts, method, steps, names, logqp=logqp).solved(bm)
 
 
+@graph_break
 @keywords
 def sdeint_adjoint(
     sde: Any,

@@ -23,6 +23,7 @@ from ..validation.step_checks import known_span
 from ..validation.tolerances import tolerance_of
 from .arrays import check_numeric, double_where, to_jax
 from .autograd import Operation, operation
+from .compiling import graph_break
 from .functions import TorchReader, torch_function
 from .graph import past_by_torch
 from .results import drawn_seed
@@ -58,6 +59,7 @@ class Solution(NamedTuple):
     weight: Any
 
 
+@graph_break
 @keywords
 def solve(problem: Any, method: Method | None = None, **options: Any) -> Solution:
     """Solves a problem of this package whose functions are written in torch and whose data are

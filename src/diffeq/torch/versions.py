@@ -1,7 +1,10 @@
-"""The versions of torch and torchax that serve; imported before all else of this part."""
+"""The versions of torch and torchax that serve, and the import of torchax; before all else of this
+part.
+"""
 
 import importlib.metadata
 import re
+import sys
 
 __all__ = ["check_versions"]
 
@@ -27,4 +30,18 @@ def check_versions() -> None:
             )
 
 
+def _import_torchax() -> None:
+    """Imports torchax as a package that evaluates operations on arrays of JAX.
+
+    By itself it says to torch that it is an accelerator, of which torch.compile asks for streams
+    that it does not have: each function that is compiled in the process would fail. A user who has
+    imported it before may have tensors there.
+    """
+    if "torchax" not in sys.modules:
+        from torchax import device_module
+
+        device_module.is_available = lambda: False
+
+
 check_versions()
+_import_torchax()
