@@ -213,6 +213,8 @@ class Solution(eqx.Module):
             t = jnp.asarray(t)
         except (TypeError, ValueError) as error:
             raise TypeError(f"t is {t!r}; a time is wanted, or an array of times.") from error
+        if not (jnp.issubdtype(t.dtype, jnp.floating) or jnp.issubdtype(t.dtype, jnp.integer)):
+            raise TypeError(f"t is of {t.dtype}; a real time is wanted, or an array of times.")
         self._check_inside(t)
         return self.about.evaluate(self.polynomial, t, slope=slope)
 
@@ -220,12 +222,13 @@ class Solution(eqx.Module):
         """Refuses times that were not solved for, where they are known; after a solve that stopped
         short of its end they are rows that were not reached, NaN.
         """
-        sign, (_, ends, *_), *_, end = self.polynomial
+        sign, (_, ends, *_), *_ = self.polynomial
         if any(isinstance(x, Tracer) for x in (t, sign, ends, self.status)):
             return
         times, turn, (t0, t1) = np.asarray(t), np.asarray(sign), self.first_and_last()
-        slack = 0.0 if end is None else 4 * float(jnp.finfo(ends.dtype).eps) * abs(t1)
-        outside = turn * times < turn * t0
+        # As with saveat, a time within four roundings of an end is that end.
+        slack = 4 * float(jnp.finfo(ends.dtype).eps) * max(abs(t0), abs(t1))
+        outside = turn * times < turn * t0 - slack
         if self.status == Status.success:
             outside = outside | (turn * times > turn * t1 + slack)
         if outside.any():
@@ -417,7 +420,10 @@ class SolutionInfo(Treelike):
         tau = sign * t
 
         # The time of an event is exact but for rounding, and the state after it counts there.
-        slack = 0.0 if end is None else 4 * jnp.finfo(leaves[1].dtype).eps
+        ulp = 4 * jnp.finfo(leaves[1].dtype).eps
+        slack = 0.0 if end is None else ulp
+        first_and_last = leaves[0][0], leaves[1][count - 1]
+        wide = ulp * jnp.maximum(*map(jnp.abs, first_and_last))
 
         def at(tau: Array) -> tuple[Array, PyTree]:
             shown = tau + slack * jnp.abs(tau)
@@ -426,8 +432,7 @@ class SolutionInfo(Treelike):
             theta = jnp.where(count > 0, (tau - t0) / jnp.where(count > 0, t1 - t0, 1), 0)
             theta = theta.astype(jnp.finfo(self.packing.dtype).dtype)
             value = interpolant.slope(theta) if slope else interpolant(theta)
-            last_t1 = leaves[1][count - 1]
-            inside = (tau >= leaves[0][0]) & (tau <= last_t1 + slack * jnp.abs(last_t1))
+            inside = (tau >= first_and_last[0] - wide) & (tau <= first_and_last[1] + wide)
             # Without a step there is only the point at which the solve started.
             point = slope0 if slope else y0 + in_dtype_of(tau - start, y0) * slope0
             value = jnp.where(count > 0, value, point)

@@ -130,6 +130,21 @@ ROWS = {
     "max_steps: zero": (lambda: de.solve(P, max_steps=0), r"max_steps is 0; a positive whole number"),
     "max_steps: a float": (lambda: de.solve(P, max_steps=1e4), r"max_steps is 10000\.0; a positive whole"),
     "init: unknown": (lambda: de.solve(P, init="no"), r"init is 'no'; 'consistent', 'check' or 'given'"),
+    "progress: a number": (lambda: de.solve(P, progress=3), r"progress is 3; True or False"),
+    "stops: a function that returns none": (
+        lambda: de.solve(P, stops=lambda args: None),
+        r"stops is a function of args that returned None; times are wanted",
+    ),
+    "dense output: complex": (
+        lambda: de.solve(P, dense=True)(1j),
+        r"t is of complex\d+; a real time is wanted",
+    ),
+    "mass_matrix: complex": (
+        lambda: de.solve(
+            de.DAEProblem(lambda t, y, args: -y, [1.0, 1.0], (0.0, 1.0), mass_matrix=[1.0 + 1j, 0])
+        ),
+        r"mass_matrix is complex\d+\[2\], complex, and y0 is real",
+    ),
     "throw: unknown": (lambda: de.solve(P, throw="loud"), r"throw is 'loud'"),
     "key: without noise": (lambda: de.solve(P, key=KEY), r"ODEProblem has no noise: leave key out"),
     # --- saveat, save, stops
@@ -411,3 +426,12 @@ def test_an_attribute_that_a_solution_of_scipy_has(name, hint):
     with pytest.raises(AttributeError, match=f"a Solution has no attribute '{name}'{hint}"):
         getattr(sol, name)
     assert not hasattr(sol, name)
+
+
+def test_a_time_that_is_an_end_but_for_rounding_is_read():
+    sol = de.solve(P.replace(tspan=(0.0, 3.0)), dense=True)
+    for read in (sol, jax.jit(lambda t: sol(t)), sol.derivative):
+        for end, beyond in ((3.0, 3 + 1e-15), (0.0, -1e-20)):
+            np.testing.assert_allclose(
+                read(jnp.asarray(beyond)), read(jnp.asarray(end)), rtol=1e-12
+            )

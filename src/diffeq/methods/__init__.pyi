@@ -623,7 +623,7 @@ class CandyRoz4(Symplectic):
     def __init__(self, *, stages: Literal["loop", "unrolled"] | None = None) -> None: ...
 
 class McAte5(Symplectic):
-    """Six stages of order 5 where the kinetic energy is quadratic; not symmetric.
+    """Six stages of order 5 where the kinetic energy is p²/2m, without t; not symmetric.
 
     Order 5, 6 stages.
 

@@ -31,8 +31,8 @@ class Symplectic(StagedMethod):
     long times. There is no error estimate: give `dt=`. It takes a `HamiltonianProblem` of a
     `de.Separable`, or a `SecondOrderProblem` whose f does not depend on v.
 
-    McAte5 has order 5 where the kinetic energy is quadratic in p (every `SecondOrderProblem`), and
-    order 3 on other separable Hamiltonians.
+    McAte5 has order 5 where the kinetic energy is quadratic in p and does not depend on t (every
+    `SecondOrderProblem`), and order 3 on other separable Hamiltonians.
 
     Inside a step the solution is the cubic with the exact slopes of both ends. From order 4 on, and
     where the velocity is p itself, x is the quintic with the accelerations too, and v its slope.

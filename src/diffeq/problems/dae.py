@@ -195,6 +195,13 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
             f"mass_matrix is a {type(value).__name__}, sparse; an array is wanted, of which a "
             "diagonal matrix is a vector: mass_matrix.diagonal(), or mass_matrix.toarray()."
         )
+    if jnp.issubdtype(packing.dtype, jnp.floating) and any(
+        map(jnp.iscomplexobj, jax.tree.leaves(value))
+    ):
+        raise ValueError(
+            f"mass_matrix is {_describe_value(value)}, complex, and y0 is real; real numbers are "
+            "wanted, or a complex y0."
+        )
     diagonal = _as_diagonal(value, packing)
     if diagonal is not None:
         return _real_view_of_mass(jnp.diag(diagonal), packing) if packing.viewed else diagonal

@@ -66,6 +66,8 @@ class SolveOptions:
             raise ValueError(f"init is {self.init!r}; 'consistent', 'check' or 'given' is wanted.")
         if self.dense not in (True, False):
             raise ValueError(f"dense is {self.dense!r}; True or False is wanted.")
+        if self.progress not in (None, True, False):
+            raise ValueError(f"progress is {self.progress!r}; True or False is wanted.")
         if self.throw not in (True, False, "compiled"):
             raise ValueError(f"throw is {self.throw!r}; True, False or 'compiled' is wanted.")
         check_save(self.save)

@@ -236,4 +236,9 @@ def known_steps(
 def stops_of(problem: Problem, stops: Any) -> Array | None:
     """The stops that are given, of these args; None where there are none."""
     problem, _ = without_jumps(problem)
-    return times_of("stops", stops(problem.args) if callable(stops) else stops)
+    if not callable(stops):
+        return times_of("stops", stops)
+    found = stops(problem.args)
+    if found is None:
+        raise ValueError("stops is a function of args that returned None; times are wanted.")
+    return times_of("stops", found)

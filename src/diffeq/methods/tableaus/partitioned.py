@@ -75,7 +75,7 @@ name: McAte5
 order: 5
 kinetic: quadratic
 reference: mclachlan1992
-description: Six stages of order 5 where the kinetic energy is quadratic; not symmetric.
+description: Six stages of order 5 where the kinetic energy is p²/2m, without t; not symmetric.
 
 kick  | 0.1193900292875672758   0.6989273703824752308   -0.1713123582716007754
         0.4012695022513534480   0.0107050818482359840   -0.0589796254980311632
