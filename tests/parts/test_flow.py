@@ -161,3 +161,5 @@ def test_refusals():
         flow.log_prob(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match=r"noise is 'uniform'; one of 'rademacher', 'gaussian'"):
         de.nn.FFJORD(curved(), 2, noise="uniform")
+    with pytest.raises(TypeError, match=r"FFJORD takes no events: .* no density"):
+        de.nn.FFJORD(curved(), 2, events=de.PresetTimes([0.5], lambda t, z, args: z))

@@ -187,6 +187,58 @@ def test_augmented_appends_zeros_and_cuts_them_off():
     assert [x.shape for x in pair((y0, y0)).y1] == [(3,), (3,)]
 
 
+def test_augmented_takes_a_start_that_is_a_function_of_args():
+    inner = de.nn.Layer({}, tspan=(0.0, 1.0), field=lambda net, t, y, args: -args * y)
+    wide, start = de.nn.Augmented(inner, 1), lambda rate: rate * jnp.ones(2)
+    np.testing.assert_array_equal(wide(start, 2.0).y1, wide(start(2.0), 2.0).y1)
+    pair = de.nn.Augmented(de.nn.SecondOrder(jnp.sin, tspan=(0.0, 1.0)), 1)
+    found = pair((start, jnp.ones(2)), 2.0).y1
+    np.testing.assert_array_equal(found, pair((start(2.0), jnp.ones(2))).y1)
+
+
+# --- with lags ------------------------------------------------------------------------------------
+
+SHARP = {"tspan": (0.0, 1.0), "method": de.Tsit5(), "rtol": 1e-9, "atol": 1e-11}
+WEIGHTS = jnp.array([[0.5, -1.0], [0.3, 0.2]])
+
+
+def of_weights(weights):
+    layer = de.nn.NeuralDDE(
+        weights, lags=0.3, field=lambda net, t, y, past, args: net @ past(t - 0.3) * args, **SHARP
+    )
+    return jnp.sum(layer(jnp.array([1.0, 2.0]), 1.5).y1 ** 2)
+
+
+def by_hand(weights):
+    problem = de.DDEProblem(
+        lambda t, y, past, net: 1.5 * net @ past(t - 0.3), None, SHARP["tspan"], weights,
+        history=jnp.array([1.0, 2.0]), lags=0.3,
+    )  # fmt: skip
+    options = {name: x for name, x in SHARP.items() if name != "tspan"}
+    return jnp.sum(de.solve(problem, **options).y1 ** 2)
+
+
+def test_a_field_with_lags_is_the_delay_equation():
+    found, slope = jax.jit(jax.value_and_grad(of_weights))(WEIGHTS)
+    wanted, by_weights = jax.jit(jax.value_and_grad(by_hand))(WEIGHTS)
+    assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+    np.testing.assert_allclose(slope, by_weights, rtol=1e-8)
+
+
+def test_a_start_that_is_a_function_of_args_is_the_history():
+    layer = de.nn.NeuralDDE(lambda z: jnp.tanh(z[2:] - z[:2]), lags=0.3, tspan=(0.0, 1.0))
+    start = lambda a: a * jnp.array([1.0, -2.0])
+    of_args = jax.jit(jax.value_and_grad(lambda a: jnp.sum(layer(start, a).y1 ** 2)))
+    of_start = jax.jit(jax.value_and_grad(lambda a: jnp.sum(layer(start(a)).y1 ** 2)))
+    np.testing.assert_allclose(of_args(0.7), of_start(0.7), rtol=1e-12)
+
+
+def test_a_field_with_lags_and_other_arguments_is_refused():
+    layer = de.nn.NeuralDDE(WEIGHTS, lags=0.3, field=lambda net, t, y, args: net @ y, **SHARP)
+    with pytest.raises(TypeError, match=r"cannot be called as field\(net, t, y, past, args\)"):
+        layer(jnp.ones(2))
+
+
 def test_layers_refuse_by_name():
     net = eqx.nn.MLP(2, 2, 4, 1, key=KEY)
     layer = de.nn.SecondOrder(net, tspan=(0.0, 1.0))

@@ -210,6 +210,7 @@ TS, XS = SERIES[1], VALUES[1]
             lambda: layer(masks=True)(TS, XS[:, :1]),
             r"X has 3 channels \(time, 1 value, 1 count\), and initial takes 5.*of_sizes\(1, …\)",
         ),
+        (lambda: layer(tspan=(0.0, 1.0)), "NeuralCDE takes no tspan: a series is solved from"),
         (lambda: de.nn.NeuralCDE(lambda z: z, None), "initial is None; a network"),
         (lambda: de.nn.NeuralCDE(lambda z: z, eqx.nn.MLP), "initial is the class MLP"),
         (

@@ -72,7 +72,12 @@ class Augmented(eqx.Module):
         return eqx.tree_at(lambda s: (s.ys, s.y1), sol, kept)
 
     def _widened(self, y0: PyTree) -> PyTree:
-        return jax.tree.map(self._longer, y0)
+        def longer(x: PyTree) -> PyTree:
+            if callable(x):
+                return lambda args: self._widened(x(args))
+            return self._longer(x)
+
+        return jax.tree.map(longer, y0, is_leaf=callable)
 
     def _longer(self, x: PyTree) -> PyTree:
         if jnp.ndim(x) == 0:

@@ -60,8 +60,8 @@ class NeuralCDE(Layer):
         solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
 
     Raises:
-        TypeError: an option that `de.solve` does not know; a network that cannot be called; a net
-            whose output has another size.
+        TypeError: an option that `de.solve` does not know; tspan, which the series has; a network
+            that cannot be called; a net whose output has another size.
         ValueError: (by a call) ts and xs do not fit each other, or the layer; ts does not increase;
             a value is missing and masks is False. Where the numbers are not known, in a trace,
             wrong times are the status `bad_times`, and a value that is NaN is `nonfinite`.
@@ -97,6 +97,11 @@ class NeuralCDE(Layer):
         field: Callable | None = None,
         **solve_options: SolveOption,
     ) -> None:
+        if "tspan" in solve_options:
+            raise TypeError(
+                "NeuralCDE takes no tspan: a series is solved from its first to its last time. "
+                "Leave tspan out, and give the rows of that interval to the call."
+            )
         super().__init__(net, field=field, **solve_options)
         for name, part in (("initial", initial), ("readout", readout)):
             check_instance(name, part)

@@ -12,7 +12,6 @@ from ..problems.base import TimeSpan
 from ..problems.dde import Lags
 from ..validation.options import SolveOption
 from .layer import Layer
-from .sample import for_one_sample
 
 __all__ = ["NeuralDDE"]
 
@@ -28,7 +27,8 @@ class NeuralDDE(Layer):
         lags: one lag or several, in the unit of time; or a function of args. Arrays are trained
             with the network (a lag that becomes negative ends the solve with the status
             `bad_lags`: see `bounds` of `de.fit`); Python numbers are constants.
-        history: `history(t, args)`, the state before tspan[0]; None: the y0 of the call, always.
+        history: `history(t, args)`, the state before tspan[0]; None: the y0 of the call, always
+            (of a y0 that is a function of args, its value).
         tspan: (t0, t1), or a function of args; a call may give another.
         field: `field(net, t, y, past, args) -> dy`; it may also take `key=`.
         solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
@@ -45,6 +45,14 @@ class NeuralDDE(Layer):
         >>> ndde = de.nn.NeuralDDE(net, lags=0.1, tspan=(0.0, 1.0), saveat=ts)
         >>> ndde(jnp.array([2.0, 0.0])).ys.shape
         (5, 2)
+
+        An equation that is known but for a matrix:
+
+        >>> def field(matrix, t, y, past, args):
+        ...     return matrix @ past(t - 0.3) - y
+        >>> known = de.nn.NeuralDDE(jnp.eye(2), lags=0.3, field=field, tspan=(0.0, 1.0))
+        >>> known(jnp.array([2.0, 0.0])).y1.shape
+        (2,)
     """
 
     lags: Any
@@ -73,26 +81,32 @@ class NeuralDDE(Layer):
         key: PRNGKeyArray | None = None,
     ) -> DDEProblem:
         """The equation, for `de.solve` and all else that takes a problem."""
-        ode: Any = super().problem(y0, args, tspan=tspan, key=key)  # checks tspan and key
-        net, field, lags = self.net, self.field, self.lags
-        options = {} if key is None else {"key": key}
-        one = for_one_sample(lambda y: net(y, **options), type(self).__name__)
+        # Without a history of its own the equation has always been where it starts.
+        constant = self.history is None
+        return DDEProblem(
+            self._equation(key),
+            None if constant else y0,
+            self._span(tspan),
+            args,
+            history=_always(y0) if constant else self.history,
+            lags=self.lags,
+        )
+
+    def _equation(self, key: PRNGKeyArray | None) -> Callable:
+        """The field as a problem takes it."""
+        call, lags = self._function(key), self.lags
+        self._check_field(key, "net, t, y, past, args")
+        if self.field is not None:
+            return lambda t, y, past, args: call(t, y, past, args)
 
         def plain(t: Array, y: PyTree, past: Callable, args: PyTree) -> PyTree:
             now = lags(args) if callable(lags) else lags
             seen = [past(t - lag) for lag in jnp.ravel(jnp.asarray(now))]
-            return one(jnp.concatenate([jnp.ravel(y), *map(jnp.ravel, seen)]))
+            return call(jnp.concatenate([jnp.ravel(y), *map(jnp.ravel, seen)]))
 
-        def given(t: Array, y: PyTree, past: Callable, args: PyTree) -> PyTree:
-            return field(net, t, y, past, args, **options)
+        return plain
 
-        # Without a history of its own the equation has always been where it starts.
-        constant = self.history is None
-        return DDEProblem(
-            plain if field is None else given,
-            None if constant else ode.y0,
-            ode.tspan,
-            args,
-            history=ode.y0 if constant else self.history,
-            lags=lags,
-        )
+
+def _always(y0: PyTree) -> PyTree:
+    """A history that is y0 at all times."""
+    return (lambda t, args: y0(args)) if callable(y0) else y0

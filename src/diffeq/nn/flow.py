@@ -82,7 +82,7 @@ class FFJORD(Layer):
         solve_options: `method`, `rtol`, `atol`, … : all that `de.solve` takes.
 
     Raises:
-        TypeError, ValueError: as `Layer`; x of another shape; a noise that is not known.
+        TypeError, ValueError: as `Layer`; events; x of another shape; a noise that is not known.
 
     Reference: grathwohl2019, chen2018.
 
@@ -111,6 +111,11 @@ class FFJORD(Layer):
         noise: str = "rademacher",
         **solve_options: SolveOption,
     ) -> None:
+        if "events" in solve_options:
+            raise TypeError(
+                "FFJORD takes no events: where one ends or changes a solve, what log_prob returns "
+                "is no density. Leave events out."
+            )
         super().__init__(net, tspan=tspan, field=field, **solve_options)
         if noise not in _NOISE:
             raise ValueError(

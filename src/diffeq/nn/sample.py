@@ -25,8 +25,8 @@ def check_instance(name: str, x: PyTree) -> None:
 
 
 def for_one_sample(call: Callable, layer: str) -> Callable:
-    """A network, `call(y)`, or a field, `call(t, y, args)`, whose error about shapes says that a
-    layer solves for one sample, and what shape the network takes.
+    """A network, `call(y)`, or a field, `call(t, y, …, args)`, whose error about shapes says that
+    a layer solves for one sample, and what shape the network takes.
     """
 
     def called(*z: PyTree) -> PyTree:
@@ -43,7 +43,7 @@ def for_one_sample(call: Callable, layer: str) -> Callable:
 
 def _shape_hint(call: Callable, z: tuple, layer: str) -> str | None:
     """A hint at the shape that the network takes; None if no likely shape works."""
-    place = 1 if len(z) == 3 else 0
+    place = 0 if len(z) == 1 else 1
     y = z[place]
     if not hasattr(y, "shape"):
         return None
