@@ -80,6 +80,14 @@ def test_splines(kind):
     assert float(weights.sum()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kind", ["constant", "linear", "quadratic", "cubic"])
+def test_splines_through_whole_numbers(kind):
+    whole, real = (de.nn.Spline([0, 1, 2], np.array([0, 1, 4], t), kind=kind) for t in (int, float))
+    assert whole.values.dtype == jnp.float64
+    assert whole(1.5) == real(1.5)
+    assert whole.derivative(1.5) == real.derivative(1.5)
+
+
 def test_quadratic_splines_are_smooth_where_their_parabolas_meet():
     values = np.random.default_rng(2).normal(size=6)
     spline = de.nn.Spline(KNOTS, values, kind="quadratic")
@@ -118,3 +126,7 @@ def test_refusals():
         de.nn.Spline([0.0, 1.0, 2.0], jnp.ones(2))
     with pytest.raises(ValueError, match=r"kind is 'akima'; one of 'constant'"):
         de.nn.Spline([0.0, 1.0], jnp.ones(2), kind="akima")
+    spline = de.nn.Spline([0.0, 1.0], jnp.ones(2))
+    for call in (spline, spline.derivative):
+        with pytest.raises(ValueError, match=r"t has shape \(3,\); one time is wanted.* jax.vmap"):
+            call(jnp.zeros(3))

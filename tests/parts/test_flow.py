@@ -155,11 +155,35 @@ def test_conditions_and_a_base_of_ones_own():
     np.testing.assert_allclose(gradient.base.mean, x - 2 * move - jnp.array([1.0, -2.0]), rtol=1e-6)
 
 
+def test_whole_numbers():
+    """As a sample they are the same numbers with a point; as a shape NumPy's are taken."""
+    flow = de.nn.FFJORD(lambda z: -z, np.int64(2))
+    assert flow.event_shape == (2,)
+    assert flow.log_prob([1, 2]) == flow.log_prob([1.0, 2.0])
+    assert flow.log_prob([1, 2]).dtype == jnp.float64
+
+
 def test_refusals():
     flow = de.nn.FFJORD(curved(), 2)
     with pytest.raises(ValueError, match=r"x has shape \(3, 2\); a sample of this flow has \(2,\)"):
         flow.log_prob(jnp.ones((3, 2)))
     with pytest.raises(ValueError, match=r"noise is 'uniform'; one of 'rademacher', 'gaussian'"):
         de.nn.FFJORD(curved(), 2, noise="uniform")
+    for shape in (2.0, -2, True, (2, 0), "ab"):
+        with pytest.raises(
+            TypeError, match=r"shape is .*; that of one sample is wanted, a positive"
+        ):
+            de.nn.FFJORD(curved(), shape)
+    with pytest.raises(TypeError, match=r"base is 3; a distribution with log_prob\(z\) and sample"):
+        de.nn.FFJORD(curved(), 2, base=3)
+    with pytest.raises(
+        ValueError, match=r"base has samples of shape \(3,\), and the flow .*\(2,\)"
+    ):
+        de.nn.FFJORD(curved(), 2, base=de.nn.FFJORD(curved(), 3).base)
+    for call in (flow.sample, flow.sample_and_log_prob):
+        with pytest.raises(TypeError, match=r"key is 0; one key is wanted, such as jax.random.key"):
+            call(0)
+    with pytest.raises(TypeError, match="key is 0; one key is wanted"):
+        flow.log_prob(jnp.ones(2), key=0)
     with pytest.raises(TypeError, match=r"FFJORD takes no events: .* no density"):
         de.nn.FFJORD(curved(), 2, events=de.PresetTimes([0.5], lambda t, z, args: z))

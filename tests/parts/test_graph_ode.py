@@ -118,6 +118,13 @@ def test_a_graph_without_edges():
     assert layer(Y0).y1.shape == (5, 2)
 
 
+def test_edges_may_be_a_list():
+    path = {"senders": [0, 1], "receivers": [1, 0], "tspan": (0.0, 1.0)}
+    message = lambda pair: pair[2:] * pair[1:2]
+    end = lambda edges: de.nn.GraphODE(None, message=message, edges=edges, **path)(jnp.ones((2, 1)))
+    np.testing.assert_array_equal(end([1.0, 2.0]).y1, end(jnp.array([1.0, 2.0])).y1)
+
+
 def test_a_layer_that_is_made_again_is_the_same():
     made = [
         de.nn.GraphODE(None, senders=SENDERS, receivers=RECEIVERS, tspan=(0.0, 1.0))

@@ -173,6 +173,11 @@ def test_the_derivative_of_a_hamiltonian_layer_is_its_field():
     np.testing.assert_allclose(turned, turned.T, atol=1e-12)
 
 
+def test_the_derivative_at_whole_numbers():
+    layer = de.nn.HamiltonianNN(lambda z: jnp.sum(z**2) / 2)
+    np.testing.assert_array_equal(layer.derivative(([1, 2], [3, 4])), [[3.0, 4.0], [-1.0, -2.0]])
+
+
 def test_augmented_appends_zeros_and_cuts_them_off():
     net = {"turn": jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, -1.0, 0.0]])}
     inner = de.nn.Layer(net, tspan=(0.0, 1.0), field=lambda net, t, y, args: net["turn"] @ y)
@@ -239,6 +244,13 @@ def test_a_field_with_lags_and_other_arguments_is_refused():
         layer(jnp.ones(2))
 
 
+def test_whole_numbers_of_numpy():
+    two, net = np.int64(2), eqx.nn.MLP(2, 4, 4, 1, key=KEY)
+    assert de.nn.Augmented(de.nn.Layer(net), two).extra == 2
+    noisy = de.nn.NeuralSDE(lambda y: -y, net, noise=two, tspan=(0.0, 1.0), dt=0.5)
+    assert noisy(jnp.ones(2), key=KEY).success
+
+
 def test_layers_refuse_by_name():
     net = eqx.nn.MLP(2, 2, 4, 1, key=KEY)
     layer = de.nn.SecondOrder(net, tspan=(0.0, 1.0))
@@ -249,8 +261,22 @@ def test_layers_refuse_by_name():
     wide = de.nn.HamiltonianNN(eqx.nn.MLP(2, 2, 4, 1, key=KEY), tspan=(0.0, 1.0))
     with pytest.raises(TypeError, match=r"the energy has shape \(2,\); one number"):
         wide((jnp.ones(1), jnp.ones(1)))
-    with pytest.raises(TypeError, match=r"extra is 0; a positive whole number"):
-        de.nn.Augmented(layer, 0)
+    for extra in (0, True, 1.0):
+        with pytest.raises(TypeError, match=rf"extra is {extra}; a positive whole number"):
+            de.nn.Augmented(layer, extra)
+    with pytest.raises(TypeError, match=r"layer is MLP\(.*; a layer of diffeq.nn is wanted"):
+        de.nn.Augmented(net, 1)
+    controlled = de.nn.NeuralCDE.of_sizes(1, 2, 1, width=2, key=KEY)
+    with pytest.raises(TypeError, match="layer is a NeuralCDE, whose state starts at"):
+        de.nn.Augmented(controlled, 1)
+    for noise in (True, 0, 2.0):
+        with pytest.raises(TypeError, match=rf"noise is {noise}; 'diagonal', .* Brownian motions"):
+            de.nn.NeuralSDE(net, net, noise=noise)
+    noisy = de.nn.NeuralSDE(net, eqx.nn.MLP(2, 3, 4, 1, key=KEY), noise=2, tspan=(0.0, 1.0), dt=0.5)
+    with pytest.raises(
+        TypeError, match=r"shape \(3,\) for a state of shape \(2,\); with noise=2 .* 4"
+    ):
+        noisy(jnp.ones(2), key=KEY)
     with pytest.raises(ValueError, match=r"y0 has the number 1\.0 in it"):
         de.nn.Augmented(layer, 1)((1.0, 1.0))
     kept = de.nn.NeuralODE(net, tspan=(0.0, 1.0), save=lambda t, y, args: y[0])

@@ -113,6 +113,12 @@ def test_windows_are_those_of_the_rows():
     np.testing.assert_allclose(u(TS[-1] + 1.0), total, atol=1e-12)
 
 
+def test_whole_numbers_of_numpy():
+    found = de.interp.LogSignature(TS, XS, depth=np.int64(2), stride=np.int64(4))
+    wanted = de.interp.LogSignature(TS, XS, depth=2, stride=4)
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+
+
 def test_windows_of_depth_one_are_lines():
     u = de.interp.LogSignature(TS, XS, depth=1, stride=1)
     line = de.interp.Linear(TS, XS)
@@ -150,6 +156,8 @@ def test_padding_changes_nothing(count):
         (lambda: de.interp.log_signature(XS[:, 0], depth=2), r"xs has shape \(11,\)"),
         (lambda: de.interp.log_signature(XS[:1], depth=2), "xs has one row"),
         (lambda: de.interp.LogSignature(TS, XS, depth=2, stride=0), "stride is 0"),
+        (lambda: de.interp.LogSignature(TS, XS, depth=2, stride=True), "stride is True"),
+        (lambda: de.interp.LogSignature(TS, XS, depth=True, stride=1), "depth is True; 1, 2 or 3"),
         (lambda: de.interp.LogSignature(TS, XS[:, 0], depth=2, stride=1), r"xs has shape \(11,\)"),
         (lambda: de.interp.LogSignature(TS[::-1], XS, depth=2, stride=1), "ts must increase"),
         (lambda: de.interp.LogSignature(TS, XS * np.nan, depth=2, stride=1), "xs has NaN at ts"),

@@ -178,6 +178,23 @@ def test_steps_that_are_controlled_are_as_good_in_a_batch():
     np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [de.interp.Hermite, de.interp.Akima])
+def test_stops_at_the_rows_of_each_series_keep_the_tolerance(kind):
+    ts = jnp.array([[0.0, 0.3, 0.9, 1.5], [0.0, 0.5, 0.8, 2.0], [0.0, 1.1, jnp.nan, jnp.nan]])
+    xs = jnp.stack([jnp.sin(3 * ts), jnp.sin(ts**2)], axis=2)
+    model = de.nn.NeuralCDE.of_sizes(2, 4, 1, width=8, key=jax.random.key(2), interpolation=kind)
+
+    def ends(tol):
+        solved = lambda t, x: de.solve(model.problem(t, x), stops=t, rtol=tol, atol=tol)
+        return jax.jit(jax.vmap(lambda t, x: (solved(t, x).y1, solved(t, x).stats["stops"])))(
+            ts, xs
+        )
+
+    (found, stops), (exact, _) = ends(1e-6), ends(1e-11)
+    assert list(stops) == [2, 2, 0]
+    np.testing.assert_allclose(found, exact, atol=2e-6)
+
+
 def test_a_key_goes_to_the_network():
     drop = eqx.nn.Dropout(0.5)
     field = lambda net, t, z, args, *, key: drop(net(z), key=key).reshape(2, 3)

@@ -5,7 +5,7 @@ a check of what a user writes, and is kept for it. The package's code is written
 rules and checked by types of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -13,9 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
-__all__ = ["floating_dtype", "given_promotion", "standard_promotion", "user_promotion"]
+__all__ = [
+    "as_floating",
+    "floating_dtype",
+    "given_promotion",
+    "standard_promotion",
+    "user_promotion",
+]
 
 _given: ContextVar[str | None] = ContextVar("user_promotion", default=None)
 
@@ -74,3 +80,13 @@ def floating_dtype(x: ArrayLike | DTypeLike) -> np.dtype:
     (dtype('float32'), dtype('float32'))
     """
     return jnp.promote_types(jnp.result_type(x, float), jnp.float32)
+
+
+def as_floating(x: ArrayLike | Sequence) -> Array:
+    """An array of the numbers of x; of whole numbers one of JAX's default floating-point dtype.
+
+    >>> as_floating([1, 2]).dtype, as_floating(jnp.ones(2, jnp.bfloat16)).dtype
+    (dtype('float32'), dtype(bfloat16))
+    """
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)

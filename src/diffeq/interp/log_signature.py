@@ -1,6 +1,7 @@
 """Log-signatures: what a controlled equation sees of a path over a window, to third order."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Real
 from ..core.keywords import keywords
 from ..core.lyndon import lyndon_words
 from ..core.promotion import floating_dtype, standard_promotion
+from ..core.whole_numbers import as_whole
 from .base import PiecewisePolynomial, Table, per_row
 
 __all__ = ["LogSignature", "log_signature"]
@@ -96,14 +98,15 @@ class LogSignature(Table):
     @keywords
     @standard_promotion()
     def __init__(
-        self, ts: ArrayLike | Sequence, xs: ArrayLike | Sequence, *, depth: int, stride: int
+        self, ts: ArrayLike | Sequence, xs: ArrayLike | Sequence, *, depth: Any, stride: Any
     ) -> None:
         super().__init__(ts, jnp.asarray(xs), padded=True)
         self.xs = self.xs * jnp.ones((), self.ts.dtype)
         _check_path(self.xs, depth)
-        if isinstance(stride, bool) or not isinstance(stride, int) or stride < 1:
+        steps = as_whole(stride)
+        if steps is None or steps < 1:
             raise ValueError(f"stride is {stride!r}; a positive whole number of steps is wanted.")
-        self.depth, self.stride = depth, stride
+        self.depth, self.stride = int(depth), steps
 
     @property
     def channels(self) -> int:
@@ -176,7 +179,7 @@ def _outer(a: Array, b: Array, leading: int) -> Array:
     )
 
 
-def _check_path(xs: Array, depth: int) -> None:
+def _check_path(xs: Array, depth: Any) -> None:
     """Refuses what is no series of vectors, and other depths."""
     if xs.ndim != 2 or jnp.iscomplexobj(xs):
         raise TypeError(
@@ -185,5 +188,5 @@ def _check_path(xs: Array, depth: int) -> None:
         )
     if xs.shape[0] < 2:
         raise ValueError("xs has one row; a path has two at least.")
-    if depth not in (1, 2, 3):
+    if as_whole(depth) not in (1, 2, 3):
         raise ValueError(f"depth is {depth!r}; 1, 2 or 3 is wanted.")

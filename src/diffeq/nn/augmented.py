@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..core.keywords import keywords
+from ..core.whole_numbers import whole_number
 from ..problems.base import Problem
 from ..solution import Solution
+from ..validation.values import shown
+from .cde import NeuralCDE
 from .layer import Layer
 
 __all__ = ["Augmented"]
@@ -29,7 +32,8 @@ class Augmented(eqx.Module):
             keep them.)
 
     Raises:
-        TypeError, ValueError: extra is no positive whole number; a number in y0, which has no axis;
+        TypeError, ValueError: layer is none that starts at y0; extra is no positive whole number; a
+            number in y0, which has no axis;
             cut of a layer that has `save=`.
 
     Reference: dupont2019.
@@ -47,12 +51,11 @@ class Augmented(eqx.Module):
     cut: bool = eqx.field(static=True)
 
     @keywords
-    def __init__(self, layer: PyTree, extra: int, *, cut: bool = False) -> None:
-        if isinstance(extra, bool) or not isinstance(extra, int) or extra < 1:
-            raise TypeError(f"extra is {extra!r}; a positive whole number is wanted.")
+    def __init__(self, layer: PyTree, extra: Any, *, cut: bool = False) -> None:
+        _check_starts_at_y0(layer)
         if cut and layer.options.get("save") is not None:
             raise ValueError("cut=True, and the layer has save=: let save leave out what it wants.")
-        self.layer, self.extra, self.cut = layer, extra, cut
+        self.layer, self.extra, self.cut = layer, whole_number("extra", extra), cut
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,3 +89,17 @@ class Augmented(eqx.Module):
                 "jnp.array([1.0]) for 1.0."
             )
         return jnp.pad(x, [(0, 0)] * (jnp.ndim(x) - 1) + [(0, self.extra)])
+
+
+def _check_starts_at_y0(layer: PyTree) -> None:
+    """Refuses what is no layer, and the one whose state does not start at what a call gives."""
+    if isinstance(layer, NeuralCDE):
+        raise TypeError(
+            "layer is a NeuralCDE, whose state starts at what its network `initial` returns: make "
+            "that and net wider, and leave Augmented out."
+        )
+    if not isinstance(layer, (Layer, Augmented)):
+        raise TypeError(
+            f"layer is {shown(layer)}; a layer of diffeq.nn is wanted, with its network inside, "
+            "such as NeuralODE(net, tspan=…)."
+        )

@@ -57,7 +57,13 @@ class NeuralCDE(Layer):
             before, zero at first. (It has to be what is returned: inside of a function of time it
             is not seen.)
         field: `field(net, t, z, args)`, a matrix as above; it may also take `key=`.
-        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes.
+        solve_options: `method`, `saveat`, `rtol`, … : all that `de.solve` takes but for `tspan`.
+
+    With `Hermite` and `Akima` the slope of X bends at each row, and no step ends there unless the
+    rows are `stops`: the error may be 10 to 80 times what the tolerance asks for. With `stops=ts`
+    of the layer (of series with times of their own, `de.solve(layer.problem(ts, xs), stops=ts)`)
+    steps end on the rows, one at least for each, and the error is that of the tolerance. Where the
+    slope of X jumps, as with `Linear`, steps end without that.
 
     Raises:
         TypeError: an option that `de.solve` does not know; tspan, which the series has; a network

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -10,11 +10,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from ..core.promotion import as_floating
+from ..core.whole_numbers import as_whole
 from ..problems import ODEProblem, Problem
 from ..problems.base import TimeSpan
 from ..solve import solve
 from ..validation.options import SolveOption
+from ..validation.problem_checks import check_one_key
+from ..validation.values import shown
 from .layer import Layer, with_method
+from .sample import check_instance
 
 __all__ = ["FFJORD", "Regularised"]
 
@@ -82,7 +87,8 @@ class FFJORD(Layer):
         solve_options: `method`, `rtol`, `atol`, … : all that `de.solve` takes.
 
     Raises:
-        TypeError, ValueError: as `Layer`; events; x of another shape; a noise that is not known.
+        TypeError, ValueError: as `Layer`; events; a shape, a noise or a base that is none; x, or
+            samples of the base, of another shape; what is no key.
 
     Reference: grathwohl2019, chen2018.
 
@@ -103,11 +109,11 @@ class FFJORD(Layer):
     def __init__(
         self,
         net: PyTree,
-        shape: int | tuple[int, ...],
+        shape: Any,
         *,
         tspan: TimeSpan = (0.0, 1.0),
         field: Callable | None = None,
-        base: Distribution | None = None,
+        base: Any = None,
         noise: str = "rademacher",
         **solve_options: SolveOption,
     ) -> None:
@@ -121,19 +127,18 @@ class FFJORD(Layer):
             raise ValueError(
                 f"noise is {noise!r}; one of {', '.join(map(repr, _NOISE))} is wanted."
             )
-        self.event_shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.event_shape = _sample_shape(shape)
         self.base = StandardNormal(self.event_shape) if base is None else base
+        _check_base(self.base, self.event_shape)
         self.noise = noise
 
-    def log_prob(self, x: PyTree, args: PyTree = None, *, key: PRNGKeyArray | None = None) -> Array:
+    def log_prob(self, x: PyTree, args: PyTree = None, *, key: Any = None) -> Array:
         """The logarithm of the density at x, a scalar: exact up to the tolerance; with a key by
         Hutchinson's estimate.
         """
         return self._backwards(x, args, key, costs=False)[0]
 
-    def regularised(
-        self, x: PyTree, args: PyTree = None, *, key: PRNGKeyArray | None = None
-    ) -> Regularised:
+    def regularised(self, x: PyTree, args: PyTree = None, *, key: Any = None) -> Regularised:
         """Returns log p(x) with the costs of Finlay et al. (2020), to add to a loss with a small
         weight.
 
@@ -143,27 +148,27 @@ class FFJORD(Layer):
         """
         return Regularised(*self._backwards(x, args, key, costs=True))
 
-    def sample(self, key: PRNGKeyArray, args: PyTree = None) -> Array:
+    def sample(self, key: Any, args: PyTree = None) -> Array:
         """A sample, an array of the flow's shape."""
+        check_one_key(key)
         return self._end(self.problem(self.base.sample(key), args))
 
     def sample_and_log_prob(
         self,
-        key: PRNGKeyArray,
+        key: Any,
         args: PyTree = None,
         *,
-        noise_key: PRNGKeyArray | None = None,
+        noise_key: Any = None,
     ) -> tuple:
         """(x, log p(x)) from one solve: for losses that are expectations over the flow itself."""
-        z = jnp.asarray(self.base.sample(key))
+        check_one_key(key)
+        z = as_floating(self.base.sample(key))
         start = jnp.sum(self.base.log_prob(z))
         x, change = self._solved(z, args, noise_key, costs=False, backwards=False)
         return x, start + change
 
-    def _backwards(
-        self, x: PyTree, args: PyTree, key: PRNGKeyArray | None, *, costs: bool
-    ) -> tuple:
-        x = jnp.asarray(x)
+    def _backwards(self, x: PyTree, args: PyTree, key: Any, *, costs: bool) -> tuple:
+        x = as_floating(x)
         if x.shape != self.event_shape:
             raise ValueError(
                 f"x has shape {x.shape}; a sample of this flow has {self.event_shape}. Batches are "
@@ -173,15 +178,15 @@ class FFJORD(Layer):
         # The costs ran backwards; they are integrals of what is never negative.
         return jnp.sum(self.base.log_prob(z)) - change, *map(jnp.abs, spent)
 
-    def _solved(
-        self, z: Array, args: PyTree, key: PRNGKeyArray | None, *, costs: bool, backwards: bool
-    ) -> tuple:
+    def _solved(self, z: Array, args: PyTree, key: Any, *, costs: bool, backwards: bool) -> tuple:
         """(z, ∫ −tr ∂f/∂z dt, costs) at the other end."""
         span = self._span(None)
         if backwards:
             span = _reverse_span(span)
         zero = jnp.zeros((), jnp.finfo(z.dtype).dtype)
         state = (z, zero, zero, zero) if costs else (z, zero)
+        if key is not None:
+            check_one_key(key)
         noise = None if key is None else _NOISE[self.noise](key, z.shape, z.dtype)
         field = _transport(self._equation(None), noise, costs=costs)
         return self._end(ODEProblem(field, state, span, args))
@@ -219,6 +224,36 @@ def _exact(field: Callable, z: Array) -> tuple:
 
     jacobian, dz = jax.jacfwd(flat, has_aux=True)(z.ravel())
     return dz, jnp.trace(jacobian), jnp.sum(jacobian**2)
+
+
+def _check_base(base: Any, shape: tuple[int, ...]) -> None:
+    """Refuses what is no distribution, and one whose samples have another shape than the flow's."""
+    check_instance("base", base)
+    if not isinstance(base, Distribution):
+        raise TypeError(
+            f"base is {shown(base)}; a distribution with log_prob(z) and sample(key) is wanted."
+        )
+    drawn = jax.eval_shape(lambda: jnp.asarray(base.sample(jax.random.key(0)))).shape
+    if drawn != shape:
+        raise ValueError(
+            f"base has samples of shape {drawn}, and the flow has shape {shape}: give a base of "
+            "samples of that shape."
+        )
+
+
+def _sample_shape(shape: Any) -> tuple[int, ...]:
+    """The shape of a sample as a tuple.
+
+    >>> _sample_shape(3)
+    (3,)
+    """
+    sizes = [as_whole(n) for n in (shape if isinstance(shape, (tuple, list)) else (shape,))]
+    if not all(n is not None and n > 0 for n in sizes):
+        raise TypeError(
+            f"shape is {shown(shape)}; that of one sample is wanted, a positive whole number for a "
+            "vector, or a tuple of them."
+        )
+    return tuple(n for n in sizes if n is not None)
 
 
 def _reverse_span(span: TimeSpan) -> TimeSpan:

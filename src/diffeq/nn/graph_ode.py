@@ -173,6 +173,8 @@ def _checked_graph(senders: Any, receivers: Any, edges: PyTree) -> Frozen:
         raise ValueError(
             f"there are {count} senders and {other} receivers; an edge has one of each."
         )
+    if edges is not None and not hasattr(edges, "shape"):
+        edges = jnp.asarray(edges)
     if edges is not None and jnp.shape(edges)[:1] != (count,):
         raise ValueError(
             f"edges has shape {jnp.shape(edges)}; its first axis is that of the {count} edges."

@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from ..core.promotion import as_floating
 from ..problems import HamiltonianProblem, Separable
 from ..problems.base import TimeSpan
 from ..validation.options import SolveOption
@@ -89,7 +90,7 @@ class HamiltonianNN(Layer):
 
     def derivative(self, y: PyTree, args: PyTree = None, *, t: ArrayLike = 0.0) -> PyTree:
         """(∂H/∂p, −∂H/∂q) at y = (q, p): the field of the equation."""
-        q, p = pair(y, "(q, p)", "y")
+        q, p = jax.tree.map(as_floating, pair(y, "(q, p)", "y"))
         of_q, of_p = jax.grad(self._equation(None), argnums=(1, 2))(t, q, p, args)
         return of_p, jax.tree.map(jnp.negative, of_q)
 

@@ -7,14 +7,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from ..core.whole_numbers import as_whole
 from ..problems import SDEProblem
 from ..problems.base import TimeSpan
 from ..solution import Solution
 from ..solve import solve
 from ..validation.options import SaveTimes, SolveOption
+from ..validation.values import shown
 from .layer import Layer
 from .sample import check_instance, for_one_sample
 
@@ -41,7 +43,8 @@ class NeuralSDE(Layer):
     A call draws one path by its key; batches and ensembles of paths by `jax.vmap`.
 
     Raises:
-        TypeError: an option that `de.solve` does not know; no key.
+        TypeError: an option that `de.solve` does not know; a noise that is no word and no number of
+            motions, or for which the network gives more or fewer numbers; no key.
 
     Reference: rackauckas2019.
 
@@ -73,7 +76,7 @@ class NeuralSDE(Layer):
         tspan: TimeSpan = None,
         field: Callable | None = None,
         diffusion_field: Callable | None = None,
-        noise: str | int = "diagonal",
+        noise: Any = "diagonal",
         interpretation: str = "ito",
         **solve_options: SolveOption,
     ) -> None:
@@ -85,7 +88,8 @@ class NeuralSDE(Layer):
                 "enters the equation with diffusion_field=lambda diffusion, t, y, args: …"
             )
         self.diffusion, self.diffusion_field = diffusion, diffusion_field
-        self.noise, self.interpretation = noise, interpretation
+        self.noise = noise if isinstance(noise, str) else _count_motions(noise)
+        self.interpretation = interpretation
 
     def problem(
         self,
@@ -115,7 +119,7 @@ class NeuralSDE(Layer):
         value = one if field is not None else lambda t, y, args: one(y)
         if not isinstance(count, int):
             return value
-        columns = lambda g, y: jnp.reshape(g, (*jnp.shape(y), count))  # noqa: E731
+        columns = partial(_as_columns, count=count)
         return lambda t, y, args: jax.tree.map(columns, value(t, y, args), y)
 
     def __call__(
@@ -141,3 +145,25 @@ class NeuralSDE(Layer):
         if saveat is not None:
             options["saveat"] = saveat
         return solve(self.problem(y0, args, tspan=tspan), key=key, **options)
+
+
+def _count_motions(noise: Any) -> int:
+    """A number of Brownian motions."""
+    count = as_whole(noise)
+    if count is None or count < 1:
+        raise TypeError(
+            f"noise is {shown(noise)}; 'diagonal', 'scalar', 'general', or a positive whole number "
+            "of Brownian motions is wanted."
+        )
+    return count
+
+
+def _as_columns(g: PyTree, y: PyTree, count: int) -> Array:
+    """The numbers of a network as the columns of so many Brownian motions."""
+    if jnp.size(g) != jnp.size(y) * count:
+        raise TypeError(
+            f"diffusion returned shape {jnp.shape(g)} for a state of shape {jnp.shape(y)}; with "
+            f"noise={count} it is to return {jnp.size(y) * count} numbers, {count} for each of the "
+            "state's."
+        )
+    return jnp.reshape(g, (*jnp.shape(y), count))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Inexact, PyTree
 
+from ..core.promotion import as_floating
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
 
 __all__ = ["Spline"]
@@ -29,7 +30,8 @@ class Spline(eqx.Module):
     `stops=spline.knots`, and steps end there.
 
     Raises:
-        ValueError: knots that do not rise; another number of values; a kind that is not known.
+        ValueError: knots that do not rise; another number of values; a kind that is not known; (by
+            a call) t has axes.
 
     Reference: deboor1978.
 
@@ -48,7 +50,7 @@ class Spline(eqx.Module):
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; one of {', '.join(map(repr, KINDS))} is wanted.")
         self._knots = tuple(check_knots(knots).tolist())
-        self.values = jnp.asarray(values)
+        self.values = as_floating(values)
         self.kind = kind
         if jnp.shape(values)[:1] != (len(self._knots),):
             raise ValueError(
@@ -66,11 +68,16 @@ class Spline(eqx.Module):
         return self._at(t)[0]
 
     def derivative(self, t: Array | float) -> Array:
-        """The slope at t; 0 outside the knots, where the value is held."""
+        """The slope at t, a scalar; 0 outside the knots, where the value is held."""
+        slope = self._at(t)[1]
         inside = (t >= self._knots[0]) & (t <= self._knots[-1])
-        return jnp.where(inside, self._at(t)[1], 0)
+        return jnp.where(inside, slope, 0)
 
     def _at(self, t: ArrayLike) -> tuple[Array, Array]:
+        if jnp.ndim(t):
+            raise ValueError(
+                f"t has shape {jnp.shape(t)}; one time is wanted. Many are jax.vmap(spline)(t)."
+            )
         rows = None
         if self.kind in ("quadratic", "cubic"):
             matrix = jnp.asarray(_cached_slope_matrix(self._knots, self.kind), self.values.dtype)
