@@ -19,6 +19,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Int, Num, PyTree, Real
 
+from .core.whole_numbers import whole_number
+
 __all__ = ["Covariance", "Extremes", "Histogram", "Mean", "Quantile", "Range", "Variance"]
 
 
@@ -132,6 +134,10 @@ class Mean(_Leafwise):
         return jnp.where(state.count > 0, state.mean, jnp.nan)
 
 
+def _checked_ddof(ddof: Any) -> int:
+    return whole_number("ddof", ddof, least=0)
+
+
 class Variance(Mean):
     """The variance, at each saved time and of each component: Σ |xᵢ − x̄|² / (n − ddof).
 
@@ -151,7 +157,7 @@ class Variance(Mean):
         Array(1., dtype=float32)
     """
 
-    ddof: int = eqx.field(static=True, default=0)
+    ddof: int = eqx.field(static=True, default=0, converter=_checked_ddof)
 
     def _result(self, state: _Moments) -> Array:
         return _divided(state.squares, state.count, self.ddof)
@@ -185,7 +191,7 @@ class Covariance(eqx.Module):
                 [2., 4.]]], dtype=float32)
     """
 
-    ddof: int = eqx.field(static=True, default=0)
+    ddof: int = eqx.field(static=True, default=0, converter=_checked_ddof)
 
     def init(self, like: PyTree) -> _Moments:
         """The state before anything was seen; `like`: arrays, or their shapes and dtypes."""
@@ -293,6 +299,25 @@ def _check_real(statistic: "_Leafwise", x: Array) -> None:
         )
 
 
+def _real_numbers(x: Any) -> np.ndarray:
+    """An array of doubles; NaN of what is no array of real numbers."""
+    try:
+        found = np.asarray(x)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+    real = any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    return found.astype(float) if real else np.array(np.nan)
+
+
+def _rising(edges: Any) -> tuple[float, ...]:
+    """The edges of bins as numbers of Python."""
+    found = _real_numbers(edges)
+    vector = found.ndim == 1 and len(found) > 1
+    if not vector or not np.all(np.isfinite(found)) or not np.all(np.diff(found) > 0):
+        raise ValueError(f"edges is {edges!r}; two or more increasing numbers are wanted.")
+    return tuple(found.tolist())
+
+
 class Histogram(_Leafwise):
     """The number of values in each bin, at each saved time and of each component.
 
@@ -313,12 +338,7 @@ class Histogram(_Leafwise):
         Array([1, 2], dtype=int32)
     """
 
-    edges: tuple[float, ...] = eqx.field(static=True, converter=lambda x: tuple(map(float, x)))
-
-    def __check_init__(self) -> None:
-        rising = np.all(np.diff(self.edges) > 0)
-        if len(self.edges) < 2 or not np.all(np.isfinite(self.edges)) or not rising:
-            raise ValueError(f"edges is {self.edges}; two or more increasing numbers are wanted.")
+    edges: tuple[float, ...] = eqx.field(static=True, converter=_rising)
 
     def _of(self, x: Array, flags: Array) -> "_Bins":
         _check_real(self, x)
@@ -351,6 +371,18 @@ class _Digest(_Ends):
     weights: Int[Array, "size ..."]
 
 
+def _probabilities(q: Any) -> float | tuple[float, ...]:
+    """A probability, or several, as numbers of Python, which are constants of a statistic.
+
+    >>> _probabilities(np.array([0.1, 0.9]))
+    (0.1, 0.9)
+    """
+    found = _real_numbers(q)
+    if found.ndim > 1 or not np.all((found >= 0) & (found <= 1)):
+        raise ValueError(f"q is {q!r}; probabilities between 0 and 1 are wanted, one or a list.")
+    return tuple(found.tolist()) if found.ndim else float(found)
+
+
 class Quantile(_Leafwise):
     """Quantiles, at each saved time and of each component.
 
@@ -363,6 +395,7 @@ class Quantile(_Leafwise):
         size: how many centroids are kept.
 
     Raises:
+        TypeError: size is no whole number.
         ValueError: q is not between 0 and 1, or size is below 8.
 
     Reference: dunning2019.
@@ -375,12 +408,10 @@ class Quantile(_Leafwise):
         Array([2., 4., 6.], dtype=float32)
     """
 
-    q: Any = eqx.field(static=True, converter=lambda q: tuple(q) if np.ndim(q) else q)
-    size: int = eqx.field(static=True, default=256)
+    q: Any = eqx.field(static=True, converter=_probabilities)
+    size: int = eqx.field(static=True, default=256, converter=lambda x: whole_number("size", x))
 
     def __check_init__(self) -> None:
-        if not np.all((np.asarray(self.q) >= 0) & (np.asarray(self.q) <= 1)):
-            raise ValueError(f"q is {self.q}; probabilities between 0 and 1 are wanted.")
         if self.size < 8:
             raise ValueError(f"size is {self.size}; at least 8 is wanted.")
 

@@ -118,6 +118,19 @@ def test_a_spline_as_an_input_is_trained_through_a_solve():
 def test_refusals():
     with pytest.raises(TypeError, match=r"n is 0; a positive whole number"):
         de.nn.Legendre(0)
+    for basis in (de.nn.Sin, de.nn.Cos, de.nn.Fourier, de.nn.Legendre, de.nn.Polynomial):
+        assert basis(np.int64(3))(0.5).shape == (3,)
+        with pytest.raises(ValueError, match=r"x has shape \(3,\); a basis is of one number"):
+            basis(3)(jnp.ones(3))
+    for bases in (de.nn.Legendre(3), [], [3]):
+        with pytest.raises(
+            TypeError, match=r"bases is .*; a list is wanted, with a basis for each"
+        ):
+            de.nn.TensorLayer(bases, 1, key=KEY)
+    with pytest.raises(TypeError, match="out is 'scalar'; a positive whole number"):
+        de.nn.TensorLayer([de.nn.Sin(2)], "scalar", key=KEY)
+    with pytest.raises(TypeError, match="key is 0; one key is wanted"):
+        de.nn.TensorLayer([de.nn.Sin(2)], 1, key=0)
     with pytest.raises(ValueError, match=r"x has shape \(3,\); with a basis for each"):
         de.nn.TensorLayer([de.nn.Sin(2)] * 2, 1, key=KEY)(jnp.ones(3))
     with pytest.raises(ValueError, match=r"knots must be finite and rise"):

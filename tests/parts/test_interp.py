@@ -372,10 +372,24 @@ def test_infusions():
         (lambda: de.interp.Cubic([0.0, 1.0], [1.0, 2.0], ends="flat"), "ends is 'flat'"),
         (lambda: de.infusions([0.0], [1.0, 2.0], 1.0), "one for each of the 1 starts"),
         (lambda: de.infusions([0.0], [1.0], -1.0), "durations has a negative number"),
+        (lambda: de.infusions([0.0, 2.0], [1.0, 1.0], jnp.nan), "durations is NaN for starts"),
+        (
+            lambda: de.infusions([0.0, 2.0], [1.0, 1.0], [1.0] * 3),
+            r"durations has shape \(3,\); one for each of the 2 starts, or one for all",
+        ),
+        (lambda: de.infusions([0.0], [1.0], None), "durations is None; .*numbers are wanted"),
+        *(
+            (lambda make=make: make([0.0, 1.0], None), "xs is None; numbers are wanted, one row")
+            for make in (
+                de.interp.Hold, de.interp.Linear, de.interp.Hermite, de.interp.Akima,
+                de.interp.Cubic, de.interp.Rectilinear,
+                partial(de.interp.LogSignature, depth=1, stride=1),
+            )
+        ),
     ],
-)
+)  # fmt: skip
 def test_refusals(make, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         make()
 
 

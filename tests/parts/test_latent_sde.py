@@ -227,6 +227,16 @@ def test_times_outside_of_the_span_in_a_trace_are_nan():
             lambda: de.nn.LatentSDE(2, 2, encoder="ode_rnn", key=KEY), ValueError,
             "encoder is 'ode_rnn'; \"gru\", None, or a module",
         ),
+        (lambda: of_one_series(tspan=3.0), TypeError, r"tspan is 3.0; \(t0, t1\) is wanted"),
+        (lambda: of_one_series(tspan=(0.0, "b")), TypeError, r"tspan\[1\] is 'b'; a finite number"),
+        (lambda: de.nn.LatentSDE(2, 2, key=0), TypeError, "key is 0; one key is wanted"),
+        (lambda: de.nn.LatentSDE(2, 2.0, key=KEY), TypeError, "latent is 2.0; a positive whole"),
+        (
+            lambda: of_one_series(decoder=lambda z: jnp.ones(3)).predict(
+                TS, TS, XS[:, :1], key=KEY
+            ),
+            ValueError, r"the decoder makes rows of shape \(4, 3\), and xs has shape \(4, 1\)",
+        ),
         (lambda: de.nn.LatentSDE(2, 2, events=(), key=KEY), TypeError, "sets events itself"),
         (lambda: de.nn.LatentSDE(2, 2, steps=3, key=KEY), TypeError, "got 'steps'"),
         (lambda: de.nn.LatentSDE(2, 2, noise=-1, key=KEY), ValueError, "noise is -1; a positive"),

@@ -87,6 +87,21 @@ def test_quantiles_of_few_are_exact():
         np.testing.assert_allclose(found[name], np.quantile(x, 0.3, axis=0), rtol=1e-13)
 
 
+def test_constants_given_as_arrays_are_those_of_lists():
+    """Also as a part of the structure, which may hold no arrays."""
+    pairs = [
+        (
+            de.stats.Quantile(np.array([0.1, 0.9]), size=np.int64(64)),
+            de.stats.Quantile([0.1, 0.9], 64),
+        ),
+        (de.stats.Histogram(jnp.arange(3.0)), de.stats.Histogram([0, 1, 2])),
+        (de.stats.Variance(ddof=np.int64(1)), de.stats.Variance(1)),
+    ]
+    for found, wanted in pairs:
+        assert hash(jax.tree.structure(found)) == hash(jax.tree.structure(wanted))
+        assert found == wanted
+
+
 def test_nothing_seen_is_nan():
     none = np.zeros(4, bool)
     few = VALUES["b"][:4]
@@ -103,7 +118,13 @@ def test_nothing_seen_is_nan():
     [
         (lambda: de.stats.Quantile(1.5), ValueError, "q is 1.5"),
         (lambda: de.stats.Quantile(0.5, size=4), ValueError, "size is 4"),
-        (lambda: de.stats.Histogram([1.0, 1.0]), ValueError, r"edges is \(1.0, 1.0\)"),
+        (lambda: de.stats.Quantile("a"), ValueError, "q is 'a'; probabilities between 0 and 1"),
+        (lambda: de.stats.Quantile([[0.5]]), ValueError, r"q is \[\[0.5\]\]; probabilities"),
+        (lambda: de.stats.Quantile(0.5, size=64.0), TypeError, "size is 64.0; a positive whole"),
+        (lambda: de.stats.Histogram([1.0, 1.0]), ValueError, r"edges is \[1.0, 1.0\]"),
+        (lambda: de.stats.Histogram(10), ValueError, "edges is 10; two or more increasing numbers"),
+        (lambda: de.stats.Variance(ddof=2.5), TypeError, "ddof is 2.5; a whole number from 0 on"),
+        (lambda: de.stats.Covariance(ddof=-1), TypeError, "ddof is -1; a whole number from 0 on"),
         (lambda: de.stats.Extremes().init(jnp.zeros(2, complex)), TypeError, "no order"),
         (lambda: de.stats.Covariance().init(jnp.zeros(())), ValueError, r"the shapes \[\(\)\]"),
     ],

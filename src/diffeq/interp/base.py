@@ -78,6 +78,8 @@ class Table(InputFunction):
             self.xs = jax.tree.map(jnp.asarray, _list_as_array(xs))
         except TypeError as error:
             raise TypeError(f"xs is {xs!r}; numbers are wanted, one row for each time.") from error
+        if not jax.tree.leaves(self.xs):
+            raise TypeError(f"xs is {xs!r}; numbers are wanted, one row for each time.")
         for path, x in jax.tree.flatten_with_path(self.xs)[0]:
             if jnp.shape(x)[:1] != self.ts.shape:
                 where = jax.tree_util.keystr(path)

@@ -1,6 +1,7 @@
 """Inputs that jump."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +79,7 @@ def _switches(starts: Real[Array, " n"], durations: Real[Array, " n"]) -> Real[A
 @keywords
 @standard_promotion()
 def infusions(
-    starts: ArrayLike | Sequence, rates: ArrayLike | Sequence, durations: ArrayLike | Sequence
+    starts: ArrayLike | Sequence, rates: ArrayLike | Sequence, durations: Any
 ) -> Infusions:
     """Σ rates_i over those i with starts_i ≤ t < starts_i + durations_i: an input, called with t.
 
@@ -91,7 +92,7 @@ def infusions(
         durations: of each, or one for all.
 
     Raises:
-        TypeError, ValueError: their first axes differ; a duration is negative.
+        TypeError, ValueError: their first axes differ; a duration is negative, or NaN.
 
     Example:
         >>> import diffeq as de
@@ -101,7 +102,10 @@ def infusions(
         >>> float(drip(1.0)), int(sol.stats["stops"])
         (5.0, 3)
     """
-    starts, rates = (jnp.asarray(x) for x in (starts, rates))
+    starts, rates, durations = (
+        _as_array(name, x)
+        for name, x in (("starts", starts), ("rates", rates), ("durations", durations))
+    )
     if starts.ndim != 1:
         raise ValueError(f"starts has shape {starts.shape}; a sequence of times is wanted.")
     starts = starts.astype(floating_dtype(starts))
@@ -110,7 +114,38 @@ def infusions(
             f"rates has shape {rates.shape}; one for each of the {starts.shape[0]} starts is "
             "wanted."
         )
-    durations = jnp.broadcast_to(jnp.asarray(durations, starts.dtype), starts.shape)
-    if not isinstance(durations, Tracer) and (np.asarray(durations) < 0).any():
-        raise ValueError("durations has a negative number; lengths of time are wanted.")
+    if durations.shape not in ((), (1,), starts.shape):
+        raise ValueError(
+            f"durations has shape {durations.shape}; one for each of the {starts.shape[0]} starts, "
+            "or one for all, is wanted."
+        )
+    durations = jnp.broadcast_to(durations.astype(starts.dtype), starts.shape)
+    _check_lengths(starts, durations)
     return Infusions(starts, rates, durations)
+
+
+def _as_array(name: str, x: Any) -> Array:
+    """An argument of `infusions` as an array of real numbers."""
+    try:
+        found = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is {x!r}; numbers are wanted.") from error
+    if x is None or jnp.iscomplexobj(found):
+        raise TypeError(f"{name} is {x!r}; real numbers are wanted.")
+    return found
+
+
+def _check_lengths(starts: Array, durations: Array) -> None:
+    """Refuses durations that are negative, or NaN beside a start that is there."""
+    if isinstance(durations, Tracer) or isinstance(starts, Tracer):
+        return
+    lengths = np.asarray(durations)
+    if (lengths < 0).any():
+        raise ValueError("durations has a negative number; lengths of time are wanted.")
+    missing = np.isnan(lengths) & ~np.isnan(np.asarray(starts))
+    if missing.any():
+        i = int(np.argmax(missing))
+        raise ValueError(
+            f"durations is NaN for starts[{i}] = {starts[i]:g}; lengths of time are wanted, and "
+            "NaN in starts for padding."
+        )

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Inexact, Real
+from jaxtyping import Array, ArrayLike, Inexact, PyTree, Real
 
 from ..core.keywords import keywords
 from ..core.lyndon import lyndon_words
@@ -97,10 +97,8 @@ class LogSignature(Table):
 
     @keywords
     @standard_promotion()
-    def __init__(
-        self, ts: ArrayLike | Sequence, xs: ArrayLike | Sequence, *, depth: Any, stride: Any
-    ) -> None:
-        super().__init__(ts, jnp.asarray(xs), padded=True)
+    def __init__(self, ts: ArrayLike | Sequence, xs: PyTree, *, depth: Any, stride: Any) -> None:
+        super().__init__(ts, None if xs is None else jnp.asarray(xs), padded=True)
         self.xs = self.xs * jnp.ones((), self.ts.dtype)
         _check_path(self.xs, depth)
         steps = as_whole(stride)

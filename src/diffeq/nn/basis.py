@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, PRNGKeyArray, Real
+from jaxtyping import Array, Real
+
+from ..core.whole_numbers import whole_number
+from ..validation.problem_checks import check_one_key
+from ..validation.values import shown
 
 __all__ = ["Basis", "Chebyshev", "Cos", "Fourier", "Legendre", "Polynomial", "Sin", "TensorLayer"]
 
@@ -21,6 +26,7 @@ class Basis(eqx.Module):
 
     Raises:
         TypeError: n is no positive whole number.
+        ValueError: (by a call of those here) x has axes.
 
     Example:
         >>> import jax.numpy as jnp, diffeq as de
@@ -31,22 +37,28 @@ class Basis(eqx.Module):
         [1. 2. 4.]
     """
 
-    n: int = eqx.field(static=True)
-
-    def __check_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
-            raise TypeError(f"n is {self.n!r}; a positive whole number is wanted.")
+    n: int = eqx.field(static=True, converter=lambda n: whole_number("n", n))
 
     def __call__(self, x: ArrayLike) -> Array:
         """The n values at x."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its functions are.")
 
 
+def _one_number(x: ArrayLike) -> Array:
+    """The variable of a basis, one number."""
+    x = jnp.asarray(x)
+    if x.ndim:
+        raise ValueError(
+            f"x has shape {x.shape}; a basis is of one number. Many are jax.vmap(basis)(x)."
+        )
+    return x
+
+
 class _Recurrence(Basis):
     """P₀ = 1, P₁ = x, and the next from two before it."""
 
     def __call__(self, x: ArrayLike) -> Array:
-        x = jnp.asarray(x)
+        x = _one_number(x)
         values = [jnp.ones_like(x), x]
         for j in range(1, self.n - 1):
             values.append(self._next(j, x, *values[-2:]))
@@ -109,7 +121,7 @@ class Sin(Basis):
     """
 
     def __call__(self, x: ArrayLike) -> Array:
-        return jnp.sin(jnp.arange(1, self.n + 1) * x)
+        return jnp.sin(jnp.arange(1, self.n + 1) * _one_number(x))
 
 
 class Cos(Basis):
@@ -122,7 +134,7 @@ class Cos(Basis):
     """
 
     def __call__(self, x: ArrayLike) -> Array:
-        return jnp.cos(jnp.arange(self.n) * x)
+        return jnp.cos(jnp.arange(self.n) * _one_number(x))
 
 
 class Fourier(Basis):
@@ -135,7 +147,7 @@ class Fourier(Basis):
     """
 
     def __call__(self, x: ArrayLike) -> Array:
-        waves = self.n // 2 + 1
+        x, waves = _one_number(x), self.n // 2 + 1
         pairs = jnp.stack([jnp.cos(jnp.arange(waves) * x), jnp.sin(jnp.arange(waves) * x)], axis=1)
         return jnp.concatenate([pairs[0, :1], pairs[1:].ravel()])[: self.n]  # no sin 0
 
@@ -154,6 +166,7 @@ class TensorLayer(eqx.Module):
         key: for W, whose entries are normal with the variance 1/(n_1 ⋯ n_d).
 
     Raises:
+        TypeError: bases is no sequence of bases; out is no positive whole number; key is no key.
         ValueError: x of another length than the list of bases.
 
     Example:
@@ -166,8 +179,15 @@ class TensorLayer(eqx.Module):
     weight: Real[Array, "out n"]
     bases: tuple[Basis, ...]
 
-    def __init__(self, bases: Sequence[Basis], out: int, *, key: PRNGKeyArray) -> None:
-        self.bases = tuple(bases)
+    def __init__(self, bases: Any, out: Any, *, key: Any) -> None:
+        listed = isinstance(bases, Sequence) and len(bases) > 0
+        if not (listed and all(isinstance(basis, Basis) for basis in bases)):
+            raise TypeError(
+                f"bases is {shown(bases)}; a list is wanted, with a basis for each component of x: "
+                "[Legendre(3)] for one."
+            )
+        check_one_key(key)
+        self.bases, out = tuple(bases), whole_number("out", out)
         count = math.prod(basis.n for basis in self.bases)
         self.weight = jax.random.normal(key, (out, count)) / math.sqrt(count)
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Inexact, PRNGKeyArray, PyTree, Rea
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..core.promotion import floating_dtype
+from ..core.whole_numbers import whole_number
 from ..interp import Hermite, Rectilinear
 from ..problems import CDEProblem
 from ..problems.cde import span_of
@@ -21,7 +22,10 @@ from ..solution import Solution
 from ..solve import solve
 from ..validation.defaults import explicit_for
 from ..validation.options import SaveTimes, SolveOption
+from ..validation.problem_checks import check_one_key
+from ..validation.values import shown
 from .layer import Layer
+from .observation import positive
 from .sample import check_instance
 
 __all__ = ["NeuralCDE", "pad_series"]
@@ -67,10 +71,11 @@ class NeuralCDE(Layer):
 
     Raises:
         TypeError: an option that `de.solve` does not know; tspan, which the series has; a network
-            that cannot be called; a net whose output has another size.
-        ValueError: (by a call) ts and xs do not fit each other, or the layer; ts does not increase;
-            a value is missing and masks is False. Where the numbers are not known, in a trace,
-            wrong times are the status `bad_times`, and a value that is NaN is `nonfinite`.
+            or an interpolation that cannot be called; a net whose output has another size.
+        ValueError: masks is negative, or no number; (by a call) ts and xs do not fit each other, or
+            the layer; ts does not increase; a value is missing and masks is False. Where the
+            numbers are not known, in a trace, wrong times are the status `bad_times`, and a value
+            that is NaN is `nonfinite`.
 
     Reference: kidger2020; morrill2021online.
 
@@ -98,8 +103,8 @@ class NeuralCDE(Layer):
         initial: PyTree,
         readout: PyTree = None,
         *,
-        masks: bool | float | int = False,
-        interpolation: Callable = Hermite,
+        masks: Any = False,
+        interpolation: Any = Hermite,
         field: Callable | None = None,
         **solve_options: SolveOption,
     ) -> None:
@@ -114,19 +119,24 @@ class NeuralCDE(Layer):
             if not (callable(part) or (part is None and name == "readout")):
                 raise TypeError(f"{name} is {part!r}; a network, or a function, is wanted.")
         self.initial, self.readout = initial, readout
-        self.masks, self.interpolation = float(masks), interpolation
+        if not callable(interpolation):
+            raise TypeError(
+                f"interpolation is {shown(interpolation)}; a function of times and channels is "
+                "wanted, such as de.interp.Linear."
+            )
+        self.masks, self.interpolation = _count_step(masks), interpolation
 
     @classmethod
     def of_sizes(
         cls: type[C],
-        values: int,
-        hidden: int,
+        values: Any,
+        hidden: Any,
         outputs: int,
         *,
         width: int = 128,
         depth: int = 1,
-        key: PRNGKeyArray,
-        masks: bool | float | int = False,
+        key: Any,
+        masks: Any = False,
         **options: SolveOption,
     ) -> C:
         """The layer for series of so many values, with perceptrons for its networks (softplus
@@ -137,7 +147,10 @@ class NeuralCDE(Layer):
         >>> layer.net.out_size  # 8 × (1 + 3 + 3)
         56
         """
-        keys, channels = jax.random.split(key, 3), _count_channels(values, masks=bool(masks))
+        check_one_key(key)
+        values, hidden = whole_number("values", values), whole_number("hidden", hidden)
+        channels = _count_channels(values, masks=bool(_count_step(masks)))
+        keys = jax.random.split(key, 3)
         soft, tanh = jax.nn.softplus, jnp.tanh
         net = eqx.nn.MLP(hidden, hidden * channels, width, depth, soft, tanh, key=keys[1])
         initial = eqx.nn.MLP(channels, hidden, width, depth, key=keys[0])
@@ -300,6 +313,13 @@ class NeuralCDE(Layer):
 
 
 # --- one series -----------------------------------------------------------------------------------
+
+
+def _count_step(masks: Any) -> float:
+    """The number that a measurement adds to its count."""
+    if isinstance(masks, (bool, np.bool_)):
+        return float(masks)
+    return positive("masks", masks, ", or True or False", zero=True)
 
 
 def _count_channels(values: int, *, masks: bool) -> int:

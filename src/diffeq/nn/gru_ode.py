@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
+from ..core.whole_numbers import whole_number
 from ..events import PresetTimes
 from ..problems import ODEProblem
 from ..solution import Solution
 from ..solve import solve
 from ..validation.options import SolveOption
+from ..validation.problem_checks import check_one_key
 from .latent_ode import check_series_options
 from .layer import Frozen, check_options, with_method
 from .observation import Gaussian, normal_log_density, positive
@@ -21,6 +23,7 @@ from .time_series import (
     check_batch,
     check_channels,
     end_of,
+    fixed_time,
     from_start,
     nan_before,
     series_of,
@@ -114,19 +117,21 @@ class GRUODE(eqx.Module):
     @keywords
     def __init__(
         self,
-        channels: int,
-        hidden: int,
+        channels: Any,
+        hidden: Any,
         *,
         width: int = 32,
         prepared: int = 8,
         mixing: Any = 1e-4,
         noise: Any = 1e-2,
         t0: Any = None,
-        key: PRNGKeyArray,
+        key: Any,
         **solve_options: SolveOption,
     ) -> None:
         check_series_options("GRUODE", solve_options)
         check_options("GRUODE", solve_options)
+        check_one_key(key)
+        channels, hidden = whole_number("channels", channels), whole_number("hidden", hidden)
         keys = jax.random.split(key, 4)
         self.continuous = _ContinuousGRU(2 * channels, hidden, key=keys[0])
         self.cell = eqx.nn.GRUCell(channels * prepared, hidden, key=keys[1])
@@ -136,7 +141,7 @@ class GRUODE(eqx.Module):
         self.start = jnp.zeros(hidden)
         self.options = Frozen(solve_options)
         self.mixing, self.noise = positive("mixing", mixing, zero=True), positive("noise", noise)
-        self.t0 = None if t0 is None else float(t0)
+        self.t0 = None if t0 is None else fixed_time("t0", t0)
 
     def problem(self, t0: ArrayLike, t1: ArrayLike) -> ODEProblem:
         """The equation of h between observations, from its initial value, for `de.solve`."""

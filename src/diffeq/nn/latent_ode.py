@@ -10,15 +10,26 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..core.keywords import keywords
 from ..core.promotion import floating_dtype
+from ..core.whole_numbers import whole_number
 from ..validation.options import SolveOption
+from ..validation.problem_checks import check_one_key
 from .encoders import check_encoded, made_encoder
 from .layer import Layer
-from .observation import ELBO, Gaussian, Observation, decoded_rows, mean_loss, normal_of
+from .observation import (
+    ELBO,
+    Gaussian,
+    Observation,
+    check_decoded,
+    decoded_rows,
+    mean_loss,
+    normal_of,
+)
 from .time_series import (
     SERIES_PARTS,
     Series,
     check_batch,
     end_of,
+    fixed_time,
     from_start,
     nan_before,
     seen_part,
@@ -67,9 +78,10 @@ class LatentODE(eqx.Module):
     or `loss`.
 
     Raises:
-        TypeError: an option that `de.solve` does not know, or that a call sets.
+        TypeError: an option that `de.solve` does not know, or that a call sets; a size that is no
+            positive whole number; t0 that is no number; key that is none.
         ValueError: times that decrease; a mask of another shape; NaN where the mask is True; a
-            word that is none of those above.
+            word that is none of those above; a decoder whose rows are no rows of xs.
 
     Reference: chen2018; rubanova2019.
 
@@ -96,22 +108,25 @@ class LatentODE(eqx.Module):
     @keywords
     def __init__(
         self,
-        channels: int,
-        latent: int,
+        channels: Any,
+        latent: Any,
         *,
         encoder: PyTree = "gru",
         net: PyTree = None,
         field: Callable | None = None,
         decoder: PyTree = None,
-        hidden: int = 32,
-        width: int = 32,
+        hidden: Any = 32,
+        width: Any = 32,
         noise: Any = None,
         likelihood: Any = "normal",
         t0: Any = None,
-        key: PRNGKeyArray,
+        key: Any,
         **solve_options: SolveOption,
     ) -> None:
         check_series_options("LatentODE", solve_options)
+        check_one_key(key)
+        channels, latent = whole_number("channels", channels), whole_number("latent", latent)
+        hidden, width = whole_number("hidden", hidden), whole_number("width", width)
         keys = jax.random.split(key, 4)
         if net is None:
             net = eqx.nn.MLP(latent, latent, width, 2, jnp.tanh, key=keys[0])
@@ -122,7 +137,7 @@ class LatentODE(eqx.Module):
         self.head = eqx.nn.Linear(hidden, 2 * latent, key=keys[3])
         self.decoder = decoder
         self.observation = Observation(channels, noise, likelihood)
-        self.t0 = None if t0 is None else float(t0)
+        self.t0 = None if t0 is None else fixed_time("t0", t0)
 
     def posterior(self, ts: PyTree, xs: PyTree, mask: PyTree = None) -> Gaussian:
         """q(z(t0) | x) of one series: its mean and standard deviation, each (latent,)."""
@@ -158,7 +173,9 @@ class LatentODE(eqx.Module):
         posterior = self._posterior(series, t0)
         z = posterior.mean if key is None else posterior.sample(key)
         at = jnp.asarray(at, series.times.dtype)
-        return nan_before(self.decode(z, from_start(at, t0), t0), at, t0)
+        decoded = self.decode(z, from_start(at, t0), t0)
+        check_decoded(decoded, series)
+        return nan_before(decoded, at, t0)
 
     def sample(self, key: PRNGKeyArray, at: PyTree) -> Array:
         """The rows at sorted times of a series that is drawn from the prior, without noise. t0 is

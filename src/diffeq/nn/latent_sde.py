@@ -11,21 +11,32 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 from ..autodiff.tables import pick_row
 from ..core.keywords import keywords
+from ..core.whole_numbers import whole_number
 from ..interp.base import index_not_after, position
 from ..problems import SDEProblem
 from ..solution import Solution
 from ..solve import solve
 from ..validation.options import SolveOption
+from ..validation.problem_checks import check_one_key
 from ..validation.values import concrete, shown
 from .encoders import GRUEncoder, check_encoded
 from .latent_ode import check_series_options
 from .layer import Frozen, check_options
-from .observation import ELBO, Gaussian, Observation, decoded_rows, mean_loss, normal_of
+from .observation import (
+    ELBO,
+    Gaussian,
+    Observation,
+    check_decoded,
+    decoded_rows,
+    mean_loss,
+    normal_of,
+)
 from .time_series import (
     SERIES_PARTS,
     Series,
     check_batch,
     end_of,
+    fixed_time,
     from_start,
     nan_before,
     seen_part,
@@ -111,8 +122,8 @@ class LatentSDE(eqx.Module):
     @keywords
     def __init__(
         self,
-        channels: int,
-        latent: int,
+        channels: Any,
+        latent: Any,
         *,
         prior: PyTree = None,
         posterior: PyTree = None,
@@ -120,16 +131,19 @@ class LatentSDE(eqx.Module):
         encoder: PyTree = "gru",
         decoder: PyTree = None,
         initial: PyTree = None,
-        context: int = 32,
-        width: int = 32,
+        context: Any = 32,
+        width: Any = 32,
         noise: Any = None,
         likelihood: Any = "normal",
         tspan: Any = None,
-        key: PRNGKeyArray,
+        key: Any,
         **solve_options: SolveOption,
     ) -> None:
         check_series_options("LatentSDE", solve_options)
         check_options("LatentSDE", solve_options)
+        check_one_key(key)
+        channels, latent = whole_number("channels", channels), whole_number("latent", latent)
+        context, width = whole_number("context", context), whole_number("width", width)
         keys = jax.random.split(key, 6)
         if isinstance(encoder, str) and encoder == "gru":
             encoder = GRUEncoder(channels, context, key=keys[0]).states
@@ -153,7 +167,7 @@ class LatentSDE(eqx.Module):
         )
         self.observation = Observation(channels, noise, likelihood)
         self.options = Frozen(solve_options)
-        self.tspan = None if tspan is None else (float(tspan[0]), float(tspan[1]))
+        self.tspan = None if tspan is None else _fixed_span(tspan)
 
     def prior_problem(self, z0: PyTree, tspan: tuple) -> SDEProblem:
         """The prior equation, for `de.solve`."""
@@ -201,8 +215,9 @@ class LatentSDE(eqx.Module):
             context,
         )
         options = {"saveat": inside, "stops": t1[None], **self.options.value}
-        zs = solve(problem, key=of_path, **options).ys
-        return nan_before(decoded_rows(self.decoder, at, zs), at, t0)
+        decoded = decoded_rows(self.decoder, at, solve(problem, key=of_path, **options).ys)
+        check_decoded(decoded, series)
+        return nan_before(decoded, at, t0)
 
     def elbo(
         self,
@@ -275,6 +290,15 @@ class LatentSDE(eqx.Module):
         series = series_of(ts, xs, mask, t0, t1)
         last = series.last if t1 is None else jnp.asarray(t1, series.times.dtype)
         return series, (start_of(series, t0), last)
+
+
+def _fixed_span(tspan: PyTree) -> tuple[float, float]:
+    """The interval of the divergence."""
+    try:
+        t0, t1 = tspan
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"tspan is {shown(tspan)}; (t0, t1) is wanted, or None.") from error
+    return fixed_time("tspan[0]", t0), fixed_time("tspan[1]", t1)
 
 
 def _checked_initial(initial: PyTree, latent: int) -> Frozen:

@@ -18,6 +18,7 @@ __all__ = [
     "ELBO",
     "Gaussian",
     "Observation",
+    "check_decoded",
     "decoded_rows",
     "mean_loss",
     "normal_log_density",
@@ -139,16 +140,12 @@ class Observation(eqx.Module):
         """The scale of the noise, of each channel or of all."""
         return jnp.asarray(self.noise) if self.log_noise is None else jnp.exp(self.log_noise)
 
-    def log_likelihood(self, series: Series, decoded: Float[Array, "n channels"]) -> Array:
+    def log_likelihood(self, series: Series, decoded: Float[Array, "n ..."]) -> Array:
         """The sum of log p over the numbers that were observed. Elsewhere the density is that of
         1, 1 and 1 (of positive numbers and of counts it has one there), which does not enter, and
         has no derivative.
         """
-        if decoded.shape != series.values.shape:
-            raise ValueError(
-                f"the decoder makes rows of shape {decoded.shape}, and xs has shape "
-                f"{series.values.shape}; one number for each channel is wanted."
-            )
+        check_decoded(decoded, series)
         scale = jnp.broadcast_to(self.scale.astype(decoded.dtype), decoded.shape)
         x, decoded, scale = (
             jnp.where(series.mask, part, 1) for part in (series.values, decoded, scale)
@@ -159,11 +156,20 @@ class Observation(eqx.Module):
 
 def decoded_rows(
     decoder: Callable, at: Float[Array, " m"], zs: Float[Array, "m latent"]
-) -> Float[Array, "m channels"]:
+) -> Float[Array, "m ..."]:
     """A decoder's value of each row of latent states; at NaN, which is padding, that of 0: a row of
     NaN would make the derivatives of its weights NaN, too.
     """
     return jax.vmap(decoder)(jnp.where(jnp.isnan(at)[:, None], 0, zs))
+
+
+def check_decoded(decoded: Array, series: Series) -> None:
+    """Refuses rows of a decoder that have another shape than those of the series."""
+    if decoded.shape[1:] != series.values.shape[1:]:
+        raise ValueError(
+            f"the decoder makes rows of shape {decoded.shape}, and xs has shape "
+            f"{series.values.shape}; one number for each channel is wanted."
+        )
 
 
 def mean_loss(elbo: Callable, parts: tuple, key: PRNGKeyArray, kl_weight: ArrayLike) -> Array:

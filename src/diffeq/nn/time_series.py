@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ..core.promotion import floating_dtype
 from ..core.time_resolution import check_resolution
-from ..validation.values import concrete, is_real
+from ..validation.values import concrete, is_real, shown
 
 __all__ = [
     "SERIES_PARTS",
@@ -16,6 +16,7 @@ __all__ = [
     "check_batch",
     "check_channels",
     "end_of",
+    "fixed_time",
     "from_start",
     "mask_of",
     "nan_before",
@@ -106,6 +107,21 @@ def _outside(
     none = np.zeros(times.shape, bool)
     early = none if t0 is None else times < np.asarray(t0, times.dtype)
     return early, none if t1 is None else times > np.asarray(t1, times.dtype)
+
+
+def fixed_time(name: str, t: PyTree) -> float:
+    """A time that is a constant of a model.
+
+    >>> fixed_time("t0", "a")
+    Traceback (most recent call last):
+    TypeError: t0 is 'a'; a finite number that is known before tracing is wanted, or None.
+    """
+    if not (concrete(t) and is_real(t) and np.ndim(t) == 0 and np.isfinite(t)):
+        raise TypeError(
+            f"{name} is {shown(t)}; a finite number that is known before tracing is wanted, or "
+            "None."
+        )
+    return float(t)
 
 
 def from_start(at: Float[Array, " m"], t0: ArrayLike) -> Float[Array, " m"]:
