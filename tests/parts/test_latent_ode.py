@@ -370,7 +370,7 @@ def test_attention_is_a_mean_of_rows_in_any_order():
             r"the decoder makes rows of shape \(5,\), and xs has shape \(5, 2\)",
         ),
         (lambda m: de.nn.LatentODE(2, 3, key=0), TypeError, "key is 0; one key is wanted, such"),
-        (lambda m: de.nn.LatentODE(2.0, 3, key=KEY), TypeError, "channels is 2.0; a positive whole"),
+        (lambda m: de.nn.LatentODE(2.0, 3, key=KEY), TypeError, "channels is 2.0; a positive"),
         (lambda m: de.nn.LatentODE(2, 3, hidden=0, key=KEY), TypeError, "hidden is 0; a positive"),
         (lambda m: model(t0="a"), TypeError, "t0 is 'a'; a finite number .* is wanted, or None"),
         (lambda m: de.nn.GRUODE(2, 3, t0=NAN, key=KEY), TypeError, "t0 is nan; a finite number"),
