@@ -49,6 +49,128 @@ def test_of_a_problem_its_args_are_trained():
     assert fit.model.y0 == 1.0
 
 
+def decay(args=1.0):
+    return de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), args)
+
+
+def half_left(problem):
+    """Zero where half of a decay's substance is left: args = log 2, or y0 = e/2."""
+    return (de.solve(problem, rtol=1e-6, atol=1e-9).y1 - 0.5) ** 2
+
+
+class Holder(eqx.Module):
+    problem: de.Problem
+    scale: jax.Array
+    setting: float = 0.5
+
+
+LBFGS = {"optimizer": optax.lbfgs(), "steps": 20}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "inside"),
+    [
+        (lambda p: p, lambda m: m),
+        (lambda p: {"p": p}, lambda m: m["p"]),
+        (lambda p: [3, p], lambda m: m[1]),
+        (lambda p: Holder(p, jnp.ones(2, int)), lambda m: m.problem),
+    ],
+)
+@pytest.mark.parametrize("trainable", [None, True, lambda m: m])
+def test_of_a_problem_anywhere_its_args_are_trained(wrap, inside, trainable):
+    fit = de.fit(wrap(decay()), lambda m: half_left(inside(m)), trainable=trainable, **LBFGS)
+    found = inside(fit.model)
+    assert found.args == pytest.approx(np.log(2.0), abs=1e-4)
+    assert (found.y0, found.tspan) == (1.0, (0.0, 1.0))
+
+
+FLAGS = decay().replace(args=False, y0=True, tspan=False)
+
+
+@pytest.mark.parametrize("trainable", [lambda p: p.y0, FLAGS])
+def test_other_fields_of_a_problem_are_trained_where_they_are_named(trainable):
+    problem = decay()
+    fit = de.fit(problem, half_left, trainable=trainable, bounds=(0.1, None), **LBFGS)
+    assert fit.model.y0 == pytest.approx(np.e / 2, abs=1e-4)
+    assert (fit.model.args, fit.model.tspan, fit.model.f) == (1.0, (0.0, 1.0), problem.f)
+
+
+def test_several_fields_of_a_problem_are_attributes_for_the_optimiser():
+    seen = []
+    labels = lambda theta: seen.append(theta) or jax.tree.map(lambda _: "all", theta)
+    optimizer = optax.multi_transform({"all": optax.sgd(0.5)}, labels)
+    model = {"p": decay(), "w": 1.0}
+    fit = de.fit(
+        model, lambda m: half_left(m["p"]), optimizer=optimizer, steps=3,
+        trainable=lambda m: (m["p"].args, m["p"].y0),
+    )  # fmt: skip
+    assert all(x["w"] is x["p"].tspan[0] is None and x["p"].y0 is not None for x in seen)
+    assert fit.model["p"].args < 1.0 < fit.model["p"].y0
+    with pytest.raises(
+        ValueError, match=r"\['p'\]\.y0 starts at 1, which is not inside \(2, inf\)"
+    ):
+        de.fit(
+            model, lambda m: half_left(m["p"]), optimizer=optimizer, steps=3,
+            trainable=lambda m: m["p"].y0, bounds=({"p": 2.0, "w": None}, None),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trainable", "moved"),
+    [
+        (None, {"net", "args"}),
+        ({"net": True, "problem": False}, {"net"}),
+        (lambda m: m["net"], {"net"}),
+        (lambda m: m["problem"], {"args"}),
+        (lambda m: m["problem"].args["rate"], {"args"}),
+        (lambda m: (m["net"], m["problem"].y0), {"net", "y0"}),
+    ],
+)
+def test_a_hybrid_model_of_a_network_and_a_problem(trainable, moved):
+    def field(t, y, args):
+        return -args["rate"] * y + args["net"](y)
+
+    net = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+    model = {
+        "net": net,
+        "problem": de.ODEProblem(field, jnp.ones(1), (0.0, 1.0), {"rate": 1.0, "net": None}),
+    }
+
+    def loss(m):
+        problem = m["problem"]
+        problem = problem.replace(args={"rate": problem.args["rate"], "net": m["net"]})
+        return jnp.sum((de.solve(problem, de.RK4(), dt=0.25).y1 - 0.5) ** 2)
+
+    fit = de.fit(model, loss, optimizer=optax.adam(0.05), steps=3, trainable=trainable)
+    old, new = model["problem"], fit.model["problem"]
+    found = {
+        "net": (net.weight != fit.model["net"].weight).all(),
+        "args": old.args["rate"] != new.args["rate"],
+        "y0": (old.y0 != new.y0).all(),
+        "tspan": old.tspan != new.tspan,
+    }
+    assert {name for name, other in found.items() if other} == moved
+    assert fit.loss < fit.history[0]
+
+
+def test_jumps_and_noise_are_trained_in_part():
+    noisy = de.SDEProblem(lambda t, y, k: -k * y, lambda t, y, k: 0.1 * y, 1.0, (0.0, 1.0), 1.0)
+    jumping = de.JumpProblem(decay(), de.Jump(2.0, lambda t, y, k: y + 0.1))
+    key = jax.random.key(0)
+
+    def loss(m):
+        ends = de.solve(m["sde"], dt=0.1, key=key).y1, de.solve(m["jump"], key=key).y1
+        return sum((y - 0.5) ** 2 for y in ends)
+
+    fit = de.fit(
+        {"sde": noisy, "jump": jumping}, loss, optimizer=optax.sgd(0.1), steps=3,
+        trainable=lambda m: (m["sde"].args, m["jump"].problem.y0),
+    )  # fmt: skip
+    sde, jump = fit.model["sde"], fit.model["jump"]
+    assert sde.args != 1.0 != jump.problem.y0
+    assert (sde.y0, jump.args, jump.jumps[0].rate) == (1.0, 1.0, 2.0)
+
+
 class Pair(eqx.Module):
     first: jax.Array
     second: jax.Array
@@ -109,6 +231,21 @@ def test_what_is_to_be_trained_is_said_by_bools(flags):
         (TypeError, ValueError), match=r"trainable is .*True, False, a tree of them"
     ):
         de.fit({"a": 1.0, "b": 2.0}, bowl, optimizer=optax.sgd(0.1), steps=1, trainable=flags)
+
+
+@pytest.mark.parametrize("where", [lambda m: m["a"][0], lambda m: m["a"].T])
+def test_a_part_of_an_array_is_not_trained_alone(where):
+    with pytest.raises(TypeError, match=r"trainable returns (\[0\]|\.T) of an array.*whole ones"):
+        de.fit({"a": jnp.ones(2)}, bowl, optimizer=optax.sgd(0.1), steps=1, trainable=where)
+
+
+def test_flags_may_be_a_tree_like_a_network_that_is_called():
+    net = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+    flags = eqx.tree_at(lambda m: m.layers[1].bias, jax.tree.map(lambda _: False, net), True)
+    loss = lambda m: jnp.sum((m(jnp.ones(2)) - 1.0) ** 2)
+    fit = de.fit(net, loss, optimizer=optax.sgd(0.25), steps=5, trainable=flags)
+    assert (fit.model.layers[0].weight == net.layers[0].weight).all()
+    assert fit.loss < 0.1 * fit.history[0]
 
 
 def test_a_start_outside_its_bounds_is_refused():

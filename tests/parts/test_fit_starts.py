@@ -102,6 +102,17 @@ def test_models_that_are_not_alike(models, error, message):
         de.fit_starts(models, loss, optimizer=optax.sgd(0.1), steps=2, **QUIET)
 
 
+def test_starts_are_problems_of_which_a_field_is_trained():
+    problem = de.ODEProblem(lambda t, y, k: -k * y, 1.0, (0.0, 1.0), 1.0)
+    loss = lambda p: (de.solve(p, rtol=1e-6, atol=1e-9).y1 - 0.5) ** 2
+    call = {"optimizer": optax.lbfgs(), "steps": 20, **QUIET}
+    fits = de.fit_starts([problem, problem.replace(y0=2.0)], loss, trainable=lambda p: p.y0, **call)
+    assert [fit.model.y0 for fit in fits] == pytest.approx([np.e / 2] * 2, abs=1e-4)
+    assert {(fit.model.args, fit.model.tspan) for fit in fits} == {(1.0, (0.0, 1.0))}
+    with pytest.raises(ValueError, match=r"differs from models\[0\].*\(\.tspan\[1\]\)"):
+        de.fit_starts([problem, problem.replace(tspan=(0.0, 2.0))], loss, **call)
+
+
 class Scaled(eqx.Module):
     """A weight beside what is not trained: a function, a key, an array."""
 

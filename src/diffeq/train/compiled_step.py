@@ -72,7 +72,7 @@ def objective_of(loss: Callable, rest: UntrainedParts, layout: Layout, *, keyed:
         pieces = layout.pieces(theta, state, rest)
         inputs = [] if draw.data is None else [draw.batch()]
         options = {"key": draw.step_key()} if keyed else {}
-        value = loss(layout.whole(pieces, rest), *inputs, **options)
+        value = loss(layout.whole(pieces), *inputs, **options)
         _check_scalar(value)
         return jnp.asarray(value), layout.written(pieces, state)
 

@@ -64,20 +64,22 @@ def fit(
         optimizer: an Optax optimiser, or a list of phases `[(optax.adam(0.05), 300),
             (optax.lbfgs(), 100)]`. Each phase starts from the best that was found before it. It
             sees the tree of the model, as `eqx.partition` has it, with None for what is not
-            trained (of a problem the tree of its args, of an NNX module its `nnx.State`), so
-            labels, masks and groups are those of Optax.
+            trained, so labels, masks and groups are those of Optax. In the place of an NNX module
+            is its `nnx.State`; in that of a problem the tree of its args, or an object with all of
+            its fields where others of them are trained.
         steps: a number of steps, or one for each phase where `optimizer` does not say.
         batch_size: samples a step, without replacement in an epoch; what is left over in an epoch
             is not used in it. None: all of them.
         key: a random key, for batches and the loss; each step gets one of its own.
         trainable: what to train. None: arrays of floats (Python floats too, in a tree without
-            modules), of an NNX module its `nnx.Param`, of a problem its args. A function that
-            returns parts of the model, as `lambda m: m.net`; a prefix tree of bools; or a kind of
-            `nnx.Variable`.
-        bounds: (lower, upper), each a number or a prefix tree of the model, None for no bound, in
-            the units of the parameters. They hold throughout, by a smooth change of variable: the
-            optimiser sees log(θ − lower), log(upper − θ), or the logit between the two, so its
-            learning rate is a relative one for bounded parameters.
+            modules), of an NNX module its `nnx.Param`, of a problem, wherever it stands, its args.
+            A function that returns parts of the model, as `lambda m: m.net`; a prefix tree of
+            bools; or a kind of `nnx.Variable`. A problem as one such part, or as one True, is its
+            args: what else of it is to be trained is named, as `lambda p: (p.args, p.y0)`.
+        bounds: (lower, upper), each a number or a prefix tree of the model (of a problem: of its
+            args), None for no bound, in the units of the parameters. They hold throughout, by a
+            smooth change of variable: the optimiser sees log(θ − lower), log(upper − θ), or the
+            logit between the two, so its learning rate is a relative one for bounded parameters.
         callback: `callback(step, loss, model)`, before each step; True stops, and so does a
             `KeyboardInterrupt`.
         progress: whether to show a bar with the loss; without a terminal, a line now and then.
