@@ -3,7 +3,9 @@
     lower alone   θ = lower + exp(z)          both   θ = lower + (upper − lower)/(1 + exp(−z))
     upper alone   θ = upper − exp(z)          none   θ = z
 
-With a lower bound of 0 the optimiser works on log θ: a step of 0.1 is one of ten per cent.
+With a lower bound of 0 the optimiser works on log θ: a step of 0.1 is one of ten per cent. Between
+two bounds θ is counted from the end that is nearer, or from the middle, so that wide bounds do not
+take the digits of a θ that is small.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Inexact, PyTree
 
 from ..core.flax_nnx import is_nnx_module
+from ..validation.values import is_real, shown
 
 __all__ = ["Interval", "intervals", "spread_prefix"]
 
@@ -28,11 +31,11 @@ class Interval(NamedTuple):
     def natural(self, z: Inexact[Array, "..."]) -> Array:
         """The natural θ of the free z."""
         has_low, has_high, low, high = self._finite()
-        low, high = jnp.asarray(low, z.dtype), jnp.asarray(high, z.dtype)
         both, one = has_low & has_high, has_low ^ has_high
         grown = jnp.exp(jnp.where(one, z, 0))
-        single = jnp.where(has_low, low + grown, high - grown)
-        double = low + (high - low) * jax.nn.sigmoid(jnp.where(both, z, 0))
+        start = jnp.asarray(np.where(has_low, low, high), z.dtype)
+        single = jnp.where(has_low, start + grown, start - grown)
+        double = _between_bounds(low, high, jnp.where(both, z, 0))
         return jnp.where(both, double, jnp.where(one, single, z))
 
     def free(self, x: Inexact[Array, "..."]) -> Array:
@@ -42,7 +45,9 @@ class Interval(NamedTuple):
         both, one = has_low & has_high, has_low ^ has_high
         with np.errstate(divide="ignore", invalid="ignore"):
             single = np.log(np.where(has_low, start - low, high - start))
-            double = np.log(start - low) - np.log(high - start)
+            near_end = np.log(start / 2 - low / 2) - np.log(high / 2 - start / 2)
+            near_middle = 2 * np.arctanh((start - _middle(low, high)) / _half(low, high))
+            double = np.where(np.abs(near_end) > _END, near_end, near_middle)
         return jnp.asarray(np.where(both, double, np.where(one, single, start)), x.dtype)
 
     def _finite(self) -> tuple[np.ndarray, ...]:
@@ -50,6 +55,29 @@ class Interval(NamedTuple):
         known = [np.asarray(np.isfinite(side)) for side in self]
         sides = [np.where(there, side, 0) for there, side in zip(known, self, strict=True)]
         return *known, *sides
+
+
+_END = 2.0  # the |z| above which θ is counted from an end, and not from the middle
+
+
+def _middle(low: np.ndarray, high: np.ndarray) -> np.ndarray | np.floating:
+    return low / 2 + high / 2
+
+
+def _half(low: np.ndarray, high: np.ndarray) -> np.ndarray | np.floating:
+    """Half of the width, which does not overflow where the width does."""
+    return high / 2 - low / 2
+
+
+def _between_bounds(low: np.ndarray, high: np.ndarray, z: Array) -> Array:
+    """Returns low + (high − low)/(1 + exp(−z)), by the one of three equal formulas that cancels
+    nothing.
+    """
+    sides = (low, high, _middle(low, high), _half(low, high))
+    first, last, middle, half = (jnp.asarray(x, z.dtype) for x in sides)
+    from_end = half * (2 * jax.nn.sigmoid(-jnp.abs(z)))
+    inside = middle + half * jnp.tanh(jnp.where(jnp.abs(z) <= _END, z, 0) / 2)
+    return jnp.where(z < -_END, first + from_end, jnp.where(z > _END, last - from_end, inside))
 
 
 def intervals(
@@ -64,9 +92,14 @@ def intervals(
         return [None] * len(values)
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise TypeError(
-            "bounds is a pair (lower, upper) of numbers, or of prefix trees of the model."
+            f"bounds is {shown(bounds)}; a pair (lower, upper) of numbers, or of prefix trees of "
+            "the model, is wanted."
         )
-    lower, upper = (_bound_of_each(side, model, counts) for side in bounds)
+    blanks = (-np.inf, np.inf)
+    lower, upper = (
+        _bound_of_each(side, model, counts, blank)
+        for side, blank in zip(bounds, blanks, strict=True)
+    )
     return [_checked_interval(*each) for each in zip(lower, upper, names, values, strict=True)]
 
 
@@ -81,10 +114,10 @@ def spread_prefix(prefix: PyTree, model: PyTree) -> list:
     return jax.tree.leaves(wide, is_leaf=lambda x: x is None)
 
 
-def _bound_of_each(side: PyTree, model: PyTree, counts: Sequence[int]) -> list:
+def _bound_of_each(side: PyTree, model: PyTree, counts: Sequence[int], blank: float) -> list:
     """One bound for each trained array, from a prefix tree."""
     if isinstance(side, (list, tuple)) and hasattr(model, "shape"):
-        side = np.asarray([np.nan if x is None else x for x in side], float)
+        side = np.asarray([blank if x is None else x for x in side])
     try:
         each = spread_prefix(side, model)
     except ValueError as error:
@@ -97,7 +130,8 @@ def _checked_interval(lower: PyTree, upper: PyTree, name: str, value: Array) -> 
     start = np.asarray(value)
     if np.iscomplexobj(start):
         raise TypeError(f"bounds are for real parameters; {name} is complex.")
-    low, high = _full_bound(lower, -np.inf, start.shape), _full_bound(upper, np.inf, start.shape)
+    low = _full_bound(lower, -np.inf, start.shape, name)
+    high = _full_bound(upper, np.inf, start.shape, name)
     crossed = np.argwhere(~(low < high))
     if len(crossed):
         at = tuple(int(i) for i in crossed[0])
@@ -112,15 +146,28 @@ def _checked_interval(lower: PyTree, upper: PyTree, name: str, value: Array) -> 
             f"bounds: {_name_entry(at, name)} starts at {start[at]:g}, which is not inside "
             f"({low[at]:g}, {high[at]:g})."
         )
-    return Interval(low, high)
+    most = float(jnp.finfo(start.dtype).max)  # a bound beyond the range of the dtype is none
+    return Interval(np.where(low < -most, -np.inf, low), np.where(high > most, np.inf, high))
 
 
 def _name_entry(at: tuple[int, ...], name: str) -> str:
     return f"entry {list(at)} of {name}" if at else name
 
 
-def _full_bound(bound: PyTree, blank: float, shape: tuple[int, ...]) -> np.ndarray:
+def _full_bound(bound: PyTree, blank: float, shape: tuple[int, ...], name: str) -> np.ndarray:
     if bound is None:
         return np.full(shape, blank)
-    wide = np.broadcast_to(np.asarray(bound, float), shape)
-    return np.where(np.isnan(wide), blank, wide)
+    found = np.asarray(bound)
+    if not is_real(found):
+        raise TypeError(
+            f"bounds: {shown(bound)} is a bound of {name}; a number is wanted, or None for none."
+        )
+    if np.isnan(found).any():
+        raise ValueError(f"bounds: a bound of {name} is NaN; None is no bound.")
+    try:
+        return np.broadcast_to(found.astype(float), shape)
+    except ValueError:
+        raise ValueError(
+            f"bounds: a bound of {name} has shape {found.shape}, and {name} has {shape}; a number "
+            "is wanted, or an array of the parameter's shape."
+        ) from None
