@@ -134,6 +134,8 @@ def test_the_register():
         f"detest_{letter}{number}" for letter in "abcde" for number in range(1, 6)
     ]
     assert all(zoo.case(name).name == name for name in CASES)
+    with pytest.raises(KeyError, match=r"functions, such as de\.zoo\.egfr_network"):
+        zoo.case("egfr_network")
     with pytest.raises(KeyError, match="no case 'detest_f1' in the zoo"):
         zoo.detest("F1")
     with pytest.raises(TypeError, match="no Hamiltonian"):

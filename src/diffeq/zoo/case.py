@@ -166,7 +166,8 @@ def register(make: Callable[[], Case]) -> Callable[[], Case]:
 
 
 def cases() -> Iterator[Case]:
-    """Every case there is.
+    """Every case that is looked up by its name. Large, delayed and noisy ones are functions, such
+    as `de.zoo.egfr_network()`.
 
     >>> import diffeq as de
     >>> [case.name for case in de.zoo.cases() if case.hamiltonian]
@@ -179,7 +180,7 @@ def case(name: str) -> Case:
     """The case of that name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is none; large, delayed and noisy ones are functions, as in `cases`.
 
     Example:
         >>> import diffeq as de
@@ -188,5 +189,8 @@ def case(name: str) -> Case:
 
     """
     if name not in _register:
-        raise KeyError(f"no case {name!r} in the zoo; there are {', '.join(_register)}")
+        raise KeyError(
+            f"no case {name!r} in the zoo; there are {', '.join(_register)}. Large, delayed and "
+            "noisy ones are functions, such as de.zoo.egfr_network()."
+        )
     return _register[name]()
