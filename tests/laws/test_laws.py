@@ -558,3 +558,15 @@ def test_a_field_that_reverses_its_state_compiles():
 
     found, expected = both(jnp.array([0.3, 0.8]))
     np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("saveat", [None, (0.5, 1.0)])
+def test_no_samples_have_no_rows_and_no_gradient(saveat):
+    def solved(y0):
+        problem = de.ODEProblem(lambda t, y, args: -y, y0, (0.0, 1.0))
+        sol = de.solve(problem, de.Tsit5(), saveat=None if saveat is None else jnp.array(saveat))
+        return sol.y1 if saveat is None else sol.ys
+
+    none = jnp.zeros((0, 2))
+    assert jax.vmap(solved)(none).shape == ((0, 2) if saveat is None else (0, 2, 2))
+    assert jax.grad(lambda y0: jnp.sum(jax.vmap(solved)(y0)))(none).shape == (0, 2)

@@ -216,7 +216,7 @@ def _implementation(
     tables = [unset(x.shape, x.dtype) for x in of_tables]
     step, transposes = with_transposed_weights(step, xs, range(sizes[0], sizes[0] + sizes[1]))
     run = staged(step)
-    last = jnp.max(n) if lanes else n
+    last = jnp.max(n, initial=0) if lanes else n  # there may be no lane
 
     def place(i: Any) -> Any:
         clipped = lambda j: jnp.clip(j, 0, max(length - 1, 0))  # noqa: E731
