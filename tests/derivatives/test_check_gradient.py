@@ -18,6 +18,24 @@ def at_rest(a, tolerance=1e-5):
     return jnp.sum(sol.ys)
 
 
+@pytest.mark.parametrize("x", [1, np.array([1, 2]), None, jnp.ones(0)])
+def test_a_point_with_nothing_to_vary_is_refused(x):
+    with pytest.raises(TypeError, match=r"no floats to vary; write 1\.0 for 1"):
+        de.check_gradient(lambda x: at_rest(1.0), x)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"directions": 0}, ValueError, "directions is 0; a positive whole number"),
+        ({"rtol": -1.0}, ValueError, "rtol is -1.0; a positive number"),
+    ],
+)
+def test_options_of_a_check_that_do_not_fit(options, error, message):
+    with pytest.raises(error, match=message):
+        de.check_gradient(lambda x: x, 1.0, **options)
+
+
 @pytest.mark.thorough
 def test_the_norm_trap_is_found_in_a_compiled_loss():
     loss = jax.jit(at_rest)

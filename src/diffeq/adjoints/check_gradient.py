@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ..autodiff.jax_internals import is_key
 from ..core.keywords import keywords
 from .base import Adjoint
 from .forward import Forward, Monitored
@@ -169,7 +170,10 @@ def check_gradient(
         key: the random key of the directions.
 
     Returns:
-        A `GradientReport`; nothing is raised but by its `check()`.
+        A `GradientReport`; of what it finds nothing is raised but by its `check()`.
+
+    Raises:
+        TypeError, ValueError: x has no floats to vary; an argument that does not fit.
 
     Reference: sapienza2024.
 
@@ -186,6 +190,7 @@ def check_gradient(
     """
     arrays, rest = eqx.partition(x, eqx.is_inexact_array_like)
     arrays = jax.tree.map(jnp.asarray, arrays)
+    _check_call(x, arrays, directions, rtol, key)
     run = _DifferentiatedLoss(lambda arrays: loss(eqx.combine(arrays, rest)), arrays, [])
     keys = jax.random.split(jax.random.key(0) if key is None else key, directions)
     along = [_random_direction(k, arrays) for k in keys]
@@ -201,6 +206,19 @@ def check_gradient(
     run.tangents(along[:1], _Override(monitored), name="the error of tangents")
     slopes["differences"], wide = run.differences(along, tight, 1e-2 if single else 1e-3)
     return make_report(slopes, wide, max(errors, default=np.nan), rtol, run.notes)
+
+
+def _check_call(x: PyTree, arrays: PyTree, directions: Any, rtol: Any, key: Any) -> None:
+    """Refuses a point with nothing to vary, and options that do not fit."""
+    if not any(leaf.size for leaf in jax.tree.leaves(arrays)):
+        raise TypeError(f"x is {x!r}, in which there are no floats to vary; write 1.0 for 1.")
+    whole = isinstance(directions, (int, np.integer)) and not isinstance(directions, bool)
+    if not whole or directions < 1:
+        raise ValueError(f"directions is {directions!r}; a positive whole number is wanted.")
+    if not isinstance(rtol, (int, float, np.number)) or isinstance(rtol, bool) or not rtol > 0:
+        raise ValueError(f"rtol is {rtol!r}; a positive number is wanted.")
+    if key is not None and not is_key(key) and getattr(key, "dtype", None) != jnp.uint32:
+        raise TypeError(f"key is {key!r}; a random key is wanted, such as jax.random.key(0).")
 
 
 class _DifferentiatedLoss:
