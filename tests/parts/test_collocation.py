@@ -98,8 +98,29 @@ def test_in_a_trace_and_differentiated():
     np.testing.assert_array_equal(np.isnan(far.ys), [False, True])
 
 
+@pytest.mark.parametrize("kind", ["linear", "quadratic", "cubic"])
+def test_interpolants_in_a_trace_and_differentiated(kind):
+    x = np.sin(TS)
+    plain = de.collocate(x, TS, interpolant=kind)
+    jitted = jax.jit(lambda x: de.collocate(x, TS, interpolant=kind))(x)
+    np.testing.assert_allclose(jitted.dys, plain.dys, rtol=1e-10, atol=1e-12)
+    slope = jax.grad(lambda x: jnp.sum(de.collocate(x, TS, interpolant=kind).ys))(x)
+    assert float(slope.sum()) == pytest.approx(40.0), "weights of a level sum to one"
+    with pytest.raises(TypeError, match=r"ts is traced; an interpolant wants times"):
+        jax.jit(lambda ts: de.collocate(x, ts, interpolant=kind))(TS)
+
+
 def test_refusals():
     x = np.sin(TS)
+    for other in ({"kernel": "gaussian"}, {"bandwidth": 0.5}):
+        with pytest.raises(TypeError, match=r"interpolant goes through all data.*one or the other"):
+            de.collocate(x, TS, interpolant="cubic", **other)
+    with pytest.raises(TypeError, match=r"data is None; a tree of arrays is wanted"):
+        de.collocate(None, TS)
+    with pytest.raises(TypeError, match=r"bandwidth is .*; a number in the unit of ts"):
+        de.collocate(x, TS, bandwidth=np.ones(2))
+    with pytest.raises(ValueError, match=r"bandwidth is -1\.0; a positive number"):
+        de.collocate(x, TS, bandwidth=-1.0)
     with pytest.raises(ValueError, match=r"0 measured points are within reach of t = 99"):
         de.collocate(x, TS, at=[99.0], bandwidth=0.1)
     with pytest.raises(ValueError, match=r"kernel is 'box'; one of 'epanechnikov'"):

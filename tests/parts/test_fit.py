@@ -8,6 +8,9 @@ import optax
 import pytest
 
 import diffeq as de
+from diffeq.train.bounds import Interval
+
+SGD = optax.sgd(0.1)
 
 
 def bowl(x):
@@ -225,6 +228,61 @@ def test_bounds_hold_and_do_not_hinder(optimizer, bounds, expected):
         assert all((np.asarray(x) <= high).all() for x in seen)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    ("low", "high", "start"),
+    [
+        (-1e4, 1e4, 0.01),
+        (-1e6, 1e6, 1.0),
+        (0.0, 1e6, 1e-3),
+        (-1e6, 0.0, -1e-3),
+        (-1e38, 3e38, 1e37),
+        (2.0, 3.0, 2.2),
+        (2.0, 3.0, 2.99),
+    ],
+)
+def test_bounds_keep_the_digits_of_a_parameter(dtype, low, high, start):
+    interval = Interval(np.asarray(low), np.asarray(high))
+    back = interval.natural(interval.free(jnp.asarray(start, dtype)))
+    eps = float(jnp.finfo(dtype).eps)
+    assert float(back) == pytest.approx(start, rel=40 * eps)
+
+
+def test_bounds_are_one_smooth_function_that_stays_inside():
+    interval = Interval(np.asarray(-1.0), np.asarray(5.0))
+    z = jnp.concatenate([jnp.linspace(-9.0, 9.0, 37), jnp.array([-800.0, 800.0])])
+    plain = lambda z: -1.0 + 6.0 * jax.nn.sigmoid(z)
+    np.testing.assert_allclose(interval.natural(z), plain(z), rtol=1e-14)
+    slopes, wanted = (jax.vmap(jax.grad(f))(z) for f in (interval.natural, plain))
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-12)
+    single = interval.natural(jnp.linspace(-120.0, 120.0, 4001, dtype=jnp.float32))
+    assert ((single >= -1.0) & (single <= 5.0)).all()
+    np.testing.assert_allclose(interval.free(interval.natural(z[:37])), z[:37], atol=1e-12)
+
+
+def test_wide_bounds_do_not_move_where_a_fit_ends():
+    loss = lambda x: (x - 0.37) ** 2
+    fit = de.fit(jnp.float32(1.0), loss, bounds=(-1e6, 1e6), **LBFGS)
+    assert float(fit.model) == pytest.approx(0.37, abs=1e-5)
+    huge = de.fit(jnp.float32(1.0), loss, bounds=(-1e300, 1e300), **LBFGS)
+    assert float(huge.model) == pytest.approx(0.37, abs=1e-5), "beyond the dtype is no bound"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ((np.nan, 5.0), ValueError, "a bound of the parameter is NaN; None is no bound"),
+        (("a", 5.0), TypeError, "'a' is a bound of the parameter; a number is wanted"),
+        ((True, 5.0), TypeError, "True is a bound of the parameter; a number is wanted"),
+        ((np.zeros(3), None), ValueError, r"has shape \(3,\), and the parameter has \(2,\)"),
+        (([0.0, "a"], None), TypeError, "is a bound of the parameter; a number is wanted"),
+    ],
+)
+def test_bounds_that_are_none_are_named(bounds, error, message):
+    with pytest.raises(error, match=message):
+        de.fit(jnp.ones(2), bowl, optimizer=optax.sgd(0.1), steps=1, bounds=bounds)
+
+
 @pytest.mark.parametrize("flags", ["a", ["a"], {"a": True}, {"a": True, "b": "frozen"}])
 def test_what_is_to_be_trained_is_said_by_bools(flags):
     with pytest.raises(
@@ -368,6 +426,19 @@ def test_a_loss_that_is_never_finite_leaves_the_model_as_it_is(batch_size):
     assert len(fit.history) < 100
 
 
+def test_a_loss_before_its_model_is_told():
+    net = eqx.nn.Linear(1, 1, key=jax.random.key(0))
+    for loss in (bowl, jax.jit(bowl)):
+        with pytest.raises(TypeError, match=r"model is the function bowl.*the model comes first"):
+            de.fit(loss, net, optimizer=SGD, steps=1)
+
+
+def test_steps_are_for_the_phases_that_do_not_say():
+    loss = lambda x: (x - 2.0) ** 2
+    assert de.fit(0.0, loss, optimizer=[(SGD, 2), SGD], steps=3).phases == (0, 2)
+    assert len(de.fit(0.0, loss, optimizer=[(SGD, 2), SGD], steps=[None, 3]).history) == 6
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -376,6 +447,10 @@ def test_a_loss_that_is_never_finite_leaves_the_model_as_it_is(batch_size):
         ({"steps": 0}, TypeError, "positive whole number"),
         ({"steps": None}, TypeError, "positive whole number"),
         ({"batch_size": 2}, ValueError, "batch_size needs data"),
+        ({"steps": [2, 3]}, TypeError, "steps has 2 numbers, and optimizer 1 phases"),
+        ({"optimizer": [(SGD, 2, 3)], "steps": None}, TypeError, "a phase of 3 parts"),
+        ({"optimizer": [(SGD, 2)]}, TypeError, "steps is 3, and a phase of optimizer says its own"),
+        ({"optimizer": [(SGD, 2), SGD], "steps": [4, 5]}, TypeError, "says its own"),
         ({"loss": lambda x: jnp.ones(2) * x}, TypeError, r"float64\[2\]; a real scalar"),
         ({"loss": lambda x, y: x}, TypeError, r"loss must take \(model\)"),
         ({"bounds": 3.0}, TypeError, "pair"),

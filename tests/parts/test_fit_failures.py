@@ -171,6 +171,11 @@ KEY = jax.random.key(0)
             TypeError,
             "missing.*'rng'. A random key goes to a parameter called key, and to no other",
         ),
+        (
+            {"key": jnp.ones(5, jnp.uint32), "loss": lambda m, key: 0.0},
+            TypeError,
+            "key is Array.*; one random key is wanted",
+        ),
         ({"data": DATA, "loss": lambda m, b: 0.0, "batch_size": 9}, ValueError, "8 samples"),
         ({"data": {"x": "a"}, "loss": lambda m, b: 0.0}, TypeError, r"data\['x'\] is 'a'"),
         (

@@ -57,6 +57,17 @@ def test_shapes_that_differ_are_refused(y, data, mask, message):
         de.mse(y, data, mask)
 
 
+@pytest.mark.parametrize("mask", [jnp.array([0.5, 0.2, 0.0]), jnp.array([1, 1, 0])])
+def test_a_mask_is_of_bools_and_no_weights(mask):
+    with pytest.raises(TypeError, match=r"mask has dtype .*; bools are wanted: mask > 0"):
+        de.mse(jnp.ones(3), jnp.zeros(3), mask)
+
+
+def test_what_is_no_number_is_named():
+    with pytest.raises(TypeError, match="y has 'a'; an array of numbers is wanted"):
+        de.mse("a", "a")
+
+
 @pytest.mark.thorough
 def test_padding_of_save_times_and_failed_rows_are_left_out():
     problem = de.ODEProblem(lambda t, y, a: a * y**2, 1.0, (0.0, 2.0), 1.0)  # blows up at t = 1

@@ -160,6 +160,51 @@ def test_refusals():
         de.multiple_shooting(DATA, TS, group_size=3, observe=lambda y: y)
     with pytest.raises(ValueError, match=r"starts has shape \(2, 2\); .* of 5 groups"):
         de.multiple_shooting(DATA, TS, group_size=3, starts=jnp.ones((2, 2)))
+    with pytest.raises(TypeError, match=r"model is 1\.0; a problem or a layer is wanted"):
+        de.multiple_shooting(DATA, TS, group_size=3)(1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"ts": TS[::-1]}, ValueError, r"ts is not sorted: ts\[0\] is .*sort ts and data"),
+        ({"ts": np.where(np.arange(10) == 4, np.nan, TS)}, ValueError, "NaN between times"),
+        ({"continuity": -1.0}, ValueError, "continuity is -1.0; what a gap costs is finite"),
+        ({"saveat": TS}, TypeError, "got saveat=; the solves are saved at ts"),
+    ],
+)
+def test_times_and_prices_that_do_not_fit_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        de.multiple_shooting(DATA, **{"ts": TS, "group_size": 3, **change})
+
+
+def with_times(rate, data, *, ts):
+    return de.mse(jnp.exp(-rate * ts), data)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": np.ones(41)}, ValueError, r"data has shape \(41,\); its axis 0 is that of 11 ts"),
+        ({"data": np.ones(8)}, ValueError, r"data has shape \(8,\); its axis 0 is that of 11 ts"),
+        (
+            {"data": {"a": np.ones(11)}, "axis": 1},
+            ValueError,
+            r"data\['a'\] has shape \(11,\); its",
+        ),
+        ({"data": [1.0] * 11}, TypeError, r"data is a list of 11 numbers.*an array is wanted"),
+        ({"ends": 1.0}, TypeError, r"ends is 1\.0; a sequence of times is wanted"),
+        ({"loss": lambda k, d: k}, TypeError, r"loss takes \(k, d\), and no ts: .*ts\) is wanted"),
+    ],
+)
+def test_growing_horizons_refuse_what_does_not_fit_the_times(change, error, message):
+    ts = np.linspace(0.0, 2.0, 11)
+    call = {"loss": with_times, "data": np.exp(-ts), "ends": (1.0, 2.0), **change}
+    with pytest.raises(error, match=message):
+        de.fit_growing(
+            0.5, call.pop("loss"), call.pop("data"), ts, **call,
+            optimizer=optax.sgd(0.1), steps=1, progress=False,
+        )  # fmt: skip
 
 
 @pytest.mark.thorough

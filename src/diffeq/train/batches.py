@@ -15,7 +15,7 @@ from ..autodiff.jax_internals import is_key
 from ..validation import check_no_torch
 from ..validation.values import shown
 
-__all__ = ["Draws", "StepInputs", "check_loss"]
+__all__ = ["Draws", "StepInputs", "check_loss", "data_arrays", "parameters_of"]
 
 _NUMBERS = (bool, int, float, complex)
 _COLLECT = (
@@ -51,10 +51,15 @@ class Draws:
     """
 
     def __init__(self, data: PyTree, batch_size: Any, key: Any, *, keyed: bool) -> None:
-        self.data = None if data is None else _data_arrays(data)
+        self.data = None if data is None else data_arrays(data)
         self.key = None if key is None else _checked_key(key)
         self.keyed = keyed
         self.size, self.count = batch_size, 0
+        if batch_size is not None and data is None:
+            raise ValueError(
+                f"batch_size is {shown(batch_size)}, and there are no data to draw from; batch_size"
+                " needs data=."
+            )
         if batch_size is not None:
             self.count = _samples(self.data)
             _check_batch_size(batch_size, self.count)
@@ -96,7 +101,7 @@ def check_loss(loss: Any, *, data: bool, key: bool) -> bool:
     given = ["model", *["batch"] * data]
     if not callable(loss):
         raise TypeError(f"loss is {shown(loss)}; a function loss({', '.join(given)}) is wanted.")
-    keyed = key and "key" in _parameters(loss)
+    keyed = key and "key" in parameters_of(loss)
     try:
         inspect.signature(loss).bind(*given, **({"key": None} if keyed else {}))
     except TypeError as error:
@@ -109,16 +114,20 @@ def check_loss(loss: Any, *, data: bool, key: bool) -> bool:
     return keyed
 
 
-def _parameters(function: Callable) -> tuple[str, ...]:
+def parameters_of(function: Callable) -> tuple[str, ...]:
+    """The names of the parameters of a function, with "**" where it takes any; none where it does
+    not say.
+    """
     try:
-        return tuple(inspect.signature(function).parameters)
+        found = inspect.signature(function).parameters.values()
+        return tuple("**" if p.kind is p.VAR_KEYWORD else p.name for p in found)
     except (TypeError, ValueError):
         return ()
 
 
 def _signature_hint(loss: Callable, given: list[str], key: bool) -> str:
     """Returns a hint at the likely mistake in the signature of a loss; "" if there is none."""
-    names = _parameters(loss)
+    names = parameters_of(loss)
     if "key" in names and not key:
         return " Its key is the argument key= of fit."
     if key and len(names) > len(given):
@@ -133,7 +142,7 @@ def _signature_hint(loss: Callable, given: list[str], key: bool) -> str:
 # --- checks --------------------------------------------------------------------------------------
 
 
-def _data_arrays(data: PyTree) -> PyTree:
+def data_arrays(data: PyTree) -> PyTree:
     """The data as a tree of arrays."""
     check_no_torch("data", data)
     whole = lambda x: hasattr(x, "__next__") or _is_list_of_numbers(x)  # noqa: E731
@@ -174,7 +183,8 @@ def _check_batch_size(size: Any, count: int) -> None:
 
 def _checked_key(key: Any) -> Array:
     typed = is_key(key) and key.shape == ()
-    if typed or (getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1):
+    raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
+    if typed or (raw and key.shape == jnp.shape(jax.random.key_data(jax.random.key(0)))):
         return key
     seed = f"jax.random.key({key})" if isinstance(key, int) else "jax.random.key(0)"
     raise TypeError(f"key is {shown(key)}; one random key is wanted, such as {seed}.")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from jaxtyping import Array, PyTree
 from ..autodiff.jax_internals import Tracer
 from ..core.keywords import keywords
 from ..core.spline import KINDS, check_knots, interpolated, slope_matrix
+from ..validation.values import concrete, is_real, shown
+from .batches import data_arrays
 
 __all__ = ["KERNELS", "Collocation", "collocate"]
 
@@ -99,7 +101,8 @@ def collocate(
     Raises:
         TypeError, ValueError: axes that do not match; a kernel or an interpolant that is not known;
             fewer than three points within reach of a time (in a trace: NaN there); with an
-            interpolant, missing data, or times that do not rise.
+            interpolant, a kernel or a bandwidth as well, missing data (in a trace: NaN), or times
+            that do not rise.
 
     Reference: fan1996, roesch2021.
 
@@ -110,12 +113,17 @@ def collocate(
         >>> bool(abs(found.dys[15] - jnp.cos(1.5)) < 0.02)
         True
     """
-    ts = jnp.asarray(ts, jnp.result_type(float))
+    knots, ts = ts, jnp.asarray(ts, jnp.result_type(float))
     at = ts if at is None else jnp.asarray(at, ts.dtype)
-    data = jax.tree.map(jnp.asarray, data)
+    data = data_arrays(data)
     _check_data(data, ts, at)
     if interpolant is not None:
-        through = _interpolating(ts, at, interpolant)
+        if kernel != "triangular" or bandwidth is not None:
+            raise TypeError(
+                "interpolant goes through all data, and kernel and bandwidth smooth them: give "
+                "one or the other."
+            )
+        through = _interpolating(knots, ts, at, interpolant)
     else:
         through = _smoothing(ts, at, _kernel(kernel), _bandwidth(bandwidth, ts))
     leaves, tree = jax.tree.flatten(data)
@@ -134,6 +142,12 @@ def _kernel(kernel: str | Callable) -> Callable:
 
 def _bandwidth(bandwidth: ArrayLike | None, ts: Array) -> ArrayLike:
     if bandwidth is not None:
+        if not is_real(bandwidth) or np.ndim(bandwidth) != 0:
+            raise TypeError(
+                f"bandwidth is {shown(bandwidth)}; a number in the unit of ts is wanted, or None."
+            )
+        if concrete(bandwidth) and not np.asarray(bandwidth) > 0:
+            raise ValueError(f"bandwidth is {shown(bandwidth)}; a positive number is wanted.")
         return bandwidth
     n = len(ts)
     return n ** (-1 / 5 - 3 / 35) * math.log(n) ** (-1 / 16) * (jnp.nanmax(ts) - jnp.nanmin(ts))
@@ -177,16 +191,23 @@ def _coefficients(u: Array, weights: Array, x: Array, degree: int) -> Array:
     return jnp.linalg.solve(moments, sums[..., None])[..., 0]
 
 
-def _interpolating(ts: Array, at: Array, kind: str) -> Callable:
-    """Data as (values, slopes), by a spline through all of them."""
+def _interpolating(given: Any, ts: Array, at: Array, kind: str) -> Callable:
+    """Data as (values, slopes), by a spline through all of them. The knots are taken of the times
+    that were `given`, since inside jit `ts` is traced.
+    """
     if kind not in KINDS[1:]:
         names = ", ".join(map(repr, KINDS[1:]))
         raise ValueError(f"interpolant is {kind!r}; one of {names} is wanted.")
-    knots = check_knots(ts)
+    if not concrete(given):
+        raise TypeError(
+            "ts is traced; an interpolant wants times that are known: leave ts out of the "
+            "arguments of jit, grad or vmap, or give a kernel."
+        )
+    knots = check_knots(np.asarray(given).astype(ts.dtype))
     matrix = None if kind == "linear" else jnp.asarray(slope_matrix(knots, kind), ts.dtype)
 
     def through(x: Array) -> tuple[Array, Array]:
-        if np.any(np.isnan(x)):
+        if concrete(x) and np.any(np.isnan(x)):
             raise ValueError("data has NaN, and an interpolant goes through all: give a kernel.")
         slopes = None if matrix is None else jnp.tensordot(matrix, x, 1)
         rows = None if slopes is None else slopes.__getitem__
@@ -199,6 +220,8 @@ def _interpolating(ts: Array, at: Array, kind: str) -> Callable:
 
 
 def _check_data(data: PyTree, ts: Array, at: Array) -> None:
+    if not jax.tree.leaves(data):
+        raise TypeError(f"data is {shown(data)}; a tree of arrays is wanted.")
     if ts.ndim != 1 or len(ts) < 3:
         raise ValueError(f"ts has shape {ts.shape}; a vector of three or more is wanted.")
     if at.ndim != 1:

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
 from ..core.keywords import keywords
+from ..validation.values import is_real, shown
+from .batches import data_arrays, parameters_of
 from .fit import fit
 from .result import Fit
 
@@ -25,7 +27,7 @@ def fit_growing(
     data: PyTree,
     ts: ArrayLike | Sequence,
     *,
-    ends: Sequence[ArrayLike],
+    ends: ArrayLike | Sequence[ArrayLike],
     axis: int = 0,
     **fit_options: Any,
 ) -> Fit:
@@ -50,7 +52,8 @@ def fit_growing(
         The `Fit` of the last horizon, with the history and the phases of all of them.
 
     Raises:
-        TypeError, ValueError: as `de.fit`; horizons that do not rise, or with fewer than two times.
+        TypeError, ValueError: as `de.fit`; horizons that do not rise, or with fewer than two times;
+            data whose axis of time is not that of ts; a loss without a parameter ts.
 
     Example:
         >>> import jax.numpy as jnp, optax, diffeq as de
@@ -65,6 +68,9 @@ def fit_growing(
         (1.0, 2)
     """
     counts = _horizon_sizes(np.asarray(ts), ends)
+    data = data_arrays(data)
+    _check_time_axis(data, axis, len(np.asarray(ts)))
+    _check_takes_times(loss)
     done: list[Fit] = []
     folder = fit_options.pop("checkpoint", None)
     for number, count in enumerate(counts):
@@ -79,8 +85,33 @@ def fit_growing(
     return _join_fits(done)
 
 
-def _horizon_sizes(ts: np.ndarray, ends: Sequence[ArrayLike]) -> list[int]:
+def _check_time_axis(data: PyTree, axis: int, count: int) -> None:
+    """Refuses data whose axis of time is not that of ts."""
+    for path, x in jax.tree.leaves_with_path(data):
+        name, shape = f"data{jax.tree_util.keystr(path)}", jnp.shape(x)
+        if not -len(shape) <= axis < len(shape) or shape[axis] != count:
+            raise ValueError(
+                f"{name} has shape {shape}; its axis {axis} is that of {count} ts (axis= says "
+                "which one is time)."
+            )
+
+
+def _check_takes_times(loss: Callable) -> None:
+    """Refuses a loss without a parameter ts."""
+    names = parameters_of(loss)
+    if callable(loss) and names and not {"ts", "**"} & {*names}:
+        raise TypeError(
+            f"loss takes ({', '.join(names)}), and no ts: each horizon has times of its own; "
+            "loss(model, data, *, ts) is wanted."
+        )
+
+
+def _horizon_sizes(ts: np.ndarray, ends: Any) -> list[int]:
     """The number of times within each horizon."""
+    if np.ndim(ends) != 1 or not is_real(np.asarray(ends)):
+        raise TypeError(
+            f"ends is {shown(ends)}; a sequence of times is wanted, such as ends=(1.0, 2.0)."
+        )
     if ts.ndim != 1 or not np.all(np.diff(ts) > 0):
         raise ValueError("ts must be a vector of times that rise.")
     counts = [int(np.sum(ts <= end)) for end in ends]

@@ -1,8 +1,7 @@
 """`fit`: gradient training of anything that has numbers in it."""
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -130,22 +129,47 @@ def phases_of(optimizer: Any, steps: Any) -> list[tuple[Optimizer, int]]:
             f"optimizer is {optimizer!r}; an Optax optimiser is wanted, such as optax.adam(1e-2), "
             "or a list of (optimiser, steps)."
         )
-    if not isinstance(steps, (list, tuple)):
-        steps = [steps] * len(optimizer)
-    phases = []
-    for one, count in itertools.zip_longest(optimizer, steps):
-        if isinstance(one, (list, tuple)) and not _is_optimizer(one):
-            one, count = one  # noqa: PLW2901 - a pair says its own steps
-        if not _is_optimizer(one):
+    counts = _steps_of_phases(optimizer, steps)
+    return [_phase(one, count) for one, count in zip(optimizer, counts, strict=True)]
+
+
+def _steps_of_phases(optimizer: Sequence, steps: Any) -> list:
+    """The steps of each phase; None for a pair, which says its own."""
+    pairs = [_is_pair(one) for one in optimizer]
+    listed = isinstance(steps, (list, tuple))
+    if listed and len(steps) != len(pairs):
+        raise TypeError(
+            f"steps has {len(steps)} numbers, and optimizer {len(pairs)} phases; one number for "
+            "each phase is wanted."
+        )
+    unused = [x for x, pair in zip(steps, pairs, strict=True) if pair] if listed else [steps]
+    if (listed or all(pairs)) and any(x is not None for x in unused):
+        raise TypeError(
+            f"steps is {shown(steps)}, and a phase of optimizer says its own: (optimiser, steps); "
+            "leave one of them out."
+        )
+    return list(steps) if listed else [None if pair else steps for pair in pairs]
+
+
+def _phase(one: Any, count: Any) -> tuple[Optimizer, int]:
+    """The optimiser of a phase and its steps."""
+    if _is_pair(one):
+        if len(one) != 2:
             raise TypeError(
-                f"optimizer has {one!r}; an Optax optimiser is wanted, such as optax.adam(1e-2)."
+                f"optimizer has a phase of {len(one)} parts; (optimiser, steps) is wanted."
             )
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise TypeError(
-                f"steps is {count!r}; a positive whole number is wanted, for each phase."
-            )
-        phases.append((one, int(count)))
-    return phases
+        one, count = one
+    if not _is_optimizer(one):
+        raise TypeError(
+            f"optimizer has {one!r}; an Optax optimiser is wanted, such as optax.adam(1e-2)."
+        )
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        raise TypeError(f"steps is {count!r}; a positive whole number is wanted, for each phase.")
+    return one, int(count)
+
+
+def _is_pair(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) and not _is_optimizer(x)
 
 
 def _is_optimizer(x: PyTree) -> bool:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ..validation.values import shown
+
 __all__ = ["mse"]
 
 
@@ -23,6 +25,7 @@ def mse(y: PyTree, data: PyTree, mask: PyTree = None) -> Array:
             is one), or a tree of such.
 
     Raises:
+        TypeError: what is no number in y or data; a mask that is not of bools.
         ValueError: shapes that differ.
 
     Example:
@@ -57,8 +60,20 @@ def _masks(mask: PyTree, data: PyTree) -> list:
     )
 
 
+def _array_of(name: str, x: PyTree) -> Array:
+    try:
+        return jnp.asarray(x)
+    except TypeError as error:
+        raise TypeError(f"{name} has {shown(x)}; an array of numbers is wanted.") from error
+
+
 def _squared_error(y: PyTree, data: PyTree, mask: PyTree) -> tuple[Array, Array]:
-    y, data, mask = jnp.asarray(y), jnp.asarray(data), jnp.asarray(mask, bool)
+    y, data, mask = _array_of("y", y), _array_of("data", data), _array_of("mask", mask)
+    if mask.dtype != bool:
+        raise TypeError(
+            f"mask has dtype {mask.dtype}; bools are wanted: mask > 0. Weights go with both: "
+            "de.mse(w * y, w * data)."
+        )
     if y.shape != data.shape:
         raise ValueError(
             f"y has shape {y.shape}; data has {data.shape}: nothing is broadcast here."

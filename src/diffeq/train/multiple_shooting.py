@@ -15,6 +15,7 @@ from ..problems import Problem
 from ..solution import Solution
 from ..solve import solve as solve_problem
 from ..validation.options import SolveOption
+from ..validation.values import concrete, is_real, shown
 from .loss import mse
 
 __all__ = ["Shooting", "multiple_shooting"]
@@ -64,8 +65,9 @@ def multiple_shooting(
         in the data off them, fit the pair: `de.fit((model, shooting.starts), shooting.free, …)`.
 
     Raises:
-        TypeError, ValueError: axes that do not match; a group_size that does not fit; a component
-            that was never measured; observe without starts.
+        TypeError, ValueError: axes that do not match; times that are not sorted; a group_size or a
+            continuity that does not fit; a component that was never measured; observe without
+            starts.
 
     Reference: bock1984, turan2022.
 
@@ -81,6 +83,8 @@ def multiple_shooting(
     data = jax.tree.map(jnp.asarray, data)
     ts = jnp.asarray(ts, jnp.result_type(float, *_dtypes(data)))
     _check_shooting(data, ts, group_size)
+    _check_sorted(ts)
+    _check_shooting_options(continuity, solve_options)
     if observe is not None and starts is None:
         raise TypeError("observe says that data are no states: give starts= for the groups.")
     return Shooting(
@@ -172,12 +176,18 @@ def _solver(solve: Callable | None, args: PyTree, options: dict) -> Callable:
     def solved(model: PyTree, y0: PyTree, tspan: tuple, saveat: Array) -> Solution:
         if isinstance(model, Problem):
             return solve_problem(_restarted(model, y0, tspan), saveat=saveat, **options)
+        if not callable(model):
+            raise TypeError(
+                f"model is {shown(model)}; a problem or a layer is wanted, or say how it is solved "
+                "with solve=."
+            )
         if options:
             raise TypeError(
                 f"multiple_shooting got {next(iter(options))!r}; a {type(model).__name__} has its "
                 "own options for de.solve: give it there."
             )
-        return model(y0, args, tspan=tspan, saveat=saveat)
+        layer: Any = model
+        return layer(y0, args, tspan=tspan, saveat=saveat)
 
     return solved
 
@@ -249,6 +259,34 @@ def _check_shooting(data: PyTree, ts: Array, group_size: Any) -> None:
     whole = isinstance(group_size, (int, np.integer)) and not isinstance(group_size, bool)
     if not whole or not 2 <= group_size <= len(ts):
         raise ValueError(f"group_size is {group_size!r}; 2 to {len(ts)} points are possible.")
+
+
+def _check_sorted(ts: Array) -> None:
+    """Refuses times that are not sorted, and NaN before the last of them."""
+    if not concrete(ts):
+        return
+    times = np.asarray(ts)
+    known = times[: int(np.sum(~np.isnan(times)))]
+    if np.isnan(known).any():
+        raise ValueError("ts has NaN between times; NaN is padding, at the end alone.")
+    falls = np.flatnonzero(np.diff(known) < 0)
+    if len(falls):
+        i = int(falls[0])
+        raise ValueError(
+            f"ts is not sorted: ts[{i}] is {known[i]:g} and ts[{i + 1}] is {known[i + 1]:g}; sort "
+            "ts and data by time."
+        )
+
+
+def _check_shooting_options(continuity: Any, options: dict) -> None:
+    if not is_real(continuity) or np.ndim(continuity) != 0:
+        raise TypeError(f"continuity is {shown(continuity)}; a number is wanted.")
+    if concrete(continuity) and not 0 <= float(continuity) < np.inf:
+        raise ValueError(
+            f"continuity is {shown(continuity)}; what a gap costs is finite and not negative."
+        )
+    if "saveat" in options:
+        raise TypeError("multiple_shooting got saveat=; the solves are saved at ts: leave it out.")
 
 
 def _check_measured(data: PyTree) -> None:

@@ -2,6 +2,7 @@
 them.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -59,6 +60,7 @@ class Parameters:
 
     def __init__(self, model: PyTree, trainable: PyTree, bounds: PyTree) -> None:
         self.given, tree = jax.tree.flatten(opened(model), is_leaf=is_nnx_module)
+        _check_is_model(model)
         _check_hashable(tree)
         flags = _flags(tree, self.given, trainable)
         parts = [_split_leaf(piece, flag) for piece, flag in zip(self.given, flags, strict=True)]
@@ -219,6 +221,15 @@ def _names(owner: str, values: PyTree) -> list[str]:
     """The arrays of a leaf as a user would write them: `.layers[0].weight`."""
     paths = [path for path, _ in jax.tree.leaves_with_path(values)]
     return [owner + jax.tree_util.keystr(path) or "the parameter" for path in paths]
+
+
+def _check_is_model(model: PyTree) -> None:
+    """Refuses a plain function: a loss, perhaps, in the place of the model."""
+    if inspect.isroutine(model) or type(model).__name__ == "PjitFunction":
+        raise TypeError(
+            f"model is the function {getattr(model, '__name__', shown(model))}, which has no "
+            "parameters of its own; the model comes first, and then the loss: fit(model, loss, …)."
+        )
 
 
 def _check_hashable(tree: object) -> None:
