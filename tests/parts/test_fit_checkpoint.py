@@ -127,7 +127,7 @@ def test_a_process_that_is_killed_goes_on(tmp_path):
         ({"key": jax.random.key(4)}, "key"),
         ({"batch_size": 9}, "batch_size"),
         ({"optimizer": optax.adam(0.2)}, "the optimiser of phase 0"),
-        ({"optimizer": [(optax.sgd(0.1), 2), (optax.sgd(0.1), 9)]}, "the optimiser of phase 0"),
+        ({"optimizer": [optax.sgd(0.1)] * 2, "steps": [2, 9]}, "the optimiser of phase 0"),
         ({"model": {**model(), "shift": 0.4}}, "the model that it starts from"),
     ],
 )

@@ -66,7 +66,8 @@ def fit(
             trained, so labels, masks and groups are those of Optax. In the place of an NNX module
             is its `nnx.State`; in that of a problem the tree of its args, or an object with all of
             its fields where others of them are trained.
-        steps: a number of steps, or one for each phase where `optimizer` does not say.
+        steps: a number of steps, or one for each phase where `optimizer` does not say (None where
+            it does).
         batch_size: samples a step, without replacement in an epoch; what is left over in an epoch
             is not used in it. None: all of them.
         key: a random key, for batches and the loss; each step gets one of its own.
