@@ -96,10 +96,12 @@ def _check_time_axis(data: PyTree, axis: int, count: int) -> None:
             )
 
 
-def _check_takes_times(loss: Callable) -> None:
+def _check_takes_times(loss: Any) -> None:
     """Refuses a loss without a parameter ts."""
+    if not callable(loss):
+        raise TypeError(f"loss is {shown(loss)}; a function loss(model, data, *, ts) is wanted.")
     names = parameters_of(loss)
-    if callable(loss) and names and not {"ts", "**"} & {*names}:
+    if names and not {"ts", "**"} & {*names}:
         raise TypeError(
             f"loss takes ({', '.join(names)}), and no ts: each horizon has times of its own; "
             "loss(model, data, *, ts) is wanted."
