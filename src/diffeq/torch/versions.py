@@ -4,7 +4,6 @@ part.
 
 import importlib.metadata
 import re
-import sys
 
 __all__ = ["check_versions"]
 
@@ -34,13 +33,11 @@ def _import_torchax() -> None:
     """Imports torchax as a package that evaluates operations on arrays of JAX.
 
     By itself it says to torch that it is an accelerator, of which torch.compile asks for streams
-    that it does not have: each function that is compiled in the process would fail. A user who has
-    imported it before may have tensors there.
+    that it does not have: each function that is compiled in the process would fail.
     """
-    if "torchax" not in sys.modules:
-        from torchax import device_module
+    from torchax import device_module
 
-        device_module.is_available = lambda: False
+    device_module.is_available = lambda: False
 
 
 check_versions()
