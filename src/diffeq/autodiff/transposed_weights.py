@@ -30,8 +30,10 @@ from .jax_internals import (
 
 __all__ = ["with_transposed_weights"]
 
-type _Numbered = tuple[Array, int | None]
-"""An array, and the number of the fixed input that it is, or None."""
+type _Numbered = tuple[ArrayLike, int | None]
+"""An array, or a number that is written in the jaxpr; and the number of the fixed input that it is,
+or None.
+"""
 
 
 def with_transposed_weights(
@@ -48,7 +50,7 @@ def with_transposed_weights(
     def run(*xs: Array) -> list[Array]:
         xs, transposes = xs[: -len(numbers)], dict(zip(numbers, xs[-len(numbers) :], strict=True))
         numbered = [(x, i if i in transposes else None) for i, x in enumerate(xs)]
-        return [x for x, _ in _with_products(step, numbered, transposes)]
+        return [jnp.asarray(x) for x, _ in _with_products(step, numbered, transposes)]
 
     avals = list(map(shape_of, input_types(step)))
     further = [jax.ShapeDtypeStruct(avals[i].shape[::-1], avals[i].dtype) for i in numbers]
