@@ -19,6 +19,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ..autodiff.jax_internals import is_key
 from ..core.keywords import keywords
+from ..core.whole_numbers import as_whole
 from .base import Adjoint
 from .forward import Forward, Monitored
 
@@ -212,8 +213,7 @@ def _check_call(x: PyTree, arrays: PyTree, directions: Any, rtol: Any, key: Any)
     """Refuses a point with nothing to vary, and options that do not fit."""
     if not any(leaf.size for leaf in jax.tree.leaves(arrays)):
         raise TypeError(f"x is {x!r}, in which there are no floats to vary; write 1.0 for 1.")
-    whole = isinstance(directions, (int, np.integer)) and not isinstance(directions, bool)
-    if not whole or directions < 1:
+    if (as_whole(directions) or 0) < 1:
         raise ValueError(f"directions is {directions!r}; a positive whole number is wanted.")
     if not isinstance(rtol, (int, float, np.number)) or isinstance(rtol, bool) or not rtol > 0:
         raise ValueError(f"rtol is {rtol!r}; a positive number is wanted.")

@@ -195,9 +195,7 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
             f"mass_matrix is a {type(value).__name__}, sparse; an array is wanted, of which a "
             "diagonal matrix is a vector: mass_matrix.diagonal(), or mass_matrix.toarray()."
         )
-    if jnp.issubdtype(packing.dtype, jnp.floating) and any(
-        map(jnp.iscomplexobj, jax.tree.leaves(value))
-    ):
+    if _is_complex_for_real(value, packing):
         raise ValueError(
             f"mass_matrix is {_describe_value(value)}, complex, and y0 is real; real numbers are "
             "wanted, or a complex y0."
@@ -218,8 +216,7 @@ def packed_mass(problem: DAEProblem, packing: Packing) -> Array:
 def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
     """dy0, packed like the state."""
     value = as_state(evaluated(problem.dy0, problem.args))
-    wide = any(map(jnp.iscomplexobj, jax.tree.leaves(value)))
-    fits = not (wide and jnp.issubdtype(packing.dtype, jnp.floating))
+    fits = not _is_complex_for_real(value, packing)
     try:
         fits = fits and _as_diagonal(value, packing) is not None
     except (TypeError, ValueError):
@@ -230,6 +227,12 @@ def packed_slope(problem: ImplicitDAEProblem, packing: Packing) -> Array:
             "wanted, or a function of args."
         )
     return packing.pack(without_held(value, packing.marks) if packing.holds else value)
+
+
+def _is_complex_for_real(value: PyTree, packing: Packing) -> bool:
+    """True if a complex number is given for a real state."""
+    wide = any(map(jnp.iscomplexobj, jax.tree.leaves(value)))
+    return wide and jnp.issubdtype(packing.dtype, jnp.floating)
 
 
 def packed_differential(

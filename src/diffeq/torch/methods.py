@@ -1,6 +1,7 @@
 """The methods and options of torchdiffeq, as those of this package."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 
 from ..controllers import PI, I
 from ..methods import BDF, METHODS, ExplicitRK, Method, Tableau
+from ..methods.tableaus.explicit import DOPRI5
 
 __all__ = [
     "StepOptions",
@@ -20,25 +22,10 @@ __all__ = [
 
 # torchdiffeq's "dopri5": the steps and the interpolant of Dormand and Prince, and an error estimate
 # by the embedded weights of Shampine (1986), which is smaller than that of the pair's own.
-_DOPRI5_OF_SHAMPINE = Tableau("""
-name: Dopri5OfShampine
-order: 5(4)
-dense: 4
-
-0     |
-1/5   | 1/5
-3/10  | 3/40         9/40
-4/5   | 44/45        -56/15  32/9
-8/9   | 19372/6561   -25360/2187  64448/6561  -212/729
-1     | 9017/3168    -355/33  46732/5247  49/176   -5103/18656
-1     | 35/384       0       500/1113     125/192  -2187/6784     11/84
-------+-------------------------------------------------------------------------
-b     | 35/384       0       500/1113     125/192  -2187/6784     11/84     0
-b_hat | 1951/21600   0       22642/50085  451/720  -12231/42400   649/6300  1/60
-------+-------------------------------------------------------------------------
-d4    | -12715105075/11282082432  0  87487479700/32700410799  -10690763975/1880347072
-        701980252875/199316789632  -1453857185/822651844  69997945/29380423
-""")
+_SHAMPINE = "b_hat | 1951/21600 0 22642/50085 451/720 -12231/42400 649/6300 1/60"
+_DOPRI5_OF_SHAMPINE = Tableau(
+    re.sub(r"(?m)^b_hat .*$", _SHAMPINE, DOPRI5).replace("name: Dopri5", "name: Dopri5OfShampine")
+)
 
 _HEUN3 = Tableau("""
 name: Heun3

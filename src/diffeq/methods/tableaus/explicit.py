@@ -11,7 +11,7 @@ then proved by the tests. Rationals too long for a line are given as decimals of
 
 from diffeq.methods.tableau import Tableau
 
-__all__ = ["EXPLICIT"]
+__all__ = ["DOPRI5", "EXPLICIT"]
 
 # --- low order, for teaching, for splitting, and for rough fields ------------------------------
 
@@ -199,7 +199,7 @@ b6     | 0 -27.896526289197287788984271020785189553309 65.0918946747936715076299
 b7     | 0 1.5 -4 2.5
 """
 
-_DOPRI5 = """
+DOPRI5 = """
 name: Dopri5
 order: 5(4)
 dense: 4
@@ -1040,7 +1040,7 @@ _TEXTS = (
     _BOSH3,
     _BS5,
     _TSIT5,
-    _DOPRI5,
+    DOPRI5,
     _VERN6,
     _VERN7,
     _VERN8,
